@@ -1,0 +1,66 @@
+"""Everything control can refuse or fail with.
+
+    ControlError
+    ├── NotFound                  404
+    ├── Conflict                  409
+    ├── Invalid                   422
+    ├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
+    ├── ActivationFailed          500  the candidate did not come up; carries what serves instead
+    └── JobError                  never an HTTP answer: how a running job ends
+        ├── JobCancelled
+        ├── ModelNotServed              the job's model left the engine: the job waits for it
+        ├── WrongWeights                an answer came from another digest than the job's
+        └── BadJob                      nothing a retry could mend (a broken dataset, say)
+"""
+
+from switchyard.contract import ActivateResult
+
+
+class ControlError(Exception):
+    """An expected failure; `status` is its HTTP code, its text is the answer's `detail`."""
+
+    status = 500
+
+
+class NotFound(ControlError):
+    status = 404
+
+
+class Conflict(ControlError):
+    status = 409
+
+
+class Invalid(ControlError):
+    status = 422
+
+
+class GatewayUnavailable(ControlError):
+    status = 503
+
+
+class ActivationFailed(ControlError):
+    status = 500
+
+    def __init__(self, result: ActivateResult) -> None:
+        super().__init__(result.error or "the candidate did not come up")
+        self.result = result
+
+
+class JobError(ControlError):
+    pass
+
+
+class JobCancelled(JobError):
+    pass
+
+
+class ModelNotServed(JobError):
+    pass
+
+
+class WrongWeights(JobError):
+    pass
+
+
+class BadJob(JobError):
+    pass

@@ -1,0 +1,158 @@
+"""The private contract between gateway and control, spoken as JSON over Unix sockets.
+
+Both sides import this module; it imports neither. A *model* is a registered checkpoint, a *slot* is a loaded one,
+an *activation* is a switch. Times are seconds (`_s`) or milliseconds (`_ms`).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+GATEWAY_STATE_PATH = "/state"
+GATEWAY_ACTIVATE_PATH = "/activate"
+GATEWAY_BATCH_PATH = "/batch"
+
+# What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
+CONTROL_PREFIXES = ("/models", "/jobs", "/eval", "/data_gen", "/datasets")
+
+MAX_BATCH_ITEMS = 1024
+BATCH_PRIORITY = 100  # vLLM serves lower numbers first; interactive requests have 0
+
+SwitchMethod = Literal["auto", "in_place", "blue_green", "restart"]
+InFlightPolicy = Literal["finish", "keep", "abort"]
+SlotPhase = Literal["loading", "ready", "draining", "dead", "stopped"]
+
+
+class Message(BaseModel):
+    """One field per fact and nothing else: an unknown one is a mistake on the other side."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelRef(Message):
+    """A registered checkpoint as the gateway needs it: `path` is absolute, `digest` is `sha256:<hex>`."""
+
+    id: str
+    path: str
+    digest: str
+
+
+class ActivateRequest(Message):
+    model: ModelRef
+    method: SwitchMethod = "auto"
+    in_flight: InFlightPolicy = "finish"
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
+
+
+class Proof(Message):
+    """What was checked on the candidate before it was allowed to serve."""
+
+    kind: Literal["reference", "computed", "weak"]
+    prompts: int
+    max_abs_diff: float | None = None
+    tolerance: float | None = None
+    passed: bool
+
+
+class ActivateResult(Message):
+    """How a switch ended. A failed one says what serves instead (`rolled_back_to`; None: nothing does)."""
+
+    status: Literal["activated", "failed"]
+    id: str
+    previous: str | None
+    method: Literal["in_place", "blue_green", "restart", "none"]
+    paused_ms: float
+    total_ms: float
+    in_flight: int
+    proof: Proof | None = None
+    error: str | None = None
+    rolled_back_to: str | None = None
+
+
+class SlotState(Message):
+    model: ModelRef
+    phase: SlotPhase
+    in_flight: int
+    load_duration_s: float | None
+    max_model_len_tokens: int | None
+
+
+class FailedLoad(Message):
+    id: str
+    error: str
+    failed_at: str
+    retry_in_s: float
+
+
+class GatewayState(Message):
+    """A snapshot of the pool; `boot_id` differs between two starts of the gateway."""
+
+    boot_id: str
+    pid: int
+    active: ModelRef | None
+    switching_to: str | None
+    slots: list[SlotState]
+    held: int
+    failed_loads: list[FailedLoad] = []
+
+
+class ChatMessage(BaseModel):
+    """Passed to the model's chat template as it is, so further keys (`name`, `tool_calls` …) are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    role: str
+    content: str
+
+
+class BatchItem(Message):
+    """One generation of a batch: `messages` go through the chat template, `prompt` is taken as it is.
+
+    With `reference` the item is also scored: the log-probability of the reference's tokens after the prompt.
+    """
+
+    messages: list[ChatMessage] | None = None
+    prompt: str | None = None
+    reference: str | None = None
+
+
+class BatchSampling(Message):
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    stop: list[str] = []
+    seed: int | None = None
+
+
+class BatchRequest(Message):
+    """Asks the slot of `model` for every item; `digest` must be the one that slot serves, or the answer is a 409."""
+
+    model: str
+    digest: str
+    sampling: BatchSampling = BatchSampling()
+    items: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_BATCH_ITEMS)]
+
+
+class BatchOutput(Message):
+    """The answer to the item of the same position. `error` set: that item failed and every other field is empty.
+
+    `reference_logprob` is the sum over `reference_tokens` tokens (natural logarithm).
+    """
+
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+    reference_logprob: float | None = None
+    reference_tokens: int = 0
+    error: str | None = None
+
+
+class BatchResult(Message):
+    """`outputs` has one entry an item, in the items' order: [n_items]."""
+
+    model: str
+    digest: str
+    outputs: list[BatchOutput]

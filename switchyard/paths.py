@@ -1,0 +1,66 @@
+"""Where everything lies on disk: one place that knows the names."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_LONGEST_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The base directory's contents; `models` may lie elsewhere (INFERENCE_MODELS_DIR)."""
+
+    base: Path
+    models: Path
+
+    @property
+    def database(self) -> Path:
+        return self.base / "db.sqlite"
+
+    @property
+    def datasets(self) -> Path:
+        return self.base / "datasets"
+
+    @property
+    def logs(self) -> Path:
+        return self.base / "logs"
+
+    @property
+    def runs(self) -> Path:
+        return self.base / "runs"
+
+    @property
+    def eval_runs(self) -> Path:
+        return self.runs / "eval"
+
+    @property
+    def shards(self) -> Path:
+        return self.base / "train_shards_out"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.base / "switchyard.lock"
+
+    @property
+    def gateway_socket(self) -> Path:
+        return self._socket("gateway.sock")
+
+    @property
+    def control_socket(self) -> Path:
+        return self._socket("control.sock")
+
+    def create(self) -> None:
+        """Makes every folder. Raises OSError when the base directory is a file or cannot be written."""
+        for folder in (self.base, self.models, self.datasets, self.logs, self.eval_runs, self.shards):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.gateway_socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _socket(self, name: str) -> Path:
+        beside = self.base / "sockets" / name
+        if len(os.fsencode(beside)) <= _LONGEST_SOCKET_PATH:
+            return beside
+        short = hashlib.sha256(os.fsencode(self.base.absolute())).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"switchyard-{os.getuid()}-{short}" / name

@@ -1,0 +1,63 @@
+"""Settings of both processes, read once at start: defaults, then `INFERENCE_…` variables, then flags of `switchyard up`.
+
+`switchyard up` passes its flags to the processes it starts as these same variables, so there is one way in.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from switchyard.paths import Layout
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+
+
+class EngineSettings(BaseModel):
+    """What vLLM is started with, the same for every slot."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1)] = 256
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    seed: int = 0
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 1
+    trust_remote_code: bool = False
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. Nested ones are written `INFERENCE_ENGINE__MAX_NUM_SEQS=64`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INFERENCE_", env_nested_delimiter="__", extra="ignore", frozen=True, validate_default=True
+    )
+
+    base_dir: Path = Path("~/llm")
+    models_dir: Path | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    install_demo: bool = True
+
+    max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_held_requests: Annotated[int, Field(ge=0)] = 1024
+    hold_timeout_s: PositiveSeconds = 300.0
+    drain_timeout_s: PositiveSeconds = 5.0
+    keep_alive_s: Annotated[int, Field(ge=1)] = 300
+    engine_restart_max_delay_s: PositiveSeconds = 60.0
+
+    max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
+    batch_items: Annotated[int, Field(ge=1, le=1024)] = 64
+    batch_window_items: Annotated[int, Field(ge=1)] = 512
+    job_lease_s: PositiveSeconds = 15.0
+
+    engine: EngineSettings = EngineSettings()
+
+    @property
+    def layout(self) -> Layout:
+        base = self.base_dir.expanduser().absolute()
+        models = self.models_dir.expanduser().absolute() if self.models_dir else base / "models"
+        return Layout(base=base, models=models)
