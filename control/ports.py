@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from switchyard.contract import BatchRequest, BatchResult, ModelRef
 
@@ -37,15 +37,34 @@ class JobContext(Protocol):
         ...
 
 
+class JobRequest(BaseModel):
+    """What the body of every POST that makes a job has; a kind adds its own fields. Unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_id: str
+
+
 class JobKind(Protocol):
-    """A type of job: how its request is checked, and how it runs."""
+    """A type of job: how its request is checked, and how it runs.
+
+    `type` is the value of the column and the prefix of the id; jobs are made by POST {route}/jobs.
+    """
 
     type: ClassVar[str]
+    route: ClassVar[str]
+    request_model: ClassVar[type[JobRequest]]
 
-    def check(self, request: BaseModel, datasets_dir: Path) -> dict[str, Any]:
-        """The job's config as stored, from a parsed request. Raises Invalid or NotFound naming the field."""
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
+        """The job's config as stored: the request's fields (JSON values) plus what was worked out. No engine yet.
+
+        Raises Invalid or NotFound naming the field.
+        """
         ...
 
     async def run(self, context: JobContext) -> dict[str, Any]:
-        """Runs or resumes in `context.run_dir`; returns the result. Raises JobError or GatewayUnavailable."""
+        """Runs, or takes up again, what `context.run_dir` holds; returns the result (JSON values).
+
+        Raises JobError or GatewayUnavailable; anything else is a defect and fails the job with its traceback.
+        """
         ...
