@@ -1,16 +1,17 @@
 """Everything control can refuse or fail with.
 
-    ControlError
-    ├── NotFound                  404
-    ├── Conflict                  409
-    ├── Invalid                   422
-    ├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
-    ├── ActivationFailed          500  the candidate did not come up; carries what serves instead
-    └── JobError                  never an HTTP answer: how a running job ends
-        ├── JobCancelled
-        ├── ModelNotServed              the job's model left the engine: the job waits for it
-        ├── WrongWeights                an answer came from another digest than the job's
-        └── BadJob                      nothing a retry could mend (a broken dataset, say)
+ControlError
+├── NotFound                  404
+├── Conflict                  409
+├── Invalid                   422
+├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
+├── ActivationFailed          500  the candidate did not come up; carries what serves instead
+├── DatabaseTooNew                 a newer version wrote the database; refused at start
+└── JobError                  never an HTTP answer: how a running job ends
+    ├── JobCancelled
+    ├── ModelNotServed              the job's model left the engine: the job waits for it
+    ├── WrongWeights                an answer came from another digest than the job's
+    └── BadJob                      nothing a retry could mend (a broken dataset, say)
 """
 
 from switchyard.contract import ActivateResult
@@ -44,6 +45,10 @@ class ActivationFailed(ControlError):
     def __init__(self, result: ActivateResult) -> None:
         super().__init__(result.error or "the candidate did not come up")
         self.result = result
+
+
+class DatabaseTooNew(ControlError):
+    pass
 
 
 class JobError(ControlError):

@@ -1,5 +1,6 @@
 """What a kind of job (evals, datagen) may ask of control, and what control asks of it. Types only, no adapters."""
 
+import builtins
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -53,7 +54,7 @@ class JobKind(Protocol):
 
     type: ClassVar[str]
     route: ClassVar[str]
-    request_model: ClassVar[type[JobRequest]]
+    request_model: ClassVar[builtins.type[JobRequest]]
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The job's config as stored: the request's fields (JSON values) plus what was worked out. No engine yet.

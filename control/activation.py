@@ -1,0 +1,152 @@
+"""The Activator: the one writer of what the gateway serves. One switch at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from control.activation_log import ActivationLog
+from control.clock import iso
+from control.errors import ActivationFailed, Conflict, ControlError, JobError
+from control.gateway_client import GatewayClient
+from control.registry import Registry
+from control.tables import ActivationRow
+from control.tasks import Tasks
+from switchyard.contract import ActivateRequest, ActivateResult, GatewayState, InFlightPolicy, ModelRef, SwitchMethod
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchWish:
+    """How a switch is to go; the same fields as the gateway's ActivateRequest."""
+
+    method: SwitchMethod = "auto"
+    in_flight: InFlightPolicy = "finish"
+    timeout_s: float = 300.0
+
+
+class Activator:
+    """`on_change` is called after every switch that was tried, from the event loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        history: ActivationLog,
+        gateway: GatewayClient,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._registry = registry
+        self._history = history
+        self._gateway = gateway
+        self._on_change = on_change
+        self._tasks = Tasks()
+        self._target: str | None = None
+
+    @property
+    def target(self) -> str | None:
+        """The id that a switch is going to right now."""
+        return self._target
+
+    async def set_active(self, model_id: str, wish: SwitchWish, *, cause: str = "request") -> ActivateResult:
+        """Makes a model the active one. A caller that is cancelled does not stop the switch.
+
+        Raises NotFound, Invalid (files gone or changed), Conflict (another switch runs), GatewayUnavailable, and
+        ActivationFailed when the candidate did not come up and the gateway serves what it served before.
+        """
+        return await self._alone(model_id, self._switch(model_id, wish, cause))
+
+    async def roll_back(self, wish: SwitchWish) -> ActivateResult:
+        """`set_active` of the model that was active before. Raises Conflict when there is none."""
+        previous = await self._history.previous()
+        if previous is None:
+            raise Conflict("there is no earlier active model to go back to")
+        return await self.set_active(previous, wish, cause="rollback")
+
+    async def restore(self, model_id: str) -> ActivateResult:
+        """Brings the gateway to the model that already is the active one; not an activation of the history.
+
+        Raises as `set_active`.
+        """
+        return await self._alone(model_id, self._restore(model_id))
+
+    async def close(self) -> None:
+        """Lets go of a switch under way: its activation stays `running` and is resolved at the next start."""
+        await self._tasks.close()
+
+    async def _alone(self, model_id: str, work: Coroutine[Any, Any, ActivateResult]) -> ActivateResult:
+        if self._target is not None:
+            work.close()
+            raise Conflict(f"a switch to {self._target} is running: try again when it is over")
+        self._target = model_id
+        task = self._tasks.spawn(work, name=f"activation of {model_id}")
+        task.add_done_callback(self._over)
+        return await asyncio.shield(task)
+
+    def _over(self, _task: asyncio.Task[ActivateResult]) -> None:
+        self._target = None
+        self._on_change()
+
+    async def _switch(self, model_id: str, wish: SwitchWish, cause: str) -> ActivateResult:
+        model = await self._registry.proven(model_id)
+        active = await self._history.active()
+        if active is not None and active.id == model.id and serves(await self._gateway.state(), model):
+            return ActivateResult(
+                status="activated", id=model.id, previous=model.id, method="none", paused_ms=0, total_ms=0, in_flight=0
+            )
+        activation_id = await self._history.begin(model, cause=cause, method=wish.method)
+        try:
+            result = await self._ask(model, wish)
+        except ControlError as error:
+            await self._history.fail(activation_id, str(error))
+            raise
+        if result.status == "failed":
+            failure = ActivationFailed(result)
+            await self._history.fail(activation_id, str(failure), result)
+            raise failure
+        await self._history.commit(activation_id, result)
+        log.info(
+            "%s is active (%s, %.0f ms, paused %.0f ms)", model.id, result.method, result.total_ms, result.paused_ms
+        )
+        return result
+
+    async def _restore(self, model_id: str) -> ActivateResult:
+        result = await self._ask(await self._registry.proven(model_id), SwitchWish())
+        if result.status == "failed":
+            raise ActivationFailed(result)
+        return result
+
+    async def _ask(self, model: ModelRef, wish: SwitchWish) -> ActivateResult:
+        try:
+            return await self._gateway.activate(
+                ActivateRequest(model=model, method=wish.method, in_flight=wish.in_flight, timeout_s=wish.timeout_s)
+            )
+        except JobError as error:
+            raise Conflict(f"the gateway refused {model.id}: {error}") from error
+
+
+def serves(state: GatewayState, model: ModelRef) -> bool:
+    return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)
+
+
+def show(row: ActivationRow) -> dict[str, Any]:
+    """An entry of GET /models/activations."""
+    return {
+        "activation_id": row.id,
+        "id": row.model_id,
+        "digest": row.digest,
+        "previous": row.previous,
+        "cause": row.cause,
+        "status": row.status,
+        "requested_method": row.requested_method,
+        "method": row.method,
+        "paused_ms": row.paused_ms,
+        "total_ms": row.total_ms,
+        "in_flight": row.in_flight,
+        "proof": row.proof,
+        "error": row.error,
+        "rolled_back_to": row.rolled_back_to,
+        "started_at": iso(row.started_at),
+        "finished_at": iso(row.finished_at),
+    }

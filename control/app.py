@@ -1,0 +1,107 @@
+"""Control's composition root: the one place where its parts are put together."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+import switchyard
+from control.activation import Activator
+from control.activation_log import ActivationLog
+from control.bootstrap import bootstrap
+from control.db import Database, database_url
+from control.digest_cache import DigestCache
+from control.errors import ControlError
+from control.gateway_client import GatewayClient
+from control.jobs.patience import PatientEngine
+from control.jobs.queue import JobQueue
+from control.jobs.worker import Worker, WorkerLimits
+from control.ports import JobKind
+from control.reconciler import Pace, Reconciler
+from control.registry import Registry
+from control.repository import ModelRepository
+from control.routes import activations, errors, health, jobs, kinds, models
+from control.services import Services
+from control.tasks import Tasks
+from switchyard.settings import Settings
+
+DIGEST_CACHE_NAME = ".digests.json"
+DEFAULT_PACE = Pace()
+
+
+def create_app(
+    settings: Settings,
+    job_kinds: Sequence[JobKind],
+    *,
+    model_path: Path | None = None,
+    pace: Pace = DEFAULT_PACE,
+    job_poll_s: float = 1.0,
+) -> FastAPI:
+    """The application; its lifespan opens the database, migrates it, and runs the reconciler and the worker.
+
+    A start that is refused leaves the reason, one sentence, in `app.state.refusal`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        layout = settings.layout
+        layout.create()
+        async with AsyncExitStack() as stack:
+            database = Database(database_url(layout.database))
+            stack.push_async_callback(database.close)
+            gateway = GatewayClient(layout.gateway_socket)
+            stack.push_async_callback(gateway.close)
+
+            repository = ModelRepository(database)
+            history = ActivationLog(database)
+            cache = DigestCache(layout.base / DIGEST_CACHE_NAME)
+            registry = Registry(layout, repository, history, cache)
+            try:
+                await database.migrate()
+                await bootstrap(
+                    layout, repository, registry, history, install_demo=settings.install_demo, model_path=model_path
+                )
+            except ControlError as error:
+                app.state.refusal = str(error)
+                raise
+
+            queue = JobQueue(database, settings.job_lease_s)
+            worker = Worker(
+                kinds={kind.type: kind for kind in job_kinds},
+                queue=queue,
+                models=repository,
+                engine=PatientEngine(gateway),
+                layout=layout,
+                limits=WorkerLimits(
+                    max_concurrent_jobs=settings.max_concurrent_jobs,
+                    batch_items=settings.batch_items,
+                    batch_window_items=settings.batch_window_items,
+                    lease_s=settings.job_lease_s,
+                    poll_s=job_poll_s,
+                ),
+            )
+
+            def switched() -> None:
+                reconciler.poke()
+                worker.wake(model_changed=True)
+
+            activator = Activator(registry, history, gateway, on_change=switched)
+            reconciler = Reconciler(activator, history, gateway, pace)
+            background = Tasks()
+            background.spawn(reconciler.run(), name="reconciler")
+            stack.push_async_callback(activator.close)
+            stack.push_async_callback(background.close)
+            stack.push_async_callback(worker.stop)
+            await worker.start()
+            app.state.services = Services(layout, registry, activator, history, gateway, queue, worker)
+            yield
+
+    app = FastAPI(title="Switchyard control", version=switchyard.__version__, lifespan=lifespan, docs_url=None)
+    app.state.refusal = None
+    errors.install(app)
+    for router in (health.router, activations.router, models.router, jobs.router):
+        app.include_router(router)
+    for kind in job_kinds:
+        app.include_router(kinds.router_of(kind))
+    return app

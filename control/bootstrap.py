@@ -1,0 +1,80 @@
+"""The first start: something to serve, and something to measure it with."""
+
+import asyncio
+import logging
+import re
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from control.activation_log import ActivationLog
+from control.errors import Conflict, Invalid
+from control.registration import RegisterRequest, check_id
+from control.registry import Registered, Registry
+from control.repository import ModelRepository
+from switchyard.contract import ModelRef
+from switchyard.paths import Layout
+
+log = logging.getLogger(__name__)
+
+DEMO_ID = "demo-step-1500"
+_DEMO_CHECKPOINT = "checkpoints/step-1500"
+_DEMO_DATASET = "math_eval.jsonl"
+
+
+async def bootstrap(
+    layout: Layout,
+    models: ModelRepository,
+    registry: Registry,
+    history: ActivationLog,
+    *,
+    install_demo: bool,
+    model_path: Path | None,
+) -> None:
+    """Appoints the first active model: `model_path` at every start that names one, else the demo on an empty registry.
+
+    Only rows and files: the reconciler loads it. Raises Invalid when `model_path` holds no whole checkpoint.
+    """
+    if model_path is not None:
+        registered = await _register_operators(registry, model_path)
+    elif install_demo and await models.is_empty():
+        await asyncio.to_thread(_copy_demo, layout)
+        registered = await registry.register(RegisterRequest(id=DEMO_ID, source="demo", tags=["demo"]))
+    else:
+        return
+    model = registered.model
+    active = await history.active()
+    if active is None or active.id != model.id:
+        await history.appoint(ModelRef(id=model.id, path=model.path, digest=model.digest), cause="start")
+
+
+async def _register_operators(registry: Registry, named: Path) -> Registered:
+    """The operator's own folder is allowed wherever it lies. One whose content changed gets an id of its own."""
+    folder = await asyncio.to_thread(lambda: named.expanduser().resolve())
+    name = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", folder.name).lstrip("._-")[:100]
+    try:
+        model_id = check_id(name)
+    except ValueError as error:
+        raise Invalid(f"model_path: no id can be made of {folder}: {error}") from error
+    try:
+        return await registry.take_in(RegisterRequest(id=model_id, source="model_path"), folder)
+    except Conflict:
+        digest = (await registry.inspect(folder)).digest.removeprefix("sha256:")
+        return await registry.take_in(RegisterRequest(id=f"{model_id}-{digest[:12]}", source="model_path"), folder)
+
+
+def _copy_demo(layout: Layout) -> None:
+    """Copies aside and renames, so that nobody ever sees half a model."""
+    with as_file(files("demo")) as demo:
+        target = layout.models / DEMO_ID
+        if not target.exists():
+            aside = target.with_name(f".{DEMO_ID}.partial")
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(demo / _DEMO_CHECKPOINT, aside)
+            aside.rename(target)
+            log.info("installed the demo model at %s", target)
+        dataset = layout.datasets / _DEMO_DATASET
+        if not dataset.exists():
+            aside = dataset.with_name(f".{_DEMO_DATASET}.partial")
+            shutil.copyfile(demo / "datasets" / _DEMO_DATASET, aside)
+            aside.rename(dataset)

@@ -1,0 +1,158 @@
+"""A checkpoint: files in a folder, whole or not. Looks and never changes anything; knows no database."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from control.digest import digest
+from control.digest_cache import DigestCache
+from control.errors import Invalid
+from control.shard import Tensor, read_tensors
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_TOKENIZERS = (
+    ("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("spiece.model",),
+    ("sentencepiece.bpe.model",), ("tekken.json",),
+)  # fmt: skip
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`path` is absolute with links resolved; `size_bytes` is the weights' alone; `step` is the trainer's."""
+
+    path: Path
+    architecture: str
+    dtype: str | None
+    quantization: str | None
+    size_bytes: int
+    context_length_tokens: int | None
+    step: int | None
+    digest: str
+
+
+def inspect(path: Path, cache: DigestCache) -> Checkpoint:
+    """Reads and checks the folder. Blocks: every byte not in `cache` is read once, in pieces.
+
+    Raises Invalid saying which file is missing, torn or wrong.
+    """
+    folder = path.resolve()
+    if not folder.is_dir():
+        raise Invalid(f"there is no folder {path}")
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise Invalid(f"{path} is a LoRA adapter, which is not supported yet: merge it into its base model first")
+        raise Invalid(f"config.json is missing in {path}")
+    config = _read_object(folder / "config.json")
+    architectures = config.get("architectures")
+    if not (isinstance(architectures, list) and architectures and isinstance(architectures[0], str)):
+        raise Invalid("config.json names no architectures")
+    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
+        raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
+    shards = _shards(folder)
+    checkpoint = Checkpoint(
+        path=folder,
+        architecture=architectures[0],
+        dtype=_dtype(config),
+        quantization=_quantization(config),
+        size_bytes=sum(file.stat().st_size for file in shards),
+        context_length_tokens=_context_length(config),
+        step=_step(folder),
+        digest=digest(folder, shards, cache),
+    )
+    cache.save()
+    return checkpoint
+
+
+def _shards(folder: Path) -> dict[Path, list[Tensor]]:
+    """The files the engine will load: those the index names, else model.safetensors, which must then be alone."""
+    if (folder / INDEX).is_file():
+        return _indexed_shards(folder)
+    present = sorted(file.name for file in folder.glob("*.safetensors"))
+    if WEIGHTS in present:
+        strangers = [name for name in present if name != WEIGHTS]
+        if strangers:
+            raise Invalid(f"{strangers[0]} lies beside {WEIGHTS} and no {INDEX} says what belongs to the model")
+        return {folder / WEIGHTS: _not_empty(folder / WEIGHTS)}
+    if present:
+        raise Invalid(f"{INDEX} is missing: {present[0]} is there, but nothing says which shards belong to the model")
+    for pattern in _PICKLES:
+        for file in sorted(folder.glob(pattern)):
+            raise Invalid(f"{file.name} is a pickle: safetensors are required ({WEIGHTS} or {INDEX})")
+    raise Invalid(f"the weights are missing in {folder}: neither {WEIGHTS} nor {INDEX} is there")
+
+
+def _indexed_shards(folder: Path) -> dict[Path, list[Tensor]]:
+    weight_map = _read_object(folder / INDEX).get("weight_map")
+    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(v, str) for v in weight_map.values())):
+        raise Invalid(f"{INDEX} has no weight_map")
+    shards: dict[Path, list[Tensor]] = {}
+    homes: dict[str, str] = {}
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name or name.startswith("."):
+            raise Invalid(f"{INDEX} names {name!r}, which is no file of this folder")
+        if not (folder / name).is_file():
+            raise Invalid(f"{name} is missing, {INDEX} names it")
+        shards[folder / name] = _not_empty(folder / name)
+        for tensor in shards[folder / name]:
+            if tensor.name in homes:
+                raise Invalid(f"{tensor.name} is in two shards, {homes[tensor.name]} and {name}")
+            homes[tensor.name] = name
+    for tensor_name, name in weight_map.items():
+        if homes.get(tensor_name) != name:
+            raise Invalid(f"{name} lacks the tensor {tensor_name}, which {INDEX} places there")
+    return shards
+
+
+def _not_empty(file: Path) -> list[Tensor]:
+    tensors = read_tensors(file)
+    if not tensors:
+        raise Invalid(f"{file.name} holds no tensors")
+    return tensors
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_bytes())
+    except OSError as error:
+        raise Invalid(f"{file.name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Invalid(f"{file.name} is no valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise Invalid(f"{file.name} holds no JSON object")
+    return value
+
+
+def _dtype(config: dict[str, Any]) -> str | None:
+    value = config.get("dtype") or config.get("torch_dtype")
+    return value if isinstance(value, str) else None
+
+
+def _quantization(config: dict[str, Any]) -> str | None:
+    value = config.get("quantization_config")
+    if not value:
+        return None
+    method = value.get("quant_method") if isinstance(value, dict) else None
+    return str(method or "unknown")
+
+
+def _context_length(config: dict[str, Any]) -> int | None:
+    text_config = config.get("text_config")
+    for source in (config, text_config if isinstance(text_config, dict) else {}):
+        for key in _CONTEXT_KEYS:
+            if type(source.get(key)) is int:
+                return int(source[key])
+    return None
+
+
+def _step(folder: Path) -> int | None:
+    """The trainer's step, when it left one; a broken trainer_state.json does not stop a model from serving."""
+    try:
+        state = json.loads((folder / "trainer_state.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    step = state.get("global_step") if isinstance(state, dict) else None
+    return step if type(step) is int else None

@@ -1,0 +1,112 @@
+"""The gateway as control sees it: its private API over a Unix socket. The only module that knows httpx."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from control.errors import Conflict, ControlError, GatewayUnavailable, Invalid, ModelNotServed, WrongWeights
+from switchyard.contract import (
+    GATEWAY_ACTIVATE_PATH,
+    GATEWAY_BATCH_PATH,
+    GATEWAY_STATE_PATH,
+    ActivateRequest,
+    ActivateResult,
+    BatchRequest,
+    BatchResult,
+    GatewayState,
+)
+
+STATE_TIMEOUT_S = 5.0
+BATCH_TIMEOUT_S = 900.0
+ACTIVATE_MARGIN_S = 60.0
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns whatever httpx raises into GatewayUnavailable."""
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.StreamError) as error:
+        reason = str(error) or type(error).__name__
+        raise GatewayUnavailable(f"the gateway cannot be reached: {reason}") from error
+
+
+class GatewayClient:
+    """One pool of connections. Idle ones are dropped sooner than the gateway would, so none is stale."""
+
+    def __init__(self, socket: Path) -> None:
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(socket), limits=httpx.Limits(max_connections=64, keepalive_expiry=3.0)
+            ),
+            base_url="http://gateway",
+            timeout=httpx.Timeout(STATE_TIMEOUT_S),
+        )
+
+    async def state(self) -> GatewayState:
+        """Raises GatewayUnavailable."""
+        with translated():
+            response = await self._client.get(GATEWAY_STATE_PATH)
+        return _answer(response, GatewayState)
+
+    async def activate(self, request: ActivateRequest) -> ActivateResult:
+        """Waits for the end of the switch; a failed one is an answer, not an error.
+
+        Raises GatewayUnavailable, Conflict when another switch runs, WrongWeights.
+        """
+        return await self._post(GATEWAY_ACTIVATE_PATH, request, ActivateResult, request.timeout_s + ACTIVATE_MARGIN_S)
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        """As BatchEngine.generate, without patience."""
+        return await self._post(GATEWAY_BATCH_PATH, request, BatchResult, BATCH_TIMEOUT_S)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _post(self, path: str, body: BaseModel, answer: type[Answer], read_timeout_s: float) -> Answer:
+        with translated():
+            response = await self._client.post(
+                path,
+                content=body.model_dump_json(),
+                headers={"content-type": "application/json"},
+                timeout=httpx.Timeout(STATE_TIMEOUT_S, read=read_timeout_s),
+            )
+        return _answer(response, answer)
+
+
+def _answer(response: httpx.Response, answer: type[Answer]) -> Answer:
+    if response.status_code == 200:
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise GatewayUnavailable("the gateway's answer makes no sense: are both of the same version?") from error
+    detail, code = _refusal(response)
+    match response.status_code, code:
+        case 409, "switch_in_progress":
+            raise Conflict(detail)
+        case 404, "model_not_found":
+            raise ModelNotServed(detail)
+        case 409, "digest_mismatch":
+            raise WrongWeights(detail)
+        case 503, _:
+            raise GatewayUnavailable(detail)
+        case status, _ if 400 <= status < 500:
+            raise Invalid(detail)
+    raise ControlError(f"the gateway failed with {response.status_code}: {detail}")
+
+
+def _refusal(response: httpx.Response) -> tuple[str, str]:
+    """`detail` and `code` of an error answer; one that is not JSON is quoted, shortened."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return response.text[:200] or f"HTTP {response.status_code}", ""
+    return str(body.get("detail", body)), str(body.get("code", ""))

@@ -1,0 +1,1 @@
+"""Durable jobs: a queue in the database and the workers that empty it."""

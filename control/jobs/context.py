@@ -1,0 +1,58 @@
+"""What a running job holds in its hands: one attempt's JobContext."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from control.errors import JobCancelled
+from control.jobs.queue import JobQueue
+from control.ports import BatchEngine
+from switchyard.contract import ModelRef
+
+REPORT_INTERVAL_S = 1.0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """Implements control.ports.JobContext. `stopped` is set when the attempt is to end; it never unsets."""
+
+    job_id: str
+    model: ModelRef
+    config: dict[str, Any]
+    run_dir: Path
+    datasets_dir: Path
+    engine: BatchEngine
+    batch_items: int
+    batch_window_items: int
+    queue: JobQueue
+    owner: str
+    monotonic_s: Callable[[], float] = time.monotonic
+    stopped: bool = False
+    _written_at_s: float | None = field(default=None, init=False)
+    _first: tuple[float, int] | None = field(default=None, init=False)
+    _latest: tuple[int, int] | None = field(default=None, init=False)
+
+    async def report(self, done: int, total: int) -> None:
+        if self.stopped:
+            raise JobCancelled(f"{self.job_id} was stopped")
+        self._latest = (done, total)
+        now_s = self.monotonic_s()
+        if self._first is None:
+            self._first = (now_s, done)
+        if self._written_at_s is None or now_s - self._written_at_s >= REPORT_INTERVAL_S:
+            self._written_at_s = now_s
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes the latest progress. Raises JobCancelled when the job is not this attempt's any more."""
+        if self._latest is None or self._first is None:
+            return
+        done, total = self._latest
+        first_s, first_done = self._first
+        elapsed_s = self.monotonic_s() - first_s
+        rate_per_s = (done - first_done) / elapsed_s if elapsed_s > 0 and done > first_done else None
+        if not await self.queue.progress(self.job_id, self.owner, done, total, rate_per_s):
+            self.stopped = True
+            raise JobCancelled(f"{self.job_id} was cancelled")

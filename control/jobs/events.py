@@ -1,0 +1,15 @@
+"""The jobs log: one structured event a line; the handler makes JSON of it."""
+
+import logging
+
+from control.tables import JobRow
+
+log = logging.getLogger("switchyard.jobs")
+
+
+def note(event: str, job: JobRow, **facts: object) -> None:
+    """event: created, started, released, done, failed, cancelled, retried."""
+    line = {
+        "event": event, "job_id": job.id, "type": job.type, "model_id": job.model_id, "attempt": job.attempt, **facts
+    }  # fmt: skip
+    log.info(line)

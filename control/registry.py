@@ -1,0 +1,166 @@
+"""The registry: which checkpoints are models."""
+
+import asyncio
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from control.activation_log import ActivationLog
+from control.checkpoint import Checkpoint, inspect
+from control.clock import Clock, iso, utc_now
+from control.digest_cache import DigestCache
+from control.errors import Conflict, Invalid
+from control.registration import RegisterRequest
+from control.repository import ModelRepository
+from control.tables import ModelRow
+from switchyard.contract import GatewayState, ModelRef
+from switchyard.paths import Layout
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    model: ModelRow
+    existing: bool
+
+
+class Registry:
+    def __init__(
+        self,
+        layout: Layout,
+        models: ModelRepository,
+        activations: ActivationLog,
+        cache: DigestCache,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._layout = layout
+        self._models = models
+        self._activations = activations
+        self._cache = cache
+        self._clock = clock
+
+    async def register(self, request: RegisterRequest) -> Registered:
+        """Checks the files and takes them in. Registering the same content again changes nothing.
+
+        Raises Invalid for files that are missing, torn or elsewhere, Conflict when the id has other content.
+        """
+        folder = await asyncio.to_thread(self._allowed, request)
+        return await self.take_in(request, folder)
+
+    async def take_in(self, request: RegisterRequest, folder: Path) -> Registered:
+        """`register` for a folder that is allowed wherever it lies (the operator named it)."""
+        checkpoint = await self.inspect(folder)
+        row = _row(request, checkpoint)
+        row.created_at = self._clock()
+        if await self._models.add(row):
+            log.info("registered %s from %s: %s", row.id, row.path, row.digest)
+            return Registered(row, existing=False)
+        present = await self._models.get(request.id)
+        if present.digest != checkpoint.digest:
+            raise Conflict(
+                f"{request.id} is registered with other content ({present.digest}): DELETE /models/{request.id} first,"
+                " or use another id"
+            )
+        return Registered(present, existing=True)
+
+    async def inspect(self, folder: Path) -> Checkpoint:
+        """Raises Invalid. Reads the files in a thread."""
+        return await asyncio.to_thread(inspect, folder, self._cache)
+
+    async def proven(self, model_id: str) -> ModelRef:
+        """The model as the gateway takes it, its files just checked against what was registered.
+
+        Raises NotFound, and Invalid when the files are gone or have changed.
+        """
+        row = await self._models.get(model_id)
+        checkpoint = await self.inspect(Path(row.path))
+        if checkpoint.digest != row.digest:
+            raise Invalid(
+                f"the files of {model_id} at {row.path} have changed since it was registered: register them again"
+                " under a new id"
+            )
+        return ModelRef(id=row.id, path=row.path, digest=row.digest)
+
+    async def known(self, model_id: str) -> None:
+        """Raises NotFound."""
+        await self._models.get(model_id)
+
+    async def list(self, state: GatewayState | None) -> list[dict[str, Any]]:
+        """Every model, newest first, as GET /models shows it; `state` None: nothing is known to be loaded."""
+        active = await self._activations.active()
+        slots = {(slot.model.id, slot.model.digest): slot for slot in (state.slots if state else [])}
+        entries = []
+        for row in await self._models.newest_first():
+            slot = slots.get((row.id, row.digest))
+            loaded = slot is not None and slot.phase in {"ready", "draining"}
+            entries.append(
+                {
+                    "id": row.id,
+                    "path": row.path,
+                    "source": row.source,
+                    "created_at": iso(row.created_at),
+                    "tags": row.tags,
+                    "step": row.step,
+                    "is_active": active is not None and active.id == row.id,
+                    "loaded": loaded,
+                    "backend": "vllm",
+                    "size_bytes": row.size_bytes,
+                    "digest": row.digest,
+                    "architecture": row.architecture,
+                    "quantization": row.quantization,
+                    "load_duration": slot.load_duration_s if slot else None,
+                    "local_path": row.path,
+                }
+            )
+        return entries
+
+    async def remove(self, model_id: str, *, files: bool) -> None:
+        """Forgets the model, and with `files` removes its folder too.
+
+        Raises NotFound; Conflict when it is in use or its folder is another model's too; Invalid when its folder is
+        not the models directory's.
+        """
+        if files:
+            row = await self._models.get(model_id)
+            folder = Path(row.path)
+            if not _inside(folder, self._layout.models.resolve()):
+                raise Invalid(f"files: {folder} is outside {self._layout.models} and is left alone")
+            for other in await self._models.newest_first():
+                if other.id != model_id and (other.path == row.path or _inside(Path(other.path), folder)):
+                    raise Conflict(f"files: {folder} is also the folder of {other.id}")
+        row = await self._models.remove(model_id)
+        if files:
+            await asyncio.to_thread(shutil.rmtree, row.path, ignore_errors=True)
+        log.info("removed %s%s", model_id, " and its files" if files else "")
+
+    def _allowed(self, request: RegisterRequest) -> Path:
+        folder = self._layout.models / request.id if request.path is None else self._layout.base / request.path
+        if not folder.is_dir():
+            raise Invalid(f"path: there is no folder {folder}")
+        resolved = folder.resolve()
+        if not _inside(resolved, self._layout.models.resolve()):
+            raise Invalid(f"path: {folder} lies outside {self._layout.models}, the only place models may be in")
+        return resolved
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path != root and path.is_relative_to(root)
+
+
+def _row(request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
+    return ModelRow(
+        id=request.id,
+        path=str(checkpoint.path),
+        source=request.source,
+        tags=request.tags,
+        step=request.step if request.step is not None else checkpoint.step,
+        digest=checkpoint.digest,
+        architecture=checkpoint.architecture,
+        dtype=checkpoint.dtype,
+        quantization=checkpoint.quantization,
+        size_bytes=checkpoint.size_bytes,
+        context_length_tokens=checkpoint.context_length_tokens,
+    )

@@ -1,0 +1,1 @@
+"""The HTTP routes of control, one noun a file."""

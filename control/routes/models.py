@@ -1,0 +1,45 @@
+"""/models: the registry."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from control.activation import SwitchWish
+from control.errors import GatewayUnavailable
+from control.registration import RegisterRequest
+from control.routes.activations import answer
+from control.services import Wired
+from switchyard.contract import GatewayState
+
+router = APIRouter()
+
+
+@router.get("/models")
+async def list_models(services: Wired) -> dict[str, Any]:
+    try:
+        state: GatewayState | None = await services.gateway.state()
+    except GatewayUnavailable:
+        state = None
+    return {"models": await services.registry.list(state)}
+
+
+@router.post("/models/register")
+async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
+    """With `activate`, a switch that fails is this request's failure; the model stays registered."""
+    registered = await services.registry.register(request)
+    body: dict[str, Any] = {
+        "status": "registered",
+        "id": registered.model.id,
+        "digest": registered.model.digest,
+    }
+    if registered.existing:
+        body["existing"] = True
+    if request.activate:
+        body["activation"] = answer(await services.activator.set_active(request.id, SwitchWish(), cause="register"))
+    return body
+
+
+@router.delete("/models/{model_id}")
+async def remove(model_id: str, services: Wired, files: bool = False) -> dict[str, Any]:
+    await services.registry.remove(model_id, files=files)
+    return {"status": "deleted", "id": model_id, "files": files}

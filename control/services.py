@@ -1,0 +1,34 @@
+"""Everything a route may ask for, wired once by control.app."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from control.activation import Activator
+from control.activation_log import ActivationLog
+from control.gateway_client import GatewayClient
+from control.jobs.queue import JobQueue
+from control.jobs.worker import Worker
+from control.registry import Registry
+from switchyard.paths import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    layout: Layout
+    registry: Registry
+    activator: Activator
+    history: ActivationLog
+    gateway: GatewayClient
+    queue: JobQueue
+    worker: Worker
+
+
+def _services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+Wired = Annotated[Services, Depends(_services)]

@@ -1,0 +1,142 @@
+"""The tables. `jobs.status` is also written by people with `sqlite3`, so its name and values are a contract."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, ForeignKey, Index, MetaData, Text, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite forgets the zone, so it is taken off on the way in and put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text(),
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(none_as_null=True),
+        list[str]: JSON(),
+    }
+
+
+class ModelRow(Base):
+    """A registered checkpoint: what its files were when they were registered. `path` is absolute."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str]
+    source: Mapped[str]
+    tags: Mapped[list[str]]
+    step: Mapped[int | None]
+    digest: Mapped[str]
+    architecture: Mapped[str]
+    dtype: Mapped[str | None]
+    quantization: Mapped[str | None]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    context_length_tokens: Mapped[int | None]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "created_at"),)
+
+
+class ActivationRow(Base):
+    """One switch, asked for by `cause`; kept when its model is deleted. status: running, done, failed."""
+
+    __tablename__ = "activations"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model_id: Mapped[str]
+    digest: Mapped[str]
+    previous: Mapped[str | None]
+    cause: Mapped[str]
+    requested_method: Mapped[str]
+    method: Mapped[str | None]
+    status: Mapped[str]
+    error: Mapped[str | None]
+    rolled_back_to: Mapped[str | None]
+    paused_ms: Mapped[float | None]
+    total_ms: Mapped[float | None]
+    in_flight: Mapped[int | None]
+    proof: Mapped[dict[str, Any] | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('running', 'done', 'failed')", name="status"),
+        Index(None, "status", "id"),
+    )
+
+
+class ActiveModelRow(Base):
+    """At most one row: the model that ought to be served."""
+
+    __tablename__ = "active_model"
+
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    since: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
+
+
+class JobRow(Base):
+    """One job. It runs for `lease_owner` until `lease_expires_at`; a running row without a live lease is anyone's."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    model_id: Mapped[str]
+    model_digest: Mapped[str]
+    status: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None]
+    attempt: Mapped[int]
+    progress_done: Mapped[int]
+    progress_total: Mapped[int | None]
+    progress_rate_per_s: Mapped[float | None]
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[str | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'running', 'done', 'failed', 'cancelled')", name="status"),
+        UniqueConstraint("idempotency_key"),
+        Index(None, "created_at"),
+        Index(None, "type", "status"),
+        Index(None, "status", "model_id", "created_at"),
+    )

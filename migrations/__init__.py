@@ -1,0 +1,1 @@
+"""Alembic's scripts; `control.migrate` runs them."""

@@ -1,0 +1,13 @@
+"""Alembic's environment: the caller brings the connection, so the driver is the one the program uses."""
+
+from alembic import context
+
+from control.tables import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
