@@ -15,6 +15,7 @@ GATEWAY_BATCH_PATH = "/batch"
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
 CONTROL_PREFIXES = ("/models", "/jobs", "/eval", "/data_gen", "/datasets")
 
+ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
 MAX_BATCH_ITEMS = 1024
 BATCH_PRIORITY = 100  # vLLM serves lower numbers first; interactive requests have 0
 

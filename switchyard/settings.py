@@ -1,4 +1,4 @@
-"""Settings of both processes, read once at start: defaults, then `INFERENCE_…` variables, then flags of `switchyard up`.
+"""Settings of both processes, read once at start: defaults, then `INFERENCE_…` variables, then flags of `up`.
 
 `switchyard up` passes its flags to the processes it starts as these same variables, so there is one way in.
 """
@@ -38,9 +38,10 @@ class Settings(BaseSettings):
     base_dir: Path = Path("~/llm")
     models_dir: Path | None = None
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    port: Annotated[int, Field(ge=1, le=65535)] = 8765
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     install_demo: bool = True
+    model_path: Path | None = None
 
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_held_requests: Annotated[int, Field(ge=0)] = 1024

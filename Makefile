@@ -1,0 +1,44 @@
+# Two commands do everything: `make run` and `make test`.
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test unit lint format bench demo-model lock install install-dev clean
+
+run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
+	@exec $(BIN)/switchyard up
+
+test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
+	$(BIN)/python -m pytest tests
+
+unit: install-dev  ## The tests that start no engine
+	$(BIN)/python -m pytest tests/unit tests/integration
+
+lint: install-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install-dev  ## Throughput against bare vLLM in the same run, as ratios
+	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.eval
+
+demo-model: install-dev  ## Train the demo checkpoints again (about five minutes)
+	rm -rf demo/checkpoints
+	$(BIN)/python -m demo.train --out demo/checkpoints --eval-set demo/datasets/math_eval.jsonl
+
+lock: install-dev  ## Compile requirements/*.lock from pyproject.toml
+	requirements/lock
+
+install:
+	@requirements/install $(VENV)
+
+install-dev:
+	@requirements/install $(VENV) dev
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

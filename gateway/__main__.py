@@ -1,0 +1,103 @@
+"""The gateway process: `python -m gateway`. It binds at once and answers `loading` until control names a model."""
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import setproctitle
+import uvicorn
+import uvloop
+
+from gateway.app import create_gateway
+from gateway.asgi import App
+from gateway.slot import Engine
+from switchyard import logs
+from switchyard.contract import ModelRef
+from switchyard.process import follow_parent
+from switchyard.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """Two of these run in one loop, so neither may take the process's signals for itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, or until the pool's writer task has crashed."""
+    layout = settings.layout
+
+    async def start_engine(model: ModelRef) -> Engine:
+        # vLLM takes seconds to import; the process answers meanwhile.
+        module = await asyncio.to_thread(importlib.import_module, "gateway.engine")
+        engine: Engine = await module.start(model, settings.engine, layout.logs / logs.ENGINE_LOG)
+        return engine
+
+    gateway = create_gateway(settings, start_engine)
+    with contextlib.suppress(FileNotFoundError):
+        layout.gateway_socket.unlink()
+    public = _server(gateway.public, settings, host=settings.host, port=settings.port)
+    private = _server(gateway.private, settings, uds=str(layout.gateway_socket))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    preload = asyncio.create_task(asyncio.to_thread(importlib.import_module, "gateway.engine"), name="preload")
+
+    async with gateway.running() as writer:
+        servers = [asyncio.create_task(server.serve()) for server in (public, private)]
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([*servers, stopped, writer], return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
+        public.should_exit = private.should_exit = True
+        await asyncio.gather(*servers)
+        stopped.cancel()
+        preload.cancel()
+
+
+def _server(app: App, settings: Settings, **where: str | int) -> _Server:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        **where,  # type: ignore[arg-type]
+    )
+    return _Server(config)
+
+
+def main() -> None:
+    setproctitle.setproctitle("switchyard: gateway")
+    follow_parent(signal.SIGTERM)
+    settings = Settings()
+    settings.layout.create()
+    logs.configure("gateway", settings)
+    logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
+    code = 1
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings))
+        code = 0
+    except BaseException:
+        log.exception("the gateway crashed")
+        raise
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        # A thread may still be starting an engine; waiting for it would outlast the patience of whoever stops us.
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

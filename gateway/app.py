@@ -1,0 +1,87 @@
+"""The gateway's composition root: builds every part and says which one takes a request."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+
+from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.control_link import ControlLink
+from gateway.dispatch import Dispatch
+from gateway.gate import Gate
+from gateway.gpu import Nvml
+from gateway.information import Information
+from gateway.metrics import REQUESTS
+from gateway.pool import Pool
+from gateway.private_api import create_private_app
+from gateway.slot import StartEngine
+from switchyard.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class PublicApp:
+    """The one public port: vLLM's routes to a slot, control's to the sidecar, the rest is answered here."""
+
+    dispatch: Dispatch
+    control: ControlLink
+    own: App
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.own(scope, receive, send)
+        elif self.dispatch.takes(scope):
+            await self.dispatch(scope, receive, _counting(send, scope["path"]))
+        elif self.control.takes(scope):
+            await self.control(scope, receive, _counting(send, "control"))
+        else:
+            await self.own(scope, receive, _counting(send, "own"))
+
+
+def _counting(send: Send, route: str) -> Send:
+    if route.startswith("/v1/responses/"):
+        route = "/v1/responses"
+
+    async def counted(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            REQUESTS.labels(route=route, code=str(message["status"])).inc()
+        await send(message)
+
+    return counted
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Both apps of one gateway process, over one pool."""
+
+    pool: Pool
+    control: ControlLink
+    public: App
+    private: Starlette
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Runs the pool's writer task, which it yields; leaving ends the engine. Raises what made that task crash."""
+        writer = asyncio.create_task(self.pool.run(), name="pool")
+        try:
+            yield writer
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+            await self.control.close()
+
+
+def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
+    gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
+    pool = Pool(gate, start_engine, settings.engine_restart_max_delay_s)
+    control = ControlLink(settings.layout.control_socket)
+    information = Information(settings, pool, control, Nvml(), time.monotonic())
+    return Gateway(
+        pool=pool,
+        control=control,
+        public=PublicApp(Dispatch(gate, settings.max_request_bytes), control, information.app()),
+        private=create_private_app(pool, gate),
+    )

@@ -1,0 +1,82 @@
+"""The ASGI types, and the few things done with raw messages on the request path."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError, RequestTooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its request was complete; nobody is there to answer."""
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """The whole request body. Raises RequestTooLarge as soon as it is too long, ClientDisconnected when cut off."""
+    chunks: list[bytes] = []
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        chunk: bytes = message.get("body", b"")
+        length += len(chunk)
+        if length > limit_bytes:
+            raise RequestTooLarge(limit_bytes)
+        if not message.get("more_body", False):
+            return b"".join(chunks) + chunk if chunks else chunk
+        chunks.append(chunk)
+
+
+async def until_disconnected(receive: Receive) -> None:
+    """Waits until the client goes away, then raises ClientDisconnected. For use when the body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise ClientDisconnected
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` first and then goes on with the real one (the client's disconnect)."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+async def send_json(send: Send, status: int, content: object, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    body = msgspec.json.encode(content)
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *(headers or [])]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_openai_error(send: Send, error: GatewayError) -> None:
+    """The OpenAI envelope, with Retry-After where trying again makes sense."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    param = "model" if error.code == "model_not_found" else None
+    envelope = {"error": {"message": str(error), "type": kind, "param": param, "code": error.code}}
+    await send_json(send, error.status, envelope, retry_header(error))
+
+
+async def send_detail(send: Send, error: GatewayError) -> None:
+    """The envelope of our own routes."""
+    await send_json(send, error.status, {"detail": str(error), "code": error.code}, retry_header(error))
+
+
+def retry_header(error: GatewayError) -> list[tuple[bytes, bytes]]:
+    if error.retry_after_s is None:
+        return []
+    return [(b"retry-after", str(max(1, round(error.retry_after_s))).encode())]

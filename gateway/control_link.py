@@ -1,0 +1,95 @@
+"""Hands control's routes on to the sidecar over its Unix socket; `/v1` never comes this way."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+
+from gateway.asgi import Receive, Scope, Send, send_json, until_disconnected
+from switchyard.contract import CONTROL_PREFIXES
+
+log = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT_S = 2.0
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"host"}
+)
+
+
+class ControlLink:
+    """One pooled client to control. An answer is streamed through, whatever it is."""
+
+    def __init__(self, socket: Path) -> None:
+        # A switch may take minutes, and an event stream never ends: only connecting is bounded here.
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            base_url="http://control",
+            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
+        )
+
+    @staticmethod
+    def takes(scope: Scope) -> bool:
+        path: str = scope["path"]
+        return any(path == prefix or path.startswith(prefix + "/") for prefix in CONTROL_PREFIXES)
+
+    async def is_up(self) -> bool:
+        try:
+            answer = await self._client.get("/health", timeout=_CONNECT_TIMEOUT_S)
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == 200
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(key, value) for key, value in scope["headers"] if key not in _HOP_BY_HOP]
+        url = httpx.URL(path=scope["path"], query=scope["query_string"])
+        request = self._client.build_request(scope["method"], url, headers=headers, content=_body(scope, receive))
+        try:
+            answer = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            log.warning("control does not answer %s %s: %s", scope["method"], scope["path"], error)
+            detail = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
+            await send_json(send, 503, {"detail": detail, "code": "control_down"}, [(b"retry-after", b"2")])
+            return
+        pump = asyncio.ensure_future(_pump(answer, send))
+        gone = asyncio.ensure_future(until_disconnected(receive))  # else an event stream would outlive its reader
+        try:
+            await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+        finally:
+            pump.cancel()
+            gone.cancel()
+            await asyncio.gather(pump, gone, return_exceptions=True)
+            await answer.aclose()
+
+
+async def _pump(answer: httpx.Response, send: Send) -> None:
+    kept = [(key.lower(), value) for key, value in answer.headers.raw if key.lower() not in _HOP_BY_HOP]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": kept})
+    async for chunk in answer.aiter_raw():
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _body(scope: Scope, receive: Receive) -> AsyncIterator[bytes] | None:
+    """The request's body as it comes in; None where the headers announce none."""
+    announced = {key for key, _ in scope["headers"]}
+    if not announced & {b"content-length", b"transfer-encoding"}:
+        return None
+    return _chunks(receive)
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        if chunk := message.get("body", b""):
+            yield chunk
+        if not message.get("more_body", False):
+            return

@@ -1,0 +1,72 @@
+"""The request path: which of vLLM's routes are public, and which slot answers."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.asgi import (
+    ClientDisconnected,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    replay,
+    send_openai_error,
+    until_disconnected,
+)
+from gateway.errors import GatewayError
+from gateway.gate import Gate
+
+# Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
+POST_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/embeddings",
+        "/tokenize",
+        "/detokenize",
+    }
+)
+RESPONSES_PREFIX = "/v1/responses/"
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def model_named(body: bytes) -> str | None:
+    """The `model` of a JSON body; None where there is none or the body is not as it should be (vLLM will say so)."""
+    try:
+        return _named.decode(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Hands requests on vLLM's public routes to the slot that serves the model they name."""
+
+    gate: Gate
+    max_request_bytes: int
+
+    @staticmethod
+    def takes(scope: Scope) -> bool:
+        path: str = scope["path"]
+        return path in POST_PATHS or path.startswith(RESPONSES_PREFIX)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(receive, self.max_request_bytes)
+            slot = await self.gate.enter(model_named(body), lambda: until_disconnected(receive))
+        except GatewayError as error:
+            await send_openai_error(send, error)
+        except ClientDisconnected:
+            return
+        else:
+            await slot.serve(scope, replay(body, receive), send)

@@ -1,0 +1,177 @@
+"""The one module that knows vLLM: an AsyncLLM, the ASGI app that vLLM builds for it, and how both start and end.
+
+Written for vLLM 0.32; docs/engine.md lists what to look at again when that pin moves.
+"""
+
+import asyncio
+import gc
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # inference never downloads anything
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from gateway.asgi import App
+from gateway.engine_batch import run_batch
+from gateway.engine_guard import GUARD_VARIABLE
+from gateway.engine_log import LogMark
+from gateway.engine_metrics import ReusingStatLogger
+from gateway.errors import EngineStartFailed, Unserved
+from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof
+from switchyard.settings import EngineSettings
+
+_PROBE_PROMPTS = ("1", "What is 17+25?", "The quick brown fox")
+_PROBE_TIMEOUT_S = 120.0
+
+
+def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
+    """The `vllm serve` flags of a slot; benchmarks start a bare `vllm serve` with the very same."""
+    flags = [
+        f"--model={model.path}",
+        "--served-model-name", model.id, ACTIVE_ALIAS,
+        f"--max-num-seqs={settings.max_num_seqs}",
+        f"--dtype={settings.dtype}",
+        f"--seed={settings.seed}",
+        f"--gpu-memory-utilization={settings.gpu_memory_utilization}",
+        "--scheduling-policy=priority",
+    ]  # fmt: skip
+    if settings.max_model_len is not None:
+        flags.append(f"--max-model-len={settings.max_model_len}")
+    if settings.trust_remote_code:
+        flags.append("--trust-remote-code")
+    if current_platform.is_cpu():
+        flags.append("--enforce-eager")
+    return flags
+
+
+class Engine:
+    """A started engine. Use `start`; every method runs in the event loop that serves requests."""
+
+    def __init__(self, client: AsyncLLM, app: App, args: Namespace) -> None:
+        self.client = client
+        self.app = app
+        self._args = args
+
+    @property
+    def max_model_len_tokens(self) -> int:
+        length: int = self.client.model_config.max_model_len
+        return length
+
+    @property
+    def dead(self) -> bool:
+        """True once the engine core is gone; it never comes back, a new engine must be started."""
+        errored: bool = self.client.errored
+        return errored
+
+    async def probe(self) -> Proof:
+        """One short generation for each of a few fixed prompts: the model answers, with finite log-probabilities.
+
+        Raises EngineStartFailed when it does not.
+        """
+        params = SamplingParams(temperature=0.0, max_tokens=4, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                for number, prompt in enumerate(_PROBE_PROMPTS):
+                    await self._probe_one(f"probe-{number}", prompt, params)
+        except TimeoutError as error:
+            raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
+        except EngineDeadError as error:
+            raise EngineStartFailed("the engine died at its first forward pass") from error
+        return Proof(kind="weak", prompts=len(_PROBE_PROMPTS), passed=True)
+
+    async def _probe_one(self, request_id: str, prompt: str, params: SamplingParams) -> None:
+        token_ids = self.client.renderer.get_tokenizer().encode(prompt)
+        async for output in self.client.generate({"prompt_token_ids": token_ids}, params, request_id):
+            logprob = output.outputs[0].cumulative_logprob
+            if logprob is None or not -1e6 < logprob <= 0.0:
+                raise EngineStartFailed(f"the probe {prompt!r} was answered with log-probability {logprob}")
+
+    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
+        """Answers a batch below interactive traffic. Raises Unserved when the engine dies meanwhile."""
+        try:
+            return await run_batch(self.client, self.app, items, sampling)
+        except* EngineDeadError as group:
+            raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
+
+    async def shutdown(self) -> None:
+        """Ends the engine's processes and frees their memory (seconds)."""
+        await asyncio.to_thread(self.client.shutdown)
+        gc.unfreeze()
+        gc.collect()
+
+
+async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
+    """Starts an engine beside whatever else runs in this process (about 15 s for a tiny model on two cores).
+
+    `log` is where this process's standard output goes; it is read only to name a failure's cause.
+    Raises EngineStartFailed.
+    """
+    mark = LogMark.now(log)
+    client: AsyncLLM | None = None
+    try:
+        args, client = await asyncio.to_thread(_start_blocking, model, settings)
+        app = await _build_app(client, args, model)
+    except asyncio.CancelledError:
+        raise
+    except (Exception, SystemExit) as error:  # vLLM raises whatever its libraries raise, and argparse exits
+        if client is not None:
+            await asyncio.to_thread(client.shutdown)
+        cause = mark.root_cause() or f"{type(error).__name__}: {error}"
+        raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
+    gc.collect()
+    gc.freeze()  # as vLLM's own server does: what was built at start is never garbage
+    return Engine(client, app, args)
+
+
+def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:
+    os.environ[GUARD_VARIABLE] = str(os.getpid())
+    if current_platform.is_cpu():
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+    parser = make_arg_parser(FlexibleArgumentParser())
+    args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs", "--allowed-origins=[]"])
+    validate_parsed_serve_args(args)
+    config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    return args, AsyncLLM.from_vllm_config(
+        config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[ReusingStatLogger]
+    )
+
+
+async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> App:
+    tasks = await client.get_supported_tasks()
+    app = build_app(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    await client.reset_mm_cache()
+    app.state.server = _IgnoredServer()
+    fingerprint = fingerprint_of(model)
+    for name in ("openai_serving_chat", "openai_serving_completion", "openai_serving_chat_batch"):
+        serving: Any = getattr(app.state, name, None)
+        if serving is not None:
+            serving.system_fingerprint = fingerprint
+    served: App = app
+    return served
+
+
+def fingerprint_of(model: ModelRef) -> str:
+    """What OpenAI bodies carry as `system_fingerprint`: the start of the checkpoint's digest."""
+    return f"sy_{model.digest.removeprefix('sha256:')[:16]}"
+
+
+class _IgnoredServer:
+    """Stands where vLLM's handler for a dead engine looks for a server to stop; only the slot is dead."""
+
+    should_exit = False

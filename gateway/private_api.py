@@ -1,0 +1,65 @@
+"""What control may ask of the gateway, on a Unix socket that only this user can open. The types are the contract's."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.asgi import until_disconnected
+from gateway.errors import DigestMismatch, GatewayError
+from gateway.gate import Gate
+from gateway.pool import Pool
+from switchyard.contract import (
+    GATEWAY_ACTIVATE_PATH,
+    GATEWAY_BATCH_PATH,
+    GATEWAY_STATE_PATH,
+    ActivateRequest,
+    BatchRequest,
+    BatchResult,
+)
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def create_private_app(pool: Pool, gate: Gate) -> Starlette:
+    async def state(_: Request) -> Response:
+        return _json(pool.snapshot())
+
+    async def activate(request: Request) -> Response:
+        return await _answer(request, ActivateRequest, pool.activate)
+
+    async def batch(request: Request) -> Response:
+        async def run(asked: BatchRequest) -> BatchResult:
+            slot = await gate.enter(asked.model, lambda: until_disconnected(request.receive))
+            if slot.model.digest != asked.digest:
+                raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
+            outputs = await slot.batch(asked.items, asked.sampling)
+            return BatchResult(model=slot.model.id, digest=slot.model.digest, outputs=outputs)
+
+        return await _answer(request, BatchRequest, run)
+
+    return Starlette(
+        routes=[
+            Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
+            Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),
+            Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
+        ]
+    )
+
+
+async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[BaseModel]]) -> Response:
+    try:
+        asked = kind.model_validate_json(await request.body())
+        return _json(await run(asked))
+    except ValidationError as error:
+        return JSONResponse({"detail": str(error), "code": "invalid"}, 422)
+    except GatewayError as error:
+        return JSONResponse({"detail": str(error), "code": error.code}, error.status)
+
+
+def _json(content: BaseModel) -> Response:
+    return Response(content.model_dump_json(), media_type="application/json")

@@ -1,0 +1,191 @@
+"""A slot: one loaded checkpoint, its engine, and the requests inside it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import msgspec
+
+from gateway.asgi import App, Message, Receive, Scope, Send, send_openai_error
+from gateway.errors import Unserved
+from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, SlotPhase, SlotState
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER_ABORT_S = 5.0
+
+
+class Engine(Protocol):
+    """What a slot needs of an engine; `gateway.engine.Engine` is the real one."""
+
+    app: App
+
+    @property
+    def dead(self) -> bool: ...
+
+    @property
+    def max_model_len_tokens(self) -> int: ...
+
+    async def probe(self) -> Proof: ...
+
+    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]: ...
+
+    async def shutdown(self) -> None: ...
+
+
+StartEngine = Callable[[ModelRef], Awaitable[Engine]]
+
+
+class Slot:
+    """Requests enter by `serve` (ASGI) or `batch`; `emptied` waits until the last has left."""
+
+    def __init__(self, model: ModelRef, engine: Engine, load_duration_s: float) -> None:
+        self.model = model
+        self.engine = engine
+        self.load_duration_s = load_duration_s
+        self.phase: SlotPhase = "ready"
+        self._answers: dict[asyncio.Task[None], _Answer] = {}
+        self._in_flight = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
+
+    @classmethod
+    async def load(cls, model: ModelRef, start_engine: StartEngine) -> tuple["Slot", Proof]:
+        """Starts an engine and probes it before anyone can reach it. Raises EngineStartFailed, with nothing left."""
+        started = time.monotonic()
+        engine = await start_engine(model)
+        engine_up = time.monotonic()
+        try:
+            proof = await engine.probe()
+        except BaseException:
+            await engine.shutdown()
+            raise
+        now = time.monotonic()
+        log.info("loaded %s: engine %.1f s, probe %.1f s", model.id, engine_up - started, now - engine_up)
+        return cls(model, engine, now - started), proof
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    @property
+    def dead(self) -> bool:
+        return self.phase == "dead" or self.engine.dead
+
+    def state(self) -> SlotState:
+        return SlotState(
+            model=self.model,
+            phase="dead" if self.dead else self.phase,
+            in_flight=self._in_flight,
+            load_duration_s=round(self.load_duration_s, 3),
+            max_model_len_tokens=self.engine.max_model_len_tokens,
+        )
+
+    async def emptied(self, timeout_s: float) -> bool:
+        """Waits until no request is inside; False when some still are after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def abort_requests(self) -> int:
+        """Ends every request inside with an error that its client can see; returns how many there were."""
+        answers = dict(self._answers)
+        for task, answer in answers.items():
+            answer.aborted = True
+            task.cancel()
+        await self._empty.wait()
+        return len(answers)
+
+    async def shutdown(self) -> None:
+        self.phase = "stopped"
+        await self.engine.shutdown()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands one request to vLLM's own app, and puts this slot's identity on the answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        answer = self._answers[task] = _Answer(self, send)
+        try:
+            with self._counted():
+                await self.engine.app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not answer.aborted:
+                raise
+            task.uncancel()
+            await answer.fail()
+        except Exception:
+            if not self.dead:
+                raise
+            await answer.fail()
+        finally:
+            del self._answers[task]
+
+    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
+        """Answers a batch at low priority. Raises Unserved when the engine dies meanwhile."""
+        with self._counted():
+            return await self.engine.batch(items, sampling)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._in_flight += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._empty.set()
+
+
+class _Answer:
+    """What a client is being sent. A failure of the slot is never passed on as vLLM words it: before the first byte it
+    becomes a 503, in a stream an error event, and anything else half sent is cut off.
+    """
+
+    def __init__(self, slot: Slot, send: Send) -> None:
+        self.aborted = False
+        self._slot = slot
+        self._send = send
+        self._started = False
+        self._replaced = False
+        self._is_stream = False
+
+    async def send(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            if self.aborted or (message["status"] >= 500 and self._slot.dead):
+                await self.fail()
+                return
+            self._started = True
+            headers = message.get("headers", ())
+            self._is_stream = (b"content-type", b"text/event-stream; charset=utf-8") in headers
+            message["headers"] = [*headers, *self._slot.identity_headers]
+        await self._send(message)
+
+    async def fail(self) -> None:
+        """Tells the client that the slot gave its request up."""
+        if self._replaced:
+            return
+        self._replaced = True
+        error = self._reason()
+        if not self._started:
+            await send_openai_error(self._send, error)
+        elif self._is_stream:
+            envelope = {"error": {"message": str(error), "type": "server_error", "param": None, "code": error.code}}
+            event = b"data: " + msgspec.json.encode(envelope) + b"\n\n"
+            await self._send({"type": "http.response.body", "body": event})
+        else:
+            raise error
+
+    def _reason(self) -> Unserved:
+        if self._slot.dead:
+            return Unserved("The engine died during this request and is being restarted.", _RETRY_AFTER_ABORT_S)
+        return Unserved("The request was aborted by a switch to another checkpoint.", _RETRY_AFTER_ABORT_S)

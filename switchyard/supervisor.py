@@ -1,0 +1,109 @@
+"""`switchyard up`: starts gateway and control, restarts what dies, ends both, and says where to find them."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TextIO
+
+import setproctitle
+
+from switchyard import logs
+from switchyard.banner import Announcer
+from switchyard.child import Child
+from switchyard.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S = 12.0
+
+
+class StartRefused(Exception):
+    """The server cannot start here; the text is one sentence that says why and what to do."""
+
+
+def run(settings: Settings) -> int:
+    """Runs the server until SIGTERM, SIGINT or a fault that no restart can mend; returns the exit code.
+
+    Raises StartRefused before anything is started.
+    """
+    lock = claim(settings)
+    setproctitle.setproctitle("switchyard: up")
+    logs.configure("up", settings)
+    try:
+        return asyncio.run(_supervise(settings))
+    finally:
+        lock.close()
+
+
+def claim(settings: Settings) -> TextIO:
+    """Makes the folders and takes the base directory's lock; one server a directory and a port. Raises StartRefused."""
+    layout = settings.layout
+    try:
+        layout.create()
+        lock = layout.lock_file.open("a+")
+    except OSError as error:
+        raise StartRefused(
+            f"The base directory {layout.base} cannot be used: {error}. Set INFERENCE_BASE_DIR."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise StartRefused(
+            f"Another server (process {holder}) already runs on {layout.base}; stop it or set INFERENCE_BASE_DIR."
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    try:
+        _try_port(settings.host, settings.port)
+    except OSError as error:
+        lock.close()
+        where = f"{settings.host}:{settings.port}"
+        raise StartRefused(
+            f"Cannot listen on {where}: {error.strerror}. Set INFERENCE_HOST or INFERENCE_PORT."
+        ) from error
+    return lock
+
+
+def _try_port(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def _kill_all(children: list[Child]) -> None:
+    for child in children:
+        child.kill()
+
+
+async def _supervise(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    children = [Child(name, [sys.executable, "-m", name]) for name in ("gateway", "control")]
+    running = [asyncio.create_task(child.run(), name=child.name) for child in children]
+    announcer = asyncio.create_task(Announcer(settings).run(), name="announcer")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
+
+    announcer.cancel()
+    refused = next((child.name for child, task in zip(children, running, strict=True) if task.done()), None)
+    if refused is None:
+        print("\nStopping …", flush=True)
+    else:
+        print(f"{refused} refused to start; see the message above or {settings.layout.logs}.", file=sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a second Ctrl-C does not wait
+        loop.add_signal_handler(number, _kill_all, children)
+    await asyncio.gather(*(child.stop(_STOP_TIMEOUT_S) for child in children))
+    await asyncio.gather(*running, announcer, return_exceptions=True)
+    stopped.cancel()
+    return 0 if refused is None else 1
