@@ -1,0 +1,134 @@
+"""Datasets on disk: found by name inside one folder, read line by line, never whole in memory."""
+
+import hashlib
+import heapq
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from evals.errors import DatasetBroken, DatasetMissing, DatasetOutside
+from evals.sample import BrokenLine, DatasetFormat, Sample, parse_sample
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+_MAX_LISTED = 10
+_MAX_LISTED_KEYS = 32
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class DatasetFacts(BaseModel):
+    """What a scan found: `samples` is how many will be asked, `digest` (`sha256:<hex>`) is of the whole file.
+
+    `name` is relative to the datasets folder; `ignored_keys` are those no format knows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    format: DatasetFormat
+    samples: int
+    size_bytes: int
+    digest: str
+    ignored_keys: list[str]
+
+
+def resolve_dataset(ref: str, datasets_dir: Path) -> Path:
+    """The regular file meant by a name in `datasets_dir` or a path inside it; `.jsonl` may be left out.
+
+    Symbolic links are followed first, so one that leads out is outside. Raises DatasetOutside, DatasetMissing.
+    """
+    root = datasets_dir.resolve()
+    for name in (ref, f"{ref}.jsonl"):
+        try:
+            path = (root / name).resolve()
+            if not path.is_relative_to(root):
+                raise DatasetOutside(ref)
+            if path.is_file():
+                return path
+        except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a folder closed to us, a circle of links
+            continue
+    raise DatasetMissing(ref, _available(root))
+
+
+def open_dataset(path: Path) -> BufferedReader:
+    """Raises DatasetBroken when the file cannot be opened."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DatasetBroken(path.name, None, f"cannot be read: {error.strerror}") from error
+
+
+def scan_dataset(path: Path, datasets_dir: Path, max_samples: int) -> DatasetFacts:
+    """Checks the first `max_samples` samples and takes the digest of the whole file. Blocks; raises DatasetBroken."""
+    name = str(path.relative_to(datasets_dir.resolve()))
+    samples = 0
+    format_: DatasetFormat | None = None
+    ignored: dict[str, None] = {}
+    with open_dataset(path) as stream:
+        for sample in read_samples(stream, name, max_samples):
+            samples += 1
+            format_ = sample.format
+            if len(ignored) < _MAX_LISTED_KEYS:
+                ignored.update(dict.fromkeys(sample.metadata))
+        if format_ is None:
+            raise DatasetBroken(name, None, "has no samples")
+        digest = digest_of(stream)
+        return DatasetFacts(
+            name=name,
+            format=format_,
+            samples=samples,
+            digest=digest,
+            size_bytes=stream.tell(),
+            ignored_keys=sorted(ignored)[:_MAX_LISTED_KEYS],
+        )
+
+
+def digest_of(stream: BufferedReader) -> str:
+    """`sha256:<hex>` of everything in the stream, from its start; leaves it at its end. Blocks."""
+    stream.seek(0)
+    return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def read_samples(stream: BufferedReader, file: str, max_samples: int) -> Iterator[Sample]:
+    """The first `max_samples` samples from the stream's start, lazily; `file` is its name in errors.
+
+    Raises DatasetBroken at the line that breaks the file, has another format than the first, or repeats an id.
+    """
+    line_of_id: dict[str, int] = {}
+    format_: DatasetFormat | None = None
+    for line, raw in _filled_lines(stream, file):
+        if len(line_of_id) == max_samples:
+            return
+        try:
+            sample = parse_sample(raw, line=line, index=len(line_of_id))
+        except BrokenLine as error:
+            raise DatasetBroken(file, line, str(error)) from error
+        format_ = format_ or sample.format
+        if sample.format != format_:
+            raise DatasetBroken(file, line, f"mixed formats: it is {sample.format}, the lines before are {format_}")
+        earlier = line_of_id.setdefault(sample.id, line)
+        if earlier != line:
+            raise DatasetBroken(file, line, f"the id {sample.id!r} is that of line {earlier} already")
+        yield sample
+
+
+def _filled_lines(stream: BufferedReader, file: str) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers from 1."""
+    stream.seek(0)
+    line = 0
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
+        line += 1
+        if len(raw) > MAX_LINE_BYTES:
+            raise DatasetBroken(file, line, f"longer than {MAX_LINE_BYTES} bytes")
+        if line == 1:
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
+        if raw.strip():
+            yield line, raw
+
+
+def _available(root: Path) -> list[str]:
+    try:
+        return heapq.nsmallest(_MAX_LISTED, filter(str.isprintable, (path.name for path in root.glob("*.jsonl"))))
+    except OSError:
+        return []

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control.errors import Invalid, NotFound
+from control.ports import JobKind
+from evals.kind import EvalKind
+from evals.request import EvalJobRequest
+
+LINE = '{"question": "1+1", "answer": 2}\n'
+KIND: JobKind = EvalKind()
+
+
+def _check(datasets_dir: Path, **fields: Any) -> dict[str, Any]:
+    request = EvalJobRequest(**{"model_id": "m", "name": "n", "dataset_ref": "set.jsonl", **fields})
+    return KIND.check(request, datasets_dir)
+
+
+def test_the_kind_has_its_place() -> None:
+    assert (KIND.type, KIND.route, KIND.request_model) == ("eval", "/eval", EvalJobRequest)
+
+
+def test_check_gives_the_request_and_the_dataset(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text(LINE * 5)
+    config = _check(tmp_path, max_samples=3, stop=["\n"])
+    assert json.loads(json.dumps(config)) == config
+    assert (config["model_id"], config["max_samples"], config["stop"]) == ("m", 3, ["\n"])
+    assert config["dataset"]["format"] == "question_answer"
+    assert (config["dataset"]["name"], config["dataset"]["samples"]) == ("set.jsonl", 3)
+
+
+def test_a_path_is_the_same_as_its_name(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text(LINE)
+    by_path = _check(tmp_path, dataset_ref=str(tmp_path / "set.jsonl"))
+    assert by_path["dataset"] == _check(tmp_path)["dataset"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"dataset_ref": "nope"}, NotFound, "dataset_ref: there is no file 'nope'.*there are: bad.jsonl, set.jsonl"),
+        ({"dataset_ref": "../set.jsonl"}, Invalid, "dataset_ref: '../set.jsonl' is not inside the datasets folder"),
+        ({"dataset_ref": "bad"}, Invalid, "dataset_ref: bad.jsonl, line 2: broken JSON"),
+        ({"metrics": ["bleu"]}, Invalid, "metrics: unknown metric 'bleu'"),
+        (
+            {"dataset_ref": "plain.txt", "system_prompt": "Be short."},
+            Invalid,
+            "system_prompt: goes with question/answer",
+        ),
+    ],
+)
+def test_check_refuses_naming_the_field(
+    tmp_path: Path, fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    (tmp_path / "set.jsonl").write_text(LINE)
+    (tmp_path / "bad.jsonl").write_text(LINE + "{\n")
+    (tmp_path / "plain.txt").write_text('{"prompt": "1+1=", "answer": 2}\n')
+    with pytest.raises(error, match=message):
+        _check(tmp_path, **fields)

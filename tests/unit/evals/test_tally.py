@@ -1,0 +1,77 @@
+import math
+import random
+
+import pytest
+
+from evals.samples_log import SampleRecord
+from evals.tally import Tally
+
+
+def _record(**changes: object) -> SampleRecord:
+    fields: dict[str, object] = {
+        "id": "1",
+        "index": 0,
+        "input": "q",
+        "target": "a",
+        "prediction": "a",
+        "correct": True,
+        "score": 1.0,
+        "finish_reason": "stop",
+        "prompt_tokens": 10,
+        "completion_tokens": 2,
+        "latency_s": 0.1,
+        "loss": 0.5,
+        "reference_logprob": -1.0,
+        "reference_tokens": 2,
+        "model_digest": "sha256:aa",
+        "error": None,
+    }
+    return SampleRecord.model_validate({**fields, **changes})
+
+
+def _metrics(*records: SampleRecord) -> dict[str, object]:
+    tally = Tally()
+    for record in records:
+        tally.add(record)
+    return tally.metrics()
+
+
+def test_counts() -> None:
+    metrics = _metrics(
+        _record(),
+        _record(correct=False, prediction="b", finish_reason="length"),
+        _record(correct=False, prediction=" "),
+        _record(
+            correct=False, prediction="", error="too long", finish_reason=None, prompt_tokens=0, completion_tokens=0
+        ),
+    )
+    assert metrics["accuracy"] == 0.25
+    assert (metrics["correct"], metrics["total_samples"]) == (1, 4)
+    assert (metrics["truncated"], metrics["empty"], metrics["engine_errors"]) == (1, 1, 1)
+    assert (metrics["prompt_tokens"], metrics["completion_tokens"]) == (30, 6)
+    assert metrics["loss_samples"] == 3
+
+
+def test_loss_is_weighted_by_tokens() -> None:
+    metrics = _metrics(
+        _record(reference_logprob=-1.0, reference_tokens=1), _record(reference_logprob=-5.0, reference_tokens=3)
+    )
+    assert metrics["avg_loss"] == 1.5
+    assert metrics["perplexity"] == pytest.approx(math.exp(1.5))
+
+
+def test_no_reference_no_loss() -> None:
+    metrics = _metrics(_record(reference_logprob=None, reference_tokens=0, loss=None))
+    assert (metrics["avg_loss"], metrics["perplexity"], metrics["loss_samples"]) == (None, None, 0)
+
+
+def test_a_perplexity_beyond_floats_is_null() -> None:
+    metrics = _metrics(_record(reference_logprob=-5000.0, reference_tokens=1))
+    assert (metrics["avg_loss"], metrics["perplexity"]) == (5000.0, None)
+
+
+def test_order_changes_nothing_to_the_last_bit() -> None:
+    chance = random.Random(3)
+    records = [_record(reference_logprob=-chance.expovariate(1) * 10 ** chance.randint(-9, 9)) for _ in range(300)]
+    shuffled = chance.sample(records, len(records))
+    assert _metrics(*records) == _metrics(*shuffled)
