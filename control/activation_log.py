@@ -36,7 +36,7 @@ class ActivationLog:
             found = (await session.execute(statement)).one_or_none()
         if found is None:
             return None
-        model, since = found.tuple()
+        model, since = found
         return ActiveModel(model.id, model.path, model.digest, since)
 
     async def begin(self, model: ModelRef, *, cause: str, method: SwitchMethod) -> int:

@@ -113,8 +113,8 @@ class JobQueue:
         """Jobs by status, and how many were made in the last hour."""
         hour_ago = self._clock() - timedelta(hours=1)
         async with self._database.transaction() as session:
-            counts = (await session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))).tuples()
-            by_status = dict(counts.all())
+            counts = await session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
+            by_status: dict[str, int] = dict(iter(counts))
             recent = await session.scalar(select(func.count()).where(JobRow.created_at >= hour_ago))
         return {status: by_status.get(status, 0) for status in STATUSES} | {"jobs_last_hour": recent or 0}
 

@@ -113,7 +113,7 @@ class Worker:
             try:
                 await self._fill()
             except SQLAlchemyError as error:
-                log.error("cannot claim jobs: %s", error)  # noqa: TRY400 - the database is away, not broken code
+                log.error("cannot claim jobs: %s", error)
             try:
                 async with asyncio.timeout(self._limits.poll_s):
                     await self._wake.wait()

@@ -1,0 +1,144 @@
+"""A gateway without engines: a real server on a real Unix socket that speaks the private contract as it is told to."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+
+from switchyard.contract import (
+    GATEWAY_ACTIVATE_PATH,
+    GATEWAY_BATCH_PATH,
+    GATEWAY_STATE_PATH,
+    ActivateRequest,
+    ActivateResult,
+    BatchOutput,
+    BatchRequest,
+    BatchResult,
+    FailedLoad,
+    GatewayState,
+    ModelRef,
+    SlotState,
+)
+
+
+class FakeGateway:
+    """`active` is what it serves. Set `fail_with` and the next candidates fail; clear `may_switch` and they hang."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self.boot = 0
+        self.active: ModelRef | None = None
+        self.switching_to: str | None = None
+        self.failed_loads: list[FailedLoad] = []
+        self.fail_with: str | None = None
+        self.switch_asked = asyncio.Event()
+        self.may_switch = asyncio.Event()
+        self.may_switch.set()
+        self.activated: list[str] = []
+        self.batches: list[BatchRequest] = []
+        self.refuse_batches_with: tuple[int, str] | None = None
+        self.on_state: Callable[[], None] = lambda: None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serves until left; a second time it is the same gateway after a restart, with nothing loaded."""
+        self.boot += 1
+        self.socket_path.unlink(missing_ok=True)
+        self.socket_path.parent.mkdir(parents=True, exist_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.socket_path))
+        listener.listen(64)
+        config = uvicorn.Config(
+            self._app(), ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1, loop="asyncio"
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = server.force_exit = True
+            await task
+            listener.close()
+            self.socket_path.unlink(missing_ok=True)
+            self.active = None
+
+    def _app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.get(GATEWAY_STATE_PATH)
+        async def state() -> GatewayState:
+            self.on_state()
+            return self._state()
+
+        @app.post(GATEWAY_ACTIVATE_PATH, response_model=None)
+        async def activate(request: ActivateRequest) -> Response:
+            return await self._activate(request)
+
+        @app.post(GATEWAY_BATCH_PATH, response_model=None)
+        async def batch(request: BatchRequest) -> Response:
+            return self._batch(request)
+
+        return app
+
+    def _state(self) -> GatewayState:
+        slots = []
+        if self.active is not None:
+            slots.append(
+                SlotState(model=self.active, phase="ready", in_flight=0, load_duration_s=1.5, max_model_len_tokens=512)
+            )
+        return GatewayState(
+            boot_id=str(self.boot),
+            pid=1,
+            active=self.active,
+            switching_to=self.switching_to,
+            slots=slots,
+            held=0,
+            failed_loads=self.failed_loads,
+        )
+
+    async def _activate(self, request: ActivateRequest) -> Response:
+        if self.switching_to is not None:
+            return _refuse(409, "switch_in_progress", f"switching to {self.switching_to}")
+        previous = self.active.id if self.active else None
+        self.switching_to = request.model.id
+        self.switch_asked.set()
+        try:
+            await self.may_switch.wait()
+        finally:
+            self.switching_to = None
+        if self.fail_with is None:
+            self.active = request.model
+            self.activated.append(request.model.id)
+        result = ActivateResult(
+            status="activated" if self.fail_with is None else "failed",
+            id=request.model.id,
+            previous=previous,
+            method="restart",
+            paused_ms=10.0,
+            total_ms=20.0,
+            in_flight=0,
+            error=self.fail_with,
+            rolled_back_to=previous if self.fail_with else None,
+        )
+        return JSONResponse(result.model_dump())
+
+    def _batch(self, request: BatchRequest) -> Response:
+        if self.refuse_batches_with is not None:
+            status, code = self.refuse_batches_with
+            return _refuse(status, code, code)
+        if self.active is None or self.active.id != request.model:
+            return _refuse(404, "model_not_found", f"{request.model} is not loaded")
+        if self.active.digest != request.digest:
+            return _refuse(409, "digest_mismatch", f"{request.model} is {self.active.digest}")
+        self.batches.append(request)
+        outputs = [BatchOutput(text="42", finish_reason="stop") for _ in request.items]
+        return JSONResponse(BatchResult(model=request.model, digest=request.digest, outputs=outputs).model_dump())
+
+
+def _refuse(status: int, code: str, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail, "code": code}, status)

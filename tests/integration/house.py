@@ -1,0 +1,99 @@
+"""A control plane with everything real but the gateway's engines: database, migrations, sockets, files."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from control.app import create_app
+from control.reconciler import Pace
+from switchyard.paths import Layout
+from switchyard.settings import Settings
+from tests.integration.echo_kind import EchoKind
+from tests.integration.fake_gateway import FakeGateway
+from tests.unit.control.checkpoints import write_checkpoint
+
+PACE = Pace(out_of_step_s=0.02, in_step_s=0.05)
+DEADLINE_S = 20.0
+
+
+@dataclass(slots=True)
+class House:
+    """`http` talks to control as the gateway would."""
+
+    layout: Layout
+    http: httpx.AsyncClient
+    gateway: FakeGateway
+    kind: EchoKind
+
+    async def get(self, path: str) -> Any:
+        response = await self.http.get(path)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def post(self, path: str, **body: Any) -> Any:
+        response = await self.http.post(path, json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def refused(self, status: int, path: str, **body: Any) -> str:
+        """The detail of a POST that must fail so."""
+        response = await self.http.post(path, json=body)
+        assert response.status_code == status, response.text
+        detail = response.json()["detail"]
+        assert isinstance(detail, str)
+        return detail
+
+    async def add_model(self, model_id: str, seed: int = 0) -> None:
+        write_checkpoint(self.layout.models / model_id, seed)
+        await self.post("/models/register", id=model_id, source="test")
+
+    async def add_active(self, model_id: str, seed: int = 0) -> None:
+        await self.add_model(model_id, seed)
+        await self.post("/models/set_active", id=model_id)
+
+    async def job(self, job_id: str, status: str) -> Any:
+        """The job, once it has this status."""
+        return await until(lambda: self.get(f"/jobs/{job_id}"), lambda job: job["status"] == status)
+
+
+async def until(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool]) -> Any:
+    """What `look` sees once it is `enough`; fails after DEADLINE_S showing what it saw last."""
+    seen = None
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not enough(seen := await look()):  # noqa: ASYNC110 - rows have no events
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"still {seen}") from None
+    return seen
+
+
+def settings_of(base: Path, **changes: Any) -> Settings:
+    return Settings(base_dir=base, install_demo=False).model_copy(update=changes)
+
+
+@asynccontextmanager
+async def control(
+    base: Path, gateway: FakeGateway, *, model_path: Path | None = None, **changes: Any
+) -> AsyncIterator[House]:
+    """Control alone, from start to stop."""
+    settings = settings_of(base, **changes)
+    kind = EchoKind()
+    app = create_app(settings, [kind], model_path=model_path, pace=PACE, job_poll_s=0.05)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+            yield House(settings.layout, http, gateway, kind)
+
+
+@asynccontextmanager
+async def house(base: Path, **changes: Any) -> AsyncIterator[House]:
+    """Control and a gateway that runs."""
+    gateway = FakeGateway(settings_of(base).layout.gateway_socket)
+    async with gateway.running(), control(base, gateway, **changes) as opened:
+        yield opened

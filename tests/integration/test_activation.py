@@ -1,0 +1,218 @@
+"""Switching the active model, and keeping the gateway at it."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from control.db import database_url
+from switchyard.contract import FailedLoad, ModelRef
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import House, control, house, settings_of, until
+
+
+async def active_id(here: House) -> str:
+    return str((await here.get("/models/active"))["id"])
+
+
+def test_switching(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            assert (await here.http.get("/models/active")).status_code == 404
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            answer = await here.post("/models/set_active", id="b")
+            assert answer == {
+                "status": "activated", "id": "b", "previous": "a", "method": "restart", "paused_ms": 10.0,
+                "total_ms": 20.0, "in_flight": 0, "proof": None,
+            }  # fmt: skip
+            assert await active_id(here) == "b"
+            history = (await here.get("/models/activations"))["activations"]
+            assert [(row["id"], row["status"]) for row in history] == [("b", "done"), ("a", "done")]
+
+    asyncio.run(run())
+
+
+def test_the_active_model_again_costs_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            answer = await here.post("/models/set_active", id="a")
+            assert (answer["method"], answer["paused_ms"]) == ("none", 0)
+            assert here.gateway.activated == ["a"]
+
+    asyncio.run(run())
+
+
+def test_a_candidate_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            here.gateway.fail_with = "out of memory"
+            response = await here.http.post("/models/set_active", json={"id": "b"})
+            assert response.status_code == 500
+            assert response.json() == {"detail": "out of memory", "rolled_back_to": "a", "id": "b", "method": "restart"}
+            assert await active_id(here) == "a"
+            row = (await here.get("/models/activations"))["activations"][0]
+            assert (row["status"], row["error"], row["rolled_back_to"]) == ("failed", "out of memory", "a")
+
+    asyncio.run(run())
+
+
+def test_one_switch_at_a_time(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            here.gateway.may_switch.clear()
+            here.gateway.switch_asked.clear()
+            first = asyncio.create_task(here.post("/models/set_active", id="b"))
+            await here.gateway.switch_asked.wait()
+            assert "switch to b is running" in await here.refused(409, "/models/set_active", id="a")
+            here.gateway.may_switch.set()
+            assert (await first)["id"] == "b"
+
+    asyncio.run(run())
+
+
+def test_a_client_that_leaves_does_not_stop_the_switch(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_model("a")
+            here.gateway.may_switch.clear()
+            client = asyncio.create_task(here.post("/models/set_active", id="a"))
+            await here.gateway.switch_asked.wait()
+            client.cancel()
+            await asyncio.wait({client})
+            here.gateway.may_switch.set()
+            await until(lambda: here.http.get("/models/active"), lambda response: response.status_code == 200)
+
+    asyncio.run(run())
+
+
+def test_what_cannot_become_active(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_model("gone", seed=0)
+            await here.add_model("changed", seed=1)
+            shutil.rmtree(here.layout.models / "gone")
+            (here.layout.models / "changed" / "tokenizer.json").write_text('{"other": 1}')
+            assert "'ghost'" in await here.refused(404, "/models/set_active", id="ghost")
+            assert "there is no folder" in await here.refused(422, "/models/set_active", id="gone")
+            assert "under a new id" in await here.refused(422, "/models/set_active", id="changed")
+            assert "method: " in await here.refused(422, "/models/set_active", id="changed", method="magic")
+            assert here.gateway.activated == []
+
+    asyncio.run(run())
+
+
+def test_a_gateway_that_is_away(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        async with control(tmp_path, gateway) as here:
+            await here.add_model("a")
+            await here.refused(503, "/models/set_active", id="a")
+            assert (await here.get("/models/activations"))["activations"][0]["status"] == "failed"
+            assert (await here.get("/models"))["models"][0]["loaded"] is False
+            assert (await here.get("/health"))["status"] == "ok"
+
+    asyncio.run(run())
+
+
+def test_rolling_back(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            assert "no earlier" in await here.refused(409, "/models/rollback")
+            await here.add_active("b", seed=1)
+            assert (await here.http.post("/models/rollback")).json()["id"] == "a"
+            assert await active_id(here) == "a"
+
+    asyncio.run(run())
+
+
+def test_a_gateway_that_restarts_gets_its_model_back(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        async with control(tmp_path, gateway) as here:
+            async with gateway.running():
+                await here.add_active("a")
+            gateway.switch_asked.clear()
+            async with gateway.running():
+                async with asyncio.timeout(10):
+                    await gateway.switch_asked.wait()
+                await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+            assert gateway.activated == ["a", "a"]
+
+    asyncio.run(run())
+
+
+def test_a_failed_load_is_left_to_cool_down(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            looks = asyncio.Semaphore(0)
+            here.gateway.failed_loads = [FailedLoad(id="a", error="no", failed_at="then", retry_in_s=9.0)]
+            here.gateway.active = None
+            here.gateway.on_state = looks.release
+            for _ in range(5):
+                await looks.acquire()
+            assert here.gateway.activated == ["a"]
+            here.gateway.failed_loads = []
+            await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+
+    asyncio.run(run())
+
+
+async def leave_unfinished(base: Path, model_id: str) -> ModelRef:
+    """What a control process that died in mid-switch leaves behind."""
+    engine = create_async_engine(database_url(base / "db.sqlite"))
+    async with engine.begin() as connection:
+        row = (await connection.execute(text("SELECT path, digest FROM models WHERE id = :id"), {"id": model_id})).one()
+        await connection.execute(
+            text(
+                "INSERT INTO activations (model_id, digest, cause, requested_method, status, started_at)"
+                " VALUES (:id, :digest, 'request', 'auto', 'running', '2026-01-01 00:00:00.000000')"
+            ),
+            {"id": model_id, "digest": row.digest},
+        )
+    await engine.dispose()
+    return ModelRef(id=model_id, path=row.path, digest=row.digest)
+
+
+def test_an_interrupted_switch_that_the_gateway_finished_is_done(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        async with gateway.running(), control(tmp_path, gateway) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+        target = await leave_unfinished(tmp_path, "b")
+        async with control(tmp_path, gateway) as here:
+            row = (await here.get("/models/activations"))["activations"][0]
+            assert row["status"] == "running", "nothing is decided before the gateway answers"
+            async with gateway.running():
+                gateway.active = target
+                await until(lambda: active_id(here), lambda model_id: model_id == "b")
+                row = (await here.get("/models/activations"))["activations"][0]
+                assert (row["id"], row["status"]) == ("b", "done")
+
+    asyncio.run(run())
+
+
+def test_an_interrupted_switch_that_did_not_happen_is_failed(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+        await leave_unfinished(tmp_path, "b")
+        async with house(tmp_path) as here:
+            row = await until(
+                lambda: here.get("/models/activations"), lambda body: body["activations"][0]["status"] != "running"
+            )
+            assert row["activations"][0]["error"] == "interrupted"
+            assert await active_id(here) == "a"
+
+    asyncio.run(run())

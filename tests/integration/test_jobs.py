@@ -1,0 +1,307 @@
+"""Jobs from POST to their end, with every way there."""
+
+import asyncio
+import re
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import House, control, house, settings_of, until
+
+
+def sql(base: Path, statement: str) -> None:
+    connection = sqlite3.connect(base / "db.sqlite")
+    try:
+        with connection:
+            connection.execute(statement)
+    finally:
+        connection.close()
+
+
+async def held_job(here: House, **body: Any) -> str:
+    """A job that is running and waits."""
+    here.kind.may_go.clear()
+    here.kind.started.clear()
+    job_id = (await here.post("/echo/jobs", model_id="a", **body))["job_id"]
+    async with asyncio.timeout(10):
+        await here.kind.started.wait()
+    return str(job_id)
+
+
+def test_a_job_from_post_to_result(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            made = await here.post("/echo/jobs", model_id="a", steps=3)
+            assert re.fullmatch(r"echo_\d{8}_\d{6}_[a-z0-9]{4}", made["job_id"])
+            assert made == {"job_id": made["job_id"], "status": "pending"}
+            job = await here.job(made["job_id"], "done")
+            assert job["result"] == {"texts": ["42", "42", "42"]}
+            assert (job["progress"]["done"], job["progress"]["total"]) == (3, 3)
+            assert job["completed_at"] == job["finished_at"]
+            assert job["finished_at"] >= job["started_at"] >= job["created_at"]
+            assert (job["attempt"], job["error"], job["config"]["steps"]) == (1, None, 3)
+            assert await here.get(f"/echo/jobs/{made['job_id']}") == job
+            assert (here.layout.runs / "echo" / made["job_id"] / "texts.txt").is_file()
+            assert {batch.model for batch in here.gateway.batches} == {"a"}
+
+    asyncio.run(run())
+
+
+def test_requests_that_make_no_job(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_model("a")
+            assert "'ghost'" in await here.refused(404, "/echo/jobs", model_id="ghost")
+            assert "steps: " in await here.refused(422, "/echo/jobs", model_id="a", steps=0)
+            assert "stepz: unknown field" in await here.refused(422, "/echo/jobs", model_id="a", stepz=1)
+            assert "steps: 13 is refused" in await here.refused(422, "/echo/jobs", model_id="a", steps=13)
+            assert "model_id: is missing" in await here.refused(422, "/echo/jobs")
+            assert await here.get("/jobs") == {"jobs": []}
+
+    asyncio.run(run())
+
+
+def test_a_job_waits_for_its_model(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            job_id = (await here.post("/echo/jobs", model_id="b"))["job_id"]
+            assert (await here.get(f"/jobs/{job_id}"))["waiting_for"] == "model b to become active"
+            await here.post("/models/set_active", id="b")
+            assert (await here.job(job_id, "done"))["waiting_for"] is None
+
+    asyncio.run(run())
+
+
+def test_cancelling(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            running = await held_job(here)
+            pending = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            await here.post(f"/jobs/{pending}/cancel")
+            await here.post(f"/jobs/{running}/cancel")
+            async with asyncio.timeout(1):
+                await here.kind.ended.wait()
+            for job_id in (running, pending):
+                job = await here.get(f"/jobs/{job_id}")
+                assert job["status"] == "cancelled"
+                assert job["finished_at"]
+                assert "over already" in await here.refused(409, f"/jobs/{job_id}/cancel")
+            await here.refused(404, "/jobs/ghost/cancel")
+            here.kind.may_go.set()
+            await here.post(f"/jobs/{running}/retry")
+            assert (await here.job(running, "done"))["attempt"] == 2
+            await here.refused(409, f"/jobs/{running}/retry")
+
+    asyncio.run(run())
+
+
+def test_cancelling_by_hand(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            running = await held_job(here)
+            pending = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            sql(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='pending'")
+            sql(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='running'")
+            async with asyncio.timeout(5):
+                await here.kind.ended.wait()
+            here.kind.may_go.set()
+            last = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            await here.job(last, "done")
+            assert [(await here.get(f"/jobs/{job}"))["status"] for job in (running, pending)] == ["cancelled"] * 2
+            stats = await here.get("/jobs/stats")
+            assert stats == {"pending": 0, "running": 0, "done": 1, "failed": 0, "cancelled": 2, "jobs_last_hour": 3}
+
+    asyncio.run(run())
+
+
+def test_a_job_set_to_pending_by_hand_runs_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            await here.job(job_id, "done")
+            sql(tmp_path, "UPDATE jobs SET status='pending'")
+            await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("done", 2))
+
+    asyncio.run(run())
+
+
+def test_a_crash_fails_that_job_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            here.kind.crash = ZeroDivisionError("by zero")
+            failed = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            assert (await here.job(failed, "failed"))["error"] == "ZeroDivisionError: by zero"
+            here.kind.crash = None
+            await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "done")
+
+    asyncio.run(run())
+    assert "Traceback" in caplog.text
+
+
+def test_other_weights_fail_the_job(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            here.gateway.refuse_batches_with = (409, "digest_mismatch")
+            job = await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "failed")
+            assert job["error"] == "digest_mismatch"
+
+    asyncio.run(run())
+
+
+def test_a_model_that_left_the_engine_sends_the_job_back(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            here.gateway.refuse_batches_with = (404, "model_not_found")
+            job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            await until(
+                lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("pending", 1)
+            )
+            here.gateway.refuse_batches_with = None
+            await here.post("/models/set_active", id="a")
+            assert (await here.job(job_id, "done"))["attempt"] == 2
+
+    asyncio.run(run())
+
+
+def test_a_gateway_that_restarts_does_not_fail_the_job(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        async with control(tmp_path, gateway) as here:
+            async with gateway.running():
+                await here.add_active("a")
+                job_id = await held_job(here)
+            here.kind.may_go.set()
+            async with gateway.running():
+                await here.job(job_id, "done")
+
+    asyncio.run(run())
+
+
+def test_stopping_gives_the_job_back_and_the_next_start_takes_it_up(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        async with gateway.running():
+            async with control(tmp_path, gateway) as here:
+                await here.add_active("a")
+                job_id = await held_job(here)
+            async with control(tmp_path, gateway) as here:
+                assert (await here.job(job_id, "done"))["attempt"] == 2
+
+    asyncio.run(run())
+
+
+def test_what_a_killed_process_held_is_taken_up(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        async with gateway.running():
+            async with control(tmp_path, gateway) as here:
+                await here.add_active("a")
+                held = await held_job(here)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.integration.killed_control", str(tmp_path), stdout=asyncio.subprocess.PIPE
+            )
+            try:
+                assert process.stdout is not None
+                async with asyncio.timeout(60):
+                    assert await process.stdout.readline() == b"started\n"
+            finally:
+                process.send_signal(signal.SIGKILL)
+                await process.wait()
+            async with control(tmp_path, gateway, job_lease_s=3600.0) as here:
+                assert (await here.job(held, "done"))["attempt"] == 3
+
+    asyncio.run(run())
+
+
+def test_an_expired_lease_of_another_host_is_taken_over(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            job_id = (await here.post("/echo/jobs", model_id="b"))["job_id"]
+            sql(
+                tmp_path,
+                "UPDATE jobs SET status='running', lease_owner='elsewhere.example/1/1.00', attempt=1,"
+                " lease_expires_at='2099-01-01 00:00:00.000000'",
+            )
+            await here.post("/models/set_active", id="b")
+            await here.job((await here.post("/echo/jobs", model_id="b"))["job_id"], "done")
+            assert (await here.get(f"/jobs/{job_id}"))["attempt"] == 1, "a live lease is respected"
+            sql(tmp_path, "UPDATE jobs SET lease_expires_at='2020-01-01 00:00:00.000000'")
+            assert (await here.job(job_id, "done"))["attempt"] == 2
+
+    asyncio.run(run())
+
+
+def test_idempotency_key(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            headers = {"Idempotency-Key": "k1"}
+            body = {"model_id": "a", "steps": 2}
+            answers = await asyncio.gather(
+                *(here.http.post("/echo/jobs", json=body, headers=headers) for _ in range(4))
+            )
+            assert {answer.status_code for answer in answers} == {200}
+            assert len({answer.json()["job_id"] for answer in answers}) == 1
+            other = await here.http.post("/echo/jobs", json=body | {"steps": 3}, headers=headers)
+            assert other.status_code == 409
+            assert len((await here.get("/jobs"))["jobs"]) == 1
+
+    asyncio.run(run())
+
+
+def test_listing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            done = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            await here.job(done, "done")
+            pending = (await here.post("/echo/jobs", model_id="b"))["job_id"]
+
+            async def ids(query: str) -> list[str]:
+                return [job["id"] for job in (await here.get(f"/jobs?{query}"))["jobs"]]
+
+            assert await ids("") == [pending, done]
+            assert await ids("limit=1") == [pending]
+            assert await ids("status=done") == [done]
+            assert await ids("type=echo&status=pending") == [pending]
+            assert await ids("type=other") == []
+            for query in ("limit=0", "limit=1001", "limit=x", "status=odd"):
+                response = await here.http.get(f"/jobs?{query}")
+                assert response.status_code == 422, query
+                assert query.split("=")[0] in response.json()["detail"]
+            assert (await here.http.get("/jobs/ghost")).status_code == 404
+            assert (await here.http.get("/nothing")).json() == {"detail": "Not Found"}
+
+    asyncio.run(run())
+
+
+def test_no_more_jobs_at_a_time_than_allowed(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path, max_concurrent_jobs=2) as here:
+            await here.add_active("a")
+            here.kind.may_go.clear()
+            for _ in range(3):
+                await here.post("/echo/jobs", model_id="a")
+            stats = await until(lambda: here.get("/jobs/stats"), lambda stats: stats["running"] == 2)
+            assert stats["pending"] == 1
+            here.kind.may_go.set()
+            await until(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 3)
+
+    asyncio.run(run())

@@ -1,0 +1,117 @@
+"""Registering, listing and removing models over HTTP."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.house import house
+from tests.unit.control.checkpoints import write_checkpoint
+
+
+def test_register_and_list(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            write_checkpoint(here.layout.models / "a", seed=0)
+            first = await here.post("/models/register", id="a", source="4090", tags="x,y", step=7)
+            assert first == {"status": "registered", "id": "a", "digest": first["digest"]}
+            await here.add_active("b", seed=1)
+            listed = (await here.get("/models"))["models"]
+            assert [model["id"] for model in listed] == ["b", "a"]
+            b, a = listed
+            assert (b["is_active"], b["loaded"], b["load_duration"]) == (True, True, 1.5)
+            assert (a["is_active"], a["loaded"], a["load_duration"]) == (False, False, None)
+            assert a["path"] == a["local_path"] == str(here.layout.models / "a")
+            assert (a["source"], a["tags"], a["step"], a["quantization"]) == ("4090", ["x", "y"], 7, None)
+            assert a["created_at"].endswith("+00:00")
+            assert set(a) == {
+                "id", "path", "source", "created_at", "tags", "step", "is_active", "loaded", "backend", "size_bytes",
+                "digest", "architecture", "quantization", "load_duration", "local_path",
+            }  # fmt: skip
+
+    asyncio.run(run())
+
+
+def test_registering_twice_is_harmless_and_other_content_is_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_model("a", seed=0)
+            again = await here.post("/models/register", id="a", source="retry")
+            assert again["existing"] is True
+            shutil.rmtree(here.layout.models / "a")
+            write_checkpoint(here.layout.models / "a", seed=1)
+            assert "DELETE /models/a" in await here.refused(409, "/models/register", id="a", source="test")
+            assert len((await here.get("/models"))["models"]) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"id": "ghost", "source": "t"}, "path: there is no folder"),
+        ({"id": "../a", "source": "t"}, "id: "),
+        ({"id": "active", "source": "t"}, "id: 'active' is reserved"),
+        ({"id": "x", "source": "t", "path": "/etc"}, "path: /etc lies outside"),
+        ({"id": "x", "source": "t", "path": "models/../elsewhere"}, "path: "),
+        ({"id": "x", "source": "t", "path": "models/link"}, "path: "),
+        ({"id": "x", "source": "t", "path": "models"}, "path: "),
+        ({"id": "torn", "source": "t"}, "model.safetensors is torn"),
+        ({"id": "whole", "source": "t", "engine": {}}, "engine: unknown field"),
+        ({"id": "whole"}, "source: is missing"),
+        ({"id": "whole", "source": "t", "tags": [1]}, "tags.0: "),
+    ],
+)
+def test_what_cannot_be_registered_is_said_and_changes_nothing(tmp_path: Path, body: object, named: str) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            write_checkpoint(tmp_path / "elsewhere")
+            (here.layout.models / "link").symlink_to(tmp_path / "elsewhere")
+            write_checkpoint(here.layout.models / "whole")
+            file = write_checkpoint(here.layout.models / "torn") / "model.safetensors"
+            file.write_bytes(file.read_bytes()[:-5])
+            response = await here.http.post("/models/register", json=body)
+            assert response.status_code == 422
+            assert named in response.json()["detail"]
+            assert await here.get("/models") == {"models": []}
+
+    asyncio.run(run())
+
+
+def test_register_and_activate_in_one_request(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            write_checkpoint(here.layout.models / "a")
+            body = await here.post("/models/register", id="a", source="t", activate=True)
+            assert body["activation"]["status"] == "activated"
+            assert (await here.get("/models/active"))["id"] == "a"
+
+    asyncio.run(run())
+
+
+def test_removing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            await here.add_model("c", seed=2)
+            await here.post("/echo/jobs", model_id="b")
+            for model_id, status in (("a", 409), ("b", 409), ("c", 200), ("c", 404)):
+                response = await here.http.delete(f"/models/{model_id}", params={"files": "true"})
+                assert (model_id, response.status_code) == (model_id, status)
+            assert {folder.name for folder in here.layout.models.iterdir()} == {"a", "b"}
+
+    asyncio.run(run())
+
+
+def test_a_body_that_is_no_json(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            response = await here.http.post(
+                "/models/register", content="{", headers={"content-type": "application/json"}
+            )
+            assert response.status_code == 422
+            assert "no valid JSON" in response.json()["detail"]
+
+    asyncio.run(run())
