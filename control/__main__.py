@@ -1,6 +1,7 @@
 """`python -m control`: the sidecar process, serving on its Unix socket until SIGTERM."""
 
 import logging
+import signal
 import sys
 
 import uvicorn
@@ -17,13 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Returns at SIGTERM or SIGINT, jobs given back to the queue; 3 when the start was refused."""
+    """Serves until SIGTERM or SIGINT, then gives the jobs back and exits with 0; 3 when the start is refused."""
     setproctitle("switchyard: control")
     settings = Settings()
     layout = settings.layout
     layout.create()
     logs.configure("control", settings)
     app = create_app(settings, [EvalKind()])
+    # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     layout.control_socket.unlink(missing_ok=True)
     try:
         uvicorn.run(
@@ -32,6 +35,7 @@ def main() -> int:
             access_log=False,
             log_config=None,
             timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=settings.keep_alive_s,
             ws="none",
         )
     except SystemExit as stop:

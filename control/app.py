@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -34,7 +33,6 @@ def create_app(
     settings: Settings,
     job_kinds: Sequence[JobKind],
     *,
-    model_path: Path | None = None,
     pace: Pace = DEFAULT_PACE,
     job_poll_s: float = 1.0,
 ) -> FastAPI:
@@ -60,7 +58,12 @@ def create_app(
             try:
                 await database.migrate()
                 await bootstrap(
-                    layout, repository, registry, history, install_demo=settings.install_demo, model_path=model_path
+                    layout,
+                    repository,
+                    registry,
+                    history,
+                    install_demo=settings.install_demo,
+                    model_path=settings.model_path,
                 )
             except ControlError as error:
                 app.state.refusal = str(error)

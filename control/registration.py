@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from switchyard.contract import ACTIVE_ALIAS
+
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-RESERVED_IDS = frozenset({"active"})
+RESERVED_IDS = frozenset({ACTIVE_ALIAS})
 
 
 def check_id(model_id: str) -> str:

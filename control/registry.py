@@ -11,11 +11,11 @@ from control.activation_log import ActivationLog
 from control.checkpoint import Checkpoint, inspect
 from control.clock import Clock, iso, utc_now
 from control.digest_cache import DigestCache
-from control.errors import Conflict, Invalid
+from control.errors import Conflict, Invalid, NotFound
 from control.registration import RegisterRequest
 from control.repository import ModelRepository
 from control.tables import ModelRow
-from switchyard.contract import GatewayState, ModelRef
+from switchyard.contract import ACTIVE_ALIAS, GatewayState, ModelRef
 from switchyard.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -84,9 +84,14 @@ class Registry:
             )
         return ModelRef(id=row.id, path=row.path, digest=row.digest)
 
-    async def known(self, model_id: str) -> None:
-        """Raises NotFound."""
-        await self._models.get(model_id)
+    async def resolve(self, name: str) -> str:
+        """The id of a registered model; the alias of the active one is its id as of now. Raises NotFound."""
+        if name == ACTIVE_ALIAS:
+            active = await self._activations.active()
+            if active is None:
+                raise NotFound("no model is active: POST /models/set_active")
+            return active.id
+        return (await self._models.get(name)).id
 
     async def list(self, state: GatewayState | None) -> list[dict[str, Any]]:
         """Every model, newest first, as GET /models shows it; `state` None: nothing is known to be loaded."""

@@ -33,7 +33,7 @@ def router_of(kind: JobKind) -> APIRouter:
             present = await services.queue.find_by_key(idempotency)
             if present is not None:
                 return {"job_id": present.id, "status": present.status, "existing": True}
-        await services.registry.known(request.model_id)
+        request = request.model_copy(update={"model_id": await services.registry.resolve(request.model_id)})
         config = await asyncio.to_thread(kind.check, request, services.layout.datasets)
         job, is_new = await services.queue.create(kind.type, request.model_id, config, idempotency)
         services.worker.wake()

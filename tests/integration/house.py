@@ -78,13 +78,11 @@ def settings_of(base: Path, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def control(
-    base: Path, gateway: FakeGateway, *, model_path: Path | None = None, **changes: Any
-) -> AsyncIterator[House]:
+async def control(base: Path, gateway: FakeGateway, **changes: Any) -> AsyncIterator[House]:
     """Control alone, from start to stop."""
     settings = settings_of(base, **changes)
     kind = EchoKind()
-    app = create_app(settings, [kind], model_path=model_path, pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [kind], pace=PACE, job_poll_s=0.05)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:

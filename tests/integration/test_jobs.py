@@ -53,6 +53,18 @@ def test_a_job_from_post_to_result(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_active_stands_for_the_active_model(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.refused(404, "/echo/jobs", model_id="active")
+            await here.add_active("a")
+            job_id = (await here.post("/echo/jobs", model_id="active"))["job_id"]
+            job = await here.job(job_id, "done")
+            assert job["model_id"] == job["config"]["model_id"] == "a"
+
+    asyncio.run(run())
+
+
 def test_requests_that_make_no_job(tmp_path: Path) -> None:
     async def run() -> None:
         async with house(tmp_path) as here:
