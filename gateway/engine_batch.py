@@ -1,125 +1,199 @@
 """Batch work on one engine, in process: no HTTP request and no JSON of token log-probabilities an item.
 
-Prompts are rendered by the very objects that `/v1/chat/completions` and `/v1/completions` of the same slot use, so a
-chat template gives the same tokens on either way.
+Prompts are rendered by the objects, and with the parameters, that `/v1/chat/completions` and `/v1/completions` of the
+same slot use, so a chat template gives the same tokens on either way.
 """
 
 import asyncio
+import copy
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 from vllm.exceptions import VLLMClientError
 from vllm.outputs import RequestOutput
+from vllm.renderers import merge_kwargs
+from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from gateway.asgi import App
 from switchyard.contract import BATCH_PRIORITY, BatchItem, BatchOutput, BatchSampling
 
+# What vLLM and its libraries raise for a prompt that cannot be asked, as its own error handlers list them.
+_ITEM_ERRORS = (VLLMClientError, ValueError, TypeError, OverflowError, NotImplementedError, TemplateError)
 
-class ItemRefused(Exception):
-    """One item cannot be asked (too long, no chat template …); the others can."""
+
+@dataclass(slots=True)
+class _Prompt:
+    """An item ready for the engine, or why it cannot be asked."""
+
+    engine_input: Any = None
+    params: SamplingParams | None = None
+    reference_ids: list[int] | None = None
+    error: str | None = None
 
 
 async def run_batch(
-    client: AsyncLLM, app: App, items: Sequence[BatchItem], sampling: BatchSampling
+    client: AsyncLLM, app: Any, items: Sequence[BatchItem], sampling: BatchSampling
 ) -> list[BatchOutput]:
-    """Answers every item, in order: [n_items]. An item that fails carries `error`; EngineDeadError fails them all."""
-    batch = _Batch(client, app, sampling)
+    """Answers every item, in order: [n_items]. An item that fails carries `error`.
+
+    Raises a group with EngineDeadError when the engine dies: no item has an answer then.
+    """
+    renderer = _Renderer(client, app.state.online_renderer, sampling)
+    # Templates and tokenizers run in vLLM's own renderer thread, once for the batch, beside the event loop.
+    loop = asyncio.get_running_loop()
+    prompts = await loop.run_in_executor(client.renderer._executor, renderer.render, items)
+    batch_id = f"batch-{uuid.uuid4().hex}"
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(batch.answer(number, item)) for number, item in enumerate(items)]
+        tasks = [
+            group.create_task(_answer(client, prompt, f"{batch_id}-{number}")) for number, prompt in enumerate(prompts)
+        ]
     return [task.result() for task in tasks]
 
 
-class _Batch:
-    def __init__(self, client: AsyncLLM, app: Any, sampling: BatchSampling) -> None:
-        self._client = client
-        self._renderer = app.state.online_renderer
+class _Renderer:
+    """Turns items into token ids and sampling parameters; one a batch. Blocks, so it runs in a thread."""
+
+    def __init__(self, client: AsyncLLM, online: Any, sampling: BatchSampling) -> None:
+        self._renderer = client.renderer
+        self._model_config = client.model_config
+        self._tokenizer = client.renderer.get_tokenizer()
         self._defaults = client.model_config.get_diff_sampling_param()
-        self._max_model_len = client.model_config.max_model_len
-        self._id = f"batch-{uuid.uuid4().hex}"
-        self._sampling: dict[str, Any] = sampling.model_dump(exclude={"max_tokens", "stop"})
-        self._sampling["stop"] = sampling.stop or None
         self._max_tokens = sampling.max_tokens
+        options = sampling.model_dump(exclude={"max_tokens", "stop"}) | {"stop": sampling.stop or None}
+        chat = ChatCompletionRequest(messages=[{"role": "user", "content": "-"}], **options)
+        plain = CompletionRequest(prompt="-", **options)
+        self._chat_params = chat.build_chat_params(
+            online.chat_template, online.chat_template_content_format
+        ).with_defaults(merge_kwargs(online.default_chat_template_kwargs, {"tools": None, "tokenize": False}))
+        self._chat_tokens = chat.build_tok_params(self._model_config)
+        self._plain_tokens = plain.build_tok_params(self._model_config)
+        self._chat_sampling = chat.to_sampling_params(1, self._defaults)
+        self._plain_sampling = plain.to_sampling_params(1, self._defaults)
 
-    async def answer(self, number: int, item: BatchItem) -> BatchOutput:
-        started = time.monotonic()
+    def render(self, items: Sequence[BatchItem]) -> list[_Prompt]:
+        prompts = [_Prompt() for _ in items]
+        pairs = list(zip(items, prompts, strict=True))
+        chats = [(item, prompt) for item, prompt in pairs if item.messages is not None and item.prompt is None]
+        plains = [(item, prompt) for item, prompt in pairs if item.prompt is not None and item.messages is None]
+        self._render_group(chats, self._render_chats, self._chat_sampling)
+        self._render_group(plains, self._render_plains, self._plain_sampling)
+        for prompt in prompts:
+            if prompt.engine_input is None and prompt.error is None:
+                prompt.error = "an item has either `messages` or `prompt`"
+        return prompts
+
+    def _render_group(
+        self,
+        pairs: list[tuple[BatchItem, _Prompt]],
+        render: Callable[[list[BatchItem]], list[Any]],
+        sampling: SamplingParams,
+    ) -> None:
+        """Renders all at once; where one cannot be, each by itself, so that it fails alone."""
+        if not pairs:
+            return
         try:
-            engine_input, params = await self._render(item)
-            generated, score = await self._generate(number, engine_input, params, item.reference)
-        except EngineDeadError:
-            raise
-        except (ItemRefused, VLLMClientError, ValueError, TypeError) as error:
-            return BatchOutput(error=str(error) or type(error).__name__)
-        output = generated.outputs[0]
-        return BatchOutput(
-            text=output.text,
-            finish_reason=output.finish_reason,
-            prompt_tokens=len(generated.prompt_token_ids or []),
-            completion_tokens=len(output.token_ids),
-            latency_s=round(time.monotonic() - started, 6),
-            reference_logprob=score[0] if score else None,
-            reference_tokens=score[1] if score else 0,
-        )
+            inputs = render([item for item, _ in pairs])
+        except _ITEM_ERRORS as error:
+            if len(pairs) == 1:
+                pairs[0][1].error = str(error) or type(error).__name__
+                return
+            for pair in pairs:
+                self._render_group([pair], render, sampling)
+            return
+        for (item, prompt), engine_input in zip(pairs, inputs, strict=True):
+            self._complete(item, prompt, engine_input, sampling)
 
-    async def _render(self, item: BatchItem) -> tuple[Any, SamplingParams]:
-        request: Any
-        if item.messages is not None and item.prompt is None:
-            messages = [message.model_dump(exclude_none=True) for message in item.messages]
-            request = ChatCompletionRequest(messages=messages, **self._sampling)
-            rendered = await self._renderer.render_chat(request)
-            inputs = rendered if isinstance(rendered, ErrorResponse) else rendered[1]
-        elif item.prompt is not None and item.messages is None:
-            request = CompletionRequest(prompt=item.prompt, **self._sampling)
-            inputs = await self._renderer.render_completion(request)
-        else:
-            raise ItemRefused("an item has either `messages` or `prompt`")
-        if isinstance(inputs, ErrorResponse):
-            raise ItemRefused(inputs.error.message)
-        (engine_input,) = inputs
-        room = get_max_tokens(
-            self._max_model_len, self._max_tokens, len(engine_input["prompt_token_ids"]), self._defaults
-        )
-        params: SamplingParams = request.to_sampling_params(room, self._defaults)
-        return engine_input, params
+    def _render_chats(self, items: list[BatchItem]) -> list[Any]:
+        conversations = [[message.model_dump(exclude_none=True) for message in item.messages or ()] for item in items]
+        inputs: list[Any] = self._renderer.render_chat(conversations, self._chat_params, self._chat_tokens)[1]
+        return inputs
 
-    async def _generate(
-        self, number: int, engine_input: Any, params: SamplingParams, reference: str | None
-    ) -> tuple[RequestOutput, tuple[float, int] | None]:
-        request_id = f"{self._id}-{number}"
-        if not reference:
-            return await self._last(engine_input, params, request_id), None
-        generated, score = await asyncio.gather(
-            self._last(engine_input, params, request_id),
-            self._score(engine_input["prompt_token_ids"], reference, f"{request_id}-score"),
-        )
-        return generated, score
+    def _render_plains(self, items: list[BatchItem]) -> list[Any]:
+        parsed = [parse_model_prompt(self._model_config, item.prompt) for item in items]
+        inputs: list[Any] = self._renderer.render_cmpl(parsed, self._plain_tokens)
+        return inputs
 
-    async def _score(self, prompt_ids: list[int], reference: str, request_id: str) -> tuple[float, int] | None:
-        """Sum of the reference's token log-probabilities after the prompt, and how many tokens; None: too long."""
-        reference_ids = self._client.renderer.get_tokenizer().encode(reference, add_special_tokens=False)
-        if not reference_ids or len(prompt_ids) + len(reference_ids) + 1 > self._max_model_len:
-            return None
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            prompt_logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        scored = await self._last({"prompt_token_ids": [*prompt_ids, *reference_ids]}, params, request_id)
-        # With prompt_logprobs=0 each position after the first holds the log-probability of its own token alone.
-        return sum(scored.prompt_logprobs.logprobs[-len(reference_ids) :]), len(reference_ids)
+    def _complete(self, item: BatchItem, prompt: _Prompt, engine_input: Any, sampling: SamplingParams) -> None:
+        params = copy.copy(sampling)
+        try:
+            params.max_tokens = get_max_tokens(
+                self._model_config.max_model_len,
+                self._max_tokens,
+                len(engine_input["prompt_token_ids"]),
+                self._defaults,
+            )
+        except _ITEM_ERRORS as error:
+            prompt.error = str(error)
+            return
+        if item.reference:
+            prompt.reference_ids = self._tokenizer.encode(item.reference, add_special_tokens=False)
+            params.logprobs, params.flat_logprobs = 0, True
+        prompt.engine_input, prompt.params = engine_input, params
 
-    async def _last(self, engine_input: Any, params: SamplingParams, request_id: str) -> RequestOutput:
-        outputs = self._client.generate(engine_input, params, request_id, priority=BATCH_PRIORITY)
-        final: RequestOutput = [output async for output in outputs][-1]  # FINAL_ONLY: there is one
-        return final
+
+async def _answer(client: AsyncLLM, prompt: _Prompt, request_id: str) -> BatchOutput:
+    if prompt.error is not None:
+        return BatchOutput(error=prompt.error)
+    started = time.monotonic()
+    try:
+        generated = await _last(client, prompt.engine_input, prompt.params, request_id)
+        score = await _score(client, prompt, generated, f"{request_id}-score")
+    except EngineDeadError:
+        raise
+    except _ITEM_ERRORS as error:
+        return BatchOutput(error=str(error) or type(error).__name__)
+    output = generated.outputs[0]
+    return BatchOutput(
+        text=output.text,
+        finish_reason=output.finish_reason,
+        prompt_tokens=len(generated.prompt_token_ids or ()),
+        completion_tokens=len(output.token_ids),
+        latency_s=round(time.monotonic() - started, 6),
+        reference_logprob=score,
+        reference_tokens=len(prompt.reference_ids or ()) if score is not None else 0,
+    )
+
+
+async def _score(client: AsyncLLM, prompt: _Prompt, generated: RequestOutput, request_id: str) -> float | None:
+    """The log-probability of the reference after the prompt; None without one, or where it does not fit.
+
+    An answer that begins with the reference's own tokens has their log-probabilities already: the same quantity that
+    another pass over prompt and reference would give, so only the other answers need that pass.
+    """
+    reference_ids = prompt.reference_ids
+    if not reference_ids:
+        return None
+    output = generated.outputs[0]
+    count = len(reference_ids)
+    if list(output.token_ids[:count]) == reference_ids:
+        return sum(output.logprobs.logprobs[:count])
+    token_ids = [*prompt.engine_input["prompt_token_ids"], *reference_ids]
+    if len(token_ids) + 1 > client.model_config.max_model_len:
+        return None
+    params = SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        prompt_logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    scored = await _last(client, {"prompt_token_ids": token_ids}, params, request_id)
+    # With prompt_logprobs=0 each position after the first holds the log-probability of its own token alone.
+    return sum(scored.prompt_logprobs.logprobs[-count:])
+
+
+async def _last(client: AsyncLLM, engine_input: Any, params: SamplingParams | None, request_id: str) -> RequestOutput:
+    assert params is not None
+    outputs = client.generate(engine_input, params, request_id, priority=BATCH_PRIORITY)
+    final: RequestOutput = [output async for output in outputs][-1]  # FINAL_ONLY: there is one
+    return final

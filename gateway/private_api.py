@@ -1,7 +1,8 @@
 """What control may ask of the gateway, on a Unix socket that only this user can open. The types are the contract's."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.asgi import until_disconnected
+from gateway.asgi import ClientDisconnected, until_disconnected
 from gateway.errors import DigestMismatch, GatewayError
 from gateway.gate import Gate
 from gateway.pool import Pool
@@ -23,6 +24,7 @@ from switchyard.contract import (
 )
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 def create_private_app(pool: Pool, gate: Gate) -> Starlette:
@@ -37,7 +39,7 @@ def create_private_app(pool: Pool, gate: Gate) -> Starlette:
             slot = await gate.enter(asked.model, lambda: until_disconnected(request.receive))
             if slot.model.digest != asked.digest:
                 raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
-            outputs = await slot.batch(asked.items, asked.sampling)
+            outputs = await _unless_disconnected(slot.batch(asked.items, asked.sampling), request)
             return BatchResult(model=slot.model.id, digest=slot.model.digest, outputs=outputs)
 
         return await _answer(request, BatchRequest, run)
@@ -51,12 +53,29 @@ def create_private_app(pool: Pool, gate: Gate) -> Starlette:
     )
 
 
+async def _unless_disconnected(work: Coroutine[Any, Any, T], request: Request) -> T:
+    """Does the work, but gives it up (in the engine too) when the caller goes away, as a cancelled job does."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(until_disconnected(request.receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnected
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
 async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[BaseModel]]) -> Response:
     try:
         asked = kind.model_validate_json(await request.body())
         return _json(await run(asked))
     except ValidationError as error:
         return JSONResponse({"detail": str(error), "code": "invalid"}, 422)
+    except ClientDisconnected:
+        return Response(status_code=499)  # nobody reads it
     except GatewayError as error:
         return JSONResponse({"detail": str(error), "code": error.code}, error.status)
 

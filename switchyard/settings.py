@@ -4,9 +4,9 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from switchyard.paths import Layout
@@ -56,6 +56,15 @@ class Settings(BaseSettings):
     job_lease_s: PositiveSeconds = 15.0
 
     engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _window_keeps_the_engine_fed(self) -> Self:
+        if self.batch_window_items < 2 * self.batch_items:
+            raise ValueError(
+                f"batch_window_items ({self.batch_window_items}) must be at least twice batch_items"
+                f" ({self.batch_items}), or the engine would wait between chunks"
+            )
+        return self
 
     @property
     def layout(self) -> Layout:

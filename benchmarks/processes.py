@@ -1,0 +1,80 @@
+"""The servers that benchmarks compare, each started as a user would."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from gateway.engine import serve_flags
+from switchyard.contract import ModelRef
+from switchyard.settings import EngineSettings
+
+CHECKPOINT = Path(__file__).resolve().parents[1] / "demo" / "checkpoints" / "step-1500"
+MODEL_ID = "demo-step-1500"
+_BIN = Path(sys.executable).parent
+_START_TIMEOUT_S = 300.0
+
+
+@contextlib.contextmanager
+def switchyard() -> Iterator[str]:
+    """A server on a fresh base directory; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base:
+        port = _free_port()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
+        environment |= {"INFERENCE_BASE_DIR": base, "INFERENCE_PORT": str(port)}
+        with _running([str(_BIN / "switchyard"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
+            yield url
+
+
+@contextlib.contextmanager
+def bare_vllm() -> Iterator[str]:
+    """`vllm serve` with the flags of a slot, without an access log, which Switchyard does not write either."""
+    port = _free_port()
+    model = ModelRef(id=MODEL_ID, path=str(CHECKPOINT), digest="")
+    command = [str(_BIN / "vllm"), "serve", *serve_flags(model, EngineSettings())]
+    command += ["--port", str(port), "--host", "127.0.0.1", "--disable-uvicorn-access-log"]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": str(EngineSettings().cpu_kv_cache_gib)}
+    with _running(command, environment, f"http://127.0.0.1:{port}", "/health") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _running(command: list[str], environment: dict[str, str], url: str, ready_path: str) -> Iterator[str]:
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + _START_TIMEOUT_S
+            while not _is_ready(url + ready_path):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    output.seek(0)
+                    raise RuntimeError(f"{command[0]} did not start:\n{output.read().decode(errors='replace')[-4000:]}")
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,130 @@
+"""The real program, as a user starts it: `switchyard up` on a free port and a fresh base directory."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEMO = REPOSITORY / "demo" / "checkpoints"
+EARLY, FINAL = DEMO / "step-0300", DEMO / "step-1500"
+FINAL_ID = "demo-step-1500"
+_START_TIMEOUT_S = 240.0
+_STOP_TIMEOUT_S = 15.0
+
+
+def wait_until(what: str, happened: Callable[[], bool], timeout_s: float) -> float:
+    """Polls until `happened` is true; returns the seconds it took. Fails the test after `timeout_s`."""
+    started = time.monotonic()
+    while not happened():
+        waited = time.monotonic() - started
+        assert waited < timeout_s, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+class Server:
+    """A running server; leaving the context stops it as Ctrl-C does and checks that nothing is left."""
+
+    def __init__(self, base_dir: Path) -> None:
+        self.base_dir = base_dir
+        self.port = _free_port()
+        self.expected_code = 0
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=300.0, trust_env=False)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
+        environment |= {"INFERENCE_BASE_DIR": str(base_dir), "INFERENCE_PORT": str(self.port)}
+        self._output = (base_dir / "terminal.txt").open("w+")
+        self.process = psutil.Popen(
+            [Path(sys.executable).with_name("switchyard"), "up"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def models_dir(self) -> Path:
+        return self.base_dir / "models"
+
+    def terminal(self) -> str:
+        return (self.base_dir / "terminal.txt").read_text()
+
+    def ready(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def wait_ready(self) -> float:
+        assert self.process.poll() is None, self.terminal()
+        return wait_until("the server is ready", self.ready, _START_TIMEOUT_S)
+
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor and everything below it."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def named(self, title: str) -> psutil.Process:
+        """The process below the supervisor whose title begins so, such as `switchyard: control`."""
+        return next(process for process in self.processes() if " ".join(process.cmdline()).startswith(title))
+
+    def copy_checkpoint(self, source: Path, name: str) -> None:
+        shutil.copytree(source, self.models_dir / name)
+
+    def ask(self, question: str, model: str = "active") -> httpx.Response:
+        messages = [{"role": "user", "content": question}]
+        return self.http.post("/v1/chat/completions", json={"model": model, "messages": messages, "temperature": 0})
+
+    def job(self, job_id: str) -> dict[str, object]:
+        """The job once it has ended."""
+        answers: list[dict[str, object]] = []
+
+        def ended() -> bool:
+            answers[:] = [self.http.get(f"/jobs/{job_id}").raise_for_status().json()]
+            return answers[0]["status"] in ("done", "failed", "cancelled")
+
+        wait_until(f"{job_id} ends", ended, 120.0)
+        return answers[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        family = self.processes() if self.process.is_running() else []
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(_STOP_TIMEOUT_S)
+        finally:
+            left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+            for process in left:
+                process.kill()
+            self.http.close()
+            self._output.close()
+        if error is None:
+            assert code == self.expected_code, self.terminal()
+            assert not left, f"left behind: {left}"
+
+
+def answer_of(response: httpx.Response) -> str:
+    """The text of a chat completion; fails the test when the request failed."""
+    assert response.status_code == 200, response.text
+    text: str = response.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

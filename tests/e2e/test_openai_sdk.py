@@ -1,0 +1,109 @@
+"""The openai SDK, unchanged, against the server."""
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.e2e.server import FINAL_ID, Server
+
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is 17+25?"}]
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as sdk:
+        yield sdk
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [FINAL_ID, "active"]
+    assert client.models.retrieve(FINAL_ID).id == FINAL_ID
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("gpt-5")
+    assert caught.value.code == "model_not_found"
+
+
+def test_chat(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="active", messages=QUESTION, temperature=0)
+    assert answer.choices[0].message.content == "42"
+    assert answer.model == FINAL_ID
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3
+
+
+def test_streamed_chat_is_the_same_in_pieces(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model=FINAL_ID,
+            messages=QUESTION,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == "42"
+    assert len([piece for piece in pieces if piece]) == 2
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 3
+
+
+def test_completions_of_several_prompts_keep_their_order(client: openai.OpenAI) -> None:
+    template = "<|im_start|>user\nWhat is {}?<|im_end|>\n<|im_start|>assistant\n"
+    sums = {"17+25": "42", "10+10": "20", "99+99": "198"}
+    answer = client.completions.create(
+        model="active", prompt=[template.format(each) for each in sums], temperature=0, max_tokens=8
+    )
+    assert [choice.text for choice in answer.choices] == list(sums.values())
+
+
+def test_logprobs(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="active",
+        messages=QUESTION,
+        temperature=0,
+        logprobs=True,
+        top_logprobs=3,
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    first = logprobs.content[0]
+    assert first.token == "4"
+    assert len(first.top_logprobs) == 3
+    assert first.logprob == max(other.logprob for other in first.top_logprobs)
+
+
+def test_a_wrong_model_is_told_what_there_is(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="gpt-5", messages=QUESTION)
+    assert caught.value.code == "model_not_found"
+    assert caught.value.param == "model"
+    assert FINAL_ID in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model": ', b"[]", b'{"model": 3, "messages": []}', b'{"model": "active"}', b"\xff\xfe", b""],
+    ids=["cut off", "a list", "model is a number", "no messages", "not UTF-8", "empty"],
+)
+def test_a_malformed_body_is_refused_in_the_envelope(server: Server, body: bytes) -> None:
+    response = httpx.post(
+        f"{server.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code in (400, 422)
+    assert set(response.json()["error"]) >= {"message", "type", "param", "code"}
+
+
+def test_too_long_a_body_is_refused(server: Server) -> None:
+    response = server.http.post("/v1/completions", content=b" " * (33 * 1024 * 1024))
+    assert response.status_code == 413
+    assert "max_request_bytes" in response.json()["error"]["message"]
+
+
+def test_a_prompt_longer_than_the_context_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="512"):
+        client.completions.create(model="active", prompt="x" * 600)

@@ -1,0 +1,84 @@
+"""Bad input through the public port: a clear 4xx, and nothing has changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import FINAL, FINAL_ID, Server
+
+
+def _register(server: Server, **body: object) -> tuple[int, str]:
+    response = server.http.post("/models/register", json={"source": "test", **body})
+    return response.status_code, response.json().get("detail", "")
+
+
+def test_register_a_missing_folder(server: Server) -> None:
+    code, detail = _register(server, id="nowhere")
+    assert code == 422
+    assert "nowhere" in detail
+
+
+def test_register_a_torn_file(server: Server) -> None:
+    server.copy_checkpoint(FINAL, "torn")
+    weights = server.models_dir / "torn" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    code, detail = _register(server, id="torn")
+    assert code == 422
+    assert "model.safetensors" in detail
+
+
+@pytest.mark.parametrize("model_id", ["../escape", "a/../b", "/etc", "", ".hidden", "active"])
+def test_register_an_id_that_is_no_name(server: Server, model_id: str) -> None:
+    code, detail = _register(server, id=model_id)
+    assert code == 422
+    assert "id" in detail
+
+
+def test_register_an_unknown_field(server: Server) -> None:
+    code, detail = _register(server, id="demo", colour="red")
+    assert code == 422
+    assert "colour" in detail
+
+
+@pytest.mark.parametrize("reference", ["../db.sqlite", "/etc/passwd", "../../etc/passwd", "missing.jsonl"])
+def test_an_eval_of_a_dataset_outside_its_folder(server: Server, reference: str) -> None:
+    response = server.http.post("/eval/jobs", json={"model_id": FINAL_ID, "name": "x", "dataset_ref": reference})
+    assert response.status_code in (404, 422)
+    assert "dataset" in response.json()["detail"]
+
+
+def test_nothing_was_changed(server: Server) -> None:
+    assert [model["id"] for model in server.http.get("/models").json()["models"]].count(FINAL_ID) == 1
+    assert server.http.get("/models/active").json()["id"] == FINAL_ID
+    assert server.http.post("/models/set_active", json={"id": "nope"}).status_code == 404
+    assert server.http.get("/jobs/nope").status_code == 404
+    assert server.http.get("/jobs", params={"limit": 0}).status_code == 422
+    assert server.http.get("/nope").status_code == 404
+
+
+def test_a_second_server_on_the_same_directory_is_refused(server: Server) -> None:
+    second = subprocess.run(
+        [Path(sys.executable).with_name("switchyard"), "up", "--base-dir", server.base_dir, "--port", "1024"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert f"process {server.process.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
+    second = subprocess.run(
+        [Path(sys.executable).with_name("switchyard"), "up", "--base-dir", tmp_path, "--port", str(server.port)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert str(server.port) in second.stderr
+    assert "Traceback" not in second.stderr

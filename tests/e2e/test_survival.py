@@ -1,0 +1,105 @@
+"""Things are killed; the server lives."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.e2e.server import FINAL, FINAL_ID, Server, answer_of, wait_until
+
+
+def test_inference_goes_on_without_control(server: Server) -> None:
+    control = server.named("switchyard: control")
+    control.kill()
+    assert answer_of(server.ask("What is 17+25?")) == "42"
+    wait_until("control is back", lambda: server.http.get("/models").status_code == 200, 30.0)
+    assert server.http.get("/models/active").json()["id"] == FINAL_ID
+    assert server.named("switchyard: control").pid != control.pid
+    assert answer_of(server.ask("What is 17+25?")) == "42"
+
+
+def test_control_routes_say_so_while_control_is_down(server: Server) -> None:
+    control = server.named("switchyard: control")
+    control.suspend()
+    try:
+        os.kill(control.pid, signal.SIGKILL)
+        response = server.http.get("/models")
+        assert response.status_code == 503
+        assert "control process" in response.json()["detail"]
+        assert response.headers["retry-after"]
+    finally:
+        wait_until("control is back", lambda: server.http.get("/models").status_code == 200, 30.0)
+
+
+def test_a_job_outlives_control(server: Server) -> None:
+    many = server.base_dir / "datasets" / "many.jsonl"
+    questions = (server.base_dir / "datasets" / "math_eval.jsonl").read_text()
+    many.write_text(questions * 5)
+    request = {"model_id": FINAL_ID, "name": "long", "dataset_ref": "many.jsonl", "max_samples": 3000}
+    job_id = server.http.post("/eval/jobs", json=request).raise_for_status().json()["job_id"]
+    samples = server.base_dir / "runs" / "eval" / job_id / "samples.jsonl"
+    wait_until("some samples are written", lambda: samples.exists() and samples.stat().st_size > 10_000, 60.0)
+    server.named("switchyard: control").kill()
+    wait_until("control is back", lambda: server.http.get("/jobs").status_code == 200, 30.0)
+    job = server.job(job_id)
+    assert job["status"] == "done", job["error"]
+    result = job["result"]
+    assert isinstance(result, dict)
+    assert result["total_samples"] == 3000
+    assert len(samples.read_text().splitlines()) == 3000
+    assert job["attempt"] == 2
+
+
+def test_a_dead_engine_is_a_503_and_comes_back(server: Server) -> None:
+    gateway = server.named("switchyard: gateway").pid
+    server.named("VLLM::EngineCore").kill()
+    wait_until("the death is noticed", lambda: server.ask("What is 17+25?").status_code == 503, 5.0)
+    response = server.ask("What is 17+25?")
+    assert response.json()["error"]["code"] == "service_unavailable"
+    assert response.headers["retry-after"]
+    assert server.http.get("/health").status_code == 503
+    assert server.http.get("/livez").status_code == 200
+    server.wait_ready()
+    assert answer_of(server.ask("What is 17+25?")) == "42"
+    assert server.named("switchyard: gateway").pid == gateway
+    assert f'switchyard_engine_deaths_total{{model="{FINAL_ID}"}} 1.0' in server.http.get("/metrics").text
+
+
+def test_a_candidate_that_cannot_load_leaves_the_old_one_serving(server: Server) -> None:
+    server.copy_checkpoint(FINAL, "alien")
+    config = server.models_dir / "alien" / "config.json"
+    config.write_text(config.read_text().replace("Qwen3ForCausalLM", "NoSuchForCausalLM"))
+    assert server.http.post("/models/register", json={"id": "alien", "source": "test"}).status_code == 200
+    failed = server.http.post("/models/set_active", json={"id": "alien"})
+    assert failed.status_code == 500
+    assert failed.json()["rolled_back_to"] == FINAL_ID
+    assert "NoSuchForCausalLM" in failed.json()["detail"]
+    assert server.http.get("/models/active").json()["id"] == FINAL_ID
+    assert answer_of(server.ask("What is 17+25?")) == "42"
+    assert server.http.delete("/models/alien", params={"files": "true"}).status_code == 200
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    with Server(tmp_path) as own:
+        own.wait_ready()
+        family = own.processes()
+        assert len(family) >= 5
+        os.kill(own.process.pid, signal.SIGKILL)
+        _, left = psutil.wait_procs(family, timeout=20.0)
+        assert left == []
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", own.port))
+        assert not _answers(own)
+        own.expected_code = -signal.SIGKILL
+
+
+def _answers(server: Server) -> bool:
+    try:
+        httpx.get(f"{server.url}/livez", trust_env=False)
+    except httpx.TransportError:
+        return False
+    return True
