@@ -10,6 +10,8 @@ from setproctitle import setproctitle
 from control.app import create_app
 from evals.kind import EvalKind
 from switchyard import logs
+from switchyard.child import EXIT_REFUSED
+from switchyard.process import follow_parent
 from switchyard.settings import Settings
 
 GRACE_S = 2
@@ -18,8 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Serves until SIGTERM or SIGINT, then gives the jobs back and exits with 0; 3 when the start is refused."""
+    """Serves until SIGTERM or SIGINT, then gives the jobs back; EXIT_REFUSED when starting again would not help."""
     setproctitle("switchyard: control")
+    follow_parent(signal.SIGTERM)
     settings = Settings()
     layout = settings.layout
     layout.create()
@@ -38,12 +41,12 @@ def main() -> int:
             timeout_keep_alive=settings.keep_alive_s,
             ws="none",
         )
-    except SystemExit as stop:
+    except SystemExit:
         if app.state.refusal is None:
             raise
         log.critical("control cannot start: %s", app.state.refusal)
         sys.stderr.write(f"switchyard control cannot start: {app.state.refusal}\n")
-        return stop.code if isinstance(stop.code, int) else 1
+        return EXIT_REFUSED
     return 0
 
 

@@ -43,7 +43,7 @@ class GatewayClient:
     def __init__(self, socket: Path) -> None:
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
-                uds=str(socket), limits=httpx.Limits(max_connections=64, keepalive_expiry=3.0)
+                uds=str(socket), limits=httpx.Limits(max_connections=None, keepalive_expiry=3.0)
             ),
             base_url="http://gateway",
             timeout=httpx.Timeout(STATE_TIMEOUT_S),

@@ -63,6 +63,10 @@ class Reconciler:
                 pause_s = self._pace.in_step_s
             except SQLAlchemyError as error:
                 self._note(f"the database does not answer: {error}", logging.ERROR)
+            except Exception:
+                # A supervisor loop: a defect here must not leave the gateway without a model.
+                log.exception("the reconciler stumbled")
+                pause_s = self._pace.in_step_s
             if in_step:
                 self._last_trouble = ""
                 pause_s = self._pace.in_step_s

@@ -56,7 +56,10 @@ class Layout:
         """Makes every folder. Raises OSError when the base directory is a file or cannot be written."""
         for folder in (self.base, self.models, self.datasets, self.logs, self.eval_runs, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
-        self.gateway_socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sockets = self.gateway_socket.parent
+        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if sockets.stat().st_uid != os.getuid():
+            raise PermissionError(f"{sockets} belongs to another user")
 
     def _socket(self, name: str) -> Path:
         beside = self.base / "sockets" / name

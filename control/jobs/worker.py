@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from control.errors import ControlError, JobCancelled, ModelNotServed, NotFound
+from control.errors import ControlError, GatewayUnavailable, JobCancelled, ModelNotServed, NotFound
 from control.jobs.context import Attempt
 from control.jobs.events import note
 from control.jobs.ids import is_surely_dead, this_owner
@@ -24,7 +24,7 @@ from switchyard.paths import Layout
 
 log = logging.getLogger(__name__)
 
-REST_S = 5.0  # a job whose model was not served is left alone so long, unless the active model changes
+REST_S = 5.0  # a job that no engine answered is left alone so long, unless the active model changes
 STOP_GRACE_S = 2.0
 
 
@@ -175,7 +175,7 @@ class Worker:
             result = run.result()
             await attempt.flush()
             await self._finish(job, "done", result=result)
-        except ModelNotServed as error:
+        except (ModelNotServed, GatewayUnavailable) as error:
             self._resting_until_s[job.id] = time.monotonic() + REST_S
             await self._release(job, str(error))
         except JobCancelled:
