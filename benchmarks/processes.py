@@ -36,10 +36,13 @@ def switchyard() -> Iterator[str]:
 
 @contextlib.contextmanager
 def bare_vllm() -> Iterator[str]:
-    """`vllm serve` with the flags of a slot, without an access log, which Switchyard does not write either."""
+    """What `vllm serve` runs, with a slot's flags and without an access log, which Switchyard does not write either.
+
+    Started by its module: the `vllm` command of vLLM's CPU wheel looks for a distribution of another name.
+    """
     port = _free_port()
     model = ModelRef(id=MODEL_ID, path=str(CHECKPOINT), digest="")
-    command = [str(_BIN / "vllm"), "serve", *serve_flags(model, EngineSettings())]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *serve_flags(model, EngineSettings())]
     command += ["--port", str(port), "--host", "127.0.0.1", "--disable-uvicorn-access-log"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": str(EngineSettings().cpu_kv_cache_gib)}
     with _running(command, environment, f"http://127.0.0.1:{port}", "/health") as url:

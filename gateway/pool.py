@@ -32,10 +32,20 @@ class _Failure:
 class Pool:
     """Owns the active slot. `activate` may be called from anywhere; the work is done by `run`, one thing at a time."""
 
-    def __init__(self, gate: Gate, start_engine: StartEngine, max_restart_delay_s: float) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        start_engine: StartEngine,
+        max_restart_delay_s: float,
+        *,
+        poll_s: float = _DEATH_POLL_S,
+        first_delay_s: float = _FIRST_RESTART_DELAY_S,
+    ) -> None:
         self._gate = gate
         self._start_engine = start_engine
         self._max_restart_delay_s = max_restart_delay_s
+        self._poll_s = poll_s
+        self._first_delay_s = first_delay_s
         self._slot: Slot | None = None
         self._wanted: ModelRef | None = None
         self._switching_to: str | None = None
@@ -108,7 +118,7 @@ class Pool:
             if self._orders.empty() and self._wanted is not None and (self._slot is None or self._slot.dead):
                 return None
             try:
-                async with asyncio.timeout(_DEATH_POLL_S):
+                async with asyncio.timeout(self._poll_s):
                     return await self._orders.get()
             except TimeoutError:
                 continue
@@ -135,7 +145,7 @@ class Pool:
             log.error("the engine of %s died; restarting it", dead.model.id)
             self._gate.down(f"The engine of `{dead.model.id}` died and is being restarted.", 5.0)
             await dead.shutdown()
-        delay_s = _FIRST_RESTART_DELAY_S
+        delay_s = self._first_delay_s
         while self._orders.empty():
             try:
                 self._slot, _ = await Slot.load(self._wanted, self._start_engine)

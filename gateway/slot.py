@@ -21,7 +21,8 @@ _RETRY_AFTER_ABORT_S = 5.0
 class Engine(Protocol):
     """What a slot needs of an engine; `gateway.engine.Engine` is the real one."""
 
-    app: App
+    @property
+    def app(self) -> App: ...
 
     @property
     def dead(self) -> bool: ...

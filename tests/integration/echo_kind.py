@@ -32,7 +32,7 @@ class EchoKind:
         self.may_go.set()
         self.crash: Exception | None = None
 
-    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         assert isinstance(request, EchoRequest)
         if request.steps == 13:
             raise Invalid("steps: 13 is refused")

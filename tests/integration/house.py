@@ -66,7 +66,7 @@ async def until(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool
     seen = None
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while not enough(seen := await look()):  # noqa: ASYNC110 - rows have no events
+            while not enough(seen := await look()):
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"still {seen}") from None

@@ -1,0 +1,111 @@
+"""An engine that answers, hangs, dies or does not start, as told: the gateway's seam towards vLLM."""
+
+import asyncio
+from collections.abc import Sequence
+
+from gateway.asgi import Message, Receive, Scope, Send
+from gateway.errors import EngineStartFailed
+from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof
+
+
+def model(name: str) -> ModelRef:
+    return ModelRef(id=name, path=f"/models/{name}", digest=f"sha256:{name}")
+
+
+class FakeEngine:
+    """Answers every request with the model's id once `release` is set (it is, unless cleared)."""
+
+    def __init__(self, ref: ModelRef) -> None:
+        self.ref = ref
+        self.dead = False
+        self.stopped = False
+        self.sound = True
+        self.status = 200
+        self.content_type = b"application/json"
+        self.release = asyncio.Event()
+        self.release.set()
+        self.entered = asyncio.Event()
+
+    @property
+    def max_model_len_tokens(self) -> int:
+        return 512
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive()).get("body", b"")
+        self.entered.set()
+        if self.content_type == b"text/event-stream; charset=utf-8":
+            await self._start(send)
+            await send({"type": "http.response.body", "body": b"data: one\n\n", "more_body": True})
+            await self.release.wait()
+        else:
+            await self.release.wait()
+            await self._start(send)
+        await send({"type": "http.response.body", "body": self.ref.id.encode() + b":" + body})
+
+    async def _start(self, send: Send) -> None:
+        headers = [(b"content-type", self.content_type)]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+
+    async def probe(self) -> Proof:
+        if not self.sound:
+            raise EngineStartFailed("died at its first forward pass")
+        return Proof(kind="weak", prompts=1, passed=True)
+
+    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
+        return [BatchOutput(text=self.ref.id) for _ in items]
+
+    async def shutdown(self) -> None:
+        self.stopped = True
+
+
+class Garage:
+    """Starts engines, keeps them for the test to look at, and refuses those it was told to."""
+
+    def __init__(self) -> None:
+        self.started: list[FakeEngine] = []
+        self.broken: set[str] = set()
+        self.unsound: set[str] = set()
+        self.starting = asyncio.Event()
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+
+    async def start(self, ref: ModelRef) -> FakeEngine:
+        self.starting.set()
+        await self.may_start.wait()
+        if ref.id in self.broken:
+            raise EngineStartFailed(f"{ref.id} has no such architecture")
+        engine = FakeEngine(ref)
+        engine.sound = ref.id not in self.unsound
+        self.started.append(engine)
+        return engine
+
+
+class Client:
+    """One ASGI request and what came back of it."""
+
+    def __init__(self, body: bytes = b"{}", path: str = "/v1/chat/completions") -> None:
+        self.scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+        self.sent: list[Message] = []
+        self.left = asyncio.Event()
+        self._bodies = [body]
+
+    async def receive(self) -> Message:
+        if self._bodies:
+            return {"type": "http.request", "body": self._bodies.pop(), "more_body": False}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0]["headers"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent[1:])

@@ -1,0 +1,201 @@
+"""The pool over engines that start, fail and die as told."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from gateway.errors import MethodImpossible, SwitchInProgress, Unserved
+from gateway.gate import Gate
+from gateway.pool import Pool
+from switchyard.contract import ActivateRequest
+from tests.unit.gateway.fakes import Client, Garage, model
+
+
+class House:
+    def __init__(self) -> None:
+        self.garage = Garage()
+        self.gate = Gate(64, 10.0)
+        self.pool = Pool(self.gate, self.garage.start, 0.01, poll_s=0.001, first_delay_s=0.001)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["House"]:
+        writer = asyncio.create_task(self.pool.run())
+        try:
+            yield self
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+
+    async def ask(self) -> bytes:
+        client = Client(b"")
+        slot = await self.gate.enter("active", asyncio.Event().wait)  # type: ignore[arg-type]
+        await slot.serve(client.scope, client.receive, client.send)
+        return client.body
+
+
+def scenario(test: Callable[[House], Awaitable[None]]) -> Callable[[], None]:
+    async def run() -> None:
+        async with House().open() as house, asyncio.timeout(10.0):
+            await test(house)
+
+    def wrapped() -> None:
+        asyncio.run(run())
+
+    wrapped.__name__ = getattr(test, "__name__", "scenario")
+    return wrapped
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+@scenario
+async def test_the_first_model(house: House) -> None:
+    result = await house.pool.activate(ActivateRequest(model=model("a")))
+    assert (result.status, result.previous, result.method) == ("activated", None, "restart")
+    assert await house.ask() == b"a:"
+    state = house.pool.snapshot()
+    assert state.active == model("a")
+    assert [slot.phase for slot in state.slots] == ["ready"]
+
+
+@scenario
+async def test_requests_during_a_switch_wait_and_the_old_engine_ends_first(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    house.garage.may_start.clear()
+    house.garage.starting.clear()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("b"))))
+    await house.garage.starting.wait()
+    assert house.garage.started[0].stopped
+    asking = [asyncio.create_task(house.ask()) for _ in range(5)]
+    await until(lambda: house.pool.snapshot().held == 5)
+    assert house.pool.snapshot().switching_to == "b"
+    house.garage.may_start.set()
+    result = await switching
+    assert (result.previous, result.id) == ("a", "b")
+    assert await asyncio.gather(*asking) == [b"b:"] * 5
+
+
+@scenario
+async def test_a_request_inside_finishes_on_the_weights_it_began_with(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    old = house.garage.started[0]
+    old.release.clear()
+    asking = asyncio.create_task(house.ask())
+    await old.entered.wait()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("b"))))
+    await until(lambda: house.gate.slot is None)
+    assert not old.stopped
+    old.release.set()
+    assert await asking == b"a:"
+    assert (await switching).in_flight == 1
+    assert await house.ask() == b"b:"
+
+
+@scenario
+async def test_a_drain_that_takes_too_long_changes_nothing(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    old = house.garage.started[0]
+    old.release.clear()
+    asking = asyncio.create_task(house.ask())
+    await old.entered.wait()
+    result = await house.pool.activate(ActivateRequest(model=model("b"), timeout_s=0.01))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert "1 requests still run" in (result.error or "")
+    old.release.set()
+    assert await asking == b"a:"
+    assert await house.ask() == b"a:"
+    assert not old.stopped
+
+
+@scenario
+async def test_abort_does_not_wait(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    old = house.garage.started[0]
+    old.release.clear()
+    asking = asyncio.create_task(house.ask())
+    await old.entered.wait()
+    result = await house.pool.activate(ActivateRequest(model=model("b"), in_flight="abort"))
+    assert result.status == "activated"
+    assert b"aborted" in await asking
+
+
+@pytest.mark.parametrize("fault", ["broken", "unsound"])
+def test_a_bad_candidate_leaves_the_old_one_serving(fault: str) -> None:
+    @scenario
+    async def run(house: House) -> None:
+        await house.pool.activate(ActivateRequest(model=model("a")))
+        getattr(house.garage, fault).add("b")
+        result = await house.pool.activate(ActivateRequest(model=model("b")))
+        assert (result.status, result.rolled_back_to) == ("failed", "a")
+        assert await house.ask() == b"a:"
+        state = house.pool.snapshot()
+        assert state.active == model("a")
+        assert [failed.id for failed in state.failed_loads] == ["b"]
+        assert state.failed_loads[0].retry_in_s > 0
+        assert [engine.stopped for engine in house.garage.started if engine.ref.id == "b"] in ([], [True])
+
+    run()
+
+
+@scenario
+async def test_when_neither_loads_the_old_one_is_tried_until_it_does(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    house.garage.broken |= {"a", "b"}
+    result = await house.pool.activate(ActivateRequest(model=model("b")))
+    assert (result.status, result.rolled_back_to) == ("failed", None)
+    with pytest.raises(Unserved):
+        await house.ask()
+    house.garage.broken.clear()
+    await until(lambda: house.gate.slot is not None)
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_a_dead_engine_is_replaced(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    house.garage.broken.add("a")
+    house.garage.started[0].dead = True
+    await until(lambda: bool(house.pool.snapshot().failed_loads))
+    with pytest.raises(Unserved, match="does not start"):
+        await house.ask()
+    house.garage.broken.clear()
+    await until(lambda: house.gate.slot is not None)
+    assert house.garage.started[0].stopped
+    assert await house.ask() == b"a:"
+    assert house.pool.snapshot().failed_loads == []
+
+
+@scenario
+async def test_one_switch_at_a_time(house: House) -> None:
+    house.garage.may_start.clear()
+    first = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("a"))))
+    await house.garage.starting.wait()
+    with pytest.raises(SwitchInProgress, match="`a`"):
+        await house.pool.activate(ActivateRequest(model=model("b")))
+    house.garage.may_start.set()
+    assert (await first).status == "activated"
+
+
+@scenario
+async def test_a_switch_goes_on_when_its_caller_leaves(house: House) -> None:
+    house.garage.may_start.clear()
+    caller = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("a"))))
+    await house.garage.starting.wait()
+    caller.cancel()
+    house.garage.may_start.set()
+    await until(lambda: house.gate.slot is not None)
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_what_cannot_be_done_is_said_at_once(house: House) -> None:
+    with pytest.raises(MethodImpossible, match="in_place"):
+        await house.pool.activate(ActivateRequest(model=model("a"), method="in_place"))
+    with pytest.raises(MethodImpossible, match="keep"):
+        await house.pool.activate(ActivateRequest(model=model("a"), in_flight="keep"))
+    assert house.pool.snapshot().switching_to is None
