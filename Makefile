@@ -28,8 +28,9 @@ bench: install-dev  ## Throughput against bare vLLM in the same run, as ratios
 	$(BIN)/python -m benchmarks.eval
 
 demo-model: install-dev  ## Train the demo checkpoints again (about five minutes)
-	rm -rf demo/checkpoints
-	$(BIN)/python -m demo.train --out demo/checkpoints --eval-set demo/datasets/math_eval.jsonl
+	rm -rf demo/checkpoints.new
+	$(BIN)/python -m demo.train --out demo/checkpoints.new --eval-set demo/datasets/math_eval.jsonl
+	rm -rf demo/checkpoints && mv demo/checkpoints.new demo/checkpoints
 
 lock: install-dev  ## Compile requirements/*.lock from pyproject.toml
 	requirements/lock

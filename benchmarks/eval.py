@@ -35,7 +35,7 @@ def offline() -> Iterator["subprocess.Popen[str]"]:
         try:
             yield process
         finally:
-            process.kill()
+            process.communicate()  # the end of its input ends it, and its engine with it
 
 
 def offline_seconds(process: "subprocess.Popen[str]", prompts: list[str]) -> float:

@@ -16,6 +16,12 @@ class Load:
     seconds: float
     latencies_s: list[float]
 
+    @classmethod
+    def together(cls, rounds: "list[Load]") -> "Load":
+        """All rounds as one: their times added up, their latencies pooled."""
+        pooled = sorted(latency for load in rounds for latency in load.latencies_s)
+        return cls(sum(load.seconds for load in rounds), pooled)
+
     @property
     def requests_per_s(self) -> float:
         return len(self.latencies_s) / self.seconds

@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # inference never downloads anythi
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
+from starlette.middleware.cors import CORSMiddleware
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -143,7 +144,7 @@ def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespac
     if current_platform.is_cpu():
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
     parser = make_arg_parser(FlexibleArgumentParser())
-    args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs", "--allowed-origins=[]"])
+    args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
     return args, AsyncLLM.from_vllm_config(
@@ -154,6 +155,8 @@ def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespac
 async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> App:
     tasks = await client.get_supported_tasks()
     app = build_app(args, tasks, client.model_config)
+    # Origins are the public port's business; vLLM's app would let every one in.
+    app.user_middleware = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
     await init_app_state(client, app.state, args, tasks)
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()

@@ -1,4 +1,4 @@
-"""One supervised process: in a session of its own, restarted with back-off, never survived by its children."""
+"""One supervised process: in a process group of its own, restarted with back-off, never survived by its children."""
 
 import asyncio
 import contextlib
@@ -29,8 +29,10 @@ class Child:
         delay_s = _FIRST_DELAY_S
         while not self._stopping.is_set():
             started = time.monotonic()
+            # A process group and not a session: Linux shares the cores out among sessions first (autogroup), and a
+            # gateway in a session of its own gets half of what a busy client beside it gets.
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+                *self._command, stdin=asyncio.subprocess.DEVNULL, process_group=0
             )
             code = await self._process.wait()
             self._kill_group()
@@ -66,7 +68,7 @@ class Child:
         self._kill_group()
 
     def _kill_group(self) -> None:
-        """Ends whatever is left of the process's session, such as engine processes whose front end is gone."""
+        """Ends whatever is left of the process's group, such as engine processes whose front end is gone."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
