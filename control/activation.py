@@ -10,10 +10,19 @@ from control.activation_log import ActivationLog
 from control.clock import iso
 from control.errors import ActivationFailed, Conflict, ControlError, JobError
 from control.gateway_client import GatewayClient
+from control.references import References
 from control.registry import Registry
 from control.tables import ActivationRow
 from control.tasks import Tasks
-from switchyard.contract import ActivateRequest, ActivateResult, GatewayState, InFlightPolicy, ModelRef, SwitchMethod
+from switchyard.contract import (
+    ActivateRequest,
+    ActivateResult,
+    GatewayState,
+    InFlightPolicy,
+    ModelRef,
+    Reference,
+    SwitchMethod,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +37,29 @@ class SwitchWish:
 
 
 class Activator:
-    """`on_change` is called after every switch that was tried, from the event loop."""
+    """`on_change` is called after every switch that was tried, from the event loop.
+
+    A switch waits up to `proof_wait_s` for a reference that is being computed, before anything is asked of the gateway.
+    """
 
     def __init__(
         self,
         registry: Registry,
         history: ActivationLog,
         gateway: GatewayClient,
+        references: References,
         on_change: Callable[[], None],
+        proof_wait_s: float,
     ) -> None:
         self._registry = registry
         self._history = history
         self._gateway = gateway
+        self._references = references
         self._on_change = on_change
+        self._proof_wait_s = proof_wait_s
         self._tasks = Tasks()
         self._target: str | None = None
+        self._switching: asyncio.Task[ActivateResult] | None = None
 
     @property
     def target(self) -> str | None:
@@ -52,8 +69,9 @@ class Activator:
     async def set_active(self, model_id: str, wish: SwitchWish, *, cause: str = "request") -> ActivateResult:
         """Makes a model the active one. A caller that is cancelled does not stop the switch.
 
-        Raises NotFound, Invalid (files gone or changed), Conflict (another switch runs), GatewayUnavailable, and
-        ActivationFailed when the candidate did not come up and the gateway serves what it served before.
+        A switch to the same model that is under way is joined, whatever was wished for it, and its end is the answer.
+        Raises NotFound, Invalid (files gone or changed, method impossible), Conflict (a switch to another model runs),
+        GatewayUnavailable, and ActivationFailed when the candidate did not come up or failed its proof.
         """
         return await self._alone(model_id, self._switch(model_id, wish, cause))
 
@@ -76,16 +94,18 @@ class Activator:
         await self._tasks.close()
 
     async def _alone(self, model_id: str, work: Coroutine[Any, Any, ActivateResult]) -> ActivateResult:
-        if self._target is not None:
+        if self._switching is not None:
             work.close()
-            raise Conflict(f"a switch to {self._target} is running: try again when it is over")
+            if self._target != model_id:
+                raise Conflict(f"a switch to {self._target} is running: try again when it is over")
+            return await asyncio.shield(self._switching)
         self._target = model_id
-        task = self._tasks.spawn(work, name=f"activation of {model_id}")
-        task.add_done_callback(self._over)
-        return await asyncio.shield(task)
+        self._switching = self._tasks.spawn(work, name=f"activation of {model_id}")
+        self._switching.add_done_callback(self._over)
+        return await asyncio.shield(self._switching)
 
     def _over(self, _task: asyncio.Task[ActivateResult]) -> None:
-        self._target = None
+        self._target = self._switching = None
         self._on_change()
 
     async def _switch(self, model_id: str, wish: SwitchWish, cause: str) -> ActivateResult:
@@ -97,7 +117,8 @@ class Activator:
             )
         activation_id = await self._history.begin(model, cause=cause, method=wish.method)
         try:
-            result = await self._ask(model, wish)
+            reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
+            result = await self._ask(model, reference, wish)
         except ControlError as error:
             await self._history.fail(activation_id, str(error))
             raise
@@ -106,22 +127,30 @@ class Activator:
             await self._history.fail(activation_id, str(failure), result)
             raise failure
         await self._history.commit(activation_id, result)
+        await self._registry.want_reference(model.id)
         log.info(
             "%s is active (%s, %.0f ms, paused %.0f ms)", model.id, result.method, result.total_ms, result.paused_ms
         )
         return result
 
     async def _restore(self, model_id: str) -> ActivateResult:
-        result = await self._ask(await self._registry.proven(model_id), SwitchWish())
+        model = await self._registry.proven(model_id)
+        reference = await self._references.reference_for(model.digest, wait_s=0)
+        result = await self._ask(model, reference, SwitchWish())
         if result.status == "failed":
             raise ActivationFailed(result)
         return result
 
-    async def _ask(self, model: ModelRef, wish: SwitchWish) -> ActivateResult:
+    async def _ask(self, model: ModelRef, reference: Reference | None, wish: SwitchWish) -> ActivateResult:
+        request = ActivateRequest(
+            model=model,
+            reference=reference,
+            method=wish.method,
+            in_flight=wish.in_flight,
+            timeout_s=wish.timeout_s,
+        )
         try:
-            return await self._gateway.activate(
-                ActivateRequest(model=model, method=wish.method, in_flight=wish.in_flight, timeout_s=wish.timeout_s)
-            )
+            return await self._gateway.activate(request)
         except JobError as error:
             raise Conflict(f"the gateway refused {model.id}: {error}") from error
 

@@ -56,14 +56,19 @@ class ActivationLog:
             return row.id
 
     async def commit(self, activation_id: int, result: ActivateResult | None) -> None:
-        """Marks it done and makes its model the active one, both or neither. No result: nobody heard how it went."""
+        """Marks it done and makes its model the active one, both or neither. No result: nobody heard how it went.
+
+        A later activation that is done already stays the one that counts.
+        """
         async with self._database.transaction() as session:
             row = await session.get_one(ActivationRow, activation_id)
             row.status = "done"
             row.finished_at = self._clock()
             if result is not None:
                 _copy(result, row)
-            await self._move(session, row.model_id)
+            later = select(ActivationRow.id).where(ActivationRow.id > activation_id, ActivationRow.status == "done")
+            if await session.scalar(later.limit(1)) is None:
+                await self._move(session, row.model_id)
 
     async def fail(self, activation_id: int, error: str, result: ActivateResult | None = None) -> None:
         async with self._database.transaction() as session:

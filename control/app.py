@@ -9,15 +9,21 @@ import switchyard
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.bootstrap import bootstrap
-from control.db import Database, database_url
+from control.db import Database, url_of
 from control.digest_cache import DigestCache
 from control.errors import ControlError
 from control.gateway_client import GatewayClient
+from control.jobs.caretaker import Caretaker
+from control.jobs.intake import Intake
+from control.jobs.lender import ActivatorLender
+from control.jobs.loans import LoanBook
 from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker, WorkerLimits
 from control.ports import JobKind
 from control.reconciler import Pace, Reconciler
+from control.reference_maker import ReferenceMaker
+from control.references import Compute, References
 from control.registry import Registry
 from control.repository import ModelRepository
 from control.routes import activations, errors, health, jobs, kinds, models
@@ -35,6 +41,7 @@ def create_app(
     *,
     pace: Pace = DEFAULT_PACE,
     job_poll_s: float = 1.0,
+    compute_reference: Compute | None = None,
 ) -> FastAPI:
     """The application; its lifespan opens the database, migrates it, and runs the reconciler and the worker.
 
@@ -46,7 +53,7 @@ def create_app(
         layout = settings.layout
         layout.create()
         async with AsyncExitStack() as stack:
-            database = Database(database_url(layout.database))
+            database = Database(url_of(settings))
             stack.push_async_callback(database.close)
             gateway = GatewayClient(layout.gateway_socket)
             stack.push_async_callback(gateway.close)
@@ -54,7 +61,12 @@ def create_app(
             repository = ModelRepository(database)
             history = ActivationLog(database)
             cache = DigestCache(layout.base / DIGEST_CACHE_NAME)
-            registry = Registry(layout, repository, history, cache)
+            references = References(
+                layout.references,
+                compute_reference or ReferenceMaker(cache).compute,
+                compute_max_bytes=settings.proof_compute_max_bytes,
+            )
+            registry = Registry(layout, repository, history, cache, references)
             try:
                 await database.migrate()
                 await bootstrap(
@@ -69,12 +81,16 @@ def create_app(
                 app.state.refusal = str(error)
                 raise
 
+            activator = Activator(registry, history, gateway, on_change=lambda: switched())
+            lender = ActivatorLender(activator)
             queue = JobQueue(database, settings.job_lease_s)
             worker = Worker(
                 kinds={kind.type: kind for kind in job_kinds},
                 queue=queue,
                 models=repository,
                 engine=PatientEngine(gateway),
+                lender=lender,
+                caretaker=Caretaker(queue, LoanBook(database), lender, settings.job_lease_s),
                 layout=layout,
                 limits=WorkerLimits(
                     max_concurrent_jobs=settings.max_concurrent_jobs,
@@ -82,6 +98,8 @@ def create_app(
                     batch_window_items=settings.batch_window_items,
                     lease_s=settings.job_lease_s,
                     poll_s=job_poll_s,
+                    max_concurrent_by_type=settings.max_concurrent_by_type,
+                    retries=settings.job_retries,
                 ),
             )
 
@@ -89,15 +107,22 @@ def create_app(
                 reconciler.poke()
                 worker.wake(model_changed=True)
 
-            activator = Activator(registry, history, gateway, on_change=switched)
+            activator = Activator(
+                registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
+            )
             reconciler = Reconciler(activator, history, gateway, pace)
             background = Tasks()
             background.spawn(reconciler.run(), name="reconciler")
+            background.spawn(references.run(), name="references")
+            active = await history.active()
+            if active is not None:
+                await registry.want_reference(active.id)
             stack.push_async_callback(activator.close)
             stack.push_async_callback(background.close)
             stack.push_async_callback(worker.stop)
             await worker.start()
-            app.state.services = Services(layout, registry, activator, history, gateway, queue, worker)
+            intake = Intake(database, settings.max_pending_jobs)
+            app.state.services = Services(layout, registry, activator, history, gateway, intake, queue, worker)
             yield
 
     app = FastAPI(title="Switchyard control", version=switchyard.__version__, lifespan=lifespan, docs_url=None)

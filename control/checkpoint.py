@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.digest import digest
+from control.digest import digest, file_shas
 from control.digest_cache import DigestCache
 from control.errors import Invalid
 from control.shard import Tensor, read_tensors
+from control.signature import READ_FILES, signature
+from switchyard.contract import Signature
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -31,7 +33,9 @@ class Checkpoint:
     size_bytes: int
     context_length_tokens: int | None
     step: int | None
+    vocab_size: int | None
     digest: str
+    signature: Signature
 
 
 def inspect(path: Path, cache: DigestCache) -> Checkpoint:
@@ -53,15 +57,26 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
     shards = _shards(folder)
+    size_bytes = sum(file.stat().st_size for file in shards)
+    quantization = _quantization(config)
     checkpoint = Checkpoint(
         path=folder,
         architecture=architectures[0],
         dtype=_dtype(config),
-        quantization=_quantization(config),
-        size_bytes=sum(file.stat().st_size for file in shards),
-        context_length_tokens=_context_length(config),
+        quantization=quantization,
+        size_bytes=size_bytes,
+        context_length_tokens=_number(config, _CONTEXT_KEYS),
+        vocab_size=_number(config, ("vocab_size",)),
         step=_step(folder),
         digest=digest(folder, shards, cache),
+        signature=signature(
+            architecture=architectures[0],
+            quantization=quantization,
+            weights_bytes=size_bytes,
+            tensors=[tensor for members in shards.values() for tensor in members],
+            objects={name: _read_object(folder / name) for name in READ_FILES if (folder / name).is_file()},
+            file_shas=file_shas(folder, cache),
+        ),
     )
     cache.save()
     return checkpoint
@@ -139,10 +154,10 @@ def _quantization(config: dict[str, Any]) -> str | None:
     return str(method or "unknown")
 
 
-def _context_length(config: dict[str, Any]) -> int | None:
+def _number(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
     text_config = config.get("text_config")
     for source in (config, text_config if isinstance(text_config, dict) else {}):
-        for key in _CONTEXT_KEYS:
+        for key in keys:
             if type(source.get(key)) is int:
                 return int(source[key])
     return None

@@ -33,12 +33,17 @@ def digest(folder: Path, shards: Mapping[Path, list[Tensor]], cache: DigestCache
     for file, members in shards.items():
         hashes = _hashes(file, [(tensor.name, tensor.begin, tensor.end) for tensor in members], cache)
         tensors += [[tensor.name, tensor.dtype, list(tensor.shape), hashes[tensor.name]] for tensor in members]
-    names = [name for name in CONTENT_FILES if (folder / name).is_file()]
-    names += sorted(f"chat_templates/{file.name}" for file in folder.glob("chat_templates/*.jinja"))
-    contents = [[name, _hashes(folder / name, None, cache)[""]] for name in sorted(names)]
+    contents = [[name, sha] for name, sha in sorted(file_shas(folder, cache).items())]
     summary = {"tensors": sorted(tensors, key=lambda row: str(row[0])), "files": contents}
     text = json.dumps(summary, separators=(",", ":"), sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def file_shas(folder: Path, cache: DigestCache) -> dict[str, str]:
+    """sha256 of every content file that is there, by its name in the folder. Blocks and raises as `digest`."""
+    names = [name for name in CONTENT_FILES if (folder / name).is_file()]
+    names += sorted(f"chat_templates/{file.name}" for file in folder.glob("chat_templates/*.jinja"))
+    return {name: _hashes(folder / name, None, cache)[""] for name in names}
 
 
 def _hashes(file: Path, spans: list[tuple[str, int, int]] | None, cache: DigestCache) -> dict[str, str]:

@@ -4,8 +4,12 @@ ControlError
 ├── NotFound                  404
 ├── Conflict                  409
 ├── Invalid                   422
+├── QueueFull                 429  too many jobs wait already
+├── DatabaseUnavailable       503  locked, full, read-only or away: worth a retry
 ├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
 ├── ActivationFailed          500  the candidate did not come up; carries what serves instead
+│                             422  … because it did not say what its checkpoint must say
+├── ReferenceFailed           500  a reference could not be computed or stored
 ├── DatabaseTooNew                 a newer version wrote the database; refused at start
 └── JobError                  never an HTTP answer: how a running job ends
     ├── JobCancelled
@@ -35,6 +39,14 @@ class Invalid(ControlError):
     status = 422
 
 
+class QueueFull(ControlError):
+    status = 429
+
+
+class DatabaseUnavailable(ControlError):
+    status = 503
+
+
 class GatewayUnavailable(ControlError):
     status = 503
 
@@ -45,6 +57,12 @@ class ActivationFailed(ControlError):
     def __init__(self, result: ActivateResult) -> None:
         super().__init__(result.error or "the candidate did not come up")
         self.result = result
+        if result.proof is not None and not result.proof.passed:
+            self.status = 422
+
+
+class ReferenceFailed(ControlError):
+    pass
 
 
 class DatabaseTooNew(ControlError):

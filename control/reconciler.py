@@ -11,7 +11,7 @@ from control.activation_log import ActivationLog, ActiveModel
 from control.errors import ControlError, GatewayUnavailable
 from control.gateway_client import GatewayClient
 from control.tables import ActivationRow
-from switchyard.contract import GatewayState, ModelRef
+from switchyard.contract import FailedLoad, GatewayState, ModelRef
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Reconciler:
             return True
         if state.switching_to is not None or self._activator.target is not None:
             return False
-        if any(failed.id == wanted.id and failed.retry_in_s > 0 for failed in state.failed_loads):
+        if any(_is_of(failed, wanted) and failed.retry_in_s > 0 for failed in state.failed_loads):
             return False
         log.info(
             "the gateway serves %s, not %s: bringing it there", state.active.id if state.active else None, wanted.id
@@ -109,6 +109,10 @@ class Reconciler:
         if trouble != self._last_trouble:
             log.log(level, "%s", trouble)
             self._last_trouble = trouble
+
+
+def _is_of(failed: FailedLoad, model: ActiveModel) -> bool:
+    return failed.id == model.id and failed.digest in {None, model.digest}
 
 
 def _ref(model: ActiveModel) -> ModelRef:

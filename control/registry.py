@@ -12,6 +12,7 @@ from control.checkpoint import Checkpoint, inspect
 from control.clock import Clock, iso, utc_now
 from control.digest_cache import DigestCache
 from control.errors import Conflict, Invalid, NotFound
+from control.references import References
 from control.registration import RegisterRequest
 from control.repository import ModelRepository
 from control.tables import ModelRow
@@ -34,12 +35,14 @@ class Registry:
         models: ModelRepository,
         activations: ActivationLog,
         cache: DigestCache,
+        references: References,
         clock: Clock = utc_now,
     ) -> None:
         self._layout = layout
         self._models = models
         self._activations = activations
         self._cache = cache
+        self._references = references
         self._clock = clock
 
     async def register(self, request: RegisterRequest) -> Registered:
@@ -53,10 +56,13 @@ class Registry:
     async def take_in(self, request: RegisterRequest, folder: Path) -> Registered:
         """`register` for a folder that is allowed wherever it lies (the operator named it)."""
         checkpoint = await self.inspect(folder)
+        if request.probe is not None:
+            request.probe.fits(checkpoint)
         row = _row(request, checkpoint)
         row.created_at = self._clock()
         if await self._models.add(row):
             log.info("registered %s from %s: %s", row.id, row.path, row.digest)
+            await self._refer(row, request)
             return Registered(row, existing=False)
         present = await self._models.get(request.id)
         if present.digest != checkpoint.digest:
@@ -64,6 +70,7 @@ class Registry:
                 f"{request.id} is registered with other content ({present.digest}): DELETE /models/{request.id} first,"
                 " or use another id"
             )
+        await self._refer(present, request)
         return Registered(present, existing=True)
 
     async def inspect(self, folder: Path) -> Checkpoint:
@@ -82,7 +89,11 @@ class Registry:
                 f"the files of {model_id} at {row.path} have changed since it was registered: register them again"
                 " under a new id"
             )
-        return ModelRef(id=row.id, path=row.path, digest=row.digest)
+        return ModelRef(id=row.id, path=row.path, digest=row.digest, signature=checkpoint.signature)
+
+    async def want_reference(self, model_id: str) -> None:
+        """Has the model's reference computed if there is none. Returns at once. Raises NotFound."""
+        self._want_reference(await self._models.get(model_id))
 
     async def resolve(self, name: str) -> str:
         """The id of a registered model; the alias of the active one is its id as of now. Raises NotFound."""
@@ -137,9 +148,20 @@ class Registry:
                 if other.id != model_id and (other.path == row.path or _inside(Path(other.path), folder)):
                     raise Conflict(f"files: {folder} is also the folder of {other.id}")
         row = await self._models.remove(model_id)
+        if all(other.digest != row.digest for other in await self._models.newest_first()):
+            await self._references.forget(row.digest)
         if files:
             await asyncio.to_thread(shutil.rmtree, row.path, ignore_errors=True)
         log.info("removed %s%s", model_id, " and its files" if files else "")
+
+    async def _refer(self, row: ModelRow, request: RegisterRequest) -> None:
+        if request.probe is not None:
+            await self._references.put(row.digest, request.probe.reference())
+        else:
+            self._want_reference(row)
+
+    def _want_reference(self, row: ModelRow) -> None:
+        self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=row.quantization)
 
     def _allowed(self, request: RegisterRequest) -> Path:
         folder = self._layout.models / request.id if request.path is None else self._layout.base / request.path

@@ -30,23 +30,56 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class Signature(Message):
+    """What a way of switching depends on, beside the weights themselves. Equal hashes mean equal content.
+
+    `config_sha` covers config.json but for keys that change nothing (names, the writer's version, training state);
+    `tokenizer_sha` the tokenizer's files and chat template; `tensors_sha` every tensor's name, dtype and shape.
+    """
+
+    architecture: str
+    config_sha: str
+    tokenizer_sha: str
+    tensors_sha: str
+    weights_bytes: int
+    quantization: str | None = None
+
+
 class ModelRef(Message):
     """A registered checkpoint as the gateway needs it: `path` is absolute, `digest` is `sha256:<hex>`."""
 
     id: str
     path: str
     digest: str
+    signature: Signature | None = None
+
+
+class Reference(Message):
+    """What a checkpoint must say of a few prompts, from its trainer (`reference`) or computed here (`computed`).
+
+    Exactly one of `prompts` and `prompt_token_ids` is given. `logprobs[i][j]` is the natural log-probability of token
+    j + 1 of prompt i after the tokens before it: [n_prompts][n_tokens - 1].
+    """
+
+    kind: Literal["reference", "computed"]
+    prompts: list[str] | None = None
+    prompt_token_ids: list[list[int]] | None = None
+    logprobs: list[list[float]]
 
 
 class ActivateRequest(Message):
     model: ModelRef
+    reference: Reference | None = None
     method: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
 
 
 class Proof(Message):
-    """What was checked on the candidate before it was allowed to serve."""
+    """What was checked on the candidate before it was allowed to serve; differences are of natural log-probabilities.
+
+    `weak`: no reference was there, so only that answers are finite and not constant.
+    """
 
     kind: Literal["reference", "computed", "weak"]
     prompts: int
@@ -56,13 +89,18 @@ class Proof(Message):
 
 
 class ActivateResult(Message):
-    """How a switch ended. A failed one says what serves instead (`rolled_back_to`; None: nothing does)."""
+    """How a switch ended. A failed one says what serves instead (`rolled_back_to`; None: nothing does).
+
+    `paused_ms`: how long no request was being answered though one could have been; `held_ms`: how long new requests had
+    to wait, which includes the drain.
+    """
 
     status: Literal["activated", "failed"]
     id: str
     previous: str | None
     method: Literal["in_place", "blue_green", "restart", "none"]
     paused_ms: float
+    held_ms: float = 0.0
     total_ms: float
     in_flight: int
     proof: Proof | None = None
@@ -80,6 +118,7 @@ class SlotState(Message):
 
 class FailedLoad(Message):
     id: str
+    digest: str | None = None
     error: str
     failed_at: str
     retry_in_s: float

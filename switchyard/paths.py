@@ -41,6 +41,10 @@ class Layout:
         return self.base / "train_shards_out"
 
     @property
+    def references(self) -> Path:
+        return self.base / "references"
+
+    @property
     def lock_file(self) -> Path:
         return self.base / "switchyard.lock"
 
@@ -54,7 +58,8 @@ class Layout:
 
     def create(self) -> None:
         """Makes every folder. Raises OSError when the base directory is a file or cannot be written."""
-        for folder in (self.base, self.models, self.datasets, self.logs, self.eval_runs, self.shards):
+        working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references)
+        for folder in (self.base, self.models, *working):
             folder.mkdir(parents=True, exist_ok=True)
         sockets = self.gateway_socket.parent
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -6,7 +6,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from switchyard.paths import Layout
@@ -50,12 +50,27 @@ class Settings(BaseSettings):
     keep_alive_s: Annotated[int, Field(ge=1)] = 300
     engine_restart_max_delay_s: PositiveSeconds = 60.0
 
+    proof_compute_max_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
+    proof_wait_s: Annotated[float, Field(ge=0)] = 30.0
+
+    database_url: SecretStr | None = None
+
     max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
+    max_concurrent_by_type: dict[str, Annotated[int, Field(ge=0)]] = {}
+    max_pending_jobs: Annotated[int, Field(ge=1)] = 10_000
+    job_retries: Annotated[int, Field(ge=0)] = 20
     batch_items: Annotated[int, Field(ge=1, le=1024)] = 64
     batch_window_items: Annotated[int, Field(ge=1)] = 512
     job_lease_s: PositiveSeconds = 15.0
 
     engine: EngineSettings = EngineSettings()
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
+            raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
+        return url
 
     @model_validator(mode="after")
     def _window_keeps_the_engine_fed(self) -> Self:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from control.errors import ActivationFailed, ControlError
 
+_RETRY_AFTER_S = {429: "10", 503: "1"}
 _PLACES = {"body", "query", "path", "header"}
 
 
@@ -44,8 +45,8 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ControlError)
     body: dict[str, Any] = {"detail": str(error)}
     if isinstance(error, ActivationFailed):
-        body |= error.result.model_dump(include={"rolled_back_to", "id", "method"})
-    headers = {"Retry-After": "1"} if error.status == 503 else None
+        body |= error.result.model_dump(include={"id", "method", "proof", "rolled_back_to"})
+    headers = {"Retry-After": _RETRY_AFTER_S[error.status]} if error.status in _RETRY_AFTER_S else None
     return JSONResponse(body, error.status, headers)
 
 

@@ -22,6 +22,7 @@ from switchyard.contract import (
     FailedLoad,
     GatewayState,
     ModelRef,
+    Proof,
     SlotState,
 )
 
@@ -36,13 +37,17 @@ class FakeGateway:
         self.switching_to: str | None = None
         self.failed_loads: list[FailedLoad] = []
         self.fail_with: str | None = None
+        self.proof: Proof | None = None
+        self.refuse_switches_with: tuple[int, str, str] | None = None
         self.switch_asked = asyncio.Event()
         self.may_switch = asyncio.Event()
         self.may_switch.set()
         self.activated: list[str] = []
+        self.asked: list[ActivateRequest] = []
         self.batches: list[BatchRequest] = []
         self.refuse_batches_with: tuple[int, str] | None = None
         self.on_state: Callable[[], None] = lambda: None
+        self.on_answer: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -104,6 +109,9 @@ class FakeGateway:
     async def _activate(self, request: ActivateRequest) -> Response:
         if self.switching_to is not None:
             return _refuse(409, "switch_in_progress", f"switching to {self.switching_to}")
+        self.asked.append(request)
+        if self.refuse_switches_with is not None:
+            return _refuse(*self.refuse_switches_with)
         previous = self.active.id if self.active else None
         self.switching_to = request.model.id
         self.switch_asked.set()
@@ -122,9 +130,11 @@ class FakeGateway:
             paused_ms=10.0,
             total_ms=20.0,
             in_flight=0,
+            proof=self.proof,
             error=self.fail_with,
             rolled_back_to=previous if self.fail_with else None,
         )
+        self.on_answer()
         return JSONResponse(result.model_dump())
 
     def _batch(self, request: BatchRequest) -> Response:

@@ -11,6 +11,7 @@ import httpx
 
 from control.app import create_app
 from control.reconciler import Pace
+from control.references import Compute
 from switchyard.paths import Layout
 from switchyard.settings import Settings
 from tests.integration.echo_kind import EchoKind
@@ -74,15 +75,18 @@ async def until(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool
 
 
 def settings_of(base: Path, **changes: Any) -> Settings:
-    return Settings(base_dir=base, install_demo=False).model_copy(update=changes)
+    """Computes no references, unless told to: the checkpoints of most tests are no models that could be loaded."""
+    return Settings(base_dir=base, install_demo=False, proof_compute_max_bytes=0).model_copy(update=changes)
 
 
 @asynccontextmanager
-async def control(base: Path, gateway: FakeGateway, **changes: Any) -> AsyncIterator[House]:
+async def control(
+    base: Path, gateway: FakeGateway, compute_reference: Compute | None = None, **changes: Any
+) -> AsyncIterator[House]:
     """Control alone, from start to stop."""
     settings = settings_of(base, **changes)
     kind = EchoKind()
-    app = create_app(settings, [kind], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [kind], pace=PACE, job_poll_s=0.05, compute_reference=compute_reference)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
@@ -90,8 +94,8 @@ async def control(base: Path, gateway: FakeGateway, **changes: Any) -> AsyncIter
 
 
 @asynccontextmanager
-async def house(base: Path, **changes: Any) -> AsyncIterator[House]:
+async def house(base: Path, compute_reference: Compute | None = None, **changes: Any) -> AsyncIterator[House]:
     """Control and a gateway that runs."""
     gateway = FakeGateway(settings_of(base).layout.gateway_socket)
-    async with gateway.running(), control(base, gateway, **changes) as opened:
+    async with gateway.running(), control(base, gateway, compute_reference, **changes) as opened:
         yield opened

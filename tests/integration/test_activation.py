@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from control.db import database_url
-from switchyard.contract import FailedLoad, ModelRef
+from switchyard.contract import FailedLoad, ModelRef, Proof
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, control, house, settings_of, until
 
@@ -54,7 +54,9 @@ def test_a_candidate_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
             here.gateway.fail_with = "out of memory"
             response = await here.http.post("/models/set_active", json={"id": "b"})
             assert response.status_code == 500
-            assert response.json() == {"detail": "out of memory", "rolled_back_to": "a", "id": "b", "method": "restart"}
+            assert response.json() == {
+                "detail": "out of memory", "rolled_back_to": "a", "id": "b", "method": "restart", "proof": None,
+            }  # fmt: skip
             assert await active_id(here) == "a"
             row = (await here.get("/models/activations"))["activations"][0]
             assert (row["status"], row["error"], row["rolled_back_to"]) == ("failed", "out of memory", "a")
@@ -74,6 +76,110 @@ def test_one_switch_at_a_time(tmp_path: Path) -> None:
             assert "switch to b is running" in await here.refused(409, "/models/set_active", id="a")
             here.gateway.may_switch.set()
             assert (await first)["id"] == "b"
+
+    asyncio.run(run())
+
+
+def test_the_same_switch_asked_for_twice_is_one(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            here.gateway.may_switch.clear()
+            here.gateway.switch_asked.clear()
+            first = asyncio.create_task(here.post("/models/set_active", id="b"))
+            await here.gateway.switch_asked.wait()
+            second = asyncio.create_task(here.post("/models/set_active", id="b", method="restart"))
+            await here.refused(409, "/models/set_active", id="a")
+            here.gateway.may_switch.set()
+            assert await first == await second
+            assert here.gateway.activated == ["a", "b"]
+            assert len((await here.get("/models/activations"))["activations"]) == 2
+
+    asyncio.run(run())
+
+
+def test_a_request_joins_the_switch_of_the_start(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        gateway.may_switch.clear()
+        async with gateway.running(), control(tmp_path, gateway) as here:
+            await gateway.switch_asked.wait()
+            asked = asyncio.create_task(here.post("/models/set_active", id="a"))
+            assert "switch to a is running" in await here.refused(409, "/models/set_active", id="b")
+            gateway.may_switch.set()
+            assert (await asked)["status"] == "activated"
+            assert gateway.activated == ["a"]
+
+    asyncio.run(run())
+
+
+def test_a_method_that_is_impossible(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            reason = "method: `in_place` is impossible here: the tokenizers differ."
+            here.gateway.refuse_switches_with = (422, "method_impossible", reason)
+            assert await here.refused(422, "/models/set_active", id="b", method="in_place") == reason
+            row = (await here.get("/models/activations"))["activations"][0]
+            assert (row["status"], row["requested_method"], row["method"]) == ("failed", "in_place", None)
+            assert row["error"] == reason
+            assert await active_id(here) == "a"
+
+    asyncio.run(run())
+
+
+def test_the_wish_reaches_the_gateway(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_model("a")
+            await here.post("/models/set_active", id="a", method="blue_green", in_flight="abort", timeout_s=7)
+            (asked,) = here.gateway.asked
+            assert (asked.method, asked.in_flight, asked.timeout_s) == ("blue_green", "abort", 7)
+            assert asked.model.signature is not None
+            assert asked.model.signature.architecture == "Qwen3ForCausalLM"
+
+    asyncio.run(run())
+
+
+def test_a_proof_is_in_the_answer_and_in_the_history(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            here.gateway.proof = Proof(kind="computed", prompts=6, max_abs_diff=0.001, tolerance=0.05, passed=True)
+            answer = await here.post("/models/set_active", id="b", method="restart")
+            assert answer["proof"] == here.gateway.proof.model_dump()
+            row = (await here.get("/models/activations"))["activations"][0]
+            assert {name: row[name] for name in row if name not in {"started_at", "finished_at", "digest"}} == {
+                "activation_id": 2, "id": "b", "previous": "a", "cause": "request", "status": "done",
+                "requested_method": "restart", "method": "restart", "paused_ms": 10.0, "total_ms": 20.0, "in_flight": 0,
+                "proof": answer["proof"], "error": None, "rolled_back_to": None,
+            }  # fmt: skip
+
+    asyncio.run(run())
+
+
+def test_a_proof_that_fails_is_the_clients_to_know(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            here.gateway.proof = Proof(kind="reference", prompts=2, max_abs_diff=3.0, tolerance=0.05, passed=False)
+            here.gateway.fail_with = "b does not say what its reference says"
+            response = await here.http.post("/models/set_active", json={"id": "b"})
+            assert response.status_code == 422
+            assert response.json() == {
+                "detail": "b does not say what its reference says", "id": "b", "method": "restart",
+                "proof": here.gateway.proof.model_dump(), "rolled_back_to": "a",
+            }  # fmt: skip
+            row = (await here.get("/models/activations"))["activations"][0]
+            assert (row["status"], row["proof"]["passed"], row["rolled_back_to"]) == ("failed", False, "a")
+            assert await active_id(here) == "a"
 
     asyncio.run(run())
 
@@ -155,13 +261,29 @@ def test_a_failed_load_is_left_to_cool_down(tmp_path: Path) -> None:
         async with house(tmp_path) as here:
             await here.add_active("a")
             looks = asyncio.Semaphore(0)
-            here.gateway.failed_loads = [FailedLoad(id="a", error="no", failed_at="then", retry_in_s=9.0)]
+            digest = here.gateway.active.digest if here.gateway.active else None
+            here.gateway.failed_loads = [
+                FailedLoad(id="a", digest=digest, error="no", failed_at="then", retry_in_s=9.0)
+            ]
             here.gateway.active = None
             here.gateway.on_state = looks.release
             for _ in range(5):
                 await looks.acquire()
             assert here.gateway.activated == ["a"]
             here.gateway.failed_loads = []
+            await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+
+    asyncio.run(run())
+
+
+def test_a_failed_load_of_other_content_does_not_count(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            here.gateway.failed_loads = [
+                FailedLoad(id="a", digest="sha256:other", error="no", failed_at="then", retry_in_s=9.0)
+            ]
+            here.gateway.active = None
             await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
 
     asyncio.run(run())

@@ -1,0 +1,135 @@
+"""References: what each checkpoint must say of a few prompts, one file a digest, and the making of missing ones."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from control.errors import ControlError, ReferenceFailed
+from switchyard.contract import Reference
+
+log = logging.getLogger(__name__)
+
+# Computes the reference of the checkpoint in a folder, whose digest is given. Raises ReferenceFailed.
+Compute = Callable[[Path, str], Awaitable[Reference]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    path: Path
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class References:
+    """`run` computes what is wanted, one at a time; a digest that failed is not tried again by this process.
+
+    A trainer's reference is never replaced by a computed one.
+    """
+
+    def __init__(self, folder: Path, compute: Compute, *, compute_max_bytes: int) -> None:
+        self._folder = folder
+        self._compute = compute
+        self._compute_max_bytes = compute_max_bytes
+        self._wanted: OrderedDict[str, _Wanted] = OrderedDict()  # the one being computed included
+        self._arrived = asyncio.Event()
+        self._failed: set[str] = set()
+        self._writing = asyncio.Lock()
+
+    async def put(self, digest: str, reference: Reference) -> None:
+        """Stores a trainer's reference in place of any other. Raises ControlError when it cannot be written."""
+        async with self._writing:
+            await asyncio.to_thread(self._write, digest, reference)
+        self._settle(digest, self._wanted.get(digest))
+
+    async def forget(self, digest: str) -> None:
+        """Removes what is stored; nothing there is no error."""
+        self._settle(digest, self._wanted.get(digest))
+        async with self._writing:
+            await asyncio.to_thread(self._file(digest).unlink, missing_ok=True)
+
+    def want(self, digest: str, path: Path, *, weights_bytes: int, quantization: str | None) -> None:
+        """Has a missing reference computed, if the checkpoint is one that can be. Returns at once."""
+        if weights_bytes >= self._compute_max_bytes or quantization is not None or digest in self._failed:
+            return
+        self._wanted.setdefault(digest, _Wanted(path))
+        self._arrived.set()
+
+    async def reference_for(self, digest: str, wait_s: float) -> Reference | None:
+        """The stored one; one that is being computed, or is about to be, is waited for. None: there is none now."""
+        wanted = self._wanted.get(digest)
+        reference = await self.stored(digest)
+        if reference is not None or wanted is None or wait_s <= 0:
+            return reference
+        if digest in self._wanted:
+            self._wanted.move_to_end(digest, last=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await wanted.over.wait()
+        return await self.stored(digest)
+
+    async def stored(self, digest: str) -> Reference | None:
+        return await asyncio.to_thread(self._read, digest)
+
+    async def run(self) -> None:
+        """For ever, until cancelled; a computation under way is then stopped."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._wanted:
+                digest, wanted = next(iter(self._wanted.items()))
+                try:
+                    await self._make(digest, wanted.path)
+                except ControlError as error:
+                    self._failed.add(digest)
+                    log.warning("no reference for %s (%s): %s", wanted.path, digest, error)
+                finally:
+                    self._settle(digest, wanted)
+
+    async def _make(self, digest: str, path: Path) -> None:
+        if await self.stored(digest) is not None:
+            return
+        reference = await self._compute(path, digest)
+        async with self._writing:
+            if await self.stored(digest) is None:
+                await asyncio.to_thread(self._write, digest, reference)
+                log.info("computed the reference of %s (%s)", path, digest)
+
+    def _settle(self, digest: str, wanted: _Wanted | None) -> None:
+        """Nobody waits for it any longer."""
+        if wanted is None:
+            return
+        if self._wanted.get(digest) is wanted:
+            del self._wanted[digest]
+        wanted.over.set()
+
+    def _file(self, digest: str) -> Path:
+        return self._folder / f"{digest.removeprefix('sha256:')}.json"
+
+    def _read(self, digest: str) -> Reference | None:
+        file = self._file(digest)
+        try:
+            return Reference.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            log.warning("cannot use the reference in %s: %s", file, error)
+            return None
+
+    def _write(self, digest: str, reference: Reference) -> None:
+        file = self._file(digest)
+        aside = file.with_name(f".{file.name}.partial")
+        try:
+            with aside.open("w") as stream:
+                stream.write(reference.model_dump_json(exclude_none=True))
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(file)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise ReferenceFailed(f"the reference cannot be written to {file}: {error.strerror}") from error

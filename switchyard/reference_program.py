@@ -1,0 +1,88 @@
+"""`python -m switchyard.reference_program MODEL_PATH`: what transformers says of a few prompts, as JSON on stdout.
+
+Control starts it with the lowest priority, one at a time. The one module outside the gateway that needs torch, and it
+is imported by nobody.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from switchyard.contract import Reference
+from switchyard.process import follow_parent
+
+LOWEST_PRIORITY = 19
+LONGEST_PROMPT_TOKENS = 64
+QUESTION = "What is 17+25?"
+TEXTS = (
+    "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
+    "17+25=42, 36+48=84, 90+9=99",
+    "The lighthouse keeper wrote down the weather every morning, and nobody ever read it.",
+    "def area(width: float, height: float) -> float:\n    return width * height\n",
+    "Каждое утро 灯台守は 天気を書きとめた。 كل صباح",
+)
+
+
+def main(path: Path) -> int:
+    setproctitle("switchyard: reference")
+    follow_parent(signal.SIGKILL)
+    os.nice(LOWEST_PRIORITY)
+    # Whatever the libraries print belongs to stderr: stdout carries the answer alone.
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with answer:
+        answer.write(reference_of(path).model_dump_json())
+    return 0
+
+
+def reference_of(path: Path) -> Reference:
+    """Loads the checkpoint on the CPU in its own dtype. Raises whatever torch and transformers raise."""
+    import torch  # noqa: PLC0415 - whoever looks at this module need not have it
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype="auto",
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    if loading["missing_keys"]:
+        raise ValueError(f"transformers found no weights for {min(loading['missing_keys'])}")
+    if tokenizer.chat_template is None:
+        question = tokenizer(QUESTION)["input_ids"]
+    else:
+        turns = [{"role": "user", "content": QUESTION}]
+        asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        question = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    prompts = usable([question, *(tokenizer(text)["input_ids"] for text in TEXTS)])
+    if not prompts:
+        raise ValueError("the tokenizer makes fewer than two tokens of every prompt")
+    model.eval()
+    logprobs = []
+    with torch.inference_mode():
+        for token_ids in prompts:
+            tokens = torch.tensor(token_ids)
+            logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
+            spread = torch.log_softmax(logits.float(), dim=-1)
+            said = spread.gather(1, tokens[1:, None])[:, 0]
+            if not bool(torch.isfinite(said).all()):
+                raise ValueError("the model's log-probabilities are not finite")
+            logprobs.append([round(value, 6) for value in said.tolist()])
+    return Reference(kind="computed", prompt_token_ids=prompts, logprobs=logprobs)
+
+
+def usable(prompts: Iterable[list[int]]) -> list[list[int]]:
+    """Cut to LONGEST_PROMPT_TOKENS, without those too short to say anything of."""
+    return [prompt[:LONGEST_PROMPT_TOKENS] for prompt in prompts if len(prompt) >= 2]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
