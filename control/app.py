@@ -9,14 +9,10 @@ import switchyard
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.bootstrap import bootstrap
-from control.db import Database, url_of
+from control.db import Database, database_url
 from control.digest_cache import DigestCache
 from control.errors import ControlError
 from control.gateway_client import GatewayClient
-from control.jobs.caretaker import Caretaker
-from control.jobs.intake import Intake
-from control.jobs.lender import ActivatorLender
-from control.jobs.loans import LoanBook
 from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker, WorkerLimits
@@ -53,7 +49,7 @@ def create_app(
         layout = settings.layout
         layout.create()
         async with AsyncExitStack() as stack:
-            database = Database(url_of(settings))
+            database = Database(database_url(layout.database))
             stack.push_async_callback(database.close)
             gateway = GatewayClient(layout.gateway_socket)
             stack.push_async_callback(gateway.close)
@@ -81,16 +77,12 @@ def create_app(
                 app.state.refusal = str(error)
                 raise
 
-            activator = Activator(registry, history, gateway, on_change=lambda: switched())
-            lender = ActivatorLender(activator)
             queue = JobQueue(database, settings.job_lease_s)
             worker = Worker(
                 kinds={kind.type: kind for kind in job_kinds},
                 queue=queue,
                 models=repository,
                 engine=PatientEngine(gateway),
-                lender=lender,
-                caretaker=Caretaker(queue, LoanBook(database), lender, settings.job_lease_s),
                 layout=layout,
                 limits=WorkerLimits(
                     max_concurrent_jobs=settings.max_concurrent_jobs,
@@ -98,8 +90,6 @@ def create_app(
                     batch_window_items=settings.batch_window_items,
                     lease_s=settings.job_lease_s,
                     poll_s=job_poll_s,
-                    max_concurrent_by_type=settings.max_concurrent_by_type,
-                    retries=settings.job_retries,
                 ),
             )
 
@@ -121,8 +111,7 @@ def create_app(
             stack.push_async_callback(background.close)
             stack.push_async_callback(worker.stop)
             await worker.start()
-            intake = Intake(database, settings.max_pending_jobs)
-            app.state.services = Services(layout, registry, activator, history, gateway, intake, queue, worker)
+            app.state.services = Services(layout, registry, activator, history, gateway, queue, worker)
             yield
 
     app = FastAPI(title="Switchyard control", version=switchyard.__version__, lifespan=lifespan, docs_url=None)
