@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.applications import Starlette
 
@@ -14,6 +15,7 @@ from gateway.dispatch import Dispatch
 from gateway.gate import Gate
 from gateway.gpu import Nvml
 from gateway.information import Information
+from gateway.memory import memory_for_one_more
 from gateway.metrics import REQUESTS
 from gateway.pool import Pool
 from gateway.private_api import create_private_app
@@ -76,7 +78,8 @@ class Gateway:
 
 def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
-    pool = Pool(gate, start_engine, settings.engine_restart_max_delay_s)
+    memory = partial(memory_for_one_more, settings.engine)
+    pool = Pool(gate, start_engine, settings.engine_restart_max_delay_s, memory)
     control = ControlLink(settings.layout.control_socket)
     information = Information(settings, pool, control, Nvml(), time.monotonic())
     return Gateway(

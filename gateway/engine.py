@@ -20,8 +20,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -32,11 +32,11 @@ from gateway.engine_batch import run_batch
 from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
 from gateway.engine_metrics import ReusingStatLogger
-from gateway.errors import EngineStartFailed, Unserved
-from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof
+from gateway.engine_proof import prove
+from gateway.errors import EngineReloadFailed, EngineStartFailed, Unserved
+from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 from switchyard.settings import EngineSettings
 
-_PROBE_PROMPTS = ("1", "What is 17+25?", "The quick brown fox")
 _PROBE_TIMEOUT_S = 120.0
 
 
@@ -50,6 +50,7 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         f"--seed={settings.seed}",
         f"--gpu-memory-utilization={settings.gpu_memory_utilization}",
         "--scheduling-policy=priority",
+        "--worker-extension-cls=gateway.engine_worker.SwitchyardWorker",
     ]  # fmt: skip
     if settings.max_model_len is not None:
         flags.append(f"--max-model-len={settings.max_model_len}")
@@ -63,10 +64,9 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
 class Engine:
     """A started engine. Use `start`; every method runs in the event loop that serves requests."""
 
-    def __init__(self, client: AsyncLLM, app: App, args: Namespace) -> None:
+    def __init__(self, client: AsyncLLM, app: App) -> None:
         self.client = client
         self.app = app
-        self._args = args
 
     @property
     def max_model_len_tokens(self) -> int:
@@ -79,28 +79,52 @@ class Engine:
         errored: bool = self.client.errored
         return errored
 
-    async def probe(self) -> Proof:
-        """One short generation for each of a few fixed prompts: the model answers, with finite log-probabilities.
+    async def prove(self, reference: Reference | None) -> Proof:
+        """Asks the model what the reference says it must answer; without one, whether it answers sensibly at all.
 
-        Raises EngineStartFailed when it does not.
+        A proof that is not passed is a result. Raises EngineStartFailed when the engine dies or does not answer.
         """
-        params = SamplingParams(temperature=0.0, max_tokens=4, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
-                for number, prompt in enumerate(_PROBE_PROMPTS):
-                    await self._probe_one(f"probe-{number}", prompt, params)
+                return await prove(self.client, reference)
         except TimeoutError as error:
             raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:
             raise EngineStartFailed("the engine died at its first forward pass") from error
-        return Proof(kind="weak", prompts=len(_PROBE_PROMPTS), passed=True)
 
-    async def _probe_one(self, request_id: str, prompt: str, params: SamplingParams) -> None:
-        token_ids = self.client.renderer.get_tokenizer().encode(prompt)
-        async for output in self.client.generate({"prompt_token_ids": token_ids}, params, request_id):
-            logprob = output.outputs[0].cumulative_logprob
-            if logprob is None or not -1e6 < logprob <= 0.0:
-                raise EngineStartFailed(f"the probe {prompt!r} was answered with log-probability {logprob}")
+    async def freeze(self) -> None:
+        """Stops the scheduler; requests inside stay, and start their cache anew when `resume` is called."""
+        await self.client.pause_generation(mode="keep", clear_cache=True)
+
+    async def resume(self) -> None:
+        await self.client.resume_generation()
+
+    async def reload(self, model: ModelRef) -> None:
+        """Puts another checkpoint's tensors into the running model and makes the slot answer to its id.
+
+        No request may be running (drained or frozen). Raises EngineReloadFailed: the weights are a mixture then.
+        """
+        try:
+            await self.client.collective_rpc("switchyard_reload", args=(model.path,))
+            await self.client.reset_prefix_cache(reset_running_requests=True)
+            await self.client.reset_encoder_cache()
+        except EngineDeadError as error:
+            raise EngineReloadFailed(f"the engine died while it loaded `{model.id}`") from error
+        except Exception as error:
+            raise EngineReloadFailed(f"`{model.id}` could not be loaded in place: {error}") from error
+        self._rename(model)
+
+    def _rename(self, model: ModelRef) -> None:
+        state: Any = self.app.state  # type: ignore[attr-defined]
+        names = state.openai_serving_models.base_model_paths
+        names[:] = [BaseModelPath(name=name, model_path=model.path) for name in (model.id, ACTIVE_ALIAS)]
+        _set_fingerprint(state, model)
+        config = self.client.vllm_config
+        config.model_config.served_model_name = model.id
+        loggers = self.client.logger_manager.stat_loggers
+        for position, each in enumerate(loggers):
+            if isinstance(each, ReusingStatLogger):  # its label `model_name` is fixed when it is made
+                loggers[position] = ReusingStatLogger(config, each.engine_indexes)
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         """Answers a batch below interactive traffic. Raises Unserved when the engine dies meanwhile."""
@@ -136,7 +160,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     gc.collect()
     gc.freeze()  # as vLLM's own server does: what was built at start is never garbage
-    return Engine(client, app, args)
+    return Engine(client, app)
 
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:
@@ -160,13 +184,16 @@ async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> App:
     await init_app_state(client, app.state, args, tasks)
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()
-    fingerprint = fingerprint_of(model)
-    for name in ("openai_serving_chat", "openai_serving_completion", "openai_serving_chat_batch"):
-        serving: Any = getattr(app.state, name, None)
-        if serving is not None:
-            serving.system_fingerprint = fingerprint
+    _set_fingerprint(app.state, model)
     served: App = app
     return served
+
+
+def _set_fingerprint(state: Any, model: ModelRef) -> None:
+    for name in ("openai_serving_chat", "openai_serving_completion", "openai_serving_chat_batch"):
+        serving = getattr(state, name, None)
+        if serving is not None:
+            serving.system_fingerprint = fingerprint_of(model)
 
 
 def fingerprint_of(model: ModelRef) -> str:

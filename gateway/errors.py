@@ -7,8 +7,12 @@ GatewayError
 ├── SwitchInProgress    409  another switch runs; carries its target
 ├── DigestMismatch      409  the model is there with other weights than the caller meant
 ├── MethodImpossible    422  that way of switching cannot be done here
-└── EngineStartFailed   500  an engine did not come up; carries the root cause as far as it is known
+├── EngineStartFailed   500  an engine did not come up; carries the root cause as far as it is known
+├── ProofFailed         422  the model answers otherwise than its reference says; carries the proof
+└── EngineReloadFailed  500  a checkpoint could not be loaded in place; the weights are a mixture
 """
+
+from switchyard.contract import Proof
 
 
 class GatewayError(Exception):
@@ -69,3 +73,17 @@ class MethodImpossible(GatewayError):
 
 class EngineStartFailed(GatewayError):
     code = "engine_start_failed"
+
+
+class ProofFailed(GatewayError):
+    status = 422
+    code = "proof_failed"
+
+    def __init__(self, name: str, proof: Proof) -> None:
+        found = f"max_abs_diff {proof.max_abs_diff}, tolerance {proof.tolerance}"
+        super().__init__(f"`{name}` failed its proof ({proof.kind}, {proof.prompts} prompts, {found}).")
+        self.proof = proof
+
+
+class EngineReloadFailed(GatewayError):
+    code = "engine_reload_failed"

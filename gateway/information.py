@@ -125,6 +125,8 @@ class Information:
         cards: dict[str, dict[str, object]] = {}
         created = int(time.time())
         for slot in self.pool.snapshot().slots:
+            if slot.phase == "draining":
+                continue
             for name in (slot.model.id, ACTIVE_ALIAS):
                 cards[name] = {
                     "id": name,

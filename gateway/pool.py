@@ -5,18 +5,28 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway.errors import EngineStartFailed, GatewayError, MethodImpossible, SwitchInProgress
+from gateway.errors import EngineStartFailed, GatewayError, ProofFailed, SwitchInProgress
 from gateway.gate import Gate
 from gateway.metrics import ENGINE_DEATHS, SWITCHES
+from gateway.plan import Memory, Method, Situation, plan
 from gateway.slot import Slot, StartEngine
-from gateway.switch import Switch
-from switchyard.contract import ActivateRequest, ActivateResult, FailedLoad, GatewayState, ModelRef
+from gateway.switching.blue_green import blue_green
+from gateway.switching.in_place import in_place
+from gateway.switching.restart import restart
+from gateway.switching.transaction import Outcome, Transaction
+from switchyard.contract import ActivateRequest, ActivateResult, FailedLoad, GatewayState, ModelRef, Reference
 
 log = logging.getLogger(__name__)
 
+_METHODS: dict[Method, Callable[[Transaction], Awaitable[Outcome]]] = {
+    "in_place": in_place,
+    "blue_green": blue_green,
+    "restart": restart,
+}
 _DEATH_POLL_S = 0.25
 _FIRST_RESTART_DELAY_S = 1.0
 _COOL_DOWN_S = 300.0
@@ -37,6 +47,7 @@ class Pool:
         gate: Gate,
         start_engine: StartEngine,
         max_restart_delay_s: float,
+        memory: Callable[[], Memory],
         *,
         poll_s: float = _DEATH_POLL_S,
         first_delay_s: float = _FIRST_RESTART_DELAY_S,
@@ -44,10 +55,13 @@ class Pool:
         self._gate = gate
         self._start_engine = start_engine
         self._max_restart_delay_s = max_restart_delay_s
+        self._memory = memory
         self._poll_s = poll_s
         self._first_delay_s = first_delay_s
         self._slot: Slot | None = None
         self._wanted: ModelRef | None = None
+        self._wanted_reference: Reference | None = None
+        self._retiring: dict[asyncio.Task[None], Slot] = {}
         self._switching_to: str | None = None
         self._orders: asyncio.Queue[tuple[ActivateRequest, asyncio.Future[ActivateResult]]] = asyncio.Queue()
         self._failures: dict[str, _Failure] = {}
@@ -60,7 +74,7 @@ class Pool:
             pid=os.getpid(),
             active=self._wanted,
             switching_to=self._switching_to,
-            slots=[self._slot.state()] if self._slot else [],
+            slots=[slot.state() for slot in (self._slot, *self._retiring.values()) if slot is not None],
             held=self._gate.held,
             failed_loads=[
                 FailedLoad(
@@ -80,10 +94,7 @@ class Pool:
         """
         if self._switching_to is not None:
             raise SwitchInProgress(self._switching_to)
-        if request.method in ("in_place", "blue_green"):
-            raise MethodImpossible(f"method: `{request.method}` cannot be done by this version; use auto or restart.")
-        if request.in_flight == "keep":
-            raise MethodImpossible("in_flight: `keep` needs a switch in place; use finish or abort.")
+        self._plan(request)
         self._switching_to = request.model.id
         ended: asyncio.Future[ActivateResult] = asyncio.get_running_loop().create_future()
         self._orders.put_nowait((request, ended))
@@ -109,8 +120,10 @@ class Pool:
                     if not ended.done():
                         ended.cancel()
         finally:
-            if self._slot is not None:
-                await self._slot.shutdown()
+            for task in self._retiring:
+                task.cancel()
+            left = [*self._retiring.values(), *([self._slot] if self._slot else [])]
+            await asyncio.gather(*(slot.shutdown() for slot in left), return_exceptions=True)
 
     async def _next_order(self) -> tuple[ActivateRequest, asyncio.Future[ActivateResult]] | None:
         """The next switch asked for, or None once the wanted model is found not to be served."""
@@ -124,11 +137,16 @@ class Pool:
                 continue
 
     async def _switch(self, request: ActivateRequest) -> ActivateResult:
-        switch = Switch(self._gate, self._start_engine, request)
-        result, self._slot = await switch.run(self._slot)
+        method = self._plan(request)
+        switch = Transaction(self._gate, self._start_engine, request, method, self._slot)
+        outcome = await _METHODS[method](switch)
+        self._slot = outcome.slot
+        if outcome.retired is not None:
+            self._retire(outcome.retired, request)
+        result = outcome.result
         SWITCHES.labels(method=result.method, outcome=result.status).inc()
         if result.status == "activated":
-            self._wanted = request.model
+            self._wanted, self._wanted_reference = request.model, request.reference
             self._failures.pop(request.model.id, None)
             log.info("active model is %s (%s, %.0f ms)", result.id, result.method, result.total_ms)
         else:
@@ -148,8 +166,8 @@ class Pool:
         delay_s = self._first_delay_s
         while self._orders.empty():
             try:
-                self._slot, _ = await Slot.load(self._wanted, self._start_engine)
-            except EngineStartFailed as error:
+                self._slot, _ = await Slot.load(self._wanted, self._start_engine, self._wanted_reference)
+            except (EngineStartFailed, ProofFailed) as error:
                 self._note_failure(self._wanted.id, str(error))
                 log.error("restart of %s failed, next try in %.0f s: %s", self._wanted.id, delay_s, error)
                 self._gate.down(f"The engine of `{self._wanted.id}` does not start: {error}", delay_s)
@@ -160,6 +178,37 @@ class Pool:
             self._gate.open(self._slot)
             log.info("the engine of %s is back", self._wanted.id)
             return
+
+    def _plan(self, request: ActivateRequest) -> Method:
+        slot = self._slot
+        return plan(
+            Situation(
+                running=slot.model.signature if slot else None,
+                candidate=request.model.signature,
+                anything_runs=slot is not None and not slot.dead,
+                memory=self._memory(),
+                wanted=request.method,
+                in_flight=request.in_flight,
+            )
+        )
+
+    def _retire(self, slot: Slot, request: ActivateRequest) -> None:
+        """Lets a slot that serves no more finish its requests, bounded, and ends it; the pool goes on meanwhile."""
+
+        async def finish() -> None:
+            if request.in_flight == "abort" or not await slot.emptied(request.timeout_s):
+                aborted = await slot.abort_requests()
+                log.warning("%d requests of %s were aborted at the end of its slot", aborted, slot.model.id)
+            await slot.shutdown()
+
+        task = asyncio.create_task(finish(), name=f"retire {slot.model.id}")
+        self._retiring[task] = slot
+        task.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        slot = self._retiring.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the slot of %s did not end cleanly", slot.model.id, exc_info=error)
 
     async def _order_or_delay(self, delay_s: float) -> None:
         try:

@@ -10,8 +10,8 @@ from typing import Protocol
 import msgspec
 
 from gateway.asgi import App, Message, Receive, Scope, Send, send_openai_error
-from gateway.errors import Unserved
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, SlotPhase, SlotState
+from gateway.errors import ProofFailed, Unserved
+from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotPhase, SlotState
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,13 @@ class Engine(Protocol):
     @property
     def max_model_len_tokens(self) -> int: ...
 
-    async def probe(self) -> Proof: ...
+    async def prove(self, reference: Reference | None) -> Proof: ...
+
+    async def freeze(self) -> None: ...
+
+    async def resume(self) -> None: ...
+
+    async def reload(self, model: ModelRef) -> None: ...
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]: ...
 
@@ -43,31 +49,42 @@ StartEngine = Callable[[ModelRef], Awaitable[Engine]]
 class Slot:
     """Requests enter by `serve` (ASGI) or `batch`; `emptied` waits until the last has left."""
 
-    def __init__(self, model: ModelRef, engine: Engine, load_duration_s: float) -> None:
-        self.model = model
+    def __init__(
+        self, model: ModelRef, engine: Engine, load_duration_s: float, reference: Reference | None = None
+    ) -> None:
         self.engine = engine
+        self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
         self._answers: dict[asyncio.Task[None], _Answer] = {}
         self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()
+
+    def become(self, model: ModelRef, reference: Reference | None) -> None:
+        """From now on this slot answers as `model`; its engine has taken the tensors already."""
+        self.model = model
+        self.reference = reference
         self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
 
     @classmethod
-    async def load(cls, model: ModelRef, start_engine: StartEngine) -> tuple["Slot", Proof]:
-        """Starts an engine and probes it before anyone can reach it. Raises EngineStartFailed, with nothing left."""
+    async def load(
+        cls, model: ModelRef, start_engine: StartEngine, reference: Reference | None
+    ) -> tuple["Slot", Proof]:
+        """Starts an engine and probes it before anyone can reach it. Raises EngineStartFailed or ProofFailed."""
         started = time.monotonic()
         engine = await start_engine(model)
         engine_up = time.monotonic()
         try:
-            proof = await engine.probe()
+            proof = await engine.prove(reference)
+            if not proof.passed:
+                raise ProofFailed(model.id, proof)
         except BaseException:
             await engine.shutdown()
             raise
         now = time.monotonic()
-        log.info("loaded %s: engine %.1f s, probe %.1f s", model.id, engine_up - started, now - engine_up)
-        return cls(model, engine, now - started), proof
+        log.info("loaded %s: engine %.1f s, proof %.1f s", model.id, engine_up - started, now - engine_up)
+        return cls(model, engine, now - started, reference), proof
 
     @property
     def in_flight(self) -> int:

@@ -4,12 +4,28 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.asgi import Message, Receive, Scope, Send
-from gateway.errors import EngineStartFailed
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof
+from gateway.errors import EngineReloadFailed, EngineStartFailed
+from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, Signature
 
 
-def model(name: str) -> ModelRef:
-    return ModelRef(id=name, path=f"/models/{name}", digest=f"sha256:{name}")
+def model(name: str, signature: Signature | None = None) -> ModelRef:
+    return ModelRef(id=name, path=f"/models/{name}", digest=f"sha256:{name}", signature=signature)
+
+
+def signature(**changed: str | int | None) -> Signature:
+    same: dict[str, str | int | None] = {
+        "architecture": "Qwen3ForCausalLM",
+        "config_sha": "c",
+        "tokenizer_sha": "t",
+        "tensors_sha": "w",
+        "weights_bytes": 1000,
+    }
+    return Signature.model_validate(same | changed)
+
+
+def reference(name: str) -> Reference:
+    """One that only the model of that name fulfils."""
+    return Reference(kind="reference", prompts=[name], logprobs=[[-1.0]])
 
 
 class FakeEngine:
@@ -20,6 +36,9 @@ class FakeEngine:
         self.dead = False
         self.stopped = False
         self.sound = True
+        self.frozen = False
+        self.reloads = 0
+        self.cannot_take: set[str] = set()
         self.status = 200
         self.content_type = b"application/json"
         self.release = asyncio.Event()
@@ -46,10 +65,26 @@ class FakeEngine:
         headers = [(b"content-type", self.content_type)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
 
-    async def probe(self) -> Proof:
+    async def prove(self, reference: Reference | None) -> Proof:
         if not self.sound:
             raise EngineStartFailed("died at its first forward pass")
-        return Proof(kind="weak", prompts=1, passed=True)
+        if reference is None:
+            return Proof(kind="weak", prompts=1, passed=True)
+        right = self.ref.id in (reference.prompts or [])
+        return Proof(kind="reference", prompts=1, max_abs_diff=0.0 if right else 9.0, tolerance=0.25, passed=right)
+
+    async def freeze(self) -> None:
+        self.frozen = True
+
+    async def resume(self) -> None:
+        self.frozen = False
+
+    async def reload(self, model: ModelRef) -> None:
+        if model.id in self.cannot_take:
+            self.ref = ModelRef(id="mixture", path="", digest="")
+            raise EngineReloadFailed(f"{model.id}: a tensor is missing")
+        self.ref = model
+        self.reloads += 1
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         return [BatchOutput(text=self.ref.id) for _ in items]

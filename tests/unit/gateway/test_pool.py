@@ -8,16 +8,25 @@ import pytest
 
 from gateway.errors import MethodImpossible, SwitchInProgress, Unserved
 from gateway.gate import Gate
+from gateway.plan import Memory
 from gateway.pool import Pool
 from switchyard.contract import ActivateRequest
-from tests.unit.gateway.fakes import Client, Garage, model
+from tests.unit.gateway.fakes import Client, Garage, model, reference, signature
 
 
 class House:
     def __init__(self) -> None:
         self.garage = Garage()
         self.gate = Gate(64, 10.0)
-        self.pool = Pool(self.gate, self.garage.start, 0.01, poll_s=0.001, first_delay_s=0.001)
+        self.free_bytes = 0
+        self.pool = Pool(
+            self.gate,
+            self.garage.start,
+            0.01,
+            lambda: Memory(free_bytes=self.free_bytes, engine_bytes=100),
+            poll_s=0.001,
+            first_delay_s=0.001,
+        )
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["House"]:
@@ -199,3 +208,119 @@ async def test_what_cannot_be_done_is_said_at_once(house: House) -> None:
     with pytest.raises(MethodImpossible, match="keep"):
         await house.pool.activate(ActivateRequest(model=model("a"), in_flight="keep"))
     assert house.pool.snapshot().switching_to is None
+
+
+A, B = model("a", signature()), model("b", signature())
+OTHER = model("other", signature(tensors_sha="x"))
+
+
+@scenario
+async def test_in_place_keeps_the_engine_and_changes_its_name(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    result = await house.pool.activate(ActivateRequest(model=B, reference=reference("b")))
+    assert (result.status, result.method, result.previous) == ("activated", "in_place", "a")
+    assert result.proof is not None
+    assert result.proof.kind == "reference"
+    assert await house.ask() == b"b:"
+    assert len(house.garage.started) == 1
+    assert house.pool.snapshot().slots[0].model == B
+
+
+@scenario
+async def test_in_place_a_request_inside_finishes_first_and_others_wait(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
+    await until(lambda: house.gate.slot is None)
+    later = asyncio.create_task(house.ask())
+    await until(lambda: house.pool.snapshot().held == 1)
+    assert engine.reloads == 0
+    engine.release.set()
+    assert await inside == b"a:"
+    assert (await switching).in_flight == 1
+    assert await later == b"b:"
+
+
+@scenario
+async def test_a_failed_proof_in_place_brings_the_old_tensors_back(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    result = await house.pool.activate(ActivateRequest(model=B, reference=reference("somebody else")))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert result.proof is not None
+    assert not result.proof.passed
+    assert await house.ask() == b"a:"
+    assert len(house.garage.started) == 1
+
+
+@scenario
+async def test_a_reload_that_tears_brings_the_old_tensors_back(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    house.garage.started[0].cannot_take = {"b"}
+    result = await house.pool.activate(ActivateRequest(model=B))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert await house.ask() == b"a:"
+    assert len(house.garage.started) == 1
+
+
+@scenario
+async def test_when_the_old_tensors_do_not_go_back_either_a_new_engine_has_them(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    house.garage.started[0].cannot_take = {"a", "b"}
+    result = await house.pool.activate(ActivateRequest(model=B))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert [engine.stopped for engine in house.garage.started] == [True, False]
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_keep_freezes_and_resumes_who_is_inside(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    result = await house.pool.activate(ActivateRequest(model=B, in_flight="keep"))
+    assert (result.method, result.in_flight) == ("in_place", 1)
+    assert not engine.frozen
+    engine.release.set()
+    assert await inside == b"b:"
+
+
+@scenario
+async def test_blue_green_nobody_waits_and_the_old_one_finishes(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    old = house.garage.started[0]
+    old.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await old.entered.wait()
+    house.garage.may_start.clear()
+    house.garage.starting.clear()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=OTHER)))
+    await house.garage.starting.wait()
+    assert house.gate.slot is not None
+    house.garage.may_start.set()
+    result = await switching
+    assert (result.method, result.paused_ms, result.held_ms) == ("blue_green", 0, 0)
+    assert await house.ask() == b"other:"
+    assert [slot.phase for slot in house.pool.snapshot().slots] == ["ready", "draining"]
+    assert not old.stopped
+    old.release.set()
+    assert await inside == b"a:"
+    await until(lambda: old.stopped)
+    await until(lambda: len(house.pool.snapshot().slots) == 1)
+
+
+@scenario
+async def test_a_bad_candidate_beside_the_old_one_is_never_reached(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    result = await house.pool.activate(ActivateRequest(model=OTHER, reference=reference("somebody else")))
+    assert (result.status, result.method, result.rolled_back_to) == ("failed", "blue_green", "a")
+    assert result.held_ms == 0
+    assert house.garage.started[1].stopped
+    assert not house.garage.started[0].stopped
+    assert await house.ask() == b"a:"

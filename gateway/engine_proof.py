@@ -1,0 +1,63 @@
+"""The proof of a switch: a few prompts whose token log-probabilities are compared with a reference."""
+
+import math
+from typing import Any
+
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from gateway.proof_difference import TOLERANCE, difference
+from switchyard.contract import Proof, Reference
+
+_WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
+
+
+async def prove(client: AsyncLLM, reference: Reference | None) -> Proof:
+    """Raises EngineDeadError, and ValueError for a reference that does not fit the model's tokenizer or context."""
+    if reference is None:
+        return await _prove_weakly(client)
+    tokenizer = client.renderer.get_tokenizer()
+    prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
+    worst = 0.0
+    for number, (token_ids, expected) in enumerate(zip(prompts, reference.logprobs, strict=True)):
+        found = await _prompt_logprobs(client, token_ids, f"proof-{number}")
+        if len(found) != len(expected):
+            raise ValueError(
+                f"prompt {number} of the probe has {len(token_ids)} tokens here, and {len(expected)} log-probabilities"
+            )
+        worst = max([worst, *(difference(*pair) for pair in zip(found, expected, strict=True))])
+    return Proof(
+        kind=reference.kind,
+        prompts=len(prompts),
+        max_abs_diff=round(worst, 6),
+        tolerance=TOLERANCE,
+        passed=worst <= TOLERANCE,
+    )
+
+
+async def _prove_weakly(client: AsyncLLM) -> Proof:
+    tokenizer = client.renderer.get_tokenizer()
+    found = [
+        await _prompt_logprobs(client, tokenizer.encode(prompt), f"proof-{number}")
+        for number, prompt in enumerate(_WEAK_PROMPTS)
+    ]
+    every = [value for values in found for value in values]
+    passed = all(math.isfinite(value) for value in every) and max(every) - min(every) > 1e-6
+    return Proof(kind="weak", prompts=len(_WEAK_PROMPTS), passed=passed)
+
+
+async def _prompt_logprobs(client: AsyncLLM, token_ids: list[int], request_id: str) -> list[float]:
+    """The log-probability of each token but the first: [n_tokens - 1]."""
+    token_ids = list(token_ids)[: client.model_config.max_model_len - 1]
+    params = SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        prompt_logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    request: Any = {"prompt_token_ids": token_ids}
+    outputs = [output async for output in client.generate(request, params, request_id, priority=-1)]
+    logprobs: list[float] = outputs[-1].prompt_logprobs.logprobs
+    return list(logprobs)

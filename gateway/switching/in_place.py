@@ -1,0 +1,61 @@
+"""In place: the new checkpoint's tensors are written into the live parameters of the running engine."""
+
+import logging
+
+from gateway.errors import EngineReloadFailed, EngineStartFailed, GatewayError, ProofFailed
+from gateway.slot import Slot
+from gateway.switching.restart import start_again
+from gateway.switching.transaction import Outcome, Transaction
+from switchyard.contract import ModelRef, Proof, Reference
+
+log = logging.getLogger(__name__)
+
+
+async def in_place(switch: Transaction) -> Outcome:
+    slot = switch.running
+    assert slot is not None, "the plan chooses this only for a running engine"
+    previous, previous_reference = slot.model, slot.reference
+    keeps = switch.request.in_flight == "keep"
+    switch.hold()
+    if not keeps and not await switch.drain(slot):
+        return switch.drain_failed(slot)
+    switch.pause()
+    try:
+        if keeps:
+            await slot.engine.freeze()
+        proof = await _take(slot, switch.request.model, switch.request.reference, resume=keeps)
+    except GatewayError as error:
+        return switch.failed(error, await _restore(switch, slot, previous, previous_reference, resume=keeps))
+    switch.open(slot)
+    return switch.activated(slot, proof)
+
+
+async def _take(slot: Slot, model: ModelRef, reference: Reference | None, *, resume: bool) -> Proof:
+    """Loads and proves; frozen requests go on before the proof, which the scheduler could not run otherwise.
+
+    Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), ProofFailed.
+    """
+    await slot.engine.reload(model)
+    slot.become(model, reference)
+    if resume:
+        await slot.engine.resume()
+    proof = await slot.engine.prove(reference)
+    if not proof.passed:
+        raise ProofFailed(model.id, proof)
+    return proof
+
+
+async def _restore(
+    switch: Transaction, slot: Slot, previous: ModelRef, reference: Reference | None, *, resume: bool
+) -> Slot | None:
+    """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint."""
+    try:
+        await _take(slot, previous, reference, resume=resume)
+    except (EngineReloadFailed, EngineStartFailed, ProofFailed) as error:
+        log.error("%s cannot be loaded back in place, starting it again: %s", previous.id, error)
+        slot.become(previous, reference)
+        await slot.abort_requests()
+        await slot.shutdown()
+        return await start_again(switch, slot)
+    switch.open(slot)
+    return slot
