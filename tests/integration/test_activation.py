@@ -26,7 +26,7 @@ def test_switching(tmp_path: Path) -> None:
             answer = await here.post("/models/set_active", id="b")
             assert answer == {
                 "status": "activated", "id": "b", "previous": "a", "method": "restart", "paused_ms": 10.0,
-                "total_ms": 20.0, "in_flight": 0, "proof": None,
+                "total_ms": 20.0, "in_flight": 0, "held_ms": 0.0, "proof": None,
             }  # fmt: skip
             assert await active_id(here) == "b"
             history = (await here.get("/models/activations"))["activations"]

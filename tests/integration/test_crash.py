@@ -1,0 +1,195 @@
+"""kill -9 of a real control process at many moments of a switch: afterwards database and gateway tell one story."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import House, control, settings_of, until
+
+# After control's request came in, and after the gateway's answer went out: hashing, the row, the wire, the commit.
+MOMENTS_MS = [0, 1, 2, 4, 8, 16, 32]
+
+
+class DoomedControl:
+    """`python -m control` on the house's base directory; it speaks on its own socket."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._socket = settings_of(base).layout.control_socket
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        environment = os.environ | {
+            "INFERENCE_BASE_DIR": str(self._base),
+            "INFERENCE_INSTALL_DEMO": "false",
+            "INFERENCE_PROOF_COMPUTE_MAX_BYTES": "0",
+        }
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "control", env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+
+        async def answers() -> bool:
+            with suppress(httpx.HTTPError):
+                async with self._http() as http:
+                    return (await http.get("/health")).status_code == 200
+            return False
+
+        await until(answers, lambda it_does: it_does)
+
+    async def set_active(self, model_id: str) -> None:
+        """Its answer, or its death."""
+        with suppress(httpx.HTTPError):
+            async with self._http() as http:
+                await http.post("/models/set_active", json={"id": model_id})
+
+    def kill(self) -> None:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+
+    async def gone(self) -> None:
+        assert self._process is not None
+        await self._process.wait()
+
+    def _http(self) -> httpx.AsyncClient:
+        transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
+        return httpx.AsyncClient(transport=transport, base_url="http://control", timeout=30)
+
+
+async def prepared(base: Path, gateway: FakeGateway) -> None:
+    """a is active, b is registered."""
+    async with control(base, gateway) as here:
+        await here.add_active("a", seed=0)
+        await here.add_model("b", seed=1)
+    gateway.switch_asked.clear()
+
+
+async def story(here: House, gateway: FakeGateway) -> tuple[str, list[str]]:
+    """The active model and the activations' statuses, newest first, once control and the gateway agree."""
+
+    async def look() -> tuple[str, str | None, list[str]]:
+        rows = (await here.get("/models/activations"))["activations"]
+        active = (await here.get("/models/active"))["id"]
+        return active, gateway.active.id if gateway.active else None, [row["status"] for row in rows]
+
+    active, _, statuses = await until(look, lambda seen: seen[0] == seen[1] and "running" not in seen[2])
+    return active, statuses
+
+
+def crash(base: Path, killing: Callable[[DoomedControl, FakeGateway], Awaitable[None]]) -> tuple[str, list[str]]:
+    """What is left after control was killed as told and has started again."""
+
+    async def run() -> tuple[str, list[str]]:
+        gateway = FakeGateway(settings_of(base).layout.gateway_socket)
+        async with gateway.running():
+            await prepared(base, gateway)
+            doomed = DoomedControl(base)
+            await doomed.start()
+            try:
+                await killing(doomed, gateway)
+            finally:
+                doomed.kill()
+                await doomed.gone()
+            gateway.may_switch.set()
+            async with control(base, gateway) as here:
+                found = await story(here, gateway)
+                assert (await here.post("/models/set_active", id="a"))["status"] == "activated"
+                return found
+
+    return asyncio.run(run())
+
+
+def test_killed_before_the_gateway_answers_and_the_switch_succeeds(tmp_path: Path) -> None:
+    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+        gateway.may_switch.clear()
+        client = asyncio.create_task(doomed.set_active("b"))
+        await gateway.switch_asked.wait()
+        doomed.kill()
+        await client
+
+    assert crash(tmp_path, killing) == ("b", ["done", "done"])
+
+
+def test_killed_before_the_gateway_answers_and_the_candidate_fails(tmp_path: Path) -> None:
+    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+        gateway.may_switch.clear()
+        client = asyncio.create_task(doomed.set_active("b"))
+        await gateway.switch_asked.wait()
+        gateway.fail_with = "out of memory"
+        doomed.kill()
+        await client
+        gateway.may_switch.set()
+        await until(lambda: asyncio.sleep(0, gateway.switching_to), lambda target: target is None)
+        gateway.fail_with = None
+
+    assert crash(tmp_path, killing) == ("a", ["failed", "done"])
+
+
+def test_killed_in_the_moment_of_the_answer(tmp_path: Path) -> None:
+    """The row is never committed: the process is dead before the answer's first byte is sent."""
+
+    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+        gateway.on_answer = doomed.kill
+        await doomed.set_active("b")
+        await doomed.gone()
+
+    assert crash(tmp_path, killing) == ("b", ["done", "done"])
+
+
+@pytest.mark.parametrize("delay_ms", MOMENTS_MS)
+def test_killed_after_the_answer(tmp_path: Path, delay_ms: int) -> None:
+    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+        loop = asyncio.get_running_loop()
+
+        def kill_soon() -> None:
+            loop.call_later(delay_ms / 1000, doomed.kill)
+
+        gateway.on_answer = kill_soon
+        await doomed.set_active("b")
+        await doomed.gone()
+
+    assert crash(tmp_path, killing) == ("b", ["done", "done"])
+
+
+@pytest.mark.parametrize("delay_ms", MOMENTS_MS)
+def test_killed_after_the_request(tmp_path: Path, delay_ms: int) -> None:
+    """Anywhere from before the row to after the commit: either model may be active, but both sides say the same."""
+
+    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+        asyncio.get_running_loop().call_later(delay_ms / 1000, doomed.kill)
+        await doomed.set_active("b")
+        await doomed.gone()
+
+    active, statuses = crash(tmp_path, killing)
+    assert (active, statuses) in [("a", ["done"]), ("a", ["failed", "done"]), ("b", ["done", "done"])]
+
+
+def test_killed_together_with_the_gateway(tmp_path: Path) -> None:
+    """As when the machine goes down: nobody knows how far the new model came, so the old one is back."""
+
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        doomed = DoomedControl(tmp_path)
+        async with gateway.running():
+            await prepared(tmp_path, gateway)
+            await doomed.start()
+            gateway.may_switch.clear()
+            client = asyncio.create_task(doomed.set_active("b"))
+            await gateway.switch_asked.wait()
+            doomed.kill()
+            await client
+            await doomed.gone()
+        gateway = FakeGateway(gateway.socket_path)
+        async with gateway.running(), control(tmp_path, gateway) as here:
+            assert await story(here, gateway) == ("a", ["failed", "done"])
+
+    asyncio.run(run())
