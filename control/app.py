@@ -9,10 +9,14 @@ import switchyard
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.bootstrap import bootstrap
-from control.db import Database, database_url
+from control.db import Database, url_of
 from control.digest_cache import DigestCache
 from control.errors import ControlError
 from control.gateway_client import GatewayClient
+from control.jobs.caretaker import Caretaker
+from control.jobs.intake import Intake
+from control.jobs.lender import ActivatorLender
+from control.jobs.loans import LoanBook
 from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker, WorkerLimits
@@ -49,7 +53,7 @@ def create_app(
         layout = settings.layout
         layout.create()
         async with AsyncExitStack() as stack:
-            database = Database(database_url(layout.database))
+            database = Database(url_of(settings))
             stack.push_async_callback(database.close)
             gateway = GatewayClient(layout.gateway_socket)
             stack.push_async_callback(gateway.close)
@@ -77,22 +81,6 @@ def create_app(
                 app.state.refusal = str(error)
                 raise
 
-            queue = JobQueue(database, settings.job_lease_s)
-            worker = Worker(
-                kinds={kind.type: kind for kind in job_kinds},
-                queue=queue,
-                models=repository,
-                engine=PatientEngine(gateway),
-                layout=layout,
-                limits=WorkerLimits(
-                    max_concurrent_jobs=settings.max_concurrent_jobs,
-                    batch_items=settings.batch_items,
-                    batch_window_items=settings.batch_window_items,
-                    lease_s=settings.job_lease_s,
-                    poll_s=job_poll_s,
-                ),
-            )
-
             def switched() -> None:
                 reconciler.poke()
                 worker.wake(model_changed=True)
@@ -100,6 +88,27 @@ def create_app(
             activator = Activator(
                 registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
             )
+            lender = ActivatorLender(activator)
+            queue = JobQueue(database, settings.job_lease_s)
+            worker = Worker(
+                kinds={kind.type: kind for kind in job_kinds},
+                queue=queue,
+                models=repository,
+                engine=PatientEngine(gateway),
+                lender=lender,
+                caretaker=Caretaker(queue, LoanBook(database), lender, settings.job_lease_s),
+                layout=layout,
+                limits=WorkerLimits(
+                    max_concurrent_jobs=settings.max_concurrent_jobs,
+                    batch_items=settings.batch_items,
+                    batch_window_items=settings.batch_window_items,
+                    lease_s=settings.job_lease_s,
+                    poll_s=job_poll_s,
+                    max_concurrent_by_type=settings.max_concurrent_by_type,
+                    retries=settings.job_retries,
+                ),
+            )
+
             reconciler = Reconciler(activator, history, gateway, pace)
             background = Tasks()
             background.spawn(reconciler.run(), name="reconciler")
@@ -111,7 +120,8 @@ def create_app(
             stack.push_async_callback(background.close)
             stack.push_async_callback(worker.stop)
             await worker.start()
-            app.state.services = Services(layout, registry, activator, history, gateway, queue, worker)
+            intake = Intake(database, settings.max_pending_jobs)
+            app.state.services = Services(layout, registry, activator, history, gateway, intake, queue, worker)
             yield
 
     app = FastAPI(title="Switchyard control", version=switchyard.__version__, lifespan=lifespan, docs_url=None)

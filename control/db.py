@@ -1,54 +1,111 @@
 """The database: one async engine a process, one transaction a request.
 
-SQLite needs its pragmas said on every connection; nothing else in control knows which database it talks to.
+SQLite needs its pragmas said on every connection, PostgreSQL a lock for what must happen alone; nothing else in control
+knows which database it talks to.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, func, select, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from control.errors import DatabaseUnavailable
 from control.migrate import upgrade
+from switchyard.settings import Settings
 
 BUSY_TIMEOUT_MS = 5_000
+_LOCK_ALONE, _LOCK_MIGRATION = 7_265_100, 7_265_101
+_SQLITE_SAYS = {
+    "locked": "it is locked by another program",
+    "full": "the disk is full",
+    "readonly": "it is read-only",
+    "disk I/O error": "the disk fails",
+}
 
 
 def database_url(file: Path) -> str:
     return f"sqlite+aiosqlite:///{file}"
 
 
+def url_of(settings: Settings) -> str:
+    """Where this installation's database is: the setting, or the file in the base directory."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return database_url(settings.layout.database)
+
+
 class Database:
     """`transaction()` commits on leaving, rolls back on an error; rows stay readable after it."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_async_engine(url)
-        if self._engine.dialect.name == "sqlite":
+        self._engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _set_pragmas)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        async with self._sessions.begin() as session:
+        """Raises DatabaseUnavailable for what is the database's trouble and not the statement's."""
+        with _translated():
+            async with self._sessions.begin() as session:
+                yield session
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[AsyncSession]:
+        """A transaction beside which no other of these runs, in any process: for what looks before it writes."""
+        async with self.transaction() as session:
+            if self._is_sqlite:
+                await session.execute(text("BEGIN IMMEDIATE"))
+            else:
+                await session.execute(select(func.pg_advisory_xact_lock(_LOCK_ALONE)))
             yield session
 
     async def migrate(self) -> None:
         """Brings the schema to this program's version, before anything is served: it holds the event loop.
 
-        Raises DatabaseTooNew.
+        Raises DatabaseTooNew, DatabaseUnavailable.
         """
 
         def run(connection: Connection) -> None:
             upgrade(connection)
 
-        async with self._engine.begin() as connection:
-            await connection.run_sync(run)
+        with _translated():
+            async with self._engine.begin() as connection:
+                if not self._is_sqlite:
+                    await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_MIGRATION)))
+                await connection.run_sync(run)
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise _unavailable(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _unavailable(error) from error
+        raise
+    except ConnectionError as error:  # the PostgreSQL driver's own, before there is a connection
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> DatabaseUnavailable:
+    said = str(error.orig if isinstance(error, DBAPIError) else error) or type(error).__name__
+    reason = next((ours for theirs, ours in _SQLITE_SAYS.items() if theirs in said), said)
+    return DatabaseUnavailable(f"the database cannot be used now: {reason}")
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

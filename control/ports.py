@@ -2,9 +2,9 @@
 
 import builtins
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from switchyard.contract import BatchRequest, BatchResult, ModelRef
 
@@ -39,11 +39,22 @@ class JobContext(Protocol):
 
 
 class JobRequest(BaseModel):
-    """What the body of every POST that makes a job has; a kind adds its own fields. Unknown ones are refused."""
+    """What the body of every POST that makes a job has; a kind adds its own fields. Unknown ones are refused.
+
+    A higher `priority` starts first. `dedupe`: a job that does or did the same is the answer. `when_inactive`: what to
+    do while the model is not the active one.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     model_id: str
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    dedupe: bool = False
+    when_inactive: Literal["wait", "switch"] = "wait"
+
+
+QUEUE_FIELDS: Final = frozenset({"priority", "dedupe", "when_inactive"})
+"""Of a JobRequest: the queue's business, not the run's, so not in a job's config."""
 
 
 class JobKind(Protocol):
@@ -60,6 +71,13 @@ class JobKind(Protocol):
         """The job's config as stored: the request's fields (JSON values) plus what was worked out. No engine yet.
 
         Raises Invalid or NotFound naming the field.
+        """
+        ...
+
+    def identity(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        """What of a config decides the outcome, beside the model's content; None: no two jobs are the same.
+
+        Equal identities mean that one job's result answers the other's request.
         """
         ...
 

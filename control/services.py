@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.gateway_client import GatewayClient
+from control.jobs.intake import Intake
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker
 from control.registry import Registry
@@ -21,6 +22,7 @@ class Services:
     activator: Activator
     history: ActivationLog
     gateway: GatewayClient
+    intake: Intake
     queue: JobQueue
     worker: Worker
 

@@ -109,7 +109,11 @@ class ActiveModelRow(Base):
 
 
 class JobRow(Base):
-    """One job. It runs for `lease_owner` until `lease_expires_at`; a running row without a live lease is anyone's."""
+    """One job. It runs for `lease_owner` as long as that one keeps changing `lease_expires_at`.
+
+    A pending job is left alone until `not_before`; `setbacks` counts its attempts in a row that got nowhere and could
+    pass. `fingerprint` is that of its type, model digest and settings.
+    """
 
     __tablename__ = "jobs"
 
@@ -122,6 +126,11 @@ class JobRow(Base):
     result: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
     attempt: Mapped[int]
+    priority: Mapped[int] = mapped_column(server_default="0")
+    when_inactive: Mapped[str] = mapped_column(server_default="wait")
+    not_before: Mapped[datetime | None]
+    setbacks: Mapped[int] = mapped_column(server_default="0")
+    fingerprint: Mapped[str | None]
     progress_done: Mapped[int]
     progress_total: Mapped[int | None]
     progress_rate_per_s: Mapped[float | None]
@@ -138,5 +147,34 @@ class JobRow(Base):
         UniqueConstraint("idempotency_key"),
         Index(None, "created_at"),
         Index(None, "type", "status"),
-        Index(None, "status", "model_id", "created_at"),
+        Index(None, "status", "model_id", "priority", "created_at"),
+        Index(None, "fingerprint"),
     )
+
+
+class JobAttemptRow(Base):
+    """One attempt at a job. outcome: done, failed, cancelled, released (given back), lost (its worker died)."""
+
+    __tablename__ = "job_attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner: Mapped[str]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    error: Mapped[str | None]
+
+
+class LoanRow(Base):
+    """At most one row: the engine is lent to `job_id` and goes back to `return_to` when that job is over."""
+
+    __tablename__ = "engine_loan"
+
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    job_id: Mapped[str]
+    model_id: Mapped[str]
+    return_to: Mapped[str | None]
+    since: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)

@@ -33,6 +33,18 @@ class EvalKind:
         request.check_fits(facts)
         return EvalConfig(**request.model_dump(), dataset=facts).stored()
 
+    def identity(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Dataset content, prompts and sampling; not the names that were given to them."""
+        settings = EvalConfig.model_validate(config)
+        return {
+            "dataset": settings.dataset.digest,
+            "samples": settings.dataset.samples,
+            "system_prompt": settings.system_prompt,
+            "sampling": settings.sampling.model_dump(mode="json"),
+            "metrics": sorted(set(settings.metrics)),
+            "per_example_logging": settings.per_example_logging,
+        }
+
     async def run(self, context: JobContext) -> dict[str, Any]:
         """Writes config.json, samples.jsonl and metrics.json; the result is what metrics.json holds."""
         try:

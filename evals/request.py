@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from control.errors import Invalid
-from control.ports import JobRequest
+from control.ports import QUEUE_FIELDS, JobRequest
 from evals.datasets import DatasetFacts
 from evals.scorers import METRICS
 from switchyard.contract import BatchSampling
@@ -62,4 +62,4 @@ class EvalConfig(EvalJobRequest):
     dataset: DatasetFacts
 
     def stored(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=set(QUEUE_FIELDS))

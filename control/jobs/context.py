@@ -1,17 +1,20 @@
 """What a running job holds in its hands: one attempt's JobContext."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from control.errors import JobCancelled
+from control.errors import DatabaseUnavailable, JobCancelled
 from control.jobs.queue import JobQueue
 from control.ports import BatchEngine
 from switchyard.contract import ModelRef
 
 REPORT_INTERVAL_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -43,7 +46,15 @@ class Attempt:
             self._first = (now_s, done)
         if self._written_at_s is None or now_s - self._written_at_s >= REPORT_INTERVAL_S:
             self._written_at_s = now_s
-            await self.flush()
+            try:
+                await self.flush()
+            except DatabaseUnavailable as error:  # whether the run may go on is for its lease to say
+                log.warning("no progress written for %s: %s", self.job_id, error)
+
+    @property
+    def got_somewhere(self) -> bool:
+        """Something was done in this attempt."""
+        return self._latest is not None and self._first is not None and self._latest[0] > self._first[1]
 
     async def flush(self) -> None:
         """Writes the latest progress. Raises JobCancelled when the job is not this attempt's any more."""

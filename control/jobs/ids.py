@@ -1,14 +1,19 @@
-"""Names: of jobs, and of the processes that hold their leases."""
+"""Names: of jobs, and of the workers that hold their leases."""
 
+import itertools
 import os
 import secrets
 import socket
 import string
 from datetime import datetime
+from pathlib import Path
 
 import psutil
 
 _ALPHABET = string.ascii_lowercase + string.digits
+_PROC = Path("/proc")
+_START_FIELD = 22 - 4  # of /proc/<pid>/stat, counted after the state
+_numbers = itertools.count(1)
 
 
 def new_job_id(job_type: str, moment: datetime) -> str:
@@ -16,20 +21,43 @@ def new_job_id(job_type: str, moment: datetime) -> str:
     return f"{job_type}_{moment:%Y%m%d_%H%M%S}_{''.join(secrets.choice(_ALPHABET) for _ in range(4))}"
 
 
-def this_owner() -> str:
-    """`host/pid/start`: names one start of one process."""
-    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+def new_owner() -> str:
+    """`host/boot/pid/start/number`: names one worker of one start of one process."""
+    return f"{socket.gethostname()}/{_boot()}/{os.getpid()}/{_start_of(os.getpid())}/{next(_numbers)}"
 
 
 def is_surely_dead(owner: str) -> bool:
-    """True when the owner was a process of this host that is no more. Of another host nothing is known: False."""
-    host, _, rest = owner.partition("/")
-    pid, _, started = rest.partition("/")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
+    """True when the owner was a process of this boot of this host that is no more. Of others nothing is known: False.
+
+    A container counts as a host of its own. Nothing here depends on the wall clock.
+    """
+    match owner.split("/"):
+        case [host, boot, pid, start, _] if (host, boot) == (socket.gethostname(), _boot()) and pid.isdigit():
+            return _start_of(int(pid)) != start
+    return False
+
+
+def _boot() -> str:
+    """This boot of the kernel and this namespace of process ids."""
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.AccessDenied:
-        return False
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}-{(_PROC / 'self/ns/pid').stat().st_ino}"
+    except OSError:  # no Linux
+        return "-"
+
+
+def _start_of(pid: int) -> str:
+    """When the process started, in ticks since the boot; empty when there is none or it only waits to be reaped.
+
+    psutil's `create_time` follows the wall clock: after the clock was set, a living process would look dead.
+    """
+    try:
+        state, *fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return "" if state in {"Z", "X"} else fields[_START_FIELD]
+    except OSError:
+        if (_PROC / "self/stat").exists():
+            return ""
+    try:
+        return f"{psutil.Process(pid).create_time():.0f}"
+    except psutil.Error:
+        return ""

@@ -1,96 +1,44 @@
 """SQL of jobs. Every change of state is one conditional UPDATE: who comes second changes nothing and is told so."""
 
-import hashlib
-import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, func, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Update, and_, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.clock import Clock, utc_now
 from control.db import Database
 from control.errors import Conflict, NotFound
+from control.jobs.backoff import believable_until
+from control.jobs.changes import Changes
 from control.jobs.events import note
-from control.jobs.ids import new_job_id
-from control.jobs.states import STATUSES, Status
-from control.tables import ActiveModelRow, JobRow, ModelRow
-
-_ID_TRIES = 5
+from control.jobs.states import LIVE, RETRYABLE, STATUSES, Outcome, Status
+from control.tables import ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
 
 
 @dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A client's key and what it asked for under it."""
+class Lease:
+    """Who works at a job, as its row says. It lives as long as `expires_at` keeps changing."""
 
-    key: str
-    request_hash: str
-
-    @classmethod
-    def of(cls, key: str, job_type: str, body: dict[str, Any]) -> "Idempotency":
-        text = json.dumps([job_type, body], sort_keys=True, separators=(",", ":"))
-        return cls(key, hashlib.sha256(text.encode()).hexdigest())
+    job_id: str
+    owner: str | None
+    expires_at: datetime | None
 
 
 class JobQueue:
-    """Every method is one transaction. A lease lasts `lease_s` from the last claim, heartbeat or progress."""
+    """Every method is one transaction. `changes` is told of every change made here.
+
+    A lease is renewed by claim, heartbeat and progress. Whether one is dead is not read off the wall clock but seen by
+    whoever watches it (control.jobs.leases).
+    """
 
     def __init__(self, database: Database, lease_s: float, clock: Clock = utc_now) -> None:
         self._database = database
         self._lease = timedelta(seconds=lease_s)
         self._clock = clock
-
-    async def create(
-        self, job_type: str, model_id: str, config: dict[str, Any], idempotency: Idempotency | None = None
-    ) -> tuple[JobRow, bool]:
-        """The job, and whether it is new. Raises NotFound (model), Conflict (the key was used for something else)."""
-        for _ in range(_ID_TRIES):
-            if idempotency is not None:
-                present = await self.find_by_key(idempotency)
-                if present is not None:
-                    return present, False
-            try:
-                job = await self._insert(job_type, model_id, config, idempotency)
-            except IntegrityError:
-                continue
-            note("created", job)
-            return job, True
-        raise Conflict("no free job id was found: try again")
-
-    async def _insert(
-        self, job_type: str, model_id: str, config: dict[str, Any], idempotency: Idempotency | None
-    ) -> JobRow:
-        now = self._clock()
-        async with self._database.transaction() as session:
-            model = await session.get(ModelRow, model_id)
-            if model is None:
-                raise NotFound(f"model_id: no model is registered as {model_id!r}")
-            job = JobRow(
-                id=new_job_id(job_type, now),
-                type=job_type,
-                model_id=model_id,
-                model_digest=model.digest,
-                status="pending",
-                config=config,
-                attempt=0,
-                progress_done=0,
-                idempotency_key=idempotency.key if idempotency else None,
-                request_hash=idempotency.request_hash if idempotency else None,
-                created_at=now,
-            )
-            session.add(job)
-        return job
-
-    async def find_by_key(self, idempotency: Idempotency) -> JobRow | None:
-        """Raises Conflict when the key stands for another request."""
-        async with self._database.transaction() as session:
-            job = await session.scalar(select(JobRow).where(JobRow.idempotency_key == idempotency.key))
-        if job is not None and job.request_hash != idempotency.request_hash:
-            raise Conflict(f"Idempotency-Key {idempotency.key!r} was used for another request ({job.id})")
-        return job
+        self.changes = Changes()
 
     async def get(self, job_id: str, job_type: str | None = None) -> JobRow:
         """Raises NotFound, for a job of another type too."""
@@ -99,6 +47,12 @@ class JobQueue:
         if job is None or job_type not in {None, job.type}:
             raise NotFound(f"there is no {job_type + ' ' if job_type else ''}job {job_id!r}")
         return job
+
+    async def attempts(self, job_id: str) -> Sequence[JobAttemptRow]:
+        """Oldest first."""
+        statement = select(JobAttemptRow).where(JobAttemptRow.job_id == job_id).order_by(JobAttemptRow.attempt)
+        async with self._database.transaction() as session:
+            return (await session.scalars(statement)).all()
 
     async def newest_first(self, job_type: str | None, status: Status | None, limit: int) -> Sequence[JobRow]:
         statement = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
@@ -118,38 +72,73 @@ class JobQueue:
             recent = await session.scalar(select(func.count()).where(JobRow.created_at >= hour_ago))
         return {status: by_status.get(status, 0) for status in STATUSES} | {"jobs_last_hour": recent or 0}
 
-    async def claim(self, owner: str, types: Collection[str], resting: Collection[str] = ()) -> JobRow | None:
-        """The oldest job of the active model that nobody works at, now leased to `owner`; none of `resting`."""
-        now = self._clock()
-        free = or_(JobRow.status == "pending", and_(JobRow.status == "running", _lease_is_over(now)))
+    async def claim(self, owner: str, types: Collection[str], besides: Collection[str] = ()) -> JobRow | None:
+        """The first pending job of the active model, now leased to `owner`; none of the ids `besides`.
+
+        While the engine is lent to a job, that one alone.
+        """
         async with self._database.transaction() as session:
-            candidate = (
-                select(JobRow.id)
-                .where(free, JobRow.type.in_(types), JobRow.id.not_in(resting))
-                .where(JobRow.model_id.in_(select(ActiveModelRow.model_id)))
-                .order_by(JobRow.created_at, JobRow.id)
-                .limit(1)
+            here = JobRow.model_id.in_(select(ActiveModelRow.model_id))
+            lent = or_(~exists(select(LoanRow.singleton)), JobRow.id.in_(select(LoanRow.job_id)))
+            return await self._take(session, owner, and_(self._ready(types), here, lent, JobRow.id.not_in(besides)))
+
+    async def claim_with_loan(self, owner: str, types: Collection[str]) -> JobRow | None:
+        """The first pending job that may borrow the engine, now leased to `owner`, and the loan written down.
+
+        None too while any job runs or the engine is lent already.
+        """
+        async with self._database.alone() as session:
+            busy = or_(exists(select(JobRow.id).where(JobRow.status == "running")), exists(select(LoanRow.singleton)))
+            if await session.scalar(select(busy)):
+                return None
+            active = await session.scalar(select(ActiveModelRow.model_id))
+            wish = and_(JobRow.when_inactive == "switch", JobRow.model_id.in_(select(ModelRow.id)))
+            job = await self._take(session, owner, and_(self._ready(types), wish, JobRow.model_id != (active or "")))
+            if job is not None:
+                loan = LoanRow(job_id=job.id, model_id=job.model_id, return_to=active, since=self._clock())
+                session.add(loan)
+            return job
+
+    def _ready(self, types: Collection[str]) -> ColumnElement[bool]:
+        now = self._clock()
+        rested = or_(
+            JobRow.not_before.is_(None), JobRow.not_before <= now, JobRow.not_before > believable_until(now)
+        )  # fmt: skip
+        return and_(JobRow.status == "pending", JobRow.type.in_(types), rested)
+
+    async def _take(self, session: AsyncSession, owner: str, which: ColumnElement[bool]) -> JobRow | None:
+        """SKIP LOCKED on PostgreSQL; SQLite has one writer at a time and no such words."""
+        now = self._clock()
+        first = select(JobRow.id).where(which).order_by(JobRow.priority.desc(), JobRow.created_at, JobRow.id).limit(1)
+        candidate = first.with_for_update(skip_locked=True, of=JobRow).scalar_subquery()
+        statement = (
+            update(JobRow)
+            .where(JobRow.id == candidate, JobRow.status == "pending")
+            .values(
+                status="running",
+                lease_owner=owner,
+                lease_expires_at=now + self._lease,
+                attempt=JobRow.attempt + 1,
+                not_before=None,
+                progress_rate_per_s=None,
+                started_at=now,
+                finished_at=None,
+                error=None,
+                result=None,
             )
-            statement = (
-                update(JobRow)
-                .where(JobRow.id == candidate.scalar_subquery(), free)
-                .values(
-                    status="running",
-                    lease_owner=owner,
-                    lease_expires_at=now + self._lease,
-                    attempt=JobRow.attempt + 1,
-                    started_at=now,
-                    finished_at=None,
-                    error=None,
-                    result=None,
-                )
-            )
-            return await _one(session, statement)
+        )
+        job = await _one(session, statement)
+        if job is not None:
+            await self._end_attempt(session, job.id, "lost", None)
+            session.add(JobAttemptRow(job_id=job.id, attempt=job.attempt, owner=owner, started_at=now))
+            self.changes.tell(job.id)
+        return job
 
     async def heartbeat(self, job_id: str, owner: str) -> bool:
         """Prolongs the lease. False: the job is not the owner's any more (cancelled, say)."""
         values = {"lease_expires_at": self._clock() + self._lease}
-        return await self._change(_owned(job_id, owner), values) is not None
+        async with self._database.transaction() as session:
+            return await _one(session, update(JobRow).where(_owned(job_id, owner)).values(**values)) is not None
 
     async def progress(self, job_id: str, owner: str, done: int, total: int, rate_per_s: float | None) -> bool:
         """Notes how far it is and prolongs the lease. False as for `heartbeat`."""
@@ -165,32 +154,82 @@ class JobQueue:
         self, job_id: str, owner: str, status: Status, *, result: dict[str, Any] | None = None, error: str | None = None
     ) -> JobRow | None:
         """Ends the owner's job as done, failed or cancelled. None: it was not the owner's any more."""
+        assert status in {"done", "failed", "cancelled"}
         values = {
             "status": status, "result": result, "error": error, "finished_at": self._clock(), **_NO_LEASE
         }  # fmt: skip
-        return await self._change(_owned(job_id, owner), values)
+        return await self._change(_owned(job_id, owner), values, status, error)
 
-    async def release(self, job_id: str, owner: str) -> JobRow | None:
-        """Gives the owner's job back to the queue, its files kept. None: it was not the owner's any more."""
-        return await self._change(_owned(job_id, owner), {"status": "pending", **_NO_LEASE})
+    async def release(
+        self, job_id: str, owner: str, reason: str, *, rest_s: float = 0.0, setbacks: int | None = None
+    ) -> JobRow | None:
+        """Gives the owner's job back to the queue, its files kept, to rest for `rest_s`.
 
-    async def release_dead(self, is_dead: Callable[[str], bool]) -> Sequence[JobRow]:
-        """Gives back what dead owners hold, before their leases run out."""
+        None: it was not the owner's any more.
+        """
+        values: dict[str, Any] = {"status": "pending", **_NO_LEASE}
+        if rest_s:
+            values["not_before"] = self._clock() + timedelta(seconds=rest_s)
+        if setbacks is not None:
+            values["setbacks"] = setbacks
+        return await self._change(_owned(job_id, owner), values, "released", reason)
+
+    async def leases(self) -> Sequence[Lease]:
+        """Of all running jobs."""
+        statement = select(JobRow.id, JobRow.lease_owner, JobRow.lease_expires_at).where(JobRow.status == "running")
         async with self._database.transaction() as session:
-            owners = await session.scalars(select(JobRow.lease_owner).where(JobRow.status == "running").distinct())
-            dead = [owner for owner in owners if owner is not None and is_dead(owner)]
-            statement = (
+            return [Lease(*row) for row in await session.execute(statement)]
+
+    async def release_lost(self, lease: Lease, reason: str) -> JobRow | None:
+        """Gives back the job of a lease that is dead. None: it was renewed, or changed hands, meanwhile."""
+        unchanged = and_(
+            JobRow.id == lease.job_id,
+            JobRow.status == "running",
+            JobRow.lease_owner.is_not_distinct_from(lease.owner),
+            JobRow.lease_expires_at.is_not_distinct_from(lease.expires_at),
+        )
+        job = await self._change(unchanged, {"status": "pending", **_NO_LEASE}, "lost", reason)
+        if job is not None:
+            note("released", job, reason=reason)
+        return job
+
+    async def end_rests(self) -> None:
+        """The active model changed: its jobs need not rest any longer."""
+        mine = JobRow.model_id.in_(select(ActiveModelRow.model_id))
+        async with self._database.transaction() as session:
+            await session.execute(
                 update(JobRow)
-                .where(JobRow.status == "running", JobRow.lease_owner.in_(dead))
-                .values(status="pending", **_NO_LEASE)
+                .where(JobRow.status == "pending", JobRow.not_before.is_not(None), mine)
+                .values(not_before=None)
+                .execution_options(synchronize_session=False)
             )
-            changed = statement.returning(JobRow).execution_options(synchronize_session=False)
-            return (await session.scalars(changed)).all()
+
+    async def fail_orphans(self) -> None:
+        """Pending jobs whose model was removed would wait for ever."""
+        orphaned = and_(JobRow.status == "pending", JobRow.model_id.not_in(select(ModelRow.id)))
+        statement = update(JobRow).where(orphaned)
+        values = {
+            "status": "failed",
+            "error": "its model was removed while the job was waiting",
+            "finished_at": self._clock(),
+        }
+        async with self._database.transaction() as session:
+            changed = statement.values(**values).returning(JobRow).execution_options(synchronize_session=False)
+            jobs = (await session.scalars(changed)).all()
+        for job in jobs:
+            note("failed", job, error=job.error)
+            self.changes.tell(job.id)
+
+    async def end_attempt(self, job_id: str, attempt: int, outcome: Outcome) -> None:
+        """For a run whose row somebody else had changed already."""
+        async with self._database.transaction() as session:
+            await self._end_attempt(session, job_id, outcome, None, JobAttemptRow.attempt == attempt)
 
     async def cancel(self, job_id: str) -> JobRow:
-        """Raises NotFound, and Conflict when it is over already."""
-        where = and_(JobRow.id == job_id, JobRow.status.in_(["pending", "running"]))
-        job = await self._change(where, {"status": "cancelled", "finished_at": self._clock(), **_NO_LEASE})
+        """What was done is kept. Raises NotFound, and Conflict when it is over already."""
+        where = and_(JobRow.id == job_id, JobRow.status.in_(LIVE))
+        values = {"status": "cancelled", "finished_at": self._clock(), **_NO_LEASE}
+        job = await self._change(where, values, "cancelled")
         if job is None:
             present = await self.get(job_id)
             raise Conflict(f"{job_id} is over already: it is {present.status}")
@@ -198,18 +237,44 @@ class JobQueue:
         return job
 
     async def retry(self, job_id: str) -> JobRow:
-        """Back to pending, its files kept. Raises NotFound, and Conflict unless it failed or was cancelled."""
-        where = and_(JobRow.id == job_id, JobRow.status.in_(["failed", "cancelled"]))
-        job = await self._change(where, {"status": "pending", "finished_at": None, "error": None, **_NO_LEASE})
+        """Back to pending, its files kept. Raises NotFound; Conflict unless it failed or was cancelled, or when its
+        model was removed."""
+        there = JobRow.model_id.in_(select(ModelRow.id))
+        where = and_(JobRow.id == job_id, JobRow.status.in_(RETRYABLE), there)
+        fresh = {"finished_at": None, "error": None, "not_before": None, "setbacks": 0}
+        job = await self._change(where, {"status": "pending", **fresh, **_NO_LEASE})
         if job is None:
             present = await self.get(job_id)
+            if present.status in RETRYABLE:
+                raise Conflict(f"{job_id}: its model {present.model_id} was removed; register it again first")
             raise Conflict(f"{job_id} is {present.status}: only a failed or cancelled job can be tried again")
         note("retried", job)
         return job
 
-    async def _change(self, where: ColumnElement[bool], values: dict[str, Any]) -> JobRow | None:
+    async def _change(
+        self,
+        where: ColumnElement[bool],
+        values: dict[str, Any],
+        outcome: Outcome | None = None,
+        error: str | None = None,
+    ) -> JobRow | None:
         async with self._database.transaction() as session:
-            return await _one(session, update(JobRow).where(where).values(**values))
+            job = await _one(session, update(JobRow).where(where).values(**values))
+            if job is not None and outcome is not None:
+                await self._end_attempt(session, job.id, outcome, error)
+        if job is not None:
+            self.changes.tell(job.id)
+        return job
+
+    async def _end_attempt(
+        self, session: AsyncSession, job_id: str, outcome: Outcome, error: str | None, *which: ColumnElement[bool]
+    ) -> None:
+        await session.execute(
+            update(JobAttemptRow)
+            .where(JobAttemptRow.job_id == job_id, JobAttemptRow.ended_at.is_(None), *which)
+            .values(ended_at=self._clock(), outcome=outcome, error=error)
+            .execution_options(synchronize_session=False)
+        )
 
 
 _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
@@ -217,10 +282,6 @@ _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
 
 def _owned(job_id: str, owner: str) -> ColumnElement[bool]:
     return and_(JobRow.id == job_id, JobRow.status == "running", JobRow.lease_owner == owner)
-
-
-def _lease_is_over(now: Any) -> ColumnElement[bool]:
-    return or_(JobRow.lease_expires_at.is_(None), JobRow.lease_expires_at < now)
 
 
 async def _one(session: AsyncSession, statement: Update) -> JobRow | None:

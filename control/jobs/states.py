@@ -1,8 +1,8 @@
 """The life of a job.
 
 pending ──► running ──► done
-   │  ▲       │ ├─────► failed ──┐
-   │  └───────┘ └─────► cancelled│    running ──► pending: released, its files kept
+   │  ▲       │ ├─────► failed ──┐     pending ──► failed: its model was removed
+   │  └───────┘ └─────► cancelled│     running ──► pending: given back, its files kept
    └──────────────────────►  │   │
       ▲───────── retry ──────┴───┘
 """
@@ -14,13 +14,25 @@ Status = Literal["pending", "running", "done", "failed", "cancelled"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
-    "pending": frozenset({"running", "cancelled"}),
+    "pending": frozenset({"running", "failed", "cancelled"}),
     "running": frozenset({"pending", "done", "failed", "cancelled"}),
     "done": frozenset(),
     "failed": frozenset({"pending"}),
     "cancelled": frozenset({"pending"}),
 }
 
+Outcome = Literal["done", "failed", "cancelled", "released", "lost"]
+"""How an attempt ended. `lost`: its worker died, or somebody else had changed the row."""
+
 
 def may_become(current: Status, target: Status) -> bool:
     return target in TRANSITIONS[current]
+
+
+LIVE: Final[tuple[Status, ...]] = tuple(status for status in STATUSES if may_become(status, "cancelled"))
+"""Not over yet: what can be cancelled."""
+
+RETRYABLE: Final[tuple[Status, ...]] = tuple(
+    status for status in STATUSES if status not in LIVE and may_become(status, "pending")
+)
+"""Over, and may be tried again."""

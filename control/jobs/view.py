@@ -1,34 +1,37 @@
 """A job as the API shows it."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from control.clock import iso
-from control.tables import JobRow
+from control.tables import JobAttemptRow, JobRow
 
 
-def show(job: JobRow, active_id: str | None) -> dict[str, Any]:
+def show(job: JobRow, active_id: str | None, now: datetime) -> dict[str, Any]:
     """`waiting_for` says why a pending job does not start; `active_id` is the active model's."""
-    waiting = job.status == "pending" and job.model_id != active_id
     return {
         "id": job.id,
         "job_id": job.id,
         "type": job.type,
         "model_id": job.model_id,
         "status": job.status,
+        "priority": job.priority,
+        "when_inactive": job.when_inactive,
         "config": job.config,
         "created_at": iso(job.created_at),
         "started_at": iso(job.started_at),
         "completed_at": iso(job.finished_at),
         "finished_at": iso(job.finished_at),
-        "progress": _progress(job),
+        "progress": show_progress(job),
         "result": job.result,
         "error": job.error,
         "attempt": job.attempt,
-        "waiting_for": f"model {job.model_id} to become active" if waiting else None,
+        "waiting_for": _waiting_for(job, active_id, now) if job.status == "pending" else None,
     }
 
 
-def _progress(job: JobRow) -> dict[str, Any]:
+def show_progress(job: JobRow) -> dict[str, Any]:
     rate_per_s = job.progress_rate_per_s
     left = job.progress_total - job.progress_done if job.progress_total is not None else None
     running = job.status == "running"
@@ -38,3 +41,27 @@ def _progress(job: JobRow) -> dict[str, Any]:
         "rate_per_s": round(rate_per_s, 3) if rate_per_s else None,
         "eta_s": round(left / rate_per_s, 1) if running and rate_per_s and left is not None else None,
     }
+
+
+def show_attempts(attempts: Sequence[JobAttemptRow]) -> list[dict[str, Any]]:
+    """`outcome` is null while the attempt runs."""
+    return [
+        {
+            "attempt": row.attempt,
+            "started_at": iso(row.started_at),
+            "ended_at": iso(row.ended_at),
+            "outcome": row.outcome,
+            "error": row.error,
+        }
+        for row in attempts
+    ]
+
+
+def _waiting_for(job: JobRow, active_id: str | None, now: datetime) -> str | None:
+    if job.not_before is not None and job.not_before > now:
+        return f"its next attempt, at {iso(job.not_before)}"
+    if job.model_id == active_id:
+        return None
+    if job.when_inactive == "switch":
+        return f"a quiet moment to switch to model {job.model_id}"
+    return f"model {job.model_id} to become active"

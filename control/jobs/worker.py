@@ -2,18 +2,32 @@
 
 import asyncio
 import logging
+import random
 import time
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from control.errors import ControlError, GatewayUnavailable, JobCancelled, ModelNotServed, NotFound
+from control.errors import (
+    ControlError,
+    DatabaseUnavailable,
+    GatewayUnavailable,
+    JobCancelled,
+    ModelNotServed,
+    NotFound,
+)
+from control.jobs.backoff import rest_s
+from control.jobs.caretaker import Caretaker
 from control.jobs.context import Attempt
 from control.jobs.events import note
-from control.jobs.ids import is_surely_dead, this_owner
+from control.jobs.ids import new_owner
+from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
+from control.jobs.run_lock import RunIsLocked, RunLock
 from control.jobs.states import Status
 from control.ports import BatchEngine, JobKind
 from control.repository import ModelRepository
@@ -24,7 +38,7 @@ from switchyard.paths import Layout
 
 log = logging.getLogger(__name__)
 
-REST_S = 5.0  # a job that no engine answered is left alone so long, unless the active model changes
+REST_S = 5.0  # a job whose model left the engine is left alone so long, unless the active model changes
 STOP_GRACE_S = 2.0
 
 
@@ -37,6 +51,8 @@ class WorkerLimits:
     batch_window_items: int
     lease_s: float
     poll_s: float = 1.0
+    max_concurrent_by_type: Mapping[str, int] = field(default_factory=dict)
+    retries: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +62,7 @@ class _Running:
 
 
 class Worker:
-    """Started once, stopped once. Its lease owner names this start of this process."""
+    """Started once, stopped once. Its lease owner names this worker of this start of this process."""
 
     def __init__(
         self,
@@ -55,6 +71,8 @@ class Worker:
         queue: JobQueue,
         models: ModelRepository,
         engine: BatchEngine,
+        lender: EngineLender,
+        caretaker: Caretaker,
         layout: Layout,
         limits: WorkerLimits,
     ) -> None:
@@ -62,27 +80,32 @@ class Worker:
         self._queue = queue
         self._models = models
         self._engine = engine
+        self._lender = lender
+        self._caretaker = caretaker
         self._layout = layout
         self._limits = limits
-        self._owner = this_owner()
+        self._owner = new_owner()
         self._wake = asyncio.Event()
         self._tasks = Tasks()
         self._loop: asyncio.Task[None] | None = None
-        self._shepherds: set[asyncio.Task[None]] = set()
+        self._shepherds: dict[asyncio.Task[None], JobRow] = {}
         self._running: dict[str, _Running] = {}
-        self._resting_until_s: dict[str, float] = {}
+        self._model_changed = False
         self._stopping = False
+
+    @property
+    def types(self) -> list[str]:
+        """Of the jobs it knows how to run."""
+        return list(self._kinds)
 
     async def start(self) -> None:
         """Gives back at once what a dead process of this host held, then begins."""
-        for job in await self._queue.release_dead(is_surely_dead):
-            note("released", job, reason="its process died")
+        await self._caretaker.release_dead()
         self._loop = self._tasks.spawn(self._work(), name="job worker")
 
     def wake(self, *, model_changed: bool = False) -> None:
         """There may be something to claim."""
-        if model_changed:
-            self._resting_until_s.clear()
+        self._model_changed = self._model_changed or model_changed
         self._wake.set()
 
     def interrupt(self, job_id: str) -> None:
@@ -104,16 +127,24 @@ class Worker:
             await asyncio.wait(self._shepherds, timeout=STOP_GRACE_S)
         for job_id in list(self._running):
             log.error("%s does not stop, its lease is given up", job_id)
-            await self._queue.release(job_id, self._owner)
+            await self._queue.release(job_id, self._owner, "the server stops")
+        await self._caretaker.close()
         await self._tasks.close()
 
     async def _work(self) -> None:
         while not self._stopping:
             self._wake.clear()
             try:
+                await self._caretaker.look_around(self._owner, {job.id for job in self._shepherds.values()})
+                if self._model_changed:
+                    self._model_changed = False
+                    await self._queue.end_rests()
                 await self._fill()
-            except SQLAlchemyError as error:
-                log.error("cannot claim jobs: %s", error)
+            except (DatabaseUnavailable, SQLAlchemyError) as error:
+                log.error("cannot look after the queue: %s", error)
+            except Exception:
+                # A supervisor loop: a defect here must not end all jobs to come.
+                log.exception("the worker stumbled")
             try:
                 async with asyncio.timeout(self._limits.poll_s):
                     await self._wake.wait()
@@ -121,35 +152,51 @@ class Worker:
                 continue
 
     async def _fill(self) -> None:
-        """Claims jobs until every place is taken or none is left."""
+        """Claims jobs until every place is taken or none is left; the engine is borrowed only in a quiet moment."""
         while not self._stopping and len(self._shepherds) < self._limits.max_concurrent_jobs:
-            now_s = time.monotonic()
-            self._resting_until_s = {job: until for job, until in self._resting_until_s.items() if until > now_s}
-            busy = {*self._resting_until_s, *self._running}
-            job = await self._queue.claim(self._owner, self._kinds, busy)
+            types = self._open_types()
+            still_here = [shepherded.id for shepherded in self._shepherds.values()]  # given back, its run not yet over
+            job = await self._queue.claim(self._owner, types, still_here)
+            borrows = job is None and not self._shepherds
+            if borrows:
+                job = await self._queue.claim_with_loan(self._owner, types)
             if job is None:
                 return
-            shepherd = self._tasks.spawn(self._shepherd(job), name=f"job {job.id}")
-            self._shepherds.add(shepherd)
+            shepherd = self._tasks.spawn(self._shepherd(job, borrows=borrows), name=f"job {job.id}")
+            self._shepherds[shepherd] = job
             shepherd.add_done_callback(self._freed)
 
+    def _open_types(self) -> list[str]:
+        """Those whose own limit leaves room."""
+        running = Counter(job.type for job in self._shepherds.values())
+        limits = self._limits.max_concurrent_by_type
+        return [type_ for type_ in self._kinds if running[type_] < limits.get(type_, running[type_] + 1)]
+
     def _freed(self, shepherd: asyncio.Task[None]) -> None:
-        self._shepherds.discard(shepherd)
+        del self._shepherds[shepherd]
         self._wake.set()
 
-    async def _shepherd(self, job: JobRow) -> None:
+    async def _shepherd(self, job: JobRow, *, borrows: bool) -> None:
         """One attempt from claim to end: runs it, keeps its lease, writes how it ended."""
         if self._stopping:
-            await self._queue.release(job.id, self._owner)
+            await self._release(job, "the server stops")
             return
         note("started", job)
-        kind = self._kinds[job.type]
-        try:
-            attempt = await self._attempt(job)
-        except (ControlError, OSError) as error:
-            await self._finish(job, "failed", error=str(error))
-            return
-        run = asyncio.create_task(kind.run(attempt), name=f"run of {job.id}")
+        with ExitStack() as stack:
+            try:
+                attempt = await self._attempt(job)
+                await asyncio.to_thread(stack.enter_context, RunLock(attempt.run_dir))
+            except RunIsLocked:
+                await self._release(job, "an earlier attempt is still alive", rest_s=REST_S)
+            except DatabaseUnavailable as error:
+                log.error("%s cannot begin: %s", job.id, error)
+            except (ControlError, OSError) as error:
+                await self._finish(job, "failed", error=str(error))
+            else:
+                await self._tend(job, attempt, borrows=borrows)
+
+    async def _tend(self, job: JobRow, attempt: Attempt, *, borrows: bool) -> None:
+        run = asyncio.create_task(self._run(job, attempt, borrows=borrows), name=f"run of {job.id}")
         watch = asyncio.create_task(self._watch(job.id), name=f"lease of {job.id}")
         self._running[job.id] = _Running(attempt, run)
         try:
@@ -161,7 +208,15 @@ class Worker:
             watch.cancel()
             run.cancel()
             self._running.pop(job.id, None)
-        await self._settle(job, attempt, run)
+        try:
+            await self._settle(job, attempt, run)
+        except (DatabaseUnavailable, SQLAlchemyError):
+            log.exception("cannot write the end of %s: it will be taken up again", job.id)
+
+    async def _run(self, job: JobRow, attempt: Attempt, *, borrows: bool) -> dict[str, Any]:
+        if borrows:
+            await self._lender.switch_to(job.model_id, f"job {job.id}")
+        return await self._kinds[job.type].run(attempt)
 
     async def _settle(self, job: JobRow, attempt: Attempt, run: asyncio.Task[dict[str, Any]]) -> None:
         """Writes the end of a run; where the row is not this worker's any more, whoever took it has the last word."""
@@ -171,36 +226,56 @@ class Worker:
                     await self._release(job, "the server stops")
                 elif not attempt.stopped:
                     await self._finish(job, "failed", error="the run ended itself")
+                else:
+                    await self._let_go(job)
                 return
             result = run.result()
             await attempt.flush()
             await self._finish(job, "done", result=result)
-        except (ModelNotServed, GatewayUnavailable) as error:
-            self._resting_until_s[job.id] = time.monotonic() + REST_S
-            await self._release(job, str(error))
+        except ModelNotServed as error:
+            await self._release(job, str(error), rest_s=REST_S)
+        except GatewayUnavailable as error:
+            await self._set_back(job, attempt, error)
         except JobCancelled:
             if self._stopping:
                 await self._release(job, "the server stops")
             else:
-                await self._finish(job, "cancelled")
+                await self._let_go(job)
+        except (DatabaseUnavailable, SQLAlchemyError):
+            raise
         except ControlError as error:
             await self._finish(job, "failed", error=str(error))
-        except SQLAlchemyError:
-            log.exception("cannot write the end of %s: its lease will run out", job.id)
         except Exception as error:
             # The job boundary: a defect of one job ends that job alone.
             log.exception("job %s crashed", job.id)
             await self._finish(job, "failed", error=f"{type(error).__name__}: {error}"[:500])
 
+    async def _set_back(self, job: JobRow, attempt: Attempt, error: GatewayUnavailable) -> None:
+        """What can pass: the job rests and is tried again, the longer the oftener it got nowhere."""
+        setbacks = 1 if attempt.got_somewhere else job.setbacks + 1
+        if setbacks > self._limits.retries:
+            await self._finish(job, "failed", error=f"given up after {setbacks} attempts that got nowhere: {error}")
+            return
+        pause_s = rest_s(setbacks, random.random())  # noqa: S311  # jitter
+        await self._release(job, str(error), rest_s=pause_s, setbacks=setbacks)
+
     async def _watch(self, job_id: str) -> None:
-        """Keeps the lease; returns when the job is not this worker's any more."""
+        """Keeps the lease; returns when the job is not this worker's any more, or must be thought so.
+
+        A lease that could not be renewed for its whole length may have been taken over: the run has to end by then.
+        """
+        renewed_s = time.monotonic()
         while True:
             await asyncio.sleep(min(self._limits.poll_s, self._limits.lease_s / 3))
             try:
                 if not await self._queue.heartbeat(job_id, self._owner):
                     return
-            except SQLAlchemyError as error:
+                renewed_s = time.monotonic()
+            except (DatabaseUnavailable, SQLAlchemyError) as error:
                 log.warning("no heartbeat for %s: %s", job_id, error)
+                if time.monotonic() - renewed_s >= self._limits.lease_s:
+                    log.error("%s: its lease has run out, the run is stopped", job_id)
+                    return
 
     async def _attempt(self, job: JobRow) -> Attempt:
         """Raises NotFound when the job's model is not there any more, OSError when there is no place for its files."""
@@ -226,10 +301,16 @@ class Worker:
         self, job: JobRow, status: Status, *, result: dict[str, Any] | None = None, error: str | None = None
     ) -> None:
         ended = await self._queue.finish(job.id, self._owner, status, result=result, error=error)
-        if ended is not None:
+        if ended is None:
+            await self._let_go(job)
+        else:
             note(status, ended, **({"error": error} if error else {}))
 
-    async def _release(self, job: JobRow, reason: str) -> None:
-        released = await self._queue.release(job.id, self._owner)
+    async def _release(self, job: JobRow, reason: str, *, rest_s: float = 0.0, setbacks: int | None = None) -> None:
+        released = await self._queue.release(job.id, self._owner, reason, rest_s=rest_s, setbacks=setbacks)
         if released is not None:
             note("released", released, reason=reason)
+
+    async def _let_go(self, job: JobRow) -> None:
+        """The row was changed by somebody else (cancelled, by hand too): only this attempt's record is left to end."""
+        await self._queue.end_attempt(job.id, job.attempt, "cancelled")

@@ -1,14 +1,33 @@
 """/jobs: every job, whatever its kind."""
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 
-from control.jobs.states import Status
-from control.jobs.view import show
-from control.services import Wired
+from control.clock import utc_now
+from control.errors import ControlError, Invalid
+from control.jobs.states import LIVE, Status
+from control.jobs.view import show, show_attempts, show_progress
+from control.services import Services, Wired
+from control.tables import JobRow
 
 router = APIRouter()
+
+LOOK_AGAIN_S = 1.0
+KEEP_ALIVE_S = 10.0
+_EVENT_STREAM = "text/event-stream"
+_UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+async def show_one(job: JobRow, services: Services) -> dict[str, Any]:
+    """A job with its attempts."""
+    active = await services.history.active()
+    shown = show(job, active.id if active else None, utc_now())
+    return shown | {"attempts": show_attempts(await services.queue.attempts(job.id))}
 
 
 @router.get("/jobs")
@@ -18,9 +37,12 @@ async def list_jobs(
     status: Status | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
+    if job_type is not None and job_type not in services.worker.types:
+        raise Invalid(f"type: there is no {job_type!r}; known are {', '.join(services.worker.types)}")
     jobs = await services.queue.newest_first(job_type, status, limit)
     active = await services.history.active()
-    return {"jobs": [show(job, active.id if active else None) for job in jobs]}
+    now = utc_now()
+    return {"jobs": [show(job, active.id if active else None, now) for job in jobs]}
 
 
 @router.get("/jobs/stats")
@@ -30,8 +52,51 @@ async def stats(services: Wired) -> dict[str, int]:
 
 @router.get("/jobs/{job_id}")
 async def get_job(job_id: str, services: Wired) -> dict[str, Any]:
-    active = await services.history.active()
-    return show(await services.queue.get(job_id), active.id if active else None)
+    return await show_one(await services.queue.get(job_id), services)
+
+
+@router.get("/jobs/{job_id}/events")
+async def events(job_id: str, services: Wired) -> StreamingResponse:
+    """Server-sent events: `state` with the whole job at first and at each change of state, `progress` between."""
+    job = await services.queue.get(job_id)
+    return StreamingResponse(_events(job, services), media_type=_EVENT_STREAM, headers=_UNBUFFERED)
+
+
+async def _events(job: JobRow, services: Services) -> AsyncIterator[str]:
+    """Ends after the state in which the job is over. Changes by other processes are seen within LOOK_AGAIN_S."""
+    seen_state: object = None
+    seen_progress: object = None
+    quiet_s = 0.0
+    with services.queue.changes.watch(job.id) as changed:
+        while True:
+            state, progress = (job.status, job.attempt), (job.progress_done, job.progress_total)
+            if state != seen_state:
+                quiet_s = 0.0
+                yield _event("state", await show_one(job, services))
+            elif progress != seen_progress:
+                quiet_s = 0.0
+                yield _event("progress", {"job_id": job.id, "status": job.status, "progress": show_progress(job)})
+            elif quiet_s >= KEEP_ALIVE_S:
+                quiet_s = 0.0
+                yield ": still here\n\n"
+            seen_state, seen_progress = state, progress
+            if job.status not in LIVE:
+                return
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await changed.wait()
+            except TimeoutError:
+                quiet_s += LOOK_AGAIN_S
+            changed.clear()
+            try:
+                job = await services.queue.get(job.id)
+            except ControlError as error:  # the answer has begun, so the failure has to be said in it
+                yield _event("error", {"detail": str(error)})
+                return
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
 @router.post("/jobs/{job_id}/cancel")

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Header, Request
 from pydantic import ValidationError
 
 from control.errors import Invalid
-from control.jobs.queue import Idempotency
-from control.jobs.view import show
-from control.ports import JobKind
+from control.jobs.intake import Idempotency, NewJob
+from control.ports import QUEUE_FIELDS, JobKind
 from control.routes.errors import readable
+from control.routes.jobs import show_one
 from control.services import Wired
 
 
@@ -30,18 +30,29 @@ def router_of(kind: JobKind) -> APIRouter:
             raise Invalid(readable(error.errors())) from error
         idempotency = Idempotency.of(key, kind.type, request.model_dump(mode="json")) if key else None
         if idempotency is not None:
-            present = await services.queue.find_by_key(idempotency)
+            present = await services.intake.find_by_key(idempotency)
             if present is not None:
                 return {"job_id": present.id, "status": present.status, "existing": True}
         request = request.model_copy(update={"model_id": await services.registry.resolve(request.model_id)})
-        config = await asyncio.to_thread(kind.check, request, services.layout.datasets)
-        job, is_new = await services.queue.create(kind.type, request.model_id, config, idempotency)
+        checked = await asyncio.to_thread(kind.check, request, services.layout.datasets)
+        config = {name: value for name, value in checked.items() if name not in QUEUE_FIELDS}
+        job, novelty = await services.intake.create(
+            NewJob(
+                type=kind.type,
+                model_id=request.model_id,
+                config=config,
+                priority=request.priority,
+                when_inactive=request.when_inactive,
+                identity=kind.identity(config),
+                dedupe=request.dedupe,
+                idempotency=idempotency,
+            )
+        )
         services.worker.wake()
-        return {"job_id": job.id, "status": job.status} | ({} if is_new else {"existing": True})
+        return {"job_id": job.id, "status": job.status} | ({} if novelty == "new" else {novelty: True})
 
     @router.get(f"{kind.route}/jobs/{{job_id}}")
     async def get_one(job_id: str, services: Wired) -> dict[str, Any]:
-        active = await services.history.active()
-        return show(await services.queue.get(job_id, kind.type), active.id if active else None)
+        return await show_one(await services.queue.get(job_id, kind.type), services)
 
     return router

@@ -38,6 +38,9 @@ class EchoKind:
             raise Invalid("steps: 13 is refused")
         return request.model_dump()
 
+    def identity(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {"steps": config["steps"]}
+
     async def run(self, context: JobContext) -> dict[str, Any]:
         self.ended.clear()
         self.started.set()

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from control.app import create_app
+from control.db import url_of
 from control.reconciler import Pace
 from control.references import Compute
 from switchyard.paths import Layout
@@ -60,6 +63,16 @@ class House:
     async def job(self, job_id: str, status: str) -> Any:
         """The job, once it has this status."""
         return await until(lambda: self.get(f"/jobs/{job_id}"), lambda job: job["status"] == status)
+
+
+async def by_hand(base: Path, statement: str) -> int:
+    """Runs SQL behind the program's back, as a person would; how many rows it changed."""
+    engine = create_async_engine(url_of(settings_of(base)))
+    try:
+        async with engine.begin() as connection:
+            return (await connection.execute(text(statement))).rowcount
+    finally:
+        await engine.dispose()
 
 
 async def until(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool]) -> Any:

@@ -1,15 +1,13 @@
 """Names of jobs, owners and models."""
 
-import os
 import re
-import socket
 from datetime import UTC, datetime
 
 import psutil
 import pytest
 from pydantic import ValidationError
 
-from control.jobs.ids import is_surely_dead, new_job_id, this_owner
+from control.jobs.ids import is_surely_dead, new_job_id, new_owner
 from control.registration import RegisterRequest
 
 MOMENT = datetime(2025, 11, 22, 5, 30, 0, tzinfo=UTC)
@@ -24,21 +22,31 @@ def test_job_ids_of_one_second_differ() -> None:
 
 
 def test_this_process_lives() -> None:
-    assert not is_surely_dead(this_owner())
+    assert not is_surely_dead(new_owner())
+
+
+def test_two_workers_of_a_process_differ() -> None:
+    assert new_owner() != new_owner()
 
 
 def test_a_process_with_another_start_is_dead() -> None:
-    assert is_surely_dead(f"{socket.gethostname()}/{os.getpid()}/1.00")
+    host, boot, pid, _, number = new_owner().split("/")
+    assert is_surely_dead(f"{host}/{boot}/{pid}/1/{number}")
 
 
 def test_a_missing_process_is_dead() -> None:
-    missing = max(psutil.pids()) + 100_000_000
-    assert is_surely_dead(f"{socket.gethostname()}/{missing}/1.00")
+    host, boot, _, start, number = new_owner().split("/")
+    assert is_surely_dead(f"{host}/{boot}/{max(psutil.pids()) + 100_000_000}/{start}/{number}")
 
 
-@pytest.mark.parametrize("owner", ["elsewhere.example/1/1.00", "", "x"])
+@pytest.mark.parametrize("owner", ["elsewhere.example/b/1/1/1", "elsewhere.example/1/1.00", "", "x"])
 def test_of_others_nothing_is_known(owner: str) -> None:
     assert not is_surely_dead(owner)
+
+
+def test_of_another_boot_nothing_is_known() -> None:
+    host, _, pid, _, number = new_owner().split("/")
+    assert not is_surely_dead(f"{host}/other-boot/{pid}/1/{number}")
 
 
 @pytest.mark.parametrize("model_id", ["a", "demo-step-1500", "A.b_c-9", "x" * 128])

@@ -1,0 +1,125 @@
+"""Taking jobs in: each once for its key, once for its content where that is wished, and no more than may wait."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.clock import Clock, utc_now
+from control.db import Database
+from control.errors import Conflict, NotFound, QueueFull
+from control.jobs.events import note
+from control.jobs.ids import new_job_id
+from control.tables import JobRow, ModelRow
+
+Novelty = Literal["new", "existing", "deduplicated"]
+
+_ID_TRIES = 5
+_SAME_WORK = ("pending", "running", "done")
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key and what it asked for under it."""
+
+    key: str
+    request_hash: str
+
+    @classmethod
+    def of(cls, key: str, job_type: str, body: dict[str, Any]) -> "Idempotency":
+        return cls(key, _sha256([job_type, body]))
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """`identity` is what makes two jobs of a type and a model's content the same; None: no two are."""
+
+    type: str
+    model_id: str
+    config: dict[str, Any]
+    priority: int = 0
+    when_inactive: str = "wait"
+    identity: dict[str, Any] | None = None
+    dedupe: bool = False
+    idempotency: Idempotency | None = None
+
+
+class Intake:
+    def __init__(self, database: Database, max_pending_jobs: int, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._max_pending_jobs = max_pending_jobs
+        self._clock = clock
+
+    async def create(self, new: NewJob) -> tuple[JobRow, Novelty]:
+        """One transaction: of two that come at once, the second finds the first.
+
+        Raises NotFound (model), Conflict (the key was used for something else), QueueFull.
+        """
+        async with self._database.alone() as session:
+            if new.idempotency is not None:
+                present = await _of_key(session, new.idempotency)
+                if present is not None:
+                    return present, "existing"
+            model = await session.get(ModelRow, new.model_id)
+            if model is None:
+                raise NotFound(f"model_id: no model is registered as {new.model_id!r}")
+            fingerprint = None if new.identity is None else _sha256([new.type, model.digest, new.identity])
+            if new.dedupe and fingerprint is not None:
+                same = select(JobRow).where(JobRow.fingerprint == fingerprint, JobRow.status.in_(_SAME_WORK))
+                present = await session.scalar(same.order_by(JobRow.created_at).limit(1))
+                if present is not None:
+                    return present, "deduplicated"
+            await self._check_room(session)
+            now = self._clock()
+            job = JobRow(
+                id=await _free_id(session, new.type, now),
+                type=new.type,
+                model_id=new.model_id,
+                model_digest=model.digest,
+                status="pending",
+                config=new.config,
+                attempt=0,
+                priority=new.priority,
+                when_inactive=new.when_inactive,
+                setbacks=0,
+                fingerprint=fingerprint,
+                progress_done=0,
+                idempotency_key=new.idempotency.key if new.idempotency else None,
+                request_hash=new.idempotency.request_hash if new.idempotency else None,
+                created_at=now,
+            )
+            session.add(job)
+        note("created", job)
+        return job, "new"
+
+    async def find_by_key(self, idempotency: Idempotency) -> JobRow | None:
+        """Raises Conflict when the key stands for another request."""
+        async with self._database.transaction() as session:
+            return await _of_key(session, idempotency)
+
+    async def _check_room(self, session: AsyncSession) -> None:
+        pending = await session.scalar(select(func.count()).where(JobRow.status == "pending")) or 0
+        if pending >= self._max_pending_jobs:
+            raise QueueFull(f"{pending} jobs are pending, no more may wait (max_pending_jobs): try again later")
+
+
+async def _of_key(session: AsyncSession, idempotency: Idempotency) -> JobRow | None:
+    job = await session.scalar(select(JobRow).where(JobRow.idempotency_key == idempotency.key))
+    if job is not None and job.request_hash != idempotency.request_hash:
+        raise Conflict(f"Idempotency-Key {idempotency.key!r} was used for another request ({job.id})")
+    return job
+
+
+async def _free_id(session: AsyncSession, job_type: str, now: Any) -> str:
+    for _ in range(_ID_TRIES):
+        job_id = new_job_id(job_type, now)
+        if await session.get(JobRow, job_id) is None:
+            return job_id
+    raise Conflict("no free job id was found: try again")
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
