@@ -71,7 +71,7 @@ class FakeEngine:
         if reference is None:
             return Proof(kind="weak", prompts=1, passed=True)
         right = self.ref.id in (reference.prompts or [])
-        return Proof(kind="reference", prompts=1, max_abs_diff=0.0 if right else 9.0, tolerance=0.25, passed=right)
+        return Proof(kind="reference", prompts=1, mean_abs_diff=0.0 if right else 9.0, tolerance=0.25, passed=right)
 
     async def freeze(self) -> None:
         self.frozen = True
