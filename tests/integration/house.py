@@ -1,13 +1,15 @@
 """A control plane with everything real but the gateway's engines: database, migrations, sockets, files."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -33,6 +35,35 @@ class House:
     http: httpx.AsyncClient
     gateway: FakeGateway
     kind: EchoKind
+    app: FastAPI
+
+    async def events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
+        """Server-sent events as they come: name and data; comments have the name "" and no data."""
+        chunks: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                assert message["status"] == 200
+            else:
+                chunks.put_nowait(message["body"])
+
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "GET",
+            "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [], "scheme": "http",
+        }  # fmt: skip
+        answering = asyncio.create_task(self.app(scope, receive, send))
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while chunk := await chunks.get():
+                    fields = dict(line.split(": ", 1) for line in chunk.decode().splitlines() if line)
+                    yield fields.get("event", ""), json.loads(fields.get("data", "null"))
+        finally:
+            answering.cancel()
+            await asyncio.wait({answering})
 
     async def get(self, path: str) -> Any:
         response = await self.http.get(path)
@@ -103,7 +134,7 @@ async def control(
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
-            yield House(settings.layout, http, gateway, kind)
+            yield House(settings.layout, http, gateway, kind, app)
 
 
 @asynccontextmanager
