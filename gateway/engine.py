@@ -32,7 +32,7 @@ from gateway.engine_batch import run_batch
 from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
 from gateway.engine_metrics import ReusingStatLogger
-from gateway.engine_proof import prove
+from gateway.engine_proof import prove, token_from
 from gateway.errors import EngineReloadFailed, EngineStartFailed, Unserved
 from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 from switchyard.settings import EngineSettings
@@ -91,6 +91,13 @@ class Engine:
             raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:
             raise EngineStartFailed("the engine died at its first forward pass") from error
+
+    async def alive(self) -> None:
+        """One token from the engine, before all other work. Hangs as long as the engine does."""
+        try:
+            await token_from(self.client)
+        except EngineDeadError as error:
+            raise Unserved("The engine is dead.", 5.0) from error
 
     async def freeze(self) -> None:
         """Stops the scheduler; requests inside stay, and start their cache anew when `resume` is called."""

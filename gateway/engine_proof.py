@@ -1,5 +1,7 @@
 """The proof of a switch: a few prompts whose token log-probabilities are compared with a reference."""
 
+import asyncio
+import uuid
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -7,23 +9,27 @@ from typing import Any
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from gateway.errors import BadReference
 from gateway.proof_difference import TOLERANCE, difference
 from switchyard.contract import Proof, Reference
 
+PROOF_PRIORITY = -1  # before interactive requests, which have 0
 _WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
 
 
 async def prove(client: AsyncLLM, reference: Reference | None) -> Proof:
-    """Raises EngineDeadError, and ValueError for a reference that does not fit the model's tokenizer or context."""
+    """Raises EngineDeadError, and BadReference for one that does not fit the model's tokenizer or context."""
     if reference is None:
         return await _prove_weakly(client)
     tokenizer = client.renderer.get_tokenizer()
     prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
     differences: list[float] = []
-    for number, (token_ids, expected) in enumerate(zip(prompts, reference.logprobs, strict=True)):
-        found = await _prompt_logprobs(client, token_ids, f"proof-{number}")
+    answers = await asyncio.gather(
+        *(_prompt_logprobs(client, token_ids, f"proof-{number}") for number, token_ids in enumerate(prompts))
+    )
+    for number, (token_ids, found, expected) in enumerate(zip(prompts, answers, reference.logprobs, strict=True)):
         if len(found) != len(expected):
-            raise ValueError(
+            raise BadReference(
                 f"prompt {number} of the probe has {len(token_ids)} tokens here, and {len(expected)} log-probabilities"
             )
         differences += [difference(*pair) for pair in zip(found, expected, strict=True)]
@@ -40,10 +46,12 @@ async def prove(client: AsyncLLM, reference: Reference | None) -> Proof:
 
 async def _prove_weakly(client: AsyncLLM) -> Proof:
     tokenizer = client.renderer.get_tokenizer()
-    found = [
-        await _prompt_logprobs(client, tokenizer.encode(prompt), f"proof-{number}")
-        for number, prompt in enumerate(_WEAK_PROMPTS)
-    ]
+    found = await asyncio.gather(
+        *(
+            _prompt_logprobs(client, tokenizer.encode(prompt), f"proof-{number}")
+            for number, prompt in enumerate(_WEAK_PROMPTS)
+        )
+    )
     every = [value for values in found for value in values]
     passed = all(isfinite(value) for value in every) and max(every) - min(every) > 1e-6
     return Proof(kind="weak", prompts=len(_WEAK_PROMPTS), passed=passed)
@@ -61,6 +69,15 @@ async def _prompt_logprobs(client: AsyncLLM, token_ids: list[int], request_id: s
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
     request: Any = {"prompt_token_ids": token_ids}
-    outputs = [output async for output in client.generate(request, params, request_id, priority=-1)]
+    unique_id = f"{request_id}-{uuid.uuid4().hex}"
+    outputs = [output async for output in client.generate(request, params, unique_id, priority=PROOF_PRIORITY)]
     logprobs: list[float] = outputs[-1].prompt_logprobs.logprobs
     return list(logprobs)
+
+
+async def token_from(client: AsyncLLM) -> None:
+    """Returns when the engine has generated one token. Raises EngineDeadError."""
+    params = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+    request: Any = {"prompt_token_ids": client.renderer.get_tokenizer().encode("1")}
+    async for _ in client.generate(request, params, f"alive-{uuid.uuid4().hex}", priority=PROOF_PRIORITY):
+        pass

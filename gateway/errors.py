@@ -8,6 +8,7 @@ GatewayError
 ├── DigestMismatch      409  the model is there with other weights than the caller meant
 ├── MethodImpossible    422  that way of switching cannot be done here
 ├── EngineStartFailed   500  an engine did not come up; carries the root cause as far as it is known
+├── BadReference        422  the reference does not fit the model's tokenizer or context
 ├── ProofFailed         422  the model answers otherwise than its reference says; carries the proof
 └── EngineReloadFailed  500  a checkpoint could not be loaded in place; the weights are a mixture
 """
@@ -75,6 +76,11 @@ class EngineStartFailed(GatewayError):
     code = "engine_start_failed"
 
 
+class BadReference(GatewayError):
+    status = 422
+    code = "bad_reference"
+
+
 class ProofFailed(GatewayError):
     status = 422
     code = "proof_failed"
@@ -87,3 +93,6 @@ class ProofFailed(GatewayError):
 
 class EngineReloadFailed(GatewayError):
     code = "engine_reload_failed"
+
+
+LOAD_FAILURES = (EngineStartFailed, BadReference, ProofFailed)  # how a candidate that is being loaded can fail

@@ -40,6 +40,7 @@ class Information:
                 Route("/health", self.health),
                 Route("/livez", self.livez),
                 Route("/readyz", self.readyz),
+                Route("/status", self.status),
                 Route("/version", self.version),
                 Route("/info", self.info),
                 Route("/metrics", self.metrics),
@@ -73,6 +74,25 @@ class Information:
     async def readyz(self, _: Request) -> Response:
         ready = serving(self.pool.snapshot())
         return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def status(self, _: Request) -> Response:
+        state = self.pool.snapshot()
+        engine = self.settings.engine
+        return JSONResponse(
+            {
+                "active": state.active.model_dump() if state.active else None,
+                "switching_to": state.switching_to,
+                "held_requests": state.held,
+                "engines": [slot.model_dump() for slot in state.slots],
+                "cache": {"loaded": len(state.slots), "limit": 1},
+                "failed_loads": [failed.model_dump() for failed in state.failed_loads],
+                "settings": {
+                    "max_held_requests": self.settings.max_held_requests,
+                    "hold_timeout_s": self.settings.hold_timeout_s,
+                    "engine": engine.model_dump(),
+                },
+            }
+        )
 
     async def version(self, _: Request) -> Response:
         cuda = self.nvml.health().available

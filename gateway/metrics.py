@@ -7,3 +7,9 @@ HELD = Gauge("switchyard_held_requests", "Requests that wait for a switch to end
 SWITCHES = Counter("switchyard_switches_total", "Switches that ended.", ["method", "outcome"])
 ENGINE_DEATHS = Counter("switchyard_engine_deaths_total", "Engines that died while they served.", ["model"])
 ACTIVE = Gauge("switchyard_engine_ready", "1 while the active model's engine answers, else 0.")
+PROOFS = Counter("switchyard_proofs_total", "Proofs of switches, by kind of reference.", ["kind", "passed"])
+PROOF_DIFFERENCE = Gauge(
+    "switchyard_proof_mean_abs_diff",
+    "Mean difference of log-probabilities to the reference at the last switch.",
+    ["model"],
+)

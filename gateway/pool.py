@@ -9,15 +9,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway.errors import EngineStartFailed, GatewayError, ProofFailed, SwitchInProgress
+from gateway.errors import LOAD_FAILURES, GatewayError, SwitchInProgress
 from gateway.gate import Gate
-from gateway.metrics import ENGINE_DEATHS, SWITCHES
+from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCHES
 from gateway.plan import Memory, Method, Situation, plan
 from gateway.slot import Slot, StartEngine
 from gateway.switching.blue_green import blue_green
 from gateway.switching.in_place import in_place
 from gateway.switching.restart import restart
 from gateway.switching.transaction import Outcome, Transaction
+from gateway.watchdog import Watchdog
 from switchyard.contract import ActivateRequest, ActivateResult, FailedLoad, GatewayState, ModelRef, Reference
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ _COOL_DOWN_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
+    digest: str
     error: str
     at: datetime
     monotonic: float
@@ -51,6 +53,7 @@ class Pool:
         *,
         poll_s: float = _DEATH_POLL_S,
         first_delay_s: float = _FIRST_RESTART_DELAY_S,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._gate = gate
         self._start_engine = start_engine
@@ -66,6 +69,7 @@ class Pool:
         self._orders: asyncio.Queue[tuple[ActivateRequest, asyncio.Future[ActivateResult]]] = asyncio.Queue()
         self._failures: dict[str, _Failure] = {}
         self._boot_id = uuid.uuid4().hex
+        self._watchdog = watchdog or Watchdog()
 
     def snapshot(self) -> GatewayState:
         now = time.monotonic()
@@ -79,6 +83,7 @@ class Pool:
             failed_loads=[
                 FailedLoad(
                     id=name,
+                    digest=failure.digest,
                     error=failure.error,
                     failed_at=failure.at.isoformat(),
                     retry_in_s=round(max(0.0, failure.monotonic + _COOL_DOWN_S - now), 1),
@@ -120,6 +125,7 @@ class Pool:
                     if not ended.done():
                         ended.cancel()
         finally:
+            self._watchdog.stop()
             for task in self._retiring:
                 task.cancel()
             left = [*self._retiring.values(), *([self._slot] if self._slot else [])]
@@ -130,6 +136,7 @@ class Pool:
         while True:
             if self._orders.empty() and self._wanted is not None and (self._slot is None or self._slot.dead):
                 return None
+            self._watchdog.look_at(self._slot)
             try:
                 async with asyncio.timeout(self._poll_s):
                     return await self._orders.get()
@@ -145,12 +152,16 @@ class Pool:
             self._retire(outcome.retired, request)
         result = outcome.result
         SWITCHES.labels(method=result.method, outcome=result.status).inc()
+        if result.proof is not None:
+            PROOFS.labels(kind=result.proof.kind, passed=str(result.proof.passed).lower()).inc()
+            if result.proof.mean_abs_diff is not None:
+                PROOF_DIFFERENCE.labels(model=result.id).set(result.proof.mean_abs_diff)
         if result.status == "activated":
             self._wanted, self._wanted_reference = request.model, request.reference
             self._failures.pop(request.model.id, None)
             log.info("active model is %s (%s, %.0f ms)", result.id, result.method, result.total_ms)
         else:
-            self._note_failure(request.model.id, result.error or "unknown")
+            self._note_failure(request.model, result.error or "unknown")
             log.error("switch to %s failed: %s; serving %s", result.id, result.error, result.rolled_back_to)
         return result
 
@@ -162,13 +173,14 @@ class Pool:
             ENGINE_DEATHS.labels(model=dead.model.id).inc()
             log.error("the engine of %s died; restarting it", dead.model.id)
             self._gate.down(f"The engine of `{dead.model.id}` died and is being restarted.", 5.0)
+            await dead.abort_requests()  # a hung engine would never answer them
             await dead.shutdown()
         delay_s = self._first_delay_s
         while self._orders.empty():
             try:
                 self._slot, _ = await Slot.load(self._wanted, self._start_engine, self._wanted_reference)
-            except (EngineStartFailed, ProofFailed) as error:
-                self._note_failure(self._wanted.id, str(error))
+            except LOAD_FAILURES as error:
+                self._note_failure(self._wanted, str(error))
                 log.error("restart of %s failed, next try in %.0f s: %s", self._wanted.id, delay_s, error)
                 self._gate.down(f"The engine of `{self._wanted.id}` does not start: {error}", delay_s)
                 await self._order_or_delay(delay_s)
@@ -218,5 +230,5 @@ class Pool:
             return
         self._orders.put_nowait(order)
 
-    def _note_failure(self, model_id: str, error: str) -> None:
-        self._failures[model_id] = _Failure(error, datetime.now(UTC), time.monotonic())
+    def _note_failure(self, model: ModelRef, error: str) -> None:
+        self._failures[model.id] = _Failure(model.digest, error, datetime.now(UTC), time.monotonic())

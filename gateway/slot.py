@@ -16,6 +16,7 @@ from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef,
 log = logging.getLogger(__name__)
 
 _RETRY_AFTER_ABORT_S = 5.0
+_ABORT_TIMEOUT_S = 5.0
 
 
 class Engine(Protocol):
@@ -31,6 +32,8 @@ class Engine(Protocol):
     def max_model_len_tokens(self) -> int: ...
 
     async def prove(self, reference: Reference | None) -> Proof: ...
+
+    async def alive(self) -> None: ...
 
     async def freeze(self) -> None: ...
 
@@ -118,7 +121,7 @@ class Slot:
         for task, answer in answers.items():
             answer.aborted = True
             task.cancel()
-        await self._empty.wait()
+        await self.emptied(_ABORT_TIMEOUT_S)
         return len(answers)
 
     async def shutdown(self) -> None:

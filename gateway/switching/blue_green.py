@@ -1,6 +1,6 @@
 """Blue/green: the new engine is loaded and proved beside the old one, then takes over; nobody waits."""
 
-from gateway.errors import EngineStartFailed, ProofFailed
+from gateway.errors import LOAD_FAILURES
 from gateway.slot import Slot
 from gateway.switching.transaction import Outcome, Transaction
 
@@ -10,7 +10,7 @@ async def blue_green(switch: Transaction) -> Outcome:
     assert old is not None, "the plan chooses this only beside a running engine"
     try:
         candidate, proof = await Slot.load(switch.request.model, switch.start_engine, switch.request.reference)
-    except (EngineStartFailed, ProofFailed) as error:
+    except LOAD_FAILURES as error:
         return switch.failed(error, None if old.dead else old)
     switch.open(candidate)
     old.phase = "draining"

@@ -2,7 +2,7 @@
 
 import logging
 
-from gateway.errors import EngineReloadFailed, EngineStartFailed, GatewayError, ProofFailed
+from gateway.errors import GatewayError, ProofFailed
 from gateway.slot import Slot
 from gateway.switching.restart import start_again
 from gateway.switching.transaction import Outcome, Transaction
@@ -33,7 +33,7 @@ async def in_place(switch: Transaction) -> Outcome:
 async def _take(slot: Slot, model: ModelRef, reference: Reference | None, *, resume: bool) -> Proof:
     """Loads and proves; frozen requests go on before the proof, which the scheduler could not run otherwise.
 
-    Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), ProofFailed.
+    Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.
     """
     await slot.engine.reload(model)
     slot.become(model, reference)
@@ -51,7 +51,7 @@ async def _restore(
     """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint."""
     try:
         await _take(slot, previous, reference, resume=resume)
-    except (EngineReloadFailed, EngineStartFailed, ProofFailed) as error:
+    except GatewayError as error:
         log.error("%s cannot be loaded back in place, starting it again: %s", previous.id, error)
         slot.become(previous, reference)
         await slot.abort_requests()

@@ -1,6 +1,6 @@
 """Restart: the old engine ends before the new one starts, and new requests wait meanwhile."""
 
-from gateway.errors import EngineStartFailed, ProofFailed
+from gateway.errors import LOAD_FAILURES
 from gateway.slot import Slot
 from gateway.switching.transaction import Outcome, Transaction
 
@@ -17,7 +17,7 @@ async def restart(switch: Transaction) -> Outcome:
         switch.pause()
     try:
         candidate, proof = await Slot.load(switch.request.model, switch.start_engine, switch.request.reference)
-    except (EngineStartFailed, ProofFailed) as error:
+    except LOAD_FAILURES as error:
         return switch.failed(error, await start_again(switch, old))
     switch.open(candidate)
     return switch.activated(candidate, proof)
@@ -31,7 +31,7 @@ async def start_again(switch: Transaction, old: Slot | None) -> Slot | None:
         return None
     try:
         back, _ = await Slot.load(old.model, switch.start_engine, old.reference)
-    except (EngineStartFailed, ProofFailed) as error:
+    except LOAD_FAILURES as error:
         switch.down(f"Neither `{name}` nor `{old.model.id}` loads: {error}")
         return None
     switch.open(back)

@@ -73,6 +73,9 @@ class FakeEngine:
         right = self.ref.id in (reference.prompts or [])
         return Proof(kind="reference", prompts=1, mean_abs_diff=0.0 if right else 9.0, tolerance=0.25, passed=right)
 
+    async def alive(self) -> None:
+        await self.release.wait()
+
     async def freeze(self) -> None:
         self.frozen = True
 

@@ -10,6 +10,7 @@ from gateway.errors import MethodImpossible, SwitchInProgress, Unserved
 from gateway.gate import Gate
 from gateway.plan import Memory
 from gateway.pool import Pool
+from gateway.watchdog import Watchdog
 from switchyard.contract import ActivateRequest
 from tests.unit.gateway.fakes import Client, Garage, model, reference, signature
 
@@ -19,6 +20,7 @@ class House:
         self.garage = Garage()
         self.gate = Gate(64, 10.0)
         self.free_bytes = 0
+        self.watchdog = Watchdog()
         self.pool = Pool(
             self.gate,
             self.garage.start,
@@ -26,6 +28,7 @@ class House:
             lambda: Memory(free_bytes=self.free_bytes, engine_bytes=100),
             poll_s=0.001,
             first_delay_s=0.001,
+            watchdog=self.watchdog,
         )
 
     @contextlib.asynccontextmanager
@@ -208,6 +211,19 @@ async def test_what_cannot_be_done_is_said_at_once(house: House) -> None:
     with pytest.raises(MethodImpossible, match="keep"):
         await house.pool.activate(ActivateRequest(model=model("a"), in_flight="keep"))
     assert house.pool.snapshot().switching_to is None
+
+
+@scenario
+async def test_an_engine_that_hangs_is_replaced(house: House) -> None:
+    house.watchdog.every_s = house.watchdog.deadline_s = 0.001
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    stuck = house.garage.started[0]
+    stuck.release.clear()
+    asking = asyncio.create_task(house.ask())
+    await until(lambda: len(house.garage.started) == 2)
+    assert stuck.stopped
+    assert await house.ask() == b"a:"
+    assert b"died" in await asking
 
 
 A, B = model("a", signature()), model("b", signature())
