@@ -24,24 +24,25 @@ _START_TIMEOUT_S = 300.0
 
 
 @contextlib.contextmanager
-def switchyard() -> Iterator[str]:
-    """A server on a fresh base directory; yields its URL."""
+def switchyard(base_dir: Path | None = None, **settings: object) -> Iterator[str]:
+    """A server on a fresh base directory, or on the given one; yields its URL."""
     with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base:
         port = _free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
-        environment |= {"INFERENCE_BASE_DIR": base, "INFERENCE_PORT": str(port)}
+        environment |= {"INFERENCE_BASE_DIR": str(base_dir or base), "INFERENCE_PORT": str(port)}
+        environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         with _running([str(_BIN / "switchyard"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
             yield url
 
 
 @contextlib.contextmanager
-def bare_vllm() -> Iterator[str]:
+def bare_vllm(checkpoint: Path = CHECKPOINT) -> Iterator[str]:
     """What `vllm serve` runs, with a slot's flags and without an access log, which Switchyard does not write either.
 
     Started by its module: the `vllm` command of vLLM's CPU wheel looks for a distribution of another name.
     """
     port = _free_port()
-    model = ModelRef(id=MODEL_ID, path=str(CHECKPOINT), digest="")
+    model = ModelRef(id=MODEL_ID, path=str(checkpoint), digest="")
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *serve_flags(model, EngineSettings())]
     command += ["--port", str(port), "--host", "127.0.0.1", "--disable-uvicorn-access-log"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": str(EngineSettings().cpu_kv_cache_gib)}

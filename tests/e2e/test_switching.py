@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
@@ -31,7 +32,7 @@ def _activate(server: Server, model_id: str, **wish: object) -> dict[str, object
 
 
 class Load:
-    """Clients that ask without a pause, streaming or not, until stopped; every answer is kept with what it says of itself."""
+    """Clients that ask without a pause, streaming or not, until stopped; each answer is kept with its digest."""
 
     def __init__(self, server: Server, clients: int) -> None:
         self._url = f"{server.url}/v1/chat/completions"
@@ -41,7 +42,7 @@ class Load:
         self.answers: set[tuple[str, str]] = set()
         self._threads = [threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(clients)]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
