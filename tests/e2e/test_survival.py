@@ -1,14 +1,19 @@
 """Things are killed; the server lives."""
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import httpx
 import psutil
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.e2e.server import FINAL, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of, wait_until
 
 
 def test_inference_goes_on_without_control(server: Server) -> None:
@@ -80,6 +85,57 @@ def test_a_candidate_that_cannot_load_leaves_the_old_one_serving(server: Server)
     assert server.http.get("/models/active").json()["id"] == FINAL_ID
     assert answer_of(server.ask("What is 17+25?")) == "42"
     assert server.http.delete("/models/alien", params={"files": "true"}).status_code == 200
+
+
+def test_a_checkpoint_that_dies_at_its_first_forward_pass_is_never_reached(server: Server) -> None:
+    folder = server.models_dir / "dies"
+    shutil.copytree(FINAL, folder)
+    (folder / "model.safetensors").unlink()
+    config = LlamaConfig(  # head_dim 24: vLLM's CPU attention loads it and cannot run it
+        vocab_size=259,
+        hidden_size=96,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=24,
+        max_position_embeddings=512,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    assert server.http.post("/models/register", json={"id": "dies", "source": "test"}).status_code == 200
+    failed = server.http.post("/models/set_active", json={"id": "dies"})
+    assert failed.status_code == 500, failed.text
+    assert failed.json()["rolled_back_to"] == FINAL_ID
+    assert answer_of(server.ask("What is 17+25?")) == "42"
+    assert server.http.get("/models/activations").json()["activations"][0]["status"] == "failed"
+
+
+def test_a_server_killed_in_the_middle_of_a_switch_comes_back(tmp_path: Path) -> None:
+    with Server(tmp_path) as first:
+        first.wait_ready()
+        first.copy_checkpoint(EARLY, "early")
+        assert first.http.post("/models/register", json={"id": "early", "source": "test"}).status_code == 200
+        switch = threading.Thread(target=_activate_and_ignore, args=(first.url, "early"))
+        switch.start()
+        wait_until("the switch runs", lambda: first.http.get("/status").json()["switching_to"] == "early", 60.0)
+        for process in first.processes():
+            process.kill()
+        switch.join()
+        first.expected_code = -signal.SIGKILL
+    with Server(tmp_path) as second:
+        second.wait_ready()
+        active = second.http.get("/models/active").json()
+        response = second.ask("What is 17+25?")
+        assert response.status_code == 200
+        assert response.headers["x-model-digest"] == active["digest"]
+        history = second.http.get("/models/activations").json()["activations"]
+        assert "running" not in {entry["status"] for entry in history}
+
+
+def _activate_and_ignore(url: str, model_id: str) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        body = {"id": model_id, "method": "blue_green"}
+        httpx.post(f"{url}/models/set_active", json=body, timeout=120, trust_env=False)
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
