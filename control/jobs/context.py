@@ -1,5 +1,6 @@
 """What a running job holds in its hands: one attempt's JobContext."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -19,7 +20,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Attempt:
-    """Implements control.ports.JobContext. `stopped` is set when the attempt is to end; it never unsets."""
+    """Implements control.ports.JobContext. `stopped` is set when the attempt is to end; it never unsets.
+
+    `lapsed`: it has to end because its lease could not be renewed.
+    """
 
     job_id: str
     model: ModelRef
@@ -33,6 +37,7 @@ class Attempt:
     owner: str
     monotonic_s: Callable[[], float] = time.monotonic
     stopped: bool = False
+    lapsed: bool = False
     _written_at_s: float | None = field(default=None, init=False)
     _first: tuple[float, int] | None = field(default=None, init=False)
     _latest: tuple[int, int] | None = field(default=None, init=False)
@@ -64,6 +69,7 @@ class Attempt:
         first_s, first_done = self._first
         elapsed_s = self.monotonic_s() - first_s
         rate_per_s = (done - first_done) / elapsed_s if elapsed_s > 0 and done > first_done else None
-        if not await self.queue.progress(self.job_id, self.owner, done, total, rate_per_s):
+        # Whoever cancels the run must not cut off a statement that has a lock in its hands.
+        if not await asyncio.shield(self.queue.progress(self.job_id, self.owner, done, total, rate_per_s)):
             self.stopped = True
             raise JobCancelled(f"{self.job_id} was cancelled")

@@ -145,11 +145,7 @@ class Worker:
             except Exception:
                 # A supervisor loop: a defect here must not end all jobs to come.
                 log.exception("the worker stumbled")
-            try:
-                async with asyncio.timeout(self._limits.poll_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await _is_set_within(self._wake, self._limits.poll_s)
 
     async def _fill(self) -> None:
         """Claims jobs until every place is taken or none is left; the engine is borrowed only in a quiet moment."""
@@ -196,14 +192,16 @@ class Worker:
                 await self._tend(job, attempt, borrows=borrows)
 
     async def _tend(self, job: JobRow, attempt: Attempt, *, borrows: bool) -> None:
+        over = asyncio.Event()
         run = asyncio.create_task(self._run(job, attempt, borrows=borrows), name=f"run of {job.id}")
-        watch = asyncio.create_task(self._watch(job.id), name=f"lease of {job.id}")
+        watch = asyncio.create_task(self._watch(attempt, over), name=f"lease of {job.id}")
         self._running[job.id] = _Running(attempt, run)
         try:
             await asyncio.wait({run, watch}, return_when=asyncio.FIRST_COMPLETED)
             attempt.stopped = attempt.stopped or not run.done()
             run.cancel()
-            await asyncio.wait({run})
+            over.set()
+            await asyncio.wait({run, watch})
         finally:
             watch.cancel()
             run.cancel()
@@ -227,7 +225,7 @@ class Worker:
                 elif not attempt.stopped:
                     await self._finish(job, "failed", error="the run ended itself")
                 else:
-                    await self._let_go(job)
+                    await self._let_go(job, attempt)
                 return
             result = run.result()
             await attempt.flush()
@@ -240,7 +238,7 @@ class Worker:
             if self._stopping:
                 await self._release(job, "the server stops")
             else:
-                await self._let_go(job)
+                await self._let_go(job, attempt)
         except (DatabaseUnavailable, SQLAlchemyError):
             raise
         except ControlError as error:
@@ -259,22 +257,23 @@ class Worker:
         pause_s = rest_s(setbacks, random.random())  # noqa: S311  # jitter
         await self._release(job, str(error), rest_s=pause_s, setbacks=setbacks)
 
-    async def _watch(self, job_id: str) -> None:
-        """Keeps the lease; returns when the job is not this worker's any more, or must be thought so.
+    async def _watch(self, attempt: Attempt, over: asyncio.Event) -> None:
+        """Keeps the lease until `over`; returns before when the job is, or must be thought, another's.
 
         A lease that could not be renewed for its whole length may have been taken over: the run has to end by then.
+        It is not cancelled but told, so that no statement is cut off in the database with a lock in its hands.
         """
         renewed_s = time.monotonic()
-        while True:
-            await asyncio.sleep(min(self._limits.poll_s, self._limits.lease_s / 3))
+        while not await _is_set_within(over, min(self._limits.poll_s, self._limits.lease_s / 3)):
             try:
-                if not await self._queue.heartbeat(job_id, self._owner):
+                if not await self._queue.heartbeat(attempt.job_id, self._owner):
                     return
                 renewed_s = time.monotonic()
             except (DatabaseUnavailable, SQLAlchemyError) as error:
-                log.warning("no heartbeat for %s: %s", job_id, error)
+                log.warning("no heartbeat for %s: %s", attempt.job_id, error)
                 if time.monotonic() - renewed_s >= self._limits.lease_s:
-                    log.error("%s: its lease has run out, the run is stopped", job_id)
+                    log.error("%s: its lease has run out, the run is stopped", attempt.job_id)
+                    attempt.lapsed = True
                     return
 
     async def _attempt(self, job: JobRow) -> Attempt:
@@ -302,7 +301,7 @@ class Worker:
     ) -> None:
         ended = await self._queue.finish(job.id, self._owner, status, result=result, error=error)
         if ended is None:
-            await self._let_go(job)
+            await self._queue.end_attempt(job.id, job.attempt, "cancelled")
         else:
             note(status, ended, **({"error": error} if error else {}))
 
@@ -311,6 +310,17 @@ class Worker:
         if released is not None:
             note("released", released, reason=reason)
 
-    async def _let_go(self, job: JobRow) -> None:
-        """The row was changed by somebody else (cancelled, by hand too): only this attempt's record is left to end."""
-        await self._queue.end_attempt(job.id, job.attempt, "cancelled")
+    async def _let_go(self, job: JobRow, attempt: Attempt) -> None:
+        """Of a run that was stopped: its row was changed by somebody else, unless it only lost its lease."""
+        if attempt.lapsed:
+            await self._release(job, "the database was away for longer than the lease")
+        else:
+            await self._queue.end_attempt(job.id, job.attempt, "cancelled")
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -16,6 +16,7 @@ from switchyard.contract import (
     GATEWAY_STATE_PATH,
     ActivateRequest,
     ActivateResult,
+    BatchItem,
     BatchOutput,
     BatchRequest,
     BatchResult,
@@ -46,6 +47,8 @@ class FakeGateway:
         self.asked: list[ActivateRequest] = []
         self.batches: list[BatchRequest] = []
         self.refuse_batches_with: tuple[int, str] | None = None
+        self.answer: Callable[[BatchItem], BatchOutput] = lambda _: BatchOutput(text="42", finish_reason="stop")
+        self.batch_takes_s = 0.0
         self.on_state: Callable[[], None] = lambda: None
         self.on_answer: Callable[[], None] = lambda: None
 
@@ -86,6 +89,7 @@ class FakeGateway:
 
         @app.post(GATEWAY_BATCH_PATH, response_model=None)
         async def batch(request: BatchRequest) -> Response:
+            await asyncio.sleep(self.batch_takes_s)
             return self._batch(request)
 
         return app
@@ -146,7 +150,7 @@ class FakeGateway:
         if self.active.digest != request.digest:
             return _refuse(409, "digest_mismatch", f"{request.model} is {self.active.digest}")
         self.batches.append(request)
-        outputs = [BatchOutput(text="42", finish_reason="stop") for _ in request.items]
+        outputs = [self.answer(item) for item in request.items]
         return JSONResponse(BatchResult(model=request.model, digest=request.digest, outputs=outputs).model_dump())
 
 

@@ -1,0 +1,141 @@
+"""Workers on their own: each with its own database connections, as if in a process of its own, and no HTTP."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+from control.clock import utc_now
+from control.db import Database, url_of
+from control.jobs.caretaker import Caretaker
+from control.jobs.intake import Intake, NewJob
+from control.jobs.loans import LoanBook
+from control.jobs.queue import JobQueue
+from control.jobs.worker import Worker, WorkerLimits
+from control.ports import JobContext, JobRequest
+from control.repository import ModelRepository
+from control.tables import ActiveModelRow, ModelRow
+from switchyard.contract import BatchRequest, BatchResult
+from tests.integration.house import settings_of
+
+_RequestModel = type[JobRequest]
+
+
+class CountingKind:
+    """Counts how often each job ran, and how many of them ran at the same time as themselves."""
+
+    type: ClassVar[str] = "count"
+    route: ClassVar[str] = "/count"
+    request_model: ClassVar[_RequestModel] = JobRequest
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        self.inside: Counter[str] = Counter()
+        self.most_at_once = 0
+        self.may_go = asyncio.Event()
+        self.may_go.set()
+
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
+        return {}
+
+    def identity(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        return None
+
+    async def run(self, context: JobContext) -> dict[str, Any]:
+        self.runs[context.job_id] += 1
+        self.inside[context.job_id] += 1
+        self.most_at_once = max(self.most_at_once, self.inside[context.job_id])
+        try:
+            await self.may_go.wait()
+            await context.report(1, 1)
+        finally:
+            self.inside[context.job_id] -= 1
+        return {}
+
+
+class Nobody:
+    """An engine and a lender that are never asked."""
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        raise AssertionError("no job of these asks the engine")
+
+    async def switch_to(self, model_id: str, cause: str) -> None:
+        raise AssertionError("no job of these borrows the engine")
+
+
+class MovedClock:
+    """The wall clock, off by as much as it was moved."""
+
+    def __init__(self) -> None:
+        self.off = timedelta()
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.off
+
+
+class Crew:
+    """`hire` starts another worker; all are stopped at the end."""
+
+    def __init__(self, base: Path, stack: AsyncExitStack, clock: Callable[[], datetime]) -> None:
+        self._settings = settings_of(base)
+        self._stack = stack
+        self._clock = clock
+        self.kind = CountingKind()
+        self.queue = self._new_queue()
+        self.intake = Intake(self._database(), 100_000, clock)
+
+    async def prepare(self) -> None:
+        self._settings.layout.create()
+        database = self._database()
+        await database.migrate()
+        async with database.transaction() as session:
+            session.add(
+                ModelRow(
+                    id="a", path="/a", source="test", tags=[], digest="sha256:aa", architecture="x", size_bytes=1,
+                    created_at=utc_now(),
+                )
+            )  # fmt: skip
+            await session.flush()
+            session.add(ActiveModelRow(singleton=1, model_id="a", since=utc_now()))
+
+    async def job(self) -> str:
+        job, _ = await self.intake.create(NewJob("count", "a", {}))
+        return job.id
+
+    async def hire(self, lease_s: float = 15.0, jobs: int = 2) -> Worker:
+        database = self._database()
+        queue = self._new_queue(lease_s)
+        worker = Worker(
+            kinds={"count": self.kind},
+            queue=queue,
+            models=ModelRepository(database),
+            engine=Nobody(),
+            lender=Nobody(),
+            caretaker=Caretaker(queue, LoanBook(database), Nobody(), lease_s),
+            layout=self._settings.layout,
+            limits=WorkerLimits(
+                max_concurrent_jobs=jobs, batch_items=1, batch_window_items=2, lease_s=lease_s, poll_s=0.05
+            ),
+        )
+        self._stack.push_async_callback(worker.stop)
+        await worker.start()
+        return worker
+
+    def _new_queue(self, lease_s: float = 15.0) -> JobQueue:
+        return JobQueue(self._database(), lease_s, self._clock)
+
+    def _database(self) -> Database:
+        database = Database(url_of(self._settings))
+        self._stack.push_async_callback(database.close)
+        return database
+
+
+@asynccontextmanager
+async def crew(base: Path, clock: Callable[[], datetime] = utc_now) -> AsyncIterator[Crew]:
+    async with AsyncExitStack() as stack:
+        made = Crew(base, stack, clock)
+        await made.prepare()
+        yield made

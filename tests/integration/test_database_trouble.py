@@ -1,0 +1,97 @@
+"""SQLite locked, full and read-only: a clear refusal, and the worker goes on afterwards."""
+
+import asyncio
+import contextlib
+import resource
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control.db import Database
+from control.errors import DatabaseUnavailable
+from control.jobs.queue import JobQueue
+from control.tables import ActiveModelRow
+from tests.integration.house import House, house
+
+
+@contextlib.contextmanager
+def locked(base: Path) -> Iterator[None]:
+    connection = sqlite3.connect(base / "db.sqlite")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+@contextlib.contextmanager
+def full() -> Iterator[None]:
+    """No file may grow: what the kernel then says to a write is what a full disk says."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def held_job(here: House) -> str:
+    await here.add_active("a")
+    here.kind.may_go.clear()
+    job_id = str((await here.post("/echo/jobs", model_id="a"))["job_id"])
+    async with asyncio.timeout(10):
+        await here.kind.started.wait()
+    return job_id
+
+
+def test_a_locked_database(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            running = await held_job(here)
+            with locked(tmp_path):
+                detail = await here.refused(503, "/echo/jobs", model_id="a")
+                assert detail == "the database cannot be used now: it is locked by another program"
+                assert (await here.get(f"/jobs/{running}"))["status"] == "running", "reading goes on"
+            here.kind.may_go.set()
+            await here.job(running, "done")
+            await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "done")
+
+    asyncio.run(run())
+
+
+def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with house(tmp_path, job_lease_s=0.5) as here:
+            running = await held_job(here)
+            with full():
+                detail = await here.refused(503, "/echo/jobs", model_id="a")
+                async with asyncio.timeout(10):
+                    await here.kind.ended.wait()
+            assert "the database cannot be used now: the disk" in detail
+            here.kind.may_go.set()
+            job = await here.job(running, "done")
+            assert [attempt["outcome"] for attempt in job["attempts"]] == ["released", "done"]
+
+    asyncio.run(run())
+    assert "its lease has run out" in caplog.text
+
+
+def test_a_read_only_database(tmp_path: Path) -> None:
+    async def run() -> None:
+        file = tmp_path / "db.sqlite"
+        writing = Database(f"sqlite+aiosqlite:///{file}")
+        await writing.migrate()
+        await writing.close()
+        reading = Database(f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true")
+        try:
+            async with reading.transaction() as session:
+                assert await session.get(ActiveModelRow, 1) is None
+            with pytest.raises(DatabaseUnavailable, match="it is read-only"):
+                await JobQueue(reading, lease_s=15.0).fail_orphans()
+        finally:
+            await reading.close()
+
+    asyncio.run(run())
