@@ -7,9 +7,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from client.commands import evals, jobs
 from switchyard import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(evals.app, name="eval")
 
 EXIT_REFUSED = 2
 

@@ -1,0 +1,1 @@
+"""The groups of the `switchyard` command, one a file."""

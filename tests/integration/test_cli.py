@@ -1,0 +1,124 @@
+"""The command line against a real control on a real port."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+
+from control.activation import SwitchWish
+from control.app import create_app
+from control.registration import RegisterRequest
+from evals.kind import EvalKind
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import PACE, settings_of
+from tests.unit.control.checkpoints import write_checkpoint
+
+Ended = tuple[int, str, str]
+
+
+async def switchyard(*arguments: str, url: str) -> Ended:
+    """Exit code, stdout, stderr."""
+    host, port = url.removeprefix("http://").split(":")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from client.cli import main; main()",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"INFERENCE_HOST": host, "INFERENCE_PORT": port, "COLUMNS": "200"},
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def served(base: Path) -> AsyncIterator[tuple[str, FakeGateway]]:
+    """Control with evals, its model active, on TCP; the URL and its gateway."""
+    settings = settings_of(base)
+    gateway = FakeGateway(settings.layout.gateway_socket)
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=1))
+    async with gateway.running():
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        write_checkpoint(base / "models" / "a")
+        await app.state.services.registry.register(RegisterRequest(id="a", source="t"))
+        await app.state.services.activator.set_active("a", SwitchWish())
+        (base / "datasets" / "d.jsonl").write_text(
+            '{"question": "6*7?", "answer": "42"}\n{"question": "1?", "answer": "1"}\n'
+        )
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", gateway
+        finally:
+            server.should_exit = True
+            await task
+            listener.close()
+
+
+def test_an_eval_from_the_command_line(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as (url, _):
+            code, out, err = await switchyard("eval", "run", "d", "--json", url=url)
+            assert (code, json.loads(out)["result"]["accuracy"]) == (0, 0.5), err
+            job_id = json.loads(out)["id"]
+            assert f"{job_id} done" in err
+            code, out, _ = await switchyard("eval", "show", job_id, url=url)
+            assert code == 0
+            assert "0.5000" in out
+            code, out, _ = await switchyard("eval", "run", "d", "--dedupe", "--no-wait", url=url)
+            assert (code, out) == (0, f"{job_id}\n")
+            code, out, _ = await switchyard("jobs", "list", "--status", "done", url=url)
+            assert code == 0
+            assert job_id in out
+            assert "2/2" in out
+            code, out, _ = await switchyard("jobs", "list", "--json", url=url)
+            assert [job["id"] for job in json.loads(out)] == [job_id]
+            assert (await switchyard("jobs", "watch", job_id, url=url))[0] == 0
+
+    asyncio.run(run())
+
+
+def test_cancelling_and_watching_what_fails(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as (url, gateway):
+            gateway.batch_takes_s = 1.0
+            _, out, _ = await switchyard("eval", "run", "d", "--no-wait", "--json", url=url)
+            job_id = json.loads(out)["job_id"]
+            assert await switchyard("jobs", "cancel", job_id, url=url) == (0, f"{job_id} is cancelled.\n", "")
+            code, _, err = await switchyard("jobs", "watch", job_id, url=url)
+            assert code == 1
+            assert err.endswith(f"{job_id} cancelled\n")
+            code, _, err = await switchyard("jobs", "cancel", job_id, url=url)
+            assert (code, err) == (2, f"Refused: {job_id} is over already: it is cancelled.\n")
+            gateway.batch_takes_s = 0.0
+            assert (await switchyard("jobs", "retry", job_id, url=url))[0] == 0
+            assert (await switchyard("jobs", "watch", job_id, url=url))[0] == 0
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as (url, _):
+            code, _, err = await switchyard("eval", "run", "ghost", url=url)
+            assert code == 2
+            assert err.startswith("Refused: dataset_ref: ")
+            assert (await switchyard("jobs", "watch", "ghost", url=url))[::2] == (
+                2,
+                "Refused: there is no job 'ghost'.\n",
+            )
+        code, _, err = await switchyard("jobs", "list", url=url)
+        assert code == 3
+        assert err.startswith(f"No server can be reached at {url} (")
+
+    asyncio.run(run())
