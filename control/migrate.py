@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection
 from control.errors import DatabaseTooNew
 
 
-def upgrade(connection: Connection) -> None:
-    """Upgrades to head inside the connection's transaction.
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Upgrades to `revision` inside the connection's transaction.
 
     Raises DatabaseTooNew when the database carries a revision this program has never heard of.
     """
@@ -28,4 +28,4 @@ def upgrade(connection: Connection) -> None:
                 f"the database is at revision {', '.join(sorted(unknown))}, which this version of Switchyard does not"
                 " know: start the newer version that wrote it, or restore a backup"
             )
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
