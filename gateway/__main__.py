@@ -86,8 +86,9 @@ def main() -> None:
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
     code = 1
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings))
+        # The runner is not closed: that would wait for a thread that may still be starting an engine, which outlasts
+        # the patience of whoever stops us. The engine's processes end with this one.
+        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(settings))
         code = 0
     except BaseException:
         log.exception("the gateway crashed")
@@ -95,7 +96,6 @@ def main() -> None:
     finally:
         logging.shutdown()
         sys.stdout.flush()
-        # A thread may still be starting an engine; waiting for it would outlast the patience of whoever stops us.
         os._exit(code)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # inference never downloads anything
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# The requests are done when an engine is ended; what is left of it has nothing to say, and a restart waits for it.
+os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "2")
 
 from starlette.middleware.cors import CORSMiddleware
 from vllm.engine.arg_utils import AsyncEngineArgs
