@@ -1,24 +1,33 @@
 """An eval job against offline `LLM.generate` on the same prompts: `python -m benchmarks.eval`.
 
-The job's time is what its row says, from started to completed: it includes reading the dataset, prompts, scoring, the
-reference's loss, files and database. The offline time is the bare call. Both take turns in one run.
+The job's time is what its row says, from started to completed: it includes reading the dataset, prompts, scoring,
+the reference's loss, files and database. The offline time is the bare call. Both take turns in one run. After them: a
+client that posts one prompt a request, the time to the first token of an interactive client while an eval runs and at
+rest, and control's memory after a small and a large job.
 """
 
 import argparse
+import asyncio
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import aiohttp
 import httpx
+import psutil
 
 from benchmarks.processes import CHECKPOINT, MODEL_ID, switchyard
-from demo.addition import split
+from demo.addition import Addition, split
 from demo.tokenizer import TURN_END, TURN_START
 
 MAX_TOKENS = 256
@@ -46,9 +55,14 @@ def offline_seconds(process: "subprocess.Popen[str]", prompts: list[str]) -> flo
     return seconds
 
 
-def job_seconds(client: httpx.Client, samples: int) -> float:
-    request = {"model_id": MODEL_ID, "name": "bench", "dataset_ref": "math_eval.jsonl", "max_samples": samples}
-    job_id = client.post("/eval/jobs", json={**request, "max_tokens": MAX_TOKENS}).raise_for_status().json()["job_id"]
+def post_job(client: httpx.Client, dataset: str, samples: int) -> str:
+    request = {"model_id": MODEL_ID, "name": "bench", "dataset_ref": dataset, "max_samples": samples}
+    created = client.post("/eval/jobs", json={**request, "max_tokens": MAX_TOKENS}).raise_for_status().json()
+    job_id: str = created["job_id"]
+    return job_id
+
+
+def job_seconds(client: httpx.Client, job_id: str) -> float:
     job: dict[str, Any] = {"status": "pending"}
     while job["status"] in ("pending", "running"):
         time.sleep(0.5)  # asking more often would take the cores from the job
@@ -59,28 +73,114 @@ def job_seconds(client: httpx.Client, samples: int) -> float:
     return (completed - started).total_seconds()
 
 
+def prompt_of(addition: Addition) -> str:
+    return f"{TURN_START}user\n{addition.question}{TURN_END}\n{TURN_START}assistant\n"
+
+
+def write_dataset(path: Path, additions: Sequence[Addition], samples: int) -> None:
+    """So many questions, each with an id of its own; they begin again when there are more than additions."""
+    with path.open("w") as file:
+        for number, addition in zip(range(samples), itertools.cycle(additions), strict=False):
+            sample = {"id": str(number), "question": addition.question, "answer": addition.answer}
+            print(json.dumps(sample), file=file)
+
+
+async def first_token_ms(url: str, stop: threading.Event) -> list[float]:
+    """Times to the first token of one client that streams, again and again, until told to stop; sorted."""
+    times = []
+    body = {"model": "active", "prompt": prompt_of(Addition(17, 25)), "max_tokens": 8, "temperature": 0, "stream": True}
+    async with aiohttp.ClientSession() as session:
+        while not stop.is_set():
+            started = time.perf_counter()
+            async with session.post(f"{url}/v1/completions", json=body) as response:
+                await response.content.readany()
+                times.append(1000 * (time.perf_counter() - started))
+                await response.read()
+    return sorted(times)
+
+
+async def one_by_one_per_s(url: str, prompts: Sequence[str]) -> float:
+    """What a client that posts one prompt a request, and waits for its answer, gets through."""
+    async with aiohttp.ClientSession() as session:
+        started = time.perf_counter()
+        for prompt in prompts:
+            body = {"model": "active", "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0}
+            async with session.post(f"{url}/v1/completions", json=body) as response:
+                await response.read()
+        return len(prompts) / (time.perf_counter() - started)
+
+
+def _control_mb() -> float:
+    for process in psutil.Process().children(recursive=True):
+        if " ".join(process.cmdline()).startswith("switchyard: control"):
+            return float(process.memory_info().rss) / 1e6
+    raise RuntimeError("control is not there")
+
+
+def _interactive(client: httpx.Client, url: str, seconds: float, job: str | None) -> list[float]:
+    """First-token times for so long at rest, or while the job runs."""
+    stop = threading.Event()
+
+    def wait() -> None:
+        if job is None:
+            time.sleep(seconds)
+        else:
+            job_seconds(client, job)
+        stop.set()
+
+    threading.Thread(target=wait).start()
+    return asyncio.run(first_token_ms(url, stop))
+
+
+def _p99(ordered: list[float]) -> float:
+    return ordered[int(0.99 * (len(ordered) - 1))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--samples", type=int, nargs="*", default=[500, 5000])
+    parser.add_argument("--large", type=int, default=100_000, help="samples of the job that memory is measured with")
     args = parser.parse_args()
-    _, held_out = split()
-    prompts = [
-        f"{TURN_START}user\n{addition.question}{TURN_END}\n{TURN_START}assistant\n"
-        for addition in held_out[: args.samples]
-    ]
-    ours: list[float] = []
-    bare: list[float] = []
-    with switchyard() as url, offline() as process, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-        for number in range(args.rounds + 1):
-            job, alone = job_seconds(client, args.samples), offline_seconds(process, prompts)
-            if number:  # the first round warms up
-                ours.append(args.samples / job)
-                bare.append(args.samples / alone)
-    rate, bare_rate = median(ours), median(bare)
-    print(f"eval job of {args.samples} samples   {rate:8.1f} samples/s (scored, with avg_loss, from files to files)")
-    print(f"offline LLM.generate         {bare_rate:8.1f} prompts/s")
-    print(f"ratio                        {rate / bare_rate:8.3f}")
+    training, held_out = split()
+    additions = [*held_out, *training]
+    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base, switchyard(Path(base)) as url:
+        client = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        datasets = Path(base) / "datasets"
+        with offline() as process:
+            for samples in args.samples:
+                write_dataset(datasets / f"bench-{samples}.jsonl", additions, samples)
+                prompts = [
+                    prompt_of(addition) for _, addition in zip(range(samples), itertools.cycle(additions), strict=False)
+                ]
+                rounds = max(3, args.rounds * 500 // samples)
+                ours, bare = [], []
+                for number in range(rounds + 1):
+                    job = job_seconds(client, post_job(client, f"bench-{samples}.jsonl", samples))
+                    alone = offline_seconds(process, prompts)
+                    if number:  # the first round warms up
+                        ours.append(samples / job)
+                        bare.append(samples / alone)
+                rate, bare_rate = median(ours), median(bare)
+                print(
+                    f"{samples:6d} samples: job {rate:.0f}/s (scored, with avg_loss, from files to files), offline"
+                    f" LLM.generate {bare_rate:.0f}/s, ratio {rate / bare_rate:.3f}",
+                    flush=True,
+                )
+        single = asyncio.run(one_by_one_per_s(url, [prompt_of(addition) for addition in held_out[:200]]))
+        print(
+            f"one prompt a request, one after the other: {single:.0f}/s; the job is {rate / single:.1f} times as fast"
+        )
+        at_rest = _interactive(client, url, 15.0, None)
+        small_mb = _control_mb()
+        write_dataset(datasets / "large.jsonl", additions, args.large)
+        beside = _interactive(client, url, 0.0, post_job(client, "large.jsonl", args.large))
+        print(
+            f"time to first token, p99: {_p99(at_rest):.1f} ms at rest, {_p99(beside):.1f} ms beside an eval,"
+            f" ratio {_p99(beside) / _p99(at_rest):.2f} (medians {median(at_rest):.1f} and {median(beside):.1f} ms)"
+        )
+        print(f"control's memory: {small_mb:.0f} MB before, {_control_mb():.0f} MB after a job of {args.large} samples")
+        client.close()
 
 
 if __name__ == "__main__":

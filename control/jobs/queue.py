@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Update, and_, case, exists, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from control.clock import Clock, utc_now
 from control.db import Database
@@ -121,7 +122,7 @@ class JobQueue:
                 attempt=JobRow.attempt + 1,
                 not_before=None,
                 progress_rate_per_s=None,
-                started_at=now,
+                started_at=_not_before(JobRow.created_at, now),
                 finished_at=None,
                 error=None,
                 result=None,
@@ -155,9 +156,8 @@ class JobQueue:
     ) -> JobRow | None:
         """Ends the owner's job as done, failed or cancelled. None: it was not the owner's any more."""
         assert status in {"done", "failed", "cancelled"}
-        values = {
-            "status": status, "result": result, "error": error, "finished_at": self._clock(), **_NO_LEASE
-        }  # fmt: skip
+        finished_at = _not_before(JobRow.started_at, self._clock())
+        values = {"status": status, "result": result, "error": error, "finished_at": finished_at, **_NO_LEASE}
         return await self._change(_owned(job_id, owner), values, status, error)
 
     async def release(
@@ -278,6 +278,11 @@ class JobQueue:
 
 
 _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
+
+
+def _not_before(earlier: InstrumentedAttribute[Any], now: datetime) -> ColumnElement[Any]:
+    """Now, or that earlier time of the row where the clock was set back since: no job ends before it began."""
+    return case((earlier > now, earlier), else_=literal(now, earlier.type))
 
 
 def _owned(job_id: str, owner: str) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import resource
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,11 @@ from control.tables import ActiveModelRow
 from tests.integration.house import House, house
 
 
-@contextlib.contextmanager
-def locked(base: Path) -> Iterator[None]:
-    connection = sqlite3.connect(base / "db.sqlite")
-    connection.execute("BEGIN IMMEDIATE")
+@contextlib.asynccontextmanager
+async def locked(base: Path) -> AsyncIterator[None]:
+    """Another program's lock. It waits for it in a thread: who holds it now needs this event loop to let go."""
+    connection = sqlite3.connect(base / "db.sqlite", check_same_thread=False)
+    await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
     try:
         yield
     finally:
@@ -51,7 +52,7 @@ def test_a_locked_database(tmp_path: Path) -> None:
     async def run() -> None:
         async with house(tmp_path) as here:
             running = await held_job(here)
-            with locked(tmp_path):
+            async with locked(tmp_path):
                 detail = await here.refused(503, "/echo/jobs", model_id="a")
                 assert detail == "the database cannot be used now: it is locked by another program"
                 assert (await here.get(f"/jobs/{running}"))["status"] == "running", "reading goes on"

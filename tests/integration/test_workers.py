@@ -64,6 +64,21 @@ def test_a_clock_that_went_back_does_not_keep_a_job_resting(tmp_path: Path) -> N
     asyncio.run(run())
 
 
+def test_no_job_ends_before_it_began_whatever_the_clock_says(tmp_path: Path) -> None:
+    async def run() -> None:
+        clock = MovedClock()
+        async with crew(tmp_path, clock) as here:
+            job_id = await here.job()
+            clock.off = timedelta(seconds=-1)
+            assert await here.queue.claim("me", ["count"])
+            clock.off = timedelta(seconds=-2)
+            await here.queue.finish(job_id, "me", "done", result={})
+            job = await here.queue.get(job_id)
+            assert job.created_at == job.started_at == job.finished_at
+
+    asyncio.run(run())
+
+
 def test_a_run_that_still_lives_keeps_others_out_of_its_files(tmp_path: Path) -> None:
     async def run() -> None:
         async with crew(tmp_path) as here:
