@@ -80,7 +80,7 @@ def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
     memory = partial(memory_for_one_more, settings.engine)
     pool = Pool(gate, start_engine, settings.engine_restart_max_delay_s, memory)
-    control = ControlLink(settings.layout.control_socket)
+    control = ControlLink(settings.layout.control_socket, settings.max_request_bytes)
     information = Information(settings, pool, control, Nvml(), time.monotonic())
     return Gateway(
         pool=pool,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from gateway.asgi import Receive, Scope, Send, send_json, until_disconnected
+from gateway.asgi import Receive, Scope, Send, send_detail, send_json, until_disconnected
+from gateway.errors import RequestTooLarge
 from switchyard.contract import CONTROL_PREFIXES
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ _HOP_BY_HOP = frozenset(
 class ControlLink:
     """One pooled client to control. An answer is streamed through, whatever it is."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, max_request_bytes: int) -> None:
+        self._max_request_bytes = max_request_bytes
         # A switch may take minutes, and an event stream never ends: only connecting is bounded here.
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket)),
@@ -47,9 +49,13 @@ class ControlLink:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(key, value) for key, value in scope["headers"] if key not in _HOP_BY_HOP]
         url = httpx.URL(path=scope["path"], query=scope["query_string"])
-        request = self._client.build_request(scope["method"], url, headers=headers, content=_body(scope, receive))
+        body = self._body(scope, receive)
+        request = self._client.build_request(scope["method"], url, headers=headers, content=body)
         try:
             answer = await self._client.send(request, stream=True)
+        except RequestTooLarge as error:
+            await send_detail(send, error)
+            return
         except httpx.HTTPError as error:
             log.warning("control does not answer %s %s: %s", scope["method"], scope["path"], error)
             detail = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
@@ -67,6 +73,13 @@ class ControlLink:
             await asyncio.gather(pump, gone, return_exceptions=True)
             await answer.aclose()
 
+    def _body(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes] | None:
+        """The request's body as it comes in; None where the headers announce none."""
+        announced = {key for key, _ in scope["headers"]}
+        if not announced & {b"content-length", b"transfer-encoding"}:
+            return None
+        return _chunks(receive, self._max_request_bytes)
+
 
 async def _pump(answer: httpx.Response, send: Send) -> None:
     kept = [(key.lower(), value) for key, value in answer.headers.raw if key.lower() not in _HOP_BY_HOP]
@@ -76,20 +89,16 @@ async def _pump(answer: httpx.Response, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _body(scope: Scope, receive: Receive) -> AsyncIterator[bytes] | None:
-    """The request's body as it comes in; None where the headers announce none."""
-    announced = {key for key, _ in scope["headers"]}
-    if not announced & {b"content-length", b"transfer-encoding"}:
-        return None
-    return _chunks(receive)
-
-
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+async def _chunks(receive: Receive, limit_bytes: int) -> AsyncIterator[bytes]:
+    length = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         if chunk := message.get("body", b""):
+            length += len(chunk)
+            if length > limit_bytes:
+                raise RequestTooLarge(limit_bytes)
             yield chunk
         if not message.get("more_body", False):
             return

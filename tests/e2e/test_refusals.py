@@ -42,6 +42,12 @@ def test_register_an_unknown_field(server: Server) -> None:
     assert "colour" in detail
 
 
+def test_a_body_too_long_for_control(server: Server) -> None:
+    response = server.http.post("/models/register", content=b" " * (33 * 1024 * 1024))
+    assert response.status_code == 413
+    assert "max_request_bytes" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("reference", ["../db.sqlite", "/etc/passwd", "../../etc/passwd", "missing.jsonl"])
 def test_an_eval_of_a_dataset_outside_its_folder(server: Server, reference: str) -> None:
     response = server.http.post("/eval/jobs", json={"model_id": FINAL_ID, "name": "x", "dataset_ref": reference})
