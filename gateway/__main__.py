@@ -64,7 +64,7 @@ async def serve(settings: Settings) -> None:
         preload.cancel()
 
 
-def _server(app: App, settings: Settings, **where: str | int) -> _Server:
+def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds: str | None = None) -> _Server:
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -72,7 +72,9 @@ def _server(app: App, settings: Settings, **where: str | int) -> _Server:
         lifespan="off",
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
-        **where,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        uds=uds,
     )
     return _Server(config)
 

@@ -17,12 +17,14 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 # The requests are done when an engine is ended; what is left of it has nothing to say, and a restart waits for it.
 os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "2")
 
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
+from vllm.exceptions import VLLMClientError
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -35,7 +37,7 @@ from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
 from gateway.engine_metrics import ReusingStatLogger
 from gateway.engine_proof import prove, token_from
-from gateway.errors import EngineReloadFailed, EngineStartFailed, Unserved
+from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, Unserved
 from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 from switchyard.settings import EngineSettings
 
@@ -66,9 +68,10 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
 class Engine:
     """A started engine. Use `start`; every method runs in the event loop that serves requests."""
 
-    def __init__(self, client: AsyncLLM, app: App) -> None:
+    def __init__(self, client: AsyncLLM, app: FastAPI) -> None:
         self.client = client
-        self.app = app
+        self.app: App = app
+        self._state: Any = app.state
 
     @property
     def max_model_len_tokens(self) -> int:
@@ -93,6 +96,8 @@ class Engine:
             raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:
             raise EngineStartFailed("the engine died at its first forward pass") from error
+        except (VLLMClientError, ValueError) as error:
+            raise BadReference(f"the probe cannot be asked: {error}") from error
 
     async def alive(self) -> None:
         """One token from the engine, before all other work. Hangs as long as the engine does."""
@@ -102,11 +107,20 @@ class Engine:
             raise Unserved("The engine is dead.", 5.0) from error
 
     async def freeze(self) -> None:
-        """Stops the scheduler; requests inside stay, and start their cache anew when `resume` is called."""
-        await self.client.pause_generation(mode="keep", clear_cache=True)
+        """Stops the scheduler; requests inside stay, and start their cache anew when `resume` is called.
+
+        Raises EngineReloadFailed, as `resume` does, when the engine died.
+        """
+        try:
+            await self.client.pause_generation(mode="keep", clear_cache=True)
+        except EngineDeadError as error:
+            raise EngineReloadFailed("the engine died when it was to pause") from error
 
     async def resume(self) -> None:
-        await self.client.resume_generation()
+        try:
+            await self.client.resume_generation()
+        except EngineDeadError as error:
+            raise EngineReloadFailed("the engine died when it was to go on") from error
 
     async def reload(self, model: ModelRef) -> None:
         """Puts another checkpoint's tensors into the running model and makes the slot answer to its id.
@@ -124,10 +138,9 @@ class Engine:
         self._rename(model)
 
     def _rename(self, model: ModelRef) -> None:
-        state: Any = self.app.state  # type: ignore[attr-defined]
-        names = state.openai_serving_models.base_model_paths
+        names = self._state.openai_serving_models.base_model_paths
         names[:] = [BaseModelPath(name=name, model_path=model.path) for name in (model.id, ACTIVE_ALIAS)]
-        _set_fingerprint(state, model)
+        _set_fingerprint(self._state, model)
         config = self.client.vllm_config
         config.model_config.served_model_name = model.id
         loggers = self.client.logger_manager.stat_loggers
@@ -138,7 +151,7 @@ class Engine:
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         """Answers a batch below interactive traffic. Raises Unserved when the engine dies meanwhile."""
         try:
-            return await run_batch(self.client, self.app, items, sampling)
+            return await run_batch(self.client, self._state, items, sampling)
         except* EngineDeadError as group:
             raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
 
@@ -185,7 +198,7 @@ def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespac
     )
 
 
-async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> App:
+async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> FastAPI:
     tasks = await client.get_supported_tasks()
     app = build_app(args, tasks, client.model_config)
     # Origins are the public port's business; vLLM's app would let every one in.
@@ -194,8 +207,7 @@ async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> App:
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()
     _set_fingerprint(app.state, model)
-    served: App = app
-    return served
+    return app
 
 
 def _set_fingerprint(state: Any, model: ModelRef) -> None:

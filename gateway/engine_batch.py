@@ -41,13 +41,13 @@ class _Prompt:
 
 
 async def run_batch(
-    client: AsyncLLM, app: Any, items: Sequence[BatchItem], sampling: BatchSampling
+    client: AsyncLLM, state: Any, items: Sequence[BatchItem], sampling: BatchSampling
 ) -> list[BatchOutput]:
     """Answers every item, in order: [n_items]. An item that fails carries `error`.
 
     Raises a group with EngineDeadError when the engine dies: no item has an answer then.
     """
-    renderer = _Renderer(client, app.state.online_renderer, sampling)
+    renderer = _Renderer(client, state.online_renderer, sampling)
     # Templates and tokenizers run in vLLM's own renderer thread, once for the batch, beside the event loop.
     loop = asyncio.get_running_loop()
     prompts = await loop.run_in_executor(client.renderer._executor, renderer.render, items)

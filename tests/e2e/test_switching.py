@@ -100,7 +100,9 @@ def test_in_place_under_load(server: Server, registered: dict[str, str]) -> None
     expected = {}
     for model_id in (MIDDLE_ID, EARLY_ID, FINAL_ID):
         result = _activate(server, model_id, method="in_place")
-        assert result["proof"]["passed"] is True  # type: ignore[index]
+        proof = result["proof"]
+        assert isinstance(proof, dict)
+        assert proof["passed"] is True
         expected[registered[model_id]] = _alone(server, model_id)
     with Load(server, 8) as load:
         for model_id in (EARLY_ID, MIDDLE_ID, FINAL_ID) * 4:

@@ -37,6 +37,7 @@ class FakeEngine:
         self.stopped = False
         self.sound = True
         self.frozen = False
+        self.dies_when_frozen = False
         self.reloads = 0
         self.cannot_take: set[str] = set()
         self.status = 200
@@ -77,13 +78,16 @@ class FakeEngine:
         await self.release.wait()
 
     async def freeze(self) -> None:
+        if self.dies_when_frozen:
+            self.dead = True
+            raise EngineReloadFailed("the engine died when it was to pause")
         self.frozen = True
 
     async def resume(self) -> None:
         self.frozen = False
 
     async def reload(self, model: ModelRef) -> None:
-        if model.id in self.cannot_take:
+        if self.dead or model.id in self.cannot_take:
             self.ref = ModelRef(id="mixture", path="", digest="")
             raise EngineReloadFailed(f"{model.id}: a tensor is missing")
         self.ref = model

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from gateway.asgi import replay, until_disconnected
 from gateway.errors import MethodImpossible, SwitchInProgress, Unserved
 from gateway.gate import Gate
 from gateway.plan import Memory
@@ -43,8 +44,9 @@ class House:
 
     async def ask(self) -> bytes:
         client = Client(b"")
-        slot = await self.gate.enter("active", asyncio.Event().wait)  # type: ignore[arg-type]
-        await slot.serve(client.scope, client.receive, client.send)
+        await client.receive()
+        slot = await self.gate.enter("active", lambda: until_disconnected(client.receive))
+        await slot.serve(client.scope, replay(b"", client.receive), client.send)
         return client.body
 
 
@@ -289,6 +291,16 @@ async def test_when_the_old_tensors_do_not_go_back_either_a_new_engine_has_them(
     assert (result.status, result.rolled_back_to) == ("failed", "a")
     assert [engine.stopped for engine in house.garage.started] == [True, False]
     assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_an_engine_that_dies_when_it_is_frozen_is_replaced(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    house.garage.started[0].dies_when_frozen = True
+    result = await house.pool.activate(ActivateRequest(model=B, in_flight="keep"))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert await house.ask() == b"a:"
+    assert [engine.stopped for engine in house.garage.started] == [True, False]
 
 
 @scenario
