@@ -7,12 +7,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from client.commands import evals, jobs
+from client.commands import config, evals, jobs
 from switchyard import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(evals.app, name="eval")
+app.add_typer(config.app, name="config")
 
 EXIT_REFUSED = 2
 
@@ -41,17 +42,15 @@ def up(
     flags = {"HOST": host, "PORT": port, "BASE_DIR": base_dir, "MODEL_PATH": model_path and model_path.absolute()}
     os.environ.update({f"INFERENCE_{name}": str(value) for name, value in flags.items() if value is not None})
     try:
-        import pydantic  # noqa: PLC0415
-
         from switchyard import supervisor  # noqa: PLC0415
-        from switchyard.settings import Settings  # noqa: PLC0415
+        from switchyard.setting_origins import load  # noqa: PLC0415
+        from switchyard.setting_sources import SettingsRefused  # noqa: PLC0415
     except ModuleNotFoundError as error:
         _refuse(f"The server's parts are not installed ({error.name} is missing): pip install 'switchyard[cpu]'.")
     try:
-        raise typer.Exit(supervisor.run(Settings()))
-    except pydantic.ValidationError as error:
-        wrong = "; ".join(f"INFERENCE_{'__'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        _refuse(f"A setting is wrong: {wrong}.")
+        raise typer.Exit(supervisor.run(load()))
+    except SettingsRefused as error:
+        _refuse(f"Wrong settings: {error}.")
     except supervisor.StartRefused as error:
         _refuse(str(error))
 

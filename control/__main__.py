@@ -12,7 +12,7 @@ from evals.kind import EvalKind
 from switchyard import logs
 from switchyard.child import EXIT_REFUSED
 from switchyard.process import follow_parent
-from switchyard.settings import Settings
+from switchyard.setting_origins import load
 
 GRACE_S = 2
 
@@ -23,7 +23,7 @@ def main() -> int:
     """Serves until SIGTERM or SIGINT, then gives the jobs back; EXIT_REFUSED when starting again would not help."""
     setproctitle("switchyard: control")
     follow_parent(signal.SIGTERM)
-    settings = Settings()
+    settings = load()
     layout = settings.layout
     layout.create()
     logs.configure("control", settings)

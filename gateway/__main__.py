@@ -19,6 +19,7 @@ from gateway.slot import Engine
 from switchyard import logs
 from switchyard.contract import ModelRef
 from switchyard.process import follow_parent
+from switchyard.setting_origins import load
 from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
 def main() -> None:
     setproctitle.setproctitle("switchyard: gateway")
     follow_parent(signal.SIGTERM)
-    settings = Settings()
+    settings = load()
     settings.layout.create()
     logs.configure("gateway", settings)
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)

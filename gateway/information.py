@@ -19,6 +19,7 @@ from gateway.metrics import ACTIVE, HELD
 from gateway.pool import Pool
 from switchyard import __version__
 from switchyard.contract import ACTIVE_ALIAS, GatewayState
+from switchyard.setting_origins import redacted
 from switchyard.settings import Settings
 
 Status = Literal["ok", "loading", "degraded", "error"]
@@ -43,6 +44,7 @@ class Information:
                 Route("/status", self.status),
                 Route("/version", self.version),
                 Route("/info", self.info),
+                Route("/config", self.config),
                 Route("/metrics", self.metrics),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
@@ -120,6 +122,9 @@ class Information:
                 "version": __version__,
             }
         )
+
+    async def config(self, _: Request) -> Response:
+        return JSONResponse(redacted(self.settings))
 
     async def metrics(self, _: Request) -> Response:
         state = self.pool.snapshot()

@@ -1,38 +1,125 @@
-"""Settings of both processes, read once at start: defaults, then `INFERENCE_…` variables, then flags of `up`.
+"""Settings of both processes, read once when a process starts: one typed tree.
 
-`switchyard up` passes its flags to the processes it starts as these same variables, so there is one way in.
+What is named later wins: defaults, the config file, names from before the prefix (`PORT`), `INFERENCE_…` variables,
+flags of `up`. `switchyard up` passes its flags to the processes it starts as variables. Groups are tables in the file
+and `__` in variables: `INFERENCE_ENGINE__MAX_NUM_SEQS=64`.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from switchyard.paths import Layout
+from switchyard.setting_sources import ConfigFile, OlderNames, config_file
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
-class EngineSettings(BaseModel):
+class Group(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class EngineSettings(Group):
     """What vLLM is started with, the same for every slot."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_model_len: Annotated[int, Field(ge=1)] | None = None
-    max_num_seqs: Annotated[int, Field(ge=1)] = 256
+    max_model_len: Count | None = None
+    max_num_seqs: Count = 256
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     seed: int = 0
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 1
+    cpu_kv_cache_gib: Count = 1
     trust_remote_code: bool = False
 
 
+class LogSettings(Group):
+    """The files in logs/. Each is turned over at `max_bytes`; `backups` old ones are kept beside it."""
+
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 64 * 1024 * 1024
+    backups: Annotated[int, Field(ge=0, le=100)] = 5
+    requests: bool = True
+    prompts: bool = False
+
+
+class TelemetrySettings(Group):
+    """`traces_endpoint`: an OTLP collector (http://host:4318/v1/traces); without one no trace is made."""
+
+    interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    traces_endpoint: str | None = None
+    traces_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class PowerProfile(Group):
+    """A cap on every card's power, clamped to what it allows, and how many jobs may run beside each other."""
+
+    power_limit_w: Annotated[float, Field(gt=0)] | None = None
+    max_concurrent_jobs: Count = 1
+
+
+class PowerWindow(Group):
+    """From `start` to `end` each day (local time; over midnight when `end` is earlier) another profile holds."""
+
+    start: ClockTime
+    end: ClockTime
+    profile: str
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.start == self.end:
+            raise ValueError(f"start and end are both {self.start}")
+        return self
+
+
+class PowerSettings(Group):
+    """`profile` holds until another is chosen by POST /settings/power_profile; null leaves the cards alone."""
+
+    BUILT_IN: ClassVar[dict[str, dict[str, float]]] = {
+        "quiet": {"power_limit_w": 220, "max_concurrent_jobs": 1},
+        "normal": {"power_limit_w": 280, "max_concurrent_jobs": 1},
+        "max": {"power_limit_w": 350, "max_concurrent_jobs": 2},
+    }
+
+    profile: str | None = None
+    profiles: Annotated[dict[str, PowerProfile], Field(validate_default=True)] = {}
+    schedule: list[PowerWindow] = []
+
+    @field_validator("profiles", mode="before")
+    @classmethod
+    def _beside_the_built_in(cls, own: Any) -> Any:
+        """Own profiles stand beside the built-in ones, or change single values of them."""
+        if not isinstance(own, dict):
+            return own
+        names = [*cls.BUILT_IN, *(name for name in own if name not in cls.BUILT_IN)]
+        merged: dict[str, Any] = {}
+        for name in names:
+            mine = own.get(name, {})
+            merged[name] = {**cls.BUILT_IN.get(name, {}), **mine} if isinstance(mine, dict) else mine
+        return merged
+
+    @model_validator(mode="after")
+    def _known_profiles(self) -> Self:
+        for name in (self.profile, *(window.profile for window in self.schedule)):
+            if name is not None and name not in self.profiles:
+                raise ValueError(f"there is no profile {name!r}; there are {', '.join(self.profiles)}")
+        return self
+
+
 class Settings(BaseSettings):
-    """Every setting with its default. Nested ones are written `INFERENCE_ENGINE__MAX_NUM_SEQS=64`."""
+    """Every setting with its default. To be told in words what is wrong, use `switchyard.setting_origins.load`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="INFERENCE_", env_nested_delimiter="__", extra="ignore", frozen=True, validate_default=True
+        env_prefix="INFERENCE_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        protected_namespaces=(),
     )
 
     base_dir: Path = Path("~/llm")
@@ -43,11 +130,19 @@ class Settings(BaseSettings):
     install_demo: bool = True
     model_path: Path | None = None
 
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    flash_attention: bool = True
+    max_cache_models: Count = 2
+    model_load_cooldown_s: Annotated[float, Field(ge=0)] = 300.0
+    model_q4_threshold_bytes: Annotated[int, Field(ge=0)] = 14_000_000_000
+    max_concurrent_pulls: Count = 2
+
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     hold_timeout_s: PositiveSeconds = 300.0
     drain_timeout_s: PositiveSeconds = 5.0
-    keep_alive_s: Annotated[int, Field(ge=1)] = 300
+    keep_alive_s: Count = 300
     engine_restart_max_delay_s: PositiveSeconds = 60.0
 
     proof_compute_max_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
@@ -55,15 +150,30 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
 
-    max_concurrent_jobs: Annotated[int, Field(ge=1)] = 1
+    max_concurrent_jobs: Count = 1
     max_concurrent_by_type: dict[str, Annotated[int, Field(ge=0)]] = {}
-    max_pending_jobs: Annotated[int, Field(ge=1)] = 10_000
+    max_pending_jobs: Count = 10_000
     job_retries: Annotated[int, Field(ge=0)] = 20
     batch_items: Annotated[int, Field(ge=1, le=1024)] = 64
-    batch_window_items: Annotated[int, Field(ge=1)] = 512
+    batch_window_items: Count = 512
     job_lease_s: PositiveSeconds = 15.0
 
     engine: EngineSettings = EngineSettings()
+    logs: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    power: PowerSettings = PowerSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The first to have a value wins; groups are merged value by value. `switchyard.setting_origins` names them."""
+        return (init_settings, env_settings, OlderNames(settings_cls), ConfigFile(settings_cls, config_file()))
 
     @field_validator("database_url")
     @classmethod
