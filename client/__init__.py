@@ -1,0 +1,6 @@
+"""What a training box installs: the client of a Switchyard server, its trainer hooks, and the `switchyard` command."""
+
+from client.client import AsyncSwitchyardClient, SwitchyardClient
+from client.errors import SwitchyardError
+
+__all__ = ["AsyncSwitchyardClient", "SwitchyardClient", "SwitchyardError"]

@@ -1,89 +1,104 @@
 """What the commands have in common: where the server is, how things are printed, how errors end."""
 
-import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from client.server import Server, ServerError, Unreachable, default_url
+from client.client import SwitchyardClient
+from client.errors import (
+    Forbidden,
+    JobFailed,
+    NotSwitchyard,
+    OtherVersion,
+    SwitchyardError,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+    WaitedTooLong,
+)
+from client.progress import job_bar
+from client.results import Job, Result
 
-EXIT_JOB_FAILED = 1
-EXIT_REFUSED = 2
-EXIT_UNREACHABLE = 3
+EXIT_FAILED = 1  # what was asked for was tried and did not work: a job failed, a check is red
+EXIT_REFUSED = 2  # the server, or this command, says no
+EXIT_UNREACHABLE = 3  # no Switchyard server answers there
+EXIT_KEY = 4  # no key, a bad one, or one that may not do this
 EXIT_INTERRUPTED = 130
 
+RETRY_S = 2.0
+PATIENCE_S = 60.0  # how long a server that went away is waited for while a job is watched
+
 Host = Annotated[
-    str | None, typer.Option("--host", help="The server's URL (default: http://$INFERENCE_HOST:$INFERENCE_PORT).")
+    str | None,
+    typer.Option("--host", help="The server: a URL, host:port, or a name in hosts.json (default: the environment's)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 @contextmanager
-def server_at(host: str | None) -> Iterator[Server]:
+def server_at(host: str | None, *, interrupted: str = "Stopped.") -> Iterator[SwitchyardClient]:
     """Ends the command with one sentence and an exit code when the server refuses or is not there."""
     server = None
     try:
-        server = Server(host or default_url())
+        server = SwitchyardClient(host, retry_s=RETRY_S)
         yield server
     except KeyboardInterrupt:
-        print("Stopped watching; the job goes on.", file=sys.stderr)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_REFUSED) from None
+        stop(interrupted, EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # `| head` has seen enough
+        raise typer.Exit(0) from None
+    except SwitchyardError as error:
+        stop(str(error), exit_code(error))
     finally:
         if server is not None:
             server.close()
 
 
+def exit_code(error: SwitchyardError) -> int:
+    match error:
+        case Unreachable() | Unavailable() | NotSwitchyard() | OtherVersion():
+            return EXIT_UNREACHABLE
+        case Unauthorized() | Forbidden():
+            return EXIT_KEY
+        case JobFailed() | WaitedTooLong():
+            return EXIT_FAILED
+        case _:
+            return EXIT_REFUSED
+
+
+def stop(reason: str, code: int) -> NoReturn:
+    print(reason, file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
 
 
-def follow(server: Server, job_id: str) -> dict[str, Any]:
-    """A progress bar on stderr until the job is over; the job."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TimeElapsedColumn(),
-    )
-    news = server.watch(job_id)
-    first = next(news)  # a job that is not there gets no bar
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(job_id, total=None, pace="")
-        for job in itertools.chain([first], news):
-            progress = job["progress"]
-            text = f"{job_id} {job['status']}"
-            if job.get("waiting_for"):
-                text += f", waits for {job['waiting_for']}"
-            bar.update(
-                task,
-                description=text,
-                completed=progress["done"],
-                total=progress["total"],
-                pace=_pace(progress),
-            )
+def follow(server: SwitchyardClient, job_id: str) -> Job:
+    """A progress bar on stderr until the job is over; the job, however it ended."""
+    job: Job | None = None
+    with job_bar(job_id) as show:
+        for news in server.watch_job(job_id, PATIENCE_S):
+            show(news)
+            job = news.job or job
+    assert job is not None, "a watch ends with the whole job"
     return job
 
 
-def end_with(job: dict[str, Any]) -> None:
+def end_with(job: Job) -> None:
     """Exit code 1, saying why, when the job did not end well."""
-    if job["status"] != "done":
-        print(f"{job['id']} {job['status']}{': ' + job['error'] if job['error'] else ''}", file=sys.stderr)
-        raise typer.Exit(EXIT_JOB_FAILED)
+    if job.status != "done":
+        stop(str(JobFailed(job)), EXIT_FAILED)
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = Table(title=title or None, title_justify="left")
     for column in columns:
         shown.add_column(column, overflow="fold")
@@ -92,10 +107,22 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console().print(shown)
 
 
-def _pace(progress: dict[str, Any]) -> str:
-    parts = []
-    if progress["rate_per_s"]:
-        parts.append(f"{progress['rate_per_s']:.1f}/s")
-    if progress["eta_s"] is not None:
-        parts.append(f"{progress['eta_s']:.0f} s left")
-    return ", ".join(parts)
+def facts(title: str, pairs: Sequence[tuple[str, Any]]) -> None:
+    """Names and values, those without a value left out."""
+    table(title, ["", ""], [[name, str(value)] for name, value in pairs if value not in (None, "", [])])
+
+
+def bytes_in_words(count: float | None) -> str:
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Result):
+        return value.as_json()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

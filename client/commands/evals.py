@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from client.terminal import AsJson, Host, end_with, follow, print_json, server_at, table
+from client.results import Job
+from client.terminal import AsJson, Host, end_with, facts, follow, print_json, server_at, table
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate models and look at results.")
 
@@ -25,6 +26,7 @@ def run(
     dataset: Annotated[str, typer.Argument(help="A dataset's name in datasets/.")],
     model: Annotated[str, typer.Option(help="A model's id, or active.")] = "active",
     name: Annotated[str, typer.Option(help="What to call it.")] = "cli",
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="accuracy, f1 …; may be given again.")] = None,
     max_samples: Annotated[int, typer.Option(help="At most so many samples.")] = 1000,
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
     priority: Annotated[int, typer.Option(help="Higher starts first.")] = 0,
@@ -37,22 +39,22 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Make an eval job and follow it; exit code 1 unless it is done."""
-    body = {
-        "model_id": model,
-        "name": name,
-        "dataset_ref": dataset,
-        "max_samples": max_samples,
-        "max_tokens": max_tokens,
-        "priority": priority,
-        "dedupe": dedupe,
-        "when_inactive": when_inactive,
-    }
-    with server_at(host) as server:
-        made = server.post("/eval/jobs", body)
+    with server_at(host, interrupted="Stopped watching; the job goes on.") as server:
+        made = server.eval_job(
+            model,
+            name,
+            dataset,
+            metric or ["accuracy"],
+            max_samples,
+            max_tokens=max_tokens,
+            priority=priority,
+            dedupe=dedupe,
+            when_inactive=when_inactive,
+        )
         if not wait:
-            print_json(made) if as_json else print(made["job_id"])
+            print_json(made) if as_json else print(made.job_id)
             return
-        job = follow(server, made["job_id"])
+        job = follow(server, made.job_id)
     _show(job, as_json=as_json)
     end_with(job)
 
@@ -63,23 +65,55 @@ def show(
 ) -> None:
     """An eval's result so far."""
     with server_at(host) as server:
-        job = server.get(f"/eval/jobs/{job_id}")
+        job = server.get_eval_job(job_id)
     _show(job, as_json=as_json)
 
 
-def _show(job: dict[str, Any], *, as_json: bool) -> None:
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="An eval job's id: before.")],
+    b: Annotated[str, typer.Argument(help="Another's: after.")],
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Two evals sample by sample: what was fixed, what was broken, and whether it can be chance."""
+    with server_at(host) as server:
+        compared = server.compare_evals(a, b)
+    if as_json:
+        print_json(compared)
+        return
+    facts(f"{a} → {b}", [(key, _number(value)) for key, value in compared.items() if not isinstance(value, dict)])
+
+
+@app.command()
+def history(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name in datasets/.")],
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Results on a dataset, by training step."""
+    with server_at(host) as server:
+        told = server.eval_history(dataset)
+    if as_json:
+        print_json(told)
+        return
+    points = next((value for value in told.values() if isinstance(value, list)), [])
+    columns = list(dict.fromkeys(name for point in points for name in point if not isinstance(point[name], dict)))
+    table(dataset, columns, [[_number(point.get(name)) for name in columns] for point in points])
+
+
+def _show(job: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(job)
         return
-    result = job["result"] or {}
-    rows = [["model", job["model_id"]], ["status", job["status"]]]
-    rows += [[key, _number(result[key])] for key in _SHOWN if result.get(key) is not None]
-    if job["error"]:
-        rows.append(["error", job["error"]])
-    table(job["id"], ["", ""], rows)
+    result = job.result or {}
+    shown = [(key, _number(result[key])) for key in _SHOWN if result.get(key) is not None]
+    facts(job.id, [("model", job.model_id), ("status", job.status), *shown, ("error", job.error)])
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, list):
         return " to ".join(_number(part) for part in value)
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,9 +1,10 @@
 """`switchyard jobs`: look at the queue and change it."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from client.results import Job, MadeJob
 from client.terminal import AsJson, Host, end_with, follow, print_json, server_at, table
 
 app = typer.Typer(no_args_is_help=True, help="Look at jobs, watch, cancel and retry them.")
@@ -20,9 +21,8 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """The newest jobs."""
-    wanted = {"type": job_type, "status": status, "limit": limit}
     with server_at(host) as server:
-        jobs = server.get("/jobs", {name: value for name, value in wanted.items() if value is not None})["jobs"]
+        jobs = server.list_jobs(job_type, status, limit)
     if as_json:
         print_json(jobs)
         return
@@ -33,7 +33,7 @@ def list_jobs(
 @app.command()
 def watch(job_id: JobId, host: Host = None, as_json: AsJson = False) -> None:
     """Follow a job to its end; exit code 1 unless it is done."""
-    with server_at(host) as server:
+    with server_at(host, interrupted="Stopped watching; the job goes on.") as server:
         job = follow(server, job_id)
     if as_json:
         print_json(job)
@@ -43,28 +43,26 @@ def watch(job_id: JobId, host: Host = None, as_json: AsJson = False) -> None:
 @app.command()
 def cancel(job_id: JobId, host: Host = None, as_json: AsJson = False) -> None:
     """Stop a job; what it has done is kept."""
-    _change(job_id, "cancel", host, as_json=as_json)
+    with server_at(host) as server:
+        _show(server.cancel_job(job_id), as_json=as_json)
 
 
 @app.command()
 def retry(job_id: JobId, host: Host = None, as_json: AsJson = False) -> None:
     """Put a failed or cancelled job back into the queue; it goes on where it stopped."""
-    _change(job_id, "retry", host, as_json=as_json)
-
-
-def _change(job_id: str, what: str, host: str | None, *, as_json: bool) -> None:
     with server_at(host) as server:
-        answer = server.post(f"/jobs/{job_id}/{what}")
-    if as_json:
-        print_json(answer)
-    else:
-        print(f"{answer['job_id']} is {answer['status']}.")
+        _show(server.retry_job(job_id), as_json=as_json)
 
 
-def _row(job: dict[str, Any]) -> list[str]:
-    progress = job["progress"]
-    done = f"{progress['done']}/{progress['total']}" if progress["total"] is not None else ""
-    if progress["eta_s"] is not None:
-        done += f", {progress['eta_s']:.0f} s left"
-    waiting = f"waits for {job['waiting_for']}" if job["waiting_for"] else ""
-    return [job["id"], job["model_id"], job["status"], done, job["created_at"][:19], job["error"] or waiting]
+def _show(changed: MadeJob, *, as_json: bool) -> None:
+    print_json(changed) if as_json else print(f"{changed.job_id} is {changed.status}.")
+
+
+def _row(job: Job) -> list[str]:
+    progress = job.progress
+    done = f"{progress.done}/{progress.total}" if progress.total is not None else ""
+    if progress.eta_s is not None:
+        done += f", {progress.eta_s:.0f} s left"
+    waiting = f"waits for {job.waiting_for}" if job.waiting_for else ""
+    created = f"{job.created_at:%Y-%m-%d %H:%M:%S}" if job.created_at else ""
+    return [job.id, job.model_id or "", job.status, done, created, job.error or waiting]

@@ -1,0 +1,136 @@
+"""`switchyard models`: the registry."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from client.results import Activation, Model
+from client.terminal import (
+    AsJson,
+    Host,
+    bytes_in_words,
+    end_with,
+    facts,
+    follow,
+    print_json,
+    server_at,
+    table,
+)
+
+app = typer.Typer(no_args_is_help=True, help="List, register, push, activate and remove models.")
+
+ModelId = Annotated[str, typer.Argument(help="A model's id.")]
+InFlightOption = Annotated[
+    Literal["finish", "keep", "abort"], typer.Option(help="What becomes of requests that are being answered.")
+]
+MethodOption = Annotated[Literal["auto", "in_place", "blue_green", "restart"], typer.Option(help="How to switch.")]
+
+
+@app.command("list")
+def list_models(host: Host = None, as_json: AsJson = False) -> None:
+    """Every model, newest first."""
+    with server_at(host) as server:
+        models = server.list_models()
+    if as_json:
+        print_json(models)
+        return
+    table("", ["", "model", "step", "size", "source", "tags", "registered"], [_row(model) for model in models])
+
+
+@app.command()
+def register(
+    model_id: ModelId,
+    source: Annotated[str, typer.Option(help="Where it comes from.")] = "cli",
+    tags: Annotated[str, typer.Option(help="Tags, separated by commas.")] = "",
+    path: Annotated[str | None, typer.Option(help="The folder on the server (default: models/<id>).")] = None,
+    step: Annotated[int | None, typer.Option(help="The training step.")] = None,
+    activate: Annotated[bool, typer.Option(help="Switch to it at once.")] = False,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a folder that lies on the server a model."""
+    with server_at(host) as server:
+        registered = server.register_model(model_id, source, tags, path=path, step=step, activate=activate)
+    if as_json:
+        print_json(registered)
+        return
+    print(f"{registered.id} is {'already ' if registered.existing else ''}registered, {registered.digest}.")
+    if registered.activation is not None:
+        _show_switch(registered.activation)
+
+
+@app.command()
+def activate(
+    model_id: ModelId,
+    in_flight: InFlightOption = "finish",
+    method: MethodOption = "auto",
+    timeout_s: Annotated[float, typer.Option(help="How long requests in flight may take.")] = 300.0,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Switch to a model, without failing a request."""
+    with server_at(host, interrupted="Not waiting any longer; the switch goes on.") as server:
+        switched = server.set_active_model(model_id, in_flight=in_flight, method=method, timeout_s=timeout_s)
+    print_json(switched) if as_json else _show_switch(switched)
+
+
+@app.command()
+def rollback(host: Host = None, as_json: AsJson = False) -> None:
+    """Switch back to the model that was active before."""
+    with server_at(host, interrupted="Not waiting any longer; the switch goes on.") as server:
+        switched = server.roll_back()
+    print_json(switched) if as_json else _show_switch(switched)
+
+
+@app.command()
+def rm(
+    model_id: ModelId,
+    files: Annotated[bool, typer.Option(help="Remove the files under models/ too.")] = False,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a model that is not active and that no job uses."""
+    with server_at(host) as server:
+        removed = server.delete_model(model_id, files=files)
+    print_json(removed) if as_json else print(f"{model_id} is removed{', with its files' if files else ''}.")
+
+
+@app.command()
+def pull(
+    model: Annotated[str, typer.Argument(help="A repository of the hub, such as Qwen/Qwen3-0.6B.")],
+    quantize: Annotated[str | None, typer.Option(help="auto, q4, q8, fp16 or no.")] = None,
+    init: Annotated[bool, typer.Option(help="Switch to it when it is there.")] = False,
+    wait: Annotated[bool, typer.Option(help="Follow the download to its end.")] = True,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have the server download a model from its hub."""
+    wishes: dict[str, Any] = {"quantize": quantize, "init": init or None}
+    more = {name: wish for name, wish in wishes.items() if wish is not None}
+    with server_at(host, interrupted="Stopped watching; the download goes on.") as server:
+        made = server.pull_model(model, **more)
+        if not wait:
+            print_json(made) if as_json else print(made.job_id)
+            return
+        job = follow(server, made.job_id)
+    if as_json:
+        print_json(job)
+    end_with(job)
+
+
+def _show_switch(switched: Activation) -> None:
+    proof = switched.proof or {}
+    paused = f"{switched.paused_ms:.0f} ms" if switched.paused_ms is not None else None
+    total = f"{switched.total_ms:.0f} ms" if switched.total_ms is not None else None
+    facts(
+        f"{switched.id} is active",
+        [("before", switched.previous), ("method", switched.method), ("paused", paused), ("in all", total),
+         ("proof", proof.get("kind"))],
+    )  # fmt: skip
+
+
+def _row(model: Model) -> list[str]:
+    marks = ("*" if model.is_active else "") + ("" if model.loaded or not model.is_active else "?")
+    created = f"{model.created_at:%Y-%m-%d %H:%M}" if model.created_at else ""
+    step = "" if model.step is None else str(model.step)
+    return [marks, model.id, step, bytes_in_words(model.size_bytes), model.source or "", ", ".join(model.tags), created]

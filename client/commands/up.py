@@ -1,0 +1,33 @@
+"""`switchyard up`: the server itself."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.terminal import EXIT_REFUSED, stop
+
+
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (INFERENCE_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (INFERENCE_PORT).")] = None,
+    base_dir: Annotated[Path | None, typer.Option(help="Where everything is kept (INFERENCE_BASE_DIR).")] = None,
+    model_path: Annotated[Path | None, typer.Option(help="A checkpoint to register and serve at first.")] = None,
+) -> None:
+    """Start the server: gateway and control, supervised, until Ctrl-C."""
+    flags = {"HOST": host, "PORT": port, "BASE_DIR": base_dir, "MODEL_PATH": model_path and model_path.absolute()}
+    os.environ.update({f"INFERENCE_{name}": str(value) for name, value in flags.items() if value is not None})
+    try:
+        from switchyard import supervisor  # noqa: PLC0415
+        from switchyard.setting_origins import load  # noqa: PLC0415
+        from switchyard.setting_sources import SettingsRefused  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        missing = f"The server's parts are not installed ({error.name} is missing)"
+        stop(f"{missing}: pip install 'switchyard[cpu]'.", EXIT_REFUSED)
+    try:
+        raise typer.Exit(supervisor.run(load()))
+    except SettingsRefused as error:
+        stop(f"Wrong settings: {error}.", EXIT_REFUSED)
+    except supervisor.StartRefused as error:
+        stop(str(error), EXIT_REFUSED)
