@@ -26,8 +26,10 @@ from control.reference_maker import ReferenceMaker
 from control.references import Compute, References
 from control.registry import Registry
 from control.repository import ModelRepository
-from control.routes import activations, errors, health, jobs, kinds, models
+from control.routes import activations, data_gen, errors, health, jobs, kinds, models, shards
 from control.services import Services
+from control.shards.book import ShardBook
+from control.shards.inbox import ShardInbox
 from control.tasks import Tasks
 from switchyard.settings import Settings
 
@@ -107,6 +109,7 @@ def create_app(
                     max_concurrent_by_type=settings.max_concurrent_by_type,
                     retries=settings.job_retries,
                 ),
+                shards=ShardBook(database),
             )
 
             reconciler = Reconciler(activator, history, gateway, pace)
@@ -121,13 +124,14 @@ def create_app(
             stack.push_async_callback(worker.stop)
             await worker.start()
             intake = Intake(database, settings.max_pending_jobs)
-            app.state.services = Services(layout, registry, activator, history, gateway, intake, queue, worker)
+            inbox = ShardInbox(database)
+            app.state.services = Services(layout, registry, activator, history, gateway, intake, queue, worker, inbox)
             yield
 
     app = FastAPI(title="Switchyard control", version=switchyard.__version__, lifespan=lifespan, docs_url=None)
     app.state.refusal = None
     errors.install(app)
-    for router in (health.router, activations.router, models.router, jobs.router):
+    for router in (health.router, activations.router, models.router, jobs.router, shards.router, data_gen.router):
         app.include_router(router)
     for kind in job_kinds:
         app.include_router(kinds.router_of(kind))

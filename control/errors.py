@@ -15,6 +15,7 @@ ControlError
     ├── JobCancelled
     ├── ModelNotServed              the job's model left the engine: the job waits for it
     ├── WrongWeights                an answer came from another digest than the job's
+    ├── JobPaused                   a person has to help (a full disk, say): the job rests and goes on by itself
     └── BadJob                      nothing a retry could mend (a broken dataset, say)
 """
 
@@ -82,6 +83,10 @@ class ModelNotServed(JobError):
 
 
 class WrongWeights(JobError):
+    pass
+
+
+class JobPaused(JobError):
     pass
 
 

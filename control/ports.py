@@ -1,6 +1,7 @@
 """What a kind of job (evals, datagen) may ask of control, and what control asks of it. Types only, no adapters."""
 
 import builtins
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
@@ -21,6 +22,34 @@ class BatchEngine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """A shard as the ledger has it; `path` is relative to the base directory."""
+
+    name: str
+    path: str
+    state: Literal["allotted", "staged", "published"]
+
+
+class ShardLedger(Protocol):
+    """Who names shards, and remembers how far each one came. Every method raises DatabaseUnavailable."""
+
+    async def allot(self, job_id: str, ordinal: int, folder: str, day: str, at_least: int) -> ShardEntry:
+        """The job's shard of that ordinal: the present one, or a new one with the next free number of the day.
+
+        `folder` is relative to the base directory; no number lower than `at_least` is given.
+        """
+        ...
+
+    async def stage(self, name: str, *, rows: int, size_bytes: int, sha256: str) -> None:
+        """Its files are whole and durable, aside: from now on only moving them is left to do."""
+        ...
+
+    async def publish(self, name: str) -> None:
+        """Its files are where readers look."""
+        ...
+
+
 class JobContext(Protocol):
     """One attempt at one job."""
 
@@ -32,6 +61,7 @@ class JobContext(Protocol):
     engine: BatchEngine
     batch_items: int
     batch_window_items: int
+    shards: ShardLedger
 
     async def report(self, done: int, total: int) -> None:
         """Notes progress (cheap: written to the database about once a second). Raises JobCancelled."""

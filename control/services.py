@@ -12,6 +12,7 @@ from control.jobs.intake import Intake
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker
 from control.registry import Registry
+from control.shards.inbox import ShardInbox
 from switchyard.paths import Layout
 
 
@@ -25,6 +26,7 @@ class Services:
     intake: Intake
     queue: JobQueue
     worker: Worker
+    inbox: ShardInbox
 
 
 def _services(request: Request) -> Services:

@@ -178,3 +178,39 @@ class LoanRow(Base):
     since: Mapped[datetime]
 
     __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
+
+
+class ShardRow(Base):
+    """One shard of training examples; its number of the day is never given twice, so rows stay when files go.
+
+    state: allotted (a name and no more), staged (its files lie whole in the run's outbox), published. `path` is
+    relative to the base directory. A published shard is free while it is not acknowledged and no claim on it runs.
+    """
+
+    __tablename__ = "shards"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str]
+    day: Mapped[str]
+    number: Mapped[int]
+    job_id: Mapped[str]
+    ordinal: Mapped[int]
+    state: Mapped[str]
+    rows: Mapped[int | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None]
+    created_at: Mapped[datetime]
+    published_at: Mapped[datetime | None]
+    claim_id: Mapped[str | None]
+    claimed_by: Mapped[str | None]
+    claimed_until: Mapped[datetime | None]
+    claims: Mapped[int] = mapped_column(server_default="0")
+    refusal: Mapped[str | None]
+    acknowledged_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("state IN ('allotted', 'staged', 'published')", name="state"),
+        UniqueConstraint("day", "number"),
+        UniqueConstraint("job_id", "ordinal"),
+        Index(None, "state", "acknowledged_at", "day", "number"),
+    )

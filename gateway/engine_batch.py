@@ -67,25 +67,23 @@ class _Renderer:
         self._model_config = client.model_config
         self._tokenizer = client.renderer.get_tokenizer()
         self._defaults = client.model_config.get_diff_sampling_param()
-        self._max_tokens = sampling.max_tokens
-        options = sampling.model_dump(exclude={"max_tokens", "stop"}) | {"stop": sampling.stop or None}
-        chat = ChatCompletionRequest(messages=[{"role": "user", "content": "-"}], **options)
-        plain = CompletionRequest(prompt="-", **options)
+        self._sampling = sampling
+        self._params: dict[str, SamplingParams] = {}
+        chat = ChatCompletionRequest(messages=[{"role": "user", "content": "-"}], **_options(sampling))
+        plain = CompletionRequest(prompt="-", **_options(sampling))
         self._chat_params = chat.build_chat_params(
             online.chat_template, online.chat_template_content_format
         ).with_defaults(merge_kwargs(online.default_chat_template_kwargs, {"tools": None, "tokenize": False}))
         self._chat_tokens = chat.build_tok_params(self._model_config)
         self._plain_tokens = plain.build_tok_params(self._model_config)
-        self._chat_sampling = chat.to_sampling_params(1, self._defaults)
-        self._plain_sampling = plain.to_sampling_params(1, self._defaults)
 
     def render(self, items: Sequence[BatchItem]) -> list[_Prompt]:
         prompts = [_Prompt() for _ in items]
         pairs = list(zip(items, prompts, strict=True))
         chats = [(item, prompt) for item, prompt in pairs if item.messages is not None and item.prompt is None]
         plains = [(item, prompt) for item, prompt in pairs if item.prompt is not None and item.messages is None]
-        self._render_group(chats, self._render_chats, self._chat_sampling)
-        self._render_group(plains, self._render_plains, self._plain_sampling)
+        self._render_group(chats, self._render_chats)
+        self._render_group(plains, self._render_plains)
         for prompt in prompts:
             if prompt.engine_input is None and prompt.error is None:
                 prompt.error = "an item has either `messages` or `prompt`"
@@ -95,7 +93,6 @@ class _Renderer:
         self,
         pairs: list[tuple[BatchItem, _Prompt]],
         render: Callable[[list[BatchItem]], list[Any]],
-        sampling: SamplingParams,
     ) -> None:
         """Renders all at once; where one cannot be, each by itself, so that it fails alone."""
         if not pairs:
@@ -107,10 +104,10 @@ class _Renderer:
                 pairs[0][1].error = str(error) or type(error).__name__
                 return
             for pair in pairs:
-                self._render_group([pair], render, sampling)
+                self._render_group([pair], render)
             return
         for (item, prompt), engine_input in zip(pairs, inputs, strict=True):
-            self._complete(item, prompt, engine_input, sampling)
+            self._complete(item, prompt, engine_input)
 
     def _render_chats(self, items: list[BatchItem]) -> list[Any]:
         conversations = [[message.model_dump(exclude_none=True) for message in item.messages or ()] for item in items]
@@ -122,12 +119,13 @@ class _Renderer:
         inputs: list[Any] = self._renderer.render_cmpl(parsed, self._plain_tokens)
         return inputs
 
-    def _complete(self, item: BatchItem, prompt: _Prompt, engine_input: Any, sampling: SamplingParams) -> None:
-        params = copy.copy(sampling)
+    def _complete(self, item: BatchItem, prompt: _Prompt, engine_input: Any) -> None:
+        sampling = item.sampling or self._sampling
         try:
+            params = self._params_of(item, sampling)
             params.max_tokens = get_max_tokens(
                 self._model_config.max_model_len,
-                self._max_tokens,
+                sampling.max_tokens,
                 len(engine_input["prompt_token_ids"]),
                 self._defaults,
             )
@@ -138,6 +136,30 @@ class _Renderer:
             prompt.reference_ids = self._tokenizer.encode(item.reference, add_special_tokens=False)
             params.logprobs, params.flat_logprobs = 0, True
         prompt.engine_input, prompt.params = engine_input, params
+
+    def _params_of(self, item: BatchItem, sampling: BatchSampling) -> SamplingParams:
+        """The item's own copy. Built once for all items that differ in their seeds and lengths alone."""
+        alike = sampling.model_copy(update={"seed": None, "max_tokens": 1})
+        key = f"{item.messages is None} {alike.model_dump_json() if item.sampling else ''}"
+        if key not in self._params:
+            request = (
+                CompletionRequest(prompt="-", **_options(alike))
+                if item.messages is None
+                else ChatCompletionRequest(messages=[{"role": "user", "content": "-"}], **_options(alike))
+            )
+            self._params[key] = request.to_sampling_params(1, self._defaults)
+        params = copy.copy(self._params[key])
+        params.structured_outputs = copy.copy(params.structured_outputs)
+        params.seed = sampling.seed
+        return params
+
+
+def _options(sampling: BatchSampling) -> dict[str, Any]:
+    """As the fields of vLLM's requests; the longest answer is worked out for each prompt by itself."""
+    options = sampling.model_dump(exclude={"max_tokens", "stop", "json_schema"}) | {"stop": sampling.stop or None}
+    if sampling.json_schema is not None:
+        options["structured_outputs"] = {"json": sampling.json_schema}
+    return options
 
 
 async def _answer(client: AsyncLLM, prompt: _Prompt, request_id: str) -> BatchOutput:

@@ -4,7 +4,7 @@ Both sides import this module; it imports neither. A *model* is a registered che
 an *activation* is a switch. Times are seconds (`_s`) or milliseconds (`_ms`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,7 @@ GATEWAY_ACTIVATE_PATH = "/activate"
 GATEWAY_BATCH_PATH = "/batch"
 
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
-CONTROL_PREFIXES = ("/models", "/jobs", "/eval", "/data_gen", "/datasets")
+CONTROL_PREFIXES = ("/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets")
 
 ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
 MAX_BATCH_ITEMS = 1024
@@ -147,24 +147,30 @@ class ChatMessage(BaseModel):
     content: str
 
 
+class BatchSampling(Message):
+    """`json_schema`: the answer is held to this JSON schema while it is generated."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    stop: list[str] = []
+    seed: int | None = None
+    json_schema: dict[str, Any] | None = None
+
+
 class BatchItem(Message):
     """One generation of a batch: `messages` go through the chat template, `prompt` is taken as it is.
 
-    With `reference` the item is also scored: the log-probability of the reference's tokens after the prompt.
+    With `reference` the item is also scored: the log-probability of the reference's tokens after the prompt. `sampling`
+    takes the place of the request's.
     """
 
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     reference: str | None = None
-
-
-class BatchSampling(Message):
-    max_tokens: Annotated[int, Field(ge=1)] = 256
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    stop: list[str] = []
-    seed: int | None = None
+    sampling: BatchSampling | None = None
 
 
 class BatchRequest(Message):

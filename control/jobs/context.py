@@ -10,7 +10,7 @@ from typing import Any
 
 from control.errors import DatabaseUnavailable, JobCancelled
 from control.jobs.queue import JobQueue
-from control.ports import BatchEngine
+from control.ports import BatchEngine, ShardLedger
 from switchyard.contract import ModelRef
 
 REPORT_INTERVAL_S = 1.0
@@ -33,6 +33,7 @@ class Attempt:
     engine: BatchEngine
     batch_items: int
     batch_window_items: int
+    shards: ShardLedger
     queue: JobQueue
     owner: str
     monotonic_s: Callable[[], float] = time.monotonic

@@ -161,17 +161,26 @@ class JobQueue:
         return await self._change(_owned(job_id, owner), values, status, error)
 
     async def release(
-        self, job_id: str, owner: str, reason: str, *, rest_s: float = 0.0, setbacks: int | None = None
+        self,
+        job_id: str,
+        owner: str,
+        reason: str,
+        *,
+        rest_s: float = 0.0,
+        setbacks: int | None = None,
+        shown: bool = False,
     ) -> JobRow | None:
         """Gives the owner's job back to the queue, its files kept, to rest for `rest_s`.
 
-        None: it was not the owner's any more.
+        `shown`: the reason is also the job's `error` until its next attempt. None: it was not the owner's any more.
         """
         values: dict[str, Any] = {"status": "pending", **_NO_LEASE}
         if rest_s:
             values["not_before"] = self._clock() + timedelta(seconds=rest_s)
         if setbacks is not None:
             values["setbacks"] = setbacks
+        if shown:
+            values["error"] = reason
         return await self._change(_owned(job_id, owner), values, "released", reason)
 
     async def leases(self) -> Sequence[Lease]:

@@ -17,6 +17,7 @@ from control.errors import (
     DatabaseUnavailable,
     GatewayUnavailable,
     JobCancelled,
+    JobPaused,
     ModelNotServed,
     NotFound,
 )
@@ -29,7 +30,7 @@ from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
 from control.jobs.run_lock import RunIsLocked, RunLock
 from control.jobs.states import Status
-from control.ports import BatchEngine, JobKind
+from control.ports import BatchEngine, JobKind, ShardLedger
 from control.repository import ModelRepository
 from control.tables import JobRow
 from control.tasks import Tasks
@@ -75,6 +76,7 @@ class Worker:
         caretaker: Caretaker,
         layout: Layout,
         limits: WorkerLimits,
+        shards: ShardLedger,
     ) -> None:
         self._kinds = kinds
         self._queue = queue
@@ -84,6 +86,7 @@ class Worker:
         self._caretaker = caretaker
         self._layout = layout
         self._limits = limits
+        self._shards = shards
         self._owner = new_owner()
         self._wake = asyncio.Event()
         self._tasks = Tasks()
@@ -230,8 +233,8 @@ class Worker:
             result = run.result()
             await attempt.flush()
             await self._finish(job, "done", result=result)
-        except ModelNotServed as error:
-            await self._release(job, str(error), rest_s=REST_S)
+        except (ModelNotServed, JobPaused) as error:
+            await self._release(job, str(error), rest_s=REST_S, shown=isinstance(error, JobPaused))
         except GatewayUnavailable as error:
             await self._set_back(job, attempt, error)
         except JobCancelled:
@@ -292,6 +295,7 @@ class Worker:
             engine=self._engine,
             batch_items=self._limits.batch_items,
             batch_window_items=self._limits.batch_window_items,
+            shards=self._shards,
             queue=self._queue,
             owner=self._owner,
         )
@@ -305,8 +309,10 @@ class Worker:
         else:
             note(status, ended, **({"error": error} if error else {}))
 
-    async def _release(self, job: JobRow, reason: str, *, rest_s: float = 0.0, setbacks: int | None = None) -> None:
-        released = await self._queue.release(job.id, self._owner, reason, rest_s=rest_s, setbacks=setbacks)
+    async def _release(
+        self, job: JobRow, reason: str, *, rest_s: float = 0.0, setbacks: int | None = None, shown: bool = False
+    ) -> None:
+        released = await self._queue.release(job.id, self._owner, reason, rest_s=rest_s, setbacks=setbacks, shown=shown)
         if released is not None:
             note("released", released, reason=reason)
 

@@ -17,6 +17,7 @@ from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker, WorkerLimits
 from control.ports import JobContext, JobRequest
 from control.repository import ModelRepository
+from control.shards.book import ShardBook
 from control.tables import ActiveModelRow, ModelRow
 from switchyard.contract import BatchRequest, BatchResult
 from tests.integration.house import settings_of
@@ -119,6 +120,7 @@ class Crew:
             limits=WorkerLimits(
                 max_concurrent_jobs=jobs, batch_items=1, batch_window_items=2, lease_s=lease_s, poll_s=0.05
             ),
+            shards=ShardBook(database),
         )
         self._stack.push_async_callback(worker.stop)
         await worker.start()

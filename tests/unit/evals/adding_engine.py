@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from control.errors import JobCancelled
-from control.ports import BatchEngine
+from control.ports import BatchEngine, ShardLedger
 from switchyard.contract import BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
+from tests.unit.ledger import MemoryLedger
 
 MODEL = ModelRef(id="step-1500", path="/models/step-1500", digest="sha256:aa")
 _SUM = re.compile(r"(\d+)\+(\d+)")
@@ -101,6 +102,7 @@ class RunContext:
     job_id: str = "eval_20251122_053000_k3f9"
     batch_items: int = 4
     batch_window_items: int = 8
+    shards: ShardLedger = field(default_factory=MemoryLedger)
     cancel_after: int | None = None
     reports: list[tuple[int, int]] = field(default_factory=list)
     engine: BatchEngine = field(init=False)

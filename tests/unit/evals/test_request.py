@@ -20,11 +20,10 @@ def test_defaults() -> None:
 
 def test_sampling_is_passed_on() -> None:
     request = EvalJobRequest(**SCRIPT, max_tokens=8, temperature=0.5, top_p=0.9, seed=3, stop=["\n"])
-    assert request.sampling.model_dump() == {
+    assert request.sampling.model_dump(exclude_defaults=True) == {
         "max_tokens": 8,
         "temperature": 0.5,
         "top_p": 0.9,
-        "top_k": 0,
         "stop": ["\n"],
         "seed": 3,
     }

@@ -1,0 +1,78 @@
+"""/shards: the trainer's inbox, and every finished shard over HTTP."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from control.clock import utc_now
+from control.services import Services, Wired
+from control.shards.inbox import ShardStatus
+from control.shards.view import file_of, show
+from control.tables import ShardRow
+
+router = APIRouter()
+
+_MEDIA_TYPE = "application/jsonl"
+
+
+class ClaimRequest(BaseModel):
+    """`timeout_s`: an unacknowledged shard is free again after it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claimed_by: Annotated[str, Field(min_length=1, max_length=200)] = "trainer"
+    timeout_s: Annotated[float, Field(gt=0, le=30 * 86_400)] = 3600.0
+    job_id: str | None = None
+
+
+class AckRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claim_id: str
+
+
+class NackRequest(AckRequest):
+    reason: Annotated[str, Field(max_length=1000)] | None = None
+
+
+async def download(row: ShardRow, services: Services) -> FileResponse:
+    """Answers ranges, so an interrupted download can go on. Raises NotFound."""
+    path = await asyncio.to_thread(file_of, row, services.layout)
+    return FileResponse(path, media_type=_MEDIA_TYPE, filename=row.name, headers={"X-Sha256": row.sha256 or ""})
+
+
+@router.get("/shards")
+async def list_shards(
+    services: Wired,
+    status: ShardStatus | None = None,
+    job_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> dict[str, Any]:
+    now = utc_now()
+    return {"shards": [show(row, now) for row in await services.inbox.published(status, job_id, limit)]}
+
+
+@router.post("/shards/claim")
+async def claim(services: Wired, request: ClaimRequest | None = None) -> dict[str, Any]:
+    """The oldest free shard with a `claim_id`, or `{"shard": null}`."""
+    wish = request or ClaimRequest()
+    row = await services.inbox.claim(wish.claimed_by, wish.timeout_s, wish.job_id)
+    return {"shard": None if row is None else show(row, utc_now()) | {"claim_id": row.claim_id}}
+
+
+@router.get("/shards/{name}")
+async def get_shard(name: str, services: Wired) -> FileResponse:
+    return await download(await services.inbox.get(name), services)
+
+
+@router.post("/shards/{name}/ack")
+async def acknowledge(name: str, request: AckRequest, services: Wired) -> dict[str, Any]:
+    return show(await services.inbox.acknowledge(name, request.claim_id), utc_now())
+
+
+@router.post("/shards/{name}/nack")
+async def refuse(name: str, request: NackRequest, services: Wired) -> dict[str, Any]:
+    return show(await services.inbox.refuse(name, request.claim_id, request.reason), utc_now())
