@@ -20,13 +20,14 @@ from control.jobs.loans import LoanBook
 from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker, WorkerLimits
+from control.loading import Loading
 from control.ports import JobKind
 from control.reconciler import Pace, Reconciler
 from control.reference_maker import ReferenceMaker
 from control.references import Compute, References
 from control.registry import Registry
 from control.repository import ModelRepository
-from control.routes import activations, data_gen, errors, health, jobs, kinds, models, shards
+from control.routes import activations, data_gen, errors, health, jobs, kinds, loadable, models, shards
 from control.services import Services
 from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox
@@ -90,6 +91,7 @@ def create_app(
             activator = Activator(
                 registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
             )
+            loading = Loading(registry, references, gateway)
             lender = ActivatorLender(activator)
             queue = JobQueue(database, settings.job_lease_s)
             worker = Worker(
@@ -98,6 +100,7 @@ def create_app(
                 models=repository,
                 engine=PatientEngine(gateway),
                 lender=lender,
+                beside=loading,
                 caretaker=Caretaker(queue, LoanBook(database), lender, settings.job_lease_s),
                 layout=layout,
                 limits=WorkerLimits(
@@ -124,14 +127,32 @@ def create_app(
             stack.push_async_callback(worker.stop)
             await worker.start()
             intake = Intake(database, settings.max_pending_jobs)
-            inbox = ShardInbox(database)
-            app.state.services = Services(layout, registry, activator, history, gateway, intake, queue, worker, inbox)
+            app.state.services = Services(
+                layout=layout,
+                registry=registry,
+                activator=activator,
+                history=history,
+                gateway=gateway,
+                loading=loading,
+                intake=intake,
+                queue=queue,
+                worker=worker,
+                inbox=ShardInbox(database),
+            )
             yield
 
     app = FastAPI(title="Switchyard control", version=switchyard.__version__, lifespan=lifespan, docs_url=None)
     app.state.refusal = None
     errors.install(app)
-    for router in (health.router, activations.router, models.router, jobs.router, shards.router, data_gen.router):
+    for router in (
+        health.router,
+        loadable.router,
+        activations.router,
+        models.router,
+        jobs.router,
+        shards.router,
+        data_gen.router,
+    ):
         app.include_router(router)
     for kind in job_kinds:
         app.include_router(kinds.router_of(kind))

@@ -7,6 +7,7 @@ ControlError
 ├── QueueFull                 429  too many jobs wait already
 ├── DatabaseUnavailable       503  locked, full, read-only or away: worth a retry
 ├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
+│   └── LoadFailed                  a model that was to be loaded beside the active one does not load
 ├── ActivationFailed          500  the candidate did not come up; carries what serves instead
 │                             422  … because it did not say what its checkpoint must say
 ├── ReferenceFailed           500  a reference could not be computed or stored
@@ -14,6 +15,7 @@ ControlError
 └── JobError                  never an HTTP answer: how a running job ends
     ├── JobCancelled
     ├── ModelNotServed              the job's model left the engine: the job waits for it
+    │   └── NoRoom                    … and cannot be loaded beside the active one now
     ├── WrongWeights                an answer came from another digest than the job's
     ├── JobPaused                   a person has to help (a full disk, say): the job rests and goes on by itself
     └── BadJob                      nothing a retry could mend (a broken dataset, say)
@@ -52,6 +54,10 @@ class GatewayUnavailable(ControlError):
     status = 503
 
 
+class LoadFailed(GatewayUnavailable):
+    pass
+
+
 class ActivationFailed(ControlError):
     status = 500
 
@@ -79,6 +85,10 @@ class JobCancelled(JobError):
 
 
 class ModelNotServed(JobError):
+    pass
+
+
+class NoRoom(ModelNotServed):
     pass
 
 

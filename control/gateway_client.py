@@ -8,21 +8,36 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from control.errors import Conflict, ControlError, GatewayUnavailable, Invalid, ModelNotServed, WrongWeights
+from control.errors import (
+    Conflict,
+    ControlError,
+    GatewayUnavailable,
+    Invalid,
+    LoadFailed,
+    ModelNotServed,
+    NoRoom,
+    WrongWeights,
+)
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
+    GATEWAY_UNLOAD_PATH,
     ActivateRequest,
     ActivateResult,
     BatchRequest,
     BatchResult,
     GatewayState,
+    Loaded,
+    LoadRequest,
+    UnloadRequest,
 )
 
 STATE_TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 900.0
 ACTIVATE_MARGIN_S = 60.0
+LOAD_TIMEOUT_S = 900.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -62,6 +77,17 @@ class GatewayClient:
         """
         return await self._post(GATEWAY_ACTIVATE_PATH, request, ActivateResult, request.timeout_s + ACTIVATE_MARGIN_S)
 
+    async def load(self, request: LoadRequest) -> None:
+        """Has a model loaded beside the active one, and waits for that.
+
+        Raises NoRoom when nothing can leave for it, LoadFailed, GatewayUnavailable.
+        """
+        await self._post(GATEWAY_LOAD_PATH, request, Loaded, LOAD_TIMEOUT_S)
+
+    async def unload(self, model_id: str) -> None:
+        """Has a model that is loaded beside the active one take no more requests. Raises GatewayUnavailable."""
+        await self._post(GATEWAY_UNLOAD_PATH, UnloadRequest(id=model_id), Loaded, STATE_TIMEOUT_S)
+
     async def generate(self, request: BatchRequest) -> BatchResult:
         """As BatchEngine.generate, without patience."""
         return await self._post(GATEWAY_BATCH_PATH, request, BatchResult, BATCH_TIMEOUT_S)
@@ -94,6 +120,12 @@ def _answer(response: httpx.Response, answer: type[Answer]) -> Answer:
             raise ModelNotServed(detail)
         case 409, "digest_mismatch":
             raise WrongWeights(detail)
+        case 503, "no_room":
+            raise NoRoom(detail)
+        case 503, "load_failed":
+            raise LoadFailed(detail)
+        case 404, "model_not_loaded":
+            raise ModelNotServed(detail)
         case 503, _:
             raise GatewayUnavailable(detail)
         case status, _ if 400 <= status < 500:

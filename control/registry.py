@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,10 @@ class Registry:
                 raise NotFound("no model is active: POST /models/set_active")
             return active.id
         return (await self._models.get(name)).id
+
+    async def ids(self) -> Sequence[str]:
+        """Of every model, newest first."""
+        return [row.id for row in await self._models.newest_first()]
 
     async def list(self, state: GatewayState | None) -> list[dict[str, Any]]:
         """Every model, newest first, as GET /models shows it; `state` None: nothing is known to be loaded."""

@@ -11,6 +11,7 @@ from control.gateway_client import GatewayClient
 from control.jobs.intake import Intake
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker
+from control.loading import Loading
 from control.registry import Registry
 from control.shards.inbox import ShardInbox
 from switchyard.paths import Layout
@@ -23,6 +24,7 @@ class Services:
     activator: Activator
     history: ActivationLog
     gateway: GatewayClient
+    loading: Loading
     intake: Intake
     queue: JobQueue
     worker: Worker

@@ -13,6 +13,7 @@ import setproctitle
 import uvicorn
 import uvloop
 
+from gateway import engine_environment, engine_processes
 from gateway.app import create_gateway
 from gateway.asgi import App
 from gateway.slot import Engine
@@ -87,6 +88,9 @@ def main() -> None:
     settings.layout.create()
     logs.configure("gateway", settings)
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
+    engine_environment.set_defaults()
+    if settings.engine.warm_start and not engine_processes.for_gpu():
+        engine_processes.prepare()
     code = 1
     try:
         # The runner is not closed: that would wait for a thread that may still be starting an engine, which outlasts

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.control_link import ControlLink
+from gateway.directory import ControlDirectory
 from gateway.dispatch import Dispatch
 from gateway.gate import Gate
 from gateway.gpu import Nvml
@@ -19,7 +20,9 @@ from gateway.memory import memory_for_one_more
 from gateway.metrics import REQUESTS
 from gateway.pool import Pool
 from gateway.private_api import create_private_app
-from gateway.slot import StartEngine
+from gateway.router import Router
+from gateway.slot import Engine, StartEngine
+from switchyard.contract import ModelRef
 from switchyard.settings import Settings
 
 
@@ -76,15 +79,35 @@ class Gateway:
             await self.control.close()
 
 
+def one_at_a_time(start_engine: StartEngine) -> StartEngine:
+    """vLLM takes its settings from the environment while it starts, so two engines never start at once."""
+    alone = asyncio.Lock()
+
+    async def start(model: ModelRef) -> Engine:
+        async with alone:
+            return await start_engine(model)
+
+    return start
+
+
 def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
-    memory = partial(memory_for_one_more, settings.engine)
-    pool = Pool(gate, start_engine, settings.engine_restart_max_delay_s, memory)
+    pool = Pool(
+        gate,
+        one_at_a_time(start_engine),
+        settings.engine_restart_max_delay_s,
+        partial(memory_for_one_more, settings.engine),
+        max_loaded=settings.max_loaded_models,
+        load_wait_s=settings.hold_timeout_s,
+        cool_down_s=settings.model_load_cooldown_s,
+    )
     control = ControlLink(settings.layout.control_socket, settings.max_request_bytes)
-    information = Information(settings, pool, control, Nvml(), time.monotonic())
+    directory = ControlDirectory(control)
+    router = Router(gate, pool.residents, directory, settings.load_on_request, settings.max_held_requests)
+    information = Information(settings, pool, control, directory, Nvml(), time.monotonic())
     return Gateway(
         pool=pool,
         control=control,
-        public=PublicApp(Dispatch(gate, settings.max_request_bytes), control, information.app()),
-        private=create_private_app(pool, gate),
+        public=PublicApp(Dispatch(router, settings.max_request_bytes), control, information.app()),
+        private=create_private_app(pool, router),
     )

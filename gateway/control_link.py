@@ -43,6 +43,10 @@ class ControlLink:
             return False
         return answer.status_code == 200
 
+    async def get(self, path: str, timeout_s: float) -> httpx.Response:
+        """The gateway's own question to control. Raises httpx.HTTPError."""
+        return await self._client.get(path, timeout=timeout_s)
+
     async def close(self) -> None:
         await self._client.aclose()
 

@@ -15,7 +15,7 @@ from gateway.asgi import (
     until_disconnected,
 )
 from gateway.errors import GatewayError
-from gateway.gate import Gate
+from gateway.router import Router
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
 POST_PATHS = frozenset(
@@ -52,7 +52,7 @@ def model_named(body: bytes) -> str | None:
 class Dispatch:
     """Hands requests on vLLM's public routes to the slot that serves the model they name."""
 
-    gate: Gate
+    router: Router
     max_request_bytes: int
 
     @staticmethod
@@ -63,7 +63,7 @@ class Dispatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await read_body(receive, self.max_request_bytes)
-            slot = await self.gate.enter(model_named(body), lambda: until_disconnected(receive))
+            slot = await self.router.enter(model_named(body), lambda: until_disconnected(receive))
         except GatewayError as error:
             await send_openai_error(send, error)
         except ClientDisconnected:

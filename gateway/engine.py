@@ -11,12 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # inference never downloads anything
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-# The requests are done when an engine is ended; what is left of it has nothing to say, and a restart waits for it.
-os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "2")
-
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -28,6 +22,7 @@ from vllm.exceptions import VLLMClientError
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import utils as vllm_processes
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -36,6 +31,7 @@ from gateway.engine_batch import run_batch
 from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
 from gateway.engine_metrics import ReusingStatLogger
+from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, Unserved
 from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
@@ -189,6 +185,8 @@ def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespac
     os.environ[GUARD_VARIABLE] = str(os.getpid())
     if current_platform.is_cpu():
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+        if settings.warm_start:
+            vllm_processes.get_mp_context = lambda: CONTEXT
     parser = make_arg_parser(FlexibleArgumentParser())
     args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)

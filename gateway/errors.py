@@ -2,8 +2,11 @@
 
 GatewayError
 ├── ModelNotFound       404  no slot answers to that name; carries the names that do
+├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
 ├── Unserved            503  nothing can answer now; carries when to try again
+│   ├── NoRoom               it would have to be loaded, and nothing can leave for it
+│   └── LoadFailed           it was to be loaded for a request and does not load
 ├── SwitchInProgress    409  another switch runs; carries its target
 ├── DigestMismatch      409  the model is there with other weights than the caller meant
 ├── MethodImpossible    422  that way of switching cannot be done here
@@ -34,6 +37,16 @@ class ModelNotFound(GatewayError):
         self.name = name
 
 
+class NotLoaded(GatewayError):
+    status = 404
+    code = "model_not_loaded"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The model `{name}` is registered and not loaded: POST /models/set_active, or set load_on_request."
+        )
+
+
 class RequestTooLarge(GatewayError):
     status = 413
     code = "request_too_large"
@@ -46,9 +59,20 @@ class Unserved(GatewayError):
     status = 503
     code = "service_unavailable"
 
-    def __init__(self, reason: str, retry_after_s: float) -> None:
+    def __init__(self, reason: str, retry_after_s: float | None) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class NoRoom(Unserved):
+    code = "no_room"
+
+
+class LoadFailed(Unserved):
+    code = "load_failed"
+
+    def __init__(self, name: str, reason: str, retry_after_s: float | None) -> None:
+        super().__init__(f"`{name}` could not be loaded: {reason}", retry_after_s)
 
 
 class SwitchInProgress(GatewayError):

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.control_link import ControlLink
+from gateway.directory import ControlDirectory
 from gateway.gpu import Nvml
 from gateway.metrics import ACTIVE, HELD
 from gateway.pool import Pool
@@ -32,6 +33,7 @@ class Information:
     settings: Settings
     pool: Pool
     control: ControlLink
+    directory: ControlDirectory
     nvml: Nvml
     started: float
 
@@ -63,7 +65,7 @@ class Information:
             "worker_busy": any(slot.in_flight for slot in state.slots),
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "models_cached": len(state.slots),
-            "cache_limit": 1,
+            "cache_limit": self.settings.max_loaded_models,
             "downloads_active": 0,
             "downloads_queued": 0,
             "control": "up" if control_up else "down",
@@ -86,11 +88,12 @@ class Information:
                 "switching_to": state.switching_to,
                 "held_requests": state.held,
                 "engines": [slot.model_dump() for slot in state.slots],
-                "cache": {"loaded": len(state.slots), "limit": 1},
+                "cache": {"loaded": len(state.slots), "limit": self.settings.max_loaded_models},
                 "failed_loads": [failed.model_dump() for failed in state.failed_loads],
                 "settings": {
                     "max_held_requests": self.settings.max_held_requests,
                     "hold_timeout_s": self.settings.hold_timeout_s,
+                    "load_on_request": self.settings.load_on_request,
                     "engine": engine.model_dump(),
                 },
             }
@@ -133,11 +136,11 @@ class Information:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": list(self._cards().values())})
+        return JSONResponse({"object": "list", "data": list((await self._cards()).values())})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        cards = self._cards()
+        cards = await self._cards()
         if name in cards:
             return JSONResponse(cards[name])
         there = ", ".join(f"`{known}`" for known in cards) or "none"
@@ -145,29 +148,32 @@ class Information:
         error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
         return JSONResponse({"error": error}, 404)
 
-    def _cards(self) -> dict[str, dict[str, object]]:
-        """OpenAI model objects of what can be asked for: the loaded model by id, and the alias of the active one."""
+    async def _cards(self) -> dict[str, dict[str, object]]:
+        """OpenAI model objects of what can be asked for, by name: what is loaded, the alias of the active model, and
+        what a request would load.
+        """
         cards: dict[str, dict[str, object]] = {}
-        created = int(time.time())
         for slot in self.pool.snapshot().slots:
             if slot.phase == "draining":
                 continue
-            for name in (slot.model.id, ACTIVE_ALIAS):
-                cards[name] = {
-                    "id": name,
-                    "object": "model",
-                    "created": created,
-                    "owned_by": "switchyard",
-                    "root": slot.model.id,
+            for name in (slot.model.id, ACTIVE_ALIAS) if slot.active else (slot.model.id,):
+                cards[name] = _card(name, slot.model.id) | {
                     "max_model_len": slot.max_model_len_tokens,
                     "digest": slot.model.digest,
                 }
+        if self.settings.load_on_request:
+            for name in await self.directory.names():
+                cards.setdefault(name, _card(name, name))
         return cards
+
+
+def _card(name: str, root: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": int(time.time()), "owned_by": "switchyard", "root": root}
 
 
 def serving(state: GatewayState) -> bool:
     """True while the active model's engine takes requests."""
-    return any(slot.phase == "ready" for slot in state.slots)
+    return any(slot.active and slot.phase == "ready" for slot in state.slots)
 
 
 def health_status(state: GatewayState, control_up: bool) -> Status:

@@ -34,7 +34,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """`running` is None when nothing serves; a signature is None when the files were never looked at."""
+    """`running` is None when nothing serves; a signature is None when the files were never looked at.
+
+    `resident`: the candidate is loaded beside the running one already.
+    """
 
     running: Signature | None
     candidate: Signature | None
@@ -42,6 +45,7 @@ class Situation:
     memory: Memory
     wanted: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
+    resident: bool = False
 
 
 def plan(situation: Situation) -> Method:
@@ -58,7 +62,7 @@ def plan(situation: Situation) -> Method:
         return situation.wanted
     if situation.in_flight == "keep" and obstacles["in_place"] is not None:
         raise MethodImpossible(f"in_flight: `keep` needs a switch in place: {obstacles['in_place']}.")
-    if obstacles["in_place"] is None:
+    if obstacles["in_place"] is None and not (situation.resident and obstacles["blue_green"] is None):
         return "in_place"
     return "blue_green" if obstacles["blue_green"] is None else "restart"
 
@@ -92,12 +96,25 @@ def blue_green_obstacle(situation: Situation) -> str | None:
         return "no engine is running"
     if situation.in_flight == "keep":
         return "in_flight `keep` needs a switch in place"
-    if situation.candidate is None:
+    return None if situation.resident else shortage(situation.candidate, situation.memory)
+
+
+def wants_memory(situation: Situation) -> bool:
+    """True when only more free memory would change how, or whether, the switch is done."""
+    if situation.wanted not in {"auto", "blue_green"} or situation.in_flight == "keep" or situation.resident:
+        return False
+    if situation.wanted == "auto" and in_place_obstacle(situation) is None:
+        return False
+    return situation.anything_runs and shortage(situation.candidate, situation.memory) is not None
+
+
+def shortage(candidate: Signature | None, memory: Memory) -> str | None:
+    """Why one more engine with this model has no memory, or None when it has."""
+    if candidate is None:
         return "the size of the candidate is not known"
-    needed = situation.candidate.weights_bytes + situation.memory.engine_bytes
-    if needed > situation.memory.free_bytes:
-        free = situation.memory.free_bytes
-        return f"a second engine needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+    needed = candidate.weights_bytes + memory.engine_bytes
+    if needed > memory.free_bytes:
+        return f"a second engine needs about {needed / 1e9:.1f} GB and {memory.free_bytes / 1e9:.1f} GB are free"
     return None
 
 

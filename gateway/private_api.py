@@ -12,22 +12,29 @@ from starlette.routing import Route
 
 from gateway.asgi import ClientDisconnected, until_disconnected
 from gateway.errors import DigestMismatch, GatewayError
-from gateway.gate import Gate
 from gateway.pool import Pool
+from gateway.router import Router
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
+    GATEWAY_UNLOAD_PATH,
     ActivateRequest,
     BatchRequest,
     BatchResult,
+    GatewayState,
+    Loaded,
+    LoadRequest,
+    ModelRef,
+    UnloadRequest,
 )
 
 R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
 
 
-def create_private_app(pool: Pool, gate: Gate) -> Starlette:
+def create_private_app(pool: Pool, router: Router) -> Starlette:
     async def state(_: Request) -> Response:
         return _json(pool.snapshot())
 
@@ -36,7 +43,7 @@ def create_private_app(pool: Pool, gate: Gate) -> Starlette:
 
     async def batch(request: Request) -> Response:
         async def run(asked: BatchRequest) -> BatchResult:
-            slot = await gate.enter(asked.model, lambda: until_disconnected(request.receive))
+            slot = await router.enter(asked.model, lambda: until_disconnected(request.receive))
             if slot.model.digest != asked.digest:
                 raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
             outputs = await _unless_disconnected(slot.batch(asked.items, asked.sampling), request)
@@ -44,13 +51,34 @@ def create_private_app(pool: Pool, gate: Gate) -> Starlette:
 
         return await _answer(request, BatchRequest, run)
 
+    async def load(request: Request) -> Response:
+        async def run(asked: LoadRequest) -> Loaded:
+            if not _serves(pool.snapshot(), asked.model):
+                await pool.residents.load(asked.model, asked.reference, wait=asked.wait)
+            return Loaded(id=asked.model.id, loaded=True)
+
+        return await _answer(request, LoadRequest, run)
+
+    async def unload(request: Request) -> Response:
+        async def run(asked: UnloadRequest) -> Loaded:
+            pool.residents.drop(asked.id)
+            return Loaded(id=asked.id, loaded=False)
+
+        return await _answer(request, UnloadRequest, run)
+
     return Starlette(
         routes=[
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
             Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),
             Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
+            Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),
+            Route(GATEWAY_UNLOAD_PATH, unload, methods=["POST"]),
         ]
     )
+
+
+def _serves(state: GatewayState, model: ModelRef) -> bool:
+    return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)
 
 
 async def _unless_disconnected(work: Coroutine[Any, Any, T], request: Request) -> T:

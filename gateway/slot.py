@@ -60,6 +60,7 @@ class Slot:
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
         self._answers: dict[asyncio.Task[None], _Answer] = {}
+        self.last_used_s = time.monotonic()
         self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -97,10 +98,11 @@ class Slot:
     def dead(self) -> bool:
         return self.phase == "dead" or self.engine.dead
 
-    def state(self) -> SlotState:
+    def state(self, *, active: bool) -> SlotState:
         return SlotState(
             model=self.model,
             phase="dead" if self.dead else self.phase,
+            active=active,
             in_flight=self._in_flight,
             load_duration_s=round(self.load_duration_s, 3),
             max_model_len_tokens=self.engine.max_model_len_tokens,
@@ -161,6 +163,7 @@ class Slot:
             yield
         finally:
             self._in_flight -= 1
+            self.last_used_s = time.monotonic()
             if not self._in_flight:
                 self._empty.set()
 

@@ -15,26 +15,22 @@ _DEADLINE_S = 30.0
 
 @dataclass(slots=True)
 class Watchdog:
-    """Asks the engine for one token now and then, before all other work; a slot that gives none in time is dead."""
+    """Asks engines for one token now and then, before all other work; a slot that gives none in time is dead."""
 
     every_s: float = _EVERY_S
     deadline_s: float = _DEADLINE_S
-    _slot: Slot | None = field(default=None, init=False)
-    _task: asyncio.Task[None] | None = field(default=None, init=False)
+    _watches: dict[Slot, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
-    def look_at(self, slot: Slot | None) -> None:
-        """Watches this slot from now on, and no other."""
-        if slot is self._slot:
-            return
-        self.stop()
-        self._slot = slot
-        if slot is not None:
-            self._task = asyncio.create_task(self._watch(slot), name=f"watchdog of {slot.model.id}")
+    def look_at(self, *slots: Slot) -> None:
+        """Watches these slots from now on, and no other."""
+        for slot in self._watches.keys() - set(slots):
+            self._watches.pop(slot).cancel()
+        for slot in slots:
+            if slot not in self._watches:
+                self._watches[slot] = asyncio.create_task(self._watch(slot), name=f"watchdog of {slot.model.id}")
 
     def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        self._slot = self._task = None
+        self.look_at()
 
     async def _watch(self, slot: Slot) -> None:
         while not slot.dead:

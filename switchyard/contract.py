@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 GATEWAY_STATE_PATH = "/state"
 GATEWAY_ACTIVATE_PATH = "/activate"
 GATEWAY_BATCH_PATH = "/batch"
+GATEWAY_LOAD_PATH = "/load"
+GATEWAY_UNLOAD_PATH = "/unload"
+# On control's socket, and never handed on from the public port: what the gateway may ask.
+CONTROL_LOADABLE_PATH = "/loadable"
 
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
 CONTROL_PREFIXES = ("/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets")
@@ -75,6 +79,30 @@ class ActivateRequest(Message):
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
 
 
+class LoadRequest(Message):
+    """A model to be loaded beside the active one, and what it is to be proved by.
+
+    `wait`: for a slot to become idle that could leave for it; else it is refused when none is.
+    """
+
+    model: ModelRef
+    reference: Reference | None = None
+    wait: bool = True
+
+
+class UnloadRequest(Message):
+    """A model that is to leave if it is loaded beside the active one; what is inside may finish."""
+
+    id: str
+
+
+class Loaded(Message):
+    """What is so now of the model that was to be loaded or to leave."""
+
+    id: str
+    loaded: bool
+
+
 class Proof(Message):
     """What was checked on the candidate before it was allowed to serve; differences are of natural log-probabilities.
 
@@ -111,8 +139,11 @@ class ActivateResult(Message):
 
 
 class SlotState(Message):
+    """`active`: the slot of the active model; the others are loaded beside it, or on their way out."""
+
     model: ModelRef
     phase: SlotPhase
+    active: bool = False
     in_flight: int
     load_duration_s: float | None
     max_model_len_tokens: int | None

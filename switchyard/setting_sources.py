@@ -21,7 +21,7 @@ OLDER_NAMES = {
     "PORT": "port",
     "LOAD_IN_4BIT": "load_in_4bit",
     "LOAD_IN_8BIT": "load_in_8bit",
-    "MAX_CACHE_MODELS": "max_cache_models",
+    "MAX_CACHE_MODELS": "max_loaded_models",
     "MODEL_LOAD_COOLDOWN": "model_load_cooldown_s",
     "MODEL_Q4_THRESHOLD_BYTES": "model_q4_threshold_bytes",
     "MAX_CONCURRENT_PULLS": "max_concurrent_pulls",

@@ -35,6 +35,7 @@ class EngineSettings(Group):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     cpu_kv_cache_gib: Count = 1
     trust_remote_code: bool = False
+    warm_start: bool = True
 
 
 class LogSettings(Group):
@@ -133,7 +134,8 @@ class Settings(BaseSettings):
     load_in_4bit: bool = False
     load_in_8bit: bool = False
     flash_attention: bool = True
-    max_cache_models: Count = 2
+    max_loaded_models: Count = 2
+    load_on_request: bool = True
     model_load_cooldown_s: Annotated[float, Field(ge=0)] = 300.0
     model_q4_threshold_bytes: Annotated[int, Field(ge=0)] = 14_000_000_000
     max_concurrent_pulls: Count = 2

@@ -73,18 +73,38 @@ class JobQueue:
             recent = await session.scalar(select(func.count()).where(JobRow.created_at >= hour_ago))
         return {status: by_status.get(status, 0) for status in STATUSES} | {"jobs_last_hour": recent or 0}
 
-    async def claim(self, owner: str, types: Collection[str], besides: Collection[str] = ()) -> JobRow | None:
-        """The first pending job of the active model, now leased to `owner`; none of the ids `besides`.
+    async def claim(
+        self, owner: str, types: Collection[str], besides: Collection[str] = (), loaded: Collection[str] = ()
+    ) -> JobRow | None:
+        """The first pending job of the active model or one of the models `loaded`, now leased to `owner`; none of the
+        ids `besides`.
 
         While the engine is lent to a job, that one alone.
         """
         async with self._database.transaction() as session:
-            here = JobRow.model_id.in_(select(ActiveModelRow.model_id))
+            here = or_(JobRow.model_id.in_(select(ActiveModelRow.model_id)), JobRow.model_id.in_(loaded))
             lent = or_(~exists(select(LoanRow.singleton)), JobRow.id.in_(select(LoanRow.job_id)))
             return await self._take(session, owner, and_(self._ready(types), here, lent, JobRow.id.not_in(besides)))
 
-    async def claim_with_loan(self, owner: str, types: Collection[str]) -> JobRow | None:
-        """The first pending job that may borrow the engine, now leased to `owner`, and the loan written down.
+    async def waiting_models(self, types: Collection[str], limit: int = 8) -> Sequence[str]:
+        """The registered models, but the active one, that pending jobs are for; those of the first jobs first."""
+        async with self._database.transaction() as session:
+            first = (
+                select(JobRow.model_id)
+                .where(
+                    self._ready(types),
+                    JobRow.model_id.in_(select(ModelRow.id)),
+                    JobRow.model_id.not_in(select(ActiveModelRow.model_id)),
+                )
+                .group_by(JobRow.model_id)
+                .order_by(func.max(JobRow.priority).desc(), func.min(JobRow.created_at))
+                .limit(limit)
+            )
+            return (await session.scalars(first)).all()
+
+    async def claim_with_loan(self, owner: str, types: Collection[str], models: Collection[str]) -> JobRow | None:
+        """The first pending job, for one of these models, that may borrow the engine, now leased to `owner`, and the
+        loan written down.
 
         None too while any job runs or the engine is lent already.
         """
@@ -93,7 +113,7 @@ class JobQueue:
             if await session.scalar(select(busy)):
                 return None
             active = await session.scalar(select(ActiveModelRow.model_id))
-            wish = and_(JobRow.when_inactive == "switch", JobRow.model_id.in_(select(ModelRow.id)))
+            wish = and_(JobRow.when_inactive == "switch", JobRow.model_id.in_(models))
             job = await self._take(session, owner, and_(self._ready(types), wish, JobRow.model_id != (active or "")))
             if job is not None:
                 loan = LoanRow(job_id=job.id, model_id=job.model_id, return_to=active, since=self._clock())

@@ -22,6 +22,7 @@ from control.errors import (
     NotFound,
 )
 from control.jobs.backoff import rest_s
+from control.jobs.beside import Beside, BesideLoader
 from control.jobs.caretaker import Caretaker
 from control.jobs.context import Attempt
 from control.jobs.events import note
@@ -74,6 +75,7 @@ class Worker:
         engine: BatchEngine,
         lender: EngineLender,
         caretaker: Caretaker,
+        beside: BesideLoader,
         layout: Layout,
         limits: WorkerLimits,
         shards: ShardLedger,
@@ -89,6 +91,7 @@ class Worker:
         self._shards = shards
         self._owner = new_owner()
         self._wake = asyncio.Event()
+        self._beside = Beside(beside, self._wake.set)
         self._tasks = Tasks()
         self._loop: asyncio.Task[None] | None = None
         self._shepherds: dict[asyncio.Task[None], JobRow] = {}
@@ -132,6 +135,7 @@ class Worker:
             log.error("%s does not stop, its lease is given up", job_id)
             await self._queue.release(job_id, self._owner, "the server stops")
         await self._caretaker.close()
+        await self._beside.close()
         await self._tasks.close()
 
     async def _work(self) -> None:
@@ -141,6 +145,7 @@ class Worker:
                 await self._caretaker.look_around(self._owner, {job.id for job in self._shepherds.values()})
                 if self._model_changed:
                     self._model_changed = False
+                    self._beside.ready.clear()  # asked for again, which costs nothing where it is still so
                     await self._queue.end_rests()
                 await self._fill()
             except (DatabaseUnavailable, SQLAlchemyError) as error:
@@ -151,14 +156,21 @@ class Worker:
             await _is_set_within(self._wake, self._limits.poll_s)
 
     async def _fill(self) -> None:
-        """Claims jobs until every place is taken or none is left; the engine is borrowed only in a quiet moment."""
+        """Claims jobs until every place is taken or none is left.
+
+        A model that jobs wait for is loaded beside the active one where there is room; where there is none the engine
+        is borrowed, in a quiet moment, by a job that may.
+        """
         while not self._stopping and len(self._shepherds) < self._limits.max_concurrent_jobs:
             types = self._open_types()
             still_here = [shepherded.id for shepherded in self._shepherds.values()]  # given back, its run not yet over
-            job = await self._queue.claim(self._owner, types, still_here)
+            job = await self._queue.claim(self._owner, types, still_here, self._beside.ready)
+            waiting = await self._queue.waiting_models(types) if job is None else ()
+            if job is None and self._beside.opens_one_of(waiting):
+                return
             borrows = job is None and not self._shepherds
             if borrows:
-                job = await self._queue.claim_with_loan(self._owner, types)
+                job = await self._queue.claim_with_loan(self._owner, types, waiting)
             if job is None:
                 return
             shepherd = self._tasks.spawn(self._shepherd(job, borrows=borrows), name=f"job {job.id}")
@@ -223,25 +235,22 @@ class Worker:
         """Writes the end of a run; where the row is not this worker's any more, whoever took it has the last word."""
         try:
             if run.cancelled():
-                if self._stopping:
-                    await self._release(job, "the server stops")
-                elif not attempt.stopped:
-                    await self._finish(job, "failed", error="the run ended itself")
-                else:
+                if self._stopping or attempt.stopped:
                     await self._let_go(job, attempt)
+                else:
+                    await self._finish(job, "failed", error="the run ended itself")
                 return
             result = run.result()
             await attempt.flush()
             await self._finish(job, "done", result=result)
         except (ModelNotServed, JobPaused) as error:
+            if isinstance(error, ModelNotServed):
+                self._beside.forget(job.model_id)
             await self._release(job, str(error), rest_s=REST_S, shown=isinstance(error, JobPaused))
         except GatewayUnavailable as error:
             await self._set_back(job, attempt, error)
         except JobCancelled:
-            if self._stopping:
-                await self._release(job, "the server stops")
-            else:
-                await self._let_go(job, attempt)
+            await self._let_go(job, attempt)
         except (DatabaseUnavailable, SQLAlchemyError):
             raise
         except ControlError as error:
@@ -318,7 +327,9 @@ class Worker:
 
     async def _let_go(self, job: JobRow, attempt: Attempt) -> None:
         """Of a run that was stopped: its row was changed by somebody else, unless it only lost its lease."""
-        if attempt.lapsed:
+        if self._stopping:
+            await self._release(job, "the server stops")
+        elif attempt.lapsed:
             await self._release(job, "the database was away for longer than the lease")
         else:
             await self._queue.end_attempt(job.id, job.attempt, "cancelled")

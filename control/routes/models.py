@@ -1,5 +1,6 @@
 """/models: the registry."""
 
+import contextlib
 from typing import Any
 
 from fastapi import APIRouter
@@ -42,4 +43,6 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
 @router.delete("/models/{model_id}")
 async def remove(model_id: str, services: Wired, files: bool = False) -> dict[str, Any]:
     await services.registry.remove(model_id, files=files)
+    with contextlib.suppress(GatewayUnavailable):
+        await services.gateway.unload(model_id)
     return {"status": "deleted", "id": model_id, "files": files}

@@ -13,11 +13,14 @@ from switchyard.contract import ActivateRequest, ActivateResult, Proof
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`slot` serves from now on. `retired` serves no more, and is to be drained and ended by whoever gets this."""
+    """`slot` serves from now on. `retired` serves no more, and is to be drained and ended by whoever gets this; `kept`
+    stays loaded beside.
+    """
 
     result: ActivateResult
     slot: Slot | None
     retired: Slot | None = None
+    kept: Slot | None = None
 
 
 @dataclass(slots=True)

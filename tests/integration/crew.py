@@ -63,6 +63,9 @@ class Nobody:
     async def generate(self, request: BatchRequest) -> BatchResult:
         raise AssertionError("no job of these asks the engine")
 
+    async def load_beside(self, model_id: str) -> None:
+        raise AssertionError("no job of these has another model")
+
     async def switch_to(self, model_id: str, cause: str) -> None:
         raise AssertionError("no job of these borrows the engine")
 
@@ -115,6 +118,7 @@ class Crew:
             models=ModelRepository(database),
             engine=Nobody(),
             lender=Nobody(),
+            beside=Nobody(),
             caretaker=Caretaker(queue, LoanBook(database), Nobody(), lease_s),
             layout=self._settings.layout,
             limits=WorkerLimits(

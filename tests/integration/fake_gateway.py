@@ -13,7 +13,9 @@ from fastapi.responses import JSONResponse, Response
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
+    GATEWAY_UNLOAD_PATH,
     ActivateRequest,
     ActivateResult,
     BatchItem,
@@ -22,9 +24,12 @@ from switchyard.contract import (
     BatchResult,
     FailedLoad,
     GatewayState,
+    Loaded,
+    LoadRequest,
     ModelRef,
     Proof,
     SlotState,
+    UnloadRequest,
 )
 
 
@@ -39,6 +44,8 @@ class FakeGateway:
         self.failed_loads: list[FailedLoad] = []
         self.fail_with: str | None = None
         self.proof: Proof | None = None
+        self.has_room_for: set[str] = set()  # ids that it loads beside the active one
+        self.beside: dict[str, ModelRef] = {}
         self.refuse_switches_with: tuple[int, str, str] | None = None
         self.switch_asked = asyncio.Event()
         self.may_switch = asyncio.Event()
@@ -87,6 +94,18 @@ class FakeGateway:
         async def activate(request: ActivateRequest) -> Response:
             return await self._activate(request)
 
+        @app.post(GATEWAY_LOAD_PATH, response_model=None)
+        async def load(request: LoadRequest) -> Response:
+            if request.model.id not in self.has_room_for:
+                return _refuse(503, "no_room", f"{request.model.id} has no room")
+            self.beside[request.model.id] = request.model
+            return JSONResponse(Loaded(id=request.model.id, loaded=True).model_dump())
+
+        @app.post(GATEWAY_UNLOAD_PATH)
+        async def unload(request: UnloadRequest) -> Loaded:
+            self.beside.pop(request.id, None)
+            return Loaded(id=request.id, loaded=False)
+
         @app.post(GATEWAY_BATCH_PATH, response_model=None)
         async def batch(request: BatchRequest) -> Response:
             await asyncio.sleep(self.batch_takes_s)
@@ -98,7 +117,14 @@ class FakeGateway:
         slots = []
         if self.active is not None:
             slots.append(
-                SlotState(model=self.active, phase="ready", in_flight=0, load_duration_s=1.5, max_model_len_tokens=512)
+                SlotState(
+                    model=self.active,
+                    active=True,
+                    phase="ready",
+                    in_flight=0,
+                    load_duration_s=1.5,
+                    max_model_len_tokens=512,
+                )
             )
         return GatewayState(
             boot_id=str(self.boot),
@@ -145,10 +171,11 @@ class FakeGateway:
         if self.refuse_batches_with is not None:
             status, code = self.refuse_batches_with
             return _refuse(status, code, code)
-        if self.active is None or self.active.id != request.model:
+        served = self.active if self.active and self.active.id == request.model else self.beside.get(request.model)
+        if served is None:
             return _refuse(404, "model_not_found", f"{request.model} is not loaded")
-        if self.active.digest != request.digest:
-            return _refuse(409, "digest_mismatch", f"{request.model} is {self.active.digest}")
+        if served.digest != request.digest:
+            return _refuse(409, "digest_mismatch", f"{request.model} is {served.digest}")
         self.batches.append(request)
         outputs = [self.answer(item) for item in request.items]
         return JSONResponse(BatchResult(model=request.model, digest=request.digest, outputs=outputs).model_dump())

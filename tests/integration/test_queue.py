@@ -77,6 +77,7 @@ def test_what_can_pass_is_tried_again_after_a_rest_that_outlives_restarts(tmp_pa
         async with gateway.running():
             async with control(tmp_path, gateway) as here:
                 await here.add_active("a")
+                await here.job(await make(here), "done")  # so the switch, which ends rests, has been noticed
                 here.kind.crash = GatewayUnavailable("the gateway is away")
                 job_id = await make(here)
                 job = await until(
@@ -203,6 +204,38 @@ def test_a_job_whose_model_was_removed_fails_and_cannot_be_retried(tmp_path: Pat
             assert "its model was removed" in (await here.job(job_id, "failed"))["error"]
             for gone in (job_id, failed):
                 assert "was removed" in await here.refused(409, f"/jobs/{gone}/retry")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("when_inactive", ["wait", "switch"])
+def test_a_job_for_another_model_runs_on_it_beside_the_active_one(tmp_path: Path, when_inactive: str) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            here.gateway.has_room_for = {"b"}
+            await here.job(await make(here, model_id="b", when_inactive=when_inactive), "done")
+            assert here.gateway.activated == ["a"], "nobody switched"
+            assert here.gateway.batches[-1].digest == here.gateway.beside["b"].digest
+            assert (await here.http.delete("/models/b")).status_code == 200
+            assert here.gateway.beside == {}, "a model that is gone is not kept loaded"
+
+    asyncio.run(run())
+
+
+def test_a_job_whose_model_left_its_place_beside_comes_back_to_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            here.gateway.has_room_for = {"b"}
+            await here.job(await make(here, model_id="b"), "done")
+            here.gateway.beside.clear()
+            job_id = await make(here, model_id="b")
+            await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1)
+            await by_hand(tmp_path, "UPDATE jobs SET not_before = NULL")
+            assert (await here.job(job_id, "done"))["attempt"] == 2
 
     asyncio.run(run())
 

@@ -2,10 +2,25 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.errors import EngineReloadFailed, EngineStartFailed
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, Signature
+from gateway.failed_loads import FailedLoads
+from gateway.gate import Gate
+from gateway.plan import Memory
+from gateway.residents import Residents
+from gateway.router import Router
+from switchyard.contract import (
+    BatchItem,
+    BatchOutput,
+    BatchSampling,
+    LoadRequest,
+    ModelRef,
+    Proof,
+    Reference,
+    Signature,
+)
 
 
 def model(name: str, signature: Signature | None = None) -> ModelRef:
@@ -151,3 +166,34 @@ class Client:
     @property
     def body(self) -> bytes:
         return b"".join(message.get("body", b"") for message in self.sent[1:])
+
+
+class Register:
+    """Knows the models it was told of."""
+
+    def __init__(self, *models: ModelRef) -> None:
+        self.models = {each.id: each for each in models}
+        self.references: dict[str, Reference] = {}
+        self.asked: list[str] = []
+
+    async def find(self, name: str) -> LoadRequest | None:
+        self.asked.append(name)
+        found = self.models.get(name)
+        return LoadRequest(model=found, reference=self.references.get(name)) if found else None
+
+
+def residents_of(garage: Garage, **changed: Any) -> Residents:
+    """Room for one beside the active slot, memory for all."""
+    settings: dict[str, Any] = {
+        "max_loaded": 2,
+        "wait_s": 5.0,
+        "start_engine": garage.start,
+        "memory": lambda: Memory(free_bytes=10_000, engine_bytes=100),
+        "failed": FailedLoads(300.0),
+        "others": lambda: 1,
+    }
+    return Residents(**(settings | changed))
+
+
+def router_over(gate: Gate, register: Register | None = None, residents: Residents | None = None) -> Router:
+    return Router(gate, residents or residents_of(Garage()), register or Register(), load_on_request=True, max_held=8)

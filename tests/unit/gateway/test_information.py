@@ -8,7 +8,11 @@ from tests.unit.gateway.fakes import model
 def _state(phase: SlotPhase | None, *, active: bool = True, switching: bool = False) -> GatewayState:
     slots: list[SlotState] = []
     if phase is not None:
-        slots = [SlotState(model=model("a"), phase=phase, in_flight=0, load_duration_s=1, max_model_len_tokens=512)]
+        slots = [
+            SlotState(
+                model=model("a"), active=True, phase=phase, in_flight=0, load_duration_s=1, max_model_len_tokens=512
+            )
+        ]
     return GatewayState(
         boot_id="x",
         pid=1,

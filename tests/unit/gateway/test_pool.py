@@ -21,12 +21,14 @@ class House:
         self.garage = Garage()
         self.gate = Gate(64, 10.0)
         self.free_bytes = 0
+        self.memory_of: Callable[[], int] = lambda: self.free_bytes
         self.watchdog = Watchdog()
         self.pool = Pool(
             self.gate,
             self.garage.start,
             0.01,
-            lambda: Memory(free_bytes=self.free_bytes, engine_bytes=100),
+            lambda: Memory(free_bytes=self.memory_of(), engine_bytes=100),
+            max_loaded=2,
             poll_s=0.001,
             first_delay_s=0.001,
             watchdog=self.watchdog,
@@ -352,3 +354,49 @@ async def test_a_bad_candidate_beside_the_old_one_is_never_reached(house: House)
     assert house.garage.started[1].stopped
     assert not house.garage.started[0].stopped
     assert await house.ask() == b"a:"
+
+
+def test_a_model_loaded_beside_takes_over_at_once_and_the_old_one_stays() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        house.free_bytes = 10_000
+        await house.pool.activate(ActivateRequest(model=model("a", signature())))
+        await house.pool.residents.load(model("b", signature()), None)
+        result = await house.pool.activate(ActivateRequest(model=model("b", signature())))
+        assert (result.status, result.method, result.paused_ms, result.held_ms) == ("activated", "blue_green", 0.0, 0.0)
+        assert await house.ask() == b"b:"
+        assert [(slot.model.id, slot.active) for slot in house.pool.snapshot().slots] == [("b", True), ("a", False)]
+        assert len(house.garage.started) == 2
+        assert not house.garage.started[0].stopped
+
+    run()
+
+
+def test_a_model_loaded_beside_that_fails_its_proof_does_not_take_over() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        house.free_bytes = 10_000
+        await house.pool.activate(ActivateRequest(model=model("a")))
+        await house.pool.residents.load(model("b", signature()), None)
+        result = await house.pool.activate(ActivateRequest(model=model("b", signature()), reference=reference("c")))
+        assert (result.status, result.rolled_back_to) == ("failed", "a")
+        assert await house.ask() == b"a:"
+        await until(lambda: house.garage.started[1].stopped)
+
+    run()
+
+
+def test_an_idle_model_gives_way_to_a_switch_that_needs_its_memory() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        house.free_bytes = 1_100
+        await house.pool.activate(ActivateRequest(model=model("a", signature())))
+        await house.pool.residents.load(model("b", signature()), None)
+        beside = house.garage.started[1]
+        house.memory_of = lambda: 1_100 if beside.stopped else 500
+        other = model("c", signature(architecture="LlamaForCausalLM"))
+        result = await house.pool.activate(ActivateRequest(model=other))
+        assert result.method == "blue_green"
+        assert beside.stopped
+
+    run()

@@ -94,7 +94,7 @@ def test_names_from_before_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load()
     assert settings.model_path == Path("/m")
     assert settings.load_in_4bit
-    assert (settings.max_cache_models, settings.model_load_cooldown_s) == (3, 5.0)
+    assert (settings.max_loaded_models, settings.model_load_cooldown_s) == (3, 5.0)
 
 
 @pytest.mark.parametrize(

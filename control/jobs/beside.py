@@ -1,0 +1,68 @@
+"""Models loaded beside the active one because jobs wait for them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from control.errors import ControlError, NoRoom
+from control.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+NO_ROOM_PAUSE_S = 5.0
+FAILED_PAUSE_S = 60.0
+
+
+class BesideLoader(Protocol):
+    async def load_beside(self, model_id: str) -> None:
+        """Raises NoRoom, or another ControlError when it does not load."""
+        ...
+
+
+class Beside:
+    """Opens one model at a time; `ready` has those that jobs may run on. One without room is left alone for a while."""
+
+    def __init__(
+        self, loader: BesideLoader, on_change: Callable[[], None], clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._loader = loader
+        self._on_change = on_change
+        self._clock_s = clock_s
+        self._tasks = Tasks()
+        self._opening: asyncio.Task[None] | None = None
+        self._not_before_s: dict[str, float] = {}
+        self.ready: set[str] = set()
+
+    def opens_one_of(self, model_ids: Collection[str]) -> bool:
+        """Begins to load the first that may be tried now; returns at once. False: none is being loaded, or can be."""
+        if self._opening is not None and not self._opening.done():
+            return True
+        now_s = self._clock_s()
+        for model_id in model_ids:
+            if model_id not in self.ready and self._not_before_s.get(model_id, 0.0) <= now_s:
+                self._opening = self._tasks.spawn(self._open(model_id), name=f"loading {model_id} for a job")
+                return True
+        return False
+
+    def forget(self, model_id: str) -> None:
+        """It was found not to be loaded any more."""
+        self.ready.discard(model_id)
+        self._not_before_s[model_id] = self._clock_s() + NO_ROOM_PAUSE_S
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    async def _open(self, model_id: str) -> None:
+        try:
+            await self._loader.load_beside(model_id)
+        except NoRoom:
+            self._not_before_s[model_id] = self._clock_s() + NO_ROOM_PAUSE_S
+        except ControlError as error:
+            self._not_before_s[model_id] = self._clock_s() + FAILED_PAUSE_S
+            log.warning("%s cannot be loaded for the jobs that wait for it: %s", model_id, error)
+        else:
+            self.ready.add(model_id)
+        finally:
+            self._on_change()

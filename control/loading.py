@@ -1,0 +1,23 @@
+"""Registered models as the gateway loads them beside the active one: for a request that names one, or for a job."""
+
+from control.gateway_client import GatewayClient
+from control.references import References
+from control.registry import Registry
+from switchyard.contract import LoadRequest
+
+
+class Loading:
+    def __init__(self, registry: Registry, references: References, gateway: GatewayClient) -> None:
+        self._registry = registry
+        self._references = references
+        self._gateway = gateway
+
+    async def request_for(self, model_id: str) -> LoadRequest:
+        """What the gateway needs to load it. Raises NotFound, and Invalid when the files are gone or have changed."""
+        model = await self._registry.proven(model_id)
+        return LoadRequest(model=model, reference=await self._references.reference_for(model.digest, wait_s=0))
+
+    async def load_beside(self, model_id: str) -> None:
+        """Returns when the model is loaded. Raises as `request_for`, NoRoom, LoadFailed, GatewayUnavailable."""
+        request = await self.request_for(model_id)
+        await self._gateway.load(request.model_copy(update={"wait": False}))

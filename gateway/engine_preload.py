@@ -1,0 +1,30 @@
+"""Imported by the process that engines are forked from, and by nothing else."""
+
+import gc
+import signal
+from importlib import import_module
+from multiprocessing import forkserver, resource_tracker
+
+import setproctitle
+import vllm.v1.engine.utils
+import vllm.v1.executor.multiproc_executor
+
+from gateway.engine_processes import CONTEXT
+from switchyard.process import follow_parent
+
+for name in (
+    "vllm.v1.engine.core",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.v1.worker.cpu_model_runner",
+    "vllm.model_executor.model_loader",
+    "vllm.tokenizers",
+):
+    import_module(name)
+
+# An engine's first process starts the second one the same way, by the fork server that it comes from itself.
+vllm.v1.executor.multiproc_executor.get_mp_context = lambda: CONTEXT
+setattr(forkserver._forkserver, "ensure_running", resource_tracker.ensure_running)  # noqa: B010
+setproctitle.setproctitle("switchyard: engine starter")
+follow_parent(signal.SIGKILL)
+gc.collect()
+gc.freeze()  # what is here now is never garbage, and a collector that looked at it would copy it into every fork

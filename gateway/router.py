@@ -1,0 +1,85 @@
+"""From a model's name to the slot that answers: the active one, one that is loaded beside it, or one to be loaded."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.errors import ModelNotFound, NotLoaded, Unserved
+from gateway.gate import Gate
+from gateway.residents import Residents
+from gateway.slot import Slot
+from switchyard.contract import ACTIVE_ALIAS, LoadRequest
+
+Disconnected = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Directory(Protocol):
+    """Knows the registered models; control does."""
+
+    async def find(self, name: str) -> LoadRequest | None:
+        """The registered model of that id, its files just checked; None when there is none.
+
+        Raises Unserved when it cannot be known, LoadFailed when its files are not what was registered.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Router:
+    """`enter` is the one way to a slot. What it returns is good until the caller's next `await`."""
+
+    gate: Gate
+    residents: Residents
+    directory: Directory
+    load_on_request: bool
+    max_held: int
+    held: int = 0
+
+    async def enter(self, name: str | None, disconnected: Disconnected) -> Slot:
+        """The slot for the model `name` (None, empty, or `active`: the active one), waiting while it is loaded.
+
+        Raises ModelNotFound, NotLoaded, NoRoom, LoadFailed, Unserved, or what `disconnected` raises when the client
+        leaves while it waits.
+        """
+        if name and name != ACTIVE_ALIAS:
+            slot = self.residents.ready(name)
+            if slot is not None:
+                return slot
+        try:
+            return await self.gate.enter(name, disconnected)
+        except ModelNotFound as error:
+            unknown = error
+        assert name is not None, "the active model is never unknown"
+        wanted = await self.directory.find(name)
+        if wanted is None:
+            raise unknown
+        if not self.load_on_request:
+            raise NotLoaded(name)
+        while True:
+            await self._loaded(wanted, disconnected)
+            # It may have become the active one meanwhile, or be gone again.
+            slot = self.residents.ready(name) or self._active(name)
+            if slot is not None:
+                return slot
+
+    def _active(self, name: str) -> Slot | None:
+        slot = self.gate.slot
+        return slot if slot is not None and slot.model.id == name and not slot.dead else None
+
+    async def _loaded(self, wanted: LoadRequest, disconnected: Disconnected) -> None:
+        if self.held >= self.max_held:
+            raise Unserved(f"{self.held} requests wait for a model to be loaded already.", 5.0)
+        self.held += 1
+        load = asyncio.ensure_future(self.residents.load(wanted.model, wanted.reference))
+        gone = asyncio.ensure_future(disconnected())
+        try:
+            await asyncio.wait((load, gone), return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                gone.result()
+            load.result()
+        finally:
+            self.held -= 1
+            for task in (load, gone):
+                task.cancel()
+            await asyncio.gather(load, gone, return_exceptions=True)
