@@ -2,5 +2,6 @@
 
 from client.client import AsyncSwitchyardClient, SwitchyardClient
 from client.errors import SwitchyardError
+from client.push import push_checkpoint
 
-__all__ = ["AsyncSwitchyardClient", "SwitchyardClient", "SwitchyardError"]
+__all__ = ["AsyncSwitchyardClient", "SwitchyardClient", "SwitchyardError", "push_checkpoint"]

@@ -7,11 +7,12 @@ asked again for `retry_s` while the server is away or restarting.
 import asyncio
 import functools
 import json
+import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import httpx
 from tenacity import AsyncRetrying, Retrying
@@ -22,6 +23,9 @@ from client.errors import JobFailed, OtherVersion, SwitchyardError, Unavailable,
 from client.events import EventReader
 from client.results import Health, Job, JobNews
 from client.wire import Call, as_it_is, check, content_of, retry_rules, unreachable
+
+if TYPE_CHECKING:
+    from client.push import Pushed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -273,6 +277,19 @@ class SwitchyardClient:
                 answer.read()
                 check(answer)
             yield answer
+
+    def upload(self, path: str, body: Iterable[bytes], headers: Mapping[str, str], timeout_s: float) -> Any:
+        """PUTs a body of known length; not repeated, since only the caller can begin it anew."""
+        timeout = httpx.Timeout(timeout_s, connect=self._options.timeout_s)
+        with self._reaching():
+            answer = self._http.put(path, content=body, headers=dict(headers), timeout=timeout)
+        return content_of(answer)
+
+    def push_checkpoint(self, path: "str | os.PathLike[str]", id: str, **options: Any) -> "Pushed":  # noqa: A002
+        """client.push.push_checkpoint by this client."""
+        from client.push import push_checkpoint  # noqa: PLC0415 - which imports this module
+
+        return push_checkpoint(path, id, client=self, **options)
 
     def close(self) -> None:
         self._http.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,17 @@ class Activator:
         """
         return await self._alone(model_id, self._switch(model_id, wish, cause))
 
+    async def take_over(
+        self, model: ModelRef, wish: SwitchWish, *, on_success: Callable[[], Awaitable[None]], cause: str
+    ) -> ActivateResult:
+        """A switch to other content of the active model's id; `on_success` makes it the registered one.
+
+        Raises as `set_active`; Conflict while any switch runs. After a failure the id has its content as before.
+        """
+        if self._switching is not None:
+            raise Conflict(f"a switch to {self._target} is running: try again when it is over")
+        return await self._alone(model.id, self._change(model, wish, cause, on_success))
+
     async def roll_back(self, wish: SwitchWish) -> ActivateResult:
         """`set_active` of the model that was active before. Raises Conflict when there is none."""
         previous = await self._history.previous()
@@ -115,6 +126,11 @@ class Activator:
             return ActivateResult(
                 status="activated", id=model.id, previous=model.id, method="none", paused_ms=0, total_ms=0, in_flight=0
             )
+        return await self._change(model, wish, cause, None)
+
+    async def _change(
+        self, model: ModelRef, wish: SwitchWish, cause: str, on_success: Callable[[], Awaitable[None]] | None
+    ) -> ActivateResult:
         activation_id = await self._history.begin(model, cause=cause, method=wish.method)
         try:
             reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
@@ -126,6 +142,8 @@ class Activator:
             failure = ActivationFailed(result)
             await self._history.fail(activation_id, str(failure), result)
             raise failure
+        if on_success is not None:
+            await on_success()
         await self._history.commit(activation_id, result)
         await self._registry.want_reference(model.id)
         log.info(

@@ -1,5 +1,6 @@
 """Control's composition root: the one place where its parts are put together."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -25,13 +26,16 @@ from control.ports import JobKind
 from control.reconciler import Pace, Reconciler
 from control.reference_maker import ReferenceMaker
 from control.references import Compute, References
+from control.registrar import Registrar
 from control.registry import Registry
 from control.repository import ModelRepository
 from control.routes import activations, data_gen, errors, health, jobs, kinds, loadable, models, shards
+from control.routes import uploads as uploads_routes
 from control.services import Services
 from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox
 from control.tasks import Tasks
+from control.uploads.uploads import Uploads
 from switchyard.settings import Settings
 
 DIGEST_CACHE_NAME = ".digests.json"
@@ -92,6 +96,9 @@ def create_app(
                 registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
             )
             loading = Loading(registry, references, gateway)
+            uploads = Uploads(layout.uploads, layout.models, cache, repository.folders)
+            await asyncio.to_thread(uploads.forget_old)
+            registrar = Registrar(layout, registry, repository, history, activator, uploads, settings.moving_ids)
             lender = ActivatorLender(activator)
             queue = JobQueue(database, settings.job_lease_s)
             worker = Worker(
@@ -138,6 +145,8 @@ def create_app(
                 queue=queue,
                 worker=worker,
                 inbox=ShardInbox(database),
+                uploads=uploads,
+                registrar=registrar,
             )
             yield
 
@@ -148,6 +157,7 @@ def create_app(
         health.router,
         loadable.router,
         activations.router,
+        uploads_routes.router,
         models.router,
         jobs.router,
         shards.router,

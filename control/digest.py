@@ -1,27 +1,15 @@
-"""What a checkpoint's content is, as one string: `sha256:<hex>`.
-
-The weights count by name, type, shape and bytes, however they are cut into files; config, tokenizer and chat
-template count byte by byte. Two folders with one digest answer alike.
-"""
+"""The digest of a folder on disk (switchyard.digest says what it covers), reading each byte at most once."""
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from control.digest_cache import DigestCache, stamp
 from control.errors import Invalid
 from control.shard import Tensor
+from switchyard.digest import CONTENT_FILES, content_digest
 
 _CHUNK_BYTES = 4 * 1024 * 1024
-
-# Everything beside the weights that changes what the engine answers.
-CONTENT_FILES = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
-    "sentencepiece.bpe.model", "tekken.json", "chat_template.jinja", "chat_template.json", "preprocessor_config.json",
-    "processor_config.json", "quantize_config.json", "hf_quant_config.json",
-)  # fmt: skip
 
 
 def digest(folder: Path, shards: Mapping[Path, list[Tensor]], cache: DigestCache) -> str:
@@ -29,14 +17,11 @@ def digest(folder: Path, shards: Mapping[Path, list[Tensor]], cache: DigestCache
 
     Raises Invalid when a file changes while it is read or cannot be read.
     """
-    tensors: list[list[object]] = []
+    tensors: list[tuple[str, str, Sequence[int], str]] = []
     for file, members in shards.items():
         hashes = _hashes(file, [(tensor.name, tensor.begin, tensor.end) for tensor in members], cache)
-        tensors += [[tensor.name, tensor.dtype, list(tensor.shape), hashes[tensor.name]] for tensor in members]
-    contents = [[name, sha] for name, sha in sorted(file_shas(folder, cache).items())]
-    summary = {"tensors": sorted(tensors, key=lambda row: str(row[0])), "files": contents}
-    text = json.dumps(summary, separators=(",", ":"), sort_keys=True)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        tensors += [(tensor.name, tensor.dtype, tensor.shape, hashes[tensor.name]) for tensor in members]
+    return content_digest(tensors, file_shas(folder, cache))
 
 
 def file_shas(folder: Path, cache: DigestCache) -> dict[str, str]:

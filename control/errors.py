@@ -4,7 +4,9 @@ ControlError
 ├── NotFound                  404
 ├── Conflict                  409
 ├── Invalid                   422
+│   └── LengthRequired        411  a body of unknown length
 ├── QueueFull                 429  too many jobs wait already
+├── NoSpace                   507  the disk is full; carries what is missing
 ├── DatabaseUnavailable       503  locked, full, read-only or away: worth a retry
 ├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
 │   └── LoadFailed                  a model that was to be loaded beside the active one does not load
@@ -40,6 +42,14 @@ class Conflict(ControlError):
 
 class Invalid(ControlError):
     status = 422
+
+
+class LengthRequired(Invalid):
+    status = 411
+
+
+class NoSpace(ControlError):
+    status = 507
 
 
 class QueueFull(ControlError):

@@ -40,6 +40,7 @@ class RegisterRequest(BaseModel):
     step: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     probe: Probe | None = None
     activate: bool = False
+    replace: bool = False
 
     @field_validator("id")
     @classmethod

@@ -51,28 +51,33 @@ class Registry:
 
         Raises Invalid for files that are missing, torn or elsewhere, Conflict when the id has other content.
         """
-        folder = await asyncio.to_thread(self._allowed, request)
+        folder = await asyncio.to_thread(self.allowed, request)
         return await self.take_in(request, folder)
 
     async def take_in(self, request: RegisterRequest, folder: Path) -> Registered:
         """`register` for a folder that is allowed wherever it lies (the operator named it)."""
+        row = await self.row_for(request, folder)
+        if await self._models.add(row):
+            log.info("registered %s from %s: %s", row.id, row.path, row.digest)
+            await self.refer(row, request)
+            return Registered(row, existing=False)
+        present = await self._models.get(request.id)
+        if present.digest != row.digest:
+            raise Conflict(
+                f"{request.id} is registered with other content ({present.digest}): DELETE /models/{request.id} first,"
+                " or use another id"
+            )
+        await self.refer(present, request)
+        return Registered(present, existing=True)
+
+    async def row_for(self, request: RegisterRequest, folder: Path) -> ModelRow:
+        """What registering the folder would write down; nothing is written. Raises Invalid."""
         checkpoint = await self.inspect(folder)
         if request.probe is not None:
             request.probe.fits(checkpoint)
         row = _row(request, checkpoint)
         row.created_at = self._clock()
-        if await self._models.add(row):
-            log.info("registered %s from %s: %s", row.id, row.path, row.digest)
-            await self._refer(row, request)
-            return Registered(row, existing=False)
-        present = await self._models.get(request.id)
-        if present.digest != checkpoint.digest:
-            raise Conflict(
-                f"{request.id} is registered with other content ({present.digest}): DELETE /models/{request.id} first,"
-                " or use another id"
-            )
-        await self._refer(present, request)
-        return Registered(present, existing=True)
+        return row
 
     async def inspect(self, folder: Path) -> Checkpoint:
         """Raises Invalid. Reads the files in a thread."""
@@ -153,22 +158,28 @@ class Registry:
                 if other.id != model_id and (other.path == row.path or _inside(Path(other.path), folder)):
                     raise Conflict(f"files: {folder} is also the folder of {other.id}")
         row = await self._models.remove(model_id)
-        if all(other.digest != row.digest for other in await self._models.newest_first()):
-            await self._references.forget(row.digest)
+        await self.forget_reference(row.digest)
         if files:
             await asyncio.to_thread(shutil.rmtree, row.path, ignore_errors=True)
         log.info("removed %s%s", model_id, " and its files" if files else "")
 
-    async def _refer(self, row: ModelRow, request: RegisterRequest) -> None:
+    async def refer(self, row: ModelRow, request: RegisterRequest) -> None:
+        """Keeps the trainer's reference, or has one computed."""
         if request.probe is not None:
             await self._references.put(row.digest, request.probe.reference())
         else:
             self._want_reference(row)
 
+    async def forget_reference(self, digest: str) -> None:
+        """Unless a model of that content is left."""
+        if all(other.digest != digest for other in await self._models.newest_first()):
+            await self._references.forget(digest)
+
     def _want_reference(self, row: ModelRow) -> None:
         self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=row.quantization)
 
-    def _allowed(self, request: RegisterRequest) -> Path:
+    def allowed(self, request: RegisterRequest) -> Path:
+        """The folder that the request means, links resolved. Blocks. Raises Invalid when it is not under models/."""
         folder = self._layout.models / request.id if request.path is None else self._layout.base / request.path
         if not folder.is_dir():
             raise Invalid(f"path: there is no folder {folder}")

@@ -1,8 +1,10 @@
 """SQL of the registry: models."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import CursorResult, delete, exists, select, update
 from sqlalchemy.exc import IntegrityError
 
 from control.db import Database
@@ -36,10 +38,41 @@ class ModelRepository:
             raise NotFound(f"no model is registered as {model_id!r}: see GET /models, or POST /models/register")
         return row
 
+    async def replace(self, row: ModelRow, *, before: str | None) -> None:
+        """Writes the row in place of the one with its id.
+
+        With `before` (a digest) only while that one still has it, no switch to it runs and no live job names it, else
+        Conflict is raised.
+        """
+        values = {
+            column.name: getattr(row, column.name) for column in ModelRow.__table__.columns if column.name != "id"
+        }
+        statement = update(ModelRow).where(ModelRow.id == row.id).values(values)
+        if before is not None:
+            statement = statement.where(
+                ModelRow.digest == before,
+                ~exists().where(ActivationRow.model_id == row.id, ActivationRow.status == "running"),
+                ~exists().where(JobRow.model_id == row.id, JobRow.status.in_(["pending", "running"])),
+            )
+        async with self._database.transaction() as session:
+            changed = await session.execute(statement.execution_options(synchronize_session=False))
+            if cast("CursorResult[Any]", changed).rowcount == 0:
+                raise Conflict(f"{row.id} was changed, or taken into use, meanwhile: try again")
+
+    async def live_job_of(self, model_id: str) -> str | None:
+        """The id of a pending or running job of the model."""
+        live = select(JobRow.id).where(JobRow.model_id == model_id, JobRow.status.in_(["pending", "running"]))
+        async with self._database.transaction() as session:
+            return await session.scalar(live.limit(1))
+
     async def newest_first(self) -> Sequence[ModelRow]:
         async with self._database.transaction() as session:
             statement = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.id.desc())
             return (await session.scalars(statement)).all()
+
+    async def folders(self) -> list[Path]:
+        """Every model's, newest first."""
+        return [Path(row.path) for row in await self.newest_first()]
 
     async def is_empty(self) -> bool:
         async with self._database.transaction() as session:

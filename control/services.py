@@ -12,8 +12,10 @@ from control.jobs.intake import Intake
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker
 from control.loading import Loading
+from control.registrar import Registrar
 from control.registry import Registry
 from control.shards.inbox import ShardInbox
+from control.uploads.uploads import Uploads
 from switchyard.paths import Layout
 
 
@@ -29,6 +31,8 @@ class Services:
     queue: JobQueue
     worker: Worker
     inbox: ShardInbox
+    uploads: Uploads
+    registrar: Registrar
 
 
 def _services(request: Request) -> Services:

@@ -22,6 +22,7 @@ from gateway.pool import Pool
 from gateway.private_api import create_private_app
 from gateway.router import Router
 from gateway.slot import Engine, StartEngine
+from gateway.upload_link import UploadLink
 from switchyard.contract import ModelRef
 from switchyard.settings import Settings
 
@@ -32,6 +33,7 @@ class PublicApp:
 
     dispatch: Dispatch
     control: ControlLink
+    uploads: UploadLink
     own: App
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,6 +41,8 @@ class PublicApp:
             await self.own(scope, receive, send)
         elif self.dispatch.takes(scope):
             await self.dispatch(scope, receive, _counting(send, scope["path"]))
+        elif self.uploads.takes(scope):
+            await self.uploads(scope, receive, _counting(send, "upload"))
         elif self.control.takes(scope):
             await self.control(scope, receive, _counting(send, "control"))
         else:
@@ -108,6 +112,6 @@ def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
     return Gateway(
         pool=pool,
         control=control,
-        public=PublicApp(Dispatch(router, settings.max_request_bytes), control, information.app()),
+        public=PublicApp(Dispatch(router, settings.max_request_bytes), control, UploadLink(control), information.app()),
         private=create_private_app(pool, router),
     )

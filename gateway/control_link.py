@@ -47,6 +47,10 @@ class ControlLink:
         """The gateway's own question to control. Raises httpx.HTTPError."""
         return await self._client.get(path, timeout=timeout_s)
 
+    async def ask(self, path: str, body: dict[str, object], timeout_s: float) -> httpx.Response:
+        """A question of the gateway's own. Raises httpx.HTTPError."""
+        return await self._client.post(path, json=body, timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S))
+
     async def close(self) -> None:
         await self._client.aclose()
 

@@ -16,6 +16,10 @@ GATEWAY_UNLOAD_PATH = "/unload"
 # On control's socket, and never handed on from the public port: what the gateway may ask.
 CONTROL_LOADABLE_PATH = "/loadable"
 
+# Control's, asked by the gateway when the body of an upload comes in. Not among the prefixes below, so nobody else can.
+OPEN_PIECE_PATH = "/uploads/open"
+CLOSE_PIECE_PATH = "/uploads/close"
+
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
 CONTROL_PREFIXES = ("/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets")
 

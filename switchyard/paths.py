@@ -41,6 +41,11 @@ class Layout:
         return self.base / "train_shards_out"
 
     @property
+    def uploads(self) -> Path:
+        """Checkpoints that are not whole yet."""
+        return self.base / "checkpoints"
+
+    @property
     def references(self) -> Path:
         return self.base / "references"
 
@@ -58,7 +63,7 @@ class Layout:
 
     def create(self) -> None:
         """Makes every folder. Raises OSError when the base directory is a file or cannot be written."""
-        working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references)
+        working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references, self.uploads)
         for folder in (self.base, self.models, *working):
             folder.mkdir(parents=True, exist_ok=True)
         sockets = self.gateway_socket.parent

@@ -130,6 +130,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     install_demo: bool = True
     model_path: Path | None = None
+    moving_ids: list[str] = ["current_checkpoint", "latest"]
 
     load_in_4bit: bool = False
     load_in_8bit: bool = False

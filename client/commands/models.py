@@ -1,9 +1,11 @@
 """`switchyard models`: the registry."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from client.progress import bytes_bar
 from client.results import Activation, Model
 from client.terminal import (
     AsJson,
@@ -45,16 +47,55 @@ def register(
     path: Annotated[str | None, typer.Option(help="The folder on the server (default: models/<id>).")] = None,
     step: Annotated[int | None, typer.Option(help="The training step.")] = None,
     activate: Annotated[bool, typer.Option(help="Switch to it at once.")] = False,
+    replace: Annotated[bool, typer.Option(help="In place of what has this id.")] = False,
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a folder that lies on the server a model."""
     with server_at(host) as server:
-        registered = server.register_model(model_id, source, tags, path=path, step=step, activate=activate)
+        registered = server.register_model(
+            model_id, source, tags, path=path, step=step, activate=activate, replace=replace
+        )
     if as_json:
         print_json(registered)
         return
     print(f"{registered.id} is {'already ' if registered.existing else ''}registered, {registered.digest}.")
+    if registered.activation is not None:
+        _show_switch(registered.activation)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="The checkpoint's folder, here.")],
+    model_id: Annotated[
+        str | None, typer.Argument(help="The id to register it as (default: the folder's name).")
+    ] = None,
+    tags: Annotated[str, typer.Option(help="Tags, separated by commas.")] = "",
+    step: Annotated[int | None, typer.Option(help="The training step.")] = None,
+    activate: Annotated[bool, typer.Option(help="Switch to it at once.")] = False,
+    replace: Annotated[bool, typer.Option(help="In place of what has this id.")] = False,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a checkpoint, only what the server lacks, and register it; the same again goes on where it stopped."""
+    again = "Stopped; the same command goes on where this one stopped."
+    with server_at(host, interrupted=again) as server, bytes_bar(folder.name) as show:
+        pushed = server.push_checkpoint(
+            folder,
+            model_id or folder.resolve().name,
+            tags=tags,
+            step=step,
+            activate=activate,
+            replace=replace,
+            on_progress=show,
+        )
+    registered = pushed.registration
+    if as_json:
+        sent = {"total_bytes": pushed.total_bytes, "sent_bytes": pushed.sent_bytes, "seconds": round(pushed.seconds, 3)}
+        print_json(registered.as_json() | sent)
+        return
+    sent_of = f"{bytes_in_words(pushed.sent_bytes)} of {bytes_in_words(pushed.total_bytes)} sent"
+    print(f"{registered.id} is registered, {registered.digest}; {sent_of} in {pushed.seconds:.1f} s.")
     if registered.activation is not None:
         _show_switch(registered.activation)
 

@@ -27,7 +27,7 @@ async def list_models(services: Wired) -> dict[str, Any]:
 @router.post("/models/register")
 async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
     """With `activate`, a switch that fails is this request's failure; the model stays registered."""
-    registered = await services.registry.register(request)
+    registered = await services.registrar.register(request)
     body: dict[str, Any] = {
         "status": "registered",
         "id": registered.model.id,
@@ -35,7 +35,11 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
     }
     if registered.existing:
         body["existing"] = True
-    if request.activate:
+    if registered.replaced is not None:
+        body["replaced"] = registered.replaced
+    if registered.activation is not None:
+        body["activation"] = answer(registered.activation)
+    elif request.activate:
         body["activation"] = answer(await services.activator.set_active(request.id, SwitchWish(), cause="register"))
     return body
 

@@ -1,0 +1,1 @@
+"""Checkpoints that arrive over HTTP: kept aside in pieces until one is whole."""

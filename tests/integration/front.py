@@ -1,0 +1,80 @@
+"""Control and the gateway's public port, both real and over real sockets; only the engines are missing."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from control.app import create_app
+from evals.kind import EvalKind
+from gateway.app import create_gateway
+from gateway.slot import Engine
+from switchyard.contract import ModelRef
+from switchyard.paths import Layout
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import PACE, settings_of
+
+
+@dataclass(slots=True)
+class Front:
+    """`gateway` is what control switches; `url` is the public port."""
+
+    url: str
+    layout: Layout
+    gateway: FakeGateway
+    app: FastAPI
+
+
+@asynccontextmanager
+async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Front]:
+    settings = settings_of(base, **changes)
+    layout = settings.layout
+    layout.create()
+    fake = FakeGateway(layout.gateway_socket)
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
+    gateway = create_gateway(settings, _no_engine)
+    listener = socket.create_server(("127.0.0.1", port))
+    layout.control_socket.unlink(missing_ok=True)
+    beside = socket.socket(socket.AF_UNIX)
+    beside.bind(str(layout.control_socket))
+    beside.listen(64)
+    try:
+        async with fake.running(), _serving(app, beside), _serving(gateway.public, listener, lifespan="off"):
+            yield Front(f"http://127.0.0.1:{listener.getsockname()[1]}", layout, fake, app)
+    finally:
+        await gateway.control.close()
+
+
+@asynccontextmanager
+async def _serving(app: Any, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
+    config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1, **options)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+async def _serve_until_killed(base: Path, port: int) -> None:
+    async with front(base, port):
+        await asyncio.Event().wait()
+
+
+async def _no_engine(model: ModelRef) -> Engine:
+    raise NotImplementedError(f"no engine here for {model.id}")
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_until_killed(Path(sys.argv[1]), int(sys.argv[2])))
