@@ -25,6 +25,7 @@ from client.results import (
     PastActivation,
     Power,
     Registration,
+    Shard,
     System,
     Version,
 )
@@ -264,18 +265,28 @@ def job_stats() -> Call[JobStats]:
     return Call("GET", "/jobs/stats", JobStats.model_validate)
 
 
-def claim_shard(consumer: str, *, ttl_s: float | None = None, **more: Any) -> Call[Claim | None]:
-    """A shard that nobody else has, for `ttl_s`; None: there is none now."""
-    body = {"consumer": consumer, **_given(ttl_s=ttl_s, **more)}
+def list_shards(status: str | None = None, job_id: str | None = None, limit: int = 1000) -> Call[list[Shard]]:
+    """Finished shards of training data, oldest first."""
+    params = _given(status=status, job_id=job_id, limit=limit)
+    return Call("GET", "/shards", lambda body: [Shard.model_validate(one) for one in body["shards"]], params=params)
+
+
+def claim_shard(
+    claimed_by: str = "trainer", timeout_s: float = 3600.0, job_id: str | None = None
+) -> Call[Claim | None]:
+    """The oldest shard that nobody has, ours for `timeout_s`; None: there is none now."""
+    body = {"claimed_by": claimed_by, "timeout_s": timeout_s, **_given(job_id=job_id)}
     return Call("POST", "/shards/claim", _read_claim, body=body, repeatable=False)
 
 
-def acknowledge_shard(name: str, **more: Any) -> Call[Json]:
-    return Call("POST", f"/shards/{_part(name)}/ack", as_it_is, body=more)
+def acknowledge_shard(name: str, claim_id: str) -> Call[Shard]:
+    """It is used and will not be given to anybody again. Raises Conflict when the claim ran out."""
+    return Call("POST", f"/shards/{_part(name)}/ack", Shard.model_validate, body={"claim_id": claim_id})
 
 
-def give_back_shard(name: str, **more: Any) -> Call[Json]:
-    return Call("POST", f"/shards/{_part(name)}/nack", as_it_is, body=more)
+def give_back_shard(name: str, claim_id: str, reason: str | None = None) -> Call[Shard]:
+    body = {"claim_id": claim_id, **_given(reason=reason)}
+    return Call("POST", f"/shards/{_part(name)}/nack", Shard.model_validate, body=body)
 
 
 def list_keys() -> Call[list[Json]]:
@@ -307,8 +318,7 @@ def _read_datagen(body: Any) -> Job:
 
 
 def _read_claim(body: Any) -> Claim | None:
-    shard = body.get("shard", body) if isinstance(body, dict) else body
-    return Claim.model_validate(shard) if shard else None
+    return None if body["shard"] is None else Claim.model_validate(body["shard"])
 
 
 def _part(text: str) -> str:

@@ -206,21 +206,17 @@ class _Push:
                     if self._stop.is_set() or isinstance(error, Invalid):
                         file.check_still()
                         raise
-                    left = self._still_missing(file, chunks, begin, end, error)
+                    left = self._still_missing(file, chunks, begin, end)
                     if left:
                         raise Unavailable(503, str(error), None) from error
                 return
 
-    def _still_missing(
-        self, file: LocalFile, chunks: Sequence[Chunk], begin: int, end: int, error: SwitchyardError
-    ) -> list[tuple[int, int]]:
+    def _still_missing(self, file: LocalFile, chunks: Sequence[Chunk], begin: int, end: int) -> list[tuple[int, int]]:
         """Asks anew what the server lacks of the piece, once it answers again."""
         try:
             missing = self._declare(file, chunks)
         except (Unreachable, Unavailable):
             return [(begin, end)]
-        except NotFound:
-            raise error from None
         return [(max(begin, b), min(end, e)) for b, e in missing if b < end and begin < e]
 
     def _put(self, file: LocalFile, begin: int, end: int) -> None:

@@ -224,12 +224,18 @@ class FileReceipt(Result):
     sha256: str | None = None
 
 
-class Claim(Result):
-    """A shard that this client has until `expires_at`, to be acknowledged or given back."""
+class Shard(Result):
+    """A finished file of training data."""
 
     name: str
-    claim_id: str | None = None
-    sha256: str | None = None
+    status: str | None = None
+    job_id: str | None = None
     rows: int | None = None
-    url: str | None = None
-    expires_at: datetime | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+
+class Claim(Shard):
+    """A shard that is ours until it is acknowledged, given back, or the claim runs out."""
+
+    claim_id: str
