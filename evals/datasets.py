@@ -1,20 +1,30 @@
-"""Datasets on disk: found by name inside one folder, read line by line, never whole in memory."""
+"""Datasets on disk: found by name inside one folder, read line by line (gzip too), never whole in memory."""
 
+import gzip
 import hashlib
 import heapq
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
 from evals.errors import DatasetBroken, DatasetMissing, DatasetOutside
-from evals.sample import BrokenLine, DatasetFormat, Sample, parse_sample
+from evals.formats import parse_sample
+from evals.sample import BrokenLine, DatasetFormat, Sample
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _MAX_LISTED = 10
 _MAX_LISTED_KEYS = 32
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_GZIP_MAGIC = b"\x1f\x8b"
+SUFFIXES = (".jsonl", ".jsonl.gz")
+
+FieldMap = Mapping[str, str]
+SampleCheck = Callable[[Sample], None]
+"""Raises BrokenLine for a sample that cannot be used for what is wanted of it."""
 
 
 class DatasetFacts(BaseModel):
@@ -34,12 +44,12 @@ class DatasetFacts(BaseModel):
 
 
 def resolve_dataset(ref: str, datasets_dir: Path) -> Path:
-    """The regular file meant by a name in `datasets_dir` or a path inside it; `.jsonl` may be left out.
+    """The regular file meant by a name in `datasets_dir` or a path inside it; `.jsonl` and `.jsonl.gz` may be left out.
 
     Symbolic links are followed first, so one that leads out is outside. Raises DatasetOutside, DatasetMissing.
     """
     root = datasets_dir.resolve()
-    for name in (ref, f"{ref}.jsonl"):
+    for name in (ref, *(f"{ref}{suffix}" for suffix in SUFFIXES)):
         try:
             path = (root / name).resolve()
             if not path.is_relative_to(root):
@@ -59,14 +69,23 @@ def open_dataset(path: Path) -> BufferedReader:
         raise DatasetBroken(path.name, None, f"cannot be read: {error.strerror}") from error
 
 
-def scan_dataset(path: Path, datasets_dir: Path, max_samples: int) -> DatasetFacts:
-    """Checks the first `max_samples` samples and takes the digest of the whole file. Blocks; raises DatasetBroken."""
+def scan_dataset(
+    path: Path,
+    datasets_dir: Path,
+    max_samples: int | None,
+    field_map: FieldMap | None = None,
+    check: SampleCheck | None = None,
+) -> DatasetFacts:
+    """Checks the first `max_samples` samples (None: all) and takes the digest of the whole file.
+
+    Blocks; raises DatasetBroken, also for a sample that `check` refuses.
+    """
     name = str(path.relative_to(datasets_dir.resolve()))
     samples = 0
     format_: DatasetFormat | None = None
     ignored: dict[str, None] = {}
     with open_dataset(path) as stream:
-        for sample in read_samples(stream, name, max_samples):
+        for sample in read_samples(stream, name, max_samples, field_map, check):
             samples += 1
             format_ = sample.format
             if len(ignored) < _MAX_LISTED_KEYS:
@@ -90,10 +109,17 @@ def digest_of(stream: BufferedReader) -> str:
     return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
-def read_samples(stream: BufferedReader, file: str, max_samples: int) -> Iterator[Sample]:
-    """The first `max_samples` samples from the stream's start, lazily; `file` is its name in errors.
+def read_samples(
+    stream: BufferedReader,
+    file: str,
+    max_samples: int | None,
+    field_map: FieldMap | None = None,
+    check: SampleCheck | None = None,
+) -> Iterator[Sample]:
+    """The first `max_samples` samples (None: all) from the stream's start, lazily; `file` is its name in errors.
 
-    Raises DatasetBroken at the line that breaks the file, has another format than the first, or repeats an id.
+    Raises DatasetBroken at the line that breaks the file, has another format than the first, repeats an id, or is
+    refused by `check`.
     """
     line_of_id: dict[str, int] = {}
     format_: DatasetFormat | None = None
@@ -101,21 +127,36 @@ def read_samples(stream: BufferedReader, file: str, max_samples: int) -> Iterato
         if len(line_of_id) == max_samples:
             return
         try:
-            sample = parse_sample(raw, line=line, index=len(line_of_id))
+            sample = parse_sample(raw, line=line, index=len(line_of_id), field_map=field_map)
+            format_ = format_ or sample.format
+            if sample.format != format_:
+                raise BrokenLine(f"mixed formats: it is {sample.format}, the lines before are {format_}")
+            earlier = line_of_id.setdefault(sample.id, line)
+            if earlier != line:
+                raise BrokenLine(f"the id {sample.id!r} is that of line {earlier} already")
+            if check is not None:
+                check(sample)
         except BrokenLine as error:
             raise DatasetBroken(file, line, str(error)) from error
-        format_ = format_ or sample.format
-        if sample.format != format_:
-            raise DatasetBroken(file, line, f"mixed formats: it is {sample.format}, the lines before are {format_}")
-        earlier = line_of_id.setdefault(sample.id, line)
-        if earlier != line:
-            raise DatasetBroken(file, line, f"the id {sample.id!r} is that of line {earlier} already")
         yield sample
 
 
 def _filled_lines(stream: BufferedReader, file: str) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, with their numbers from 1."""
     stream.seek(0)
+    magic = stream.read(len(_GZIP_MAGIC))
+    stream.seek(0)
+    if magic != _GZIP_MAGIC:
+        yield from _lines(stream, file)
+        return
+    with gzip.GzipFile(fileobj=stream) as unpacked:  # leaves `stream` open
+        try:
+            yield from _lines(unpacked, file)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DatasetBroken(file, None, f"broken gzip: {error}") from error
+
+
+def _lines(stream: BinaryIO | gzip.GzipFile, file: str) -> Iterator[tuple[int, bytes]]:
     line = 0
     while raw := stream.readline(MAX_LINE_BYTES + 1):
         line += 1
@@ -129,6 +170,7 @@ def _filled_lines(stream: BufferedReader, file: str) -> Iterator[tuple[int, byte
 
 def _available(root: Path) -> list[str]:
     try:
-        return heapq.nsmallest(_MAX_LISTED, filter(str.isprintable, (path.name for path in root.glob("*.jsonl"))))
+        names = (path.name for suffix in SUFFIXES for path in root.glob(f"*{suffix}"))
+        return heapq.nsmallest(_MAX_LISTED, filter(str.isprintable, names))
     except OSError:
         return []

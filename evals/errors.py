@@ -3,7 +3,8 @@
 EvalError
 ├── DatasetOutside   the reference leads out of the datasets folder
 ├── DatasetMissing   no such file; carries what there is
-└── DatasetBroken    the file, or one line of it, cannot be used
+├── DatasetBroken    the file, or one line of it, cannot be used
+└── ScoringBroken    a metric cannot be worked out on this machine
 """
 
 from collections.abc import Sequence
@@ -35,3 +36,7 @@ class DatasetBroken(EvalError):
         self.file = file
         self.line = line
         self.reason = reason
+
+
+class ScoringBroken(EvalError):
+    pass

@@ -1,15 +1,14 @@
 """Keeps the engine fed: chunks of samples, many in flight, and a new one out as soon as one is back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from control.errors import JobError, WrongWeights
 from control.ports import BatchEngine
-from evals.prompts import batch_item
 from evals.sample import Sample
-from switchyard.contract import MAX_BATCH_ITEMS, BatchOutput, BatchRequest, BatchSampling, ModelRef
+from switchyard.contract import MAX_BATCH_ITEMS, BatchItem, BatchOutput, BatchRequest, BatchSampling, ModelRef
 
 Answered = list[tuple[Sample, BatchOutput]]
 
@@ -21,7 +20,7 @@ class Feed:
     engine: BatchEngine
     model: ModelRef
     sampling: BatchSampling
-    system_prompt: str | None
+    ask: Callable[[Sample], BatchItem]
     chunk_items: int
     window_items: int
 
@@ -66,7 +65,7 @@ class Feed:
                 model=self.model.id,
                 digest=self.model.digest,
                 sampling=self.sampling,
-                items=[batch_item(sample, self.system_prompt) for sample in chunk],
+                items=[self.ask(sample) for sample in chunk],
             )
         )
         if result.digest != self.model.digest:

@@ -1,14 +1,17 @@
 """Evaluations as control sees them."""
 
 import builtins
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from control.errors import BadJob, Invalid, NotFound
 from control.ports import JobContext, JobRequest
-from evals.datasets import resolve_dataset, scan_dataset
-from evals.errors import DatasetMissing, EvalError
-from evals.request import EvalConfig, EvalJobRequest
+from evals.datasets import DatasetFacts, open_dataset, read_samples, resolve_dataset, scan_dataset
+from evals.errors import DatasetBroken, DatasetMissing, EvalError
+from evals.fewshot import POOL_SAMPLES
+from evals.request import Asked, EvalConfig, EvalJobRequest, Misfit
 from evals.run import EvalRun
 
 
@@ -22,16 +25,17 @@ class EvalKind:
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of a job that can run: every sample was read once. Blocks; raises Invalid or NotFound."""
         assert isinstance(request, EvalJobRequest)
-        request.check_metrics()
-        try:
-            path = resolve_dataset(request.dataset_ref, datasets_dir)
-            facts = scan_dataset(path, datasets_dir, request.max_samples)
-        except DatasetMissing as error:
-            raise NotFound(f"dataset_ref: {error}") from error
-        except EvalError as error:
-            raise Invalid(f"dataset_ref: {error}") from error
-        request.check_fits(facts)
-        return EvalConfig(**request.model_dump(), dataset=facts).stored()
+        request.check()
+        facts = _scanned(request, "dataset_ref", request.dataset_ref, request.max_samples, datasets_dir)
+        examples = None
+        if request.fewshot_dataset_ref is not None:
+            ref = request.fewshot_dataset_ref
+            examples = _scanned(request, "fewshot_dataset_ref", ref, POOL_SAMPLES, datasets_dir)
+        pool = examples or facts
+        if pool.samples < request.num_fewshot + (examples is None):
+            raise Invalid(f"num_fewshot: {request.num_fewshot} examples are more than {pool.name} has to spare")
+        asked = _asked(request, facts, datasets_dir, examples)
+        return EvalConfig(**request.model_dump(), dataset=facts, asked=asked).stored()
 
     def identity(self, config: dict[str, Any]) -> dict[str, Any]:
         """Dataset content, prompts and sampling; not the names that were given to them."""
@@ -39,7 +43,7 @@ class EvalKind:
         return {
             "dataset": settings.dataset.digest,
             "samples": settings.dataset.samples,
-            "system_prompt": settings.system_prompt,
+            "template": settings.asked.template_digest if settings.asked else settings.system_prompt,
             "sampling": settings.sampling.model_dump(mode="json"),
             "metrics": sorted(set(settings.metrics)),
             "per_example_logging": settings.per_example_logging,
@@ -51,3 +55,42 @@ class EvalKind:
             return await EvalRun(context).run()
         except EvalError as error:
             raise BadJob(str(error)) from error
+
+
+def _scanned(request: EvalJobRequest, field: str, ref: str, max_samples: int, datasets_dir: Path) -> DatasetFacts:
+    try:
+        path = resolve_dataset(ref, datasets_dir)
+        return scan_dataset(path, datasets_dir, max_samples, request.field_map, request.check_sample)
+    except DatasetMissing as error:
+        raise NotFound(f"{field}: {error}") from error
+    except DatasetBroken as error:
+        misfit = error.__cause__
+        named = misfit.field if isinstance(misfit, Misfit) else field
+        raise Invalid(f"{named}: {error}") from error
+    except EvalError as error:
+        raise Invalid(f"{field}: {error}") from error
+
+
+def _asked(request: EvalJobRequest, facts: DatasetFacts, datasets_dir: Path, examples: DatasetFacts | None) -> Asked:
+    """Of the first sample, which stands for all: they have one format."""
+    with open_dataset(datasets_dir.resolve() / facts.name) as stream:
+        sample = next(read_samples(stream, facts.name, 1, request.field_map))
+    prompter = request.prompter
+    stop = list(prompter.stop(sample))
+    choices = prompter.continues_with(sample) if sample.choices else None
+    said = request.model_dump(
+        mode="json",
+        include={
+            "system_prompt", "template", "apply_chat_template", "num_fewshot", "fewshot_seed", "field_map",
+        },
+    )  # fmt: skip
+    said |= {"style": prompter.style(sample), "stop": stop, "choices": choices, "format": facts.format}
+    said["examples"] = (examples or facts).digest if request.num_fewshot else None
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return Asked(
+        style=said["style"],
+        stop=stop,
+        choices=choices,
+        template_digest=f"sha256:{digest}",
+        fewshot_dataset=examples,
+    )

@@ -2,31 +2,57 @@
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from control.errors import Invalid
 from control.ports import QUEUE_FIELDS, JobRequest
 from evals.datasets import DatasetFacts
-from evals.scorers import METRICS
+from evals.formats import BadFieldMap, check_field_map
+from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
+from evals.prompts import Prompter, UnknownField
+from evals.sample import BrokenLine, Sample
 from switchyard.contract import BatchSampling
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
+_MAX_SHOTS = 100
 
 StopText = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class Misfit(BrokenLine):
+    """A sample for which `field` of the request makes no sense."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
 
 
 class EvalJobRequest(JobRequest):
-    """Accuracy and the loss are always worked out; `metrics` names those that must be known."""
+    """Accuracy and the loss are always worked out, where the dataset has them; `metrics` names what must be known.
+
+    `field_map` says which of a line's keys are a format's fields (`{"question": "q", "answer": "a"}`). `template` is
+    the question's text with `{{field}}`; `apply_chat_template` null asks as the format does. Examples for
+    `num_fewshot` come from `fewshot_dataset_ref`, else from the dataset itself, chosen by `fewshot_seed`.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    dataset_ref: Annotated[str, Field(min_length=1, max_length=4096)]
+    dataset_ref: Name
     metrics: list[str] = Field(default=["accuracy"], min_length=1)
     max_samples: Annotated[int, Field(ge=1)] = 1000
     per_example_logging: bool = True
+    field_map: dict[str, Name] | None = Field(default=None, min_length=1)
     system_prompt: str | None = None
+    template: Annotated[str, Field(min_length=1)] | None = None
+    apply_chat_template: bool | None = None
+    num_fewshot: Annotated[int, Field(ge=0, le=_MAX_SHOTS)] = 0
+    fewshot_dataset_ref: Name | None = None
+    fewshot_seed: int = 1234
+    n: Annotated[int, Field(ge=1, le=256)] = 1
     max_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=-_MAX_SEED - 1, le=_MAX_SEED)] | None = None
     stop: list[StopText] = Field(default=[])
 
@@ -36,22 +62,87 @@ class EvalJobRequest(JobRequest):
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
+            top_k=self.top_k,
             stop=self.stop,
             seed=self.seed,
+            n=self.n,
         )
 
-    def check_fits(self, dataset: DatasetFacts) -> None:
-        """Raises Invalid naming the field that does not go with the dataset."""
-        if self.system_prompt is not None and dataset.format != "question_answer":
-            raise Invalid(
-                f"system_prompt: goes with question/answer datasets; {dataset.name} is {dataset.format}, asked as it is"
-            )
+    @property
+    def prompter(self) -> Prompter:
+        """Without its examples."""
+        return Prompter(self.system_prompt, self.template, self.apply_chat_template, num_fewshot=self.num_fewshot)
 
-    def check_metrics(self) -> None:
-        """Raises Invalid naming the unknown metric and the known ones."""
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise Invalid(f"metrics: unknown metric {metric!r}; known are {', '.join(METRICS)}")
+    @property
+    def scored_metrics(self) -> list[Metric]:
+        return scored(self.metrics)
+
+    @property
+    def generates(self) -> bool:
+        """Whether an answer in words is wanted, or log-probabilities of choices alone."""
+        return any(metric.needs_generation for metric in self.scored_metrics)
+
+    @property
+    def scores_choices(self) -> bool:
+        return any(metric.place == "choices" for metric in self.scored_metrics)
+
+    def check(self) -> None:
+        """What can be seen without the dataset. Raises Invalid naming the field."""
+        for name in self.metrics:
+            if metric_named(name) is None:
+                raise Invalid(f"metrics: unknown metric {name!r}; known are {', '.join(NAMES)}")
+        for metric in self.scored_metrics:
+            if metric.place in {"program", "judge"}:
+                raise Invalid(f"metrics: {metric.name} cannot be worked out on this machine")
+        most = max((metric.k for metric in self.scored_metrics), default=1)
+        if most > self.n:
+            raise Invalid(f"n: pass@{most} needs at least {most} answers a question, n is {self.n}")
+        if self.n > 1 and self.temperature == 0:
+            raise Invalid(f"temperature: {self.n} answers a question would all be the same at 0")
+        if self.field_map is not None:
+            try:
+                check_field_map(self.field_map)
+            except BadFieldMap as error:
+                raise Invalid(f"field_map: {error}") from error
+        if self.fewshot_dataset_ref is not None and self.num_fewshot == 0:
+            raise Invalid("fewshot_dataset_ref: says where examples come from, but num_fewshot is 0")
+
+    def check_sample(self, sample: Sample) -> None:
+        """Raises Misfit for the first field of the request that does not go with the sample."""
+        for metric in metrics_named(self.metrics):
+            reason = metric.misfit(sample)
+            if reason is not None:
+                raise Misfit("metrics", f"{metric.name} does not fit {sample.format}: {reason}")
+        style = self.prompter.style(sample)
+        if style == "messages":
+            for field, value in (
+                ("system_prompt", self.system_prompt),
+                ("template", self.template),
+                ("num_fewshot", self.num_fewshot or None),
+                ("apply_chat_template", self.apply_chat_template),
+            ):
+                if value is not None:
+                    raise Misfit(
+                        field, f"goes with questions; this is a conversation ({sample.format}), asked as it is"
+                    )
+        if style == "completion" and sample.is_prompt and self.template is None and self.system_prompt is not None:
+            raise Misfit("system_prompt", f"goes with questions; this is a prompt ({sample.format}), asked as it is")
+        try:
+            self.prompter.item(sample)
+        except UnknownField as error:
+            raise Misfit("template", str(error)) from error
+
+
+class Asked(BaseModel):
+    """What was inferred of how samples are asked; `choices`: what their log-probabilities are of."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    style: str
+    stop: list[str]
+    choices: str | None
+    template_digest: str
+    fewshot_dataset: DatasetFacts | None = None
 
 
 class EvalConfig(EvalJobRequest):
@@ -60,6 +151,14 @@ class EvalConfig(EvalJobRequest):
     model_config = ConfigDict(extra="ignore")
 
     dataset: DatasetFacts
+    asked: Asked | None = None
+
+    @property
+    def sampling(self) -> BatchSampling:
+        sampling = super().sampling
+        if self.stop or self.asked is None:
+            return sampling
+        return sampling.model_copy(update={"stop": self.asked.stop})
 
     def stored(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude=set(QUEUE_FIELDS))

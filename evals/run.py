@@ -4,18 +4,23 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from control.errors import BadJob, WrongWeights
 from control.ports import JobContext
-from evals.datasets import digest_of, open_dataset, read_samples, resolve_dataset
+from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, resolve_dataset
 from evals.feed import Feed
+from evals.fewshot import draw_shots
+from evals.prompts import Prompter
+from evals.record import record_of
 from evals.request import EvalConfig
 from evals.run_files import read_json, write_json
-from evals.samples_log import SamplesLog, record_of
-from evals.scorers import SCORERS
+from evals.samples_log import SamplesLog
+from evals.scoring import Scoring
 from evals.tally import Tally
 
 CONFIG_FILE = "config.json"
@@ -30,20 +35,21 @@ class EvalRun:
         self._context = context
         self._clock_s = clock_s
         self._config = EvalConfig.model_validate(context.config)
-        self._tally = Tally()
+        self._tally = Tally(self._config.metrics, self._config.n)
         self._answered: set[str] = set()
 
     async def run(self) -> dict[str, Any]:
         """Raises JobError, EvalError for a dataset that changed for the worse, and what the engine raises."""
         result = await asyncio.to_thread(self._earlier_result)
         if result is None:
-            path = await asyncio.to_thread(resolve_dataset, self._config.dataset.name, self._context.datasets_dir)
-            with open_dataset(path) as dataset:
-                await asyncio.to_thread(self._check_dataset, dataset)
+            facts = self._config.dataset
+            with await asyncio.to_thread(self._opened, facts) as dataset:
+                prompter = await asyncio.to_thread(self._prompter, dataset)
                 with SamplesLog(self._path(SAMPLES_FILE)) as log:
                     await asyncio.to_thread(self._take_up, log)
                     await asyncio.to_thread(self._write_config)
-                    result = await self._evaluate(dataset, log)
+                    async with Scoring(self._config.metrics) as scoring:
+                        result = await self._evaluate(dataset, log, prompter, scoring)
             await asyncio.to_thread(write_json, self._path(METRICS_FILE), result)
         if not self._config.per_example_logging:
             self._path(SAMPLES_FILE).unlink(missing_ok=True)
@@ -56,10 +62,28 @@ class EvalRun:
             self._check_weights(str(result.get("model_digest")))
         return result
 
-    def _check_dataset(self, dataset: BufferedReader) -> None:
-        found, expected = digest_of(dataset), self._config.dataset.digest
-        if found != expected:
-            raise BadJob(f"{self._config.dataset.name} changed since the job was made: {expected} then, {found} now")
+    def _opened(self, facts: DatasetFacts) -> BufferedReader:
+        """The dataset, as it was when the job was made. Raises BadJob, EvalError."""
+        stream = open_dataset(resolve_dataset(facts.name, self._context.datasets_dir))
+        try:
+            found = digest_of(stream)
+            if found != facts.digest:
+                raise BadJob(f"{facts.name} changed since the job was made: {facts.digest} then, {found} now")
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def _prompter(self, dataset: BufferedReader) -> Prompter:
+        config = self._config
+        examples = config.asked.fewshot_dataset if config.asked else None
+        pool, facts = (dataset, config.dataset) if examples is None else (self._opened(examples), examples)
+        try:
+            shots = draw_shots(pool, facts.name, config.num_fewshot, config.fewshot_seed, config.field_map)
+        finally:
+            if pool is not dataset:
+                pool.close()
+        return replace(config.prompter, shots=shots)
 
     def _write_config(self) -> None:
         model = self._context.model
@@ -74,23 +98,25 @@ class EvalRun:
             },
         )
 
-    async def _evaluate(self, dataset: BufferedReader, log: SamplesLog) -> dict[str, Any]:
-        facts, model = self._config.dataset, self._context.model
+    async def _evaluate(
+        self, dataset: BufferedReader, log: SamplesLog, prompter: Prompter, scoring: Scoring
+    ) -> dict[str, Any]:
+        config, facts, model = self._config, self._config.dataset, self._context.model
         resumed_samples, resumed_tokens = self._tally.total, self._tally.completion_tokens
         await self._context.report(self._tally.total, facts.samples)
-        samples = read_samples(dataset, facts.name, self._config.max_samples)
+        samples = read_samples(dataset, facts.name, config.max_samples, config.field_map)
         feed = Feed(
             engine=self._context.engine,
             model=model,
-            sampling=self._config.sampling,
-            system_prompt=self._config.system_prompt,
+            sampling=config.sampling,
+            ask=partial(prompter.item, generate=config.generates, continue_with_choices=config.scores_choices),
             chunk_items=self._context.batch_items,
             window_items=self._context.batch_window_items,
         )
         started_s = self._clock_s()
         async with aclosing(feed.answers(sample for sample in samples if sample.id not in self._answered)) as answers:
             async for chunk in answers:
-                records = [record_of(sample, output, SCORERS["accuracy"], model.digest) for sample, output in chunk]
+                records = await scoring.score([record_of(sample, output, model.digest) for sample, output in chunk])
                 log.append(records)
                 for record in records:
                     self._tally.add(record)
@@ -100,13 +126,15 @@ class EvalRun:
         if self._tally.total != facts.samples:
             raise BadJob(f"{SAMPLES_FILE} has {self._tally.total} samples where the dataset has {facts.samples}")
         return {
-            **self._tally.metrics(),
+            **self._tally.metrics(await scoring.corpus(self._tally.corpus_counts)),
             "seconds": seconds,
             "samples_per_s": _rate(self._tally.total - resumed_samples, seconds),
             "tokens_per_s": _rate(self._tally.completion_tokens - resumed_tokens, seconds),
             "resumed_samples": resumed_samples,
             "dataset_digest": facts.digest,
             "model_digest": model.digest,
+            "template_digest": config.asked.template_digest if config.asked else None,
+            "seed": config.seed,
         }
 
     def _take_up(self, log: SamplesLog) -> None:

@@ -2,66 +2,167 @@
 
 import math
 from array import array
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
-from evals.intervals import standard_error, wilson_95
-from evals.samples_log import SampleRecord
+from evals.intervals import mean_error, normal_95, ratio_error, standard_error, wilson_95
+from evals.metrics import Metric, decisive, metrics_named, scored
+from evals.record import SampleRecord
 
-TIMING_KEYS = frozenset({"seconds", "samples_per_s", "tokens_per_s", "resumed_samples"})
+TIMING_KEYS = frozenset(
+    {"seconds", "samples_per_s", "tokens_per_s", "resumed_samples", "gpu_seconds", "gpu_energy_joules"}
+)
 """What may differ between two runs of the same greedy evaluation; all else is equal."""
 
+Outcome = Literal["correct", "wrong", "truncated", "unparsed", "engine_error"]
+OUTCOMES: Final[tuple[Outcome, ...]] = ("correct", "wrong", "truncated", "unparsed", "engine_error")
 _LARGEST_EXPONENT = 700.0
 
 
-class Tally:
-    """Exact counts, and the log-probabilities (8 bytes a sample), which are added up at the end without rounding."""
+def outcome_of(record: SampleRecord, metric: str) -> Outcome:
+    """What became of a question by one metric: right, or the one reason why not."""
+    if record.error is not None:
+        return "engine_error"
+    score = record.scores.get(metric)
+    if score is not None and score.correct:
+        return "correct"
+    if record.truncated:
+        return "truncated"
+    return "wrong" if score is not None and score.parsed else "unparsed"
 
-    def __init__(self) -> None:
+
+class Tally:
+    """Counts, and 8 bytes a sample and metric, which are added up at the end without rounding."""
+
+    def __init__(self, names: Sequence[str], answers_each: int = 1) -> None:
         self.total = 0
         self.completion_tokens = 0
+        self._names = names
+        self._main = decisive(names)
+        self._metrics = scored(names)
+        self._each = answers_each
         self._prompt_tokens = 0
-        self._correct = 0
-        self._truncated = 0
-        self._empty = 0
-        self._engine_errors = 0
-        self._reference_tokens = 0
-        self._logprobs = array("d")
+        self._correct = 0.0
+        self._decided = 0
+        self._truncated = self._empty = self._engine_errors = self._too_long = 0
+        self._outcomes: Counter[Outcome] = Counter()
+        self._values = {metric.name: array("d") for metric in self._metrics}
+        self._unparsed: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        self._stats: dict[str, list[float]] = {}
+        self._losses, self._loss_tokens = array("d"), array("d")
 
     def add(self, record: SampleRecord) -> None:
         self.total += 1
         self._prompt_tokens += record.prompt_tokens
         self.completion_tokens += record.completion_tokens
+        self._outcomes[outcome_of(record, self._main.name)] += 1
+        main = record.scores.get(self._main.name)
+        if main is not None:
+            self._decided += 1
+            self._correct += sum(main.values or [main.value])
+        for metric in self._metrics:
+            score = record.scores.get(metric.name)
+            self._values[metric.name].append(score.value if score else 0.0)
+            if score is not None:
+                self._unparsed[metric.name] += not score.parsed
+                self._failed[metric.name] += score.error is not None
+                if score.stats is not None:
+                    sums = self._stats.setdefault(metric.name, [0.0] * len(score.stats))
+                    self._stats[metric.name] = [a + b for a, b in zip(sums, score.stats, strict=True)]
         if record.error is not None:
             self._engine_errors += 1
+            self._too_long += record.too_long
             return
-        self._correct += record.correct
-        self._truncated += record.finish_reason == "length"
+        self._truncated += record.truncated
         self._empty += not record.prediction.strip()
         if record.reference_logprob is not None:
-            self._logprobs.append(record.reference_logprob)
-            self._reference_tokens += record.reference_tokens
+            self._losses.append(0.0 - record.reference_logprob)
+            self._loss_tokens.append(record.reference_tokens)
 
-    def metrics(self) -> dict[str, Any]:
+    @property
+    def corpus_counts(self) -> dict[str, list[float]]:
+        """Sums of the counts that corpus scores are made of, by metric."""
+        return self._stats
+
+    def metrics(self, corpus: dict[str, float] | None = None) -> dict[str, Any]:
         """Needs at least one record. Samples with an engine error count as asked and not correct.
 
         `avg_loss` is the negative log-likelihood a token over all references (nats), null without any;
-        `perplexity` is its exponential, null also where that has no finite value.
+        `perplexity` is its exponential, null also where that has no finite value. `corpus` has the corpus scores.
         """
-        avg_loss = (0.0 - math.fsum(self._logprobs)) / self._reference_tokens if self._reference_tokens else None
-        has_perplexity = avg_loss is not None and avg_loss < _LARGEST_EXPONENT
+        loss = self._loss()
+        # A dataset of programs has no accuracy of its own: nothing was decided then, but for what the engine refused.
+        decided = self._decided > 0 or self._engine_errors == self.total
+        main = self._interval(self._main, self._values[self._main.name]) if decided else None
         return {
-            "accuracy": self._correct / self.total,
-            "correct": self._correct,
+            "accuracy": main and main["mean"],
+            "accuracy_metric": self._main.name if decided else None,
+            "correct": round(self._correct) if decided else None,
             "total_samples": self.total,
-            "accuracy_stderr": standard_error(self._correct, self.total),
-            "accuracy_ci95": list(wilson_95(self._correct, self.total)),
-            "avg_loss": avg_loss,
-            "perplexity": math.exp(avg_loss) if avg_loss is not None and has_perplexity else None,
-            "loss_samples": len(self._logprobs),
-            "reference_tokens": self._reference_tokens,
+            "answers_per_sample": self._each,
+            "accuracy_stderr": main and main["stderr"],
+            "accuracy_ci95": main and main["ci95"],
+            "avg_loss": loss["mean"],
+            "perplexity": _perplexity(loss)["mean"],
+            "loss_samples": len(self._losses),
+            "reference_tokens": int(math.fsum(self._loss_tokens)),
+            "metrics": {
+                metric.name: self._one(metric, loss, corpus or {})
+                for metric in {one.name: one for one in (*metrics_named(self._names), *self._metrics)}.values()
+                if decided or metric != self._main
+            },
+            "outcomes": {name: self._outcomes[name] for name in OUTCOMES} if decided else None,
             "truncated": self._truncated,
+            "unparsed": self._outcomes["unparsed"],
             "empty": self._empty,
             "engine_errors": self._engine_errors,
+            "prompts_too_long": self._too_long,
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self.completion_tokens,
         }
+
+    def _one(self, metric: Metric, loss: dict[str, Any], corpus: dict[str, float]) -> dict[str, Any]:
+        if metric.place == "loss":
+            return loss if metric.name == "avg_loss" else _perplexity(loss)
+        shown = self._interval(metric, self._values[metric.name])
+        shown |= {"unparsed": self._unparsed[metric.name], "errors": self._failed[metric.name]}
+        return shown | ({"corpus": corpus[metric.name]} if metric.name in corpus else {})
+
+    def _interval(self, metric: Metric, values: Sequence[float]) -> dict[str, Any]:
+        if metric.decides and self._each == 1:
+            return _proportion(round(math.fsum(values)), len(values))
+        mean, error = mean_error(values)
+        interval = None if error is None else list(normal_95(mean, error, 0.0, 1.0))
+        return {"mean": mean, "stderr": error, "ci95": interval, "samples": len(values)}
+
+    def _loss(self) -> dict[str, Any]:
+        if not self._losses:
+            return {"mean": None, "stderr": None, "ci95": None, "samples": 0}
+        mean, error = ratio_error(self._losses, self._loss_tokens)
+        interval = None if error is None else list(normal_95(mean, error, low=0.0))
+        return {"mean": mean, "stderr": error, "ci95": interval, "samples": len(self._losses)}
+
+
+def _proportion(successes: int, trials: int) -> dict[str, Any]:
+    return {
+        "mean": successes / trials,
+        "stderr": standard_error(successes, trials),
+        "ci95": list(wilson_95(successes, trials)),
+        "samples": trials,
+    }
+
+
+def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:
+    """The exponential of the loss and of its interval; the error by the delta method."""
+    mean, interval = loss["mean"], loss["ci95"]
+    if mean is None or mean >= _LARGEST_EXPONENT:
+        return {"mean": None, "stderr": None, "ci95": None, "samples": loss["samples"]}
+    perplexity = math.exp(mean)
+    return {
+        "mean": perplexity,
+        "stderr": None if loss["stderr"] is None else perplexity * loss["stderr"],
+        "ci95": None if interval is None else [math.exp(min(end, _LARGEST_EXPONENT)) for end in interval],
+        "samples": loss["samples"],
+    }

@@ -9,25 +9,28 @@ import copy
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
-from vllm.exceptions import VLLMClientError
+from vllm.exceptions import VLLMClientError, VLLMValidationError
 from vllm.outputs import RequestOutput
 from vllm.renderers import merge_kwargs
 from vllm.renderers.inputs.preprocess import parse_model_prompt
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from switchyard.contract import BATCH_PRIORITY, BatchItem, BatchOutput, BatchSampling
+from gateway.engine_scores import PlacedText, last_output, place, score
+from switchyard.contract import BatchItem, BatchOutput, BatchSampling, Completion, Continuations, TextScore
 
 # What vLLM and its libraries raise for a prompt that cannot be asked, as its own error handlers list them.
 _ITEM_ERRORS = (VLLMClientError, ValueError, TypeError, OverflowError, NotImplementedError, TemplateError)
+# What vLLM calls the parameter that a prompt of too many characters or tokens is refused for.
+_LENGTHS = ("input_text", "input_tokens")
 
 
 @dataclass(slots=True)
@@ -36,8 +39,11 @@ class _Prompt:
 
     engine_input: Any = None
     params: SamplingParams | None = None
-    reference_ids: list[int] | None = None
+    prompt_tokens: int = 0
+    reference: PlacedText | None = None
+    texts: list[PlacedText] = field(default_factory=list)
     error: str | None = None
+    too_long: bool = False
 
 
 async def run_batch(
@@ -79,15 +85,39 @@ class _Renderer:
 
     def render(self, items: Sequence[BatchItem]) -> list[_Prompt]:
         prompts = [_Prompt() for _ in items]
-        pairs = list(zip(items, prompts, strict=True))
+        own = [(item, prompt) for item, prompt in zip(items, prompts, strict=True) if item.generate]
+        # Continuations have prompts of their own, rendered as those of items that generate nothing.
+        others = [
+            (
+                BatchItem(messages=item.continuations.messages, prompt=item.continuations.prompt, generate=False),
+                _Prompt(),
+            )
+            if item.continuations
+            else None
+            for item in items
+        ]
+        pairs = [*own, *(pair for pair in others if pair is not None)]
         chats = [(item, prompt) for item, prompt in pairs if item.messages is not None and item.prompt is None]
         plains = [(item, prompt) for item, prompt in pairs if item.prompt is not None and item.messages is None]
         self._render_group(chats, self._render_chats)
         self._render_group(plains, self._render_plains)
-        for prompt in prompts:
+        for _, prompt in pairs:
             if prompt.engine_input is None and prompt.error is None:
                 prompt.error = "an item has either `messages` or `prompt`"
+        for item, prompt, other in zip(items, prompts, others, strict=True):
+            if other is not None and item.continuations is not None:
+                self._place_texts(item.continuations, prompt, other[1])
+            elif not item.generate:
+                prompt.error = "an item that generates nothing needs `continuations`"
         return prompts
+
+    def _place_texts(self, continuations: Continuations, prompt: _Prompt, context: _Prompt) -> None:
+        if context.error is not None:
+            prompt.error, prompt.too_long = prompt.error or context.error, prompt.too_long or context.too_long
+            return
+        ids = context.engine_input["prompt_token_ids"]
+        prompt.prompt_tokens = prompt.prompt_tokens or len(ids)
+        prompt.texts = [place(self._tokenizer, ids, continuations.prompt, text) for text in continuations.texts]
 
     def _render_group(
         self,
@@ -102,6 +132,7 @@ class _Renderer:
         except _ITEM_ERRORS as error:
             if len(pairs) == 1:
                 pairs[0][1].error = str(error) or type(error).__name__
+                pairs[0][1].too_long = isinstance(error, VLLMValidationError) and error.parameter in _LENGTHS
                 return
             for pair in pairs:
                 self._render_group([pair], render)
@@ -120,22 +151,26 @@ class _Renderer:
         return inputs
 
     def _complete(self, item: BatchItem, prompt: _Prompt, engine_input: Any) -> None:
+        ids = engine_input["prompt_token_ids"]
+        prompt.engine_input, prompt.prompt_tokens = engine_input, len(ids)
+        limit = self._model_config.max_model_len
+        if len(ids) >= limit:
+            prompt.error = f"the prompt has {len(ids)} tokens, which leaves none to answer in (context: {limit})"
+            prompt.too_long = True
+            return
+        if not item.generate:
+            return
         sampling = item.sampling or self._sampling
         try:
             params = self._params_of(item, sampling)
-            params.max_tokens = get_max_tokens(
-                self._model_config.max_model_len,
-                sampling.max_tokens,
-                len(engine_input["prompt_token_ids"]),
-                self._defaults,
-            )
+            params.max_tokens = get_max_tokens(limit, sampling.max_tokens, len(ids), self._defaults)
         except _ITEM_ERRORS as error:
             prompt.error = str(error)
             return
         if item.reference:
-            prompt.reference_ids = self._tokenizer.encode(item.reference, add_special_tokens=False)
+            prompt.reference = place(self._tokenizer, ids, item.prompt, item.reference)
             params.logprobs, params.flat_logprobs = 0, True
-        prompt.engine_input, prompt.params = engine_input, params
+        prompt.params = params
 
     def _params_of(self, item: BatchItem, sampling: BatchSampling) -> SamplingParams:
         """The item's own copy. Built once for all items that differ in their seeds and lengths alone."""
@@ -164,58 +199,52 @@ def _options(sampling: BatchSampling) -> dict[str, Any]:
 
 async def _answer(client: AsyncLLM, prompt: _Prompt, request_id: str) -> BatchOutput:
     if prompt.error is not None:
-        return BatchOutput(error=prompt.error)
+        return BatchOutput(error=prompt.error, too_long=prompt.too_long)
     started = time.monotonic()
     try:
-        generated = await _last(client, prompt.engine_input, prompt.params, request_id)
-        score = await _score(client, prompt, generated, f"{request_id}-score")
+        scores = [await score(client, text, f"{request_id}-{number}") for number, text in enumerate(prompt.texts)]
+        if prompt.params is None:
+            return BatchOutput(prompt_tokens=prompt.prompt_tokens, latency_s=_since(started), continuations=scores)
+        generated = await last_output(client, prompt.engine_input, prompt.params, request_id)
+        reference = await _reference_score(client, prompt, generated, f"{request_id}-score")
     except EngineDeadError:
         raise
     except _ITEM_ERRORS as error:
         return BatchOutput(error=str(error) or type(error).__name__)
-    output = generated.outputs[0]
+    answers = [
+        Completion(text=one.text, finish_reason=one.finish_reason, completion_tokens=len(one.token_ids))
+        for one in generated.outputs
+    ]
     return BatchOutput(
-        text=output.text,
-        finish_reason=output.finish_reason,
+        text=answers[0].text,
+        finish_reason=answers[0].finish_reason,
         prompt_tokens=len(generated.prompt_token_ids or ()),
-        completion_tokens=len(output.token_ids),
-        latency_s=round(time.monotonic() - started, 6),
-        reference_logprob=score,
-        reference_tokens=len(prompt.reference_ids or ()) if score is not None else 0,
+        completion_tokens=sum(answer.completion_tokens for answer in answers),
+        latency_s=_since(started),
+        reference_logprob=reference.logprob if reference else None,
+        reference_tokens=reference.tokens if reference and reference.logprob is not None else 0,
+        completions=answers if len(answers) > 1 else [],
+        continuations=scores,
     )
 
 
-async def _score(client: AsyncLLM, prompt: _Prompt, generated: RequestOutput, request_id: str) -> float | None:
-    """The log-probability of the reference after the prompt; None without one, or where it does not fit.
+async def _reference_score(
+    client: AsyncLLM, prompt: _Prompt, generated: RequestOutput, request_id: str
+) -> TextScore | None:
+    """Of the reference after the prompt; None without one.
 
     An answer that begins with the reference's own tokens has their log-probabilities already: the same quantity that
     another pass over prompt and reference would give, so only the other answers need that pass.
     """
-    reference_ids = prompt.reference_ids
-    if not reference_ids:
+    reference = prompt.reference
+    if reference is None or not reference.ids:
         return None
     output = generated.outputs[0]
-    count = len(reference_ids)
-    if list(output.token_ids[:count]) == reference_ids:
-        return sum(output.logprobs.logprobs[:count])
-    token_ids = [*prompt.engine_input["prompt_token_ids"], *reference_ids]
-    if len(token_ids) + 1 > client.model_config.max_model_len:
-        return None
-    params = SamplingParams(
-        temperature=0.0,
-        max_tokens=1,
-        prompt_logprobs=0,
-        flat_logprobs=True,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-    scored = await _last(client, {"prompt_token_ids": token_ids}, params, request_id)
-    # With prompt_logprobs=0 each position after the first holds the log-probability of its own token alone.
-    return sum(scored.prompt_logprobs.logprobs[-count:])
+    count = len(reference.ids)
+    if list(output.token_ids[:count]) == reference.ids:
+        return TextScore(logprob=sum(output.logprobs.logprobs[:count]), tokens=count)
+    return await score(client, reference, request_id)
 
 
-async def _last(client: AsyncLLM, engine_input: Any, params: SamplingParams | None, request_id: str) -> RequestOutput:
-    assert params is not None
-    outputs = client.generate(engine_input, params, request_id, priority=BATCH_PRIORITY)
-    final: RequestOutput = [output async for output in outputs][-1]  # FINAL_ONLY: there is one
-    return final
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 6)

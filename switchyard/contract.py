@@ -192,20 +192,32 @@ class BatchSampling(Message):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     stop: list[str] = []
     seed: int | None = None
+    n: Annotated[int, Field(ge=1, le=256)] = 1
     json_schema: dict[str, Any] | None = None
+
+
+class Continuations(Message):
+    """Texts whose log-probability is wanted, each after the same prompt, which is not the item's own."""
+
+    messages: list[ChatMessage] | None = None
+    prompt: str | None = None
+    texts: Annotated[list[str], Field(min_length=1, max_length=64)]
 
 
 class BatchItem(Message):
     """One generation of a batch: `messages` go through the chat template, `prompt` is taken as it is.
 
-    With `reference` the item is also scored: the log-probability of the reference's tokens after the prompt. `sampling`
-    takes the place of the request's.
+    With `reference` the item is also scored: the log-probability of the reference's tokens after the prompt. After a
+    plain prompt, texts are tokenized together with it, as they would be in a document. `generate` false: nothing but
+    scores is wanted. `sampling` takes the place of the request's.
     """
 
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     reference: str | None = None
     sampling: BatchSampling | None = None
+    continuations: Continuations | None = None
+    generate: bool = True
 
 
 class BatchRequest(Message):
@@ -217,10 +229,27 @@ class BatchRequest(Message):
     items: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_BATCH_ITEMS)]
 
 
+class Completion(Message):
+    """One of several answers to the same prompt."""
+
+    text: str
+    finish_reason: str | None
+    completion_tokens: int
+
+
+class TextScore(Message):
+    """The log-probability of a text, the sum over its `tokens` (natural logarithm); null where it does not fit."""
+
+    logprob: float | None
+    tokens: int
+
+
 class BatchOutput(Message):
     """The answer to the item of the same position. `error` set: that item failed and every other field is empty.
 
-    `reference_logprob` is the sum over `reference_tokens` tokens (natural logarithm).
+    `reference_logprob` is the sum over `reference_tokens` tokens (natural logarithm). `text`, `finish_reason` are the
+    first answer's where `n` were asked for; `completions` has all of them then, and `completion_tokens` is their sum.
+    `continuations` has an entry a text. `too_long`: the error is that the prompt leaves no room in the context.
     """
 
     text: str = ""
@@ -230,7 +259,10 @@ class BatchOutput(Message):
     latency_s: float = 0.0
     reference_logprob: float | None = None
     reference_tokens: int = 0
+    completions: list[Completion] = []
+    continuations: list[TextScore] = []
     error: str | None = None
+    too_long: bool = False
 
 
 class BatchResult(Message):

@@ -21,8 +21,9 @@ _MINUS_SIGN = "\u2212"
 
 
 def exact_match(prediction: str, target: str) -> Score:
-    correct = normalise(prediction) == normalise(target)
-    return Score(value=float(correct), correct=correct)
+    said = normalise(prediction)
+    correct = said == normalise(target)
+    return Score(value=float(correct), correct=correct, extracted=said, parsed=bool(said))
 
 
 def normalise(text: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from control.errors import GatewayUnavailable, JobError, WrongWeights
 from evals.feed import Answered, Feed
+from evals.prompts import Prompter
 from evals.sample import Sample
 from switchyard.contract import BatchRequest, BatchResult, BatchSampling
 from tests.unit.evals.adding_engine import MODEL, AddingEngine, HeldEngine
@@ -42,7 +43,7 @@ def _feed(engine: AddingEngine, chunk_items: int, window_items: int) -> Feed:
         engine=engine,
         model=MODEL,
         sampling=BatchSampling(max_tokens=4),
-        system_prompt=None,
+        ask=Prompter().item,
         chunk_items=chunk_items,
         window_items=window_items,
     )

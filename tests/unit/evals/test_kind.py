@@ -43,11 +43,11 @@ def test_a_path_is_the_same_as_its_name(tmp_path: Path) -> None:
         ({"dataset_ref": "nope"}, NotFound, "dataset_ref: there is no file 'nope'.*there are: bad.jsonl, set.jsonl"),
         ({"dataset_ref": "../set.jsonl"}, Invalid, "dataset_ref: '../set.jsonl' is not inside the datasets folder"),
         ({"dataset_ref": "bad"}, Invalid, "dataset_ref: bad.jsonl, line 2: broken JSON"),
-        ({"metrics": ["bleu"]}, Invalid, "metrics: unknown metric 'bleu'"),
+        ({"metrics": ["bleurt"]}, Invalid, "metrics: unknown metric 'bleurt'"),
         (
             {"dataset_ref": "plain.txt", "system_prompt": "Be short."},
             Invalid,
-            "system_prompt: goes with question/answer",
+            "system_prompt: plain.txt, line 1: goes with questions",
         ),
     ],
 )

@@ -1,5 +1,6 @@
-from evals.prompts import batch_item
-from evals.sample import Sample, parse_sample
+from evals.formats import parse_sample
+from evals.prompts import Prompter
+from evals.sample import Sample
 
 
 def _sample(raw: bytes) -> Sample:
@@ -7,28 +8,28 @@ def _sample(raw: bytes) -> Sample:
 
 
 def test_a_question_is_a_users_turn() -> None:
-    item = batch_item(_sample(b'{"question": "2+2?", "answer": 4}'), None)
-    assert item.model_dump(exclude_none=True) == {
+    item = Prompter().item(_sample(b'{"question": "2+2?", "answer": 4}'))
+    assert item.model_dump(exclude_defaults=True) == {
         "messages": [{"role": "user", "content": "2+2?"}],
         "reference": "4",
     }
 
 
 def test_the_system_prompt_comes_first() -> None:
-    item = batch_item(_sample(b'{"question": "2+2?", "answer": 4}'), "Be short.")
+    item = Prompter(system_prompt="Be short.").item(_sample(b'{"question": "2+2?", "answer": 4}'))
     assert item.messages is not None
     assert [(turn.role, turn.content) for turn in item.messages] == [("system", "Be short."), ("user", "2+2?")]
 
 
 def test_a_prompt_stays_as_it_is() -> None:
-    item = batch_item(_sample(b'{"prompt": "2+2= ", "answer": 4}'), None)
-    assert item.model_dump(exclude_none=True) == {"prompt": "2+2= ", "reference": "4"}
+    item = Prompter().item(_sample(b'{"prompt": "2+2= ", "answer": 4}'))
+    assert item.model_dump(exclude_defaults=True) == {"prompt": "2+2= ", "reference": "4"}
 
 
 def test_a_conversation_keeps_further_keys_and_loses_the_reference() -> None:
     raw = b'{"messages": [{"role": "user", "content": "2+2?", "name": "Ann"}, {"role": "assistant", "content": "4"}]}'
-    item = batch_item(_sample(raw), None)
-    assert item.model_dump(exclude_none=True) == {
+    item = Prompter().item(_sample(raw))
+    assert item.model_dump(exclude_defaults=True) == {
         "messages": [{"role": "user", "content": "2+2?", "name": "Ann"}],
         "reference": "4",
     }

@@ -26,6 +26,7 @@ def test_sampling_is_passed_on() -> None:
         "top_p": 0.9,
         "stop": ["\n"],
         "seed": 3,
+        "n": 1,
     }
 
 
@@ -45,7 +46,7 @@ def test_sampling_is_passed_on() -> None:
         {"top_p": 1.1},
         {"seed": 2**63},
         {"stop": [""]},
-        {"num_fewshot": 5},
+        {"fewshots": 5},
     ],
 )
 def test_refused_naming_the_field(change: dict[str, Any]) -> None:
@@ -55,9 +56,9 @@ def test_refused_naming_the_field(change: dict[str, Any]) -> None:
 
 
 def test_known_metrics_pass() -> None:
-    EvalJobRequest(**SCRIPT, metrics=["avg_loss", "accuracy"]).check_metrics()
+    EvalJobRequest(**SCRIPT, metrics=["avg_loss", "accuracy"]).check()
 
 
 def test_unknown_metric_is_named_with_the_known() -> None:
-    with pytest.raises(Invalid, match=r"metrics: unknown metric 'bleu'; known are accuracy, avg_loss"):
-        EvalJobRequest(**SCRIPT, metrics=["accuracy", "bleu"]).check_metrics()
+    with pytest.raises(Invalid, match=r"metrics: unknown metric 'bleurt'; known are accuracy, exact_match, .*judge"):
+        EvalJobRequest(**SCRIPT, metrics=["accuracy", "bleurt"]).check()

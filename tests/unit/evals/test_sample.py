@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from evals.sample import BrokenLine, parse_sample
+from evals.formats import parse_sample
+from evals.sample import BrokenLine
 
 
 def _parse(fields: Any) -> Any:
@@ -58,13 +59,17 @@ ASSISTANT = {"role": "assistant", "content": "a"}
         ({"question": 4, "answer": "a"}, "'question' must be text, not a number"),
         ({"question": None, "answer": "a"}, "'question' must be text, not null"),
         ({"question": " ", "answer": "a"}, "'question' is blank"),
-        ({"question": "q"}, "'answer' is missing"),
+        ({"question": "q"}, "'answer' is missing to be question_answer"),
         ({"question": "q", "answer": ""}, "'answer' is blank"),
         ({"question": "q", "answer": True}, "'answer' must be text, not a truth value"),
         ({"question": "q", "answer": None}, "'answer' must be text, not null"),
         ({"question": "q", "answer": ["a"]}, "'answer' must be text, not a list"),
-        ({"question": "q", "prompt": "p", "answer": "a"}, "ambiguous: it has 'question' and 'prompt'"),
-        ({"input": "q", "ideal": "a"}, 'its keys {"input", "ideal"} are none of'),
+        (
+            {"question": "q", "prompt": "p", "answer": "a"},
+            "ambiguous: its keys are those of question_answer (answer, question) and prompt",
+        ),
+        ({"input": "q", "output": "a"}, "'instruction' is missing to be alpaca"),
+        ({"q": "q", "a": "a"}, 'its keys {"q", "a"} are those of no known format'),
         ({"id": None, "question": "q", "answer": "a"}, "'id' must be text, not null"),
         ({"id": 1.5, "question": "q", "answer": "a"}, "'id' must be text, not a number"),
         ({"id": "i" * 257, "question": "q", "answer": "a"}, "'id' is longer than 256"),

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from evals.record import SampleRecord, record_of
 from evals.sample import Sample
-from evals.samples_log import SampleRecord, SamplesLog, record_of
-from evals.scorers import SCORERS
+from evals.samples_log import SamplesLog
 from switchyard.contract import BatchOutput
 
 SAMPLE = Sample(id="7", index=6, format="question_answer", input="2+2?\u2028", target="4", metadata={})
 
 
 def _record(output: BatchOutput) -> SampleRecord:
-    return record_of(SAMPLE, output, SCORERS["accuracy"], "sha256:aa")
+    return record_of(SAMPLE, output, "sha256:aa")
 
 
 RIGHT = BatchOutput(
@@ -38,8 +38,9 @@ def test_a_line_has_every_field(tmp_path: Path) -> None:
         "input": "2+2?\u2028",
         "target": "4",
         "prediction": "4.0",
-        "correct": True,
-        "score": 1.0,
+        "extracted": None,
+        "correct": False,
+        "score": 0.0,
         "finish_reason": "stop",
         "prompt_tokens": 9,
         "completion_tokens": 3,

@@ -3,19 +3,21 @@ import random
 
 import pytest
 
-from evals.samples_log import SampleRecord
+from evals.record import SampleRecord
 from evals.tally import Tally
 
 
-def _record(**changes: object) -> SampleRecord:
+def _record(*, correct: bool = True, **changes: object) -> SampleRecord:
     fields: dict[str, object] = {
         "id": "1",
         "index": 0,
         "input": "q",
         "target": "a",
         "prediction": "a",
-        "correct": True,
-        "score": 1.0,
+        "extracted": "a",
+        "correct": correct,
+        "score": float(correct),
+        "scores": {} if changes.get("error") else {"accuracy": {"value": float(correct), "correct": correct}},
         "finish_reason": "stop",
         "prompt_tokens": 10,
         "completion_tokens": 2,
@@ -30,7 +32,7 @@ def _record(**changes: object) -> SampleRecord:
 
 
 def _metrics(*records: SampleRecord) -> dict[str, object]:
-    tally = Tally()
+    tally = Tally(["accuracy"])
     for record in records:
         tally.add(record)
     return tally.metrics()
@@ -50,6 +52,7 @@ def test_counts() -> None:
     assert (metrics["truncated"], metrics["empty"], metrics["engine_errors"]) == (1, 1, 1)
     assert (metrics["prompt_tokens"], metrics["completion_tokens"]) == (30, 6)
     assert metrics["loss_samples"] == 3
+    assert metrics["outcomes"] == {"correct": 1, "wrong": 1, "truncated": 1, "unparsed": 0, "engine_error": 1}
 
 
 def test_loss_is_weighted_by_tokens() -> None:

@@ -1,0 +1,101 @@
+"""Scores records by every metric asked for, each where it belongs: here, in another process, a sandbox, by a judge."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from evals.metrics import Metric, decisive, scored
+from evals.record import MetricScore, SampleRecord
+from evals.sample import LETTERS
+from evals.scorers import ANSWER_SCORERS
+from evals.scoring_crew import ScoringCrew
+
+
+class Scoring:
+    """The metrics of one run, as a context that holds what they need; processes start when first needed."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.main = decisive(names)
+        self.metrics = scored(names)
+        self._crew = ScoringCrew()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._crew)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def score(self, records: Sequence[SampleRecord]) -> list[SampleRecord]:
+        """The same records with their scores, in order. Raises ScoringBroken."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(record)) for record in records]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return [task.result() for task in tasks]
+
+    async def corpus(self, counts: dict[str, list[float]]) -> dict[str, float]:
+        """The score of the whole dataset by metric, of its counts."""
+        return {metric: await self._crew.corpus(metric, stats) for metric, stats in counts.items()}
+
+    async def _one(self, record: SampleRecord) -> SampleRecord:
+        if record.error is not None:
+            return record
+        scores = {metric.name: await self._by(metric, record) for metric in self.metrics if _applies(metric, record)}
+        main = scores.get(self.main.name)
+        if main is None:
+            return record.model_copy(update={"scores": scores})
+        found = {"extracted": main.extracted, "correct": bool(main.correct), "score": main.value}
+        return record.model_copy(update={"scores": scores, **found})
+
+    async def _by(self, metric: Metric, record: SampleRecord) -> MetricScore:
+        if metric.place == "choices":
+            return _by_loglikelihood(metric, record)
+        return combined([await self._answer(metric, answer, record) for answer in record.answers])
+
+    async def _answer(self, metric: Metric, answer: str, record: SampleRecord) -> MetricScore:
+        if metric.place == "process":
+            return await self._crew.score(metric.name, answer, record.accepted)
+        score = ANSWER_SCORERS[metric.name](answer, record)
+        return MetricScore(value=score.value, correct=score.correct, extracted=score.extracted, parsed=score.parsed)
+
+
+def combined(scores: Sequence[MetricScore]) -> MetricScore:
+    """One score of the scores of a question's answers: the mean; correct where more than half are."""
+    if len(scores) == 1:
+        return scores[0]
+    right = sum(bool(score.correct) for score in scores)
+    stats = [score.stats for score in scores if score.stats is not None]
+    return MetricScore(
+        value=sum(score.value for score in scores) / len(scores),
+        correct=None if scores[0].correct is None else 2 * right > len(scores),
+        extracted=scores[0].extracted,
+        parsed=any(score.parsed for score in scores),
+        values=[score.value for score in scores],
+        stats=[sum(column) for column in zip(*stats, strict=True)] if stats else None,
+        error=next((score.error for score in scores if score.error is not None), None),
+    )
+
+
+def _applies(metric: Metric, record: SampleRecord) -> bool:
+    """The decisive metric may have been added to metrics that ask for a program."""
+    return record.code is None or metric.place == "program"
+
+
+def _by_loglikelihood(metric: Metric, record: SampleRecord) -> MetricScore:
+    """The most likely choice; `acc_norm` divides by the choice's length in characters, as lm-eval does."""
+    values: list[float] = []
+    for choice, score in zip(record.choices, record.continuations, strict=False):
+        if score.logprob is None:
+            return MetricScore(value=0.0, correct=False, parsed=False, error="a choice does not fit in the context")
+        values.append(score.logprob / len(choice) if metric.name == "acc_norm" else score.logprob)
+    if len(values) != len(record.choices):
+        return MetricScore(value=0.0, correct=False, parsed=False, error="no log-probabilities of the choices")
+    letter = LETTERS[values.index(max(values))]
+    return MetricScore(value=float(letter == record.target), correct=letter == record.target, extracted=letter)

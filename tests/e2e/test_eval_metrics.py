@@ -1,0 +1,85 @@
+"""What evals ask of a real engine beyond one answer: choices by log-probability, several answers, prompts too long."""
+
+import json
+from typing import Any
+
+from tests.e2e.server import FINAL_ID, Server
+
+
+def evaluate(server: Server, lines: list[dict[str, Any]], name: str, **fields: Any) -> tuple[Any, list[Any]]:
+    """The result, and the samples in the dataset's order."""
+    (server.base_dir / "datasets" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    request = {"model_id": FINAL_ID, "name": name, "dataset_ref": name, "max_tokens": 8, **fields}
+    created = server.http.post("/eval/jobs", json=request)
+    assert created.status_code == 200, created.text
+    job = server.job(created.json()["job_id"])
+    assert job["status"] == "done", job["error"]
+    run = server.base_dir / "runs" / "eval" / str(job["id"])
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    return job["result"], sorted(samples, key=lambda sample: int(sample["index"]))
+
+
+def _sums(a: int, b: int) -> dict[str, Any]:
+    return {"question": f"What is {a}+{b}?", "choices": [str(a + b + step) for step in (0, 1, 10)], "answer": 0}
+
+
+def test_choices_by_log_probability_are_those_of_prompt_logprobs(server: Server) -> None:
+    lines = [_sums(a, 98 - a) for a in range(12, 20)]
+    result, samples = evaluate(
+        server, lines, "choices", metrics=["acc", "acc_norm"], template="{{question}}", apply_chat_template=False
+    )
+    assert result["accuracy_metric"] == "acc"
+    assert [sample["prediction"] for sample in samples] == [""] * len(lines)
+    for line, sample in zip(lines, samples, strict=True):
+        for choice, score in zip(line["choices"], sample["continuations"], strict=True):
+            prompt = f"{line['question']} {choice}"
+            body = {"model": FINAL_ID, "prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+            positions = server.http.post("/v1/completions", json=body).json()["choices"][0]["prompt_logprobs"]
+            scored = [next(iter(position.values()))["logprob"] for position in positions[-len(choice) - 1 :]]
+            assert abs(sum(scored) - score["logprob"]) < 0.05
+            assert score["tokens"] == len(choice) + 1
+
+
+def test_the_right_sum_is_the_likeliest_in_chat(server: Server) -> None:
+    result, samples = evaluate(
+        server,
+        [_sums(a, 98 - a) for a in range(12, 20)],
+        "chat-choices",
+        metrics=["acc"],
+        template="{{question}}",
+        apply_chat_template=True,
+    )
+    assert result["accuracy"] == 1.0
+    assert {sample["extracted"] for sample in samples} == {"A"}
+    assert result["avg_loss"] < 0.1
+
+
+def test_several_answers_a_question(server: Server) -> None:
+    lines = [{"question": f"What is {a}+{a}?", "answer": 2 * a} for a in range(20, 30)]
+    result, samples = evaluate(server, lines, "several", n=3, temperature=1.5, seed=7)
+    assert (result["total_samples"], result["answers_per_sample"]) == (10, 3)
+    assert {len(sample["completions"]) for sample in samples} == {3}
+    right = sum(answer["text"] == sample["target"] for sample in samples for answer in sample["completions"])
+    assert result["correct"] == right
+    assert result["accuracy"] == right / 30
+    again, _ = evaluate(server, lines, "several", n=3, temperature=1.5, seed=7)
+    assert again["correct"] == right
+
+
+def test_a_prompt_longer_than_the_context_is_counted_as_such(server: Server) -> None:
+    lines = [{"question": "What is 17+25?", "answer": 42}, {"question": "7" * 5000, "answer": 42}]
+    result, samples = evaluate(server, lines, "long")
+    assert (result["total_samples"], result["correct"]) == (2, 1)
+    assert (result["engine_errors"], result["prompts_too_long"]) == (1, 1)
+    assert result["outcomes"] == {"correct": 1, "wrong": 0, "truncated": 0, "unparsed": 0, "engine_error": 1}
+    assert samples[1]["too_long"] is True
+    assert "context" in samples[1]["error"]
+
+
+def test_worked_examples_are_turns_before_the_question(server: Server) -> None:
+    lines = [{"question": f"What is {a}+{a}?", "answer": 2 * a} for a in range(20, 24)]
+    result, samples = evaluate(server, lines, "shots", num_fewshot=2)
+    assert result["total_samples"] == 4
+    alone, plain = evaluate(server, lines, "shots")
+    assert alone["template_digest"] != result["template_digest"]
+    assert all(sample["prompt_tokens"] > one["prompt_tokens"] * 2 for sample, one in zip(samples, plain, strict=True))
