@@ -19,14 +19,14 @@ def test_defaults() -> None:
 
 
 def test_sampling_is_passed_on() -> None:
-    request = EvalJobRequest(**SCRIPT, max_tokens=8, temperature=0.5, top_p=0.9, seed=3, stop=["\n"])
+    request = EvalJobRequest(**SCRIPT, max_tokens=8, temperature=0.5, top_p=0.9, seed=3, stop=["\n"], n=2)
     assert request.sampling.model_dump(exclude_defaults=True) == {
         "max_tokens": 8,
         "temperature": 0.5,
         "top_p": 0.9,
         "stop": ["\n"],
         "seed": 3,
-        "n": 1,
+        "n": 2,
     }
 
 
