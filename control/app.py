@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 import switchyard
 from control.activation import Activator
@@ -23,19 +24,26 @@ from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker, WorkerLimits
 from control.loading import Loading
 from control.ports import JobKind
+from control.power.choices import PowerChoices
+from control.power.governor import Governor
 from control.reconciler import Pace, Reconciler
 from control.reference_maker import ReferenceMaker
 from control.references import Compute, References
 from control.registrar import Registrar
 from control.registry import Registry
 from control.repository import ModelRepository
-from control.routes import activations, data_gen, errors, health, jobs, kinds, loadable, models, shards
+from control.routes import activations, data_gen, errors, health, jobs, kinds, loadable, logs, metrics, models, shards
+from control.routes import telemetry as machine
 from control.routes import uploads as uploads_routes
 from control.services import Services
 from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox
 from control.tasks import Tasks
+from control.telemetry.cards import CardReader
+from control.telemetry.nvml import Nvml
+from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
+from switchyard.request_id import Traced
 from switchyard.settings import Settings
 
 DIGEST_CACHE_NAME = ".digests.json"
@@ -49,6 +57,7 @@ def create_app(
     pace: Pace = DEFAULT_PACE,
     job_poll_s: float = 1.0,
     compute_reference: Compute | None = None,
+    card_reader: CardReader | None = None,
 ) -> FastAPI:
     """The application; its lifespan opens the database, migrates it, and runs the reconciler and the worker.
 
@@ -65,6 +74,7 @@ def create_app(
             gateway = GatewayClient(layout.gateway_socket)
             stack.push_async_callback(gateway.close)
 
+            telemetry = Telemetry(card_reader or Nvml(), gateway, settings)
             repository = ModelRepository(database)
             history = ActivationLog(database)
             cache = DigestCache(layout.base / DIGEST_CACHE_NAME)
@@ -120,12 +130,15 @@ def create_app(
                     retries=settings.job_retries,
                 ),
                 shards=ShardBook(database),
+                meter=telemetry.of_job,
             )
+            governor = Governor(settings, PowerChoices(database), telemetry.cards, worker)
 
             reconciler = Reconciler(activator, history, gateway, pace)
             background = Tasks()
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
+            await governor.start(background)
             active = await history.active()
             if active is not None:
                 await registry.want_reference(active.id)
@@ -147,10 +160,18 @@ def create_app(
                 inbox=ShardInbox(database),
                 uploads=uploads,
                 registrar=registrar,
+                telemetry=telemetry,
+                governor=governor,
             )
             yield
 
-    app = FastAPI(title="Switchyard control", version=switchyard.__version__, lifespan=lifespan, docs_url=None)
+    app = FastAPI(
+        title="Switchyard control",
+        version=switchyard.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        middleware=[Middleware(Traced)],
+    )
     app.state.refusal = None
     errors.install(app)
     for router in (
@@ -162,6 +183,9 @@ def create_app(
         jobs.router,
         shards.router,
         data_gen.router,
+        machine.router,
+        logs.router,
+        metrics.router,
     ):
         app.include_router(router)
     for kind in job_kinds:

@@ -1,6 +1,7 @@
 """Everything control can refuse or fail with.
 
 ControlError
+├── NotOffered                400  a choice that there is not; names those there are
 ├── NotFound                  404
 ├── Conflict                  409
 ├── Invalid                   422
@@ -8,6 +9,8 @@ ControlError
 ├── QueueFull                 429  too many jobs wait already
 ├── NoSpace                   507  the disk is full; carries what is missing
 ├── DatabaseUnavailable       503  locked, full, read-only or away: worth a retry
+├── CardsUnavailable          503  no GPU can be looked at
+├── LogUnreadable             503  a log file is there and cannot be read
 ├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
 │   └── LoadFailed                  a model that was to be loaded beside the active one does not load
 ├── ActivationFailed          500  the candidate did not come up; carries what serves instead
@@ -30,6 +33,10 @@ class ControlError(Exception):
     """An expected failure; `status` is its HTTP code, its text is the answer's `detail`."""
 
     status = 500
+
+
+class NotOffered(ControlError):
+    status = 400
 
 
 class NotFound(ControlError):
@@ -57,6 +64,14 @@ class QueueFull(ControlError):
 
 
 class DatabaseUnavailable(ControlError):
+    status = 503
+
+
+class CardsUnavailable(ControlError):
+    status = 503
+
+
+class LogUnreadable(ControlError):
     status = 503
 
 

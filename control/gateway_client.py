@@ -24,6 +24,7 @@ from switchyard.contract import (
     GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
+    GATEWAY_USAGE_PATH,
     ActivateRequest,
     ActivateResult,
     BatchRequest,
@@ -32,7 +33,9 @@ from switchyard.contract import (
     Loaded,
     LoadRequest,
     UnloadRequest,
+    UsageReport,
 )
+from switchyard.request_id import forwarded
 
 STATE_TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 900.0
@@ -70,6 +73,12 @@ class GatewayClient:
             response = await self._client.get(GATEWAY_STATE_PATH)
         return _answer(response, GatewayState)
 
+    async def usage(self) -> UsageReport:
+        """Raises GatewayUnavailable."""
+        with translated():
+            response = await self._client.get(GATEWAY_USAGE_PATH)
+        return _answer(response, UsageReport)
+
     async def activate(self, request: ActivateRequest) -> ActivateResult:
         """Waits for the end of the switch; a failed one is an answer, not an error.
 
@@ -100,7 +109,7 @@ class GatewayClient:
             response = await self._client.post(
                 path,
                 content=body.model_dump_json(),
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json", **forwarded()},
                 timeout=httpx.Timeout(STATE_TIMEOUT_S, read=read_timeout_s),
             )
         return _answer(response, answer)

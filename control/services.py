@@ -12,9 +12,11 @@ from control.jobs.intake import Intake
 from control.jobs.queue import JobQueue
 from control.jobs.worker import Worker
 from control.loading import Loading
+from control.power.governor import Governor
 from control.registrar import Registrar
 from control.registry import Registry
 from control.shards.inbox import ShardInbox
+from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
 from switchyard.paths import Layout
 
@@ -33,6 +35,8 @@ class Services:
     inbox: ShardInbox
     uploads: Uploads
     registrar: Registrar
+    telemetry: Telemetry
+    governor: Governor
 
 
 def _services(request: Request) -> Services:

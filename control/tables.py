@@ -138,6 +138,7 @@ class JobRow(Base):
     lease_expires_at: Mapped[datetime | None]
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[str | None]
+    request_id: Mapped[str | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -147,6 +148,8 @@ class JobRow(Base):
         UniqueConstraint("idempotency_key"),
         Index(None, "created_at"),
         Index(None, "type", "status"),
+        Index(None, "type", "created_at"),
+        Index(None, "status", "created_at"),
         Index(None, "status", "model_id", "priority", "created_at"),
         Index(None, "fingerprint"),
     )
@@ -214,3 +217,15 @@ class ShardRow(Base):
         UniqueConstraint("job_id", "ordinal"),
         Index(None, "state", "acknowledged_at", "day", "number"),
     )
+
+
+class PowerChoiceRow(Base):
+    """At most one row: the power profile that was chosen last."""
+
+    __tablename__ = "power_choice"
+
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    profile: Mapped[str]
+    chosen_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import setproctitle
 import uvicorn
 import uvloop
+from prometheus_client import disable_created_metrics
 
-from gateway import engine_environment, engine_processes
+from gateway import engine_environment, engine_processes, tracing
 from gateway.app import create_gateway
 from gateway.asgi import App
 from gateway.slot import Engine
@@ -53,7 +54,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    preload = asyncio.create_task(asyncio.to_thread(importlib.import_module, "gateway.engine"), name="preload")
+    preload = asyncio.create_task(asyncio.to_thread(_preload, settings), name="preload")
 
     async with gateway.running() as writer:
         servers = [asyncio.create_task(server.serve()) for server in (public, private)]
@@ -64,6 +65,11 @@ async def serve(settings: Settings) -> None:
         await asyncio.gather(*servers)
         stopped.cancel()
         preload.cancel()
+
+
+def _preload(settings: Settings) -> None:
+    importlib.import_module("gateway.engine")
+    logs.take_over_engine_log(settings)
 
 
 def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds: str | None = None) -> _Server:
@@ -82,6 +88,7 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
 
 
 def main() -> None:
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the counters and say little
     setproctitle.setproctitle("switchyard: gateway")
     follow_parent(signal.SIGTERM)
     settings = load()
@@ -89,6 +96,7 @@ def main() -> None:
     logs.configure("gateway", settings)
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
     engine_environment.set_defaults()
+    tracing.prepare(settings.telemetry)
     if settings.engine.warm_start and not engine_processes.for_gpu():
         engine_processes.prepare()
     code = 1
@@ -101,7 +109,7 @@ def main() -> None:
         log.exception("the gateway crashed")
         raise
     finally:
-        logging.shutdown()
+        logs.close()
         sys.stdout.flush()
         os._exit(code)
 

@@ -9,20 +9,23 @@ from functools import partial
 
 from starlette.applications import Starlette
 
-from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.asgi import App, Receive, Scope, Send
 from gateway.control_link import ControlLink
 from gateway.directory import ControlDirectory
 from gateway.dispatch import Dispatch
+from gateway.exposition import Exposition
 from gateway.gate import Gate
 from gateway.gpu import Nvml
 from gateway.information import Information
 from gateway.memory import memory_for_one_more
-from gateway.metrics import REQUESTS
+from gateway.observation import Observed
 from gateway.pool import Pool
 from gateway.private_api import create_private_app
 from gateway.router import Router
 from gateway.slot import Engine, StartEngine
+from gateway.tracing import Tracer, tracer_of
 from gateway.upload_link import UploadLink
+from gateway.usage import usage
 from switchyard.contract import ModelRef
 from switchyard.settings import Settings
 
@@ -40,25 +43,13 @@ class PublicApp:
         if scope["type"] != "http":
             await self.own(scope, receive, send)
         elif self.dispatch.takes(scope):
-            await self.dispatch(scope, receive, _counting(send, scope["path"]))
+            await self.dispatch(scope, receive, send)
         elif self.uploads.takes(scope):
-            await self.uploads(scope, receive, _counting(send, "upload"))
+            await self.uploads(scope, receive, send)
         elif self.control.takes(scope):
-            await self.control(scope, receive, _counting(send, "control"))
+            await self.control(scope, receive, send)
         else:
-            await self.own(scope, receive, _counting(send, "own"))
-
-
-def _counting(send: Send, route: str) -> Send:
-    if route.startswith("/v1/responses/"):
-        route = "/v1/responses"
-
-    async def counted(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            REQUESTS.labels(route=route, code=str(message["status"])).inc()
-        await send(message)
-
-    return counted
+            await self.own(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +60,7 @@ class Gateway:
     control: ControlLink
     public: App
     private: Starlette
+    tracer: Tracer | None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -81,6 +73,8 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
             await self.control.close()
+            if self.tracer is not None:
+                await asyncio.to_thread(self.tracer.close)
 
 
 def one_at_a_time(start_engine: StartEngine) -> StartEngine:
@@ -108,10 +102,14 @@ def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
     control = ControlLink(settings.layout.control_socket, settings.max_request_bytes)
     directory = ControlDirectory(control)
     router = Router(gate, pool.residents, directory, settings.load_on_request, settings.max_held_requests)
-    information = Information(settings, pool, control, directory, Nvml(), time.monotonic())
+    information = Information(settings, pool, control, directory, Nvml(), time.monotonic(), Exposition(control))
+    usage.boot_id = pool.snapshot().boot_id
+    tracer = tracer_of(settings.telemetry)
+    public = PublicApp(Dispatch(router, settings.max_request_bytes), control, UploadLink(control), information.app())
     return Gateway(
         pool=pool,
         control=control,
-        public=PublicApp(Dispatch(router, settings.max_request_bytes), control, UploadLink(control), information.app()),
-        private=create_private_app(pool, router),
+        public=Observed(public, settings.logs, tracer),
+        tracer=tracer,
+        private=create_private_app(pool, router, usage),
     )

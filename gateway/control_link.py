@@ -51,6 +51,14 @@ class ControlLink:
         """A question of the gateway's own. Raises httpx.HTTPError."""
         return await self._client.post(path, json=body, timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S))
 
+    async def fetch(self, path: str, timeout_s: float) -> bytes | None:
+        """What control says there; None when it does not answer as it should."""
+        try:
+            answer = await self._client.get(path, timeout=timeout_s)
+        except httpx.HTTPError:
+            return None
+        return answer.content if answer.status_code == 200 else None
+
     async def close(self) -> None:
         await self._client.aclose()
 

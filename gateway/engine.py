@@ -34,6 +34,7 @@ from gateway.engine_metrics import ReusingStatLogger
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, Unserved
+from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 from switchyard.settings import EngineSettings
 
@@ -54,6 +55,8 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
     ]  # fmt: skip
     if settings.max_model_len is not None:
         flags.append(f"--max-model-len={settings.max_model_len}")
+    if endpoint := os.environ.get(ENDPOINT_VARIABLE):
+        flags.append(f"--otlp-traces-endpoint={endpoint}")
     if settings.trust_remote_code:
         flags.append("--trust-remote-code")
     if current_platform.is_cpu():

@@ -25,7 +25,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.engine_scores import PlacedText, last_output, place, score
+from gateway.usage import batch_id
 from switchyard.contract import BatchItem, BatchOutput, BatchSampling, Completion, Continuations, TextScore
+from switchyard.request_id import job_id
 
 # What vLLM and its libraries raise for a prompt that cannot be asked, as its own error handlers list them.
 _ITEM_ERRORS = (VLLMClientError, ValueError, TypeError, OverflowError, NotImplementedError, TemplateError)
@@ -57,10 +59,10 @@ async def run_batch(
     # Templates and tokenizers run in vLLM's own renderer thread, once for the batch, beside the event loop.
     loop = asyncio.get_running_loop()
     prompts = await loop.run_in_executor(client.renderer._executor, renderer.render, items)
-    batch_id = f"batch-{uuid.uuid4().hex}"
+    batch = batch_id(job_id.get(), uuid.uuid4().hex)
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_answer(client, prompt, f"{batch_id}-{number}")) for number, prompt in enumerate(prompts)
+            group.create_task(_answer(client, prompt, f"{batch}-{number}")) for number, prompt in enumerate(prompts)
         ]
     return [task.result() for task in tasks]
 

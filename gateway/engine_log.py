@@ -25,7 +25,8 @@ class LogMark:
         if not self.path.exists():
             return None
         with self.path.open("rb") as file:
-            file.seek(self.offset)
+            # A log that is shorter than it was has been turned over: all of it is new.
+            file.seek(self.offset if self.path.stat().st_size >= self.offset else 0)
             text = file.read(_LONGEST_READ_BYTES).decode(errors="replace")
         for line in text.splitlines():
             found = _EXCEPTION_LINE.search(line)

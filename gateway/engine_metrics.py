@@ -1,18 +1,25 @@
 """vLLM's Prometheus series for engines that come and go in one process.
 
 vLLM unregisters every `vllm:` collector when an engine is created, so the series of an engine that still serves would
-vanish. Here a collector that exists is used again: the engines differ by the label `model_name`.
+vanish. Here a collector that exists is used again: the engines differ by the label `model_name`. The series of models
+that are not loaded any more are kept for a few switches and then dropped, or there would be more with every checkpoint.
 """
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
+from gateway.usage import usage
+
+_NAMES_KEPT = 8
+
 M = TypeVar("M", bound=MetricWrapperBase)
 
 _collectors: dict[str, MetricWrapperBase] = {}
+_names: dict[str, None] = {}  # of models that have series, the newest last
 
 
 def _reuse(kind: type[M]) -> Any:
@@ -35,9 +42,37 @@ class ReusingStatLogger(PrometheusStatLogger):
     _counter_cls = staticmethod(_reuse(Counter))
     _histogram_cls = staticmethod(_reuse(Histogram))
 
+    living: ClassVar[WeakSet["ReusingStatLogger"]] = WeakSet()
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # unregisters all of vLLM's collectors, then makes or finds its own
         registered = list(REGISTRY._collector_to_names)
         for collector in _collectors.values():
             if collector not in registered:
                 REGISTRY.register(collector)
+        self.model = str(next(iter(self.per_engine_labelvalues.values()))[0])
+        self.living.add(self)
+        _forget_old(self.model, {each.model for each in self.living})
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **options: Any) -> None:
+        """Called by vLLM after each step of the engine."""
+        super().record(scheduler_stats, iteration_stats, *args, **options)
+        if iteration_stats is not None:
+            for done in iteration_stats.finished_requests:
+                usage.note(
+                    self.model,
+                    done.request_id or "",
+                    done.num_prompt_tokens,
+                    done.num_generation_tokens,
+                    done.inference_time,
+                )
+
+
+def _forget_old(newest: str, loaded: set[str]) -> None:
+    _names.pop(newest, None)
+    _names[newest] = None
+    for name in list(_names)[:-_NAMES_KEPT]:
+        if name not in loaded:
+            del _names[name]
+            for collector in _collectors.values():
+                collector.remove_by_labels({"model_name": name})

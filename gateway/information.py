@@ -1,12 +1,12 @@
 """Routes that the gateway answers by itself, with or without an engine, with or without control."""
 
+import asyncio
 import platform
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.control_link import ControlLink
+from gateway.diagnosis import diagnosis
 from gateway.directory import ControlDirectory
+from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.gpu import Nvml
-from gateway.metrics import ACTIVE, HELD
 from gateway.pool import Pool
 from switchyard import __version__
 from switchyard.contract import ACTIVE_ALIAS, GatewayState
@@ -36,6 +37,7 @@ class Information:
     directory: ControlDirectory
     nvml: Nvml
     started: float
+    exposition: Exposition
 
     def app(self) -> Starlette:
         return Starlette(
@@ -47,6 +49,7 @@ class Information:
                 Route("/version", self.version),
                 Route("/info", self.info),
                 Route("/config", self.config),
+                Route("/diag", self.diag),
                 Route("/metrics", self.metrics),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
@@ -129,11 +132,13 @@ class Information:
     async def config(self, _: Request) -> Response:
         return JSONResponse(redacted(self.settings))
 
+    async def diag(self, _: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(diagnosis))
+
     async def metrics(self, _: Request) -> Response:
         state = self.pool.snapshot()
-        HELD.set(state.held)
-        ACTIVE.set(1 if serving(state) else 0)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        text = await self.exposition.text(held=state.held, ready=serving(state))
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": list((await self._cards()).values())})

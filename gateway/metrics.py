@@ -1,12 +1,37 @@
-"""Our own Prometheus series; vLLM's stand beside them in the same registry."""
+"""Our own Prometheus series; vLLM's stand beside them in the same registry.
 
-from prometheus_client import Counter, Gauge
+Labels are bounded: routes by gateway.routes, models by `ModelLabel`, which forgets those that are long gone.
+"""
 
-REQUESTS = Counter("switchyard_requests_total", "Requests answered, by kind of route and HTTP code.", ["route", "code"])
+from collections import OrderedDict
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+_MODELS_KEPT = 32
+_DURATION_BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 300)
+
+REQUESTS = Counter(
+    "switchyard_requests_total",
+    "Requests answered, by route, model, HTTP code (499: the client left first) and class of key.",
+    ["route", "model", "code", "key"],
+)
+DURATION = Histogram(
+    "switchyard_request_duration_seconds",
+    "From a request's arrival to the last byte of its answer.",
+    ["route"],
+    buckets=_DURATION_BUCKETS_S,
+)
 HELD = Gauge("switchyard_held_requests", "Requests that wait for a switch to end.")
 SWITCHES = Counter("switchyard_switches_total", "Switches that ended.", ["method", "outcome"])
 RESIDENT_LOADS = Counter(
     "switchyard_resident_loads_total", "Loads of models beside the active one that ended.", ["outcome"]
+)
+SWITCH_PAUSE = Histogram(
+    "switchyard_switch_pause_seconds",
+    "How long a switch let no request be answered.",
+    ["method"],
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
 )
 ENGINE_DEATHS = Counter("switchyard_engine_deaths_total", "Engines that died while they served.", ["model"])
 ACTIVE = Gauge("switchyard_engine_ready", "1 while the active model's engine answers, else 0.")
@@ -16,3 +41,48 @@ PROOF_DIFFERENCE = Gauge(
     "Mean difference of log-probabilities to the reference at the last switch.",
     ["model"],
 )
+TOKENS = Counter(
+    "switchyard_tokens_total",
+    "Tokens of finished generations, by model, class of request (interactive, batch, probe) and kind.",
+    ["model", "class", "kind"],
+)
+LOG_LINES_LOST = Gauge("switchyard_log_lines_lost", "Log lines of the gateway that no disk took.")
+CONTROL_UP = Gauge("switchyard_control_up", "1 while the control process answers, else 0.")
+CONTROL_AGE = Gauge("switchyard_control_metrics_age_seconds", "Age of what is shown of control's series.")
+
+
+# What rates are taken of has to be there before it first happens.
+for _kind in ("reference", "computed", "weak"):
+    for _passed in ("true", "false"):
+        PROOFS.labels(kind=_kind, passed=_passed)
+for _method in ("in_place", "blue_green", "restart"):
+    for _outcome in ("activated", "failed"):
+        SWITCHES.labels(method=_method, outcome=_outcome)
+
+
+class ModelLabel:
+    """Values of the label `model`: the newest few. The series of one that falls out vanish with it."""
+
+    def __init__(self, metrics: tuple[MetricWrapperBase, ...], kept: int = _MODELS_KEPT) -> None:
+        self._metrics = metrics
+        self._kept = kept
+        self._names: OrderedDict[str, None] = OrderedDict()
+
+    def __call__(self, model: str) -> str:
+        if model in self._names:
+            self._names.move_to_end(model)
+            return model
+        self._names[model] = None
+        if len(self._names) > self._kept:
+            oldest, _ = self._names.popitem(last=False)
+            for metric in self._metrics:
+                metric.remove_by_labels({"model": oldest})
+        return model
+
+
+model_label = ModelLabel((REQUESTS, ENGINE_DEATHS, PROOF_DIFFERENCE, TOKENS))
+
+
+def note_request(route: str, model: str, status: int, key_class: str, duration_s: float) -> None:
+    REQUESTS.labels(route, model_label(model) if model else "", str(status), key_class).inc()
+    DURATION.labels(route).observe(duration_s)

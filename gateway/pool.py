@@ -10,7 +10,7 @@ from dataclasses import replace
 from gateway.errors import LOAD_FAILURES, GatewayError, SwitchInProgress
 from gateway.failed_loads import FailedLoads
 from gateway.gate import Gate
-from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCHES
+from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_PAUSE, SWITCHES, model_label
 from gateway.plan import Memory, Method, Situation, plan, wants_memory
 from gateway.residents import Residents
 from gateway.slot import Slot, StartEngine
@@ -151,14 +151,16 @@ class Pool:
             self.residents.adopt(outcome.kept)
         result = outcome.result
         SWITCHES.labels(method=result.method, outcome=result.status).inc()
+        SWITCH_PAUSE.labels(method=result.method).observe(result.paused_ms / 1000)
         if result.proof is not None:
             PROOFS.labels(kind=result.proof.kind, passed=str(result.proof.passed).lower()).inc()
             if result.proof.mean_abs_diff is not None:
-                PROOF_DIFFERENCE.labels(model=result.id).set(result.proof.mean_abs_diff)
+                PROOF_DIFFERENCE.labels(model=model_label(result.id)).set(result.proof.mean_abs_diff)
         if result.status == "activated":
             self._wanted, self._wanted_reference = request.model, request.reference
             self.residents.drop(request.model.id)
             self._failed.forget(request.model.id)
+            ENGINE_DEATHS.labels(model=model_label(result.id))  # there at nought, so that the first death is a change
             log.info("active model is %s (%s, %.0f ms)", result.id, result.method, result.total_ms)
         else:
             self._failed.note(request.model, result.error or "unknown")
@@ -170,7 +172,7 @@ class Pool:
         assert self._wanted is not None
         if self._slot is not None:
             dead, self._slot = self._slot, None
-            ENGINE_DEATHS.labels(model=dead.model.id).inc()
+            ENGINE_DEATHS.labels(model=model_label(dead.model.id)).inc()
             log.error("the engine of %s died; restarting it", dead.model.id)
             self._gate.down(f"The engine of `{dead.model.id}` died and is being restarted.", 5.0)
             await dead.abort_requests()  # a hung engine would never answer them

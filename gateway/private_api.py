@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -14,12 +15,14 @@ from gateway.asgi import ClientDisconnected, until_disconnected
 from gateway.errors import DigestMismatch, GatewayError
 from gateway.pool import Pool
 from gateway.router import Router
+from gateway.usage import UsageBook
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
+    GATEWAY_USAGE_PATH,
     ActivateRequest,
     BatchRequest,
     BatchResult,
@@ -29,14 +32,18 @@ from switchyard.contract import (
     ModelRef,
     UnloadRequest,
 )
+from switchyard.request_id import Traced
 
 R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
 
 
-def create_private_app(pool: Pool, router: Router) -> Starlette:
+def create_private_app(pool: Pool, router: Router, usage: UsageBook) -> Starlette:
     async def state(_: Request) -> Response:
         return _json(pool.snapshot())
+
+    async def used(_: Request) -> Response:
+        return _json(usage.report(sum(slot.in_flight for slot in pool.snapshot().slots)))
 
     async def activate(request: Request) -> Response:
         return await _answer(request, ActivateRequest, pool.activate)
@@ -69,11 +76,13 @@ def create_private_app(pool: Pool, router: Router) -> Starlette:
     return Starlette(
         routes=[
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
+            Route(GATEWAY_USAGE_PATH, used, methods=["GET"]),
             Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),
             Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
             Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),
             Route(GATEWAY_UNLOAD_PATH, unload, methods=["POST"]),
-        ]
+        ],
+        middleware=[Middleware(Traced)],
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.errors import LOAD_FAILURES, LoadFailed, NoRoom
 from gateway.failed_loads import FailedLoads
-from gateway.metrics import ENGINE_DEATHS, RESIDENT_LOADS
+from gateway.metrics import ENGINE_DEATHS, RESIDENT_LOADS, model_label
 from gateway.plan import Memory, shortage
 from gateway.slot import Slot, StartEngine
 from switchyard.contract import ModelRef, Reference
@@ -106,7 +106,7 @@ class Residents:
         """Takes out what died; it is loaded again when somebody asks for it."""
         for name, slot in list(self._slots.items()):
             if slot.dead:
-                ENGINE_DEATHS.labels(model=name).inc()
+                ENGINE_DEATHS.labels(model=model_label(name)).inc()
                 log.error("the engine of %s, which is not the active model, died", name)
                 del self._slots[name]
                 self.retire(slot, 0.0, abort=True)

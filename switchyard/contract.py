@@ -13,15 +13,19 @@ GATEWAY_ACTIVATE_PATH = "/activate"
 GATEWAY_BATCH_PATH = "/batch"
 GATEWAY_LOAD_PATH = "/load"
 GATEWAY_UNLOAD_PATH = "/unload"
+GATEWAY_USAGE_PATH = "/usage"
 # On control's socket, and never handed on from the public port: what the gateway may ask.
 CONTROL_LOADABLE_PATH = "/loadable"
+CONTROL_METRICS_PATH = "/metrics"
 
 # Control's, asked by the gateway when the body of an upload comes in. Not among the prefixes below, so nobody else can.
 OPEN_PIECE_PATH = "/uploads/open"
 CLOSE_PIECE_PATH = "/uploads/close"
 
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
-CONTROL_PREFIXES = ("/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets")
+CONTROL_PREFIXES = (
+    "/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets", "/gpu", "/system", "/settings", "/logs",
+)  # fmt: skip
 
 ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
 MAX_BATCH_ITEMS = 1024
@@ -29,6 +33,7 @@ BATCH_PRIORITY = 100  # vLLM serves lower numbers first; interactive requests ha
 
 SwitchMethod = Literal["auto", "in_place", "blue_green", "restart"]
 InFlightPolicy = Literal["finish", "keep", "abort"]
+RequestClass = Literal["interactive", "batch", "probe"]
 SlotPhase = Literal["loading", "ready", "draining", "dead", "stopped"]
 
 
@@ -271,3 +276,30 @@ class BatchResult(Message):
     model: str
     digest: str
     outputs: list[BatchOutput]
+
+
+class ModelUsage(Message):
+    """Finished generations since the gateway started; `busy_s` adds up how long each was in the engine."""
+
+    model: str
+    request_class: RequestClass
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    busy_s: float
+
+
+class JobUsage(Message):
+    job_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    busy_s: float
+
+
+class UsageReport(Message):
+    """`boot_id` differs between two starts of the gateway, after which all counts begin anew."""
+
+    boot_id: str
+    in_flight: int
+    models: list[ModelUsage]
+    jobs: list[JobUsage]

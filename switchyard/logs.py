@@ -1,36 +1,62 @@
 """Where log lines go: JSON lines in `api_server.log` and `jobs.log`, the engine's raw output in `gpu_worker.log`."""
 
+import atexit
 import logging
 import os
 import sys
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from switchyard.log_file import LogFile
+from switchyard.log_handler import BackgroundHandler
 from switchyard.settings import Settings
 
 SERVER_LOG = "api_server.log"
 ENGINE_LOG = "gpu_worker.log"
 JOBS_LOG = "jobs.log"
 JOBS_LOGGER = "switchyard.jobs"
-_OURS = ("switchyard", "gateway", "control", "evals")
+ENGINE_LOGGER = "vllm"
+COMPONENTS = {"api_server": SERVER_LOG, "gpu_worker": ENGINE_LOG, "jobs": JOBS_LOG}
+_OURS = ("switchyard", "gateway", "control", "evals", "datagen")
 
 
 def configure(component: str, settings: Settings) -> None:
-    """Sends this process's records to the files, one JSON object a line, each naming `component`."""
-    layout = settings.layout
+    """Sends this process's records to the files, one JSON object a line, each naming `component`.
+
+    No record is written by the thread that makes it: see switchyard.log_handler.
+    """
     level = settings.log_level.upper()
     root = logging.getLogger()
     root.setLevel(level)
     for name in _OURS:  # libraries that vLLM imports turn the root's level up
         logging.getLogger(name).setLevel(level)
-    root.handlers[:] = [_file_handler(layout.logs / SERVER_LOG, component)]
+    terminal = _terminal(component, settings)
+    root.handlers[:] = [_file_handler(SERVER_LOG, component, settings), *terminal]
     jobs = logging.getLogger(JOBS_LOGGER)
-    jobs.handlers[:] = [_file_handler(layout.logs / JOBS_LOG, component)]
+    jobs.handlers[:] = [_file_handler(JOBS_LOG, component, settings), *terminal]
     jobs.propagate = False
-    for noisy in ("httpx", "httpcore", "alembic", "aiosqlite"):
+    for noisy in ("httpx", "httpcore", "alembic", "aiosqlite", "opentelemetry"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    atexit.register(close)
+
+
+def close() -> None:
+    """Writes what is left, for a second at most; lines that come later are still taken."""
+    for handler in _handlers():
+        handler.close()
+
+
+def take_over_engine_log(settings: Settings) -> None:
+    """What vLLM logs in this process goes to the engine's file like all else: in the background, never by its event
+    loop. Also keeps that file from growing for ever. To be called when vLLM has been imported.
+    """
+    logger = logging.getLogger(ENGINE_LOGGER)
+    own = logger.handlers[0].formatter if logger.handlers else None  # one look for the lines of all engine processes
+    handler = _file_handler(ENGINE_LOG, "gateway", settings, raw_writers=True)
+    handler.setFormatter(own or logging.Formatter())
+    logger.handlers[:] = [handler]
 
 
 def redirect_output(path: Path) -> None:
@@ -43,15 +69,72 @@ def redirect_output(path: Path) -> None:
     os.close(descriptor)
 
 
-def _file_handler(path: Path, component: str) -> logging.Handler:
-    handler = WatchedFileHandler(path, encoding="utf-8")
-    handler.setFormatter(
-        JsonFormatter(
-            "{levelname}{name}{message}",
-            style="{",
-            rename_fields={"levelname": "level", "name": "logger"},
-            static_fields={"component": component},
-            timestamp="time",
-        )
+def lost_lines() -> int:
+    """How many this process could not write."""
+    return sum(handler.lost for handler in _handlers())
+
+
+def _handlers() -> set[BackgroundHandler]:
+    loggers = [logging.getLogger(name) for name in (None, JOBS_LOGGER, ENGINE_LOGGER)]
+    return {each for logger in loggers for each in logger.handlers if isinstance(each, BackgroundHandler)}
+
+
+class _Terminal:
+    """The terminal, or whoever collects a container's output, as it was when the process started."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.dup(sys.stderr.fileno())
+
+    def append(self, lines: bytes) -> None:
+        while lines:
+            lines = lines[os.write(self._descriptor, lines) :]
+
+    def turn_over(self) -> None:
+        """A terminal has no end."""
+
+
+def _terminal(component: str, settings: Settings) -> list[logging.Handler]:
+    match settings.logs.terminal:
+        case "off":
+            return []
+        case "json":
+            return [BackgroundHandler(_Terminal(), _json(component))]
+        case "text":
+            return [BackgroundHandler(_Terminal(), _Text(component))]
+
+
+def _file_handler(name: str, component: str, settings: Settings, *, raw_writers: bool = False) -> logging.Handler:
+    wish = settings.logs
+    file = LogFile(settings.layout.logs / name, wish.max_bytes, wish.backups, raw_writers=raw_writers)
+    return BackgroundHandler(file, _json(component))
+
+
+class _Json(JsonFormatter):
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        if not log_data["message"]:  # a line that is only facts
+            del log_data["message"]
+        log_data.pop("vllm_process_name", None)  # which vLLM puts on every record there is
+        return log_data
+
+
+def _json(component: str) -> logging.Formatter:
+    return _Json(
+        "{levelname}{name}{message}",
+        style="{",
+        rename_fields={"levelname": "level", "name": "logger"},
+        static_fields={"component": component},
+        timestamp="time",
     )
-    return handler
+
+
+class _Text(logging.Formatter):
+    """One line for a person: when, how bad, who, what, and whose request it was."""
+
+    def __init__(self, component: str) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s " + component + " %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        if isinstance(record.msg, dict):
+            record.message = " ".join(f"{key}={value}" for key, value in record.msg.items())
+        whose = " ".join(str(getattr(record, name)) for name in ("request_id", "job_id") if hasattr(record, name))
+        return super().formatMessage(record) + (f" [{whose}]" if whose else "")

@@ -12,6 +12,7 @@ from switchyard.setting_sources import (
     OLDER_NAMES,
     PREFIX,
     ConfigFile,
+    HostsFile,
     SettingsRefused,
     did_you_mean,
     unknown_variables,
@@ -74,7 +75,7 @@ def _name_of(source: PydanticBaseSettingsSource, place: Place) -> str:
     match source:
         case EnvSettingsSource():
             return PREFIX + "__".join(place).upper()
-        case ConfigFile():
+        case ConfigFile() | HostsFile():
             return str(source.path)
         case _:
             return next((older for older, name in OLDER_NAMES.items() if name == place[0]), "default")

@@ -10,8 +10,11 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from switchyard import hosts
+
 PREFIX = "INFERENCE_"
 CONFIG_VARIABLE = "INFERENCE_CONFIG"
+HOSTS_VARIABLE = "INFERENCE_HOSTS_FILE"
 CONFIG_NAME = Path("config") / "switchyard.toml"
 
 # Names that scripts already use, and the settings they stand for. An INFERENCE_… variable has the last word.
@@ -92,6 +95,34 @@ class ConfigFile(_DictSource):
             return tomllib.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsRefused(f"{self.path}: {error}") from error
+
+
+class HostsFile(_DictSource):
+    """What hosts.json says of the inference machine: where it listens and keeps things."""
+
+    NAMES = ("host", "port", "models_dir", "base_dir")
+
+    def __init__(self, settings: type[BaseSettings], named: str | None) -> None:
+        super().__init__(settings)
+        self._named = named
+
+    @property
+    def path(self) -> Path | None:
+        """Raises SettingsRefused."""
+        base = Path(os.environ.get("INFERENCE_BASE_DIR") or "~/llm").expanduser()
+        try:
+            return hosts.find(Path(self._named) if self._named else None, base)
+        except hosts.HostsRefused as error:
+            raise SettingsRefused(str(error)) from error
+
+    def __call__(self) -> dict[str, Any]:
+        """Raises SettingsRefused."""
+        try:
+            machine = hosts.load(self.path, environment={}).inference
+        except hosts.HostsRefused as error:
+            raise SettingsRefused(str(error)) from error
+        said = {name: getattr(machine, name) for name in self.NAMES}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 class OlderNames(_DictSource):

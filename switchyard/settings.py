@@ -1,10 +1,11 @@
 """Settings of both processes, read once when a process starts: one typed tree.
 
-What is named later wins: defaults, the config file, names from before the prefix (`PORT`), `INFERENCE_…` variables,
-flags of `up`. `switchyard up` passes its flags to the processes it starts as variables. Groups are tables in the file
-and `__` in variables: `INFERENCE_ENGINE__MAX_NUM_SEQS=64`.
+What is named later wins: defaults, the config file, hosts.json, names from before the prefix (`PORT`), `INFERENCE_…`
+variables, flags of `up`. `switchyard up` passes its flags to the processes it starts as variables. Groups are tables in
+the file and `__` in variables: `INFERENCE_ENGINE__MAX_NUM_SEQS=64`.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from switchyard.paths import Layout
-from switchyard.setting_sources import ConfigFile, OlderNames, config_file
+from switchyard.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -39,12 +40,16 @@ class EngineSettings(Group):
 
 
 class LogSettings(Group):
-    """The files in logs/. Each is turned over at `max_bytes`; `backups` old ones are kept beside it."""
+    """The files in logs/. Each is turned over at `max_bytes`; `backups` old ones are kept beside it.
+
+    `terminal`: the same lines on standard error too, for a person (`text`) or for what collects a container's output.
+    """
 
     max_bytes: Annotated[int, Field(ge=64 * 1024)] = 64 * 1024 * 1024
     backups: Annotated[int, Field(ge=0, le=100)] = 5
     requests: bool = True
     prompts: bool = False
+    terminal: Literal["off", "text", "json"] = "off"
 
 
 class TelemetrySettings(Group):
@@ -131,6 +136,7 @@ class Settings(BaseSettings):
     install_demo: bool = True
     model_path: Path | None = None
     moving_ids: list[str] = ["current_checkpoint", "latest"]
+    hosts_file: Path | None = None
 
     load_in_4bit: bool = False
     load_in_8bit: bool = False
@@ -176,7 +182,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The first to have a value wins; groups are merged value by value. `switchyard.setting_origins` names them."""
-        return (init_settings, env_settings, OlderNames(settings_cls), ConfigFile(settings_cls, config_file()))
+        file = ConfigFile(settings_cls, config_file())
+        hosts = HostsFile(settings_cls, os.environ.get(HOSTS_VARIABLE) or file().get("hosts_file"))
+        return (init_settings, env_settings, OlderNames(settings_cls), hosts, file)
 
     @field_validator("database_url")
     @classmethod

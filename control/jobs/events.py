@@ -12,4 +12,6 @@ def note(event: str, job: JobRow, **facts: object) -> None:
     line = {
         "event": event, "job_id": job.id, "type": job.type, "model_id": job.model_id, "attempt": job.attempt, **facts
     }  # fmt: skip
+    if job.request_id is not None:
+        line["request_id"] = job.request_id
     log.info(line)

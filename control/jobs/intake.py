@@ -14,6 +14,7 @@ from control.errors import Conflict, NotFound, QueueFull
 from control.jobs.events import note
 from control.jobs.ids import new_job_id
 from control.tables import JobRow, ModelRow
+from switchyard.request_id import request_id
 
 Novelty = Literal["new", "existing", "deduplicated"]
 
@@ -89,6 +90,7 @@ class Intake:
                 progress_done=0,
                 idempotency_key=new.idempotency.key if new.idempotency else None,
                 request_hash=new.idempotency.request_hash if new.idempotency else None,
+                request_id=request_id.get(),
                 created_at=now,
             )
             session.add(job)

@@ -28,6 +28,14 @@ class Lease:
     expires_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many jobs there are by type and status, and how long the oldest pending one has waited."""
+
+    counts: dict[tuple[str, str], int]
+    oldest_pending_s: float
+
+
 class JobQueue:
     """Every method is one transaction. `changes` is told of every change made here.
 
@@ -72,6 +80,15 @@ class JobQueue:
             by_status: dict[str, int] = dict(iter(counts))
             recent = await session.scalar(select(func.count()).where(JobRow.created_at >= hour_ago))
         return {status: by_status.get(status, 0) for status in STATUSES} | {"jobs_last_hour": recent or 0}
+
+    async def census(self) -> "Census":
+        counts = select(JobRow.type, JobRow.status, func.count()).group_by(JobRow.type, JobRow.status)
+        oldest = select(func.min(JobRow.created_at)).where(JobRow.status == "pending")
+        async with self._database.transaction() as session:
+            rows = (await session.execute(counts)).all()
+            since = await session.scalar(oldest)
+        age_s = max(0.0, (self._clock() - since).total_seconds()) if since else 0.0
+        return Census({(job_type, status): number for job_type, status, number in rows}, age_s)
 
     async def claim(
         self, owner: str, types: Collection[str], besides: Collection[str] = (), loaded: Collection[str] = ()

@@ -27,6 +27,7 @@ def show(job: JobRow, active_id: str | None, now: datetime) -> dict[str, Any]:
         "result": job.result,
         "error": job.error,
         "attempt": job.attempt,
+        "request_id": job.request_id,
         "waiting_for": _waiting_for(job, active_id, now) if job.status == "pending" else None,
     }
 

@@ -5,9 +5,9 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,8 +35,12 @@ from control.ports import BatchEngine, JobKind, ShardLedger
 from control.repository import ModelRepository
 from control.tables import JobRow
 from control.tasks import Tasks
+from switchyard import request_id as ids
 from switchyard.contract import ModelRef
 from switchyard.paths import Layout
+
+JobMeter = Callable[[str], Awaitable[dict[str, float] | None]]
+"""What a job has used until now, for its result; None when nothing was measured."""
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +83,7 @@ class Worker:
         layout: Layout,
         limits: WorkerLimits,
         shards: ShardLedger,
+        meter: JobMeter | None = None,
     ) -> None:
         self._kinds = kinds
         self._queue = queue
@@ -89,6 +94,7 @@ class Worker:
         self._layout = layout
         self._limits = limits
         self._shards = shards
+        self._meter = meter
         self._owner = new_owner()
         self._wake = asyncio.Event()
         self._beside = Beside(beside, self._wake.set)
@@ -108,6 +114,11 @@ class Worker:
         """Gives back at once what a dead process of this host held, then begins."""
         await self._caretaker.release_dead()
         self._loop = self._tasks.spawn(self._work(), name="job worker")
+
+    def set_max_concurrent_jobs(self, count: int) -> None:
+        """Holds at once: more jobs start, or none until fewer run. No running job is stopped for it."""
+        self._limits = replace(self._limits, max_concurrent_jobs=count)
+        self.wake()
 
     def wake(self, *, model_changed: bool = False) -> None:
         """There may be something to claim."""
@@ -227,9 +238,13 @@ class Worker:
             log.exception("cannot write the end of %s: it will be taken up again", job.id)
 
     async def _run(self, job: JobRow, attempt: Attempt, *, borrows: bool) -> dict[str, Any]:
+        ids.job_id.set(job.id)  # in the run's own task: its log lines and requests carry these
+        ids.request_id.set(job.request_id)
         if borrows:
             await self._lender.switch_to(job.model_id, f"job {job.id}")
-        return await self._kinds[job.type].run(attempt)
+        result = await self._kinds[job.type].run(attempt)
+        used = await self._meter(job.id) if self._meter else None
+        return result if used is None else result | {"energy": used}
 
     async def _settle(self, job: JobRow, attempt: Attempt, run: asyncio.Task[dict[str, Any]]) -> None:
         """Writes the end of a run; where the row is not this worker's any more, whoever took it has the last word."""

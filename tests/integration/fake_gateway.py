@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from switchyard.contract import (
@@ -16,6 +16,7 @@ from switchyard.contract import (
     GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
+    GATEWAY_USAGE_PATH,
     ActivateRequest,
     ActivateResult,
     BatchItem,
@@ -24,13 +25,17 @@ from switchyard.contract import (
     BatchResult,
     FailedLoad,
     GatewayState,
+    JobUsage,
     Loaded,
     LoadRequest,
     ModelRef,
+    ModelUsage,
     Proof,
     SlotState,
     UnloadRequest,
+    UsageReport,
 )
+from switchyard.request_id import JOB_ID_HEADER
 
 
 class FakeGateway:
@@ -56,6 +61,8 @@ class FakeGateway:
         self.refuse_batches_with: tuple[int, str] | None = None
         self.answer: Callable[[BatchItem], BatchOutput] = lambda _: BatchOutput(text="42", finish_reason="stop")
         self.batch_takes_s = 0.0
+        self.headers: list[dict[str, str]] = []  # of each batch
+        self.used_items: dict[str, int] = {}  # by job
         self.on_state: Callable[[], None] = lambda: None
         self.on_answer: Callable[[], None] = lambda: None
 
@@ -90,6 +97,10 @@ class FakeGateway:
             self.on_state()
             return self._state()
 
+        @app.get(GATEWAY_USAGE_PATH)
+        async def usage() -> UsageReport:
+            return self._usage()
+
         @app.post(GATEWAY_ACTIVATE_PATH, response_model=None)
         async def activate(request: ActivateRequest) -> Response:
             return await self._activate(request)
@@ -107,11 +118,29 @@ class FakeGateway:
             return Loaded(id=request.id, loaded=False)
 
         @app.post(GATEWAY_BATCH_PATH, response_model=None)
-        async def batch(request: BatchRequest) -> Response:
+        async def batch(request: BatchRequest, http: Request) -> Response:
+            self.headers.append(dict(http.headers))
+            job = http.headers.get(JOB_ID_HEADER, "")
+            self.used_items[job] = self.used_items.get(job, 0) + len(request.items)
             await asyncio.sleep(self.batch_takes_s)
             return self._batch(request)
 
         return app
+
+    def _usage(self) -> UsageReport:
+        """A second and ten tokens an item."""
+        n = sum(self.used_items.values())
+        row = {"prompt_tokens": 0, "completion_tokens": 10 * n, "busy_s": float(n)}
+        model = self.active.id if self.active else ""
+        return UsageReport(
+            boot_id=str(self.boot),
+            in_flight=0,
+            models=[ModelUsage.model_validate({"model": model, "request_class": "batch", "requests": n} | row)],
+            jobs=[
+                JobUsage(job_id=job, prompt_tokens=0, completion_tokens=10 * items, busy_s=float(items))
+                for job, items in self.used_items.items()
+            ],
+        )
 
     def _state(self) -> GatewayState:
         slots = []

@@ -17,6 +17,7 @@ from control.app import create_app
 from control.db import url_of
 from control.reconciler import Pace
 from control.references import Compute
+from control.telemetry.cards import CardReader
 from switchyard.paths import Layout
 from switchyard.settings import Settings
 from tests.integration.echo_kind import EchoKind
@@ -125,12 +126,18 @@ def settings_of(base: Path, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def control(
-    base: Path, gateway: FakeGateway, compute_reference: Compute | None = None, **changes: Any
+    base: Path,
+    gateway: FakeGateway,
+    compute_reference: Compute | None = None,
+    card_reader: CardReader | None = None,
+    **changes: Any,
 ) -> AsyncIterator[House]:
     """Control alone, from start to stop."""
     settings = settings_of(base, **changes)
     kind = EchoKind()
-    app = create_app(settings, [kind], pace=PACE, job_poll_s=0.05, compute_reference=compute_reference)
+    app = create_app(
+        settings, [kind], pace=PACE, job_poll_s=0.05, compute_reference=compute_reference, card_reader=card_reader
+    )
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
@@ -138,8 +145,10 @@ async def control(
 
 
 @asynccontextmanager
-async def house(base: Path, compute_reference: Compute | None = None, **changes: Any) -> AsyncIterator[House]:
+async def house(
+    base: Path, compute_reference: Compute | None = None, card_reader: CardReader | None = None, **changes: Any
+) -> AsyncIterator[House]:
     """Control and a gateway that runs."""
     gateway = FakeGateway(settings_of(base).layout.gateway_socket)
-    async with gateway.running(), control(base, gateway, compute_reference, **changes) as opened:
+    async with gateway.running(), control(base, gateway, compute_reference, card_reader, **changes) as opened:
         yield opened

@@ -87,6 +87,21 @@ def test_what_is_nearer_wins(monkeypatch: pytest.MonkeyPatch, config_file: Confi
     assert found["job_lease_s"] == "default"
 
 
+def test_hosts_json_stands_between_the_file_and_the_environment(
+    monkeypatch: pytest.MonkeyPatch, config_file: ConfigFile
+) -> None:
+    path = config_file('port = 1111\nhost = "1.1.1.1"\n')
+    hosts = path.with_name("hosts.json")
+    hosts.write_text('{"inference": {"host": "2.2.2.2", "port": 2222, "ssh_user": "llm"}}')
+    monkeypatch.setenv("PORT", "3333")
+    settings = load()
+    assert (settings.host, settings.port) == ("2.2.2.2", 3333)
+    assert {each.name: each.origin for each in origins(settings)}["host"] == str(hosts)
+    hosts.write_text('{"inference": {"prot": 1}}')
+    with pytest.raises(SettingsRefused, match=r"hosts\.json, line 1: inference\.prot: there is no such key"):
+        load()
+
+
 def test_names_from_before_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"MODEL_PATH": "/m", "LOAD_IN_4BIT": "true", "MAX_CACHE_MODELS": "3", "MODEL_LOAD_COOLDOWN": "5"}
     for name, value in given.items():

@@ -1,0 +1,1 @@
+"""How much power the cards may draw, and how many jobs may run."""

@@ -1,0 +1,52 @@
+"""/gpu, /system and /settings/power_profile."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+
+from control.errors import CardsUnavailable
+from control.power.governor import PowerState
+from control.services import Wired
+
+router = APIRouter()
+
+_FIRST_CARD = (
+    "name", "memory_total_mb", "memory_used_mb", "utilization_gpu", "utilization_mem", "temperature_gpu",
+    "power_draw_w", "power_limit_w", "fan_speed_pct",
+)  # fmt: skip
+
+
+@router.get("/gpu")
+async def gpu(services: Wired) -> dict[str, Any]:
+    """As the sampler saw it last; `problem` is there when that is not from now."""
+    seen = services.telemetry.cards.seen
+    if not seen.cards and not seen.at_s:
+        seen = await services.telemetry.cards.look()
+    if not seen.cards:
+        raise CardsUnavailable(seen.problem or "no GPU was found")
+    cards = [asdict(card) for card in seen.cards]
+    answer = {name: cards[0][name] for name in _FIRST_CARD} | {"driver_version": seen.driver_version, "gpus": cards}
+    return answer | ({"problem": seen.problem} if seen.problem else {})
+
+
+@router.get("/system")
+async def system(services: Wired) -> dict[str, Any]:
+    return asdict(await services.telemetry.system())
+
+
+@router.get("/settings/power_profile")
+async def show_profile(services: Wired) -> dict[str, Any]:
+    return _shown(services.governor.state) | {"profiles": services.governor.profiles}
+
+
+@router.post("/settings/power_profile")
+async def choose_profile(profile: str, services: Wired) -> dict[str, Any]:
+    return _shown(await services.governor.choose(profile))
+
+
+def _shown(state: PowerState) -> dict[str, Any]:
+    shown = asdict(state)
+    if shown["reason"] is None:
+        del shown["reason"]
+    return {"status": "ok"} | shown

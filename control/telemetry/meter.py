@@ -1,0 +1,34 @@
+"""Joins what the cards say to what the gateway says, once a sample."""
+
+from control.errors import GatewayUnavailable
+from control.gateway_client import GatewayClient
+from control.telemetry.cards import CardsSeen
+from control.telemetry.energy import EnergyBook, joules_between
+from control.telemetry.sampler import CardSampler
+
+
+class EnergyMeter:
+    """Without a card it asks the gateway nothing."""
+
+    def __init__(self, gateway: GatewayClient) -> None:
+        self._gateway = gateway
+        self._before = CardsSeen()
+        self.book = EnergyBook()
+
+    async def take(self, seen: CardsSeen) -> None:
+        if not seen.cards:
+            return
+        joules = joules_between(self._before, seen)
+        self._before = seen
+        try:
+            report = await self._gateway.usage()
+        except GatewayUnavailable:
+            report = None
+        self.book.tick(joules, report)
+
+    async def of_job(self, job_id: str, sampler: CardSampler) -> dict[str, float] | None:
+        """What a job used until now, its last second included."""
+        if not sampler.seen.cards:
+            return None
+        await sampler.look()
+        return self.book.of_job(job_id)

@@ -1,0 +1,138 @@
+"""Processor, memory and disks of this machine, or of the container that this is."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from control.telemetry.sampler import in_thread
+from switchyard.cgroup import Cgroup
+
+_GB = 1024**3
+_DISK_PATIENCE_S = 0.5
+_REAL = frozenset({
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat", "exfat", "ntfs", "fuseblk", "apfs", "overlay",
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "beegfs", "9p", "fuse.sshfs", "virtiofs",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """`used_gb`, `total_gb` and `percent` are None while a mount does not answer."""
+
+    mount: str
+    used_gb: float | None = None
+    total_gb: float | None = None
+    percent: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSeen:
+    """`cpu_load` is the share of what this container may use, 0 to 1."""
+
+    cpu_load: float
+    cpus: float
+    ram_used_gb: float
+    ram_total_gb: float
+    ram_percent: float
+    disk: list[DiskUse] = field(default_factory=list)
+
+
+class SystemReader:
+    """`read` takes milliseconds, and half a second the first time that a network mount hangs."""
+
+    def __init__(
+        self,
+        folders: Iterable[Path],
+        *,
+        cgroup: Cgroup | None = None,
+        usage: Callable[[str], tuple[int, int]] | None = None,
+        mounts: Callable[[], list[str]] | None = None,
+    ) -> None:
+        self._cgroup = cgroup or Cgroup()
+        self._disks = _Disks(usage or _usage)
+        self._mounts = mounts or (lambda: mounts_of(folders))
+        self._cpu_at: tuple[float, float] | None = None
+        psutil.cpu_percent(interval=None)  # the next call tells of the time since this one
+
+    def read(self) -> SystemSeen:
+        """Blocks for as little as said above; call it in a thread."""
+        cpus = self._cgroup.cpus() or float(len(os.sched_getaffinity(0)))
+        total = psutil.virtual_memory().total
+        used = total - psutil.virtual_memory().available
+        limit = self._cgroup.memory_limit_bytes()
+        if limit is not None and limit < total:
+            total, used = limit, self._cgroup.memory_used_bytes() or 0
+        return SystemSeen(
+            cpu_load=round(self._cpu_load(cpus), 4),
+            cpus=round(cpus, 2),
+            ram_used_gb=round(used / _GB, 3),
+            ram_total_gb=round(total / _GB, 3),
+            ram_percent=round(100 * used / total, 1),
+            disk=self._disks.read(self._mounts()),
+        )
+
+    def _cpu_load(self, cpus: float) -> float:
+        """Since the last call."""
+        host = psutil.cpu_percent(interval=None) / 100
+        used_s, now_s = self._cgroup.cpu_used_s(), time.monotonic()
+        before, self._cpu_at = self._cpu_at, (now_s, used_s) if used_s is not None else None
+        if self._cgroup.cpus() is None or used_s is None or before is None or now_s <= before[0]:
+            return host
+        return min(1.0, max(0.0, (used_s - before[1]) / (now_s - before[0]) / cpus))
+
+
+class _Disks:
+    """One thread a mount that hangs, however often it is looked at."""
+
+    def __init__(self, usage: Callable[[str], tuple[int, int]]) -> None:
+        self._usage = usage
+        self._asked: dict[str, Future[tuple[int, int]]] = {}
+
+    def read(self, mounts: list[str]) -> list[DiskUse]:
+        hung = {mount for mount in mounts if mount in self._asked and not self._asked[mount].done()}
+        for mount in mounts:
+            if mount not in hung:
+                self._asked[mount] = in_thread(partial(self._usage, mount))
+        until_s = time.monotonic() + _DISK_PATIENCE_S
+        return [self._one(mount, 0.0 if mount in hung else until_s - time.monotonic()) for mount in mounts]
+
+    def _one(self, mount: str, patience_s: float) -> DiskUse:
+        try:
+            used, total = self._asked[mount].result(max(0.0, patience_s))
+        except NotYet:
+            return DiskUse(mount, problem="does not answer")
+        except OSError as error:
+            return DiskUse(mount, problem=error.strerror or str(error))
+        percent = round(100 * used / total, 1) if total else None
+        return DiskUse(mount, round(used / _GB, 3), round(total / _GB, 3), percent)
+
+
+def mounts_of(folders: Iterable[Path]) -> list[str]:
+    """Mounts of real and network file systems, one a device, and always those that `folders` lie on. Touches none."""
+    known = psutil.disk_partitions(all=True)
+    points = sorted((part.mountpoint for part in known), key=len, reverse=True)
+    wanted = {next((point for point in points if _lies_in(str(folder), point)), "/") for folder in folders}
+    chosen: dict[str, str] = {}
+    for part in known:
+        if part.mountpoint in wanted or (part.fstype in _REAL and Path(part.mountpoint).name != "resolv.conf"):
+            device = part.device if part.device.startswith("/") or ":" in part.device else part.mountpoint
+            if device not in chosen or part.mountpoint in wanted:
+                chosen[device] = part.mountpoint
+    return sorted({*chosen.values(), *wanted})
+
+
+def _lies_in(folder: str, point: str) -> bool:
+    return point in {"/", folder} or folder.startswith(point + "/")
+
+
+def _usage(mount: str) -> tuple[int, int]:
+    usage = psutil.disk_usage(mount)
+    return usage.used, usage.total

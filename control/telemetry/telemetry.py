@@ -1,0 +1,30 @@
+"""All that is measured here, as routes and metrics ask for it."""
+
+import asyncio
+from collections.abc import Awaitable
+from concurrent.futures import Future
+
+from control.gateway_client import GatewayClient
+from control.telemetry.cards import CardReader
+from control.telemetry.meter import EnergyMeter
+from control.telemetry.sampler import CardSampler, in_thread
+from control.telemetry.system import SystemReader, SystemSeen
+from switchyard.settings import Settings
+
+
+class Telemetry:
+    def __init__(self, reader: CardReader, gateway: GatewayClient, settings: Settings) -> None:
+        layout = settings.layout
+        self.meter = EnergyMeter(gateway)
+        self.cards = CardSampler(reader, settings.telemetry.interval_s, self.meter.take)
+        self._system = SystemReader([layout.base, layout.models])
+        self._reading: Future[SystemSeen] | None = None
+
+    async def system(self) -> SystemSeen:
+        """Read when asked; requests that come together share one reading."""
+        if self._reading is None or self._reading.done():
+            self._reading = in_thread(self._system.read)
+        return await asyncio.shield(asyncio.wrap_future(self._reading))
+
+    def of_job(self, job_id: str) -> Awaitable[dict[str, float] | None]:
+        return self.meter.of_job(job_id, self.cards)
