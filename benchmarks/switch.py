@@ -135,6 +135,17 @@ def _resident_mb() -> float:
     return total / 1e6
 
 
+def _left_open() -> str:
+    """What a leak would make grow."""
+    family = psutil.Process().children(recursive=True)
+    descriptors = 0
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            descriptors += process.num_fds()
+    segments = len(list(Path("/dev/shm").glob("psm_*")))
+    return f"{len(family)} processes, {descriptors} descriptors, {segments} segments"
+
+
 def _larger(folder: Path, megabytes: int, seed: int) -> Path:
     """A random model of the demo's architecture and tokenizer, of about so many megabytes in bfloat16."""
     torch.manual_seed(seed)
@@ -192,10 +203,11 @@ def main() -> None:
             for method in args.methods:
                 clients = Clients(url, expected, args.streams, args.closed_loop)
                 results = asyncio.run(_under_load(clients, client, ids, method, 1))
-                before_mb = _resident_mb()
+                before_mb, before = _resident_mb(), _left_open()
                 results += asyncio.run(_under_load(clients, client, ids[::-1], method, args.switches - 1))
                 _report(method, results, clients.tally, rest.tally, cold_ms, _read_ms(early))
-                print(f"            memory {before_mb:.0f} MB after the first, {_resident_mb():.0f} MB after the last")
+                print(f"            after the first: memory {before_mb:.0f} MB, {before}")
+                print(f"            after the last:  memory {_resident_mb():.0f} MB, {_left_open()}")
             if args.larger_mb:
                 _larger_in_place(client, base, args.larger_mb, cold_ms)
 

@@ -33,6 +33,7 @@ from gateway.engine_log import LogMark
 from gateway.engine_metrics import ReusingStatLogger
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
+from gateway.engine_segments import remove, segments_of
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, Unserved
 from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
@@ -71,6 +72,9 @@ class Engine:
         self.client = client
         self.app: App = app
         self._state: Any = app.state
+        manager: Any = getattr(client.engine_core, "resources", None)
+        processes = manager.engine_manager.processes if manager is not None else []
+        self._segments = frozenset[Path]().union(*(segments_of(process.pid) for process in processes))
 
     @property
     def max_model_len_tokens(self) -> int:
@@ -83,14 +87,16 @@ class Engine:
         errored: bool = self.client.errored
         return errored
 
-    async def prove(self, reference: Reference | None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
         """Asks the model what the reference says it must answer; without one, whether it answers sensibly at all.
+
+        `max_tokens` bounds how much of the reference is asked for, from its beginning.
 
         A proof that is not passed is a result. Raises EngineStartFailed when the engine dies or does not answer.
         """
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
-                return await prove(self.client, reference)
+                return await prove(self.client, reference, max_tokens)
         except TimeoutError as error:
             raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:
@@ -157,6 +163,7 @@ class Engine:
     async def shutdown(self) -> None:
         """Ends the engine's processes and frees their memory (seconds)."""
         await asyncio.to_thread(self.client.shutdown)
+        remove(self._segments)
         gc.unfreeze()
         gc.collect()
 

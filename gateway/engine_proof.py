@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -10,38 +11,46 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.errors import BadReference
-from gateway.proof_difference import TOLERANCE, difference
+from gateway.proof_difference import TOLERANCE, difference, shortened
 from switchyard.contract import Proof, Reference
 
 PROOF_PRIORITY = -1  # before interactive requests, which have 0
 _WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
 
 
-async def prove(client: AsyncLLM, reference: Reference | None) -> Proof:
+async def prove(client: AsyncLLM, reference: Reference | None, max_tokens: int | None = None) -> Proof:
     """Raises EngineDeadError, and BadReference for one that does not fit the model's tokenizer or context."""
     if reference is None:
         return await _prove_weakly(client)
     tokenizer = client.renderer.get_tokenizer()
     prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
+    _fits(prompts, reference.logprobs)
+    prompts = list(shortened(prompts, max_tokens))
     differences: list[float] = []
     answers = await asyncio.gather(
         *(_prompt_logprobs(client, token_ids, f"proof-{number}") for number, token_ids in enumerate(prompts))
     )
-    for number, (token_ids, found, expected) in enumerate(zip(prompts, answers, reference.logprobs, strict=True)):
-        if len(found) != len(expected):
-            raise BadReference(
-                f"prompt {number} of the probe has {len(token_ids)} tokens here, and {len(expected)} log-probabilities"
-            )
-        differences += [difference(*pair) for pair in zip(found, expected, strict=True)]
+    for found, expected in zip(answers, reference.logprobs, strict=False):
+        differences += [difference(*pair) for pair in zip(found, expected, strict=False)]
     mean = fmean(differences)
     return Proof(
         kind=reference.kind,
         prompts=len(prompts),
+        tokens=len(differences),
         max_abs_diff=round(max(differences), 6) if isfinite(mean) else None,
         mean_abs_diff=round(mean, 6) if isfinite(mean) else None,
         tolerance=TOLERANCE,
         passed=mean <= TOLERANCE,
     )
+
+
+def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]]) -> None:
+    """Raises BadReference."""
+    for number, (token_ids, expected) in enumerate(zip(prompts, logprobs, strict=True)):
+        if len(token_ids) != len(expected) + 1:
+            raise BadReference(
+                f"prompt {number} of the probe has {len(token_ids)} tokens here, and {len(expected)} log-probabilities"
+            )
 
 
 async def _prove_weakly(client: AsyncLLM) -> Proof:

@@ -115,12 +115,13 @@ class Loaded(Message):
 class Proof(Message):
     """What was checked on the candidate before it was allowed to serve; differences are of natural log-probabilities.
 
-    The mean over all tokens is held to `tolerance`. `weak`: no reference was there, so only that answers are finite and
-    not constant.
+    The mean over all `tokens` is held to `tolerance`. `weak`: no reference was there, so only that answers are finite
+    and not constant.
     """
 
     kind: Literal["reference", "computed", "weak"]
     prompts: int
+    tokens: int | None = None
     max_abs_diff: float | None = None
     mean_abs_diff: float | None = None
     tolerance: float | None = None

@@ -3,6 +3,7 @@
 import logging
 
 from gateway.errors import GatewayError, ProofFailed
+from gateway.proof_difference import paused_tokens
 from gateway.slot import Slot
 from gateway.switching.restart import start_again
 from gateway.switching.transaction import Outcome, Transaction
@@ -39,7 +40,8 @@ async def _take(slot: Slot, model: ModelRef, reference: Reference | None, *, res
     slot.become(model, reference)
     if resume:
         await slot.engine.resume()
-    proof = await slot.engine.prove(reference)
+    weights_bytes = model.signature.weights_bytes if model.signature is not None else 0
+    proof = await slot.engine.prove(reference, max_tokens=paused_tokens(weights_bytes))
     if not proof.passed:
         raise ProofFailed(model.id, proof)
     return proof

@@ -60,6 +60,7 @@ def test_a_job_outlives_control(server: Server) -> None:
 
 def test_a_dead_engine_is_a_503_and_comes_back(server: Server) -> None:
     gateway = server.named("switchyard: gateway").pid
+    segments = len(_segments())
     server.named("VLLM::EngineCore").kill()
     wait_until("the death is noticed", lambda: server.ask("What is 17+25?").status_code == 503, 5.0)
     response = server.ask("What is 17+25?")
@@ -71,6 +72,25 @@ def test_a_dead_engine_is_a_503_and_comes_back(server: Server) -> None:
     assert answer_of(server.ask("What is 17+25?")) == "42"
     assert server.named("switchyard: gateway").pid == gateway
     assert f'switchyard_engine_deaths_total{{model="{FINAL_ID}"}} 1.0' in server.http.get("/metrics").text
+    assert len(_segments()) == segments, "a killed engine leaves no shared memory"
+
+
+def test_engines_come_back_when_the_process_they_are_forked_from_is_killed(server: Server) -> None:
+    starter = server.named("switchyard: engine starter")
+    core = server.named("VLLM::EngineCore")
+    starter.kill()
+    wait_until("the engine has ended with it", lambda: not core.is_running() or _is_zombie(core), 10.0)
+    server.wait_ready()
+    assert answer_of(server.ask("What is 17+25?")) == "42"
+    assert server.named("switchyard: engine starter").pid != starter.pid
+
+
+def _segments() -> set[Path]:
+    return set(Path("/dev/shm").glob("psm_*"))
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_candidate_that_cannot_load_leaves_the_old_one_serving(server: Server) -> None:

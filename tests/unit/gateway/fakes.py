@@ -81,7 +81,7 @@ class FakeEngine:
         headers = [(b"content-type", self.content_type)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
 
-    async def prove(self, reference: Reference | None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
         if not self.sound:
             raise EngineStartFailed("died at its first forward pass")
         if reference is None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gateway.proof_difference import difference
+from gateway.proof_difference import difference, paused_tokens, shortened
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,12 @@ from gateway.proof_difference import difference
 )
 def test_difference(found: float, expected: float, apart: float) -> None:
     assert difference(found, expected) == apart
+
+
+def test_a_proof_that_clients_wait_for_is_shorter_for_a_larger_model() -> None:
+    prompts = [list(range(60)), list(range(20)), list(range(2))]
+    assert list(shortened(prompts, None)) == prompts
+    assert list(shortened(prompts, paused_tokens(weights_bytes=1_250_000))) == prompts
+    kept = [len(prompt) for prompt in shortened(prompts, paused_tokens(weights_bytes=1_000_000_000))]
+    assert kept == [35, 11, 2]
+    assert all(part == prompt[: len(part)] for part, prompt in zip(shortened(prompts, 30), prompts, strict=True))
