@@ -11,6 +11,7 @@ import switchyard
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.bootstrap import bootstrap
+from control.capabilities import EngineAbilities
 from control.db import Database, url_of
 from control.digest_cache import DigestCache
 from control.errors import ControlError
@@ -26,13 +27,29 @@ from control.loading import Loading
 from control.ports import JobKind
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
+from control.pull.hub import Hub
+from control.pull.kind import PullKind
+from control.quantize import QuantizeWish
 from control.reconciler import Pace, Reconciler
 from control.reference_maker import ReferenceMaker
 from control.references import Compute, References
 from control.registrar import Registrar
 from control.registry import Registry
 from control.repository import ModelRepository
-from control.routes import activations, data_gen, errors, health, jobs, kinds, loadable, logs, metrics, models, shards
+from control.routes import (
+    activations,
+    data_gen,
+    errors,
+    health,
+    jobs,
+    kinds,
+    loadable,
+    logs,
+    metrics,
+    models,
+    pull,
+    shards,
+)
 from control.routes import telemetry as machine
 from control.routes import uploads as uploads_routes
 from control.services import Services
@@ -83,7 +100,10 @@ def create_app(
                 compute_reference or ReferenceMaker(cache).compute,
                 compute_max_bytes=settings.proof_compute_max_bytes,
             )
-            registry = Registry(layout, repository, history, cache, references)
+            abilities = EngineAbilities(gateway)
+            registry = Registry(
+                layout, repository, history, cache, references, abilities, settings.model_q4_threshold_bytes
+            )
             try:
                 await database.migrate()
                 await bootstrap(
@@ -93,6 +113,7 @@ def create_app(
                     history,
                     install_demo=settings.install_demo,
                     model_path=settings.model_path,
+                    quantize=await _quantize_of(settings, abilities),
                 )
             except ControlError as error:
                 app.state.refusal = str(error)
@@ -110,6 +131,14 @@ def create_app(
             await asyncio.to_thread(uploads.forget_old)
             registrar = Registrar(layout, registry, repository, history, activator, uploads, settings.moving_ids)
             lender = ActivatorLender(activator)
+            pulls = PullKind(
+                layout.models,
+                registry,
+                activator,
+                abilities,
+                Hub(settings.hf_token, settings.hub_timeout_s),
+                trust_remote_code=settings.engine.trust_remote_code,
+            )
             queue = JobQueue(database, settings.job_lease_s)
             worker = Worker(
                 kinds={kind.type: kind for kind in job_kinds},
@@ -120,6 +149,7 @@ def create_app(
                 beside=loading,
                 caretaker=Caretaker(queue, LoanBook(database), lender, settings.job_lease_s),
                 layout=layout,
+                standalone={PullKind.type: pulls},
                 limits=WorkerLimits(
                     max_concurrent_jobs=settings.max_concurrent_jobs,
                     batch_items=settings.batch_items,
@@ -128,6 +158,7 @@ def create_app(
                     poll_s=job_poll_s,
                     max_concurrent_by_type=settings.max_concurrent_by_type,
                     retries=settings.job_retries,
+                    max_standalone=settings.max_concurrent_pulls,
                 ),
                 shards=ShardBook(database),
                 meter=telemetry.of_job,
@@ -139,6 +170,7 @@ def create_app(
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
             await governor.start(background)
+            background.spawn(abilities.learn(), name="engine abilities")
             active = await history.active()
             if active is not None:
                 await registry.want_reference(active.id)
@@ -186,8 +218,17 @@ def create_app(
         machine.router,
         logs.router,
         metrics.router,
+        pull.router,
     ):
         app.include_router(router)
     for kind in job_kinds:
         app.include_router(kinds.router_of(kind))
     return app
+
+
+async def _quantize_of(settings: Settings, abilities: EngineAbilities) -> QuantizeWish:
+    """What `--load-in-4bit` or `--load-in-8bit` ask for; the gateway starts beside us and is waited for."""
+    if settings.model_path is None or not (settings.load_in_4bit or settings.load_in_8bit):
+        return "no"
+    await abilities.learn()
+    return "q4" if settings.load_in_4bit else "q8"

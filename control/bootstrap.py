@@ -9,6 +9,7 @@ from pathlib import Path
 
 from control.activation_log import ActivationLog
 from control.errors import Conflict, Invalid
+from control.quantize import QuantizeWish
 from control.registration import RegisterRequest, check_id
 from control.registry import Registered, Registry
 from control.repository import ModelRepository
@@ -30,13 +31,14 @@ async def bootstrap(
     *,
     install_demo: bool,
     model_path: Path | None,
+    quantize: QuantizeWish = "no",
 ) -> None:
     """Appoints the first active model: `model_path` at every start that names one, else the demo on an empty registry.
 
     Only rows and files: the reconciler loads it. Raises Invalid when `model_path` holds no whole checkpoint.
     """
     if model_path is not None:
-        registered = await _register_operators(registry, model_path)
+        registered = await _register_operators(registry, model_path, quantize)
     elif install_demo and await models.is_empty():
         await asyncio.to_thread(_copy_demo, layout)
         registered = await registry.register(RegisterRequest(id=DEMO_ID, source="demo", tags=["demo"]))
@@ -48,7 +50,7 @@ async def bootstrap(
         await history.appoint(ModelRef(id=model.id, path=model.path, digest=model.digest), cause="start")
 
 
-async def _register_operators(registry: Registry, named: Path) -> Registered:
+async def _register_operators(registry: Registry, named: Path, quantize: QuantizeWish) -> Registered:
     """The operator's own folder is allowed wherever it lies. One whose content changed gets an id of its own."""
     folder = await asyncio.to_thread(lambda: named.expanduser().resolve())
     name = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", folder.name).lstrip("._-")[:100]
@@ -57,10 +59,12 @@ async def _register_operators(registry: Registry, named: Path) -> Registered:
     except ValueError as error:
         raise Invalid(f"model_path: no id can be made of {folder}: {error}") from error
     try:
-        return await registry.take_in(RegisterRequest(id=model_id, source="model_path"), folder)
+        return await registry.take_in(RegisterRequest(id=model_id, source="model_path", quantize=quantize), folder)
     except Conflict:
         digest = (await registry.inspect(folder)).digest.removeprefix("sha256:")
-        return await registry.take_in(RegisterRequest(id=f"{model_id}-{digest[:12]}", source="model_path"), folder)
+        other_id = f"{model_id}-{digest[:12]}" + (f"-{quantize}" if quantize != "no" else "")
+        request = RegisterRequest(id=other_id, source="model_path", quantize=quantize)
+        return await registry.take_in(request, folder)
 
 
 def _copy_demo(layout: Layout) -> None:

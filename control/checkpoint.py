@@ -1,6 +1,7 @@
 """A checkpoint: files in a folder, whole or not. Looks and never changes anything; knows no database."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
     shards = _shards(folder)
     size_bytes = sum(file.stat().st_size for file in shards)
-    quantization = _quantization(config)
+    quantization = quantization_of(config)
     checkpoint = Checkpoint(
         path=folder,
         architecture=architectures[0],
@@ -146,7 +147,8 @@ def _dtype(config: dict[str, Any]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _quantization(config: dict[str, Any]) -> str | None:
+def quantization_of(config: Mapping[str, Any]) -> str | None:
+    """What a config.json calls the way its weights are quantised; None when they are not."""
     value = config.get("quantization_config")
     if not value:
         return None

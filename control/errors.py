@@ -23,6 +23,7 @@ ControlError
     │   └── NoRoom                    … and cannot be loaded beside the active one now
     ├── WrongWeights                an answer came from another digest than the job's
     ├── JobPaused                   a person has to help (a full disk, say): the job rests and goes on by itself
+    ├── HubUnavailable              the model hub is away, stalls or breaks off: the job rests and is tried again
     └── BadJob                      nothing a retry could mend (a broken dataset, say)
 """
 
@@ -122,6 +123,10 @@ class WrongWeights(JobError):
 
 
 class JobPaused(JobError):
+    pass
+
+
+class HubUnavailable(JobError):
     pass
 
 

@@ -21,6 +21,7 @@ from control.errors import (
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
@@ -29,6 +30,7 @@ from switchyard.contract import (
     ActivateResult,
     BatchRequest,
     BatchResult,
+    Capabilities,
     GatewayState,
     Loaded,
     LoadRequest,
@@ -39,6 +41,7 @@ from switchyard.request_id import forwarded
 
 STATE_TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 900.0
+CAPABILITIES_TIMEOUT_S = 60.0
 ACTIVATE_MARGIN_S = 60.0
 LOAD_TIMEOUT_S = 900.0
 
@@ -78,6 +81,12 @@ class GatewayClient:
         with translated():
             response = await self._client.get(GATEWAY_USAGE_PATH)
         return _answer(response, UsageReport)
+
+    async def capabilities(self) -> Capabilities:
+        """The first time, the gateway may have to load vLLM for it. Raises GatewayUnavailable."""
+        with translated():
+            response = await self._client.get(GATEWAY_CAPABILITIES_PATH, timeout=CAPABILITIES_TIMEOUT_S)
+        return _answer(response, Capabilities)
 
     async def activate(self, request: ActivateRequest) -> ActivateResult:
         """Waits for the end of the switch; a failed one is an answer, not an error.

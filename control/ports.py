@@ -50,22 +50,27 @@ class ShardLedger(Protocol):
         ...
 
 
-class JobContext(Protocol):
-    """One attempt at one job."""
+class StandaloneContext(Protocol):
+    """One attempt at a job that needs no model."""
 
     job_id: str
-    model: ModelRef
     config: dict[str, Any]
     run_dir: Path
+
+    async def report(self, done: int, total: int) -> None:
+        """Notes progress (cheap: written to the database about once a second). Raises JobCancelled."""
+        ...
+
+
+class JobContext(StandaloneContext, Protocol):
+    """One attempt at one job."""
+
+    model: ModelRef
     datasets_dir: Path
     engine: BatchEngine
     batch_items: int
     batch_window_items: int
     shards: ShardLedger
-
-    async def report(self, done: int, total: int) -> None:
-        """Notes progress (cheap: written to the database about once a second). Raises JobCancelled."""
-        ...
 
 
 class JobRequest(BaseModel):
@@ -116,4 +121,14 @@ class JobKind(Protocol):
 
         Raises JobError or GatewayUnavailable; anything else is a defect and fails the job with its traceback.
         """
+        ...
+
+
+class StandaloneKind(Protocol):
+    """A type of job that runs beside those of the engine, whatever model is active. Its route is its own affair."""
+
+    type: ClassVar[str]
+
+    async def run(self, context: StandaloneContext) -> dict[str, Any]:
+        """As JobKind.run; HubUnavailable too sends the job to rest and be tried again."""
         ...

@@ -16,13 +16,13 @@ from control.activation_log import ActivationLog
 from control.checkpoint import Checkpoint
 from control.errors import Conflict, Invalid
 from control.registration import RegisterRequest
-from control.registry import Registered, Registry
+from control.registry import Registered, Registry, digest_of, reference_to
 from control.repository import ModelRepository
 from control.tables import ModelRow
 from control.uploads.request import PICKLES
 from control.uploads.upload import Upload
 from control.uploads.uploads import Uploads
-from switchyard.contract import ActivateResult, ModelRef
+from switchyard.contract import ActivateResult
 from switchyard.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Registrar:
             return _plain(await self._registry.register(request))
         folder = await asyncio.to_thread(self._registry.allowed, request)
         checkpoint = await self._registry.inspect(folder)
-        if present is not None and present.digest == checkpoint.digest:
+        if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
             return _plain(await self._registry.take_in(request, Path(present.path)))
         if present is not None:
             await self._check_replaceable(request, present)
@@ -90,7 +90,7 @@ class Registrar:
         await self._uploads.note_hashes(upload)
         checkpoint = await self._registry.inspect(upload.files_folder)
         present = await self._models.find(request.id)
-        if present is not None and present.digest == checkpoint.digest:
+        if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
             registered = await self._registry.take_in(request, Path(present.path))
             await self._uploads.drop(upload)
             return _plain(registered)
@@ -133,9 +133,11 @@ class Registrar:
         except Invalid:
             wish = SwitchWish(method="blue_green")
         checkpoint = await self._registry.inspect(Path(row.path))
-        model = ModelRef(id=row.id, path=row.path, digest=row.digest, signature=checkpoint.signature)
         return await self._activator.take_over(
-            model, wish, on_success=lambda: self._models.replace(row, before=None), cause="replace"
+            reference_to(row, checkpoint),
+            wish,
+            on_success=lambda: self._models.replace(row, before=None),
+            cause="replace",
         )
 
     async def _check_replaceable(self, request: RegisterRequest, present: ModelRow) -> None:
@@ -178,7 +180,7 @@ class Registrar:
         if folder.parent != self._layout.models.resolve() or any(other.is_relative_to(folder) for other in others):
             return
         try:
-            unchanged = (await self._registry.inspect(folder)).digest == old.digest
+            unchanged = digest_of(old, await self._registry.inspect(folder)) == old.digest
         except Invalid:
             return
         if unchanged:

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from control.probe import Probe
+from control.quantize import QuantizeWish
 from switchyard.contract import ACTIVE_ALIAS
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -38,6 +39,7 @@ class RegisterRequest(BaseModel):
     tags: Annotated[list[str], BeforeValidator(split_tags)] = []
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     step: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    quantize: QuantizeWish = "no"
     probe: Probe | None = None
     activate: bool = False
     replace: bool = False

@@ -6,18 +6,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from control.activation_log import ActivationLog
+from control.capabilities import EngineAbilities, backend_of, check_servable
 from control.checkpoint import Checkpoint, inspect
 from control.clock import Clock, iso, utc_now
 from control.digest_cache import DigestCache
 from control.errors import Conflict, Invalid, NotFound
+from control.quantize import QuantizeWish, choose, needs_capabilities, quantized_digest, quantized_signature
 from control.references import References
 from control.registration import RegisterRequest
 from control.repository import ModelRepository
 from control.tables import ModelRow
-from switchyard.contract import ACTIVE_ALIAS, GatewayState, ModelRef
+from switchyard.contract import ACTIVE_ALIAS, GatewayState, ModelRef, Quantize
 from switchyard.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class Registry:
         activations: ActivationLog,
         cache: DigestCache,
         references: References,
+        abilities: EngineAbilities,
+        q4_threshold_bytes: int,
         clock: Clock = utc_now,
     ) -> None:
         self._layout = layout
@@ -44,6 +48,8 @@ class Registry:
         self._activations = activations
         self._cache = cache
         self._references = references
+        self._abilities = abilities
+        self._q4_threshold_bytes = q4_threshold_bytes
         self._clock = clock
 
     async def register(self, request: RegisterRequest) -> Registered:
@@ -75,9 +81,35 @@ class Registry:
         checkpoint = await self.inspect(folder)
         if request.probe is not None:
             request.probe.fits(checkpoint)
-        row = _row(request, checkpoint)
+        quantize = await self.quantize_for(request, checkpoint)
+        if quantize is not None and request.probe is not None:
+            raise Invalid("probe: says what the unquantised weights answer, so it cannot prove a quantised model")
+        row = _row(request, checkpoint, quantize)
         row.created_at = self._clock()
         return row
+
+    async def quantize_for(self, request: RegisterRequest, checkpoint: Checkpoint) -> Quantize | None:
+        """Raises as `choose_quantize`."""
+        return await self.choose_quantize(request.quantize, checkpoint.size_bytes, checkpoint.quantization)
+
+    async def digest_for(self, request: RegisterRequest, checkpoint: Checkpoint) -> str:
+        """The digest that the checkpoint would be registered with. Raises as `choose_quantize`."""
+        return quantized_digest(checkpoint.digest, await self.quantize_for(request, checkpoint))
+
+    async def choose_quantize(
+        self, wish: QuantizeWish, weights_bytes: int, quantization: str | None
+    ) -> Quantize | None:
+        """How weights of this size are to be loaded. Raises Invalid, and GatewayUnavailable where only it could say."""
+        needed = needs_capabilities(wish, weights_bytes, self._q4_threshold_bytes)
+        can = await self._abilities.get() if needed else self._abilities.known
+        check_servable(quantization=quantization, can=can)
+        return choose(
+            wish,
+            weights_bytes=weights_bytes,
+            quantization=quantization,
+            threshold_bytes=self._q4_threshold_bytes,
+            can=can,
+        )
 
     async def inspect(self, folder: Path) -> Checkpoint:
         """Raises Invalid. Reads the files in a thread."""
@@ -90,12 +122,12 @@ class Registry:
         """
         row = await self._models.get(model_id)
         checkpoint = await self.inspect(Path(row.path))
-        if checkpoint.digest != row.digest:
+        if digest_of(row, checkpoint) != row.digest:
             raise Invalid(
                 f"the files of {model_id} at {row.path} have changed since it was registered: register them again"
                 " under a new id"
             )
-        return ModelRef(id=row.id, path=row.path, digest=row.digest, signature=checkpoint.signature)
+        return reference_to(row, checkpoint)
 
     async def want_reference(self, model_id: str) -> None:
         """Has the model's reference computed if there is none. Returns at once. Raises NotFound."""
@@ -118,6 +150,7 @@ class Registry:
         """Every model, newest first, as GET /models shows it; `state` None: nothing is known to be loaded."""
         active = await self._activations.active()
         slots = {(slot.model.id, slot.model.digest): slot for slot in (state.slots if state else [])}
+        can = self._abilities.known
         entries = []
         for row in await self._models.newest_first():
             slot = slots.get((row.id, row.digest))
@@ -132,11 +165,11 @@ class Registry:
                     "step": row.step,
                     "is_active": active is not None and active.id == row.id,
                     "loaded": loaded,
-                    "backend": "vllm",
+                    "backend": backend_of(row.architecture, can),
                     "size_bytes": row.size_bytes,
                     "digest": row.digest,
                     "architecture": row.architecture,
-                    "quantization": row.quantization,
+                    "quantization": row.quantization or row.quantize,
                     "load_duration": slot.load_duration_s if slot else None,
                     "local_path": row.path,
                 }
@@ -176,7 +209,8 @@ class Registry:
             await self._references.forget(digest)
 
     def _want_reference(self, row: ModelRow) -> None:
-        self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=row.quantization)
+        quantization = row.quantization or row.quantize
+        self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=quantization)
 
     def allowed(self, request: RegisterRequest) -> Path:
         """The folder that the request means, links resolved. Blocks. Raises Invalid when it is not under models/."""
@@ -189,21 +223,38 @@ class Registry:
         return resolved
 
 
+def digest_of(row: ModelRow, checkpoint: Checkpoint) -> str:
+    """The digest that the row has if the checkpoint is its content."""
+    return quantized_digest(checkpoint.digest, _quantize(row))
+
+
+def reference_to(row: ModelRow, checkpoint: Checkpoint) -> ModelRef:
+    """The model as the gateway takes it."""
+    quantize = _quantize(row)
+    signature = quantized_signature(checkpoint.signature, quantize)
+    return ModelRef(id=row.id, path=row.path, digest=row.digest, signature=signature, quantize=quantize)
+
+
+def _quantize(row: ModelRow) -> Quantize | None:
+    return cast("Quantize | None", row.quantize)
+
+
 def _inside(path: Path, root: Path) -> bool:
     return path != root and path.is_relative_to(root)
 
 
-def _row(request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
+def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | None) -> ModelRow:
     return ModelRow(
         id=request.id,
         path=str(checkpoint.path),
         source=request.source,
         tags=request.tags,
         step=request.step if request.step is not None else checkpoint.step,
-        digest=checkpoint.digest,
+        digest=quantized_digest(checkpoint.digest, quantize),
         architecture=checkpoint.architecture,
         dtype=checkpoint.dtype,
         quantization=checkpoint.quantization,
+        quantize=quantize,
         size_bytes=checkpoint.size_bytes,
         context_length_tokens=checkpoint.context_length_tokens,
     )

@@ -8,6 +8,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+NO_DIGEST = ""  # the `model_digest` of a job that runs on no model's content
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -48,7 +50,10 @@ class Base(DeclarativeBase):
 
 
 class ModelRow(Base):
-    """A registered checkpoint: what its files were when they were registered. `path` is absolute."""
+    """A registered checkpoint: what its files were when they were registered. `path` is absolute.
+
+    `quantization` is how the files are quantised, `quantize` what they are turned into when they are loaded.
+    """
 
     __tablename__ = "models"
 
@@ -61,6 +66,7 @@ class ModelRow(Base):
     architecture: Mapped[str]
     dtype: Mapped[str | None]
     quantization: Mapped[str | None]
+    quantize: Mapped[str | None]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     context_length_tokens: Mapped[int | None]
     created_at: Mapped[datetime]

@@ -19,7 +19,7 @@ from gateway.app import create_gateway
 from gateway.asgi import App
 from gateway.slot import Engine
 from switchyard import logs
-from switchyard.contract import ModelRef
+from switchyard.contract import Capabilities, ModelRef
 from switchyard.process import follow_parent
 from switchyard.setting_origins import load
 from switchyard.settings import Settings
@@ -45,7 +45,12 @@ async def serve(settings: Settings) -> None:
         engine: Engine = await module.start(model, settings.engine, layout.logs / logs.ENGINE_LOG)
         return engine
 
-    gateway = create_gateway(settings, start_engine)
+    def ask_engine() -> Capabilities:
+        importlib.import_module("gateway.engine")  # sets what vLLM reads from the environment when it is imported
+        found: Capabilities = importlib.import_module("gateway.engine_capabilities").capabilities()
+        return found
+
+    gateway = create_gateway(settings, start_engine, ask_engine)
     with contextlib.suppress(FileNotFoundError):
         layout.gateway_socket.unlink()
     public = _server(gateway.public, settings, host=settings.host, port=settings.port)

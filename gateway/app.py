@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +26,7 @@ from gateway.slot import Engine, StartEngine
 from gateway.tracing import Tracer, tracer_of
 from gateway.upload_link import UploadLink
 from gateway.usage import usage
-from switchyard.contract import ModelRef
+from switchyard.contract import Capabilities, ModelRef
 from switchyard.settings import Settings
 
 
@@ -88,7 +88,7 @@ def one_at_a_time(start_engine: StartEngine) -> StartEngine:
     return start
 
 
-def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
+def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Callable[[], Capabilities]) -> Gateway:
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
     pool = Pool(
         gate,
@@ -111,5 +111,5 @@ def create_gateway(settings: Settings, start_engine: StartEngine) -> Gateway:
         control=control,
         public=Observed(public, settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, usage),
+        private=create_private_app(pool, router, usage, ask_engine),
     )

@@ -28,6 +28,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.asgi import App
 from gateway.engine_batch import run_batch
+from gateway.engine_capabilities import load_flags
 from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
 from gateway.engine_metrics import ReusingStatLogger
@@ -54,6 +55,7 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         "--scheduling-policy=priority",
         "--worker-extension-cls=gateway.engine_worker.SwitchyardWorker",
     ]  # fmt: skip
+    flags += load_flags(model)
     if settings.max_model_len is not None:
         flags.append(f"--max-model-len={settings.max_model_len}")
     if endpoint := os.environ.get(ENDPOINT_VARIABLE):

@@ -14,6 +14,8 @@ IN_PLACE_UNSAFE: dict[str, str] = {
     "compressed-tensors": "packed layouts are built at load and not again at a reload",
     "gptq": "Marlin layouts are built at load and not again at a reload",
     "awq": "Marlin layouts are built at load and not again at a reload",
+    "q4": "quantised at load, from weights that a reload does not quantise",
+    "q8": "quantised at load, from weights that a reload does not quantise",
     "bitsandbytes": "quantised at load, from weights that a reload does not quantise",
     "DeepseekV2ForCausalLM": "MLA keeps weights absorbed at load",
     "DeepseekV3ForCausalLM": "MLA keeps weights absorbed at load",

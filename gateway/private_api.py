@@ -19,6 +19,7 @@ from gateway.usage import UsageBook
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
@@ -26,6 +27,7 @@ from switchyard.contract import (
     ActivateRequest,
     BatchRequest,
     BatchResult,
+    Capabilities,
     GatewayState,
     Loaded,
     LoadRequest,
@@ -38,12 +40,19 @@ R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
 
 
-def create_private_app(pool: Pool, router: Router, usage: UsageBook) -> Starlette:
+def create_private_app(
+    pool: Pool, router: Router, usage: UsageBook, ask_engine: Callable[[], Capabilities]
+) -> Starlette:
+    """`ask_engine` may block for as long as it takes to import vLLM."""
+
     async def state(_: Request) -> Response:
         return _json(pool.snapshot())
 
     async def used(_: Request) -> Response:
         return _json(usage.report(sum(slot.in_flight for slot in pool.snapshot().slots)))
+
+    async def capabilities(_: Request) -> Response:
+        return _json(await asyncio.to_thread(ask_engine))
 
     async def activate(request: Request) -> Response:
         return await _answer(request, ActivateRequest, pool.activate)
@@ -77,6 +86,7 @@ def create_private_app(pool: Pool, router: Router, usage: UsageBook) -> Starlett
         routes=[
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
             Route(GATEWAY_USAGE_PATH, used, methods=["GET"]),
+            Route(GATEWAY_CAPABILITIES_PATH, capabilities, methods=["GET"]),
             Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),
             Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
             Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 GATEWAY_STATE_PATH = "/state"
 GATEWAY_ACTIVATE_PATH = "/activate"
 GATEWAY_BATCH_PATH = "/batch"
+GATEWAY_CAPABILITIES_PATH = "/capabilities"
 GATEWAY_LOAD_PATH = "/load"
 GATEWAY_UNLOAD_PATH = "/unload"
 GATEWAY_USAGE_PATH = "/usage"
@@ -24,7 +25,7 @@ CLOSE_PIECE_PATH = "/uploads/close"
 
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
 CONTROL_PREFIXES = (
-    "/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets", "/gpu", "/system", "/settings", "/logs",
+    "/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets", "/gpu", "/system", "/settings", "/logs", "/pull",
 )  # fmt: skip
 
 ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
@@ -34,6 +35,7 @@ BATCH_PRIORITY = 100  # vLLM serves lower numbers first; interactive requests ha
 SwitchMethod = Literal["auto", "in_place", "blue_green", "restart"]
 InFlightPolicy = Literal["finish", "keep", "abort"]
 RequestClass = Literal["interactive", "batch", "probe"]
+Quantize = Literal["q4", "q8", "fp16"]  # what a checkpoint is turned into when it is loaded
 SlotPhase = Literal["loading", "ready", "draining", "dead", "stopped"]
 
 
@@ -65,6 +67,23 @@ class ModelRef(Message):
     path: str
     digest: str
     signature: Signature | None = None
+    quantize: Quantize | None = None
+
+
+class Capabilities(Message):
+    """What this vLLM can do on this device.
+
+    `architectures` are those it has code of its own for, `model_types` those whose config.json can be read without the
+    checkpoint's own code. `quantize` gives for each possible wish what vLLM calls it; `prequantized` are the values of
+    `quant_method` that it can serve. `memory_bytes` is all of the memory where weights go.
+    """
+
+    device: str
+    memory_bytes: int
+    architectures: list[str]
+    model_types: list[str]
+    quantize: dict[Quantize, str]
+    prequantized: list[str]
 
 
 class Reference(Message):

@@ -28,6 +28,7 @@ OLDER_NAMES = {
     "MODEL_LOAD_COOLDOWN": "model_load_cooldown_s",
     "MODEL_Q4_THRESHOLD_BYTES": "model_q4_threshold_bytes",
     "MAX_CONCURRENT_PULLS": "max_concurrent_pulls",
+    "HF_TOKEN": "hf_token",
 }
 
 # Of whoever calls the server; they may stand in the same environment.

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from switchyard.paths import Layout
@@ -18,6 +18,14 @@ from switchyard.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, Ol
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+def _whole(value: object) -> object:
+    """`14e9` is how people write a number of bytes."""
+    try:
+        return int(float(value)) if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        return value
 
 
 class Group(BaseModel):
@@ -144,7 +152,7 @@ class Settings(BaseSettings):
     max_loaded_models: Count = 2
     load_on_request: bool = True
     model_load_cooldown_s: Annotated[float, Field(ge=0)] = 300.0
-    model_q4_threshold_bytes: Annotated[int, Field(ge=0)] = 14_000_000_000
+    model_q4_threshold_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 14_000_000_000
     max_concurrent_pulls: Count = 2
 
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
@@ -166,6 +174,9 @@ class Settings(BaseSettings):
     batch_items: Annotated[int, Field(ge=1, le=1024)] = 64
     batch_window_items: Count = 512
     job_lease_s: PositiveSeconds = 15.0
+
+    hf_token: SecretStr | None = None
+    hub_timeout_s: Count = 10
 
     engine: EngineSettings = EngineSettings()
     logs: LogSettings = LogSettings()

@@ -18,22 +18,16 @@ REPORT_INTERVAL_S = 1.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Attempt:
-    """Implements control.ports.JobContext. `stopped` is set when the attempt is to end; it never unsets.
+    """Implements control.ports.StandaloneContext. `stopped` is set when the attempt is to end; it never unsets.
 
     `lapsed`: it has to end because its lease could not be renewed.
     """
 
     job_id: str
-    model: ModelRef
     config: dict[str, Any]
     run_dir: Path
-    datasets_dir: Path
-    engine: BatchEngine
-    batch_items: int
-    batch_window_items: int
-    shards: ShardLedger
     queue: JobQueue
     owner: str
     monotonic_s: Callable[[], float] = time.monotonic
@@ -74,3 +68,15 @@ class Attempt:
         if not await asyncio.shield(self.queue.progress(self.job_id, self.owner, done, total, rate_per_s)):
             self.stopped = True
             raise JobCancelled(f"{self.job_id} was cancelled")
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineAttempt(Attempt):
+    """Implements control.ports.JobContext."""
+
+    model: ModelRef
+    datasets_dir: Path
+    engine: BatchEngine
+    batch_items: int
+    batch_window_items: int
+    shards: ShardLedger

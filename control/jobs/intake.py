@@ -13,7 +13,8 @@ from control.db import Database
 from control.errors import Conflict, NotFound, QueueFull
 from control.jobs.events import note
 from control.jobs.ids import new_job_id
-from control.tables import JobRow, ModelRow
+from control.jobs.states import LIVE
+from control.tables import NO_DIGEST, JobRow, ModelRow
 from switchyard.request_id import request_id
 
 Novelty = Literal["new", "existing", "deduplicated"]
@@ -36,7 +37,11 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """`identity` is what makes two jobs of a type and a model's content the same; None: no two are."""
+    """`identity` is what makes two jobs of a type and a model's content the same; None: no two are.
+
+    `standalone`: `model_id` names what the job is about and need not be registered; one such job of a type and id at a
+    time: the same work asked for meanwhile is the answer, other work is refused.
+    """
 
     type: str
     model_id: str
@@ -46,6 +51,7 @@ class NewJob:
     identity: dict[str, Any] | None = None
     dedupe: bool = False
     idempotency: Idempotency | None = None
+    standalone: bool = False
 
 
 class Intake:
@@ -64,11 +70,15 @@ class Intake:
                 present = await _of_key(session, new.idempotency)
                 if present is not None:
                     return present, "existing"
-            model = await session.get(ModelRow, new.model_id)
-            if model is None:
-                raise NotFound(f"model_id: no model is registered as {new.model_id!r}")
-            fingerprint = None if new.identity is None else _sha256([new.type, model.digest, new.identity])
-            if new.dedupe and fingerprint is not None:
+            digest = NO_DIGEST if new.standalone else await _digest(session, new.model_id)
+            fingerprint = None if new.identity is None else _sha256([new.type, digest, new.identity])
+            if new.standalone:
+                present = await _live(session, new)
+                if present is not None and present.fingerprint == fingerprint:
+                    return present, "deduplicated"
+                if present is not None:
+                    raise Conflict(f"{present.id} is at work on {new.model_id} already: wait for it or cancel it")
+            elif new.dedupe and fingerprint is not None:
                 same = select(JobRow).where(JobRow.fingerprint == fingerprint, JobRow.status.in_(_SAME_WORK))
                 present = await session.scalar(same.order_by(JobRow.created_at).limit(1))
                 if present is not None:
@@ -79,7 +89,7 @@ class Intake:
                 id=await _free_id(session, new.type, now),
                 type=new.type,
                 model_id=new.model_id,
-                model_digest=model.digest,
+                model_digest=digest,
                 status="pending",
                 config=new.config,
                 attempt=0,
@@ -106,6 +116,21 @@ class Intake:
         pending = await session.scalar(select(func.count()).where(JobRow.status == "pending")) or 0
         if pending >= self._max_pending_jobs:
             raise QueueFull(f"{pending} jobs are pending, no more may wait (max_pending_jobs): try again later")
+
+
+async def _digest(session: AsyncSession, model_id: str) -> str:
+    model = await session.get(ModelRow, model_id)
+    if model is None:
+        raise NotFound(f"model_id: no model is registered as {model_id!r}")
+    return model.digest
+
+
+async def _live(session: AsyncSession, new: NewJob) -> JobRow | None:
+    living = select(JobRow).where(
+        JobRow.type == new.type, JobRow.model_id == new.model_id, JobRow.status.in_(LIVE)
+    )  # fmt: skip
+    job: JobRow | None = await session.scalar(living.limit(1))
+    return job
 
 
 async def _of_key(session: AsyncSession, idempotency: Idempotency) -> JobRow | None:

@@ -16,7 +16,7 @@ from control.jobs.backoff import believable_until
 from control.jobs.changes import Changes
 from control.jobs.events import note
 from control.jobs.states import LIVE, RETRYABLE, STATUSES, Outcome, Status
-from control.tables import ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
+from control.tables import NO_DIGEST, ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,8 @@ class JobQueue:
         None too while any job runs or the engine is lent already.
         """
         async with self._database.alone() as session:
-            busy = or_(exists(select(JobRow.id).where(JobRow.status == "running")), exists(select(LoanRow.singleton)))
+            running = and_(JobRow.status == "running", JobRow.model_digest != NO_DIGEST)
+            busy = or_(exists(select(JobRow.id).where(running)), exists(select(LoanRow.singleton)))
             if await session.scalar(select(busy)):
                 return None
             active = await session.scalar(select(ActiveModelRow.model_id))
@@ -136,6 +137,13 @@ class JobQueue:
                 loan = LoanRow(job_id=job.id, model_id=job.model_id, return_to=active, since=self._clock())
                 session.add(loan)
             return job
+
+    async def claim_standalone(
+        self, owner: str, types: Collection[str], besides: Collection[str] = ()
+    ) -> JobRow | None:
+        """The first pending job of types that need no model, now leased to `owner`; none of the ids `besides`."""
+        async with self._database.transaction() as session:
+            return await self._take(session, owner, and_(self._ready(types), JobRow.id.not_in(besides)))
 
     def _ready(self, types: Collection[str]) -> ColumnElement[bool]:
         now = self._clock()
@@ -252,7 +260,8 @@ class JobQueue:
 
     async def fail_orphans(self) -> None:
         """Pending jobs whose model was removed would wait for ever."""
-        orphaned = and_(JobRow.status == "pending", JobRow.model_id.not_in(select(ModelRow.id)))
+        gone = and_(JobRow.model_digest != NO_DIGEST, JobRow.model_id.not_in(select(ModelRow.id)))
+        orphaned = and_(JobRow.status == "pending", gone)
         statement = update(JobRow).where(orphaned)
         values = {
             "status": "failed",
@@ -285,7 +294,7 @@ class JobQueue:
     async def retry(self, job_id: str) -> JobRow:
         """Back to pending, its files kept. Raises NotFound; Conflict unless it failed or was cancelled, or when its
         model was removed."""
-        there = JobRow.model_id.in_(select(ModelRow.id))
+        there = or_(JobRow.model_digest == NO_DIGEST, JobRow.model_id.in_(select(ModelRow.id)))
         where = and_(JobRow.id == job_id, JobRow.status.in_(RETRYABLE), there)
         fresh = {"finished_at": None, "error": None, "not_before": None, "setbacks": 0}
         job = await self._change(where, {"status": "pending", **fresh, **_NO_LEASE})

@@ -5,12 +5,15 @@ from datetime import datetime
 from typing import Any
 
 from control.clock import iso
-from control.tables import JobAttemptRow, JobRow
+from control.tables import NO_DIGEST, JobAttemptRow, JobRow
+
+# Of a result: what is shown beside it too, since scripts look for it there.
+_LIFTED = {"pull": ("local_path", "preferred_quantized")}
 
 
 def show(job: JobRow, active_id: str | None, now: datetime) -> dict[str, Any]:
     """`waiting_for` says why a pending job does not start; `active_id` is the active model's."""
-    return {
+    shown = {
         "id": job.id,
         "job_id": job.id,
         "type": job.type,
@@ -30,6 +33,7 @@ def show(job: JobRow, active_id: str | None, now: datetime) -> dict[str, Any]:
         "request_id": job.request_id,
         "waiting_for": _waiting_for(job, active_id, now) if job.status == "pending" else None,
     }
+    return shown | {name: (job.result or {}).get(name) for name in _LIFTED.get(job.type, ())}
 
 
 def show_progress(job: JobRow) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def show_attempts(attempts: Sequence[JobAttemptRow]) -> list[dict[str, Any]]:
 def _waiting_for(job: JobRow, active_id: str | None, now: datetime) -> str | None:
     if job.not_before is not None and job.not_before > now:
         return f"its next attempt, at {iso(job.not_before)}"
-    if job.model_id == active_id:
+    if job.model_id == active_id or job.model_digest == NO_DIGEST:
         return None
     if job.when_inactive == "switch":
         return f"a quiet moment to switch to model {job.model_id}"

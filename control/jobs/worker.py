@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +17,7 @@ from control.errors import (
     ControlError,
     DatabaseUnavailable,
     GatewayUnavailable,
+    HubUnavailable,
     JobCancelled,
     JobPaused,
     ModelNotServed,
@@ -24,14 +26,14 @@ from control.errors import (
 from control.jobs.backoff import rest_s
 from control.jobs.beside import Beside, BesideLoader
 from control.jobs.caretaker import Caretaker
-from control.jobs.context import Attempt
+from control.jobs.context import Attempt, EngineAttempt
 from control.jobs.events import note
 from control.jobs.ids import new_owner
 from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
 from control.jobs.run_lock import RunIsLocked, RunLock
 from control.jobs.states import Status
-from control.ports import BatchEngine, JobKind, ShardLedger
+from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.repository import ModelRepository
 from control.tables import JobRow
 from control.tasks import Tasks
@@ -50,7 +52,10 @@ STOP_GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """`poll_s`: how soon a change is seen that nobody told the worker of, such as SQL by hand."""
+    """`poll_s`: how soon a change is seen that nobody told the worker of, such as SQL by hand.
+
+    `max_concurrent_jobs` counts those of the engine; standalone ones run beside them, `max_standalone` of each type.
+    """
 
     max_concurrent_jobs: int
     batch_items: int
@@ -59,6 +64,7 @@ class WorkerLimits:
     poll_s: float = 1.0
     max_concurrent_by_type: Mapping[str, int] = field(default_factory=dict)
     retries: int = 20
+    max_standalone: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,10 @@ class Worker:
         limits: WorkerLimits,
         shards: ShardLedger,
         meter: JobMeter | None = None,
+        standalone: Mapping[str, StandaloneKind] | None = None,
     ) -> None:
         self._kinds = kinds
+        self._standalone = dict(standalone or {})
         self._queue = queue
         self._models = models
         self._engine = engine
@@ -108,7 +116,7 @@ class Worker:
     @property
     def types(self) -> list[str]:
         """Of the jobs it knows how to run."""
-        return list(self._kinds)
+        return [*self._kinds, *self._standalone]
 
     async def start(self) -> None:
         """Gives back at once what a dead process of this host held, then begins."""
@@ -172,27 +180,52 @@ class Worker:
         A model that jobs wait for is loaded beside the active one where there is room; where there is none the engine
         is borrowed, in a quiet moment, by a job that may.
         """
-        while not self._stopping and len(self._shepherds) < self._limits.max_concurrent_jobs:
+        await self._fill_standalone()
+        while not self._stopping and (at_engine := self._at_engine()) < self._limits.max_concurrent_jobs:
             types = self._open_types()
-            still_here = [shepherded.id for shepherded in self._shepherds.values()]  # given back, its run not yet over
-            job = await self._queue.claim(self._owner, types, still_here, self._beside.ready)
+            job = await self._queue.claim(self._owner, types, self._still_here(), self._beside.ready)
             waiting = await self._queue.waiting_models(types) if job is None else ()
             if job is None and self._beside.opens_one_of(waiting):
                 return
-            borrows = job is None and not self._shepherds
+            borrows = job is None and not at_engine
             if borrows:
                 job = await self._queue.claim_with_loan(self._owner, types, waiting)
             if job is None:
                 return
-            shepherd = self._tasks.spawn(self._shepherd(job, borrows=borrows), name=f"job {job.id}")
-            self._shepherds[shepherd] = job
-            shepherd.add_done_callback(self._freed)
+            self._begin(job, borrows=borrows)
+
+    async def _fill_standalone(self) -> None:
+        """Those that need no engine have places of their own."""
+        limits = self._limits.max_concurrent_by_type
+        while not self._stopping:
+            running = self._running_by_type()
+            limit = self._limits.max_standalone
+            types = [type_ for type_ in self._standalone if running[type_] < limits.get(type_, limit)]
+            job = await self._queue.claim_standalone(self._owner, types, self._still_here()) if types else None
+            if job is None:
+                return
+            self._begin(job, borrows=False)
+
+    def _begin(self, job: JobRow, *, borrows: bool) -> None:
+        shepherd = self._tasks.spawn(self._shepherd(job, borrows=borrows), name=f"job {job.id}")
+        self._shepherds[shepherd] = job
+        shepherd.add_done_callback(self._freed)
 
     def _open_types(self) -> list[str]:
-        """Those whose own limit leaves room."""
-        running = Counter(job.type for job in self._shepherds.values())
+        """Those of the engine whose own limit leaves room."""
+        running = self._running_by_type()
         limits = self._limits.max_concurrent_by_type
         return [type_ for type_ in self._kinds if running[type_] < limits.get(type_, running[type_] + 1)]
+
+    def _running_by_type(self) -> Counter[str]:
+        return Counter(job.type for job in self._shepherds.values())
+
+    def _at_engine(self) -> int:
+        return sum(job.type in self._kinds for job in self._shepherds.values())
+
+    def _still_here(self) -> list[str]:
+        """Given back, maybe, with a run that is not yet over."""
+        return [shepherded.id for shepherded in self._shepherds.values()]
 
     def _freed(self, shepherd: asyncio.Task[None]) -> None:
         del self._shepherds[shepherd]
@@ -242,6 +275,8 @@ class Worker:
         ids.request_id.set(job.request_id)
         if borrows:
             await self._lender.switch_to(job.model_id, f"job {job.id}")
+        if not isinstance(attempt, EngineAttempt):
+            return await self._standalone[job.type].run(attempt)
         result = await self._kinds[job.type].run(attempt)
         used = await self._meter(job.id) if self._meter else None
         return result if used is None else result | {"energy": used}
@@ -262,7 +297,7 @@ class Worker:
             if isinstance(error, ModelNotServed):
                 self._beside.forget(job.model_id)
             await self._release(job, str(error), rest_s=REST_S, shown=isinstance(error, JobPaused))
-        except GatewayUnavailable as error:
+        except (GatewayUnavailable, HubUnavailable) as error:
             await self._set_back(job, attempt, error)
         except JobCancelled:
             await self._let_go(job, attempt)
@@ -275,7 +310,7 @@ class Worker:
             log.exception("job %s crashed", job.id)
             await self._finish(job, "failed", error=f"{type(error).__name__}: {error}"[:500])
 
-    async def _set_back(self, job: JobRow, attempt: Attempt, error: GatewayUnavailable) -> None:
+    async def _set_back(self, job: JobRow, attempt: Attempt, error: ControlError) -> None:
         """What can pass: the job rests and is tried again, the longer the oftener it got nowhere."""
         setbacks = 1 if attempt.got_somewhere else job.setbacks + 1
         if setbacks > self._limits.retries:
@@ -305,16 +340,19 @@ class Worker:
 
     async def _attempt(self, job: JobRow) -> Attempt:
         """Raises NotFound when the job's model is not there any more, OSError when there is no place for its files."""
+        if job.type in self._standalone:
+            run_dir = await self._run_dir(job)
+            return Attempt(
+                job_id=job.id, config=job.config, run_dir=run_dir, queue=self._queue, owner=self._owner
+            )  # fmt: skip
         model = await self._models.get(job.model_id)
         if model.digest != job.model_digest:
             raise NotFound(f"{job.model_id} has other content now than when the job was made ({job.model_digest})")
-        run_dir = self._layout.runs / job.type / job.id
-        await asyncio.to_thread(run_dir.mkdir, parents=True, exist_ok=True)
-        return Attempt(
+        return EngineAttempt(
             job_id=job.id,
             model=ModelRef(id=model.id, path=model.path, digest=model.digest),
             config=job.config,
-            run_dir=run_dir,
+            run_dir=await self._run_dir(job),
             datasets_dir=self._layout.datasets,
             engine=self._engine,
             batch_items=self._limits.batch_items,
@@ -323,6 +361,11 @@ class Worker:
             queue=self._queue,
             owner=self._owner,
         )
+
+    async def _run_dir(self, job: JobRow) -> Path:
+        run_dir = self._layout.runs / job.type / job.id
+        await asyncio.to_thread(run_dir.mkdir, parents=True, exist_ok=True)
+        return run_dir
 
     async def _finish(
         self, job: JobRow, status: Status, *, result: dict[str, Any] | None = None, error: str | None = None

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
@@ -23,6 +24,7 @@ from switchyard.contract import (
     BatchOutput,
     BatchRequest,
     BatchResult,
+    Capabilities,
     FailedLoad,
     GatewayState,
     JobUsage,
@@ -48,6 +50,14 @@ class FakeGateway:
         self.switching_to: str | None = None
         self.failed_loads: list[FailedLoad] = []
         self.fail_with: str | None = None
+        self.capabilities = Capabilities(
+            device="cpu",
+            memory_bytes=8_000_000_000,
+            architectures=["Qwen3ForCausalLM"],
+            model_types=["qwen3", "helium"],
+            quantize={"fp16": "float16", "q8": "fp8_per_channel"},
+            prequantized=["gptq", "fp8"],
+        )
         self.proof: Proof | None = None
         self.has_room_for: set[str] = set()  # ids that it loads beside the active one
         self.beside: dict[str, ModelRef] = {}
@@ -100,6 +110,10 @@ class FakeGateway:
         @app.get(GATEWAY_USAGE_PATH)
         async def usage() -> UsageReport:
             return self._usage()
+
+        @app.get(GATEWAY_CAPABILITIES_PATH)
+        async def capabilities() -> Capabilities:
+            return self.capabilities
 
         @app.post(GATEWAY_ACTIVATE_PATH, response_model=None)
         async def activate(request: ActivateRequest) -> Response:

@@ -1,0 +1,1 @@
+"""Getting models from a Hugging Face hub: `POST /pull`."""

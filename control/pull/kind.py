@@ -1,0 +1,139 @@
+"""A pull, from the hub's listing to a registered model."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from control.activation import Activator, SwitchWish
+from control.capabilities import EngineAbilities, check_no_remote_code
+from control.checkpoint import quantization_of
+from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable
+from control.ports import StandaloneContext
+from control.pull.hub import Hub
+from control.pull.orders import Listing
+from control.pull.request import PullRequest
+from control.pull.selection import RemoteFile, select, weights_bytes
+from control.pull.staging import Staging
+from control.registration import RegisterRequest
+from control.registry import Registered, Registry
+
+log = logging.getLogger(__name__)
+
+LISTING_FILE = "listing.json"
+
+
+class PullKind:
+    """Nothing is seen under models/ before all of it is there and checked. Implements control.ports.StandaloneKind."""
+
+    type: ClassVar[str] = "pull"
+
+    def __init__(
+        self,
+        models: Path,
+        registry: Registry,
+        activator: Activator,
+        abilities: EngineAbilities,
+        hub: Hub,
+        *,
+        trust_remote_code: bool,
+    ) -> None:
+        self._models = models
+        self._registry = registry
+        self._activator = activator
+        self._abilities = abilities
+        self._hub = hub
+        self._trust_remote_code = trust_remote_code
+
+    async def run(self, context: StandaloneContext) -> dict[str, Any]:
+        """What can be refused is refused before the first large file. Raises ControlError."""
+        request = PullRequest.model_validate(context.config)
+        listing = await self._listing(context.run_dir / LISTING_FILE, request)
+        wanted = select(request.model, listing.files)
+        await self._check(request, listing, wanted)
+        staging = Staging(self._models, request.model_id, listing.commit)
+        total = sum(file.size_bytes for file in wanted)
+        transferred = 0
+        if not await asyncio.to_thread(staging.is_done, wanted):
+            present = await asyncio.to_thread(staging.make_room, wanted)
+            await context.report(present, total)
+            await self._hub.fetch(
+                request.model, listing.commit, staging.files, wanted, lambda done: context.report(done, total)
+            )
+            transferred = total - present
+            await self._registry.inspect(staging.files)
+            await asyncio.to_thread(staging.publish)
+        await context.report(total, total)
+        registered = await self._register(request, listing)
+        result = _result(request, listing, registered, total, transferred)
+        if request.init:
+            result["activation"] = await self._activate(request.model_id, context.job_id)
+        return result
+
+    async def _listing(self, file: Path, request: PullRequest) -> Listing:
+        """The first attempt's: a branch that moves on between two attempts must not mix two commits."""
+        try:
+            return Listing.model_validate_json(await asyncio.to_thread(file.read_bytes))
+        except FileNotFoundError:
+            pass
+        except ValidationError as error:
+            log.warning("%s is broken, asking again: %s", file, error)
+        listing = await self._hub.listing(request.model, request.revision)
+        await asyncio.to_thread(_write_whole, file, listing.model_dump_json())
+        return listing
+
+    async def _check(self, request: PullRequest, listing: Listing, wanted: list[RemoteFile]) -> None:
+        """Raises Invalid for what could not be loaded, GatewayUnavailable while nobody can say whether."""
+        config = listing.config
+        if config is None:
+            return
+        if config.get("auto_map") and not self._trust_remote_code:
+            check_no_remote_code(config, await self._abilities.get())
+        await self._registry.choose_quantize(request.quantize, weights_bytes(wanted), quantization_of(config))
+
+    async def _register(self, request: PullRequest, listing: Listing) -> Registered:
+        return await self._registry.register(
+            RegisterRequest(
+                id=request.model_id,
+                source=f"hub:{request.model}@{listing.commit[:12]}",
+                tags=request.tags,
+                quantize=request.quantize,
+            )
+        )
+
+    async def _activate(self, model_id: str, job_id: str) -> dict[str, Any]:
+        try:
+            done = await self._activator.set_active(model_id, SwitchWish(), cause=f"pull {job_id}")
+        except Conflict as error:  # another switch runs: it will be over
+            raise GatewayUnavailable(str(error)) from error
+        except GatewayUnavailable:
+            raise
+        except ControlError as error:
+            raise BadJob(f"{model_id} is registered, but could not be made active: {error}") from error
+        return done.model_dump(exclude={"error", "rolled_back_to"})
+
+
+def _result(
+    request: PullRequest, listing: Listing, registered: Registered, size_bytes: int, transferred_bytes: int
+) -> dict[str, Any]:
+    model = registered.model
+    return {
+        "model_id": model.id,
+        "local_path": model.path,
+        "digest": model.digest,
+        "repository": request.model,
+        "commit": listing.commit,
+        "size_bytes": size_bytes,
+        "transferred_bytes": transferred_bytes,
+        "quantization": model.quantization,
+        "quantize": model.quantize,
+        "preferred_quantized": model.quantize in {"q4", "q8"},
+    }
+
+
+def _write_whole(file: Path, text: str) -> None:
+    aside = file.with_name(f".{file.name}.partial")
+    aside.write_text(text)
+    aside.replace(file)

@@ -1,0 +1,72 @@
+"""Where a pull's files lie until they are a checkpoint: beside the models, so that a rename makes them one."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from control.errors import Invalid
+from control.pull.files import has_content, present_bytes
+from control.pull.selection import RemoteFile
+
+FOLDER = ".pulls"
+SPARE_BYTES = 64 * 1024 * 1024
+
+
+class Staging:
+    """One id's pull of one commit, kept when it fails, so that the next one goes on with it. All methods block."""
+
+    def __init__(self, models: Path, model_id: str, commit: str) -> None:
+        self._root = models / FOLDER
+        self._model_id = model_id
+        self._place = self._root / f"{model_id}@{commit[:12]}"
+        self.files = self._place / "files"
+        self.target = models / model_id
+
+    def is_done(self, wanted: Sequence[RemoteFile]) -> bool:
+        """Whether an earlier attempt has put the checkpoint in its place. Raises Invalid for anything else there."""
+        if not self.target.exists():
+            return False
+        paths = [(self.target / file.name, file) for file in wanted]
+        if all(path.is_file() and has_content(path, file) for path, file in paths):
+            return True
+        raise Invalid(
+            f"{self.target} is there already with other content: pull under another id, or remove it first"
+            f" (DELETE /models/{self._model_id}?files=true)"
+        )
+
+    def make_room(self, wanted: list[RemoteFile]) -> int:
+        """How many bytes are there already. Raises Invalid when the disk cannot take the rest."""
+        self.files.mkdir(parents=True, exist_ok=True)
+        present = present_bytes(wanted, self.files)
+        missing = sum(file.size_bytes for file in wanted) - present
+        free = shutil.disk_usage(self.files).free
+        if missing + SPARE_BYTES > free:
+            raise Invalid(
+                f"{missing / 1e9:.2f} GB are still to come, and the disk of {self._root.parent} has"
+                f" {free / 1e9:.2f} GB free"
+            )
+        return present
+
+    def publish(self) -> None:
+        """The files become models/<id>, all at once. Raises Invalid when somebody took that place meanwhile."""
+        _sync(self.files)
+        try:
+            self.files.rename(self.target)
+        except OSError as error:
+            raise Invalid(f"{self.target} cannot be made: {error.strerror}") from error
+        _sync(self.target.parent)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what earlier pulls of this id left, of other commits too."""
+        for place in self._root.glob(f"{self._model_id}@*"):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,37 @@
+"""POST /pull: a model from a hub, as a job."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+
+from control.jobs.intake import Idempotency, NewJob
+from control.pull.kind import PullKind
+from control.pull.request import PullRequest
+from control.services import Wired
+
+router = APIRouter()
+
+
+@router.post("/pull", status_code=202)
+async def pull(
+    request: PullRequest,
+    services: Wired,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)] = None,
+) -> dict[str, Any]:
+    """The same pull asked for while one runs is that one; another of the same id meanwhile is a 409."""
+    body = request.model_dump(mode="json")
+    config = {name: value for name, value in body.items() if name != "priority"}
+    job, novelty = await services.intake.create(
+        NewJob(
+            type=PullKind.type,
+            model_id=request.model_id,
+            config=config,
+            priority=request.priority,
+            identity=config,
+            idempotency=Idempotency.of(key, PullKind.type, body) if key else None,
+            standalone=True,
+        )
+    )
+    services.worker.wake()
+    answer = {"status": "accepted", "job_id": job.id, "model_id": request.model_id}
+    return answer | ({} if novelty == "new" else {novelty: True})

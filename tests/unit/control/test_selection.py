@@ -1,0 +1,42 @@
+import pytest
+
+from control.errors import Invalid
+from control.pull.selection import RemoteFile, select
+
+
+def files(*names: str) -> list[RemoteFile]:
+    return [RemoteFile(name=name, size_bytes=len(names) - n) for n, name in enumerate(names)]
+
+
+def test_of_a_repository_only_the_checkpoint_is_taken_small_files_first() -> None:
+    listed = files(
+        "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+        "consolidated.safetensors", "original/model.safetensors", "onnx/model.onnx", "pytorch_model.bin", "tf_model.h5",
+        "modeling.py", "config.json", "tokenizer.json", "chat_templates/tools.jinja", "README.md", "model.gguf",
+        "training_args.bin", ".gitattributes",
+    )  # fmt: skip
+    assert [file.name for file in select("a/b", listed)] == [
+        "README.md", "chat_templates/tools.jinja", "tokenizer.json", "config.json", "model.safetensors.index.json",
+        "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors",
+    ]  # fmt: skip
+
+
+def test_an_adapter() -> None:
+    listed = files("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "optimizer.pt")
+    assert {file.name for file in select("a/b", listed)} == {"adapter_model.safetensors", "adapter_config.json"}
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["config.json", "pytorch_model.bin"], "pytorch_model.bin is a pickle"),
+        (["config.json", "model.safetensors.index.json"], "no safetensors"),
+        (["model.Q4_K_M.gguf"], "model.Q4_K_M.gguf is GGUF"),
+        (["README.md"], "no config.json"),
+        (["adapter_config.json", "adapter_model.bin"], "adapter_model.bin is a pickle"),
+    ],
+)
+def test_what_is_no_checkpoint(names: list[str], named: str) -> None:
+    with pytest.raises(Invalid, match="a/b") as refused:
+        select("a/b", files(*names))
+    assert named in str(refused.value)
