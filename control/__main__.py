@@ -8,7 +8,10 @@ import uvicorn
 from setproctitle import setproctitle
 
 from control.app import create_app
+from control.routes import datasets, evals
 from evals.kind import EvalKind
+from evals.reports import EvalReports
+from evals.shelf import DatasetShelf
 from switchyard import logs
 from switchyard.child import EXIT_REFUSED
 from switchyard.process import follow_parent
@@ -27,7 +30,8 @@ def main() -> int:
     layout = settings.layout
     layout.create()
     logs.configure("control", settings)
-    app = create_app(settings, [EvalKind()])
+    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
+    app = create_app(settings, [EvalKind()], more_routes=routes)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     layout.control_socket.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 import switchyard
@@ -15,6 +15,7 @@ from control.capabilities import EngineAbilities
 from control.db import Database, url_of
 from control.digest_cache import DigestCache
 from control.errors import ControlError
+from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.jobs.caretaker import Caretaker
 from control.jobs.intake import Intake
@@ -71,6 +72,7 @@ def create_app(
     settings: Settings,
     job_kinds: Sequence[JobKind],
     *,
+    more_routes: Sequence[APIRouter] = (),
     pace: Pace = DEFAULT_PACE,
     job_poll_s: float = 1.0,
     compute_reference: Compute | None = None,
@@ -194,6 +196,7 @@ def create_app(
                 registrar=registrar,
                 telemetry=telemetry,
                 governor=governor,
+                evals=EvalHistory(database, layout.eval_runs),
             )
             yield
 
@@ -221,8 +224,8 @@ def create_app(
         pull.router,
     ):
         app.include_router(router)
-    for kind in job_kinds:
-        app.include_router(kinds.router_of(kind))
+    for router in (*more_routes, *map(kinds.router_of, job_kinds)):
+        app.include_router(router)
     return app
 
 

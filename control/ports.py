@@ -1,6 +1,7 @@
 """What a kind of job (evals, datagen) may ask of control, and what control asks of it. Types only, no adapters."""
 
 import builtins
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
@@ -131,4 +132,50 @@ class StandaloneKind(Protocol):
 
     async def run(self, context: StandaloneContext) -> dict[str, Any]:
         """As JobKind.run; HubUnavailable too sends the job to rest and be tried again."""
+        ...
+
+
+class DatasetShelf(Protocol):
+    """The datasets folder as /datasets shows it."""
+
+    async def listing(self, datasets_dir: Path) -> list[dict[str, Any]]:
+        """By name, within seconds; a file that is still being read has no count yet."""
+        ...
+
+    async def facts(self, name: str, datasets_dir: Path) -> dict[str, Any]:
+        """Raises NotFound, Invalid."""
+        ...
+
+    async def put(
+        self, name: str, body: AsyncIterator[bytes], datasets_dir: Path, *, replace: bool, digest: str | None
+    ) -> tuple[dict[str, Any], bool]:
+        """The file's facts, and whether it is new. Raises Invalid, Conflict, NoSpace, and what `body` raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEval:
+    """An eval job that is done, as reports need it."""
+
+    job_id: str
+    model_id: str
+    model_digest: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+    run_dir: Path
+
+
+class EvalReports(Protocol):
+    """What can be said of evals that are done, without an engine."""
+
+    async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
+        """Raises Invalid, Conflict (no samples were kept)."""
+        ...
+
+    async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:
+        """`body` is JSON. Raises Invalid, Conflict (no samples were kept)."""
+        ...
+
+    def series(self, config: dict[str, Any]) -> str:
+        """Equal for evals whose numbers may be drawn as one line."""
         ...

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from control.activation import Activator
 from control.activation_log import ActivationLog
+from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.jobs.intake import Intake
 from control.jobs.queue import JobQueue
@@ -37,6 +38,7 @@ class Services:
     registrar: Registrar
     telemetry: Telemetry
     governor: Governor
+    evals: EvalHistory
 
 
 def _services(request: Request) -> Services:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evals.errors import DatasetBroken, DatasetMissing, DatasetOutside
 from evals.formats import parse_sample
+from evals.formats.fields import decode
 from evals.sample import BrokenLine, DatasetFormat, Sample
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -139,6 +140,24 @@ def read_samples(
         except BrokenLine as error:
             raise DatasetBroken(file, line, str(error)) from error
         yield sample
+
+
+def check_lines(stream: BufferedReader, file: str) -> bool:
+    """Reads all of it: every line that is not blank is a JSON object. True: it is packed with gzip.
+
+    Raises DatasetBroken.
+    """
+    empty = True
+    for line, raw in _filled_lines(stream, file):
+        empty = False
+        try:
+            decode(raw)
+        except BrokenLine as error:
+            raise DatasetBroken(file, line, str(error)) from error
+    if empty:
+        raise DatasetBroken(file, None, "has no samples")
+    stream.seek(0)
+    return stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
 def _filled_lines(stream: BufferedReader, file: str) -> Iterator[tuple[int, bytes]]:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from evals.sample import Sample
+from evals.sample import CodeTask
 from evals.scorers import ANSWER_SCORERS
 from evals.scorers.numeric import is_number
 
@@ -16,6 +16,19 @@ another model."""
 MAX_PASS_K = 256
 
 
+class Measurable(Protocol):
+    """What decides which metrics a question can have; samples and their records have it."""
+
+    @property
+    def accepted(self) -> Sequence[str]: ...
+    @property
+    def choices(self) -> Sequence[str]: ...
+    @property
+    def code(self) -> CodeTask | None: ...
+    @property
+    def reference_text(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """`decides`: each answer is right or wrong. `misfit` says why a sample cannot have it, or None."""
@@ -23,7 +36,7 @@ class Metric:
     name: str
     place: Place
     decides: bool
-    misfit: Callable[[Sample], str | None]
+    misfit: Callable[[Measurable], str | None]
     k: int = 1
 
     @property
@@ -31,30 +44,30 @@ class Metric:
         return self.place in {"text", "process", "program", "judge"}
 
 
-def _text(sample: Sample) -> str | None:
+def _text(sample: Measurable) -> str | None:
     return "its answer is a program, which pass@k measures" if sample.code is not None else None
 
 
-def _number(sample: Sample) -> str | None:
+def _number(sample: Measurable) -> str | None:
     if sample.code is not None or sample.choices:
         return f"its answer is {'a program' if sample.code else 'a choice'}, not a number"
     missing = next((target for target in sample.accepted if not is_number(target)), None)
     return None if missing is None else f"the target {missing[:40]!r} has no number"
 
 
-def _words(sample: Sample) -> str | None:
+def _words(sample: Measurable) -> str | None:
     return "its answer is a choice's letter: multiple_choice measures it" if sample.choices else _text(sample)
 
 
-def _choices(sample: Sample) -> str | None:
+def _choices(sample: Measurable) -> str | None:
     return None if sample.choices else "it has no choices"
 
 
-def _program(sample: Sample) -> str | None:
+def _program(sample: Measurable) -> str | None:
     return None if sample.code is not None else "it has no tests to run a program against"
 
 
-def _reference(sample: Sample) -> str | None:
+def _reference(sample: Measurable) -> str | None:
     return None if sample.reference_text else "it has no reference answer"
 
 

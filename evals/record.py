@@ -67,6 +67,11 @@ class SampleRecord(BaseModel):
         return self.targets or [self.target]
 
     @property
+    def reference_text(self) -> str:
+        """Empty where no loss was measured."""
+        return self.target if self.reference_tokens else ""
+
+    @property
     def answers(self) -> list[str]:
         """Every answer to the question: one, or as many as were asked for."""
         return [completion.text for completion in self.completions] or [self.prediction]

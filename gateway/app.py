@@ -99,7 +99,7 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
         load_wait_s=settings.hold_timeout_s,
         cool_down_s=settings.model_load_cooldown_s,
     )
-    control = ControlLink(settings.layout.control_socket, settings.max_request_bytes)
+    control = ControlLink(settings.layout.control_socket, settings.max_request_bytes, settings.max_dataset_bytes)
     directory = ControlDirectory(control)
     router = Router(gate, pool.residents, directory, settings.load_on_request, settings.max_held_requests)
     information = Information(settings, pool, control, directory, Nvml(), time.monotonic(), Exposition(control))

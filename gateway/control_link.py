@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.asgi import Receive, Scope, Send, send_detail, send_json, until_disconnected
+from gateway.asgi import ClientDisconnected, Receive, Scope, Send, send_detail, send_json, until_disconnected
 from gateway.errors import RequestTooLarge
 from switchyard.contract import CONTROL_PREFIXES
 
@@ -22,8 +22,9 @@ _HOP_BY_HOP = frozenset(
 class ControlLink:
     """One pooled client to control. An answer is streamed through, whatever it is."""
 
-    def __init__(self, socket: Path, max_request_bytes: int) -> None:
+    def __init__(self, socket: Path, max_request_bytes: int, max_dataset_bytes: int) -> None:
         self._max_request_bytes = max_request_bytes
+        self._max_dataset_bytes = max_dataset_bytes
         # A switch may take minutes, and an event stream never ends: only connecting is bounded here.
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket)),
@@ -72,6 +73,8 @@ class ControlLink:
         except RequestTooLarge as error:
             await send_detail(send, error)
             return
+        except ClientDisconnected:
+            return
         except httpx.HTTPError as error:
             log.warning("control does not answer %s %s: %s", scope["method"], scope["path"], error)
             detail = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
@@ -94,6 +97,8 @@ class ControlLink:
         announced = {key for key, _ in scope["headers"]}
         if not announced & {b"content-length", b"transfer-encoding"}:
             return None
+        if scope["method"] == "PUT" and scope["path"].startswith("/datasets/"):
+            return _chunks(receive, self._max_dataset_bytes, "max_dataset_bytes")
         return _chunks(receive, self._max_request_bytes)
 
 
@@ -105,16 +110,17 @@ async def _pump(answer: httpx.Response, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _chunks(receive: Receive, limit_bytes: int) -> AsyncIterator[bytes]:
+async def _chunks(receive: Receive, limit_bytes: int, setting: str = "max_request_bytes") -> AsyncIterator[bytes]:
+    """Raises ClientDisconnected in the middle of a body: one that only ended would pass for whole."""
     length = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return
+            raise ClientDisconnected
         if chunk := message.get("body", b""):
             length += len(chunk)
             if length > limit_bytes:
-                raise RequestTooLarge(limit_bytes)
+                raise RequestTooLarge(limit_bytes, setting)
             yield chunk
         if not message.get("more_body", False):
             return

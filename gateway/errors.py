@@ -51,8 +51,8 @@ class RequestTooLarge(GatewayError):
     status = 413
     code = "request_too_large"
 
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"The request body is longer than {limit_bytes} bytes (setting max_request_bytes).")
+    def __init__(self, limit_bytes: int, setting: str = "max_request_bytes") -> None:
+        super().__init__(f"The request body is longer than {limit_bytes} bytes (setting {setting}).")
 
 
 class Unserved(GatewayError):

@@ -1,0 +1,69 @@
+"""/eval/compare, /eval/history and /eval/jobs/{id}/rescore: what can be said of evals without an engine."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from control.clock import iso
+from control.eval_history import HistoryEntry
+from control.ports import EvalReports
+from control.services import Wired
+
+_NAMED = ("accuracy", "accuracy_stderr", "accuracy_ci95", "correct", "total_samples", "avg_loss", "perplexity")
+_DIGESTS = ("dataset_digest", "template_digest")
+
+
+def router_of(reports: EvalReports) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/eval/compare")
+    async def compare(a: str, b: str, services: Wired, metric: str | None = None) -> dict[str, Any]:
+        first, second = await services.evals.done(a, "a"), await services.evals.done(b, "b")
+        return await reports.compare(first, second, metric)
+
+    @router.post("/eval/jobs/{job_id}/rescore")
+    async def rescore(job_id: str, http: Request, services: Wired) -> dict[str, Any]:
+        done = await services.evals.done(job_id, "job_id")
+        return await reports.rescore(done, await http.body())
+
+    @router.get("/eval/history")
+    async def history(
+        services: Wired,
+        dataset: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> dict[str, Any]:
+        """By step, those without one by time; `series` is equal where settings and dataset content are."""
+        points = [
+            _point(entry, reports.series(entry.job.config))
+            for entry in await services.evals.newest(limit)
+            if dataset is None or _is_of(entry, dataset)
+        ]
+        points.sort(key=lambda point: (point["series"], point["step"] is None, point["step"] or 0, point["created_at"]))
+        return {"dataset": dataset, "points": points}
+
+    return router
+
+
+def _is_of(entry: HistoryEntry, dataset: str) -> bool:
+    found = entry.job.config.get("dataset", {})
+    name = str(found.get("name"))
+    return dataset in {name, name.removesuffix(".gz").removesuffix(".jsonl"), found.get("digest")}
+
+
+def _point(entry: HistoryEntry, series: str) -> dict[str, Any]:
+    job, result = entry.job, entry.job.result or {}
+    metrics = result.get("metrics") or {}
+    return {
+        "job_id": job.id,
+        "name": job.config.get("name"),
+        "model_id": job.model_id,
+        "model_digest": job.model_digest,
+        "step": entry.step,
+        "dataset": job.config.get("dataset", {}).get("name"),
+        "series": series,
+        "created_at": iso(job.created_at),
+        "completed_at": iso(job.finished_at),
+        "accuracy_metric": result.get("accuracy_metric"),
+        **{key: result.get(key) for key in (*_NAMED, *_DIGESTS)},
+        "metrics": {name: value.get("mean") for name, value in metrics.items()},
+    }

@@ -1,0 +1,77 @@
+"""What can be said of evals that are done: implements control.ports.EvalReports."""
+
+import asyncio
+import hashlib
+import json
+from typing import Any
+
+from control.errors import Conflict, Invalid
+from control.ports import DoneEval
+from evals.compare import compare, paired
+from evals.kind import EvalKind
+from evals.metrics import NAMES, metric_named
+from evals.rescore import parse_request, records_of, rescore, scores_by
+
+_SAME = ("dataset_digest", "template_digest", "seed")
+
+
+class EvalReports:
+    """Rescorings that run are shared by all who ask for the same one, and go on when nobody waits any more."""
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}
+
+    async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
+        name = metric or _common_metric(a, b)
+        found = metric_named(name)
+        if found is None or found.place == "loss":
+            raise Invalid(f"metric: {name!r} has no score a sample; known are {', '.join(NAMES)}")
+        return await asyncio.to_thread(_compare, a, b, name)
+
+    async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:
+        request = parse_request(body, int(done.result.get("answers_per_sample", 1)))
+        key = (done.job_id, ",".join(sorted(set(request.metrics))))
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(rescore(done, request))
+            self._running[key].add_done_callback(lambda _: self._running.pop(key))
+        return await asyncio.shield(self._running[key])
+
+    def series(self, config: dict[str, Any]) -> str:
+        identity = {**EvalKind().identity(config), "per_example_logging": None}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _common_metric(a: DoneEval, b: DoneEval) -> str:
+    names = {str(done.result.get("accuracy_metric")) for done in (a, b)}
+    if len(names) > 1:
+        raise Invalid(f"metric: a and b were decided by {' and '.join(sorted(names))}; say which one is meant")
+    return names.pop()
+
+
+def _compare(a: DoneEval, b: DoneEval, metric: str) -> dict[str, Any]:
+    first, second = records_of(a), records_of(b)
+    pairs, left_out = paired(first, second)
+    before, after = scores_by(a, first, metric), scores_by(b, second, metric)
+    scores = [(one.id, before[one.id], after[one.id]) for one, _ in pairs if one.id in before and one.id in after]
+    if not scores:
+        raise Conflict(f"{a.job_id} and {b.job_id} share no answered question ({left_out})")
+    return {
+        "a": _shown(a),
+        "b": _shown(b),
+        "metric": metric,
+        **compare(scores),
+        "left_out": left_out,
+        "differs": [name for name in _SAME if a.result.get(name) != b.result.get(name)],
+    }
+
+
+def _shown(done: DoneEval) -> dict[str, Any]:
+    result = done.result
+    return {
+        "job_id": done.job_id,
+        "model_id": done.model_id,
+        "model_digest": done.model_digest,
+        "dataset": done.config.get("dataset", {}).get("name"),
+        "accuracy": result.get("accuracy"),
+        "total_samples": result.get("total_samples"),
+    }

@@ -1,0 +1,196 @@
+"""The datasets folder as the API shows it: what lies there, and how a file gets there whole or not at all."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from control.errors import Conflict, Invalid, NoSpace, NotFound
+from evals.datasets import SUFFIXES, check_lines, digest_of, open_dataset, resolve_dataset, scan_dataset
+from evals.errors import DatasetBroken, DatasetMissing, EvalError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_MOST_LISTED = 1000
+_MOST_KNOWN = 10_000
+_LISTING_WAITS_S = 5.0
+_WRITE_BYTES = 1024 * 1024
+
+Facts = dict[str, Any]
+_Version = tuple[str, int, int, int]
+
+
+class DatasetShelf:
+    """Implements control.ports.DatasetShelf. What a scan found is remembered for as long as the file is the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Version, Facts] = {}
+        self._scans: dict[_Version, asyncio.Task[Facts]] = {}
+
+    async def listing(self, datasets_dir: Path) -> list[Facts]:
+        """By name. Files that take longer to read than the listing waits are shown as `scanning`, without a count."""
+        paths = await asyncio.to_thread(_dataset_files, datasets_dir)
+        waiting = [asyncio.ensure_future(self._facts(path, datasets_dir)) for path in paths]
+        if waiting:
+            await asyncio.wait(waiting, timeout=_LISTING_WAITS_S)
+        shown = []
+        for path, task in zip(paths, waiting, strict=True):
+            try:
+                shown.append(task.result() if task.done() else _unread(path, datasets_dir))
+            except EvalError:  # it went away meanwhile
+                continue
+        return shown
+
+    async def facts(self, name: str, datasets_dir: Path) -> Facts:
+        """Of one file, however long it takes. Raises NotFound, Invalid."""
+        try:
+            path = await asyncio.to_thread(resolve_dataset, name, datasets_dir)
+        except DatasetMissing as error:
+            raise NotFound(str(error)) from error
+        except EvalError as error:
+            raise Invalid(f"name: {error}") from error
+        return await self._facts(path, datasets_dir)
+
+    async def put(
+        self, name: str, body: AsyncIterator[bytes], datasets_dir: Path, *, replace: bool, digest: str | None
+    ) -> tuple[Facts, bool]:
+        """Takes a file in, in one step for whoever looks; the same content again changes nothing. True: it is new.
+
+        Raises Invalid (a name, a line, another digest), Conflict (other content is there, and not `replace`), NoSpace.
+        """
+        suffix = next((suffix for suffix in reversed(SUFFIXES) if name.endswith(suffix)), None)
+        if suffix is None or not _NAME.fullmatch(name):
+            raise Invalid(f"name: {name!r} must be letters, digits, . _ - and end with {' or '.join(SUFFIXES)}")
+        target = datasets_dir / name
+        aside = datasets_dir / f".{name}.{secrets.token_hex(4)}.part"
+        try:
+            found = await _write(aside, body)
+            if digest is not None and digest.removeprefix("sha256:").lower() != found.removeprefix("sha256:"):
+                raise Invalid(f"digest: the body that came is {found}, not {digest}")
+            await asyncio.to_thread(_check, aside, name, suffix)
+            existed = await asyncio.to_thread(_digest_there, target)
+            if existed == found:
+                return await self.facts(name, datasets_dir), False
+            if existed is not None and not replace:
+                raise Conflict(f"{name} is there with other content ({existed}); ?replace=true puts this in its place")
+            await asyncio.to_thread(_put_in_place, aside, target)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise NoSpace(f"{name} does not fit on the disk of the datasets folder") from error
+            raise Invalid(f"name: {name} cannot be written: {error.strerror}") from error
+        finally:
+            aside.unlink(missing_ok=True)
+        return await self.facts(name, datasets_dir), True
+
+    async def _facts(self, path: Path, datasets_dir: Path) -> Facts:
+        version = await asyncio.to_thread(_version, path)
+        if version in self._known:
+            return self._known[version]
+        if version not in self._scans:
+            self._scans[version] = asyncio.create_task(asyncio.to_thread(_scan, path, datasets_dir))
+            self._scans[version].add_done_callback(lambda task: self._remember(version, task))
+        return await asyncio.shield(self._scans[version])
+
+    def _remember(self, version: _Version, task: asyncio.Task[Facts]) -> None:
+        del self._scans[version]
+        if not task.cancelled() and task.exception() is None:
+            while len(self._known) >= _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[version] = task.result()
+
+
+def _scan(path: Path, datasets_dir: Path) -> Facts:
+    """Of the whole file. One that no eval could use as it is says why in `error`."""
+    shown = _unread(path, datasets_dir) | {"scanning": False}
+    try:
+        return shown | scan_dataset(path, datasets_dir, None).model_dump(mode="json")
+    except DatasetBroken as error:
+        with open_dataset(path) as stream:
+            return shown | {"digest": digest_of(stream), "error": str(error)}
+
+
+def _unread(path: Path, datasets_dir: Path) -> Facts:
+    return {
+        "name": str(path.relative_to(datasets_dir.resolve())),
+        "format": None,
+        "samples": None,
+        "size_bytes": path.stat().st_size if path.exists() else None,
+        "digest": None,
+        "ignored_keys": [],
+        "error": None,
+        "scanning": True,
+    }
+
+
+def _dataset_files(datasets_dir: Path) -> list[Path]:
+    found = set()
+    for suffix in SUFFIXES:
+        for path in datasets_dir.rglob(f"*{suffix}"):
+            if any(part.startswith(".") for part in path.relative_to(datasets_dir).parts):
+                continue
+            try:
+                found.add(resolve_dataset(str(path), datasets_dir))
+            except EvalError:  # a link out of the folder, a pipe
+                continue
+    return sorted(found)[:_MOST_LISTED]
+
+
+def _version(path: Path) -> _Version:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DatasetMissing(path.name, ()) from error
+    return str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+async def _write(path: Path, body: AsyncIterator[bytes]) -> str:
+    """Writes and fsyncs; the digest of what was written."""
+    digest = hashlib.sha256()
+
+    def write(file: BinaryIO, data: bytes) -> None:
+        digest.update(data)
+        file.write(data)
+
+    with await asyncio.to_thread(path.open, "xb") as file:
+        kept = bytearray()
+        async for chunk in body:
+            kept += chunk
+            if len(kept) >= _WRITE_BYTES:
+                await asyncio.to_thread(write, file, bytes(kept))
+                kept.clear()
+        await asyncio.to_thread(write, file, bytes(kept))
+        await asyncio.to_thread(file.flush)
+        await asyncio.to_thread(os.fsync, file.fileno())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _check(aside: Path, name: str, suffix: str) -> None:
+    """Every line must be a JSON object; that it is of a known format is not asked, a field_map may name its keys."""
+    try:
+        with open_dataset(aside) as stream:
+            packed = check_lines(stream, name)
+    except DatasetBroken as error:
+        raise Invalid(str(error)) from error
+    if packed != suffix.endswith(".gz"):
+        raise Invalid(f"name: {name}, but the body is {'gzip' if packed else 'no gzip'}")
+
+
+def _digest_there(path: Path) -> str | None:
+    try:
+        with path.open("rb") as stream:
+            return digest_of(stream)
+    except FileNotFoundError:
+        return None
+
+
+def _put_in_place(aside: Path, target: Path) -> None:
+    aside.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,214 @@
+"""Datasets in, evals compared, scored again and lined up: control with real evals, the engine is told what to say."""
+
+import asyncio
+import gzip
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from control.app import create_app
+from control.routes import datasets, evals
+from evals.kind import EvalKind
+from evals.reports import EvalReports
+from evals.shelf import DatasetShelf
+from switchyard.contract import BatchItem, BatchOutput
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import PACE, settings_of, until
+from tests.unit.control.checkpoints import write_checkpoint
+
+LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
+
+
+class Desk:
+    """Control's routes, and a gateway whose answers are right below `knows`."""
+
+    def __init__(self, base: Path, http: httpx.AsyncClient, gateway: FakeGateway) -> None:
+        self.base, self.http, self.gateway = base, http, gateway
+        self.knows = 40
+        gateway.answer = self._answer
+
+    def _answer(self, item: BatchItem) -> BatchOutput:
+        assert item.messages is not None
+        number = int(item.messages[-1].content.split()[-1].split("+")[0])
+        said = f"It is {number + 1}" if number < self.knows else f"It is {number}"
+        return BatchOutput(text=said, finish_reason="stop", prompt_tokens=5, completion_tokens=3)
+
+    async def put(self, name: str, body: bytes, **query: Any) -> httpx.Response:
+        return await self.http.put(f"/datasets/{name}", content=body, params=query)
+
+    async def activate(self, model_id: str, step: int) -> None:
+        write_checkpoint(self.base / "models" / model_id, step)
+        body = {"id": model_id, "source": "test", "step": step}
+        (await self.http.post("/models/register", json=body)).raise_for_status()
+        (await self.http.post("/models/set_active", json={"id": model_id})).raise_for_status()
+
+    async def evaluate(self, **fields: Any) -> str:
+        body = {"model_id": "active", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], **fields}
+        made = await self.http.post("/eval/jobs", json=body)
+        assert made.status_code == 200, made.text
+        job_id = str(made.json()["job_id"])
+
+        async def look() -> Any:
+            return (await self.http.get(f"/jobs/{job_id}")).json()
+
+        job = await until(look, lambda job: job["status"] in ("done", "failed"))
+        assert job["status"] == "done", job["error"]
+        return job_id
+
+
+@asynccontextmanager
+async def desk(base: Path) -> AsyncIterator[Desk]:
+    settings = settings_of(base)
+    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
+    app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.05)
+    gateway = FakeGateway(settings.layout.gateway_socket)
+    async with gateway.running(), app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+            yield Desk(base, http, gateway)
+
+
+def at_the_desk(test: Callable[[Desk], Awaitable[None]]) -> Callable[[Path], None]:
+    async def run(base: Path) -> None:
+        async with desk(base) as here:
+            await test(here)
+
+    def opened(tmp_path: Path) -> None:
+        asyncio.run(run(tmp_path))
+
+    opened.__name__ = str(getattr(test, "__name__", ""))
+    return opened
+
+
+@at_the_desk
+async def test_a_dataset_is_put_once_and_listed(here: Desk) -> None:
+    digest = f"sha256:{hashlib.sha256(LINES.encode()).hexdigest()}"
+    made = await here.put("sums.jsonl", LINES.encode(), digest=digest)
+    assert (made.status_code, made.json()["existing"]) == (201, False)
+    again = await here.put("sums.jsonl", LINES.encode())
+    assert (again.status_code, again.json()["existing"]) == (200, True)
+    packed = await here.put("packed.jsonl.gz", gzip.compress(LINES.encode()))
+    assert packed.status_code == 201, packed.text
+    listed = (await here.http.get("/datasets")).json()["datasets"]
+    assert [(one["name"], one["samples"], one["format"]) for one in listed] == [
+        ("packed.jsonl.gz", 40, "question_answer"),
+        ("sums.jsonl", 40, "question_answer"),
+    ]
+    assert listed[1]["digest"] == digest
+    assert (await here.http.get("/datasets/sums")).json() == listed[1]
+
+
+@at_the_desk
+async def test_other_content_needs_replace(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    other = b'{"question": "q", "answer": 1}\n'
+    refused = await here.put("sums.jsonl", other)
+    assert refused.status_code == 409
+    assert "replace=true" in refused.json()["detail"]
+    assert (await here.http.get("/datasets/sums")).json()["samples"] == 40
+    assert (await here.put("sums.jsonl", other, replace=True)).status_code == 201
+    assert (await here.http.get("/datasets/sums")).json()["samples"] == 1
+
+
+@at_the_desk
+async def test_what_cannot_be_put_names_the_line_and_leaves_nothing(here: Desk) -> None:
+    for name, body, query, detail in (
+        ("a.jsonl", b'{"a": 1}\n{"a"\n', {}, "a.jsonl, line 2: broken JSON"),
+        ("a.jsonl", b'{"a": "\xff"}\n', {}, "a.jsonl, line 1: not UTF-8"),
+        ("a.jsonl", b"\n", {}, "a.jsonl: has no samples"),
+        ("a.jsonl.gz", b'{"a": 1}\n', {}, "but the body is no gzip"),
+        ("a.jsonl", gzip.compress(b'{"a": 1}\n'), {}, "but the body is gzip"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-20], {}, "broken gzip"),
+        ("a.jsonl", b'{"a": 1}\n', {"digest": "0" * 64}, "digest: the body that came is sha256:"),
+        ("a.txt", b'{"a": 1}\n', {}, "must be letters, digits"),
+        ("..%2Fa.jsonl", b'{"a": 1}\n', {}, "must be letters, digits"),
+        ("x/a.jsonl", b'{"a": 1}\n', {}, "must be letters, digits"),
+    ):
+        refused = await here.put(name, body, **query)
+        assert refused.status_code == 422, (name, refused.text)
+        assert detail in refused.json()["detail"]
+    assert list((here.base / "datasets").iterdir()) == []
+
+
+@at_the_desk
+async def test_a_dataset_of_unknown_keys_is_kept_and_says_so(here: Desk) -> None:
+    put = await here.put("odd.jsonl", b'{"q": "2+1?", "a": 3}\n')
+    assert put.status_code == 201
+    assert put.json()["format"] is None
+    assert "a field_map can name them" in put.json()["error"]
+    (here.base / "datasets" / "out.jsonl").symlink_to("/etc/passwd")
+    assert [one["name"] for one in (await here.http.get("/datasets")).json()["datasets"]] == ["odd.jsonl"]
+    await here.activate("a", 1)
+    here.gateway.answer = lambda _: BatchOutput(text="3", finish_reason="stop")
+    await here.evaluate(dataset_ref="odd", field_map={"question": "q", "answer": "a"})
+
+
+@at_the_desk
+async def test_two_checkpoints_compared_and_lined_up(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("late", 200)
+    late = await here.evaluate()
+    await here.activate("early", 100)
+    here.knows = 25
+    early = await here.evaluate()
+    other = await here.evaluate(max_samples=10)
+    report = (await here.http.get("/eval/compare", params={"a": early, "b": late})).json()
+    assert (report["metric"], report["paired"], report["fixed"], report["broken"]) == ("numeric", 40, 15, 0)
+    assert report["mcnemar_p"] < 0.001
+    assert report["difference"] == 15 / 40
+    assert report["differs"] == []
+    points = (await here.http.get("/eval/history", params={"dataset": "sums"})).json()["points"]
+    line = [point for point in points if point["series"] == points[0]["series"]]
+    assert sorted((point["step"], point["accuracy"]) for point in points) == [(100, 25 / 40), (100, 1.0), (200, 1.0)]
+    assert {point["job_id"] for point in points} == {late, early, other}
+    assert len({point["series"] for point in points}) == 2
+    assert [point["step"] for point in line] == sorted(point["step"] for point in line)
+    assert (await here.http.get("/eval/history", params={"dataset": "none"})).json()["points"] == []
+
+
+@at_the_desk
+async def test_scored_again_without_the_engine(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    first, second = await here.evaluate(), await here.evaluate()
+    here.gateway.batches.clear()
+    rescored = await here.http.post(f"/eval/jobs/{first}/rescore", json={"metrics": ["math", "f1", "accuracy"]})
+    assert rescored.status_code == 200, rescored.text
+    result = rescored.json()
+    assert (result["metrics"]["math"]["mean"], result["metrics"]["accuracy"]["mean"]) == (1.0, 0.0)
+    assert 0 < result["metrics"]["f1"]["mean"] < 1
+    assert here.gateway.batches == []
+    assert (await here.http.get(f"/jobs/{first}")).json()["result"]["accuracy_metric"] == "numeric"
+    again = await here.http.post(f"/eval/jobs/{first}/rescore", json={"metrics": ["accuracy", "f1", "math"]})
+    assert again.json() == result
+    query = {"a": first, "b": second, "metric": "math"}
+    refused = await here.http.get("/eval/compare", params=query)
+    assert refused.status_code == 409
+    assert f"/eval/jobs/{second}/rescore" in refused.json()["detail"]
+    await here.http.post(f"/eval/jobs/{second}/rescore", json={"metrics": ["math"]})
+    assert (await here.http.get("/eval/compare", params=query)).json()["paired"] == 40
+
+
+@at_the_desk
+async def test_what_cannot_be_reported_says_why(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    done, bare = await here.evaluate(), await here.evaluate(per_example_logging=False)
+    for path, body, status, detail in (
+        (f"/eval/jobs/{done}/rescore", {"metrics": ["bleurt"]}, 422, "metrics: unknown metric 'bleurt'"),
+        (f"/eval/jobs/{done}/rescore", {"metrics": []}, 422, "metrics: "),
+        (f"/eval/jobs/{done}/rescore", {"metric": ["f1"]}, 422, "metrics: "),
+        (f"/eval/jobs/{done}/rescore", {"metrics": ["acc"]}, 422, "acc does not fit sample 1: it has no choices"),
+        (f"/eval/jobs/{bare}/rescore", {"metrics": ["f1"]}, 409, "kept no samples"),
+        ("/eval/jobs/eval_none/rescore", {"metrics": ["f1"]}, 404, "no eval job is called 'eval_none'"),
+    ):
+        refused = await here.http.post(path, json=body)
+        assert refused.status_code == status, refused.text
+        assert detail in refused.json()["detail"]
+    compared = await here.http.get("/eval/compare", params={"a": done, "b": "eval_none"})
+    assert (compared.status_code, compared.json()["detail"][:2]) == (404, "b:")

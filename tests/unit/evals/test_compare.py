@@ -1,0 +1,86 @@
+import math
+from typing import Any
+
+import pytest
+
+from evals.compare import bootstrap_95, compare, mcnemar_exact, paired, smallest_difference
+from evals.record import MetricScore, SampleRecord
+
+
+def _record(name: str, **changes: Any) -> SampleRecord:
+    fields: dict[str, Any] = {
+        "id": name, "index": 0, "input": f"question {name}", "target": "4", "prediction": "4", "extracted": "4",
+        "correct": True, "score": 1.0, "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1,
+        "latency_s": 0.1, "loss": None, "reference_logprob": None, "reference_tokens": 0, "model_digest": "sha256:aa",
+        "error": None,
+    }  # fmt: skip
+    return SampleRecord.model_validate({**fields, **changes})
+
+
+def test_pairs_are_the_same_questions_that_both_answered() -> None:
+    first = [_record("1"), _record("2"), _record("3"), _record("4")]
+    second = [_record("4", error="too long"), _record("3", input="another"), _record("1"), _record("5")]
+    pairs, left_out = paired(first, second)
+    assert [(a.id, b.id) for a, b in pairs] == [("1", "1")]
+    assert left_out == {"only_a": 1, "only_b": 1, "different_question": 1, "engine_error": 1}
+
+
+# Exact binomial values, by hand: (1 + 6 + 15) / 64 = 0.34375 for each side of 2 of 6.
+@pytest.mark.parametrize(
+    ("fixed", "broken", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (0, 6, 0.03125), (4, 2, 0.6875), (10, 10, 1.0), (0, 4000, 0.0)],
+)
+def test_mcnemar_is_the_exact_binomial(fixed: int, broken: int, p: float) -> None:
+    assert mcnemar_exact(fixed, broken) == pytest.approx(p)
+
+
+def _scores(both: int, fixed: int, broken: int, neither: int) -> list[tuple[str, MetricScore, MetricScore]]:
+    kinds = [(1, 1)] * both + [(0, 1)] * fixed + [(1, 0)] * broken + [(0, 0)] * neither
+    return [(str(number), _decided(before), _decided(after)) for number, (before, after) in enumerate(kinds)]
+
+
+def _decided(right: int) -> MetricScore:
+    return MetricScore(value=float(right), correct=bool(right))
+
+
+def test_what_was_fixed_and_what_broke() -> None:
+    report = compare(_scores(both=50, fixed=20, broken=5, neither=25))
+    assert (report["paired"], report["fixed"], report["broken"]) == (100, 20, 5)
+    assert (report["both_right"], report["both_wrong"]) == (50, 25)
+    assert report["fixed_ids"] == [str(number) for number in range(50, 70)]
+    assert (report["mean_a"], report["mean_b"]) == (0.55, 0.7)
+    assert report["difference"] == pytest.approx(0.15)
+    assert report["mcnemar_p"] == pytest.approx(0.00408, abs=1e-5)
+    low, high = report["difference_ci95"]
+    # The normal interval: 0.15 +- 1.96 sqrt((25 / 100 - 0.15^2) / 100)
+    assert (low, high) == pytest.approx((0.0565, 0.2435), abs=0.011)
+    assert compare(_scores(50, 20, 5, 25)) == report
+
+
+def test_equal_runs_differ_by_nothing() -> None:
+    report = compare(_scores(both=60, fixed=0, broken=0, neither=40))
+    assert (report["difference"], report["difference_ci95"], report["mcnemar_p"]) == (0.0, [0.0, 0.0], 1.0)
+    assert 0.05 < report["smallest_detectable_difference"] < 0.1
+
+
+def test_more_questions_show_smaller_differences() -> None:
+    found = [smallest_difference(pairs, pairs // 10) for pairs in (100, 1000, 10_000)]
+    assert all(value is not None for value in found)
+    few, more, many = (value or 0.0 for value in found)
+    assert few > 2.5 * more > 2.5 * 2.5 * many > 0
+    # Connor (1987), of a share p = 101/1001 of changes: (1.96 sqrt(p) + 0.8416 sqrt(p - d^2)) / sqrt(1000) = d
+    assert more == pytest.approx(0.0281, abs=1e-4)
+    assert smallest_difference(3, 0) is None
+
+
+def test_graded_scores_have_no_mcnemar() -> None:
+    scores = [(str(n), MetricScore(value=n / 10), MetricScore(value=min(1.0, n / 10 + 0.1))) for n in range(10)]
+    report = compare(scores)
+    assert "mcnemar_p" not in report
+    assert report["difference"] == pytest.approx(0.1)
+
+
+def test_many_values_have_an_interval_too() -> None:
+    differences = [math.sin(number) for number in range(3000)]
+    low, high = bootstrap_95(differences)
+    assert low < sum(differences) / 3000 < high
