@@ -107,8 +107,8 @@ def bootstrap_95(differences: Sequence[float], resamples: int = RESAMPLES, seed:
 def smallest_difference(pairs: int, changes: int) -> float | None:
     """The difference between two proportions that so many pairs would show (two-sided 5 %) four times out of five.
 
-    Connor's approximation (1987) for McNemar's test, at the share of changes that was seen (of which one more is assumed
-    than there was), or at the difference itself where that is larger. Null where not even 1 would be enough.
+    Connor's approximation (1987) for McNemar's test, at the share of changes that was seen (one more than there was),
+    or at the difference itself where that is larger. Null where not even 1 would be enough.
     """
     seen = min(1.0, (changes + 1) / (pairs + 1))
     low, high = 0.0, 1.0

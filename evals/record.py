@@ -13,7 +13,8 @@ class MetricScore(BaseModel):
     """`value` is the mean over the answers where `n` were given, and `values` has one each.
 
     `correct` (more than half of the answers) is null for a graded metric, `extracted` the first answer's. `stats` are
-    counts that a corpus score is made of. `error` set: the metric could not be worked out here, and value is 0.
+    counts that a corpus score is made of, `detail` says why a program failed. `error` set: the metric could not be
+    worked out here, and value is 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,6 +25,7 @@ class MetricScore(BaseModel):
     parsed: bool = True
     values: list[float] | None = None
     stats: list[float] | None = None
+    detail: str | None = None
     error: str | None = None
 
 

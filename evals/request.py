@@ -11,6 +11,7 @@ from evals.formats import BadFieldMap, check_field_map
 from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
 from evals.prompts import Prompter, UnknownField
 from evals.sample import BrokenLine, Sample
+from evals.sandbox import why_no_sandbox
 from switchyard.contract import BatchSampling
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
@@ -92,8 +93,10 @@ class EvalJobRequest(JobRequest):
             if metric_named(name) is None:
                 raise Invalid(f"metrics: unknown metric {name!r}; known are {', '.join(NAMES)}")
         for metric in self.scored_metrics:
-            if metric.place in {"program", "judge"}:
+            if metric.place == "judge":
                 raise Invalid(f"metrics: {metric.name} cannot be worked out on this machine")
+            if metric.place == "program" and (reason := why_no_sandbox()) is not None:
+                raise Invalid(f"metrics: {metric.name} runs programs of the model, and {reason}")
         most = max((metric.k for metric in self.scored_metrics), default=1)
         if most > self.n:
             raise Invalid(f"n: pass@{most} needs at least {most} answers a question, n is {self.n}")

@@ -1,14 +1,17 @@
 """Scores records by every metric asked for, each where it belongs: here, in another process, a sandbox, by a judge."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 from evals.metrics import Metric, decisive, scored
+from evals.programs import code_of, program_of
 from evals.record import MetricScore, SampleRecord
 from evals.sample import LETTERS
+from evals.sandbox import Sandbox
 from evals.scorers import ANSWER_SCORERS
 from evals.scoring_crew import ScoringCrew
 
@@ -20,6 +23,7 @@ class Scoring:
         self.main = decisive(names)
         self.metrics = scored(names)
         self._crew = ScoringCrew()
+        self._sandbox = Sandbox()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -57,13 +61,37 @@ class Scoring:
     async def _by(self, metric: Metric, record: SampleRecord) -> MetricScore:
         if metric.place == "choices":
             return _by_loglikelihood(metric, record)
-        return combined([await self._answer(metric, answer, record) for answer in record.answers])
+        scores = await asyncio.gather(*(self._answer(metric, answer, record) for answer in record.answers))
+        whole = combined(scores)
+        if metric.k == 1:
+            return whole
+        right = sum(bool(score.correct) for score in scores)
+        return whole.model_copy(update={"value": pass_at_k(len(scores), right, metric.k)})
+
+    async def _run(self, answer: str, record: SampleRecord) -> MetricScore:
+        assert record.code is not None
+        end = await self._sandbox.run(program_of(answer, record.code))
+        return MetricScore(
+            value=float(end.passed),
+            correct=end.passed,
+            extracted=code_of(answer, record.code.entry_point),
+            detail=None if end.passed else end.detail,
+        )
 
     async def _answer(self, metric: Metric, answer: str, record: SampleRecord) -> MetricScore:
         if metric.place == "process":
             return await self._crew.score(metric.name, answer, record.accepted)
+        if metric.place == "program":
+            return await self._run(answer, record)
         score = ANSWER_SCORERS[metric.name](answer, record)
         return MetricScore(value=score.value, correct=score.correct, extracted=score.extracted, parsed=score.parsed)
+
+
+def pass_at_k(answers: int, right: int, k: int) -> float:
+    """The chance that of `k` answers drawn from these at least one is right: 1 - C(n - c, k) / C(n, k), the unbiased
+    estimator of Chen et al. (2021).
+    """
+    return 1 - math.comb(answers - right, k) / math.comb(answers, k)
 
 
 def combined(scores: Sequence[MetricScore]) -> MetricScore:
@@ -79,6 +107,7 @@ def combined(scores: Sequence[MetricScore]) -> MetricScore:
         parsed=any(score.parsed for score in scores),
         values=[score.value for score in scores],
         stats=[sum(column) for column in zip(*stats, strict=True)] if stats else None,
+        detail=next((score.detail for score in scores if score.detail is not None), None),
         error=next((score.error for score in scores if score.error is not None), None),
     )
 
