@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands import chat, config, datagen, doctor, evals, gpu, jobs, logs, models, power, status, up
+from client.commands import chat, config, datagen, doctor, evals, gpu, jobs, keys, logs, models, power, status, up
 from switchyard import __version__
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(evals.app, name="eval")
 app.add_typer(datagen.app, name="datagen")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.command()(chat.chat)
 app.command()(gpu.gpu)

@@ -8,6 +8,10 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 import switchyard
+from control.access.audit_log import AuditLog
+from control.access.audited import Audited
+from control.access.key_book import KeyBook
+from control.access.usage_book import UsageBook
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.bootstrap import bootstrap
@@ -43,6 +47,7 @@ from control.routes import (
     errors,
     health,
     jobs,
+    keys,
     kinds,
     loadable,
     logs,
@@ -167,6 +172,8 @@ def create_app(
             )
             governor = Governor(settings, PowerChoices(database), telemetry.cards, worker)
 
+            key_book = KeyBook(database, gateway.tell_keys, admin_elsewhere=settings.access.admin_key is not None)
+            await key_book.tell()
             reconciler = Reconciler(activator, history, gateway, pace)
             background = Tasks()
             background.spawn(reconciler.run(), name="reconciler")
@@ -197,6 +204,9 @@ def create_app(
                 telemetry=telemetry,
                 governor=governor,
                 evals=EvalHistory(database, layout.eval_runs),
+                keys=key_book,
+                usage=UsageBook(database),
+                audit=AuditLog(database),
             )
             yield
 
@@ -208,6 +218,7 @@ def create_app(
         middleware=[Middleware(Traced)],
     )
     app.state.refusal = None
+    app.add_middleware(Audited)
     errors.install(app)
     for router in (
         health.router,
@@ -222,6 +233,7 @@ def create_app(
         logs.router,
         metrics.router,
         pull.router,
+        keys.router,
     ):
         app.include_router(router)
     for router in (*more_routes, *map(kinds.router_of, job_kinds)):

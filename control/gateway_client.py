@@ -18,6 +18,7 @@ from control.errors import (
     NoRoom,
     WrongWeights,
 )
+from switchyard.access import GATEWAY_KEYS_PATH, KeySet
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
@@ -109,6 +110,13 @@ class GatewayClient:
     async def generate(self, request: BatchRequest) -> BatchResult:
         """As BatchEngine.generate, without patience."""
         return await self._post(GATEWAY_BATCH_PATH, request, BatchResult, BATCH_TIMEOUT_S)
+
+    async def tell_keys(self, keys: KeySet) -> None:
+        """Raises GatewayUnavailable."""
+        with translated():
+            response = await self._client.put(GATEWAY_KEYS_PATH, content=keys.model_dump_json())
+        if response.status_code != 204:
+            raise GatewayUnavailable(f"the gateway did not take the keys: {response.status_code}")
 
     async def close(self) -> None:
         await self._client.aclose()

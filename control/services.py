@@ -5,6 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from control.access.audit_log import AuditLog
+from control.access.key_book import KeyBook
+from control.access.usage_book import UsageBook
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.eval_history import EvalHistory
@@ -39,6 +42,9 @@ class Services:
     telemetry: Telemetry
     governor: Governor
     evals: EvalHistory
+    keys: KeyBook
+    usage: UsageBook
+    audit: AuditLog
 
 
 def _services(request: Request) -> Services:

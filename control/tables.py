@@ -235,3 +235,65 @@ class PowerChoiceRow(Base):
     chosen_at: Mapped[datetime]
 
     __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
+
+
+class ApiKeyRow(Base):
+    """A key without its secret: `digest` is the SHA-256 of the whole key, in hexadecimal. Rows are never deleted."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    digest: Mapped[str]
+    scopes: Mapped[list[str]]
+    requests_per_min: Mapped[int | None]
+    tokens_per_min: Mapped[int | None]
+    max_concurrent: Mapped[int | None]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AccessStateRow(Base):
+    """At most one row: `revision` counts the changes of keys since this database had its first (`epoch`)."""
+
+    __tablename__ = "access_state"
+
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    epoch: Mapped[str]
+    revision: Mapped[int]
+
+    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
+
+
+class KeyUsageRow(Base):
+    """What one run of a gateway (`source`) has counted so far for a key, a model and a day (UTC, 2026-01-31)."""
+
+    __tablename__ = "key_usage"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index(None, "key_id", "day"),)
+
+
+class AuditRow(Base):
+    """One request that changed something an administrator alone may change. `status`: the HTTP code it ended with."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    client: Mapped[str | None]
+    method: Mapped[str]
+    path: Mapped[str]
+    target: Mapped[str | None]
+    status: Mapped[int | None]
+    ended_at: Mapped[datetime | None]

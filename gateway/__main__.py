@@ -15,12 +15,17 @@ import uvloop
 from prometheus_client import disable_created_metrics
 
 from gateway import engine_environment, engine_processes, tracing
+from gateway.access.rates import StoreRefused
 from gateway.app import create_gateway
 from gateway.asgi import App
+from gateway.connection import guarded
+from gateway.listener import PublicListener
 from gateway.slot import Engine
 from switchyard import logs
+from switchyard.child import EXIT_REFUSED
 from switchyard.contract import Capabilities, ModelRef
-from switchyard.process import follow_parent
+from switchyard.hosts import HostsRefused
+from switchyard.process import allow_many_connections, follow_parent
 from switchyard.setting_origins import load
 from switchyard.settings import Settings
 
@@ -53,12 +58,18 @@ async def serve(settings: Settings) -> None:
     gateway = create_gateway(settings, start_engine, ask_engine)
     with contextlib.suppress(FileNotFoundError):
         layout.gateway_socket.unlink()
-    public = _server(gateway.public, settings, host=settings.host, port=settings.port)
+    public = PublicListener(
+        lambda host: _server(gateway.public, settings, host=host, port=settings.port),
+        settings.host,
+        reachable_now=gateway.keyring.lets_others_in,
+        reachable=gateway.key_link.others_may,
+    )
     private = _server(gateway.private, settings, uds=str(layout.gateway_socket))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    allow_many_connections()
     preload = asyncio.create_task(asyncio.to_thread(_preload, settings), name="preload")
 
     async with gateway.running() as writer:
@@ -66,7 +77,8 @@ async def serve(settings: Settings) -> None:
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([*servers, stopped, writer], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
-        public.should_exit = private.should_exit = True
+        public.stop()
+        private.should_exit = True
         await asyncio.gather(*servers)
         stopped.cancel()
         preload.cancel()
@@ -88,6 +100,10 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
         host=host,
         port=port,
         uds=uds,
+        http="httptools" if uds else guarded(settings.limits),
+        ws="none",
+        ssl_certfile=None if uds else settings.tls.cert_file,
+        ssl_keyfile=None if uds else settings.tls.key_file,
     )
     return _Server(config)
 
@@ -110,6 +126,10 @@ def main() -> None:
         # the patience of whoever stops us. The engine's processes end with this one.
         asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(settings))
         code = 0
+    except (HostsRefused, StoreRefused) as error:
+        code = EXIT_REFUSED
+        log.critical("the gateway cannot start: %s", error)
+        sys.stderr.write(f"switchyard gateway cannot start: {error}\n")
     except BaseException:
         log.exception("the gateway crashed")
         raise

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 
+from gateway.access.allowance import Allowances
+from gateway.access.browser import BrowserGuard
+from gateway.access.deadlines import Deadlines
+from gateway.access.door import Door
+from gateway.access.key_link import KeyLink
+from gateway.access.keyring import Keyring
+from gateway.access.rates import Rates
+from gateway.access.usage import UsageTotals
+from gateway.admission import Admission, Bounds
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.control_link import ControlLink
 from gateway.directory import ControlDirectory
@@ -25,7 +35,9 @@ from gateway.router import Router
 from gateway.slot import Engine, StartEngine
 from gateway.tracing import Tracer, tracer_of
 from gateway.upload_link import UploadLink
+from gateway.upstream.app import UpstreamApp
 from gateway.usage import usage
+from switchyard import hosts
 from switchyard.contract import Capabilities, ModelRef
 from switchyard.settings import Settings
 
@@ -38,12 +50,15 @@ class PublicApp:
     control: ControlLink
     uploads: UploadLink
     own: App
+    upstream: UpstreamApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.own(scope, receive, send)
         elif self.dispatch.takes(scope):
             await self.dispatch(scope, receive, send)
+        elif self.upstream.takes(scope):
+            await self.upstream(scope, receive, send)
         elif self.uploads.takes(scope):
             await self.uploads(scope, receive, send)
         elif self.control.takes(scope):
@@ -61,18 +76,32 @@ class Gateway:
     public: App
     private: Starlette
     tracer: Tracer | None
+    keyring: Keyring
+    key_link: KeyLink
+    deadlines: Deadlines
+    upstream: UpstreamApp
+    rates: Rates
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
         """Runs the pool's writer task, which it yields; leaving ends the engine. Raises what made that task crash."""
         writer = asyncio.create_task(self.pool.run(), name="pool")
+        helpers = [
+            asyncio.create_task(self.key_link.run(), name="keys"),
+            asyncio.create_task(self.deadlines.run(), name="deadlines"),
+            asyncio.create_task(self.upstream.run(), name="upstream"),
+        ]
         try:
             yield writer
         finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
             await self.control.close()
+            await self.rates.close()
             if self.tracer is not None:
                 await asyncio.to_thread(self.tracer.close)
 
@@ -102,14 +131,61 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     control = ControlLink(settings.layout.control_socket, settings.max_request_bytes, settings.max_dataset_bytes)
     directory = ControlDirectory(control)
     router = Router(gate, pool.residents, directory, settings.load_on_request, settings.max_held_requests)
-    information = Information(settings, pool, control, directory, Nvml(), time.monotonic(), Exposition(control))
+    layout = settings.layout
+    upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
+    information = Information(
+        settings, pool, control, directory, Nvml(), time.monotonic(), Exposition(control), upstream.directory
+    )
+    keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)
-    public = PublicApp(Dispatch(router, settings.max_request_bytes), control, UploadLink(control), information.app())
+    key_usage = UsageTotals()
+    store_url = settings.limits.store_url
+    rates = Rates(store_url.get_secret_value() if store_url else None)
+    key_link = KeyLink(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
+    deadlines = Deadlines(settings.limits)
+    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream)
+    public = PublicApp(dispatch, control, UploadLink(control), information.app(), upstream)
     return Gateway(
         pool=pool,
         control=control,
-        public=Observed(public, settings.logs, tracer),
+        public=Observed(_behind_door(public, settings, keyring, rates, key_usage, deadlines), settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, usage, ask_engine),
+        private=create_private_app(pool, router, usage, ask_engine, key_link),
+        keyring=keyring,
+        key_link=key_link,
+        deadlines=deadlines,
+        upstream=upstream,
+        rates=rates,
+    )
+
+
+def _bounds(settings: Settings) -> Bounds:
+    limits = settings.limits
+    return Bounds(settings.engine.max_num_seqs, limits.max_queued_requests, limits.max_queued_tokens)
+
+
+def _behind_door(
+    app: App, settings: Settings, keyring: Keyring, rates: Rates, usage: UsageTotals, deadlines: Deadlines
+) -> App:
+    access, limits = settings.access, settings.limits
+    origins = frozenset(origin.lower() for origin in access.cors_origins)
+    door = Door(
+        app=app,
+        keyring=keyring,
+        allowances=Allowances(rates),
+        usage=usage,
+        deadlines=deadlines,
+        guard=BrowserGuard(origins, names_checked=access.mode == "auto"),
+        max_request_bytes=settings.max_request_bytes,
+        body_timeout_s=limits.body_timeout_s,
+    )
+    if not access.cors_origins:
+        return door
+    return CORSMiddleware(
+        door,
+        allow_origins=access.cors_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["x-model-id", "x-model-digest", "retry-after"],
     )

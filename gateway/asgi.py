@@ -1,7 +1,8 @@
 """The ASGI types, and the few things done with raw messages on the request path."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,6 +12,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+T = TypeVar("T")
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -42,6 +44,21 @@ async def until_disconnected(receive: Receive) -> None:
     raise ClientDisconnected
 
 
+async def unless_disconnected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Does the work, but gives it up when the client goes away first: ClientDisconnected then."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(until_disconnected(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnected
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
 def replay(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives `body` first and then goes on with the real one (the client's disconnect)."""
     given = False
@@ -63,17 +80,18 @@ async def send_json(send: Send, status: int, content: object, headers: list[tupl
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_openai_error(send: Send, error: GatewayError) -> None:
-    """The OpenAI envelope, with Retry-After where trying again makes sense."""
+async def send_openai_error(send: Send, error: GatewayError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    """The OpenAI envelope, with Retry-After where trying again makes sense, unless other headers are given."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     param = "model" if error.code == "model_not_found" else None
     envelope = {"error": {"message": str(error), "type": kind, "param": param, "code": error.code}}
-    await send_json(send, error.status, envelope, retry_header(error))
+    await send_json(send, error.status, envelope, retry_header(error) if headers is None else headers)
 
 
-async def send_detail(send: Send, error: GatewayError) -> None:
+async def send_detail(send: Send, error: GatewayError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     """The envelope of our own routes."""
-    await send_json(send, error.status, {"detail": str(error), "code": error.code}, retry_header(error))
+    headers = retry_header(error) if headers is None else headers
+    await send_json(send, error.status, {"detail": str(error), "code": error.code}, headers)
 
 
 def retry_header(error: GatewayError) -> list[tuple[bytes, bytes]]:

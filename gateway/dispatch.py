@@ -1,9 +1,11 @@
 """The request path: which of vLLM's routes are public, and which slot answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
+from gateway.access.ask import ASK_KEY, ask_of
+from gateway.admission import Admission
 from gateway.asgi import (
     ClientDisconnected,
     Receive,
@@ -14,8 +16,10 @@ from gateway.asgi import (
     send_openai_error,
     until_disconnected,
 )
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ModelNotFound
 from gateway.router import Router
+from gateway.slot import Slot
+from gateway.upstream.app import UpstreamApp
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
 POST_PATHS = frozenset(
@@ -54,6 +58,8 @@ class Dispatch:
 
     router: Router
     max_request_bytes: int
+    admission: Admission = field(default_factory=Admission.unbounded)
+    upstream: UpstreamApp | None = None
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -63,10 +69,29 @@ class Dispatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await read_body(receive, self.max_request_bytes)
-            slot = await self.router.enter(model_named(body), lambda: until_disconnected(receive))
+            name = model_named(body)
+            if name and self.upstream is not None and self.upstream.has(name) and not self.router.is_here(name):
+                await self.upstream.relay(name, body, scope, receive, send)
+                return
+            slot = await self._slot(name, receive)
+            ask = scope.get(ASK_KEY) or ask_of(body)
+            self.admission.enter(slot, ask)
         except GatewayError as error:
             await send_openai_error(send, error)
         except ClientDisconnected:
             return
         else:
-            await slot.serve(scope, replay(body, receive), send)
+            try:
+                await slot.serve(scope, replay(body, receive), send)
+            finally:
+                self.admission.leave(slot, ask)
+
+    async def _slot(self, name: str | None, receive: Receive) -> Slot:
+        """Raises what `Router.enter` raises; a model that is nowhere is refused with the names that are somewhere."""
+        try:
+            return await self.router.enter(name, lambda: until_disconnected(receive))
+        except ModelNotFound as error:
+            if self.upstream is None or not self.upstream.directory.tiers:
+                raise
+            elsewhere = [*self.upstream.directory.models(), *self.upstream.directory.tiers]
+            raise ModelNotFound(error.name, [*error.served, *elsewhere]) from None

@@ -31,6 +31,7 @@ from gateway.engine_batch import run_batch
 from gateway.engine_capabilities import load_flags
 from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
+from gateway.engine_meter import meter_outputs
 from gateway.engine_metrics import ReusingStatLogger
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
@@ -213,6 +214,7 @@ async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> Fast
     app = build_app(args, tasks, client.model_config)
     # Origins are the public port's business; vLLM's app would let every one in.
     app.user_middleware = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
+    meter_outputs(client)
     await init_app_state(client, app.state, args, tasks)
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()

@@ -1,6 +1,13 @@
 """Everything the gateway can refuse or fail with.
 
 GatewayError
+├── BadPath             400  the path climbs, or holds what no path of ours does
+├── Unauthorized        401  no key, or one that is not valid; says which
+├── Forbidden           403  the key may not do this, or a page of another site asks
+├── TooManyRequests     429  a limit of the key is reached; carries when to try again
+├── Overloaded          429  too much waits for the model already; carries when to try again
+├── RequestTimeout      408  the client did not send its request in time
+├── AnswerTimeout       504  the answer took longer than a request may
 ├── ModelNotFound       404  no slot answers to that name; carries the names that do
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
@@ -27,6 +34,44 @@ class GatewayError(Exception):
     retry_after_s: float | None = None
 
 
+class BadPath(GatewayError):
+    status = 400
+    code = "bad_path"
+
+
+class Unauthorized(GatewayError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(GatewayError):
+    status = 403
+    code = "forbidden"
+
+
+class TooManyRequests(GatewayError):
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(TooManyRequests):
+    code = "overloaded"
+
+
+class RequestTimeout(GatewayError):
+    status = 408
+    code = "request_timeout"
+
+
+class AnswerTimeout(GatewayError):
+    status = 504
+    code = "timeout"
+
+
 class ModelNotFound(GatewayError):
     status = 404
     code = "model_not_found"
@@ -35,6 +80,7 @@ class ModelNotFound(GatewayError):
         there = ", ".join(f"`{known}`" for known in served) or "none"
         super().__init__(f"The model `{name}` is not served here. Served now: {there}.")
         self.name = name
+        self.served = served
 
 
 class NotLoaded(GatewayError):

@@ -13,12 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gateway.access.door import MINIMAL_KEY
 from gateway.control_link import ControlLink
 from gateway.diagnosis import diagnosis
 from gateway.directory import ControlDirectory
 from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.gpu import Nvml
 from gateway.pool import Pool
+from gateway.upstream.directory import Directory as UpstreamDirectory
 from switchyard import __version__
 from switchyard.contract import ACTIVE_ALIAS, GatewayState
 from switchyard.setting_origins import redacted
@@ -38,6 +40,7 @@ class Information:
     nvml: Nvml
     started: float
     exposition: Exposition
+    elsewhere: UpstreamDirectory | None = None
 
     def app(self) -> Starlette:
         return Starlette(
@@ -57,10 +60,12 @@ class Information:
             exception_handlers={HTTPException: _http_error},
         )
 
-    async def health(self, _: Request) -> Response:
+    async def health(self, request: Request) -> Response:
         state = self.pool.snapshot()
         control_up = await self.control.is_up()
         status = health_status(state, control_up)
+        if request.scope.get(MINIMAL_KEY):
+            return JSONResponse({"status": status}, 200 if serving(state) else 503)
         content = {
             "status": status,
             "gpu": self.nvml.health().as_dict(),
@@ -169,6 +174,8 @@ class Information:
         if self.settings.load_on_request:
             for name in await self.directory.names():
                 cards.setdefault(name, _card(name, name))
+        for name, tier_name in (self.elsewhere.models() if self.elsewhere else {}).items():
+            cards.setdefault(name, _card(name, name) | {"owned_by": tier_name})
         return cards
 
 

@@ -1,8 +1,8 @@
 """What control may ask of the gateway, on a Unix socket that only this user can open. The types are the contract's."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
@@ -11,11 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.asgi import ClientDisconnected, until_disconnected
+from gateway.access.key_link import KeyLink
+from gateway.asgi import ClientDisconnected, unless_disconnected, until_disconnected
 from gateway.errors import DigestMismatch, GatewayError
 from gateway.pool import Pool
 from gateway.router import Router
 from gateway.usage import UsageBook
+from switchyard.access import GATEWAY_KEYS_PATH, KeySet
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_BATCH_PATH,
@@ -41,7 +43,7 @@ T = TypeVar("T")
 
 
 def create_private_app(
-    pool: Pool, router: Router, usage: UsageBook, ask_engine: Callable[[], Capabilities]
+    pool: Pool, router: Router, usage: UsageBook, ask_engine: Callable[[], Capabilities], key_link: KeyLink
 ) -> Starlette:
     """`ask_engine` may block for as long as it takes to import vLLM."""
 
@@ -62,7 +64,7 @@ def create_private_app(
             slot = await router.enter(asked.model, lambda: until_disconnected(request.receive))
             if slot.model.digest != asked.digest:
                 raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
-            outputs = await _unless_disconnected(slot.batch(asked.items, asked.sampling), request)
+            outputs = await unless_disconnected(slot.batch(asked.items, asked.sampling), request.receive)
             return BatchResult(model=slot.model.id, digest=slot.model.digest, outputs=outputs)
 
         return await _answer(request, BatchRequest, run)
@@ -82,8 +84,16 @@ def create_private_app(
 
         return await _answer(request, UnloadRequest, run)
 
+    async def keys(request: Request) -> Response:
+        try:
+            key_link.put(KeySet.model_validate_json(await request.body()))
+        except ValidationError as error:
+            return JSONResponse({"detail": str(error), "code": "invalid"}, 422)
+        return Response(status_code=204)
+
     return Starlette(
         routes=[
+            Route(GATEWAY_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
             Route(GATEWAY_USAGE_PATH, used, methods=["GET"]),
             Route(GATEWAY_CAPABILITIES_PATH, capabilities, methods=["GET"]),
@@ -98,21 +108,6 @@ def create_private_app(
 
 def _serves(state: GatewayState, model: ModelRef) -> bool:
     return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)
-
-
-async def _unless_disconnected(work: Coroutine[Any, Any, T], request: Request) -> T:
-    """Does the work, but gives it up (in the engine too) when the caller goes away, as a cancelled job does."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(until_disconnected(request.receive))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnected
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[BaseModel]]) -> Response:

@@ -63,6 +63,10 @@ class Router:
             if slot is not None:
                 return slot
 
+    def is_here(self, name: str) -> bool:
+        """Whether that model answers on this machine without any wait."""
+        return self.residents.ready(name) is not None or self._active(name) is not None
+
     def _active(self, name: str) -> Slot | None:
         slot = self.gate.slot
         return slot if slot is not None and slot.model.id == name and not slot.dead else None

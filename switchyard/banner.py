@@ -2,10 +2,12 @@
 
 import asyncio
 import ipaddress
+import json
 import time
 
 import httpx
 
+from switchyard.address import is_loopback, loopback_for
 from switchyard.settings import Settings
 
 _POLL_S = 0.5
@@ -26,13 +28,15 @@ class Announcer:
 
     def __init__(self, settings: Settings) -> None:
         host = "localhost" if _is_local(settings.host) else settings.host
-        self._url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        self._settings = settings
+        self._scheme = "https" if settings.tls.on else "http"
+        self._url = f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
         self._logs = settings.layout.logs
 
     async def run(self) -> None:
         print(f"Switchyard is starting on {self._url} (logs in {self._logs}) …", flush=True)
         started = reminded = time.monotonic()
-        async with httpx.AsyncClient(base_url=self._url, timeout=5.0, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self._asked(), timeout=5.0, trust_env=False, verify=False) as client:  # noqa: S501 (it asks itself)
             while (model := await self._active_model(client)) is None:
                 if time.monotonic() - reminded > _REMIND_S:
                     reminded = time.monotonic()
@@ -46,10 +50,33 @@ class Announcer:
             answer = await client.get("/health")
         except httpx.HTTPError:
             return None
-        return answer.json()["active_model"] if answer.status_code == 200 else None
+        return str(answer.json().get("active_model", "?")) if answer.status_code == 200 else None
+
+    def _asked(self) -> str:
+        """Where this server can be asked from here, whether or not other machines may already."""
+        if not self._is_closed():
+            return self._url
+        host = loopback_for(self._settings.host)
+        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
+
+    def _is_closed(self) -> bool:
+        """Whether no key was made yet, so that loopback alone is listened to whatever the settings say."""
+        access = self._settings.access
+        if access.mode != "auto" or access.admin_key is not None or is_loopback(self._settings.host):
+            return False
+        try:
+            return not json.loads(self._settings.layout.key_cache.read_text())["keys"]
+        except (OSError, ValueError, KeyError):
+            return True
 
     def text(self, model: str, seconds: float) -> str:
         url = self._url
+        closed = ""
+        if self._is_closed():
+            closed = (
+                "\n  There are no keys, so nobody but this machine is listened to."
+                " Make one: switchyard keys create --name me --scope admin\n"
+            )
         return f"""
   Switchyard is ready   {url}   (after {seconds:.0f} s)
   Active model          {model}
@@ -62,5 +89,6 @@ class Announcer:
     curl -s {url}/eval/jobs -H 'Content-Type: application/json' \\
          -d '{{"model_id": "{model}", "name": "first", "dataset_ref": "math_eval.jsonl"}}'
 
+{closed}
   Ctrl-C stops it.
 """

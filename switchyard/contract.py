@@ -26,6 +26,7 @@ CLOSE_PIECE_PATH = "/uploads/close"
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
 CONTROL_PREFIXES = (
     "/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets", "/gpu", "/system", "/settings", "/logs", "/pull",
+    "/keys", "/audit",
 )  # fmt: skip
 
 ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named

@@ -138,6 +138,15 @@ def find(named: Path | None, base_dir: Path) -> Path | None:
     return next((path for path in (HOSTS_NAME.absolute(), base_dir / HOSTS_NAME) if path.is_file()), None)
 
 
+def read(named: Path | None, base_dir: Path) -> Hosts:
+    """What a server needs: the file that there is, if any, and the keys that it names. Raises HostsRefused."""
+    hosts = load(find(named, base_dir))
+    for tier in hosts.tiers.values():
+        for upstream in tier.upstreams:
+            upstream.key()
+    return hosts
+
+
 def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Hosts:
     """The file's content. Variables override machines: INFERENCE_HOST, INFERENCE_SSH_USER, TRAINING_BASE_DIR …
 

@@ -54,6 +54,11 @@ class Layout:
         return self.base / "switchyard.lock"
 
     @property
+    def key_cache(self) -> Path:
+        """The gateway's copy of the keys (hashes), for a start without control."""
+        return self.base / "keys.json"
+
+    @property
     def gateway_socket(self) -> Path:
         return self._socket("gateway.sock")
 

@@ -1,6 +1,8 @@
 """Processes that must not outlive the one that started them."""
 
+import contextlib
 import os
+import resource
 import signal
 import threading
 import time
@@ -17,6 +19,13 @@ def follow_parent(number: signal.Signals) -> None:
     if any(thread.name == name for thread in threading.enumerate()):
         return
     threading.Thread(target=_watch, args=(os.getppid(), number), name=name, daemon=True).start()
+
+
+def allow_many_connections() -> None:
+    """Raises the limit of open files to what this user may have: every connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _watch(parent: int, number: signal.Signals) -> None:

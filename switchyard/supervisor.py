@@ -11,7 +11,7 @@ from typing import TextIO
 
 import setproctitle
 
-from switchyard import logs
+from switchyard import hosts, logs
 from switchyard.banner import Announcer
 from switchyard.child import Child
 from switchyard.settings import Settings
@@ -61,6 +61,11 @@ def claim(settings: Settings) -> TextIO:
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
+    try:
+        hosts.read(settings.hosts_file, layout.base)
+    except hosts.HostsRefused as error:
+        lock.close()
+        raise StartRefused(f"{error}.") from error
     try:
         _try_port(settings.host, settings.port)
     except OSError as error:

@@ -1,0 +1,1 @@
+"""Keys, what was done with them, and who did what."""

@@ -1,0 +1,151 @@
+"""The keys: made, listed, revoked; and what gateways are told about them."""
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.access.new_key import NewKey
+from control.clock import Clock, utc_now
+from control.db import Database
+from control.errors import Conflict, GatewayUnavailable, Invalid, NotFound
+from control.tables import AccessStateRow, ApiKeyRow
+from switchyard.access import KeyRecord, KeySet, digest_of, new_token
+
+log = logging.getLogger(__name__)
+
+Push = Callable[[KeySet], Awaitable[None]]
+
+
+class KeyBook:
+    """Every change is pushed to the gateway; one that cannot be reached asks for it within a second of its return.
+
+    `admin_elsewhere`: the settings hold an admin key too, so the last one here may go.
+    """
+
+    def __init__(self, database: Database, push: Push, *, admin_elsewhere: bool, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._push = push
+        self._admin_elsewhere = admin_elsewhere
+        self._clock = clock
+
+    async def create(self, wanted: NewKey, created_by: str) -> tuple[ApiKeyRow, str]:
+        """The new row, and the key itself, which is nowhere else and never shown again.
+
+        Raises Invalid for a first key without `admin`: whoever made it would have locked the door from outside.
+        """
+        now = self._clock()
+        try:
+            wanted.check(now)
+        except ValueError as error:
+            raise Invalid(str(error)) from error
+        expires_at = wanted.expires_at
+        if wanted.expires_in_days is not None:
+            expires_at = now + timedelta(days=wanted.expires_in_days)
+        key_id, token = new_token()
+        async with self._database.alone() as session:
+            if "admin" not in wanted.scopes and not await self._an_admin_is_left(session, now, without=None):
+                raise Invalid("scopes: there is no key with the scope admin yet; make that one first")
+            row = ApiKeyRow(
+                id=key_id,
+                name=wanted.name,
+                digest=digest_of(token),
+                scopes=wanted.sorted_scopes,
+                requests_per_min=wanted.requests_per_min,
+                tokens_per_min=wanted.tokens_per_min,
+                max_concurrent=wanted.max_concurrent,
+                created_at=now,
+                created_by=created_by,
+                expires_at=expires_at,
+                revoked_at=None,
+            )
+            session.add(row)
+            await self._bump(session)
+        await self.tell()
+        return row, token
+
+    async def revoke(self, key_id: str) -> ApiKeyRow:
+        """Revoking twice is no error. Raises NotFound; Conflict for the last key that could make others."""
+        now = self._clock()
+        async with self._database.alone() as session:
+            row = await session.get(ApiKeyRow, key_id)
+            if row is None:
+                raise NotFound(f"there is no key {key_id!r}")
+            if row.revoked_at is None:
+                if "admin" in row.scopes and not await self._an_admin_is_left(session, now, without=key_id):
+                    raise Conflict(f"{key_id} is the last key with the scope admin: make another first")
+                row.revoked_at = now
+                await self._bump(session)
+        await self.tell()
+        return row
+
+    async def get(self, key_id: str) -> ApiKeyRow:
+        """Raises NotFound."""
+        async with self._database.transaction() as session:
+            row = await session.get(ApiKeyRow, key_id)
+        if row is None:
+            raise NotFound(f"there is no key {key_id!r}")
+        return row
+
+    async def newest_first(self) -> Sequence[ApiKeyRow]:
+        async with self._database.transaction() as session:
+            return (await session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_at.desc(), ApiKeyRow.id))).all()
+
+    async def key_set(self) -> KeySet:
+        """What gateways know: every key that was ever made, the revoked ones too, so that they are named as such."""
+        async with self._database.transaction() as session:
+            state = await session.get(AccessStateRow, 1)
+            rows = (await session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.id))).all()
+        if state is None:
+            return KeySet(epoch="", revision=0, keys=[])
+        return KeySet(epoch=state.epoch, revision=state.revision, keys=[_record(row) for row in rows])
+
+    async def newer_than(self, epoch: str | None, revision: int) -> KeySet | None:
+        """The keys, unless the asker has them already."""
+        async with self._database.transaction() as session:
+            state = await session.get(AccessStateRow, 1)
+        here = (state.epoch, state.revision) if state else ("", 0)
+        return None if here == (epoch, revision) else await self.key_set()
+
+    async def _an_admin_is_left(self, session: AsyncSession, now: datetime, *, without: str | None) -> bool:
+        if self._admin_elsewhere:
+            return True
+        rows = await session.scalars(select(ApiKeyRow).where(ApiKeyRow.revoked_at.is_(None)))
+        return any(
+            "admin" in row.scopes and row.id != without and (row.expires_at is None or row.expires_at > now)
+            for row in rows
+        )
+
+    @staticmethod
+    async def _bump(session: AsyncSession) -> None:
+        changed = await session.execute(
+            update(AccessStateRow).values(revision=AccessStateRow.revision + 1).returning(AccessStateRow.revision)
+        )
+        if changed.first() is None:
+            session.add(AccessStateRow(singleton=1, epoch=uuid.uuid4().hex, revision=1))
+
+    async def tell(self) -> None:
+        """Pushes all keys to the gateway, if it is there."""
+        try:
+            await self._push(await self.key_set())
+        except GatewayUnavailable as error:
+            log.info("the gateway will ask for the keys when it is back: %s", error)
+
+
+def _record(row: ApiKeyRow) -> KeyRecord:
+    return KeyRecord.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "digest": row.digest,
+            "scopes": row.scopes,
+            "expires_at": row.expires_at.timestamp() if row.expires_at else None,
+            "revoked": row.revoked_at is not None,
+            "requests_per_min": row.requests_per_min,
+            "tokens_per_min": row.tokens_per_min,
+            "max_concurrent": row.max_concurrent,
+        }
+    )

@@ -1,0 +1,23 @@
+"""On whose behalf a request is made, as the gateway says it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from switchyard.access import CLIENT_HEADER, KEY_HEADER, OWNER
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """`actor`: a key's id, `anonymous` (no keys are demanded), or `owner` (asked on control's own socket)."""
+
+    actor: str
+    client: str | None
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> "Principal":
+        """The gateway's word is taken: nobody but it and this user can open the socket, and it drops clients' own."""
+        found = dict(headers)
+        client = found.get(CLIENT_HEADER)
+        return cls(
+            found.get(KEY_HEADER, OWNER.encode()).decode("latin-1"), client.decode("latin-1") if client else None
+        )

@@ -1,0 +1,112 @@
+"""/keys and /audit: who may use this server, and what administrators did."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from control.access.new_key import NewKey
+from control.access.principal import Principal
+from control.access.usage_book import UsageSum
+from control.clock import iso, utc_now
+from control.services import Wired
+from control.tables import ApiKeyRow
+from switchyard.access import CONTROL_SYNC_PATH, SyncAnswer, SyncRequest
+
+router = APIRouter()
+
+
+@router.post("/keys", status_code=201)
+async def create(wanted: NewKey, http: Request, response: Response, services: Wired) -> dict[str, Any]:
+    """The only answer that ever holds the key itself."""
+    row, token = await services.keys.create(wanted, Principal.of(http.scope["headers"]).actor)
+    response.headers["Cache-Control"] = "no-store"
+    return {"key": token} | _show(row, [])
+
+
+@router.get("/keys")
+async def list_keys(services: Wired) -> dict[str, Any]:
+    usage = await services.usage.of()
+    rows = await services.keys.newest_first()
+    return {"keys": [_show(row, [each for each in usage if each.key_id == row.id]) for row in rows]}
+
+
+@router.get("/keys/{key_id}")
+async def get_key(key_id: str, services: Wired) -> dict[str, Any]:
+    """A key with what it used of each model on each day."""
+    row = await services.keys.get(key_id)
+    usage = await services.usage.of(key_id)
+    days = [
+        {
+            "day": each.day,
+            "model": each.model,
+            "requests": each.requests,
+            "prompt_tokens": each.prompt_tokens,
+            "completion_tokens": each.completion_tokens,
+        }
+        for each in usage
+    ]
+    return _show(row, usage) | {"usage_by_day": days}
+
+
+@router.delete("/keys/{key_id}")
+async def revoke(key_id: str, services: Wired) -> dict[str, Any]:
+    row = await services.keys.revoke(key_id)
+    return {"status": "revoked", "id": row.id, "revoked_at": iso(row.revoked_at)}
+
+
+@router.get("/audit")
+async def audit(
+    services: Wired, limit: Annotated[int, Query(ge=1, le=1000)] = 100, actor: str | None = None
+) -> dict[str, Any]:
+    """The newest first. `status` is null while an action runs, and stays so when control died in it."""
+    rows = await services.audit.newest_first(limit, actor)
+    entries = [
+        {
+            "id": row.id,
+            "at": iso(row.at),
+            "actor": row.actor,
+            "client": row.client,
+            "method": row.method,
+            "path": row.path,
+            "target": row.target,
+            "status": row.status,
+            "ended_at": iso(row.ended_at),
+        }
+        for row in rows
+    ]
+    return {"entries": entries}
+
+
+@router.post(CONTROL_SYNC_PATH)
+async def sync(request: SyncRequest, services: Wired) -> SyncAnswer:
+    """The gateway's alone: it hands no such path on from outside."""
+    await services.usage.note(request.source, request.usage)
+    return SyncAnswer(keys=await services.keys.newer_than(request.epoch, request.revision))
+
+
+def _show(row: ApiKeyRow, usage: Sequence[UsageSum]) -> dict[str, Any]:
+    if row.revoked_at is not None:
+        status = "revoked"
+    elif row.expires_at is not None and row.expires_at <= utc_now():
+        status = "expired"
+    else:
+        status = "valid"
+    return {
+        "id": row.id,
+        "name": row.name,
+        "status": status,
+        "scopes": row.scopes,
+        "created_at": iso(row.created_at),
+        "created_by": row.created_by,
+        "expires_at": iso(row.expires_at),
+        "revoked_at": iso(row.revoked_at),
+        "requests_per_min": row.requests_per_min,
+        "tokens_per_min": row.tokens_per_min,
+        "max_concurrent": row.max_concurrent,
+        "usage": {
+            "requests": sum(each.requests for each in usage),
+            "prompt_tokens": sum(each.prompt_tokens for each in usage),
+            "completion_tokens": sum(each.completion_tokens for each in usage),
+        },
+    }

@@ -1,0 +1,73 @@
+"""What a request for inference asks for, as far as limits care. A guess that costs microseconds, before any work."""
+
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import msgspec
+
+ASK_KEY = "switchyard.ask"
+"""Where in a scope stands what its request asks for (an Ask)."""
+
+BYTES_PER_TOKEN = 4  # of English text and JSON, on the low side: an estimate should rather be too high
+DEFAULT_MAX_TOKENS = 256  # where a request names no bound
+_MOST = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """`prompt_tokens` is estimated from the body's length, `max_tokens` is over all of its answers."""
+
+    model: str | None = None
+    prompt_tokens: int = 0
+    max_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.max_tokens
+
+
+NOTHING = Ask()
+
+
+class _Body(msgspec.Struct):
+    """Anything may stand in these fields: whoever serves the request says what is wrong with it."""
+
+    model: Any = None
+    model_id: Any = None
+    prompt: Any = None
+    n: Any = None
+    num_return_sequences: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    max_new_tokens: Any = None
+    options: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def ask_of(body: bytes) -> Ask:
+    """An estimate, whatever the body is; what is no JSON object counts as nothing."""
+    try:
+        found = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return NOTHING
+    predicted = found.options.get("num_predict") if isinstance(found.options, dict) else None
+    bounds = (found.max_completion_tokens, found.max_tokens, found.max_output_tokens, found.max_new_tokens, predicted)
+    longest = next((bound for bound in bounds if _is_count(bound)), DEFAULT_MAX_TOKENS)
+    answers = next((count for count in (found.n, found.num_return_sequences) if _is_count(count)), 1)
+    model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
+    asked = min(longest * answers * _prompts(found.prompt), _MOST)
+    return Ask(model, len(body) // BYTES_PER_TOKEN, asked)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _prompts(prompt: object) -> int:
+    """How many prompts a completion request holds: a list of texts or of token lists is many, one of tokens is one."""
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+        return len(prompt)
+    return 1

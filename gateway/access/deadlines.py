@@ -1,0 +1,101 @@
+"""Bounds on how long an answer may take and how long a client may leave it lying; one task looks after all of them."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.access.meter import Meter
+from gateway.access.refusal import refuse
+from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.errors import AnswerTimeout, GatewayError
+from switchyard.access_settings import LimitSettings
+
+
+class _Exchange:
+    """One request and what its client has been sent of the answer."""
+
+    def __init__(self, send: Send, meter: Meter, begun_s: float) -> None:
+        self.task = asyncio.current_task()
+        self.meter = meter
+        self.begun_s = begun_s
+        self.started = False
+        self.is_stream = False
+        self.blocked_since_s: float | None = None
+        self.ended_for: GatewayError | None = None
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if self.ended_for is not None:
+            return
+        if message["type"] == "http.response.start":
+            self.started = True
+            for key, value in message.get("headers", ()):
+                if key == b"x-model-id":
+                    self.meter.model = value.decode("latin-1")
+                elif key == b"content-type":
+                    self.is_stream = value.startswith((b"text/event-stream", b"application/x-ndjson"))
+        self.blocked_since_s = time.monotonic()
+        try:
+            await self._send(message)
+        finally:
+            self.blocked_since_s = None
+
+    async def say_why(self, path: str) -> None:
+        """Tells the client what ended its request, where it can still be told. A stream is never ended as if whole."""
+        error = self.ended_for
+        assert error is not None
+        if not self.started:
+            await refuse(path, self._send, error)
+        elif self.is_stream and self.blocked_since_s is None:
+            envelope = {"error": {"message": str(error), "type": "server_error", "param": None, "code": error.code}}
+            body = b"data: " + msgspec.json.encode(envelope) + b"\n\n"
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        # Returning with more_body left open makes the web server cut the connection.
+
+
+class Deadlines:
+    """`run` must be going on: it ends what is overdue, within `tick_s`."""
+
+    def __init__(self, limits: LimitSettings, tick_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._tick_s = tick_s
+        self._clock = clock
+        self._exchanges: set[_Exchange] = set()
+
+    async def serve(self, app: App, scope: Scope, receive: Receive, send: Send, meter: Meter) -> None:
+        """Calls the app; notes in `meter` which model answers."""
+        exchange = _Exchange(send, meter, self._clock())
+        self._exchanges.add(exchange)
+        try:
+            await app(scope, receive, exchange.send)
+        except asyncio.CancelledError:
+            if exchange.ended_for is None or exchange.task is None:
+                raise
+            exchange.task.uncancel()
+            self._exchanges.discard(exchange)
+            await exchange.say_why(scope["path"])
+        finally:
+            self._exchanges.discard(exchange)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._tick_s)
+            now = self._clock()
+            for exchange in list(self._exchanges):
+                if exchange.ended_for is None and (overdue := self._overdue(exchange, now)) is not None:
+                    exchange.ended_for = overdue
+                    if exchange.task is not None:
+                        exchange.task.cancel()
+
+    def _overdue(self, exchange: _Exchange, now: float) -> GatewayError | None:
+        blocked_s = now - exchange.blocked_since_s if exchange.blocked_since_s is not None else 0.0
+        if blocked_s > self._limits.stalled_client_timeout_s:
+            return AnswerTimeout(f"The client took none of its answer for {blocked_s:.0f} s.")
+        streams = exchange.started and exchange.is_stream
+        limit_s = self._limits.stream_timeout_s if streams else self._limits.request_timeout_s
+        if now - exchange.begun_s <= limit_s:
+            return None
+        name = "stream_timeout_s" if streams else "request_timeout_s"
+        return AnswerTimeout(f"The answer took longer than {limit_s:g} s (setting limits.{name}).")

@@ -1,0 +1,187 @@
+"""The door: an ASGI layer before every route, which decides who comes in and how much they may ask."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from prometheus_client import Counter
+
+from gateway.access.allowance import Allowances
+from gateway.access.ask import ASK_KEY, Ask, ask_of
+from gateway.access.browser import BrowserGuard
+from gateway.access.credentials import check_path, stamp, token_of
+from gateway.access.deadlines import Deadlines
+from gateway.access.keyring import EVERYBODY, NOBODY, Caller, Keyring
+from gateway.access.meter import METER, Meter
+from gateway.access.refusal import refuse
+from gateway.access.usage import UsageTotals
+from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
+from gateway.errors import Forbidden, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.observation import KEY_CLASS
+from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand
+
+log = logging.getLogger(__name__)
+
+MINIMAL_KEY = "switchyard.minimal"
+"""Set in a scope when an open route is asked by somebody who would be told no more than whether it is well."""
+
+REFUSALS = Counter("switchyard_access_refusals_total", "Requests that were refused at the door.", ["code"])
+_LOGGED_EVERY_S = 10.0
+_START_PATIENCE_S = 2.0  # of a request that comes before control has told the keys
+
+
+@dataclass(slots=True)
+class Door:
+    """`app` is what lies behind. Nothing of it is reached by who may not."""
+
+    app: App
+    keyring: Keyring
+    allowances: Allowances
+    usage: UsageTotals
+    deadlines: Deadlines
+    guard: BrowserGuard
+    max_request_bytes: int
+    body_timeout_s: float
+    _refused: int = field(default=0, init=False)
+    _logged_s: float = field(default=0.0, init=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # none of our routes; and a door that looks at one protocol must shut others
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        demanded = demand(scope["method"], path)
+        try:
+            check_path(path)
+            if demanded != "open":
+                await self.keyring.known(_START_PATIENCE_S)
+            caller = self._caller(scope, demanded)
+            stamp(scope, caller.id, caller.scopes)
+            scope[KEY_CLASS] = _class_of(caller)
+            async with self._admitted(caller, demanded):
+                if demanded == "infer" and scope["method"] == "POST":
+                    await self._infer(scope, receive, send, caller)
+                else:
+                    await self.app(scope, self._in_time(receive), send)
+        except GatewayError as error:
+            self._note(error, scope)
+            await refuse(path, send, error)
+        except ClientDisconnected:
+            return
+
+    def _caller(self, scope: Scope, demanded: Demand) -> Caller:
+        """Raises Unauthorized, Forbidden, Unserved."""
+        token = token_of(scope["headers"])
+        if demanded == "open":
+            try:
+                caller = self.keyring.caller(token)
+            except GatewayError:
+                caller = NOBODY
+            scope[MINIMAL_KEY] = caller is NOBODY
+            return caller
+        caller = self.keyring.caller(token)
+        if caller is EVERYBODY:
+            self.guard.check(scope)
+        elif not allowed(caller.scopes, demanded):
+            has = ", ".join(name for name in SCOPES if name in caller.scopes)
+            raise Forbidden(
+                f"The key {caller.id} has the scopes {has}; {scope['method']} {scope['path']} needs {demanded}."
+            )
+        return caller
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, caller: Caller, demanded: Demand) -> AsyncIterator[None]:
+        record = caller.record
+        if record is None or demanded == "open":
+            yield
+            return
+        await self.allowances.enter(record)
+        try:
+            yield
+        finally:
+            self.allowances.leave(record)
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
+        body = await self._body(scope, receive)
+        ask = ask_of(body)
+        scope[ASK_KEY] = ask
+        meter = Meter()
+        METER.set(meter)
+        record = caller.record
+        if record is None:
+            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter)
+            if caller.id != ANONYMOUS:
+                self.usage.add(caller.id, meter)
+            return
+        reserved = await self.allowances.reserve(record, ask)
+        try:
+            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter)
+        finally:
+            self.usage.add(record.id, meter)
+            await self.allowances.settle(record, reserved, _used(meter, ask))
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Raises RequestTooLarge, before anything was read where its length was announced; RequestTimeout."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self.max_request_bytes:
+                raise RequestTooLarge(self.max_request_bytes)
+        try:
+            async with asyncio.timeout(self.body_timeout_s):
+                return await read_body(receive, self.max_request_bytes)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"The request did not arrive within {self.body_timeout_s:g} s (setting limits.body_timeout_s)."
+            ) from None
+
+    def _in_time(self, receive: Receive) -> Receive:
+        """A `receive` that waits a bounded time for each piece of the body, and for ever for the client to leave."""
+        complete = False
+
+        async def received() -> Message:
+            nonlocal complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(self.body_timeout_s):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout(f"The client sent nothing more for {self.body_timeout_s:g} s.") from None
+            complete = not message.get("more_body", False)
+            return message
+
+        return received
+
+    def _note(self, error: GatewayError, scope: Scope) -> None:
+        """Counts every refusal and logs one in a while: a flood of them must not fill the disk."""
+        REFUSALS.labels(error.code).inc()
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._logged_s > _LOGGED_EVERY_S:
+            client = scope.get("client")
+            log.warning(
+                "refused %d since last told; %s %s of %s: %s",
+                self._refused,
+                scope["method"],
+                scope["path"],
+                client[0] if client else "?",
+                error,
+            )
+            self._refused, self._logged_s = 0, now
+
+
+def _class_of(caller: Caller) -> str:
+    if caller is EVERYBODY or caller is NOBODY:
+        return ANONYMOUS
+    return next((name for name in ("admin", "jobs", "infer", "metrics") if name in caller.scopes), ANONYMOUS)
+
+
+def _used(meter: Meter, ask: Ask) -> int:
+    """What is charged. An engine that began and was left before it said anything has at least read the prompt."""
+    used = meter.prompt_tokens + meter.completion_tokens
+    return used or (ask.prompt_tokens if meter.begun else 0)

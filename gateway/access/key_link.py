@@ -1,0 +1,81 @@
+"""Keeps the keyring as new as control's database, and brings usage there: once a second, and when control pushes."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from gateway.access.keyring import Keyring
+from gateway.access.usage import UsageTotals
+from switchyard.access import CONTROL_SYNC_PATH, KeySet, SyncAnswer, SyncRequest
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
+_FIRST_S = 0.1  # until control has answered once
+_TIMEOUT_S = 5.0
+
+
+class KeyLink:
+    """`source` names this run of the gateway in the database. While control is away the keyring stays as it is."""
+
+    def __init__(
+        self, socket: Path, keyring: Keyring, usage: UsageTotals, source: str, every_s: float = _EVERY_S
+    ) -> None:
+        self._keyring = keyring
+        self._usage = usage
+        self._source = source
+        self._every_s = every_s
+        self._away = False
+        self._others_may = asyncio.Event()
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url="http://control", timeout=_TIMEOUT_S
+        )
+        self._look()
+
+    def put(self, keys: KeySet) -> None:
+        if self._keyring.put(keys):
+            log.info("keys: revision %d, %d keys", keys.revision, len(keys.keys))
+        self._look()
+
+    async def others_may(self) -> None:
+        """Waits until other machines may reach the server."""
+        await self._others_may.wait()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                await self.sync()
+                await asyncio.sleep(self._every_s if self._keyring.version[0] is not None else _FIRST_S)
+        finally:
+            await self._client.aclose()
+
+    async def sync(self) -> None:
+        """One exchange; what goes wrong is logged once, and tried again the next time."""
+        epoch, revision = self._keyring.version
+        told = self._usage.untold()
+        request = SyncRequest(source=self._source, epoch=epoch, revision=revision, usage=told)
+        try:
+            answer = await self._client.post(
+                CONTROL_SYNC_PATH,
+                content=request.model_dump_json(),
+                headers={"content-type": "application/json"},
+            )
+            answer.raise_for_status()
+            keys = SyncAnswer.model_validate_json(answer.content).keys
+        except (httpx.HTTPError, ValidationError) as error:
+            if not self._away:
+                log.warning("the keys cannot be compared with control's: %s", error or type(error).__name__)
+            self._away = True
+            return
+        self._away = False
+        self._usage.heard(told)
+        if keys is not None:
+            self.put(keys)
+
+    def _look(self) -> None:
+        if self._keyring.lets_others_in:
+            self._others_may.set()

@@ -1,0 +1,61 @@
+"""Running totals of what keys used, for /metrics and for the database."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from prometheus_client import Counter
+
+from gateway.access.meter import Meter
+from switchyard.access import Usage
+
+KEY_REQUESTS = Counter("switchyard_key_requests_total", "Requests that a model answered, by key.", ["key", "model"])
+KEY_TOKENS = Counter("switchyard_key_tokens_total", "Tokens used, by key.", ["key", "model", "kind"])
+
+_Counted = tuple[str, str, str]
+
+
+class UsageTotals:
+    """Since this process started, by key, model and day (UTC). Totals are told again until they were heard."""
+
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._totals: dict[_Counted, tuple[int, int, int]] = {}
+        self._untold: set[_Counted] = set()
+
+    def add(self, key_id: str, meter: Meter) -> None:
+        """Notes one request; one that no model answered counts as nothing."""
+        model = meter.model
+        if model is None:
+            return
+        counted = (key_id, model, self._now().date().isoformat())
+        requests, prompt, completion = self._totals.get(counted, (0, 0, 0))
+        self._totals[counted] = (requests + 1, prompt + meter.prompt_tokens, completion + meter.completion_tokens)
+        self._untold.add(counted)
+        KEY_REQUESTS.labels(key_id, model).inc()
+        KEY_TOKENS.labels(key_id, model, "prompt").inc(meter.prompt_tokens)
+        KEY_TOKENS.labels(key_id, model, "completion").inc(meter.completion_tokens)
+
+    def untold(self) -> list[Usage]:
+        """What has changed since it was last told and heard."""
+        return [
+            Usage(
+                key_id=key_id,
+                model=model,
+                day=day,
+                requests=totals[0],
+                prompt_tokens=totals[1],
+                completion_tokens=totals[2],
+            )
+            for key_id, model, day in sorted(self._untold)
+            for totals in (self._totals[key_id, model, day],)
+        ]
+
+    def heard(self, told: list[Usage]) -> None:
+        """These totals are in the database. What changed meanwhile stays untold; days that are over are forgotten."""
+        today = self._now().date().isoformat()
+        for usage in told:
+            counted = (usage.key_id, usage.model, usage.day)
+            if self._totals.get(counted) == (usage.requests, usage.prompt_tokens, usage.completion_tokens):
+                self._untold.discard(counted)
+        for counted in [each for each in self._totals if each[2] < today and each not in self._untold]:
+            del self._totals[counted]

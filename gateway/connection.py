@@ -1,0 +1,102 @@
+"""Connections that say nothing, or never finish saying it, cost nobody but themselves."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from switchyard.access_settings import LimitSettings
+
+MAX_HEAD_BYTES = 64 * 1024
+GRACE_S = 1.0
+
+
+class SilentConnections:
+    """Those whose request head is not complete, the oldest first. Of too many the oldest are closed, but none that
+    is younger than GRACE_S: a whole crowd may be let in before the first of them is listened to.
+    """
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self.head_timeout_s = limits.head_timeout_s
+        self._most = limits.max_silent_connections
+        self._since_s: dict[GuardedConnection, float] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def add(self, connection: "GuardedConnection") -> None:
+        self._since_s.pop(connection, None)
+        self._since_s[connection] = connection.loop.time()
+        if len(self._since_s) > self._most and self._sweep is None:
+            self._sweep = connection.loop.call_later(GRACE_S, self._close_oldest, connection.loop)
+
+    def remove(self, connection: "GuardedConnection") -> None:
+        self._since_s.pop(connection, None)
+
+    def _close_oldest(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweep = None
+        young_s = loop.time() - GRACE_S
+        surplus = len(self._since_s) - self._most
+        for connection, since_s in list(self._since_s.items())[: max(0, surplus)]:
+            if since_s > young_s:
+                self._sweep = loop.call_later(GRACE_S, self._close_oldest, loop)
+                return
+            connection.give_up()
+
+
+class GuardedConnection(HttpToolsProtocol):
+    """uvicorn's protocol with a bound on the time and the bytes of a request's head, which it has not."""
+
+    silent: SilentConnections  # set by `guarded`
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_complete()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._head_complete()
+            self.send_400_response("The request's head is too long.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_timer is None:  # a further request on a connection that was kept
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._head_complete()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(self.silent.head_timeout_s, self.give_up)
+        self.silent.add(self)
+
+    def _head_complete(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+            self.silent.remove(self)
+
+    def give_up(self) -> None:
+        self._head_complete()
+        self.transport.close()
+
+
+def guarded(limits: LimitSettings) -> type[GuardedConnection]:
+    """The protocol class for one server; its connections share one count."""
+
+    class Connection(GuardedConnection):
+        silent = SilentConnections(limits)
+
+    return Connection

@@ -1,0 +1,66 @@
+"""Counts the tokens of the request that runs in this context, where vLLM hands them over: streams and refusals too."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from gateway.access.meter import METER, Meter
+
+
+def meter_outputs(client: AsyncLLM) -> None:
+    """From now on `generate` and `encode` note in METER what they make; without a meter they are vLLM's own."""
+    generate, encode = client.generate, client.encode
+
+    def metered_generate(prompt: Any, sampling_params: SamplingParams, request_id: str, **rest: Any) -> Any:
+        outputs = generate(prompt, sampling_params, request_id, **rest)
+        meter = METER.get()
+        if meter is None or request_id.startswith("batch-"):
+            return outputs
+        cumulative = getattr(sampling_params, "output_kind", None) == RequestOutputKind.CUMULATIVE
+        return _generated(outputs, meter, cumulative=cumulative)
+
+    def metered_encode(prompt: Any, pooling_params: Any, request_id: str, **rest: Any) -> Any:
+        outputs = encode(prompt, pooling_params, request_id, **rest)
+        meter = METER.get()
+        return outputs if meter is None else _encoded(outputs, meter)
+
+    client.generate = metered_generate
+    client.encode = metered_encode
+
+
+async def _generated(
+    outputs: AsyncGenerator[Any, None], meter: Meter, *, cumulative: bool
+) -> AsyncGenerator[Any, None]:
+    meter.begun = True
+    prompt_is_counted = False
+    counted: dict[int, int] = {}
+    try:
+        async for output in outputs:
+            if not prompt_is_counted:
+                prompt_is_counted = True
+                meter.prompt_tokens += len(output.prompt_token_ids or ())
+            for each in output.outputs:
+                tokens = len(each.token_ids)
+                if cumulative:
+                    before = counted.get(each.index, 0)
+                    counted[each.index] = tokens
+                    tokens -= before
+                meter.completion_tokens += tokens
+            yield output
+    finally:
+        await outputs.aclose()  # else the engine would go on until the garbage collector comes by
+
+
+async def _encoded(outputs: AsyncGenerator[Any, None], meter: Meter) -> AsyncGenerator[Any, None]:
+    meter.begun = True
+    counted = False
+    try:
+        async for output in outputs:
+            if not counted:
+                counted = True
+                meter.prompt_tokens += len(output.prompt_token_ids or ())
+            yield output
+    finally:
+        await outputs.aclose()

@@ -1,0 +1,60 @@
+"""Where the public port listens: on loopback alone until somebody has made a key, or has said that none is wanted."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+
+from switchyard.address import is_loopback, loopback_for
+
+log = logging.getLogger(__name__)
+
+MakeServer = Callable[[str], uvicorn.Server]
+
+
+class PublicListener:
+    """`make` builds a server for an address. `reachable` returns when others than this machine may come in."""
+
+    def __init__(self, make: MakeServer, host: str, *, reachable_now: bool, reachable: Callable[[], Awaitable[None]]):
+        self._make = make
+        self._host = host
+        self._reachable_now = reachable_now or is_loopback(host)
+        self._reachable = reachable
+        self._servers: list[uvicorn.Server] = []
+
+    async def serve(self) -> None:
+        """Until `stop`."""
+        if self._reachable_now:
+            await self._start(self._host)
+            return
+        narrow_host = loopback_for(self._host)
+        log.warning(
+            "there are no keys, so %s is listened to and %s is not, until a key is made (switchyard keys create)"
+            " or access.mode is open",
+            narrow_host,
+            self._host,
+        )
+        narrow = asyncio.create_task(self._start(narrow_host))
+        allowed = asyncio.ensure_future(self._reachable())
+        try:
+            await asyncio.wait((narrow, allowed), return_when=asyncio.FIRST_COMPLETED)
+            if narrow.done():
+                narrow.result()
+                return
+            for listener in self._servers[0].servers:  # what is connected stays so
+                listener.close()
+            log.info("there are keys now: listening on %s", self._host)
+            await asyncio.gather(narrow, self._start(self._host))
+        finally:
+            allowed.cancel()
+            narrow.cancel()
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.should_exit = True
+
+    async def _start(self, host: str) -> None:
+        server = self._make(host)
+        self._servers.append(server)
+        await server.serve()

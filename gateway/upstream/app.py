@@ -1,0 +1,140 @@
+"""The routes that other hosts answer: everything below `/{tier}/v1/`, and any model's that is not here."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from gateway.access.ask import ask_of
+from gateway.access.refusal import refuse
+from gateway.asgi import (
+    ClientDisconnected,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_json,
+    unless_disconnected,
+)
+from gateway.errors import GatewayError, ModelNotFound
+from gateway.upstream.directory import Directory
+from gateway.upstream.errors import UpstreamFailed
+from gateway.upstream.relay import Question, Relay
+from gateway.upstream.replica import Replica
+from gateway.upstream.wire import HOPS_HEADER, Wire
+from switchyard.access import tier_in
+from switchyard.contract import ACTIVE_ALIAS
+from switchyard.hosts import Hosts
+
+MAX_HOPS = 3
+
+POST_PATHS = frozenset(
+    {"/chat/completions", "/completions", "/responses", "/messages", "/messages/count_tokens", "/embeddings"}
+)
+
+
+class NoSuchTier(GatewayError):
+    status = 404
+    code = "tier_not_found"
+
+
+class NoSuchRoute(GatewayError):
+    status = 404
+    code = "not_found"
+
+
+class UpstreamApp:
+    """`running` keeps the directory of models up to date."""
+
+    def __init__(self, hosts: Hosts, max_request_bytes: int, *, discover_every_s: float = 30.0) -> None:
+        """Raises HostsRefused when the variable with a key is not set."""
+        self._wire = Wire()
+        self.directory = Directory(hosts, self._wire, discover_every_s)
+        self._relay = Relay(self._wire)
+        self._max_request_bytes = max_request_bytes
+
+    @staticmethod
+    def takes(scope: Scope) -> bool:
+        return tier_in(scope["path"]) is not None
+
+    def has(self, name: str | None) -> bool:
+        """Whether another host can be asked for a model of this name."""
+        return bool(self.directory.having(name))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            await self.directory.run()
+            await asyncio.Event().wait()
+        finally:
+            await self._wire.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request below a tier's path."""
+        path: str = scope["path"]
+        tier_name = tier_in(path)
+        assert tier_name is not None
+        try:
+            replicas = self.directory.tiers.get(tier_name)
+            if replicas is None:
+                there = ", ".join(self.directory.tiers) or "none; config/hosts.json names them"
+                raise NoSuchTier(f"There is no tier `{tier_name}`. Tiers: {there}.")
+            await self._below(replicas, path[len(tier_name) + 4 :], scope, receive, send)
+        except GatewayError as error:
+            await refuse(path, send, error)
+        except ClientDisconnected:
+            return
+
+    async def relay(self, name: str, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request on /v1 for a model that another host has. Raises GatewayError, ClientDisconnected."""
+        is_tier = name in self.directory.tiers and name not in self.directory.models()
+        replicas = self.directory.having(name)
+        path = scope["path"].removeprefix("/v1")
+        await self._ask(replicas, path, None if is_tier else name, body, scope, receive, send)
+
+    async def _below(self, replicas: list[Replica], path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in {"GET", "HEAD"} and (path == "/models" or path.startswith("/models/")):
+            await self._show_models(replicas[0].tier_name, path.removeprefix("/models").removeprefix("/"), send)
+            return
+        if scope["method"] != "POST" or path not in POST_PATHS:
+            raise NoSuchRoute(f"{scope['method']} {scope['path']} is no route of a tier.")
+        body = await read_body(receive, self._max_request_bytes)
+        name = ask_of(body).model
+        if name in {None, "", ACTIVE_ALIAS, replicas[0].tier_name}:
+            await self._ask(replicas, path, None, body, scope, receive, send)
+            return
+        having = [each for each in replicas if each.serves(name)]
+        if not having:
+            raise ModelNotFound(str(name), list(self.directory.models(replicas[0].tier_name)))
+        await self._ask(having, path, name, body, scope, receive, send)
+
+    async def _ask(
+        self,
+        replicas: Sequence[Replica],
+        path: str,
+        model: str | None,
+        body: bytes,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        hops = _hops(scope)
+        if hops >= MAX_HOPS:
+            raise UpstreamFailed("The request goes from host to host in a circle: look at their hosts.json.")
+        question = Question(scope, path, body, model, hops)
+        await unless_disconnected(self._relay(question, replicas, send), receive)
+
+    async def _show_models(self, tier_name: str, wanted: str, send: Send) -> None:
+        created = int(time.time())
+        models = self.directory.models(tier_name)
+        cards = {name: {"id": name, "object": "model", "created": created, "owned_by": tier_name} for name in models}
+        if not wanted:
+            await send_json(send, 200, {"object": "list", "data": list(cards.values())})
+        elif wanted in cards:
+            await send_json(send, 200, cards[wanted])
+        else:
+            raise ModelNotFound(wanted, list(models))
+
+
+def _hops(scope: Scope) -> int:
+    said = next((value for name, value in scope["headers"] if name == HOPS_HEADER), b"0")
+    return int(said) if said.isdigit() and len(said) < 4 else 0

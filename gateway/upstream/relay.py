@@ -1,0 +1,228 @@
+"""Asks another host on behalf of a client: the least busy one, another if it fails, and its answer streamed back."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+from prometheus_client import Counter
+
+from gateway.access.meter import METER, Meter
+from gateway.asgi import Message, Scope, Send
+from gateway.upstream.errors import UpstreamBusy, UpstreamError, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from gateway.upstream.events import EventScan, Garbage, note_usage
+from gateway.upstream.replica import Replica, choose
+from gateway.upstream.wire import Headers, Wire, chunks, headers_back, headers_there, whole
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = Counter(
+    "switchyard_upstream_attempts_total",
+    "Requests sent to other hosts, by how they ended.",
+    ["tier", "upstream", "outcome"],
+)
+_BUSY = frozenset({429, 503})
+_OUR_KEY_IS_REFUSED = frozenset({401, 403})
+_JSON = b"application/json"
+_EVENTS = b"text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request for other hosts.
+
+    `path` is below /v1, such as /chat/completions. `model` is what to ask for; None: each replica's default. `hops` is
+    how many hosts have passed it on already.
+    """
+
+    scope: Scope
+    path: str
+    body: bytes
+    model: str | None
+    hops: int
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What the client was sent so far."""
+
+    send: Send
+    started: bool = False
+    is_stream: bool = False
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def body(self, body: bytes, *, more: bool) -> None:
+        message: Message = {"type": "http.response.body", "body": body, "more_body": more}
+        await self.send(message)
+
+
+@dataclass(slots=True)
+class Relay:
+    wire: Wire
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    async def __call__(self, question: Question, replicas: Sequence[Replica], send: Send) -> None:
+        """Answers the client. Raises UpstreamError while nothing was sent; after that a failure cuts the answer off."""
+        answer = _Answer(send)
+        tried: list[Replica] = []
+        failure: UpstreamError | None = None
+        while (replica := choose(replicas, tried, self.clock())) is not None:
+            tried.append(replica)
+            try:
+                with replica.busy():
+                    return await self._ask(question, replica, answer)
+            except UpstreamError as error:
+                log.warning("upstream %s, tier %s: %s", replica.base_url, replica.tier_name, error)
+                if answer.started:
+                    await _cut_off(answer, question.path, error)
+                    return None
+                # Of several reasons a server that is only busy is the one that the client can do something about.
+                if failure is None or not isinstance(failure, UpstreamBusy):
+                    failure = error
+        raise failure or self._nobody(replicas)
+
+    async def _ask(self, question: Question, replica: Replica, answer: _Answer) -> None:
+        """One attempt, its outcome noted with the breaker. Raises UpstreamError."""
+        outcome = "abandoned"
+        try:
+            async with asyncio.timeout(replica.tier.total_timeout_s):
+                await self._exchange(question, replica, answer)
+            replica.breaker.succeed()
+            outcome = "answered"
+        except UpstreamBusy:
+            replica.breaker.succeed()
+            outcome = "busy"
+            raise
+        except UpstreamError:
+            replica.breaker.fail(self.clock())
+            outcome = "failed"
+            raise
+        except TimeoutError:
+            replica.breaker.fail(self.clock())
+            outcome = "failed"
+            limit_s = replica.tier.total_timeout_s
+            raise UpstreamTimeout(f"{replica.base_url} took longer than {limit_s:g} s for its answer.") from None
+        finally:
+            ATTEMPTS.labels(replica.tier_name, replica.base_url, outcome).inc()
+
+    async def _exchange(self, question: Question, replica: Replica, answer: _Answer) -> None:
+        tier = replica.tier
+        model = question.model or replica.default_model()
+        body = question.body if question.model is not None or model is None else _asking_for(model, question.body)
+        headers = headers_there(question.scope, question.hops + 1)
+        query = question.scope.get("query_string", b"").decode("latin-1")
+        path = f"{question.path}?{query}" if query else question.path
+        method: str = question.scope["method"]
+        async with self.wire.ask(replica, method, path, headers, body, tier.first_byte_timeout_s) as head:
+            meter = METER.get() or Meter()
+            meter.begun = True
+            kind = head.headers.get("content-type", "").split(";")[0].strip().lower().encode()
+            if 200 <= head.status_code < 300 and kind == _EVENTS:
+                await _stream(head, replica, answer, meter, headers_back(head.headers, model, replica.tier_name))
+                return
+            content = await whole(head, replica, tier.idle_timeout_s)
+            _check(head, kind, content, replica)
+            if head.status_code < 300:
+                note_usage(meter, msgspec.json.decode(content).get("usage"))
+            await answer.start(
+                head.status_code,
+                [
+                    *headers_back(head.headers, model if head.status_code < 300 else None, replica.tier_name),
+                    (b"content-length", str(len(content)).encode()),
+                ],
+            )
+            await answer.body(content, more=False)
+
+    def _nobody(self, replicas: Sequence[Replica]) -> UpstreamUnavailable:
+        """All are left alone after failures."""
+        now = self.clock()
+        wait_s = min((each.breaker.retry_in_s(now) for each in replicas), default=1.0)
+        names = ", ".join(sorted({each.tier_name for each in replicas}))
+        return UpstreamUnavailable(f"No server of {names} answers at present.", max(1.0, wait_s))
+
+
+async def _stream(head: httpx.Response, replica: Replica, answer: _Answer, meter: Meter, headers: Headers) -> None:
+    """Passes whole events on as they come. Raises UpstreamFailed when the stream is no stream, or ends too early."""
+    scan = EventScan(meter)
+    answer.is_stream = True
+    try:
+        async for chunk in chunks(head, replica, replica.tier.idle_timeout_s):
+            passed = scan.feed(chunk)
+            if passed and not answer.started:
+                await answer.start(head.status_code, headers)
+            if passed:
+                await answer.body(passed, more=True)
+            if scan.complete:
+                break
+    except Garbage as error:
+        raise UpstreamFailed(f"{replica.base_url} sends {error}.") from error
+    if not scan.complete:
+        raise UpstreamFailed(f"{replica.base_url} ended its stream before the answer was whole.")
+    await answer.body(b"", more=False)
+
+
+async def _cut_off(answer: _Answer, path: str, error: UpstreamError) -> None:
+    """Says what happened in a last event, and leaves the answer open: the web server then cuts the connection."""
+    if not answer.is_stream:
+        return
+    content: dict[str, Any] = {"message": str(error), "type": "server_error", "param": None, "code": error.code}
+    event = b""
+    if path.startswith("/messages"):
+        event = b"event: error\n"
+        content = {"type": "error", "error": {"type": "api_error", "message": str(error)}}
+    else:
+        content = {"error": content}
+    await answer.body(event + b"data: " + msgspec.json.encode(content) + b"\n\n", more=True)
+
+
+def _check(head: httpx.Response, kind: bytes, content: bytes, replica: Replica) -> None:
+    """Raises UpstreamBusy and UpstreamFailed for what is no answer to be passed on."""
+    status = head.status_code
+    if status in _BUSY:
+        raise UpstreamBusy(f"{replica.base_url} is busy: {_message(content)}", _retry_after_s(head))
+    if status in _OUR_KEY_IS_REFUSED:  # passed on it would tell the client that its own key is wrong
+        raise UpstreamFailed(f"{replica.base_url} refuses the key that hosts.json has for it ({status}).")
+    if status == 504:
+        raise UpstreamTimeout(f"{replica.base_url} timed out: {_message(content)}")
+    if status >= 500:
+        raise UpstreamFailed(f"{replica.base_url} failed with {status}: {_message(content)}")
+    if status < 200 or 300 <= status < 400:
+        raise UpstreamFailed(f"{replica.base_url} answers with {status}, which is no answer.")
+    if kind != _JSON or not isinstance(_decoded(content), dict):
+        raise UpstreamFailed(f"{replica.base_url} answers with what is no JSON object: {content[:60]!r}.")
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _message(content: bytes) -> str:
+    """The words of an error answer, in whichever envelope, shortened."""
+    found = _decoded(content)
+    if isinstance(found, dict):
+        error = found.get("error", found)
+        found = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    return found[:300] if isinstance(found, str) else "it says no more"
+
+
+def _retry_after_s(head: httpx.Response) -> float:
+    said = head.headers.get("retry-after", "")
+    return min(3600.0, float(said)) if said.isdigit() else 1.0
+
+
+def _asking_for(model: str, body: bytes) -> bytes:
+    """The body with this model in it; one that is no JSON object is left for the other host to refuse."""
+    asked = _decoded(body)
+    if not isinstance(asked, dict):
+        return body
+    return msgspec.json.encode({**asked, "model": model})

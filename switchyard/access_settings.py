@@ -1,0 +1,91 @@
+"""Settings of who may do what, and how much."""
+
+import ssl
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+_SHORTEST_ADMIN_KEY = 32
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class AccessSettings(_Group):
+    """`mode`: `auto` demands a key as soon as one was made, and until then listens on loopback alone; `keys` always
+    demands one; `open` never does, wherever it listens. `admin_key` is a key with the scope admin that is in no
+    database, for machines that are set up by a program.
+    """
+
+    mode: Literal["auto", "keys", "open"] = "auto"
+    admin_key: SecretStr | None = None
+    cors_origins: list[str] = []
+
+    @field_validator("admin_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < _SHORTEST_ADMIN_KEY:
+            raise ValueError(
+                f"must have at least {_SHORTEST_ADMIN_KEY} characters, such as `openssl rand -hex 32` gives"
+            )
+        return key
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and ("://" not in origin or origin.count("/") != 2):
+                raise ValueError(f"{origin!r} is no origin such as https://ui.example.org")
+        return origins
+
+
+class TlsSettings(_Group):
+    """PEM files; both or neither."""
+
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together")
+        if self.cert_file is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert_file, self.key_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ValueError(
+                    f"{self.cert_file} and {self.key_file} are no certificate with its key: {error}"
+                ) from error
+        return self
+
+    @property
+    def on(self) -> bool:
+        return self.cert_file is not None
+
+
+class LimitSettings(_Group):
+    """Bounds on what is taken in. `store_url` (redis://…) shares the keys' rates between several gateways.
+
+    `max_queued_*`: what may wait for a model beyond the `engine.max_num_seqs` requests that it works on.
+    """
+
+    store_url: SecretStr | None = None
+    max_queued_requests: Annotated[int, Field(ge=0)] = 1024
+    max_queued_tokens: Annotated[int, Field(ge=1)] = 8_000_000
+    request_timeout_s: Seconds = 1800.0
+    stream_timeout_s: Seconds = 3600.0
+    stalled_client_timeout_s: Seconds = 60.0
+    body_timeout_s: Seconds = 60.0
+    head_timeout_s: Seconds = 20.0
+    max_silent_connections: Annotated[int, Field(ge=1)] = 512
+
+    @field_validator("store_url")
+    @classmethod
+    def _known_store(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "redis+unix://")):
+            raise ValueError("must begin with redis://, rediss:// or redis+unix://")
+        return url

@@ -1,0 +1,140 @@
+"""Keys and limits on the real server: real tokens counted, abandoned requests ended, batch work behind people."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of, wait_until
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """A server of its own that demands keys, and an administrator's key."""
+    with Server(tmp_path_factory.mktemp("locked")) as running:
+        running.wait_ready()
+        yield running, keys(running, "create", "root", "--scope", "admin", "--local")
+
+
+def keys(server: Server, *arguments: str) -> str:
+    """What `switchyard keys …` prints."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("switchyard"), "keys", *arguments],
+        env=os.environ | {"INFERENCE_BASE_DIR": str(server.base_dir), "INFERENCE_PORT": str(server.port)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def chat(server: Server, key: str | None, **body: object) -> httpx.Response:
+    asked = {"model": FINAL_ID, "messages": [{"role": "user", "content": "What is 17+25?"}], "temperature": 0, **body}
+    return server.http.post("/v1/chat/completions", json=asked, headers=bearer(key) if key else {})
+
+
+def test_keys_from_the_command_line_to_the_bill(locked: tuple[Server, str]) -> None:
+    server, _ = locked
+    assert chat(server, None).status_code == 401
+    key = keys(server, "create", "trainer", "--local")
+    answer = chat(server, key)
+    assert answer_of(answer) == "42"
+    used = answer.json()["usage"]
+    with server.http.stream(
+        "POST",
+        "/v1/chat/completions",
+        json={"model": FINAL_ID, "messages": [{"role": "user", "content": "What is 17+25?"}], "stream": True},
+        headers=bearer(key),
+    ) as stream:
+        assert stream.status_code == 200
+        stream.read()
+    key_id = key.split("_")[1]
+
+    def billed() -> bool:
+        shown = json.loads(keys(server, "show", key_id, "--local", "--json"))
+        return bool(shown["usage"]["requests"] == 2)
+
+    wait_until("the usage is in the database", billed, 10.0)
+    shown = json.loads(keys(server, "show", key_id, "--local", "--json"))["usage"]
+    assert shown["prompt_tokens"] == 2 * used["prompt_tokens"]
+    assert shown["completion_tokens"] == 2 * used["completion_tokens"]
+    assert "trainer" in keys(server, "list", "--local")
+    keys(server, "revoke", key_id, "--local")
+    assert chat(server, key).status_code == 401
+
+
+def test_the_openai_sdk_with_a_key(locked: tuple[Server, str]) -> None:
+    import openai  # noqa: PLC0415 - slow to import
+
+    server, _ = locked
+    key = keys(server, "create", "sdk", "--local", "--requests-per-min", "1")
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+    asked = [{"role": "user", "content": "What is 17+25?"}]
+    client.chat.completions.create(model=FINAL_ID, messages=asked)  # type: ignore[arg-type]
+    with pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(model=FINAL_ID, messages=asked)  # type: ignore[arg-type]
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-wrong", max_retries=0).models.list()
+
+
+def test_v1_goes_on_with_its_keys_while_control_is_down(locked: tuple[Server, str]) -> None:
+    server, admin = locked
+    control = server.named("switchyard: control")
+    control.suspend()
+    try:
+        assert answer_of(chat(server, admin)) == "42"
+        assert chat(server, admin[:-1] + "!").status_code == 401
+    finally:
+        control.resume()
+
+
+def test_a_client_that_leaves_is_ended_in_the_engine(locked: tuple[Server, str]) -> None:
+    server, admin = locked
+
+    def running() -> float:
+        metrics = server.http.get("/metrics", headers=bearer(admin)).text
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in metrics.splitlines()
+            if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting{"))
+        )
+
+    endless = {"model": FINAL_ID, "prompt": "7", "max_tokens": 450, "ignore_eos": True, "n": 64}
+    for streamed in (True, False):
+        with httpx.Client(base_url=server.url, timeout=30, headers=bearer(admin), trust_env=False) as leaving:
+            if streamed:
+                with leaving.stream("POST", "/v1/completions", json=endless | {"stream": True}) as stream:
+                    next(stream.iter_raw())
+            else:
+                with pytest.raises(httpx.ReadTimeout):
+                    leaving.post("/v1/completions", json=endless, timeout=httpx.Timeout(10, read=0.5))
+        left = time.monotonic()
+        wait_until("the engine has nothing to do", lambda: running() == 0, 5.0)
+        assert time.monotonic() - left < 3.0  # of which the engine's metrics take up to a second
+
+
+def test_admin_actions_are_in_the_audit_log(locked: tuple[Server, str]) -> None:
+    server, admin = locked
+    server.copy_checkpoint(EARLY, "early")
+    made = server.http.post("/models/register", json={"id": "early", "source": "t"}, headers=bearer(admin))
+    assert made.status_code == 200
+    refused = server.http.post(
+        "/models/set_active", json={"id": "early"}, headers=bearer(keys(server, "create", "x", "--local"))
+    )
+    assert refused.status_code == 403
+    entry = server.http.get("/audit", params={"limit": 1, "actor": admin.split("_")[1]}, headers=bearer(admin)).json()[
+        "entries"
+    ][0]
+    assert (entry["path"], entry["target"], entry["status"]) == ("/models/register", "early", 200)

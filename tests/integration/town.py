@@ -1,0 +1,148 @@
+"""Gateway and control as they run, each on its sockets, over engines that are told what to answer."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from control.app import create_app
+from gateway.app import Gateway, create_gateway
+from gateway.asgi import App
+from gateway.connection import guarded
+from gateway.slot import Engine
+from switchyard.contract import Capabilities, ModelRef
+from switchyard.settings import Settings
+from tests.integration.house import PACE, settings_of
+from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.gateway.fakes import FakeEngine
+
+MODEL = "a"
+
+
+def _no_capabilities() -> Capabilities:
+    return Capabilities(
+        device="cpu", memory_bytes=1 << 30, architectures=[], model_types=[], quantize={}, prequantized=[]
+    )
+
+
+class SilentServer(uvicorn.Server):
+    """One of several in a process, so it leaves signals alone."""
+
+    def install_signal_handlers(self) -> None: ...
+
+
+@dataclass
+class Town:
+    """`http` asks the public port without a key; `owner` asks control's own socket."""
+
+    url: str
+    settings: Settings
+    gateway: Gateway
+    engine: FakeEngine
+    http: httpx.AsyncClient
+    owner: httpx.AsyncClient
+
+    async def key(self, **fields: Any) -> str:
+        """A new key, made by the machine's owner; an administrator's comes first, as it must."""
+        if not (await self.owner.get("/keys")).json()["keys"] and "admin" not in fields.get("scopes", []):
+            await self.key(name="first", scopes=["admin"])
+        answer = await self.owner.post("/keys", json={"name": "test", **fields})
+        assert answer.status_code == 201, answer.text
+        key: str = answer.json()["key"]
+        return key
+
+    async def chat(self, key: str | None = None, **body: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return await self.http.post("/v1/chat/completions", json={"model": MODEL, **body}, headers=headers)
+
+
+@asynccontextmanager
+async def town(base: Path, *, with_control: bool = True, **changes: Any) -> AsyncIterator[Town]:
+    """Serves, with one model loaded where control is there to ask for it."""
+    settings = settings_of(base, **changes)
+    settings.layout.create()
+    engines: list[FakeEngine] = []
+
+    async def start_engine(ref: ModelRef) -> Engine:
+        engines.append(FakeEngine(ref))
+        return engines[-1]
+
+    gateway = create_gateway(settings, start_engine, _no_capabilities)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(gateway.running())
+        port = await stack.enter_async_context(listening(gateway.public, settings))
+        await stack.enter_async_context(on_socket(gateway.private, settings.layout.gateway_socket))
+        if with_control:
+            await stack.enter_async_context(running_control(settings))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
+        transport = httpx.AsyncHTTPTransport(uds=str(settings.layout.control_socket))
+        owner = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://control"))
+        if with_control:
+            write_checkpoint(settings.layout.models / MODEL)
+            for path, body in (
+                ("/models/register", {"id": MODEL, "source": "t"}),
+                ("/models/set_active", {"id": MODEL}),
+            ):
+                answer = await owner.post(path, json=body)
+                assert answer.status_code == 200, answer.text
+        yield Town(f"http://127.0.0.1:{port}", settings, gateway, engines[-1] if engines else None, http, owner)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def running_control(settings: Settings) -> AsyncIterator[FastAPI]:
+    """Control on its socket, from start to stop."""
+    app = create_app(settings, [], pace=PACE, job_poll_s=0.05)
+    async with on_socket(app, settings.layout.control_socket):
+        yield app
+
+
+@asynccontextmanager
+async def listening(app: App, settings: Settings, **options: Any) -> AsyncIterator[int]:
+    """The public port as the gateway sets it up; yields its number."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        http=guarded(settings.limits),
+        timeout_graceful_shutdown=1,
+        **options,
+    )
+    async with _serving(SilentServer(config), listener):
+        yield listener.getsockname()[1]
+
+
+@asynccontextmanager
+async def on_socket(app: Any, path: Path) -> AsyncIterator[None]:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(128)
+    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
+    async with _serving(SilentServer(config), listener):
+        yield
+    os.unlink(path)  # noqa: PTH108
+
+
+@asynccontextmanager
+async def _serving(server: uvicorn.Server, listener: socket.socket) -> AsyncIterator[None]:
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+        if task.done():
+            task.result()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()

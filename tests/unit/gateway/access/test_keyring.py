@@ -1,0 +1,122 @@
+"""Keys without a database: valid, wrong, revoked, expired, unknown, overtaken."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from gateway.access.keyring import EVERYBODY, Keyring
+from gateway.errors import Unauthorized, Unserved
+from switchyard.access import KeyRecord, KeySet, digest_of, new_token
+from switchyard.access_settings import AccessSettings
+
+NOW = 1_000_000.0
+KEY_ID, TOKEN = new_token()
+NO_KEYS = KeySet(epoch="", revision=0, keys=[])
+
+
+def key_set(revision: int = 1, epoch: str = "e", **changed: Any) -> KeySet:
+    record = {"id": KEY_ID, "name": "n", "digest": digest_of(TOKEN), "scopes": ["infer"]} | changed
+    return KeySet(epoch=epoch, revision=revision, keys=[KeyRecord.model_validate(record)])
+
+
+def keyring(tmp_path: Path, keys: KeySet | None = None, **settings: object) -> Keyring:
+    made = Keyring(AccessSettings.model_validate(settings), tmp_path / "keys.json", lambda: NOW)
+    if keys is not None:
+        made.put(keys)
+    return made
+
+
+def test_a_valid_key(tmp_path: Path) -> None:
+    caller = keyring(tmp_path, key_set()).caller(TOKEN)
+    assert (caller.id, caller.scopes) == (KEY_ID, frozenset({"infer"}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "token", "said"),
+    [
+        ({}, None, "A key is needed"),
+        ({}, "", "malformed"),
+        ({}, TOKEN[:-1], "malformed"),
+        ({}, "Bearer " + TOKEN, "malformed"),
+        ({}, TOKEN[:-1] + ("A" if TOKEN[-1] != "A" else "B"), "not known"),
+        ({}, new_token()[1], "not known"),
+        ({"revoked": True}, TOKEN, "revoked"),
+        ({"expires_at": NOW}, TOKEN, "expired"),
+        ({"expires_at": NOW - 1, "revoked": True}, TOKEN, "revoked"),
+    ],
+)
+def test_a_key_that_opens_nothing(tmp_path: Path, changed: dict[str, Any], token: str | None, said: str) -> None:
+    with pytest.raises(Unauthorized, match=said) as refused:
+        keyring(tmp_path, key_set(**changed)).caller(token)
+    if token:
+        assert token not in str(refused.value)
+
+
+def test_before_it_expires_it_is_valid(tmp_path: Path) -> None:
+    assert keyring(tmp_path, key_set(expires_at=NOW + 0.1)).caller(TOKEN).id == KEY_ID
+
+
+def test_without_keys_everybody_may_until_there_is_one(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, NO_KEYS)
+    assert ring.caller(None) is ring.caller("nonsense") is EVERYBODY
+    assert not ring.lets_others_in
+    ring.put(key_set())
+    with pytest.raises(Unauthorized):
+        ring.caller(None)
+    assert keyring(tmp_path, key_set()).lets_others_in
+
+
+def test_a_revoked_key_does_not_open_the_door_to_everybody(tmp_path: Path) -> None:
+    with pytest.raises(Unauthorized):
+        keyring(tmp_path, key_set(revoked=True)).caller(None)
+
+
+def test_keys_that_are_not_known_yet_let_nobody_in(tmp_path: Path) -> None:
+    ring = keyring(tmp_path)
+    assert not ring.lets_others_in
+    for token in (None, TOKEN):
+        with pytest.raises(Unserved):
+            ring.caller(token)
+
+
+def test_the_settings_say_whether_keys_are_needed(tmp_path: Path) -> None:
+    assert keyring(tmp_path, key_set(), mode="open").caller(None) is EVERYBODY
+    with pytest.raises(Unauthorized):
+        keyring(tmp_path, NO_KEYS, mode="keys").caller(None)
+
+
+def test_the_settings_own_key_needs_no_database(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, admin_key=SecretStr("k" * 32))
+    assert ring.caller("k" * 32).scopes == frozenset({"admin"})
+    assert ring.lets_others_in
+    ring.put(NO_KEYS)
+    with pytest.raises(Unauthorized):
+        ring.caller("k" * 31 + "l")
+
+
+def test_an_older_set_never_replaces_a_newer_one(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, key_set(revision=5, revoked=True))
+    assert not ring.put(key_set(revision=4))
+    with pytest.raises(Unauthorized, match="revoked"):
+        ring.caller(TOKEN)
+    assert ring.put(key_set(revision=1, epoch="another database"))
+    assert ring.caller(TOKEN).id == KEY_ID
+
+
+def test_the_copy_outlives_a_restart_and_is_nobody_elses(tmp_path: Path) -> None:
+    keyring(tmp_path, key_set(revision=3))
+    file = tmp_path / "keys.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert TOKEN not in file.read_text()
+    again = keyring(tmp_path)
+    assert again.version == ("e", 3)
+    assert again.caller(TOKEN).id == KEY_ID
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"keys": 3}', "\x00"])
+def test_a_broken_copy_lets_nobody_in(tmp_path: Path, content: str) -> None:
+    (tmp_path / "keys.json").write_text(content)
+    with pytest.raises(Unserved):
+        keyring(tmp_path).caller(None)
