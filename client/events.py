@@ -1,6 +1,12 @@
-"""Server-sent events, line by line."""
+"""Server-sent events, line by line, and what the server says by them."""
 
+import json
 from dataclasses import dataclass, field
+
+import httpx
+
+from client.errors import Unavailable
+from client.results import Job, JobNews
 
 
 @dataclass(slots=True)
@@ -22,3 +28,33 @@ class EventReader:
         event = (self._name, "\n".join(self._data)) if self._data else None
         self._name, self._data = "", []
         return event
+
+
+def is_event_stream(answer: httpx.Response) -> bool:
+    return answer.is_success and answer.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def news_of(name: str, data: str) -> JobNews | None:
+    """None for events that say nothing of the job. Raises Unavailable when the event says that the stream broke."""
+    match name:
+        case "state":
+            job = Job.model_validate_json(data)
+            return JobNews(status=job.status, progress=job.progress, job=job)
+        case "progress":
+            return JobNews.model_validate_json(data)
+        case "error":
+            raise Unavailable(503, str(json.loads(data).get("detail", "the stream broke")), None)
+        case _:
+            return None
+
+
+def chat_piece(data: str) -> str | None:
+    """The new text of a chunk. Raises Unavailable when it says that the generation failed."""
+    if data == "[DONE]":
+        return None
+    chunk = json.loads(data)
+    if "error" in chunk:
+        raise Unavailable(503, str(chunk["error"].get("message", "the generation failed")), None)
+    delta = chunk["choices"][0]["delta"] if chunk.get("choices") else {}
+    piece: str | None = delta.get("content")
+    return piece

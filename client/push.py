@@ -74,14 +74,15 @@ def push_checkpoint(
     replace: bool = False,
     connections: int = CONNECTIONS,
     retry_s: float = 120.0,
+    resume_key: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     **more: Any,
 ) -> Pushed:
     """Uploads the checkpoint in `path` and registers it as `id`. Blocks until the server has proven and registered it.
 
     Chunks that the server has already, of whatever model, are not sent. A server that goes away is waited for
-    `retry_s`; after that, or after a crash here, the same call goes on where it stopped. `more` goes to
-    `register_model`.
+    `retry_s`; after that, or after a crash here, the same call goes on where it stopped. What is the same is told by
+    this host's name and `resume_key` (default: the folder). `more` goes to `register_model`.
 
     Raises BadCheckpoint, CheckpointChanged (push again when it is complete), Conflict (the id has other content and
     `replace` is not set, or somebody else pushes it), and every other SwitchyardError.
@@ -92,7 +93,7 @@ def push_checkpoint(
     there = client or SwitchyardClient()
     try:
         files = look(folder)
-        push = _Push(there, folder, id, files, connections, retry_s, on_progress)
+        push = _Push(there, resume_key or str(folder), id, files, connections, retry_s, on_progress)
         digest = push.send_all()
         registration = there.register_model(
             id, source or socket.gethostname(), tags, step=step, probe=probe, activate=activate, replace=replace, **more
@@ -112,7 +113,7 @@ class _Push:
     def __init__(
         self,
         client: SwitchyardClient,
-        folder: Path,
+        resume_key: str,
         model_id: str,
         files: Sequence[LocalFile],
         connections: int,
@@ -126,7 +127,7 @@ class _Push:
         self._connections = connections
         self._retry_s = retry_s
         # The same for every try from here, so that a try goes on with what an earlier one has sent.
-        self._name = f"{socket.gethostname()}:{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+        self._name = f"{socket.gethostname()}:{hashlib.sha256(os.fsencode(resume_key)).hexdigest()[:16]}"
         self._stop = threading.Event()
         self.meter = Meter(sum(file.size_bytes for file in files), on_progress)
 

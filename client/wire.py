@@ -19,6 +19,7 @@ from client.errors import (
     Unavailable,
     Unreachable,
 )
+from client.results import Health
 
 T = TypeVar("T")
 
@@ -82,6 +83,16 @@ def content_of(answer: httpx.Response) -> Any:
         return answer.json()
     except ValueError as error:
         raise _stranger(answer) from error
+
+
+def health_of(answer: httpx.Response) -> Health:
+    """A body that says its status is an answer, also with 503. Raises as Call.result."""
+    if answer.status_code == 503:
+        try:
+            return Health.model_validate(answer.json())
+        except ValueError:
+            pass
+    return Call("GET", "/health", Health.model_validate).result(answer)
 
 
 def check(answer: httpx.Response) -> None:

@@ -27,7 +27,7 @@ def status(host: Host = None, as_json: AsJson = False) -> None:
             server.url,
             [
                 ("status", health.status),
-                ("active model", health.active_model),
+                ("active model", active.id if active else health.active_model),
                 ("digest", active.digest if active else None),
                 ("since", active.since if active else None),
                 ("control", health.control),
