@@ -98,7 +98,7 @@ def _terminal(component: str, settings: Settings) -> list[logging.Handler]:
         case "off":
             return []
         case "json":
-            return [BackgroundHandler(_Terminal(), _json(component))]
+            return [BackgroundHandler(_Terminal(), json_lines(component))]
         case "text":
             return [BackgroundHandler(_Terminal(), _Text(component))]
 
@@ -106,7 +106,7 @@ def _terminal(component: str, settings: Settings) -> list[logging.Handler]:
 def _file_handler(name: str, component: str, settings: Settings, *, raw_writers: bool = False) -> logging.Handler:
     wish = settings.logs
     file = LogFile(settings.layout.logs / name, wish.max_bytes, wish.backups, raw_writers=raw_writers)
-    return BackgroundHandler(file, _json(component))
+    return BackgroundHandler(file, json_lines(component))
 
 
 class _Json(JsonFormatter):
@@ -117,7 +117,7 @@ class _Json(JsonFormatter):
         return log_data
 
 
-def _json(component: str) -> logging.Formatter:
+def json_lines(component: str) -> logging.Formatter:
     return _Json(
         "{levelname}{name}{message}",
         style="{",

@@ -38,7 +38,7 @@ class Server:
 
     def __init__(self, base_dir: Path) -> None:
         self.base_dir = base_dir
-        self.port = _free_port()
+        self.port = free_port()
         self.expected_code = 0
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=300.0, trust_env=False)
@@ -123,7 +123,7 @@ def answer_of(response: httpx.Response) -> str:
     return text
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
