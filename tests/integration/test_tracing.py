@@ -1,0 +1,82 @@
+"""Spans as a collector receives them."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from gateway.asgi import Message, Receive, Scope, Send, send_json
+from gateway.observation import Observed
+from gateway.tracing import tracer_of
+from switchyard.settings import LogSettings, TelemetrySettings
+
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        spans = self.spans
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    for scope in resource.scope_spans:
+                        spans.extend(scope.spans)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    thread = threading.Thread(target=collector.server.serve_forever)
+    thread.start()
+    yield collector
+    collector.server.shutdown()
+    thread.join()
+    collector.server.server_close()
+
+
+def test_a_span_takes_up_the_callers_trace_and_hands_it_on(collector: Collector) -> None:
+    inner: dict[bytes, bytes] = {}
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        inner.update(scope["headers"])
+        await send_json(send, 503, {}, [(b"x-model-id", b"m")])
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(_: Message) -> None: ...
+
+    tracer = tracer_of(TelemetrySettings(traces_endpoint=collector.endpoint))
+    assert tracer is not None
+    headers = [(b"traceparent", PARENT), (b"x-request-id", b"r-1")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers}
+    asyncio.run(Observed(app, LogSettings(), tracer)(scope, receive, send))
+    tracer.close()
+
+    (span,) = collector.spans
+    assert span.name == "POST /v1/completions"
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (PARENT[3:35].decode(), PARENT[36:52].decode())
+    assert inner[b"traceparent"] == f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01".encode()
+    attributes = {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
+    assert attributes["http.response.status_code"] == 503
+    assert attributes["switchyard.request_id"] == "r-1"
+    assert attributes["gen_ai.request.model"] == "m"
+    assert span.status.code == 2
+
+
+def test_without_an_endpoint_there_is_none() -> None:
+    assert tracer_of(TelemetrySettings()) is None
