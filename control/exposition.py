@@ -115,11 +115,7 @@ def _energy(book: EnergyBook) -> Iterable[Metric]:
             per_tokens.add_metric([model], value)
     yield per_tokens
     by_type = CounterMetricFamily("switchyard_job_energy_joules", "Energy of jobs.", labels=["type"])
-    sums: dict[str, float] = {}
-    for job, joules in book.by_job.items():
-        job_type = job.rsplit("_", 3)[0]  # job ids are <type>_<date>_<time>_<random>
-        sums[job_type] = sums.get(job_type, 0.0) + joules
-    for job_type, joules in sorted(sums.items()):
+    for job_type, joules in sorted(book.by_job_type.items()):
         by_type.add_metric([job_type], joules)
     yield by_type
 

@@ -47,7 +47,7 @@ async def serve(settings: Settings) -> None:
     async def start_engine(model: ModelRef) -> Engine:
         # vLLM takes seconds to import; the process answers meanwhile.
         module = await asyncio.to_thread(importlib.import_module, "gateway.engine")
-        engine: Engine = await module.start(model, settings.engine, layout.logs / logs.ENGINE_LOG)
+        engine: Engine = await module.start(model, settings.engine_to_start, layout.logs / logs.ENGINE_LOG)
         return engine
 
     def ask_engine() -> Capabilities:

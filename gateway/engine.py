@@ -65,6 +65,8 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         flags.append("--trust-remote-code")
     if current_platform.is_cpu():
         flags.append("--enforce-eager")
+    elif settings.attention_backend is not None:
+        flags.append(f"--attention-backend={settings.attention_backend}")
     return flags
 
 

@@ -5,10 +5,11 @@ import time
 from dataclasses import dataclass, field
 
 from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.dispatch import POST_PATHS
 from gateway.metrics import note_request
 from gateway.routes import route_of
 from gateway.tracing import Tracer
-from switchyard.request_id import REQUEST_ID_HEADER, accepted, new_request_id, request_id
+from switchyard.request_id import JOB_ID_HEADER, REQUEST_ID_HEADER, accepted, new_request_id, request_id
 from switchyard.settings import LogSettings
 
 log = logging.getLogger("gateway.requests")
@@ -17,8 +18,10 @@ KEY_CLASS = "switchyard.key_class"
 """Where in a scope stands what sort of key the request came with."""
 
 _HEADER = REQUEST_ID_HEADER.encode()
+_OURS = frozenset({_HEADER, JOB_ID_HEADER.encode()})
 _NO_ANSWER = 499  # as nginx has it: the client went away before there was one
 _QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+_WITH_PROMPTS = POST_PATHS | {"/generate", "/chat", "/solve", "/api/chat", "/api/generate"}
 _LONGEST_BODY_BYTES = 64 * 1024
 
 
@@ -60,14 +63,16 @@ class Observed:
         name = accepted(given)
         if name is None:
             name = new_request_id()
-            others = [pair for pair in scope["headers"] if pair[0] != _HEADER]
-            scope["headers"] = [*others, (_HEADER, name.encode())]
+        # Which job a request belongs to is for control to say, on the private socket.
+        others = [pair for pair in scope["headers"] if pair[0] not in _OURS]
+        scope["headers"] = [*others, (_HEADER, name.encode())]
         seen = _Seen(send, name.encode(), time.perf_counter())
         route = route_of(scope["path"])
         span = self._tracer.begin(scope, route, name) if self._tracer and route not in _QUIET else None
+        keeps = self._logs.prompts and route in _WITH_PROMPTS
         token = request_id.set(name)
         try:
-            await self._app(scope, _kept(receive, seen.body) if self._logs.prompts else receive, seen.note)
+            await self._app(scope, _kept(receive, seen.body) if keeps else receive, seen.note)
         finally:
             self._end(scope, route, seen)
             if span is not None:

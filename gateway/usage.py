@@ -8,6 +8,7 @@ from switchyard.contract import JobUsage, ModelUsage, RequestClass, UsageReport
 BATCH_PREFIX = "batch-"
 OWN_PREFIXES = ("alive-", "proof-")
 _JOBS_KEPT = 256
+_MODELS_KEPT = 64  # with their class
 
 
 class UsageBook:
@@ -15,7 +16,7 @@ class UsageBook:
 
     def __init__(self, boot_id: str = "", jobs_kept: int = _JOBS_KEPT) -> None:
         self.boot_id = boot_id
-        self._models: dict[tuple[str, RequestClass], list[float]] = {}
+        self._models: OrderedDict[tuple[str, RequestClass], list[float]] = OrderedDict()
         self._jobs: OrderedDict[str, list[float]] = OrderedDict()
         self._jobs_kept = jobs_kept
 
@@ -25,6 +26,9 @@ class UsageBook:
         """`engine_request_id` begins with what sort of request it was; `busy_s`: from scheduled to last token."""
         kind = class_of(engine_request_id)
         _add(self._models.setdefault((model, kind), [0, 0, 0, 0]), prompt_tokens, completion_tokens, busy_s)
+        self._models.move_to_end((model, kind))
+        if len(self._models) > _MODELS_KEPT:
+            self._models.popitem(last=False)
         label = model_label(model)
         TOKENS.labels(label, kind, "prompt").inc(prompt_tokens)
         TOKENS.labels(label, kind, "completion").inc(completion_tokens)

@@ -40,6 +40,7 @@ class BackgroundHandler(logging.Handler):
         self._pid = os.getpid()
         self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(_LONGEST_QUEUE)
         self._thread: threading.Thread | None = None
+        self._writing = threading.Lock()  # a closed handler's thread may still write when the next one begins
 
     def emit(self, record: logging.LogRecord) -> None:
         if os.getpid() != self._pid:
@@ -95,7 +96,8 @@ class BackgroundHandler(logging.Handler):
                     records.append(self._queue.get_nowait())
             except queue.Empty:
                 pass
-            self._guarded(self._write, [record for record in records if record is not None])
+            with self._writing:
+                self._guarded(self._write, [record for record in records if record is not None])
             if None in records:
                 return
 

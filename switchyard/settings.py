@@ -45,6 +45,7 @@ class EngineSettings(Group):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     cpu_kv_cache_gib: Count = 1
     trust_remote_code: bool = False
+    attention_backend: str | None = None
     warm_start: bool = True
 
 
@@ -210,6 +211,12 @@ class Settings(BaseSettings):
         return url
 
     @model_validator(mode="after")
+    def _one_quantisation(self) -> Self:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit exclude each other")
+        return self
+
+    @model_validator(mode="after")
     def _window_keeps_the_engine_fed(self) -> Self:
         if self.batch_window_items < 2 * self.batch_items:
             raise ValueError(
@@ -217,6 +224,13 @@ class Settings(BaseSettings):
                 f" ({self.batch_items}), or the engine would wait between chunks"
             )
         return self
+
+    @property
+    def engine_to_start(self) -> EngineSettings:
+        """`flash_attention: false` asks for vLLM's Triton backend, which runs on every card that vLLM runs on."""
+        if self.flash_attention or self.engine.attention_backend is not None:
+            return self.engine
+        return self.engine.model_copy(update={"attention_backend": "TRITON_ATTN"})
 
     @property
     def layout(self) -> Layout:

@@ -14,9 +14,24 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port to listen on (INFERENCE_PORT).")] = None,
     base_dir: Annotated[Path | None, typer.Option(help="Where everything is kept (INFERENCE_BASE_DIR).")] = None,
     model_path: Annotated[Path | None, typer.Option(help="A checkpoint to register and serve at first.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The config file (INFERENCE_CONFIG).")] = None,
+    load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", help="Quantise it to 4 bits when loading.")] = False,
+    load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="Quantise it to 8 bits when loading.")] = False,
+    no_flash_attention: Annotated[
+        bool, typer.Option("--no-flash-attention", help="Another attention backend, on a GPU.")
+    ] = False,
 ) -> None:
     """Start the server: gateway and control, supervised, until Ctrl-C."""
-    flags = {"HOST": host, "PORT": port, "BASE_DIR": base_dir, "MODEL_PATH": model_path and model_path.absolute()}
+    flags = {
+        "HOST": host,
+        "PORT": port,
+        "BASE_DIR": base_dir,
+        "MODEL_PATH": model_path and model_path.absolute(),
+        "CONFIG": config and config.absolute(),
+        "LOAD_IN_4BIT": load_in_4bit or None,
+        "LOAD_IN_8BIT": load_in_8bit or None,
+        "FLASH_ATTENTION": False if no_flash_attention else None,
+    }
     os.environ.update({f"INFERENCE_{name}": str(value) for name, value in flags.items() if value is not None})
     try:
         from switchyard import supervisor  # noqa: PLC0415

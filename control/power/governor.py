@@ -19,6 +19,7 @@ from switchyard.settings import Settings
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 15.0
+_PATIENCE_S = 20.0
 _SAME_W = 1.0
 
 
@@ -69,15 +70,14 @@ class Governor:
     async def start(self, background: Tasks) -> None:
         """Takes up the kept choice. Job limits hold from here on; the cards are looked at, and limited, by tasks."""
         self._choice = await self._choices.last()
-        self._limit_jobs(in_force(self._settings, self._choice, self._now()))
+        self._limit_jobs(self._now_in_force())
         background.spawn(self._sampler.run(), name="card sampler")
         background.spawn(self.run(), name="power")
 
     async def run(self) -> None:
         while True:
-            holds = in_force(self._settings, self._choice, self._now())
-            if holds != self._holds or self._cards_strayed():
-                await self._apply(holds)
+            if self._now_in_force() != self._holds or self._cards_strayed():
+                await self._apply()
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def choose(self, profile: str) -> PowerState:
@@ -85,15 +85,19 @@ class Governor:
         if profile not in self._settings.profiles:
             raise NotOffered(f"profile: there is no {profile!r}; there are {', '.join(self._settings.profiles)}")
         self._choice = await self._choices.keep(profile)
-        await self._apply(in_force(self._settings, self._choice, self._now()))
+        await self._apply()
         return self.state
 
     @property
     def profiles(self) -> list[str]:
         return list(self._settings.profiles)
 
-    async def _apply(self, holds: InForce) -> None:
+    def _now_in_force(self) -> InForce:
+        return in_force(self._settings, self._choice, self._now())
+
+    async def _apply(self) -> None:
         async with self._applying:
+            holds = self._now_in_force()
             jobs = self._limit_jobs(holds)
             seen = await self._sampler.look()
             refused = [await self._set(card, watts) for card in seen.cards if (watts := self._wish(card, holds))]
@@ -111,7 +115,7 @@ class Governor:
                 reason=reason,
             )
             if holds != self._holds:
-                log.info("power profile %s (%s): %s", holds.profile, holds.source, reason or "applied")
+                log.info("power profile %s (%s): %s", holds.profile, holds.source, reason or "nothing in the way")
             self._holds = holds
 
     def _limit_jobs(self, holds: InForce) -> int:
@@ -132,9 +136,12 @@ class Governor:
         if card.power_limit_w is not None and abs(card.power_limit_w - watts) < _SAME_W:
             return None
         try:
-            await asyncio.wrap_future(in_thread(lambda: self._limiter.set(card.index, watts)))
+            async with asyncio.timeout(_PATIENCE_S):
+                await asyncio.wrap_future(in_thread(lambda: self._limiter.set(card.index, watts)))
         except PowerRefused as error:
             return str(error)
+        except TimeoutError:
+            return f"the driver has not answered for {_PATIENCE_S:.0f} s"
         self._changed_cards = True
         return None
 

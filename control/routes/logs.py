@@ -48,6 +48,6 @@ async def _events(lines: AsyncIterator[str | None]) -> AsyncIterator[str]:
                     yield ": still here\n\n"
                 continue
             quiet = 0
-            yield f"data: {line}\n\n"
+            yield "".join(f"data: {part}\n" for part in line.splitlines() or [""]) + "\n"
     except LogUnreadable as error:  # the answer has begun, so the failure has to be said in it
         yield f"event: error\ndata: {error}\n\n"

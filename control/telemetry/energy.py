@@ -1,6 +1,6 @@
 """Who used the energy: a second's joules go to those whose generations took up the engine in it."""
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -9,6 +9,8 @@ from switchyard.contract import RequestClass, UsageReport
 
 Key = TypeVar("Key")
 _LONGEST_GAP_S = 30.0
+_MODELS_KEPT = 64  # with their class
+_JOBS_KEPT = 1024
 
 
 @dataclass(slots=True)
@@ -19,8 +21,9 @@ class EnergyBook:
     is used while none ends waits in `pending_j` for the next. `idle_j`: nothing was being generated.
     """
 
-    by_model: dict[tuple[str, RequestClass], float] = field(default_factory=lambda: defaultdict(float))
-    by_job: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    by_model: OrderedDict[tuple[str, RequestClass], float] = field(default_factory=OrderedDict)
+    by_job: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    by_job_type: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     idle_j: float = 0.0
     pending_j: float = 0.0
     _last: UsageReport | None = None
@@ -42,12 +45,13 @@ class EnergyBook:
         if whole_s > 0:
             given_j, self.pending_j = self.pending_j, 0.0
             for key, busy_s in shares.items():
-                self.by_model[key] += given_j * busy_s / whole_s
+                _add(self.by_model, key, given_j * busy_s / whole_s, _MODELS_KEPT)
             jobs = _since(
                 {row.job_id: row.busy_s for row in before.jobs}, {row.job_id: row.busy_s for row in report.jobs}
             )
             for job, busy_s in jobs.items():
-                self.by_job[job] += given_j * busy_s / whole_s
+                _add(self.by_job, job, given_j * busy_s / whole_s, _JOBS_KEPT)
+                self.by_job_type[job.rsplit("_", 3)[0]] += given_j * busy_s / whole_s  # <type>_<date>_<time>_<random>
         elif not report.in_flight:
             self.idle_j += self.pending_j
             self.pending_j = 0.0
@@ -90,6 +94,14 @@ def _of_card(before: Card, now: Card, gap_s: float) -> float:
         return now.energy_j - before.energy_j
     draws_w = [card.power_draw_w for card in (before, now) if card.power_draw_w is not None]
     return gap_s * sum(draws_w) / len(draws_w) if draws_w else 0.0
+
+
+def _add(book: OrderedDict[Key, float], key: Key, joules: float, kept: int) -> None:
+    """What was not heard of for longest falls out."""
+    book[key] = book.get(key, 0.0) + joules
+    book.move_to_end(key)
+    if len(book) > kept:
+        book.popitem(last=False)
 
 
 def _since(before: dict[Key, float], now: dict[Key, float]) -> dict[Key, float]:

@@ -1,5 +1,7 @@
 """Joins what the cards say to what the gateway says, once a sample."""
 
+import asyncio
+
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
 from control.telemetry.cards import CardsSeen
@@ -13,18 +15,20 @@ class EnergyMeter:
     def __init__(self, gateway: GatewayClient) -> None:
         self._gateway = gateway
         self._before = CardsSeen()
+        self._taking = asyncio.Lock()
         self.book = EnergyBook()
 
     async def take(self, seen: CardsSeen) -> None:
         if not seen.cards:
             return
-        joules = joules_between(self._before, seen)
-        self._before = seen
-        try:
-            report = await self._gateway.usage()
-        except GatewayUnavailable:
-            report = None
-        self.book.tick(joules, report)
+        async with self._taking:  # reports have to come into the book in the order in which they were made
+            joules = joules_between(self._before, seen)
+            self._before = seen
+            try:
+                report = await self._gateway.usage()
+            except GatewayUnavailable:
+                report = None
+            self.book.tick(joules, report)
 
     async def of_job(self, job_id: str, sampler: CardSampler) -> dict[str, float] | None:
         """What a job used until now, its last second included."""

@@ -16,6 +16,7 @@ from switchyard.cgroup import Cgroup
 
 _GB = 1024**3
 _DISK_PATIENCE_S = 0.5
+_MOUNTS_KEPT_S = 30.0
 _REAL = frozenset({
     "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat", "exfat", "ntfs", "fuseblk", "apfs", "overlay",
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "beegfs", "9p", "fuse.sshfs", "virtiofs",
@@ -58,7 +59,9 @@ class SystemReader:
     ) -> None:
         self._cgroup = cgroup or Cgroup()
         self._disks = _Disks(usage or _usage)
-        self._mounts = mounts or (lambda: mounts_of(folders))
+        self._find_mounts = mounts or partial(mounts_of, list(folders))
+        self._mounts: list[str] = []
+        self._mounts_at_s = -_MOUNTS_KEPT_S
         self._cpu_at: tuple[float, float] | None = None
         psutil.cpu_percent(interval=None)  # the next call tells of the time since this one
 
@@ -76,8 +79,14 @@ class SystemReader:
             ram_used_gb=round(used / _GB, 3),
             ram_total_gb=round(total / _GB, 3),
             ram_percent=round(100 * used / total, 1),
-            disk=self._disks.read(self._mounts()),
+            disk=self._disks.read(self._known_mounts()),
         )
+
+    def _known_mounts(self) -> list[str]:
+        now_s = time.monotonic()
+        if now_s - self._mounts_at_s >= _MOUNTS_KEPT_S:
+            self._mounts, self._mounts_at_s = self._find_mounts(), now_s
+        return self._mounts
 
     def _cpu_load(self, cpus: float) -> float:
         """Since the last call."""

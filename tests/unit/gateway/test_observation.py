@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,7 +35,14 @@ class Answering:
             await send_json(send, self.status, {}, [(b"x-model-id", self.model.encode()), (b"X-Request-Id", b"other")])
 
 
-def ask(app: Answering, *, path: str = "/v1/completions", header: bytes | None = None, **logs: bool) -> list[Message]:
+def ask(
+    app: Answering,
+    *,
+    path: str = "/v1/completions",
+    header: bytes | None = None,
+    more: Sequence[tuple[bytes, bytes]] = (),
+    **logs: bool,
+) -> list[Message]:
     sent: list[Message] = []
 
     async def receive() -> dict[str, Any]:
@@ -43,7 +51,7 @@ def ask(app: Answering, *, path: str = "/v1/completions", header: bytes | None =
     async def send(message: Message) -> None:
         sent.append(message)
 
-    headers = [(b"host", b"x"), *([(b"x-request-id", header)] if header is not None else [])]
+    headers = [(b"host", b"x"), *more, *([(b"x-request-id", header)] if header is not None else [])]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
     asyncio.run(Observed(app, LogSettings(**logs))(scope, receive, send))
     return sent
@@ -58,6 +66,12 @@ def test_a_clients_id_goes_in_and_comes_back() -> None:
     assert identity(ask(app, header=b"trace/1:a")) == [b"trace/1:a"]
     assert (app.known, app.headers[b"x-request-id"]) == ("trace/1:a", b"trace/1:a")
     assert request_id.get() is None
+
+
+def test_no_client_says_which_job_its_request_belongs_to() -> None:
+    app = Answering()
+    ask(app, more=[(b"x-switchyard-job", b"eval_1")])
+    assert b"x-switchyard-job" not in app.headers
 
 
 @pytest.mark.parametrize("given", [None, b"", b"a" * 129, b"new\nline", b'{"a"}', "über".encode()])

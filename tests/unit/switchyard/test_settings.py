@@ -149,6 +149,14 @@ def test_broken_json_in_a_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         load()
 
 
+def test_no_flash_attention_is_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().engine_to_start.attention_backend is None
+    monkeypatch.setenv("INFERENCE_FLASH_ATTENTION", "false")
+    assert load().engine_to_start.attention_backend == "TRITON_ATTN"
+    monkeypatch.setenv("INFERENCE_ENGINE__ATTENTION_BACKEND", "FLASHINFER")
+    assert load().engine_to_start.attention_backend == "FLASHINFER"
+
+
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERENCE_MODEL_PATH", "")
     monkeypatch.setenv("PORT", "")

@@ -1,0 +1,54 @@
+"""/metrics while control is there, and while it is not."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import uvicorn
+from prometheus_client import REGISTRY
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from gateway.control_link import ControlLink
+from gateway.exposition import Exposition
+
+
+def value(text: bytes, name: str) -> float:
+    found = re.search(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text.decode(), re.MULTILINE)
+    assert found, f"{name} is not there"
+    return float(found[1])
+
+
+def test_controls_series_stay_when_control_goes(tmp_path: Path) -> None:
+    async def run() -> None:
+        socket = tmp_path / "control.sock"
+        app = Starlette(routes=[Route("/metrics", lambda _: PlainTextResponse("switchyard_queue_depth 3\n"))])
+        server = uvicorn.Server(uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off", ws="none"))
+        link = ControlLink(socket, 1000)
+        exposition = Exposition(link)
+        before = await exposition.text(held=0, ready=False)
+        assert value(before, "switchyard_control_up") == 0
+        assert b"switchyard_queue_depth" not in before
+
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        there = await exposition.text(held=2, ready=True)
+        assert value(there, "switchyard_control_up") == 1
+        assert value(there, "switchyard_queue_depth") == 3
+        assert (value(there, "switchyard_held_requests"), value(there, "switchyard_engine_ready")) == (2, 1)
+
+        server.should_exit = True
+        await task
+        gone = await exposition.text(held=0, ready=True)
+        assert value(gone, "switchyard_control_up") == 0
+        assert value(gone, "switchyard_queue_depth") == 3, "what was last known"
+        assert value(gone, "switchyard_control_metrics_age_seconds") > 0
+        assert len(re.findall(rb"^# TYPE (\S+) ", gone, re.MULTILINE)) == len(
+            set(re.findall(rb"^# TYPE (\S+) ", gone, re.MULTILINE))
+        ), "no family is there twice"
+        await link.close()
+
+    asyncio.run(run())
+    assert REGISTRY.get_sample_value("switchyard_proofs_total", {"kind": "reference", "passed": "false"}) is not None
