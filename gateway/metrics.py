@@ -33,6 +33,12 @@ SWITCH_PAUSE = Histogram(
     ["method"],
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
 )
+SWITCH_HOLD = Histogram(
+    "switchyard_switch_hold_seconds",
+    "How long a switch let new requests wait, its drain included.",
+    ["method"],
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
+)
 ENGINE_DEATHS = Counter("switchyard_engine_deaths_total", "Engines that died while they served.", ["model"])
 ACTIVE = Gauge("switchyard_engine_ready", "1 while the active model's engine answers, else 0.")
 PROOFS = Counter("switchyard_proofs_total", "Proofs of switches, by kind of reference.", ["kind", "passed"])

@@ -10,7 +10,7 @@ from dataclasses import replace
 from gateway.errors import LOAD_FAILURES, GatewayError, SwitchInProgress
 from gateway.failed_loads import FailedLoads
 from gateway.gate import Gate
-from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_PAUSE, SWITCHES, model_label
+from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
 from gateway.plan import Memory, Method, Situation, plan, wants_memory
 from gateway.residents import Residents
 from gateway.slot import Slot, StartEngine
@@ -152,6 +152,7 @@ class Pool:
         result = outcome.result
         SWITCHES.labels(method=result.method, outcome=result.status).inc()
         SWITCH_PAUSE.labels(method=result.method).observe(result.paused_ms / 1000)
+        SWITCH_HOLD.labels(method=result.method).observe(result.held_ms / 1000)
         if result.proof is not None:
             PROOFS.labels(kind=result.proof.kind, passed=str(result.proof.passed).lower()).inc()
             if result.proof.mean_abs_diff is not None:
