@@ -187,5 +187,5 @@ def _behind_door(
         allow_origins=access.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["x-model-id", "x-model-digest", "retry-after"],
+        expose_headers=["x-model-id", "x-model-digest", "x-request-id", "retry-after"],
     )

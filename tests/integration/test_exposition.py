@@ -25,7 +25,7 @@ def test_controls_series_stay_when_control_goes(tmp_path: Path) -> None:
         socket = tmp_path / "control.sock"
         app = Starlette(routes=[Route("/metrics", lambda _: PlainTextResponse("switchyard_queue_depth 3\n"))])
         server = uvicorn.Server(uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off", ws="none"))
-        link = ControlLink(socket, 1000)
+        link = ControlLink(socket, 1000, 1000)
         exposition = Exposition(link)
         before = await exposition.text(held=0, ready=False)
         assert value(before, "switchyard_control_up") == 0
