@@ -14,6 +14,8 @@ from control.access.key_book import KeyBook
 from control.access.usage_book import UsageBook
 from control.activation import Activator
 from control.activation_log import ActivationLog
+from control.batches.files import FileStore
+from control.batches.kind import BatchKind
 from control.bootstrap import bootstrap
 from control.capabilities import EngineAbilities
 from control.db import Database, url_of
@@ -21,6 +23,7 @@ from control.digest_cache import DigestCache
 from control.errors import ControlError
 from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
+from control.inference import InferenceKind
 from control.jobs.caretaker import Caretaker
 from control.jobs.intake import Intake
 from control.jobs.lender import ActivatorLender
@@ -43,6 +46,7 @@ from control.registry import Registry
 from control.repository import ModelRepository
 from control.routes import (
     activations,
+    batches,
     data_gen,
     errors,
     health,
@@ -56,6 +60,7 @@ from control.routes import (
     pull,
     shards,
 )
+from control.routes import files as file_routes
 from control.routes import telemetry as machine
 from control.routes import uploads as uploads_routes
 from control.services import Services
@@ -87,6 +92,8 @@ def create_app(
 
     A start that is refused leaves the reason, one sentence, in `app.state.refusal`.
     """
+    files = FileStore(settings.layout, settings.max_file_bytes)
+    job_kinds = [*job_kinds, InferenceKind(), BatchKind(files)]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -207,6 +214,8 @@ def create_app(
                 keys=key_book,
                 usage=UsageBook(database),
                 audit=AuditLog(database),
+                files=files,
+                aliases=settings.aliases,
             )
             yield
 
@@ -219,26 +228,31 @@ def create_app(
     )
     app.state.refusal = None
     app.add_middleware(Audited)
-    errors.install(app)
-    for router in (
-        health.router,
-        loadable.router,
-        activations.router,
-        uploads_routes.router,
-        models.router,
-        jobs.router,
-        shards.router,
-        data_gen.router,
-        machine.router,
-        logs.router,
-        metrics.router,
-        pull.router,
-        keys.router,
-    ):
-        app.include_router(router)
-    for router in (*more_routes, *map(kinds.router_of, job_kinds)):
-        app.include_router(router)
+    _add_routes(app, job_kinds, more_routes)
     return app
+
+
+def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequence[APIRouter]) -> None:
+    errors.install(app)
+    own = (
+        health,
+        loadable,
+        activations,
+        uploads_routes,
+        models,
+        jobs,
+        shards,
+        data_gen,
+        machine,
+        logs,
+        metrics,
+        pull,
+        keys,
+        file_routes,
+        batches,
+    )
+    for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
+        app.include_router(router)
 
 
 async def _quantize_of(settings: Settings, abilities: EngineAbilities) -> QuantizeWish:

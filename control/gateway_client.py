@@ -21,6 +21,7 @@ from control.errors import (
 from switchyard.access import GATEWAY_KEYS_PATH, KeySet
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
+    GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
@@ -29,6 +30,8 @@ from switchyard.contract import (
     GATEWAY_USAGE_PATH,
     ActivateRequest,
     ActivateResult,
+    AskRequest,
+    AskResult,
     BatchRequest,
     BatchResult,
     Capabilities,
@@ -117,6 +120,10 @@ class GatewayClient:
             response = await self._client.put(GATEWAY_KEYS_PATH, content=keys.model_dump_json())
         if response.status_code != 204:
             raise GatewayUnavailable(f"the gateway did not take the keys: {response.status_code}")
+
+    async def ask(self, request: AskRequest) -> AskResult:
+        """As BatchEngine.ask, without patience."""
+        return await self._post(GATEWAY_ASK_PATH, request, AskResult, BATCH_TIMEOUT_S)
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from switchyard.contract import BatchRequest, BatchResult, ModelRef
+from switchyard.contract import AskRequest, AskResult, BatchRequest, BatchResult, ModelRef
 
 
 class BatchEngine(Protocol):
@@ -19,6 +19,13 @@ class BatchEngine(Protocol):
 
         Raises GatewayUnavailable when nothing can answer now (worth a retry), ModelNotServed when the model is not
         in the engine, WrongWeights when it is there with another digest.
+        """
+        ...
+
+    async def ask(self, request: AskRequest) -> AskResult:
+        """Answers whole HTTP requests, in their order; one that is refused fails alone (its `status`).
+
+        Raises as `generate` does.
         """
         ...
 

@@ -1,5 +1,6 @@
 """Everything a route may ask for, wired once by control.app."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from control.access.key_book import KeyBook
 from control.access.usage_book import UsageBook
 from control.activation import Activator
 from control.activation_log import ActivationLog
+from control.batches.files import FileStore
 from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.jobs.intake import Intake
@@ -23,6 +25,7 @@ from control.shards.inbox import ShardInbox
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
 from switchyard.paths import Layout
+from switchyard.settings import Alias
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Services:
     keys: KeyBook
     usage: UsageBook
     audit: AuditLog
+    files: FileStore
+    aliases: Mapping[str, Alias]
 
 
 def _services(request: Request) -> Services:

@@ -21,14 +21,20 @@ from gateway.access.usage import UsageTotals
 from gateway.admission import Admission, Bounds
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.control_link import ControlLink
+from gateway.dialects.router import Dialects
+from gateway.dialects.served import Served
 from gateway.directory import ControlDirectory
 from gateway.dispatch import Dispatch
 from gateway.exposition import Exposition
 from gateway.gate import Gate
 from gateway.gpu import Nvml
+from gateway.inference import Inference
+from gateway.inference_routes import create_routes
 from gateway.information import Information
 from gateway.memory import memory_for_one_more
+from gateway.naming import Naming
 from gateway.observation import Observed
+from gateway.openapi import describe
 from gateway.pool import Pool
 from gateway.private_api import create_private_app
 from gateway.router import Router
@@ -49,6 +55,7 @@ class PublicApp:
     dispatch: Dispatch
     control: ControlLink
     uploads: UploadLink
+    dialects: Dialects
     own: App
     upstream: UpstreamApp
 
@@ -61,6 +68,8 @@ class PublicApp:
             await self.upstream(scope, receive, send)
         elif self.uploads.takes(scope):
             await self.uploads(scope, receive, send)
+        elif self.dialects.takes(scope):
+            await self.dialects(scope, receive, send)
         elif self.control.takes(scope):
             await self.control(scope, receive, send)
         else:
@@ -128,14 +137,24 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
         load_wait_s=settings.hold_timeout_s,
         cool_down_s=settings.model_load_cooldown_s,
     )
-    control = ControlLink(settings.layout.control_socket, settings.max_request_bytes, settings.max_dataset_bytes)
+    control = ControlLink(
+        settings.layout.control_socket,
+        settings.max_request_bytes,
+        max_dataset_bytes=settings.max_dataset_bytes,
+        max_file_bytes=settings.max_file_bytes,
+    )
     directory = ControlDirectory(control)
     router = Router(gate, pool.residents, directory, settings.load_on_request, settings.max_held_requests)
     layout = settings.layout
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
+    naming = Naming(settings.aliases, settings.unknown_model)
+    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming)
+    exposition = Exposition(control)
     information = Information(
-        settings, pool, control, directory, Nvml(), time.monotonic(), Exposition(control), upstream.directory
-    )
+        settings, pool, control, directory, Nvml(), time.monotonic(), exposition, upstream.directory
+    ).app()
+    dialects = create_routes(settings, dispatch, Served(pool.snapshot, naming), control)
+    dialects.add(describe(gate, control, dialects.routes, information.routes))
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)
@@ -144,14 +163,13 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     rates = Rates(store_url.get_secret_value() if store_url else None)
     key_link = KeyLink(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
-    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream)
-    public = PublicApp(dispatch, control, UploadLink(control), information.app(), upstream)
+    public = PublicApp(dispatch, control, UploadLink(control), dialects, information, upstream)
     return Gateway(
         pool=pool,
         control=control,
         public=Observed(_behind_door(public, settings, keyring, rates, key_usage, deadlines), settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, usage, ask_engine, key_link),
+        private=create_private_app(pool, router, Inference(dispatch, dialects), usage, ask_engine, key_link),
         keyring=keyring,
         key_link=key_link,
         deadlines=deadlines,

@@ -2,18 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 
-from gateway.asgi import ClientDisconnected, Receive, Scope, Send, send_detail, send_json, until_disconnected
-from gateway.errors import RequestTooLarge
-from switchyard.contract import CONTROL_PREFIXES
+from gateway.asgi import (
+    ClientDisconnected,
+    Receive,
+    Scope,
+    Send,
+    send_detail,
+    send_json,
+    send_openai_error,
+    until_disconnected,
+)
+from gateway.errors import RequestTooLarge, Unserved
+from switchyard.contract import CONTROL_PREFIXES, FILES_PATH
 
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 2.0
+_AWAY = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
+_MULTIPART_BYTES = 64 * 1024  # the fields and boundaries around a file
+_JSON = {"content-type": "application/json"}
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"host"}
 )
@@ -22,9 +36,12 @@ _HOP_BY_HOP = frozenset(
 class ControlLink:
     """One pooled client to control. An answer is streamed through, whatever it is."""
 
-    def __init__(self, socket: Path, max_request_bytes: int, max_dataset_bytes: int) -> None:
+    def __init__(
+        self, socket: Path, max_request_bytes: int, max_dataset_bytes: int = 0, max_file_bytes: int = 0
+    ) -> None:
         self._max_request_bytes = max_request_bytes
-        self._max_dataset_bytes = max_dataset_bytes
+        self._max_dataset_bytes = max(max_request_bytes, max_dataset_bytes)
+        self._max_file_bytes = max(max_request_bytes, max_file_bytes)
         # A switch may take minutes, and an event stream never ends: only connecting is bounded here.
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket)),
@@ -60,25 +77,47 @@ class ControlLink:
             return None
         return answer.content if answer.status_code == 200 else None
 
+    async def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """A request of the gateway's own, body and answer being JSON. Raises Unserved when control does not answer."""
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            return await self._client.request(method, path, content=content, headers={**_JSON, **(headers or {})})
+        except httpx.HTTPError as error:
+            raise Unserved(_AWAY, 2.0) from error
+
+    @asynccontextmanager
+    async def listen(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """An event stream of control's, in pieces. Raises Unserved, in the middle too."""
+        try:
+            async with self._client.stream("GET", path) as answer:
+                yield answer.aiter_raw()
+        except httpx.HTTPError as error:
+            raise Unserved(_AWAY, 2.0) from error
+
     async def close(self) -> None:
         await self._client.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(key, value) for key, value in scope["headers"] if key not in _HOP_BY_HOP]
-        url = httpx.URL(path=scope["path"], query=scope["query_string"])
+        # As the client wrote it: a decoded path may hold what no URL can.
+        url = httpx.URL(scope["raw_path"].decode("ascii")).copy_with(query=scope["query_string"])
         body = self._body(scope, receive)
         request = self._client.build_request(scope["method"], url, headers=headers, content=body)
         try:
             answer = await self._client.send(request, stream=True)
         except RequestTooLarge as error:
-            await send_detail(send, error)
+            await (send_openai_error if scope["path"].startswith("/v1/") else send_detail)(send, error)
             return
         except ClientDisconnected:
             return
         except httpx.HTTPError as error:
             log.warning("control does not answer %s %s: %s", scope["method"], scope["path"], error)
-            detail = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
-            await send_json(send, 503, {"detail": detail, "code": "control_down"}, [(b"retry-after", b"2")])
+            if scope["path"].startswith("/v1/"):
+                await send_openai_error(send, Unserved(_AWAY, 2.0))
+            else:
+                await send_json(send, 503, {"detail": _AWAY, "code": "control_down"}, [(b"retry-after", b"2")])
             return
         pump = asyncio.ensure_future(_pump(answer, send))
         gone = asyncio.ensure_future(until_disconnected(receive))  # else an event stream would outlive its reader
@@ -99,6 +138,8 @@ class ControlLink:
             return None
         if scope["method"] == "PUT" and scope["path"].startswith("/datasets/"):
             return _chunks(receive, self._max_dataset_bytes, "max_dataset_bytes")
+        if scope["path"] == FILES_PATH:
+            return _chunks(receive, self._max_file_bytes + _MULTIPART_BYTES, "max_file_bytes")
         return _chunks(receive, self._max_request_bytes)
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import msgspec
-
 from gateway.access.ask import ASK_KEY, ask_of
 from gateway.admission import Admission
 from gateway.asgi import (
@@ -16,7 +14,10 @@ from gateway.asgi import (
     send_openai_error,
     until_disconnected,
 )
+from gateway.dialects.call import PRIORITY_KEY
+from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, ModelNotFound
+from gateway.naming import Naming, model_named
 from gateway.router import Router
 from gateway.slot import Slot
 from gateway.upstream.app import UpstreamApp
@@ -37,21 +38,6 @@ POST_PATHS = frozenset(
 RESPONSES_PREFIX = "/v1/responses/"
 
 
-class _Named(msgspec.Struct):
-    model: str | None = None
-
-
-_named = msgspec.json.Decoder(_Named)
-
-
-def model_named(body: bytes) -> str | None:
-    """The `model` of a JSON body; None where there is none or the body is not as it should be (vLLM will say so)."""
-    try:
-        return _named.decode(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class Dispatch:
     """Hands requests on vLLM's public routes to the slot that serves the model they name."""
@@ -60,6 +46,7 @@ class Dispatch:
     max_request_bytes: int
     admission: Admission = field(default_factory=Admission.unbounded)
     upstream: UpstreamApp | None = None
+    naming: Naming = field(default_factory=Naming)
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -67,14 +54,20 @@ class Dispatch:
         return path in POST_PATHS or path.startswith(RESPONSES_PREFIX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        send = in_envelope(scope["path"], send)
         try:
             body = await read_body(receive, self.max_request_bytes)
             name = model_named(body)
-            if name and self.upstream is not None and self.upstream.has(name) and not self.router.is_here(name):
-                await self.upstream.relay(name, body, scope, receive, send)
+            target = self.naming.target(name)
+            if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
+                body = self.naming.rewritten(body, scope["path"], name, target)
+                await self.upstream.relay(target, body, scope, receive, send)
                 return
-            slot = await self._slot(name, receive)
+            slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
             ask = scope.get(ASK_KEY) or ask_of(body)
+            if PRIORITY_KEY in scope:  # batch work is bounded by its own window
+                await slot.serve(scope, replay(body, receive), send)
+                return
             self.admission.enter(slot, ask)
         except GatewayError as error:
             await send_openai_error(send, error)

@@ -37,6 +37,7 @@ from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.engine_segments import remove, segments_of
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, Unserved
+from gateway.reasoning import with_reasoning_content
 from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 from switchyard.settings import EngineSettings
@@ -61,6 +62,10 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         flags.append(f"--max-model-len={settings.max_model_len}")
     if endpoint := os.environ.get(ENDPOINT_VARIABLE):
         flags.append(f"--otlp-traces-endpoint={endpoint}")
+    if settings.tool_call_parser is not None:
+        flags += ["--enable-auto-tool-choice", f"--tool-call-parser={settings.tool_call_parser}"]
+    if settings.reasoning_parser is not None:
+        flags.append(f"--reasoning-parser={settings.reasoning_parser}")
     if settings.trust_remote_code:
         flags.append("--trust-remote-code")
     if current_platform.is_cpu():
@@ -73,9 +78,10 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
 class Engine:
     """A started engine. Use `start`; every method runs in the event loop that serves requests."""
 
-    def __init__(self, client: AsyncLLM, app: FastAPI) -> None:
+    def __init__(self, client: AsyncLLM, app: FastAPI, *, has_reasoning_parser: bool = False) -> None:
         self.client = client
-        self.app: App = app
+        self._app = app
+        self.app: App = with_reasoning_content(app) if has_reasoning_parser else app
         self._state: Any = app.state
         manager: Any = getattr(client.engine_core, "resources", None)
         processes = manager.engine_manager.processes if manager is not None else []
@@ -91,6 +97,11 @@ class Engine:
         """True once the engine core is gone; it never comes back, a new engine must be started."""
         errored: bool = self.client.errored
         return errored
+
+    def openapi(self) -> dict[str, Any]:
+        """vLLM's own description of its routes. Blocks the first time."""
+        document: dict[str, Any] = self._app.openapi()
+        return document
 
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
         """Asks the model what the reference says it must answer; without one, whether it answers sensibly at all.
@@ -193,7 +204,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     gc.collect()
     gc.freeze()  # as vLLM's own server does: what was built at start is never garbage
-    return Engine(client, app)
+    return Engine(client, app, has_reasoning_parser=settings.reasoning_parser is not None)
 
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:

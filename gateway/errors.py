@@ -9,6 +9,7 @@ GatewayError
 ├── RequestTimeout      408  the client did not send its request in time
 ├── AnswerTimeout       504  the answer took longer than a request may
 ├── ModelNotFound       404  no slot answers to that name; carries the names that do
+├── InvalidRequest      400  the body cannot be understood, or asks for what there is not (422 on our own routes)
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
 ├── Unserved            503  nothing can answer now; carries when to try again
@@ -81,6 +82,11 @@ class ModelNotFound(GatewayError):
         super().__init__(f"The model `{name}` is not served here. Served now: {there}.")
         self.name = name
         self.served = served
+
+
+class InvalidRequest(GatewayError):
+    status = 400
+    code = "invalid_request"
 
 
 class NotLoaded(GatewayError):

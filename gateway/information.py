@@ -159,7 +159,7 @@ class Information:
         return JSONResponse({"error": error}, 404)
 
     async def _cards(self) -> dict[str, dict[str, object]]:
-        """OpenAI model objects of what can be asked for, by name: what is loaded, the alias of the active model, and
+        """OpenAI model objects of what can be asked for, by name: what is loaded, the aliases, and
         what a request would load.
         """
         cards: dict[str, dict[str, object]] = {}
@@ -176,6 +176,9 @@ class Information:
                 cards.setdefault(name, _card(name, name))
         for name, tier_name in (self.elsewhere.models() if self.elsewhere else {}).items():
             cards.setdefault(name, _card(name, name) | {"owned_by": tier_name})
+        for name, alias in self.settings.aliases.items():
+            if alias.model in cards:
+                cards[name] = cards[alias.model] | {"id": name}
         return cards
 
 

@@ -14,12 +14,14 @@ from starlette.routing import Route
 from gateway.access.key_link import KeyLink
 from gateway.asgi import ClientDisconnected, unless_disconnected, until_disconnected
 from gateway.errors import DigestMismatch, GatewayError
+from gateway.inference import Inference
 from gateway.pool import Pool
 from gateway.router import Router
 from gateway.usage import UsageBook
 from switchyard.access import GATEWAY_KEYS_PATH, KeySet
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
+    GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
@@ -27,6 +29,8 @@ from switchyard.contract import (
     GATEWAY_UNLOAD_PATH,
     GATEWAY_USAGE_PATH,
     ActivateRequest,
+    AskRequest,
+    AskResult,
     BatchRequest,
     BatchResult,
     Capabilities,
@@ -39,11 +43,15 @@ from switchyard.contract import (
 from switchyard.request_id import Traced
 
 R = TypeVar("R", bound=BaseModel)
-T = TypeVar("T")
 
 
 def create_private_app(
-    pool: Pool, router: Router, usage: UsageBook, ask_engine: Callable[[], Capabilities], key_link: KeyLink
+    pool: Pool,
+    router: Router,
+    inference: Inference,
+    usage: UsageBook,
+    ask_engine: Callable[[], Capabilities],
+    key_link: KeyLink,
 ) -> Starlette:
     """`ask_engine` may block for as long as it takes to import vLLM."""
 
@@ -91,6 +99,15 @@ def create_private_app(
             return JSONResponse({"detail": str(error), "code": "invalid"}, 422)
         return Response(status_code=204)
 
+    async def ask(request: Request) -> Response:
+        async def run(asked: AskRequest) -> AskResult:
+            slot = await router.enter(asked.model, lambda: until_disconnected(request.receive))
+            if slot.model.digest != asked.digest:
+                raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
+            return await unless_disconnected(inference.ask(asked), request.receive)
+
+        return await _answer(request, AskRequest, run)
+
     return Starlette(
         routes=[
             Route(GATEWAY_KEYS_PATH, keys, methods=["PUT"]),
@@ -101,6 +118,7 @@ def create_private_app(
             Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
             Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),
             Route(GATEWAY_UNLOAD_PATH, unload, methods=["POST"]),
+            Route(GATEWAY_ASK_PATH, ask, methods=["POST"]),
         ],
         middleware=[Middleware(Traced)],
     )

@@ -6,8 +6,9 @@ from switchyard.contract import CONTROL_PREFIXES
 OTHER = "other"
 _OWN = (
     "/health", "/livez", "/readyz", "/info", "/config", "/version", "/status", "/diag", "/metrics",
-    "/generate", "/chat", "/solve", "/v1/models", "/v1/responses",
-    "/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/version", "/api/pull", "/api/embed",
+    "/generate", "/chat", "/solve", "/openapi.json", "/v1/models", "/v1/responses",
+    "/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/version", "/api/pull",
+    "/api/embed", "/api/embeddings",
 )  # fmt: skip
 ROUTES = frozenset((*POST_PATHS, *CONTROL_PREFIXES, *_OWN, "/"))
 

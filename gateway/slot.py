@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -30,6 +30,10 @@ class Engine(Protocol):
 
     @property
     def max_model_len_tokens(self) -> int: ...
+
+    def openapi(self) -> dict[str, Any]:
+        """Describes the routes of `app`. Blocks the first time."""
+        ...
 
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof: ...
 

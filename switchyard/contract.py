@@ -18,6 +18,7 @@ GATEWAY_USAGE_PATH = "/usage"
 # On control's socket, and never handed on from the public port: what the gateway may ask.
 CONTROL_LOADABLE_PATH = "/loadable"
 CONTROL_METRICS_PATH = "/metrics"
+GATEWAY_ASK_PATH = "/ask"
 
 # Control's, asked by the gateway when the body of an upload comes in. Not among the prefixes below, so nobody else can.
 OPEN_PIECE_PATH = "/uploads/open"
@@ -26,8 +27,10 @@ CLOSE_PIECE_PATH = "/uploads/close"
 # What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
 CONTROL_PREFIXES = (
     "/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets", "/gpu", "/system", "/settings", "/logs", "/pull",
-    "/keys", "/audit",
+    "/keys", "/audit", "/v1/files", "/v1/batches",
 )  # fmt: skip
+
+FILES_PATH = "/v1/files"  # uploads here may be longer than other bodies
 
 ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
 MAX_BATCH_ITEMS = 1024
@@ -289,6 +292,36 @@ class BatchOutput(Message):
     continuations: list[TextScore] = []
     error: str | None = None
     too_long: bool = False
+
+
+class AskItem(Message):
+    """One request as a client would send it: `path` is `/v1/chat/completions`, `/generate` …"""
+
+    path: str
+    body: dict[str, Any]
+
+
+class AskRequest(Message):
+    """Has a model answer whole requests below interactive ones; `digest` as in BatchRequest. `model` in a body chooses
+    an alias's preset, not the model.
+    """
+
+    model: str
+    digest: str
+    items: Annotated[list[AskItem], Field(min_length=1, max_length=MAX_BATCH_ITEMS)]
+
+
+class AskOutput(Message):
+    status: int
+    body: Any
+
+
+class AskResult(Message):
+    """`outputs` has one entry an item, in the items' order: [n_items]."""
+
+    model: str
+    digest: str
+    outputs: list[AskOutput]
 
 
 class BatchResult(Message):

@@ -50,6 +50,14 @@ class Layout:
         return self.base / "references"
 
     @property
+    def prompts(self) -> Path:
+        return self.base / "prompts"
+
+    @property
+    def files(self) -> Path:
+        return self.base / "files"
+
+    @property
     def lock_file(self) -> Path:
         return self.base / "switchyard.lock"
 
@@ -68,7 +76,7 @@ class Layout:
 
     def create(self) -> None:
         """Makes every folder. Raises OSError when the base directory is a file or cannot be written."""
-        working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references, self.uploads)
+        working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references, self.uploads, self.files)
         for folder in (self.base, self.models, *working):
             folder.mkdir(parents=True, exist_ok=True)
         sockets = self.gateway_socket.parent

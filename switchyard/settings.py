@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from switchyard.access_settings import AccessSettings, LimitSettings, TlsSettings
+from switchyard.contract import ACTIVE_ALIAS
 from switchyard.paths import Layout
 from switchyard.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
 
@@ -47,6 +48,32 @@ class EngineSettings(Group):
     trust_remote_code: bool = False
     attention_backend: str | None = None
     warm_start: bool = True
+    tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
+    reasoning_parser: Annotated[str, Field(min_length=1)] | None = None
+
+
+class Alias(Group):
+    """Another name for a model, and the sampling that requests under it get unless they say otherwise.
+
+    `model` is an id or `active`. Written as a plain string it is the model alone.
+    """
+
+    model: Annotated[str, Field(min_length=1)] = ACTIVE_ALIAS
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Count | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
 
 
 class LogSettings(Group):
@@ -157,6 +184,10 @@ class Settings(BaseSettings):
     model_q4_threshold_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 14_000_000_000
     max_concurrent_pulls: Count = 2
 
+    aliases: dict[Annotated[str, Field(min_length=1)], Alias] = {}
+    unknown_model: Literal["not_found", "active"] = "not_found"
+
+    max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_dataset_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**3
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
@@ -209,6 +240,16 @@ class Settings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
             raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
         return url
+
+    @field_validator("aliases")
+    @classmethod
+    def _aliases_name_models(cls, aliases: dict[str, Alias]) -> dict[str, Alias]:
+        if ACTIVE_ALIAS in aliases:
+            raise ValueError(f"{ACTIVE_ALIAS!r} always means the active model and cannot be an alias")
+        for name, alias in aliases.items():
+            if alias.model in aliases:
+                raise ValueError(f"{name!r} stands for {alias.model!r}, which is an alias itself; name the model")
+        return aliases
 
     @model_validator(mode="after")
     def _one_quantisation(self) -> Self:

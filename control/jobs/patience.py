@@ -1,10 +1,16 @@
 """A batch engine that waits for a gateway that is away for a while."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from control.errors import GatewayUnavailable
 from control.ports import BatchEngine
-from switchyard.contract import BatchRequest, BatchResult
+from switchyard.contract import AskRequest, AskResult, BatchRequest, BatchResult
+
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
 
 
 class PatientEngine:
@@ -16,10 +22,16 @@ class PatientEngine:
         self._longest_pause_s = longest_pause_s
 
     async def generate(self, request: BatchRequest) -> BatchResult:
+        return await self._patiently(self._engine.generate, request)
+
+    async def ask(self, request: AskRequest) -> AskResult:
+        return await self._patiently(self._engine.ask, request)
+
+    async def _patiently(self, ask: Callable[[Asked], Awaitable[Answered]], request: Asked) -> Answered:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(GatewayUnavailable),
             wait=wait_random_exponential(multiplier=0.2, max=self._longest_pause_s),
             stop=stop_after_delay(self._patience_s),
             reraise=True,
         )
-        return await retrying(self._engine.generate, request)
+        return await retrying(ask, request)

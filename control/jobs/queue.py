@@ -63,12 +63,17 @@ class JobQueue:
         async with self._database.transaction() as session:
             return (await session.scalars(statement)).all()
 
-    async def newest_first(self, job_type: str | None, status: Status | None, limit: int) -> Sequence[JobRow]:
+    async def newest_first(
+        self, job_type: str | None, status: Status | None, limit: int, older_than: JobRow | None = None
+    ) -> Sequence[JobRow]:
         statement = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
         if job_type is not None:
             statement = statement.where(JobRow.type == job_type)
         if status is not None:
             statement = statement.where(JobRow.status == status)
+        if older_than is not None:
+            at, same = JobRow.created_at < older_than.created_at, JobRow.created_at == older_than.created_at
+            statement = statement.where(or_(at, and_(same, JobRow.id < older_than.id)))
         async with self._database.transaction() as session:
             return (await session.scalars(statement)).all()
 

@@ -1,16 +1,15 @@
 """The one renderer of control's errors: `{"detail": "…"}`, always a string."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from control.errors import ActivationFailed, ControlError
+from control.errors import ActivationFailed, ControlError, Invalid, NotFound
+from switchyard.readable import readable
 
 _RETRY_AFTER_S = {429: "10", 503: "1"}
-_PLACES = {"body", "query", "path", "header"}
 
 
 def install(app: FastAPI) -> None:
@@ -19,30 +18,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _crashed)
 
 
-def readable(errors: Sequence[Any]) -> str:
-    """pydantic's errors as one line: `tags.0: input should be a valid string; sorce: unknown field`."""
-    return "; ".join(_one(error) for error in errors)
-
-
-def _one(error: dict[str, Any]) -> str:
-    place = list(error["loc"])
-    if place and place[0] in _PLACES:
-        place = place[1:]
-    match error["type"]:
-        case "extra_forbidden":
-            text = "unknown field"
-        case "missing":
-            text = "is missing"
-        case "json_invalid":
-            return f"the body is no valid JSON: {error.get('ctx', {}).get('error', error['msg'])}"
-        case _:
-            text = str(error["msg"]).removeprefix("Value error, ")
-    field = ".".join(str(part) for part in place)
-    return f"{field or 'body'}: {text}"
-
-
-async def _refused(_request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ControlError)
+    if _is_openai(request):
+        return _enveloped(error)
     body: dict[str, Any] = {"detail": str(error)}
     if isinstance(error, ActivationFailed):
         body |= error.result.model_dump(include={"id", "method", "proof", "rolled_back_to"})
@@ -50,11 +29,33 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body, error.status, headers)
 
 
-async def _malformed(_request: Request, error: Exception) -> JSONResponse:
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if _is_openai(request):
+        return _enveloped(Invalid(readable(error.errors())))
     return JSONResponse({"detail": readable(error.errors())}, 422)
 
 
-async def _crashed(_request: Request, _error: Exception) -> JSONResponse:
+async def _crashed(request: Request, _error: Exception) -> JSONResponse:
     """Starlette logs the traceback after this answer."""
+    if _is_openai(request):
+        return _enveloped(ControlError("internal error: the log has the traceback"))
     return JSONResponse({"detail": "internal error: the log has the traceback"}, 500)
+
+
+def _is_openai(request: Request) -> bool:
+    return request.url.path.startswith("/v1/")
+
+
+def _enveloped(error: ControlError) -> JSONResponse:
+    """OpenAI's envelope, in which what cannot be understood is a 400."""
+    status = 400 if error.status == 422 else error.status
+    field, separator, _ = str(error).partition(": ")
+    content = {
+        "message": str(error),
+        "type": "invalid_request_error" if status < 500 else "server_error",
+        "param": field if separator and field.isidentifier() else None,
+        "code": "not_found" if isinstance(error, NotFound) else None,
+    }
+    headers = {"Retry-After": _RETRY_AFTER_S[status]} if status in _RETRY_AFTER_S else None
+    return JSONResponse({"error": content}, status, headers)

@@ -8,17 +8,20 @@ from pydantic import ValidationError
 
 from control.errors import Invalid
 from control.jobs.intake import Idempotency, NewJob
-from control.ports import QUEUE_FIELDS, JobKind
-from control.routes.errors import readable
+from control.ports import QUEUE_FIELDS, JobKind, JobRequest
 from control.routes.jobs import show_one
-from control.services import Wired
+from control.services import Services, Wired
+from switchyard.readable import readable
 
 
 def router_of(kind: JobKind) -> APIRouter:
     """POST {route}/jobs and GET {route}/jobs/{id}. The body is the kind's to define, so it is parsed here."""
     router = APIRouter()
 
-    @router.post(f"{kind.route}/jobs")
+    # The gateway's document of all routes takes the definitions inside to where references look for them.
+    schema = {"application/json": {"schema": kind.request_model.model_json_schema()}}
+
+    @router.post(f"{kind.route}/jobs", openapi_extra={"requestBody": {"required": True, "content": schema}})
     async def create(
         http: Request,
         services: Wired,
@@ -28,31 +31,36 @@ def router_of(kind: JobKind) -> APIRouter:
             request = kind.request_model.model_validate_json(await http.body())
         except ValidationError as error:
             raise Invalid(readable(error.errors())) from error
-        idempotency = Idempotency.of(key, kind.type, request.model_dump(mode="json")) if key else None
-        if idempotency is not None:
-            present = await services.intake.find_by_key(idempotency)
-            if present is not None:
-                return {"job_id": present.id, "status": present.status, "existing": True}
-        request = request.model_copy(update={"model_id": await services.registry.resolve(request.model_id)})
-        checked = await asyncio.to_thread(kind.check, request, services.layout.datasets)
-        config = {name: value for name, value in checked.items() if name not in QUEUE_FIELDS}
-        job, novelty = await services.intake.create(
-            NewJob(
-                type=kind.type,
-                model_id=request.model_id,
-                config=config,
-                priority=request.priority,
-                when_inactive=request.when_inactive,
-                identity=kind.identity(config),
-                dedupe=request.dedupe,
-                idempotency=idempotency,
-            )
-        )
-        services.worker.wake()
-        return {"job_id": job.id, "status": job.status} | ({} if novelty == "new" else {novelty: True})
+        return await make_job(services, kind, request, key)
 
     @router.get(f"{kind.route}/jobs/{{job_id}}")
     async def get_one(job_id: str, services: Wired) -> dict[str, Any]:
         return await show_one(await services.queue.get(job_id, kind.type), services)
 
     return router
+
+
+async def make_job(services: Services, kind: JobKind, request: JobRequest, key: str | None) -> dict[str, Any]:
+    """Checks and takes in a job, or finds the one that was made under the same Idempotency-Key before."""
+    idempotency = Idempotency.of(key, kind.type, request.model_dump(mode="json")) if key else None
+    if idempotency is not None:
+        present = await services.intake.find_by_key(idempotency)
+        if present is not None:
+            return {"job_id": present.id, "status": present.status, "existing": True}
+    request = request.model_copy(update={"model_id": await services.registry.resolve(request.model_id)})
+    checked = await asyncio.to_thread(kind.check, request, services.layout.datasets)
+    config = {name: value for name, value in checked.items() if name not in QUEUE_FIELDS}
+    job, novelty = await services.intake.create(
+        NewJob(
+            type=kind.type,
+            model_id=request.model_id,
+            config=config,
+            priority=request.priority,
+            when_inactive=request.when_inactive,
+            identity=kind.identity(config),
+            dedupe=request.dedupe,
+            idempotency=idempotency,
+        )
+    )
+    services.worker.wake()
+    return {"job_id": job.id, "status": job.status} | ({} if novelty == "new" else {novelty: True})

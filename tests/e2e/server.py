@@ -36,7 +36,7 @@ def wait_until(what: str, happened: Callable[[], bool], timeout_s: float) -> flo
 class Server:
     """A running server; leaving the context stops it as Ctrl-C does and checks that nothing is left."""
 
-    def __init__(self, base_dir: Path) -> None:
+    def __init__(self, base_dir: Path, **settings: object) -> None:
         self.base_dir = base_dir
         self.port = free_port()
         self.expected_code = 0
@@ -44,6 +44,7 @@ class Server:
         self.http = httpx.Client(base_url=self.url, timeout=300.0, trust_env=False)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
         environment |= {"INFERENCE_BASE_DIR": str(base_dir), "INFERENCE_PORT": str(self.port)}
+        environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         self._output = (base_dir / "terminal.txt").open("w+")
         self.process = psutil.Popen(
             [Path(sys.executable).with_name("switchyard"), "up"],

@@ -1,6 +1,9 @@
 """The openai SDK, unchanged, against the server."""
 
+import asyncio
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -46,7 +49,7 @@ def test_streamed_chat_is_the_same_in_pieces(client: openai.OpenAI) -> None:
     )
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
     assert "".join(pieces) == "42"
-    assert len([piece for piece in pieces if piece]) == 2
+    assert 1 <= len([piece for piece in pieces if piece]) <= 2  # what is late comes together
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 3
 
@@ -75,6 +78,68 @@ def test_logprobs(client: openai.OpenAI) -> None:
     assert first.token == "4"
     assert len(first.top_logprobs) == 3
     assert first.logprob == max(other.logprob for other in first.top_logprobs)
+
+
+def test_several_answers_with_seeds_and_stops(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {
+        "model": "active",
+        "messages": QUESTION,
+        "n": 3,
+        "seed": 7,
+        "temperature": 1.5,
+        "stop": "2",
+    }
+    first, again = client.chat.completions.create(**asked), client.chat.completions.create(**asked)
+    assert [choice.index for choice in first.choices] == [0, 1, 2]
+    texts = [choice.message.content or "" for choice in first.choices]
+    assert texts == [choice.message.content or "" for choice in again.choices]
+    assert not any("2" in text for text in texts)
+
+
+def test_an_answer_that_keeps_to_a_schema(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="active",
+        messages=QUESTION,
+        temperature=0,
+        max_tokens=20,
+        response_format={"type": "json_schema", "json_schema": {"name": "sum", "schema": {"enum": ["forty-two"]}}},
+    )
+    assert json.loads(answer.choices[0].message.content or "") == "forty-two"
+
+
+def test_responses(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model="active", input="What is 17+25?", temperature=0)
+    assert answer.output_text == "42"
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 3
+    events = list(client.responses.create(model="active", input="What is 17+25?", temperature=0, stream=True))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == "42"
+    assert events[-1].type == "response.completed"
+
+
+def test_the_async_client(server: Server) -> None:
+    async def scenario() -> tuple[str | None, str]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as sdk:
+            whole = await sdk.chat.completions.create(model="active", messages=QUESTION, temperature=0)
+            stream = await sdk.chat.completions.create(model="active", messages=QUESTION, temperature=0, stream=True)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+        return whole.choices[0].message.content, "".join(pieces)
+
+    assert asyncio.run(scenario()) == ("42", "42")
+
+
+def test_embeddings_that_the_model_cannot_make(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="embeddings") as caught:
+        client.embeddings.create(model="active", input="hello")
+    assert (caught.value.code, caught.value.param) == ("embeddings_not_supported", "model")
+
+
+def test_tools_without_a_parser_are_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="tool-call-parser"):
+        client.chat.completions.create(
+            model="active", messages=QUESTION, tools=[{"type": "function", "function": {"name": "add"}}]
+        )
 
 
 def test_a_wrong_model_is_told_what_there_is(client: openai.OpenAI) -> None:

@@ -19,7 +19,7 @@ from control.ports import JobContext, JobRequest
 from control.repository import ModelRepository
 from control.shards.book import ShardBook
 from control.tables import ActiveModelRow, ModelRow
-from switchyard.contract import BatchRequest, BatchResult
+from switchyard.contract import AskRequest, AskResult, BatchRequest, BatchResult
 from tests.integration.house import settings_of
 
 _RequestModel = type[JobRequest]
@@ -59,6 +59,9 @@ class CountingKind:
 
 class Nobody:
     """An engine and a lender that are never asked."""
+
+    async def ask(self, request: AskRequest) -> AskResult:
+        raise AssertionError("nothing is asked here")
 
     async def generate(self, request: BatchRequest) -> BatchResult:
         raise AssertionError("no job of these asks the engine")

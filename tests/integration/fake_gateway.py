@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
+    GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
@@ -20,6 +21,10 @@ from switchyard.contract import (
     GATEWAY_USAGE_PATH,
     ActivateRequest,
     ActivateResult,
+    AskItem,
+    AskOutput,
+    AskRequest,
+    AskResult,
     BatchItem,
     BatchOutput,
     BatchRequest,
@@ -70,6 +75,8 @@ class FakeGateway:
         self.batches: list[BatchRequest] = []
         self.refuse_batches_with: tuple[int, str] | None = None
         self.answer: Callable[[BatchItem], BatchOutput] = lambda _: BatchOutput(text="42", finish_reason="stop")
+        self.reply: Callable[[AskItem], AskOutput] = lambda _: AskOutput(status=200, body={})
+        self.before_reply: Callable[[AskItem], Awaitable[None]] | None = None
         self.batch_takes_s = 0.0
         self.headers: list[dict[str, str]] = []  # of each batch
         self.used_items: dict[str, int] = {}  # by job
@@ -138,6 +145,10 @@ class FakeGateway:
             self.used_items[job] = self.used_items.get(job, 0) + len(request.items)
             await asyncio.sleep(self.batch_takes_s)
             return self._batch(request)
+
+        @app.post(GATEWAY_ASK_PATH, response_model=None)
+        async def ask(request: AskRequest) -> Response:
+            return await self._ask(request)
 
         return app
 
@@ -209,6 +220,15 @@ class FakeGateway:
         )
         self.on_answer()
         return JSONResponse(result.model_dump())
+
+    async def _ask(self, request: AskRequest) -> Response:
+        if self.active is None or self.active.id != request.model:
+            return _refuse(404, "model_not_found", f"{request.model} is not loaded")
+        for item in request.items:
+            if self.before_reply is not None:
+                await self.before_reply(item)
+        outputs = [self.reply(item) for item in request.items]
+        return JSONResponse(AskResult(model=request.model, digest=request.digest, outputs=outputs).model_dump())
 
     def _batch(self, request: BatchRequest) -> Response:
         if self.refuse_batches_with is not None:

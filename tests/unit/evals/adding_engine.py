@@ -8,7 +8,7 @@ from typing import Any
 
 from control.errors import JobCancelled
 from control.ports import BatchEngine, ShardLedger
-from switchyard.contract import BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
+from switchyard.contract import AskRequest, AskResult, BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
 from tests.unit.ledger import MemoryLedger
 
 MODEL = ModelRef(id="step-1500", path="/models/step-1500", digest="sha256:aa")
@@ -46,6 +46,9 @@ class AddingEngine:
     async def generate(self, request: BatchRequest) -> BatchResult:
         self.requests.append(request)
         return BatchResult(model=request.model, digest=self.digest, outputs=[add(item) for item in request.items])
+
+    async def ask(self, request: AskRequest) -> AskResult:
+        raise AssertionError("evals ask no whole requests")
 
     @property
     def items(self) -> list[BatchItem]:

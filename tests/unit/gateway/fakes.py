@@ -81,6 +81,9 @@ class FakeEngine:
         headers = [(b"content-type", self.content_type)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
 
+    def openapi(self) -> dict[str, Any]:
+        return {"paths": {}}
+
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
         if not self.sound:
             raise EngineStartFailed("died at its first forward pass")

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from gateway.dispatch import Dispatch, model_named
+from gateway.dispatch import Dispatch
 from gateway.gate import Gate
+from gateway.naming import model_named
 from gateway.slot import Slot
 from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
 

@@ -1,0 +1,1 @@
+"""OpenAI's Files and Batches: uploads on disk, and batches as jobs of the queue."""

@@ -1,0 +1,84 @@
+"""A batch as a job: every line of its input file asked once, below interactive requests."""
+
+import asyncio
+import builtins
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from control.batches.answers import Answers
+from control.batches.files import FileStore
+from control.batches.requests import Endpoint, Line, read, scan
+from control.errors import BadJob, ControlError, Invalid, NotFound
+from control.ports import JobContext, JobRequest
+from switchyard.contract import AskItem, AskRequest
+
+# Each request of a batch is a whole HTTP request inside the gateway: so many at a time keep an engine busy, and leave
+# the gateway's event loop to others in between.
+_CHUNK_REQUESTS = 16
+_CHUNKS_IN_FLIGHT = 8
+
+MetadataText = Annotated[str, Field(max_length=512)]
+
+
+class BatchJobRequest(JobRequest):
+    input_file_id: Annotated[str, Field(min_length=1, max_length=256)]
+    endpoint: Endpoint
+    completion_window: Literal["24h"] = "24h"
+    metadata: Annotated[dict[Annotated[str, Field(max_length=64)], MetadataText], Field(max_length=16)] | None = None
+
+
+class BatchKind:
+    type: ClassVar[str] = "batch"
+    route: ClassVar[str] = "/batches"
+    request_model: ClassVar[builtins.type[JobRequest]] = BatchJobRequest
+
+    def __init__(self, files: FileStore) -> None:
+        self._files = files
+
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002
+        """Reads every line once. Blocks; raises Invalid and NotFound."""
+        assert isinstance(request, BatchJobRequest)
+        facts = scan(self._files.path(request.input_file_id), request.endpoint)
+        return request.model_dump(mode="json") | {"requests": facts.requests, "input_digest": facts.digest}
+
+    def identity(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {"input": config["input_digest"], "endpoint": config["endpoint"]}
+
+    async def run(self, context: JobContext) -> dict[str, Any]:
+        """Appends to output.jsonl and errors.jsonl; a second attempt goes on where the first one stopped."""
+        try:
+            path = self._files.path(context.config["input_file_id"])
+        except NotFound as error:
+            raise BadJob(f"the input file was deleted: {error}") from error
+        with await asyncio.to_thread(Answers, context.run_dir, context.job_id) as answers:
+            total: int = context.config["requests"]
+            await context.report(len(answers.answered), total)
+            known = answers.answered
+            lines = (line for line in read(path, context.config["endpoint"]) if line.custom_id not in known)
+            await self._ask_all(context, lines, answers, total)
+            await asyncio.to_thread(answers.sync)
+            if answers.completed + answers.failed != total:
+                raise BadJob(f"{answers.completed + answers.failed} of {total} requests were answered")
+            return {"total": total, "completed": answers.completed, "failed": answers.failed}
+
+    async def _ask_all(self, context: JobContext, lines: Iterator[Line], answers: Answers, total: int) -> None:
+        async def ask_on() -> None:
+            while chunk := list(islice(lines, _CHUNK_REQUESTS)):
+                items = [AskItem(path=context.config["endpoint"], body=line.body) for line in chunk]
+                model = context.model
+                result = await context.engine.ask(AskRequest(model=model.id, digest=model.digest, items=items))
+                answers.append(zip(chunk, result.outputs, strict=True))
+                await context.report(answers.completed + answers.failed, total)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_CHUNKS_IN_FLIGHT):
+                    group.create_task(ask_on())
+        except* Invalid as errors:
+            raise BadJob(f"the input file changed since the batch was made: {errors.exceptions[0]}") from None
+        except* ControlError as errors:
+            raise errors.exceptions[0] from None

@@ -1,0 +1,1 @@
+"""Switchyard's own inference routes: /generate, /chat, /solve/math, /solve/coding."""

@@ -1,0 +1,32 @@
+"""`queue: true`: the request becomes a durable job, which control keeps and asks for when its turn has come."""
+
+from dataclasses import dataclass
+
+from gateway.control_link import ControlLink
+from gateway.dialects.call import Call, Json, error_of
+from gateway.naming import Naming
+from switchyard.contract import ACTIVE_ALIAS
+
+_JOBS_PATH = "/inference/jobs"
+_KEY = b"idempotency-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Queueing:
+    control: ControlLink
+    naming: Naming
+
+    async def accept(self, call: Call, name: str | None, request: Json) -> None:
+        """Answers 202 with the job's id, or with control's own refusal. Raises Unserved when control is away."""
+        model = self.naming.target(name) or ACTIVE_ALIAS
+        asked = {key: value for key, value in request.items() if key not in {"model", "model_id", "queue", "stream"}}
+        body = {"model_id": model, "request": self.naming.preset(name, "/generate") | asked}
+        key = next((value.decode("latin-1") for name, value in call.scope["headers"] if name == _KEY), None)
+        headers = {} if key is None else {"idempotency-key": key}
+        answer = await self.control.request("POST", _JOBS_PATH, body, headers)
+        if answer.status_code != 200:
+            message, code = error_of(answer.content)
+            await call.refuse(answer.status_code, message, code)
+            return
+        job = answer.json()
+        await call.answer({**job, "message": f"Queued: the answer will be at /jobs/{job['job_id']}."}, 202)

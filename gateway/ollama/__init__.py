@@ -1,0 +1,1 @@
+"""Ollama's API: the routes that its clients use, answered by vLLM's."""

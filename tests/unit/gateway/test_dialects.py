@@ -1,0 +1,183 @@
+"""Translated routes before a dispatch that answers as it is told."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.asgi import Message, Receive, Scope, Send, read_body, send_json
+from gateway.control_link import ControlLink
+from gateway.dialects.router import Dialects
+from gateway.dialects.served import Served
+from gateway.dispatch import Dispatch
+from gateway.gate import Gate
+from gateway.inference_routes import create_routes
+from gateway.naming import Naming
+from gateway.slot import Slot
+from switchyard.contract import GatewayState
+from switchyard.settings import Settings
+from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
+
+IDENTITY = [(b"x-model-id", b"a"), (b"x-model-digest", b"sha256:a")]
+EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
+
+
+class Inner:
+    """`/v1`: gives the next answer, JSON or the bytes of a stream, and keeps what it was asked."""
+
+    def __init__(self, answer: Any, status: int = 200) -> None:
+        self.answer = answer
+        self.status = status
+        self.asked: list[tuple[str, Any]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked.append((scope["path"], json.loads(await read_body(receive, 10_000))))
+        if not isinstance(self.answer, list):
+            await send_json(send, self.status, self.answer, IDENTITY)
+            return
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *IDENTITY]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in self.answer:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def ask(base: Path, inner: Inner, path: str, **body: Any) -> Client:
+    settings = Settings(base_dir=base)
+    control = ControlLink(base / "no.sock", 10_000)
+    dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control)
+    client = Client(json.dumps(body).encode(), path)
+
+    async def scenario() -> None:
+        await dialects(client.scope, client.receive, client.send)
+        await control.close()
+
+    asyncio.run(scenario())
+    return client
+
+
+def chunk(text: str | None = None, **more: Any) -> bytes:
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+    return b"data: " + json.dumps({"model": "a", "choices": choices, **more}).encode() + b"\n\n"
+
+
+def lines(client: Client) -> Sequence[Any]:
+    return [json.loads(line.removeprefix("data: ")) for line in client.body.decode().splitlines() if line]
+
+
+ASKED = {"model": "a", "messages": [{"role": "user", "content": "x"}]}
+WHOLE = {
+    "id": "1", "model": "a", "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+    "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "length"}],
+}  # fmt: skip
+
+
+def test_a_whole_answer_carries_the_identity_of_who_gave_it(tmp_path: Path) -> None:
+    client = ask(tmp_path, Inner(WHOLE), "/api/chat", **ASKED, stream=False)
+    assert client.status == 200
+    assert client.headers[b"x-model-id"] == b"a"
+    answer = json.loads(client.body)
+    assert (answer["message"]["content"], answer["done_reason"], answer["eval_count"]) == ("hi", "length", 2)
+
+
+def test_events_that_come_in_any_pieces(tmp_path: Path) -> None:
+    stream = (
+        chunk("one ") + chunk("two") + chunk(usage={"prompt_tokens": 1, "completion_tokens": 2}) + b"data: [DONE]\n\n"
+    )
+    pieces = [stream[start : start + 7] for start in range(0, len(stream), 7)]
+    client = ask(tmp_path, Inner(pieces), "/api/chat", **ASKED)
+    assert client.headers[b"content-type"] == b"application/x-ndjson"
+    *said, last = lines(client)
+    assert [line["message"]["content"] for line in said] == ["one ", "two"]
+    assert (last["done"], last["eval_count"]) == (True, 2)
+
+
+def test_tool_calls_of_a_stream_are_put_together(tmp_path: Path) -> None:
+    first = {"index": 0, "id": "c", "function": {"name": "add", "arguments": '{"a":'}}
+    second = {"index": 0, "function": {"arguments": " 1}"}}
+    stream = [
+        chunk(choices=[{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}])
+        for call in (first, second)
+    ]
+    client = ask(tmp_path, Inner([*stream, b"data: [DONE]\n\n"]), "/api/chat", **ASKED)
+    called, last = lines(client)
+    assert called["message"]["tool_calls"] == [{"function": {"name": "add", "arguments": {"a": 1}}}]
+    assert last["done"]
+
+
+def test_thinking_that_the_prompt_has_opened(tmp_path: Path) -> None:
+    stream = [chunk("su", prompt_text="… <think>\n"), chunk("m</thi"), chunk("nk>\n42"), b"data: [DONE]\n\n"]
+    client = ask(tmp_path, Inner(stream), "/generate", prompt="x", mode="think", stream=True)
+    said = [line["delta"] for line in lines(client)]
+    assert "".join(delta.get("reasoning_content", "") for delta in said) == "sum"
+    assert "".join(delta.get("content", "") for delta in said) == "42"
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/chat"])
+@pytest.mark.parametrize("end", [[], [b'data: {"error": {"message": "it died", "code": "service_unavailable"}}\n\n']])
+def test_a_stream_that_breaks_off_says_so(tmp_path: Path, path: str, end: list[bytes]) -> None:
+    client = ask(tmp_path, Inner([chunk("half"), *end]), path, **ASKED, stream=True)
+    last = lines(client)[-1]
+    assert ("it died" if end else "cut off") in json.dumps(last["error"])
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/api/chat", {"error": "not now"}), ("/chat", {"detail": "not now", "code": "service_unavailable"})],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_refusal_keeps_its_status_and_changes_its_envelope(
+    tmp_path: Path, path: str, expected: dict[str, str], stream: bool
+) -> None:
+    error = {"error": {"message": "not now", "type": "server_error", "param": None, "code": "service_unavailable"}}
+    client = ask(tmp_path, Inner(error, 503), path, **ASKED, stream=stream)
+    assert client.status == 503
+    assert json.loads(client.body) == expected
+
+
+def test_a_client_that_left_gets_nothing(tmp_path: Path) -> None:
+    """vLLM's answer to it is `null`."""
+    assert ask(tmp_path, Inner(None), "/chat", **ASKED).sent == []
+
+
+def test_control_is_away(tmp_path: Path) -> None:
+    for path, body in (("/generate", {"prompt": "x", "queue": True}), ("/api/pull", {"model": "x"})):
+        client = ask(tmp_path, Inner({}), path, **body)
+        assert client.status == 503
+        assert client.headers[b"retry-after"] == b"2"
+
+
+def test_defaults_are_below_what_is_asked(tmp_path: Path) -> None:
+    inner = Inner(WHOLE)
+    ask(tmp_path, inner, "/generate", prompt="x", temperature=0, max_new_tokens=3)
+    ask(tmp_path, inner, "/generate", prompt="x", do_sample=False)
+    assert inner.asked[0] == (
+        "/v1/completions", {"model": "active", "prompt": "x", "temperature": 0, "top_p": 0.9, "max_tokens": 3},
+    )  # fmt: skip
+    assert inner.asked[1][1]["temperature"] == 0
+    assert inner.asked[1][1]["max_tokens"] == 256
+
+
+def test_an_aborted_stream_is_an_error_event_to_anthropics_clients() -> None:
+    async def scenario() -> bytes:
+        engine = FakeEngine(model("a"))
+        engine.content_type = b"text/event-stream; charset=utf-8"
+        engine.release.clear()
+        gate, slot = Gate(1, 1.0), Slot(model("a"), engine, 1.0)
+        gate.open(slot)
+        client = Client(b'{"model": "a"}', "/v1/messages")
+        sent: list[Message] = client.sent
+        serving = asyncio.create_task(Dispatch(router_over(gate), 1024)(client.scope, client.receive, client.send))
+        await engine.entered.wait()
+        await slot.abort_requests()
+        await serving
+        assert sent
+        return client.body
+
+    *_, name, data = asyncio.run(scenario()).decode().strip().split("\n")
+    assert name == "event: error"
+    error = json.loads(data.removeprefix("data: "))
+    assert (error["type"], error["error"]["type"]) == ("error", "overloaded_error")
