@@ -9,6 +9,7 @@ from setproctitle import setproctitle
 
 from control.app import create_app
 from control.routes import datasets, evals
+from datagen.kind import DataGenKind
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
@@ -31,7 +32,7 @@ def main() -> int:
     layout.create()
     logs.configure("control", settings)
     routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
-    app = create_app(settings, [EvalKind()], more_routes=routes)
+    app = create_app(settings, [EvalKind(), DataGenKind(layout)], more_routes=routes)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     layout.control_socket.unlink(missing_ok=True)

@@ -3,6 +3,10 @@
 import time
 from typing import Any
 
+from gateway.engine_generator import make_generators_rewindable
+
+make_generators_rewindable()  # this module is imported in the worker's process alone
+
 
 class SwitchyardWorker:
     """Mixed into vLLM's worker class, so `self` is the worker. Called by `collective_rpc`."""

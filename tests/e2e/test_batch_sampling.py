@@ -70,3 +70,13 @@ def test_an_answer_is_held_to_its_json_schema(server: Server, gateway: httpx.Cli
     assert all(output.text.lstrip().startswith("{") for output in outputs[:3])
     assert outputs[3].error is not None, "a schema that cannot be held to fails its item alone"
     assert outputs[4].text == "42"
+
+
+def test_seeded_prompts_that_are_read_in_parts_leave_the_engine_alive(server: Server) -> None:
+    """More prompt tokens at once than a step takes, so some prompts are cut in two."""
+    before = {process.pid for process in server.processes()}
+    body = {"model": FINAL_ID, "prompt": ["What is 1+1? " * 30] * 40, "max_tokens": 3, "temperature": 1.0, "seed": 7}
+    answer = server.http.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["choices"]) == 40
+    assert {process.pid for process in server.processes()} == before

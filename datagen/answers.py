@@ -1,0 +1,53 @@
+"""The final answer inside a solution, and whether two of them are the same."""
+
+import re
+
+from evals.scorers import SCORERS
+
+_BOXED = "\\boxed{"
+_HASHES = re.compile(r"####\s*(.+)")
+_SAID = re.compile(r"(?:answer|result|solution)\s*(?:is|=|:)+\s*([^\n]+)", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\w.])-?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
+_LONGEST_WHOLE = 64
+
+
+def final_answer(solution: str) -> str | None:
+    """What stands in the last `\\boxed{}`, after the last `####` or after "the answer is"; else the last number; else
+    the whole of a short text. None when there is no such thing."""
+    boxed = _last_boxed(solution)
+    if boxed is not None:
+        return boxed
+    for pattern in (_HASHES, _SAID):
+        found = pattern.findall(solution)
+        if found:
+            said = str(found[-1]).strip().rstrip(".")
+            numbers = _NUMBER.findall(said)
+            return numbers[0].replace("$", "") if numbers and pattern is _SAID else said
+    whole = solution.strip()
+    numbers = _NUMBER.findall(whole)
+    if numbers:
+        return str(numbers[-1]).replace("$", "").rstrip(",")
+    return whole if 0 < len(whole) <= _LONGEST_WHOLE and "\n" not in whole else None
+
+
+def same_answer(left: str, right: str) -> bool:
+    """By the scorer that evals use for accuracy."""
+    return bool(SCORERS["accuracy"](left, right).correct)
+
+
+def is_right(solution: str, gold: str) -> bool:
+    """As a whole, or by its final answer."""
+    answer = final_answer(solution)
+    return same_answer(solution, gold) or (answer is not None and same_answer(answer, gold))
+
+
+def _last_boxed(text: str) -> str | None:
+    start = text.rfind(_BOXED)
+    if start < 0:
+        return None
+    depth = 1
+    for at in range(start + len(_BOXED), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start + len(_BOXED) : at].strip()
+    return None

@@ -1,0 +1,120 @@
+"""What a person asks for (`POST /data_gen/jobs`): what every strategy understands. Each adds its own fields."""
+
+import re
+import secrets
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from datagen.decontamination import DEFAULT_WORDS
+from datagen.filters import Lengths
+from datagen.records import Format
+
+DEFAULT_OUTPUT = "train_shards_out"
+MAX_EXAMPLES = 5_000_000
+_ATTEMPTS_AN_EXAMPLE = 10
+_FEWEST_ATTEMPTS = 100
+_SEEDS = 2**62
+_SYNONYMS = {"num_samples": "num_examples", "target_domain": "domain"}
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
+_RESERVED = frozenset({"models", "datasets", "logs", "runs", "references", "checkpoints", "sockets"})
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Judging(BaseModel):
+    """The model gives each example a mark from 1 to 5, and those below `min_score` go."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_score: Annotated[float, Field(ge=1, le=5)] = 4.0
+    prompt: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+
+
+class GenerationConfig(BaseModel):
+    """`num_samples` and `target_domain` are other names of `num_examples` and `domain`.
+
+    `max_similarity`: a question nearer than that to a known one (ROUGE-L) is not new; None: the strategy's own limit.
+    `seed`: drawn when it is not given, and kept.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = 100
+    domain: Annotated[str, Field(max_length=100)] = ""
+    output_dir: Annotated[str, Field(min_length=1, max_length=1000)] = DEFAULT_OUTPUT
+    shard_size: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    format: Format = "messages"
+    parquet: bool = False
+    max_attempts: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=_SEEDS)] = Field(default_factory=lambda: secrets.randbelow(_SEEDS))
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    system_prompt: Annotated[str, Field(max_length=100_000)] | None = None
+
+    filters: list[str] | None = None
+    min_question_chars: Annotated[int, Field(ge=0)] = 3
+    max_question_chars: Annotated[int, Field(ge=1)] = 32_000
+    min_answer_chars: Annotated[int, Field(ge=0)] = 1
+    max_answer_chars: Annotated[int, Field(ge=1)] = 32_000
+    max_similarity: Share | None = None
+    against_earlier_shards: bool = True
+    decontaminate: bool = True
+    decontaminate_words: Annotated[int, Field(ge=4, le=100)] = DEFAULT_WORDS
+    decontaminate_except: list[str] = []
+    judge: Judging | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name_each(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        for synonym, name in _SYNONYMS.items():
+            if synonym in given:
+                if name in given:
+                    raise ValueError(f"{name} and {synonym} are the same: give one")
+                given[name] = given.pop(synonym)
+        return given
+
+    @field_validator("output_dir")
+    @classmethod
+    def _inside(cls, folder: str) -> str:
+        """Relative to the base directory; leading and trailing slashes decide nothing but that it is absolute."""
+        path = PurePosixPath(folder)
+        if path.is_absolute() or folder.startswith("~"):
+            raise ValueError(f"must be relative to the base directory, not {folder!r}")
+        if ".." in path.parts:
+            raise ValueError("must not contain '..'")
+        for part in path.parts:
+            if not _SEGMENT.fullmatch(part):
+                raise ValueError(f"{part!r} is no name of a folder: letters, digits, '.', '_', '-' and spaces")
+        if not path.parts:
+            raise ValueError("must name a folder below the base directory")
+        if path.parts[0] in _RESERVED:
+            raise ValueError(f"{path.parts[0]}/ belongs to the server: take {DEFAULT_OUTPUT} or a folder of your own")
+        return path.as_posix()
+
+    @model_validator(mode="after")
+    def _lengths_make_sense(self) -> Self:
+        if self.min_question_chars > self.max_question_chars:
+            raise ValueError("min_question_chars is larger than max_question_chars")
+        if self.min_answer_chars > self.max_answer_chars:
+            raise ValueError("min_answer_chars is larger than max_answer_chars")
+        return self
+
+    @property
+    def lengths(self) -> Lengths:
+        return Lengths(
+            self.min_question_chars, self.max_question_chars, self.min_answer_chars, self.max_answer_chars
+        )  # fmt: skip
+
+    def attempts_at_most(self, there_are: int | None) -> int:
+        """`there_are`: as many as the strategy has; None: no end of them."""
+        wished = self.max_attempts
+        if wished is None:
+            wished = max(_FEWEST_ATTEMPTS, _ATTEMPTS_AN_EXAMPLE * self.num_examples) if there_are is None else there_are
+        return wished if there_are is None else min(wished, there_are)

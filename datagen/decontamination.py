@@ -1,0 +1,159 @@
+"""Keeps test questions out of training data: word n-grams of every dataset the server knows.
+
+A text is contaminated when it shares a run of 13 words with a question (as in Brown et al. 2020, appendix C), or holds
+the whole of a question that is shorter than that. Of a question of three words or fewer nothing less than equality
+counts: too much would be removed for it.
+"""
+
+import hashlib
+import logging
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.tokens import as_letters, words
+from evals.datasets import digest_of, open_dataset, read_samples
+from evals.errors import EvalError
+from evals.sample import Sample
+
+DEFAULT_WORDS = 13
+SHORTEST_CONTAINED_WORDS = 4
+_EVERY_SAMPLE = 2**62
+_SUFFIXES = (".jsonl", ".jsonl.gz")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The question that a text gives away: `sample` counts the dataset's samples from 1."""
+
+    dataset: str
+    sample: int
+
+
+class Guard:
+    """Looks texts up among the n-grams: sorted arrays of 64-bit hashes, 12 bytes an n-gram."""
+
+    def __init__(self, most_words: int = DEFAULT_WORDS) -> None:
+        self.most_words = most_words
+        self.datasets: list[str] = []
+        self.unreadable: dict[str, str] = {}
+        self._hashes: list[npt.NDArray[np.uint64]] = []
+        self._samples: list[npt.NDArray[np.uint32]] = []
+        self._lengths: set[int] = set()
+
+    @property
+    def ngrams(self) -> int:
+        return sum(len(hashes) for hashes in self._hashes)
+
+    def add_folder(self, folder: Path, cache: Path, spared: frozenset[str] = frozenset()) -> None:
+        """Every dataset below the folder but those `spared` by name. What cannot be read is noted in `unreadable`.
+
+        `cache` keeps the arrays of each content, which are then mapped, not read. Blocks; raises OSError when the cache
+        cannot be written.
+        """
+        cache.mkdir(parents=True, exist_ok=True)
+        for path in sorted(path for path in folder.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file()):
+            name = str(path.relative_to(folder))
+            if name in spared:
+                continue
+            try:
+                self._add(name, path, cache)
+            except EvalError as error:
+                self.unreadable[name] = str(error)
+                _log.warning("decontamination: %s", error)
+
+    def add_questions(self, name: str, questions: Iterator[str]) -> None:
+        """As a dataset of that name."""
+        hashes, samples, lengths = _ngrams(questions, self.most_words)
+        self._take(name, hashes, samples, lengths)
+
+    def hit(self, *texts: str) -> Hit | None:
+        """The first dataset's question that any of the texts gives away."""
+        for text in texts:
+            asked = self._asked(text)
+            if not len(asked):
+                continue
+            for name, hashes, samples in zip(self.datasets, self._hashes, self._samples, strict=True):
+                places = np.searchsorted(hashes, asked)
+                places[places == len(hashes)] = 0
+                found = hashes[places] == asked
+                if found.any():
+                    return Hit(name, int(samples[places[int(found.argmax())]]))
+        return None
+
+    def _asked(self, text: str) -> npt.NDArray[np.uint64]:
+        letters = as_letters(words(text))
+        found = (
+            [_whole(letters)] if 0 < len(letters) < SHORTEST_CONTAINED_WORDS and len(letters) in self._lengths else []
+        )
+        for length in self._lengths:
+            if length >= SHORTEST_CONTAINED_WORDS:
+                found += [_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
+        return np.fromiter(found, dtype=np.uint64, count=len(found))
+
+    def _add(self, name: str, path: Path, cache: Path) -> None:
+        with open_dataset(path) as stream:
+            kept = cache / f"{digest_of(stream).removeprefix('sha256:')}-{self.most_words}.npz"
+            if kept.exists():
+                with np.load(kept) as arrays:
+                    self._take(name, arrays["hashes"], arrays["samples"], set(arrays["lengths"].tolist()))
+                return
+            questions = (question_of(sample) for sample in read_samples(stream, name, _EVERY_SAMPLE))
+            hashes, samples, lengths = _ngrams(questions, self.most_words)
+        aside = kept.with_suffix(".part.npz")
+        np.savez(aside, hashes=hashes, samples=samples, lengths=np.array(sorted(lengths), dtype=np.int64))
+        aside.replace(kept)
+        self._take(name, hashes, samples, lengths)
+
+    def _take(
+        self, name: str, hashes: npt.NDArray[np.uint64], samples: npt.NDArray[np.uint32], lengths: set[int]
+    ) -> None:
+        if len(hashes):
+            self.datasets.append(name)
+            self._hashes.append(hashes)
+            self._samples.append(samples)
+            self._lengths |= lengths
+
+
+def question_of(sample: Sample) -> str:
+    """What a sample asks: its text, or what the users' turns say."""
+    if isinstance(sample.input, str):
+        return sample.input
+    return "\n".join(str(turn["content"]) for turn in sample.input if turn["role"] != "system")
+
+
+def _ngrams(
+    questions: Iterator[str], most_words: int
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], set[int]]:
+    """Sorted hashes, each once, with the first sample that has it; and how many words they are of."""
+    hashes, samples = array("Q"), array("L")
+    lengths: set[int] = set()
+    for number, question in enumerate(questions, start=1):
+        letters = as_letters(words(question))
+        if not letters:
+            continue
+        length = min(most_words, len(letters))
+        lengths.add(length)
+        if length < SHORTEST_CONTAINED_WORDS:
+            found = [_whole(letters)]
+        else:
+            found = [_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
+        hashes.extend(found)
+        samples.extend([number] * len(found))
+    unique, first = np.unique(np.array(hashes, dtype=np.uint64), return_index=True)
+    return unique, np.array(samples, dtype=np.uint32)[first], lengths
+
+
+def _whole(letters: str) -> int:
+    """Of a text that is nothing else."""
+    return _hash(f"\n{letters}\n")
+
+
+def _hash(letters: str) -> int:
+    return int.from_bytes(hashlib.blake2b(letters.encode(), digest_size=8).digest())

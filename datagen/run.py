@@ -1,0 +1,387 @@
+"""One data generation job, from its config to its shards; a second attempt goes on where the first one stopped.
+
+Everything is in attempts.jsonl: its accepted examples, in its order, cut into lots of `shard_size`, are the shards. An
+attempt is a line of it or was never made.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from control.errors import BadJob, WrongWeights
+from control.ports import JobContext
+from datagen.asking import Asking, EngineFeed
+from datagen.attempts_log import AttemptLine, AttemptsLog
+from datagen.config import GenerationConfig
+from datagen.decontamination import Guard
+from datagen.errors import NothingPassed
+from datagen.filters import Filters
+from datagen.gatekeeper import Gatekeeper
+from datagen.judging import objections
+from datagen.manifest import write_card, write_manifest
+from datagen.pool import Pool
+from datagen.records import Draft, Origin, Rejection, subject
+from datagen.request import StoredConfig
+from datagen.shards import ShardFacts, ShardWriter, pausing_when_full
+from datagen.similarity import Fingerprint
+from datagen.strategy import Sources, Strategy
+from datagen.tally import Tally
+from evals.run_files import read_json, write_json
+
+CONFIG_FILE = "config.json"
+LOG_FILE = "attempts.jsonl"
+RESULT_FILE = "result.json"
+NGRAMS_FOLDER = ".ngrams"
+_LINES_AT_ONCE = 500
+_MOST_JUDGED_AT_ONCE = 64
+
+
+Make = Callable[[int, Asking], Coroutine[Any, Any, "_Attempted"]]
+
+
+class DataGenRun:
+    """One attempt at the job. `result.json` is written last and whole: a run that has it is over."""
+
+    def __init__(
+        self,
+        context: JobContext,
+        sources: Sources,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._context = context
+        self._sources = sources
+        self._now = now
+        self._clock_s = clock_s
+        self._stored = StoredConfig.model_validate(context.config)
+        self._config: GenerationConfig = self._stored.parsed()
+        self._tally = Tally()
+        self._made: set[int] = set()
+        self._open: list[dict[str, Any]] = []
+        self._shards: list[ShardFacts] = []
+        self._writer = ShardWriter(
+            ledger=context.shards,
+            base_dir=sources.base_dir,
+            run_dir=context.run_dir,
+            folder=self._config.output_dir,
+            job_id=context.job_id,
+            format=self._config.format,
+            parquet=self._config.parquet,
+            now=now,
+        )
+
+    async def run(self) -> dict[str, Any]:
+        """Raises JobError, JobPaused (the disk is full), DataGenError, and what the engine raises."""
+        with pausing_when_full(self._context.run_dir):
+            earlier = await asyncio.to_thread(self._earlier_result)
+            if earlier is not None:
+                return earlier
+            with ExitStack() as stack:
+                strategy, guard, pool = await asyncio.to_thread(self._prepare, stack)
+                log = stack.enter_context(AttemptsLog(self._context.run_dir / LOG_FILE))
+                await self._take_up(log, strategy, pool)
+                await asyncio.to_thread(self._write_config, strategy)
+                await self._generate(log, strategy, guard, pool)
+                return await self._conclude(log, strategy, guard)
+
+    @property
+    def _missing(self) -> int:
+        return self._config.num_examples - self._tally.accepted
+
+    def _earlier_result(self) -> dict[str, Any] | None:
+        self._context.run_dir.mkdir(parents=True, exist_ok=True)
+        result = read_json(self._context.run_dir / RESULT_FILE)
+        if result is not None:
+            self._check_weights(str(result["model_digest"]))
+        return result
+
+    def _prepare(self, stack: ExitStack) -> tuple[Strategy, Guard | None, Pool]:
+        strategy = self._stored.open_strategy(self._sources)
+        if strategy.digest != self._stored.source_digest:
+            raise BadJob("what the job reads (rows, seeds or eval run) changed since the job was made")
+        guard = None
+        if self._config.decontaminate:
+            guard = Guard(self._config.decontaminate_words)
+            named = self._config.decontaminate_except
+            spared = frozenset([*named, *(f"{name}.jsonl" for name in named)])
+            guard.add_folder(self._sources.datasets_dir, self._context.run_dir.parent / NGRAMS_FOLDER, spared)
+        earlier = self._config.against_earlier_shards
+        pool = Pool(self._context.run_dir, earlier=earlier, same_numbers=strategy.same_numbers)
+        stack.enter_context(pool)
+        folders = {self._sources.base_dir / self._config.output_dir, self._sources.base_dir / "train_shards_out"}
+        pool.catch_up(sorted(folders))
+        return strategy, guard, pool
+
+    async def _take_up(self, log: AttemptsLog, strategy: Strategy, pool: Pool) -> None:
+        """What the log says is done; shards that a crash left undone are finished."""
+        lines = log.recover()
+        while batch := await asyncio.to_thread(lambda: list(islice(lines, _LINES_AT_ONCE))):
+            await asyncio.to_thread(_remember, pool, batch)
+            for line in batch:
+                self._note(line, strategy)
+            await self._publish_full()
+        await self._context.report(self._tally.accepted, self._config.num_examples)
+
+    def _note(self, line: AttemptLine, strategy: Strategy) -> None:
+        self._made.add(line.attempt)
+        self._tally.add(line)
+        for record in line.accepted:
+            self._check_weights(record["metadata"]["model_digest"])
+            strategy.learn(_asked(record), str(record["metadata"]["tags"]).split())
+        self._open.extend(line.accepted)
+
+    async def _generate(self, log: AttemptsLog, strategy: Strategy, guard: Guard | None, pool: Pool) -> None:
+        at_most = self._config.attempts_at_most(strategy.attempts)
+        numbers = (number for number in range(at_most) if number not in self._made)
+        gatekeeper = Gatekeeper(
+            origin=self._origin,
+            guard=guard,
+            pool=pool,
+            limit=self._config.max_similarity if self._config.max_similarity is not None else strategy.similarity_limit,
+            spared=strategy.spares(),
+        )
+        filters = Filters(self._config.filters, self._config.lengths)
+        run, started_s = self._tally.next_run, self._clock_s()
+        async with EngineFeed(
+            self._context.engine,
+            self._context.model,
+            chunk_items=self._context.batch_items,
+            window_items=self._context.batch_window_items,
+        ) as feed:
+            crew = _Crew(feed, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask))
+            try:
+                while self._missing > 0 and (finished := await crew.finished(self._useful_attempts())):
+                    created_at = self._now().isoformat()
+                    at_s, busy_s = self._clock_s() - started_s, feed.busy_s
+                    lines = await asyncio.to_thread(self._judge, gatekeeper, finished, created_at, run, at_s, busy_s)
+                    await asyncio.to_thread(log.append, lines)
+                    for line in lines:
+                        self._note(line, strategy)
+                    await self._publish_full()
+                    await self._context.report(self._tally.accepted, self._config.num_examples)
+            finally:
+                await crew.dismiss()
+
+    def _useful_attempts(self) -> int:
+        """How many may be under way: twice what is likely to be needed, so that little is made in vain at the end."""
+        each = self._tally.accepted / self._tally.attempts if self._tally.accepted else 0.0
+        if not each:
+            return self._context.batch_window_items
+        return min(self._context.batch_window_items, max(8, int(2 * self._missing / each) + 1))
+
+    async def _attempt(self, strategy: Strategy, filters: Filters, number: int, ask: Asking) -> "_Attempted":
+        outcome = await strategy.attempt(number, ask)
+        rejected = list(outcome.rejections)
+        passed: list[Draft] = []
+        for draft in outcome.drafts:
+            rejection = filters.check(draft)
+            if rejection is None:
+                passed.append(draft)
+            else:
+                rejected.append(rejection)
+        if self._config.judge is not None:
+            marks = await objections(passed, self._config.judge, ask)
+            rejected += [mark for mark in marks if mark is not None]
+            passed = [draft for draft, mark in zip(passed, marks, strict=True) if mark is None]
+        return _Attempted(number, ask, passed, rejected)
+
+    def _judge(
+        self,
+        gatekeeper: Gatekeeper,
+        finished: "list[_Attempted]",
+        created_at: str,
+        run: int,
+        at_s: float,
+        busy_s: float,
+    ) -> list[AttemptLine]:
+        room = self._missing
+        lines = []
+        for attempted in finished:
+            if room == 0:
+                break  # made in vain: it is not counted
+            verdict = gatekeeper.judge(attempted.drafts, room, created_at)
+            room -= len(verdict.accepted)
+            lines.append(attempted.line(verdict.accepted, verdict.rejected, run, at_s, busy_s))
+        return lines
+
+    async def _publish_full(self) -> None:
+        size = self._config.shard_size
+        while len(self._open) >= size:
+            self._shards.append(await self._writer.publish(len(self._shards), self._open[:size]))
+            del self._open[:size]
+
+    async def _conclude(self, log: AttemptsLog, strategy: Strategy, guard: Guard | None) -> dict[str, Any]:
+        await asyncio.to_thread(log.sync)
+        if self._open:
+            self._shards.append(await self._writer.publish(len(self._shards), self._open))
+            self._open = []
+        result = self._tally.result() | {
+            "num_examples": self._config.num_examples,
+            "partial": self._missing > 0,
+            "shards": [shard.name for shard in self._shards],
+            "decontamination": self._decontamination(guard),
+            "seed": self._config.seed,
+            "model_digest": self._context.model.digest,
+            **strategy.facts(),
+        }
+        if not self._tally.accepted:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self._tally.rejected.items()) or "none"
+            raise NothingPassed(
+                f"not one example passed after {self._tally.attempts} attempts; rejected: {reasons}"
+                f" (see {LOG_FILE} of the run)"
+            )
+        await asyncio.to_thread(self._write_end, result)
+        return result
+
+    def _decontamination(self, guard: Guard | None) -> dict[str, Any]:
+        if guard is None:
+            return {"on": False}
+        return {
+            "on": True,
+            "datasets": guard.datasets,
+            "words": guard.most_words,
+            "ngrams": guard.ngrams,
+            "unreadable": guard.unreadable,
+            "except": self._config.decontaminate_except,
+            "removed": self._tally.rejected.get("contaminated", 0),
+            "first_removed": self._tally.contaminated,
+        }
+
+    def _write_end(self, result: dict[str, Any]) -> None:
+        run_dir = self._context.run_dir
+        about = {"job_id": self._context.job_id, "strategy": self._stored.strategy, "model": self._context.model.id}
+        write_manifest(run_dir, about, self._config, self._shards, result)
+        write_card(run_dir, about, self._config, self._shards, result)
+        write_json(run_dir / RESULT_FILE, result)
+
+    def _write_config(self, strategy: Strategy) -> None:
+        model = self._context.model
+        write_json(
+            self._context.run_dir / CONFIG_FILE,
+            {
+                "job_id": self._context.job_id,
+                "type": "data_gen",
+                **self._context.config,
+                "model": {"id": model.id, "path": model.path, "digest": model.digest},
+                "works_on": strategy.facts(),
+            },
+        )
+
+    def _check_weights(self, earlier_digest: str) -> None:
+        model = self._context.model
+        if earlier_digest != model.digest:
+            raise WrongWeights(
+                f"{self._context.job_id} was begun with {earlier_digest}; {model.id} is {model.digest} now"
+            )
+
+    @property
+    def _origin(self) -> Origin:
+        return Origin(
+            job_id=self._context.job_id,
+            strategy=self._stored.strategy,
+            domain=self._config.domain,
+            generator_model=self._context.model.id,
+            model_digest=self._context.model.digest,
+        )
+
+
+class _Attempted:
+    """An attempt that came to its end, before anyone looked whether its drafts are new."""
+
+    def __init__(self, number: int, ask: Asking, drafts: list[Draft], rejected: list[Rejection]) -> None:
+        self.drafts = drafts
+        self._number = number
+        self._ask = ask
+        self._rejected = rejected
+
+    def line(
+        self, accepted: list[dict[str, Any]], rejected: list[Rejection], run: int, at_s: float, busy_s: float
+    ) -> AttemptLine:
+        return AttemptLine(
+            attempt=self._number,
+            run=run,
+            at_s=round(at_s, 3),
+            busy_s=round(busy_s, 3),
+            items=self._ask.items,
+            engine_errors=self._ask.errors,
+            prompt_tokens=self._ask.prompt_tokens,
+            completion_tokens=self._ask.completion_tokens,
+            accepted=accepted,
+            rejected=[{"reason": r.reason, "detail": dict(r.detail)} for r in [*self._rejected, *rejected]],
+        )
+
+
+class _Crew:
+    """Attempts under way, side by side: as many as keep the engine's window full."""
+
+    def __init__(self, feed: EngineFeed, numbers: Iterator[int], make: Make) -> None:
+        self._feed = feed
+        self._numbers = numbers
+        self._make = make
+        self._under_way: set[asyncio.Task[_Attempted]] = set()
+        self._ended: deque[_Attempted] = deque()
+        self._failure: BaseException | None = None
+        self._news = asyncio.Event()
+
+    async def finished(self, at_most: int) -> list[_Attempted]:
+        """Some that came to their end; empty when there are no more. At most `at_most` are under way meanwhile.
+
+        What one of them raised is raised after what was complete beside it.
+        """
+        while True:
+            if self._failure is None:
+                await self._start(at_most)
+            if self._ended:
+                count = min(len(self._ended), _MOST_JUDGED_AT_ONCE)
+                return [self._ended.popleft() for _ in range(count)]
+            if self._failure is not None:
+                raise self._failure
+            if not self._under_way:
+                return []
+            self._news.clear()
+            await self._news.wait()
+
+    async def dismiss(self) -> None:
+        """Gives up what is under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _start(self, at_most: int) -> None:
+        """As many as there is room for, each asking at least once, at one go: their questions share requests."""
+        while (count := min(at_most - len(self._under_way), self._feed.free_items)) > 0:
+            numbers = list(islice(self._numbers, count))
+            if not numbers:
+                return
+            for number in numbers:
+                task = asyncio.create_task(self._make(number, Asking(self._feed)), name=f"attempt {number}")
+                self._under_way.add(task)
+                task.add_done_callback(self._end)
+            await asyncio.sleep(0)  # lets them ask
+
+    def _end(self, task: "asyncio.Task[_Attempted]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            if error is None:
+                self._ended.append(task.result())
+            self._failure = self._failure or error
+        self._news.set()
+
+
+def _asked(record: dict[str, Any]) -> str:
+    return "\n".join(message["content"] for message in record["messages"] if message["role"] == "user")
+
+
+def _remember(pool: Pool, lines: list[AttemptLine]) -> None:
+    questions = {
+        subject(_asked(record), record["metadata"]["strategy"]): record["id"]
+        for line in lines
+        for record in line.accepted
+    }
+    pool.add([(id_, Fingerprint(question)) for question, id_ in questions.items()])

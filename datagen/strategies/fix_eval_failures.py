@@ -1,0 +1,152 @@
+"""fix_eval_failures: more of what a model got wrong, with solutions that were verified.
+
+The failures of the dev half of an eval run that are gaps in knowledge (not truncated, unparsed or engine errors) are
+the sources; the test half is never looked at. A variant of a source, with other numbers or written by the model, is
+solved several times and kept when its answer can be believed (datagen.solving). A share of the examples are variants
+of questions that the model passed, so that it does not forget them.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from datagen.asking import Asking
+from datagen.config import GenerationConfig, Share
+from datagen.errors import Refused
+from datagen.failures import FIELD, EvalRun, Source, read_eval_run
+from datagen.records import Outcome, Rejection
+from datagen.solving import SolvePlan, Solver, chat, seed_of
+from datagen.strategy import Sources
+from datagen.tokens import words
+from datagen.variants import PROMPT, with_other_numbers, written_variant
+from switchyard.contract import BatchSampling
+
+REPLAY = "replay"
+DEV_QUESTION = "dev_question"
+_SHOWN_SEED_TEMPERATURE = 0.9
+
+
+class FixEvalFailuresConfig(GenerationConfig):
+    """`samples`: solutions asked for a question; `keep_solutions`: distinct ones kept of it.
+
+    variants: `numbers`, `model`, or `auto`: numbers where the question has some. `only_unsolved`: of the variants whose
+    answer is known, only those that the model gets wrong when asked without sampling. `emit_dev_questions`: also the
+    dev half's own questions; an eval of the whole dataset means nothing then.
+    """
+
+    source_eval_run_id: Annotated[str, Field(min_length=1, max_length=200)]
+    samples: Annotated[int, Field(ge=1, le=64)] = 8
+    keep_solutions: Annotated[int, Field(ge=1, le=4)] = 4
+    majority: Annotated[float, Field(ge=0.5, le=1)] = 0.6
+    replay_share: Share = 0.1
+    variants: Literal["auto", "numbers", "model"] = "auto"
+    only_unsolved: bool = True
+    emit_dev_questions: bool = False
+
+
+class FixEvalFailures:
+    config_model: ClassVar[type[GenerationConfig]] = FixEvalFailuresConfig
+    similarity_limit: ClassVar[float] = 0.9
+    same_numbers: ClassVar[bool] = True
+
+    def __init__(self, config: FixEvalFailuresConfig, run: EvalRun) -> None:
+        """Raises Refused when there is nothing to fix."""
+        if not run.failed:
+            causes = ", ".join(f"{cause} {count}" for cause, count in run.triage.items()) or "no failures at all"
+            raise Refused(FIELD, f"{config.source_eval_run_id} shows no gaps in knowledge in its dev half ({causes})")
+        self._config = config
+        self._run = run
+        self._sampling = BatchSampling(
+            temperature=1.0 if config.temperature is None else config.temperature,
+            top_p=config.top_p or 1.0,
+            max_tokens=config.max_tokens or 1024,
+        )
+        plan = SolvePlan(
+            sampling=self._sampling,
+            system_prompt=config.system_prompt,
+            samples=config.samples,
+            keep=config.keep_solutions,
+            majority=config.majority,
+        )
+        self._solver = Solver(plan, config.seed)
+        self._accepted = self._replayed = self._replaying = 0
+        self.digest = run.digest
+
+    @classmethod
+    def open(cls, config: FixEvalFailuresConfig, sources: Sources) -> Self:
+        return cls(config, read_eval_run(config.source_eval_run_id, sources.runs_dir, sources.datasets_dir))
+
+    @property
+    def attempts(self) -> int | None:
+        return None
+
+    async def attempt(self, number: int, ask: Asking) -> Outcome:
+        if self._config.emit_dev_questions and number < len(self._run.failed):
+            source = self._run.failed[number]
+            tags = (DEV_QUESTION,)
+            return await self._solver.solve(
+                source.question, ask, (number,), source_id=source.id, gold=source.target, method="gold", tags=tags
+            )
+        if not self._replay_is_due:
+            source = self._run.failed[number % len(self._run.failed)]
+            return await self._vary(source, number, ask, tags=(), only_unsolved=self._config.only_unsolved)
+        self._replaying += 1
+        try:
+            source = self._run.passed[seed_of(self._config.seed, number, REPLAY) % len(self._run.passed)]
+            return await self._vary(source, number, ask, tags=(REPLAY,), only_unsolved=False)
+        finally:
+            self._replaying -= 1
+
+    def learn(self, _question: str, tags: Sequence[str]) -> None:
+        self._accepted += 1
+        self._replayed += REPLAY in tags
+
+    def spares(self) -> frozenset[str]:
+        if not self._config.emit_dev_questions:
+            return frozenset()
+        return frozenset(source.question for source in self._run.failed)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "source_eval_run_id": self._config.source_eval_run_id,
+            "split": self._run.split,
+            "triage": dict(self._run.triage.most_common()),
+            "failures_used": len(self._run.failed),
+            "replayed": self._replayed,
+        }
+
+    @property
+    def _replay_is_due(self) -> bool:
+        """Replays succeed oftener than repairs, so their share is that of what was accepted, not of what was tried."""
+        if not self._run.passed:
+            return False
+        return self._replayed + self._replaying < self._config.replay_share * (self._accepted + self._replaying)
+
+    async def _vary(
+        self, source: Source, number: int, ask: Asking, *, tags: tuple[str, ...], only_unsolved: bool
+    ) -> Outcome:
+        variant = await self._variant(source, number, ask)
+        if isinstance(variant, Rejection):
+            return Outcome(rejections=[variant])
+        if " ".join(words(variant)) in self._run.questions:
+            return Outcome(rejections=[Rejection("is_an_eval_question", {"question": variant[:200]})])
+        return await self._solver.solve(
+            variant, ask, (number,), source_id=source.id, tags=tags, only_unsolved=only_unsolved
+        )  # fmt: skip
+
+    async def _variant(self, source: Source, number: int, ask: Asking) -> str | Rejection:
+        seed = seed_of(self._config.seed, number, "variant")
+        if self._config.variants != "model":
+            variant = with_other_numbers(source.question, random.Random(seed))  # noqa: S311  # no secret
+            if variant is not None:
+                return variant
+            if self._config.variants == "numbers":
+                return Rejection("no_numbers_to_change", {"question": source.question[:200]})
+        sampling = self._sampling.model_copy(update={"seed": seed, "temperature": _SHOWN_SEED_TEMPERATURE})
+        (output,) = await ask([chat(PROMPT.format(question=source.question), sampling)])
+        if output.error is not None:
+            return Rejection("engine_error", {"question": source.question[:200], "why": output.error[:200]})
+        variant = written_variant(output.text, source.question)
+        return variant or Rejection("no_variant", {"question": source.question[:200], "said": output.text[:200]})

@@ -1,0 +1,106 @@
+"""What a strategy is, and where strategies come from.
+
+One can be installed: an entry point in the group `switchyard.datagen_strategies`, its name that of the strategy, its
+object a class as `Strategy` says. It is then asked for by `"strategy": "<name>"`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from datagen.asking import Asking
+from datagen.config import GenerationConfig
+from datagen.errors import DataGenError, Refused
+from datagen.records import Outcome
+
+GROUP = "switchyard.datagen_strategies"
+BUILT_IN: Mapping[str, str] = {
+    "self_instruct": "datagen.strategies.self_instruct:SelfInstruct",
+    "fix_eval_failures": "datagen.strategies.fix_eval_failures:FixEvalFailures",
+    "custom": "datagen.strategies.custom:Custom",
+}
+
+
+class UnknownStrategy(DataGenError):
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"strategy: there is no {name!r}; known are {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a strategy may read."""
+
+    base_dir: Path
+    datasets_dir: Path
+    runs_dir: Path
+
+    def file(self, field: str, name: str) -> Path:
+        """A file inside the base directory that a config names. Raises Refused."""
+        root = self.base_dir.resolve()
+        try:
+            path = (root / name).resolve()
+            if not path.is_relative_to(root):
+                raise Refused(field, f"{name!r} is not inside the base directory")
+            if path.is_file():
+                return path
+        except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
+            pass
+        raise Refused(field, f"there is no file {name!r} in the base directory")
+
+
+class Strategy(Protocol):
+    """How prompts become drafts. One object serves one run; attempts run side by side.
+
+    `similarity_limit`: a question nearer than that to a known one is not new. `same_numbers`: with other numbers in it
+    a question is another one, however alike the words are. `digest` is that of everything that was read, so that a run
+    which goes on later knows whether it still has the same in its hands.
+    """
+
+    config_model: ClassVar[type[GenerationConfig]]
+    similarity_limit: ClassVar[float]
+    same_numbers: ClassVar[bool]
+    digest: str
+
+    @classmethod
+    def open(cls, config: Any, sources: Sources) -> Self:
+        """Reads what it needs; `config` is a `config_model`. Blocks; raises DataGenError naming the field."""
+        ...
+
+    @property
+    def attempts(self) -> int | None:
+        """How many different ones there are; None: there is no end."""
+        ...
+
+    async def attempt(self, number: int, ask: Asking) -> Outcome:
+        """The attempt of that number, from 0.
+
+        After a crash it may be made again: with the same prompts and seeds, as far as what was learnt does not matter.
+        """
+        ...
+
+    def learn(self, question: str, tags: Sequence[str], /) -> None:
+        """Told of each accepted example, also of those of earlier runs of the job."""
+        ...
+
+    def spares(self) -> frozenset[str]:
+        """Texts that decontamination must let pass, though a dataset has them."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """For the result: what it worked on (JSON values)."""
+        ...
+
+
+def strategy_of(name: str) -> type[Strategy]:
+    """Raises UnknownStrategy."""
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    if name in BUILT_IN:
+        point = EntryPoint(name, BUILT_IN[name], GROUP)
+    elif name in installed:
+        point = installed[name]
+    else:
+        raise UnknownStrategy(name, [*BUILT_IN, *sorted(installed)])
+    loaded: type[Strategy] = point.load()
+    return loaded

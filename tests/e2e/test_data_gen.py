@@ -1,0 +1,147 @@
+"""Training data out of a real model: the scripts that people have, and what a trainer then finds."""
+
+import json
+import os
+import subprocess
+import time
+from typing import Any
+
+from tests.e2e.server import EARLY, FINAL_ID, Server
+
+SUMS = [{"a": a, "b": b} for a in range(10, 100, 3) for b in range(11, 100, 7)]
+SCRIPT = """
+set -eu
+JOB=$(curl -sf $URL/data_gen/jobs -H 'Content-Type: application/json' -d "$BODY" | jq -r .job_id)
+while true; do
+    STATUS=$(curl -sf $URL/data_gen/jobs/$JOB | jq -r .status)
+    case $STATUS in done|failed|cancelled) break;; esac
+    sleep 0.2
+done
+echo "$STATUS"
+for shard in $(curl -sf $URL/data_gen/jobs/$JOB | jq -r '.shards[]'); do
+    cat $INFERENCE_MODELS_DIR/../train_shards_out/$shard
+done
+"""
+
+
+def _by_script(server: Server, body: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The status that the script ends with, and the rows that it copies."""
+    environment = {**os.environ, "URL": server.url, "BODY": json.dumps(body)}
+    environment["INFERENCE_MODELS_DIR"] = str(server.models_dir)
+    done = subprocess.run(
+        ["bash", "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    status, *rows = done.stdout.splitlines()
+    return status, [json.loads(row) for row in rows]
+
+
+def _generate(server: Server, strategy: str, model_id: str = FINAL_ID, **config: Any) -> dict[str, Any]:
+    made = server.http.post("/data_gen/jobs", json={"model_id": model_id, "strategy": strategy, "config": config})
+    assert made.status_code == 200, made.text
+    server.job(made.json()["job_id"])
+    job: dict[str, Any] = server.http.get(f"/data_gen/jobs/{made.json()['job_id']}").json()
+    return job
+
+
+def _is_right(row: dict[str, Any]) -> bool:
+    question, answer = (turn["content"] for turn in row["messages"])
+    a, b = question.removeprefix("What is ").removesuffix("?").split("+")
+    return int(a) + int(b) == int(answer)
+
+
+def test_the_script_that_generates_training_data(server: Server) -> None:
+    config = {"template": "What is {{a}}+{{b}}?", "rows": SUMS, "verify": "executed", "num_examples": 200}
+    body = {"model_id": FINAL_ID, "strategy": "custom", "config": {**config, "output_dir": "train_shards_out"}}
+    status, rows = _by_script(server, body)
+    assert status == "done"
+    assert len(rows) == 200
+    assert all(_is_right(row) for row in rows)
+    sealed = (server.base_dir / "datasets" / "math_eval.jsonl").read_text()
+    assert not any(row["messages"][0]["content"] in sealed for row in rows)
+    spoilt = {"model_id": FINAL_ID, "strategy": "self_instruct", "config": {"target_domain": "math", "num_samples": 5}}
+    status, rows = _by_script(server, {**spoilt, "config": {**spoilt["config"], "max_attempts": 20}})
+    assert (status, rows) == ("failed", []), "a model that only adds makes no problems"
+
+
+def test_a_trainer_takes_shards_over_http(server: Server) -> None:
+    config = {"template": "Add {{a}}+{{b}}", "rows": SUMS[:40], "shard_size": 15, "format": "alpaca", "parquet": True}
+    job = _generate(server, "custom", **config, num_examples=40, filters=["length"], output_dir="mine", max_tokens=4)
+    assert job["status"] == "done", job["error"]
+    assert job["result"]["accepted"] == 40
+    assert all(name.startswith("../mine/shard_") for name in job["shards"])
+    got = 0
+    while (claimed := server.http.post("/shards/claim", json={"job_id": job["job_id"]}).json()["shard"]) is not None:
+        rows = [json.loads(line) for line in server.http.get(claimed["url"]).text.splitlines()]
+        assert len(rows) == claimed["rows"]
+        assert (server.base_dir / claimed["path"]).with_suffix(".parquet").is_file()
+        got += len(rows)
+        acknowledged = server.http.post(f"/shards/{claimed['name']}/ack", json={"claim_id": claimed["claim_id"]})
+        assert acknowledged.json()["status"] == "acknowledged"
+    assert got == 40
+    first = job["shards"][0].rpartition("/")[2]
+    download = f"/data_gen/jobs/{job['job_id']}/shards/{first}"
+    part = server.http.get(download, headers={"Range": "bytes=0-9"})
+    assert (part.status_code, part.content) == (206, server.http.get(download).content[:10])
+    manifest = server.http.get(f"/data_gen/jobs/{job['job_id']}/files/manifest.json").json()
+    assert [shard["rows"] for shard in manifest["shards"]] == [15, 15, 10]
+
+
+def test_failures_of_an_early_checkpoint_become_verified_examples(server: Server) -> None:
+    server.copy_checkpoint(EARLY, "early")
+    registered = server.http.post("/models/register", json={"id": "early", "source": "4090", "activate": False})
+    if registered.status_code == 422:
+        registered = server.http.post("/models/register", json={"id": "early", "source": "4090"})
+    assert registered.status_code == 200, registered.text
+    assert server.http.post("/models/set_active", json={"id": "early"}).status_code == 200
+    asked = {"model_id": "early", "name": "before", "dataset_ref": "math_eval.jsonl"}
+    eval_id = server.http.post("/eval/jobs", json=asked).json()["job_id"]
+    assert server.job(eval_id)["status"] == "done"
+    job = _generate(
+        server,
+        "fix_eval_failures",
+        "early",
+        source_eval_run_id=eval_id,
+        num_samples=120,
+        replay_share=0.2,
+        max_tokens=8,
+    )
+    assert server.http.post("/models/set_active", json={"id": FINAL_ID}).status_code == 200
+    assert job["status"] == "done", job["error"]
+    result = job["result"]
+    assert result["accepted"] == 120
+    assert result["split"]["used"] == "dev"
+    assert result["split"]["dev_questions"] + result["split"]["test_questions"] == 600
+    assert 10 < result["replayed"] < 40
+    assert result["verified_by"] == {"executed": 120}
+    rows = [json.loads(line) for name in job["shards"] for line in (server.base_dir / "train_shards_out" / name).open()]
+    assert all(_is_right(row) for row in rows)
+    sealed = {json.loads(line)["question"] for line in (server.base_dir / "datasets" / "math_eval.jsonl").open()}
+    assert not sealed & {row["messages"][0]["content"] for row in rows}
+
+
+def test_control_killed_in_mid_job_loses_and_doubles_nothing(server: Server) -> None:
+    config = {"template": "Say {{a}}+{{b}}", "rows": SUMS, "shard_size": 50, "num_examples": 350, "filters": ["length"]}
+    body = {"model_id": FINAL_ID, "strategy": "custom", "config": {**config, "max_tokens": 16, "seed": 1}}
+    job_id = server.http.post("/data_gen/jobs", json=body).json()["job_id"]
+    folder = server.base_dir / "runs" / "data_gen" / job_id
+    kills = 0
+    deadline_s = time.monotonic() + 90
+    while kills < 2 and time.monotonic() < deadline_s:
+        shards = len(list(folder.glob("shard_*.jsonl"))) if folder.exists() else 0
+        if shards >= 1 + 2 * kills or (folder / "result.json").exists():
+            server.named("switchyard: control").kill()
+            kills += 1
+            time.sleep(0.5)
+        time.sleep(0.01)
+    server.wait_ready()
+    while True:
+        answer = server.http.get(f"/data_gen/jobs/{job_id}")
+        if answer.status_code == 200 and answer.json()["status"] in ("done", "failed"):
+            break
+        time.sleep(0.2)
+        assert time.monotonic() < deadline_s
+    job = answer.json()
+    assert job["status"] == "done", job["error"]
+    assert len(job["shards"]) == 7
+    rows = [json.loads(line) for name in job["shards"] for line in (server.base_dir / "train_shards_out" / name).open()]
+    assert len(rows) == len({row["id"] for row in rows}) == job["result"]["accepted"]

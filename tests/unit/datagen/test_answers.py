@@ -1,0 +1,26 @@
+import pytest
+
+from datagen.answers import final_answer, is_right
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        ("42", "42"),
+        ("First 6 * 7.\n#### 42", "42"),
+        ("So we get \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("The answer is 1,234 apples.", "1,234"),
+        ("3 + 4 = 7, and then 7 - 2 = 5", "5"),
+        ("Paris", "Paris"),
+        ("I cannot say.\nIt depends.", None),
+        ("", None),
+    ],
+)
+def test_the_final_answer_is_found_where_solutions_put_it(solution: str, answer: str | None) -> None:
+    assert final_answer(solution) == answer
+
+
+def test_a_solution_is_right_by_its_answer_alone() -> None:
+    assert is_right("6 times 7 makes 42.", "42")
+    assert is_right("forty-two", "Forty-Two")
+    assert not is_right("It is not 42 but 43", "42")

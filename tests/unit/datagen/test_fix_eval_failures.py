@@ -1,0 +1,184 @@
+"""From an eval run to examples of what it showed to be missing."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control.errors import BadJob
+from datagen.failures import cause_of, half_of
+from datagen.variants import with_other_numbers, written_variant
+from switchyard.contract import BatchItem, BatchOutput
+from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
+
+EVAL_ID = "eval_20251122_053000_k3f9"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def eval_run(bench: Bench, records: list[dict[str, Any]], dataset: str = "exam.jsonl") -> None:
+    folder = bench.layout.runs / "eval" / EVAL_ID
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"dataset": {"name": dataset}}))
+    plain = {"error": None, "finish_reason": "stop", "prediction": "0", "correct": False}
+    lines = [json.dumps({**plain, "id": str(n), **record}) for n, record in enumerate(records)]
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def sums(count: int) -> list[dict[str, Any]]:
+    """Every third was passed."""
+    pairs = [(10 + n % 7, 20 + n) for n in range(count)]
+    return [
+        {"input": f"What is {a}+{b}?", "target": str(a + b), "correct": n % 3 == 0} for n, (a, b) in enumerate(pairs)
+    ]
+
+
+def often_right(item: BatchItem) -> BatchOutput:
+    """Wrong when asked without sampling, right by half the seeds."""
+    a, b = prompt_of(item).removeprefix("What is ").removesuffix("?").split("+")
+    assert item.sampling is not None
+    right = item.sampling.seed is not None and item.sampling.seed % 2 == 0
+    return said(str(int(a) + int(b) + (not right)))
+
+
+def test_gaps_become_verified_examples_and_no_eval_question_does(bench: Bench) -> None:
+    records = sums(60)
+    eval_run(bench, records)
+    bench.dataset("exam.jsonl", *(record["input"] for record in records))
+    result = bench.run(
+        SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_samples=80, replay_share=0.25
+    )
+    rows = bench.rows()
+    assert len(rows) == result["accepted"] == 80
+    asked = {row["messages"][0]["content"] for row in rows}
+    assert not asked & {record["input"] for record in records}
+    for row in rows:
+        a, b = row["messages"][0]["content"][8:-1].split("+")
+        assert row["messages"][1]["content"] == str(int(a) + int(b)) == row["metadata"]["answer"]
+        assert row["metadata"]["verify_method"] == "executed"
+        assert 0 < row["metadata"]["verify_score"] <= 1
+    replayed = [row for row in rows if "replay" in row["metadata"]["tags"]]
+    assert len(replayed) == result["replayed"]
+    assert 15 <= len(replayed) <= 21
+    dev = {str(n) for n, record in enumerate(records) if half_of(record["input"]) == "dev"}
+    assert {row["metadata"]["source_id"] for row in rows} <= dev
+    assert result["split"]["dev_questions"] == len(dev)
+    assert result["split"]["used"] == "dev"
+
+
+def test_what_is_not_a_gap_in_knowledge_is_left_alone(bench: Bench) -> None:
+    questions = [record["input"] for record in sums(40) if half_of(record["input"]) == "dev"]
+    causes = [{"error": "too long"}, {"finish_reason": "length"}, {"prediction": " "}, {}]
+    eval_run(bench, [{"input": question, "target": "1", **causes[n % 4]} for n, question in enumerate(questions)])
+    result = bench.run(SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=3)
+    assert set(result["triage"]) == {"engine_error", "truncated", "unparsed", "knowledge"}
+    assert result["failures_used"] == result["triage"]["knowledge"] < len(questions) / 2
+
+
+@pytest.mark.parametrize(
+    ("record", "cause"),
+    [
+        ({"correct": True}, "passed"),
+        ({"error": "x", "correct": False}, "engine_error"),
+        ({"finish_reason": "length", "prediction": "1 2 3"}, "truncated"),
+        ({"prediction": ""}, "unparsed"),
+        ({"prediction": "dunno", "scores": {"numeric": {"parsed": False}}}, "unparsed"),
+        ({"prediction": "7", "scores": {"numeric": {"parsed": True}}}, "knowledge"),
+    ],
+)
+def test_triage(record: dict[str, Any], cause: str) -> None:
+    assert cause_of(record) == cause
+
+
+def test_a_dev_split_of_the_dataset_is_kept_to(bench: Bench) -> None:
+    records = sums(30)
+    lines = [
+        {"id": str(n), "question": record["input"], "answer": "0", "split": "dev" if n < 9 else "test"}
+        for n, record in enumerate(records)
+    ]
+    (bench.layout.datasets / "exam.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    eval_run(bench, records)
+    result = bench.run(SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=20)
+    assert result["split"] | {"dev_questions": 9, "test_questions": 21} == result["split"]
+    assert {int(row["metadata"]["source_id"]) for row in bench.rows()} <= set(range(9))
+
+
+def test_what_cannot_be_verified_is_not_kept(bench: Bench) -> None:
+    """Word problems have no executable answer: the majority decides, if a second prompt agrees with it."""
+    story = "Anna has {} red apples and buys {} more at the market. How many has she now?"
+    eval_run(bench, [{"input": story.format(10 + n, 20 + n), "target": "1"} for n in range(30)])
+
+    def answer(item: BatchItem) -> str:
+        text = prompt_of(item)
+        numbers = [int(part) for part in text.replace(".", " ").split() if part.isdigit()]
+        total = sum(numbers)
+        if item.sampling is not None and item.sampling.seed is None:  # the second opinion
+            return f"Let me see.\n{total if total % 2 else 0}"
+        assert item.sampling is not None
+        split = total % 3 == 0 and (item.sampling.seed or 0) % 2 == 0
+        return f"She has {total + (1 + (item.sampling.seed or 0) % 97) * split}"
+
+    result = bench.run(
+        SayingEngine(answer), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=40, max_attempts=300
+    )
+    assert result["accepted"] == 40
+    assert {"no_majority", "second_opinion_differs"} <= set(result["rejected"])
+    for row in bench.rows():
+        total = int(row["metadata"]["answer"])
+        assert total % 2 == 1
+        assert row["metadata"]["verify_method"] == "majority"
+        assert row["metadata"]["verify_score"] >= 0.6
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda _: None, "there is no eval run"),
+        (lambda run: run.mkdir(parents=True), "is not over: wait until it is done"),
+        (lambda run: (run.mkdir(parents=True), (run / "metrics.json").write_text("{}")), "kept no samples"),
+    ],
+)
+def test_an_eval_run_that_cannot_be_used_is_refused(bench: Bench, prepare: Any, message: str) -> None:
+    prepare(bench.layout.runs / "eval" / EVAL_ID)
+    assert message in bench.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
+    assert "is no id of an eval job" in bench.refusal("fix_eval_failures", source_eval_run_id="../../etc")
+
+
+def test_an_eval_without_failures_is_refused(bench: Bench) -> None:
+    eval_run(bench, [{**record, "correct": True} for record in sums(10)])
+    assert "no gaps in knowledge" in bench.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
+
+
+def test_an_eval_run_that_changed_since_is_not_gone_on_with(bench: Bench) -> None:
+    eval_run(bench, sums(40))
+    config = bench.check("fix_eval_failures", source_eval_run_id=EVAL_ID)
+    with (bench.layout.runs / "eval" / EVAL_ID / "samples.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "more", "input": "What is 1+1?", "target": "2"}) + "\n")
+    with pytest.raises(BadJob, match="changed since the job was made"):
+        bench.go(bench.context(config, SayingEngine(often_right)))
+
+
+def test_other_numbers_keep_their_shape() -> None:
+    chance = random.Random(1)
+    for _ in range(200):
+        made = with_other_numbers("Take 12 of 305 and 12 at 4.50 each from Route66", chance)
+        assert made is not None
+        first, rest = made.removeprefix("Take ").split(" of ", 1)
+        assert 10 <= int(first) <= 99
+        assert 100 <= int(rest.split(" and ")[0]) <= 999
+        assert rest.split(" and ")[1].split(" at ")[0] == first
+        assert len(rest.split(" at ")[1].split(" each")[0]) == 4
+        assert made.endswith("Route66")
+    assert with_other_numbers("No numbers here", chance) is None
+
+
+def test_a_written_variant_is_another_problem() -> None:
+    assert written_variant("New problem: Tom has two cats.", "Ann has two dogs.") == "Tom has two cats."
+    assert written_variant("ann has  two dogs", "Ann has two dogs.") is None
+    assert written_variant("", "Ann has two dogs.") is None
