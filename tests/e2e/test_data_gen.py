@@ -58,13 +58,19 @@ def test_the_script_that_generates_training_data(server: Server) -> None:
     assert all(_is_right(row) for row in rows)
     sealed = (server.base_dir / "datasets" / "math_eval.jsonl").read_text()
     assert not any(row["messages"][0]["content"] in sealed for row in rows)
-    spoilt = {"model_id": FINAL_ID, "strategy": "self_instruct", "config": {"target_domain": "math", "num_samples": 5}}
-    status, rows = _by_script(server, {**spoilt, "config": {**spoilt["config"], "max_attempts": 20}})
+    spoilt = {"target_domain": "math", "num_samples": 5, "max_attempts": 20}
+    status, rows = _by_script(server, {"model_id": FINAL_ID, "strategy": "self_instruct", "config": spoilt})
     assert (status, rows) == ("failed", []), "a model that only adds makes no problems"
 
 
 def test_a_trainer_takes_shards_over_http(server: Server) -> None:
-    config = {"template": "Add {{a}}+{{b}}", "rows": SUMS[:40], "shard_size": 15, "format": "alpaca", "parquet": True}
+    config: dict[str, Any] = {
+        "template": "Add {{a}}+{{b}}",
+        "rows": SUMS[:40],
+        "shard_size": 15,
+        "format": "alpaca",
+        "parquet": True,
+    }
     job = _generate(server, "custom", **config, num_examples=40, filters=["length"], output_dir="mine", max_tokens=4)
     assert job["status"] == "done", job["error"]
     assert job["result"]["accepted"] == 40
