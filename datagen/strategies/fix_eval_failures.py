@@ -71,7 +71,7 @@ class FixEvalFailures:
             majority=config.majority,
         )
         self._solver = Solver(plan, config.seed)
-        self._accepted = self._replayed = self._replaying = 0
+        self._accepted = self._replayed = self._replaying = self._replays_solved = 0
         self.digest = run.digest
 
     @classmethod
@@ -95,7 +95,9 @@ class FixEvalFailures:
         self._replaying += 1
         try:
             source = self._run.passed[seed_of(self._config.seed, number, REPLAY) % len(self._run.passed)]
-            return await self._vary(source, number, ask, tags=(REPLAY,), only_unsolved=False)
+            outcome = await self._vary(source, number, ask, tags=(REPLAY,), only_unsolved=False)
+            self._replays_solved += bool(outcome.drafts)
+            return outcome
         finally:
             self._replaying -= 1
 
@@ -122,7 +124,8 @@ class FixEvalFailures:
         """Replays succeed oftener than repairs, so their share is that of what was accepted, not of what was tried."""
         if not self._run.passed:
             return False
-        return self._replayed + self._replaying < self._config.replay_share * (self._accepted + self._replaying)
+        under_way = max(self._replayed, self._replays_solved) + self._replaying
+        return under_way < self._config.replay_share * (self._accepted + self._replaying)
 
     async def _vary(
         self, source: Source, number: int, ask: Asking, *, tags: tuple[str, ...], only_unsolved: bool

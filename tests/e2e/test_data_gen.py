@@ -94,9 +94,7 @@ def test_a_trainer_takes_shards_over_http(server: Server) -> None:
 
 def test_failures_of_an_early_checkpoint_become_verified_examples(server: Server) -> None:
     server.copy_checkpoint(EARLY, "early")
-    registered = server.http.post("/models/register", json={"id": "early", "source": "4090", "activate": False})
-    if registered.status_code == 422:
-        registered = server.http.post("/models/register", json={"id": "early", "source": "4090"})
+    registered = server.http.post("/models/register", json={"id": "early", "source": "4090"})
     assert registered.status_code == 200, registered.text
     assert server.http.post("/models/set_active", json={"id": "early"}).status_code == 200
     asked = {"model_id": "early", "name": "before", "dataset_ref": "math_eval.jsonl"}
@@ -119,9 +117,16 @@ def test_failures_of_an_early_checkpoint_become_verified_examples(server: Server
     assert result["split"]["dev_questions"] + result["split"]["test_questions"] == 600
     assert 10 < result["replayed"] < 40
     assert result["verified_by"] == {"executed": 120}
-    rows = [json.loads(line) for name in job["shards"] for line in (server.base_dir / "train_shards_out" / name).open()]
+    rows = [
+        json.loads(line)
+        for name in job["shards"]
+        for line in (server.base_dir / "train_shards_out" / name).read_text().splitlines()
+    ]
     assert all(_is_right(row) for row in rows)
-    sealed = {json.loads(line)["question"] for line in (server.base_dir / "datasets" / "math_eval.jsonl").open()}
+    sealed = {
+        json.loads(line)["question"]
+        for line in (server.base_dir / "datasets" / "math_eval.jsonl").read_text().splitlines()
+    }
     assert not sealed & {row["messages"][0]["content"] for row in rows}
 
 
@@ -149,5 +154,9 @@ def test_control_killed_in_mid_job_loses_and_doubles_nothing(server: Server) -> 
     job = answer.json()
     assert job["status"] == "done", job["error"]
     assert len(job["shards"]) == 7
-    rows = [json.loads(line) for name in job["shards"] for line in (server.base_dir / "train_shards_out" / name).open()]
+    rows = [
+        json.loads(line)
+        for name in job["shards"]
+        for line in (server.base_dir / "train_shards_out" / name).read_text().splitlines()
+    ]
     assert len(rows) == len({row["id"] for row in rows}) == job["result"]["accepted"]
