@@ -7,14 +7,15 @@ the layout every Hugging Face trainer writes, so an early one is really worse th
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from demo import tokenizer as demo_tokenizer
-from demo.addition import Addition, batches, split
+from demo.addition import batches, split
 
 IGNORED = -100
 
@@ -37,13 +38,22 @@ def build_model(vocabulary_size: int, end_id: int, pad_id: int) -> Qwen3ForCausa
     return Qwen3ForCausalLM(config)
 
 
-def encode(batch: list[Addition], tok: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+class Exercise(Protocol):
+    """What is learnt: an answer to a question."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+
+
+def encode(batch: Sequence[Exercise], tok: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and labels, both [batch, longest]; the loss sees the answer and its end-of-turn token alone."""
     pad_id, rows, labels = tok.pad_token_id, [], []
-    for addition in batch:
-        turns = [{"role": "user", "content": addition.question}]
+    for exercise in batch:
+        turns = [{"role": "user", "content": exercise.question}]
         prompt = tok(tok.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))["input_ids"]
-        answer = tok(addition.answer + demo_tokenizer.TURN_END)["input_ids"]
+        answer = tok(exercise.answer + demo_tokenizer.TURN_END)["input_ids"]
         rows.append(prompt + answer)
         labels.append([IGNORED] * len(prompt) + answer)
     longest = max(map(len, rows))
