@@ -133,8 +133,8 @@ def main() -> None:
         memory = []
         for count in (args.small, args.large):
             job_id = post(
-                client, "custom", template="Add {{a}}+{{b}}", input="rows.jsonl", num_examples=count, max_attempts=count,
-                max_tokens=4, filters=["length"], against_earlier_shards=False,
+                client, "custom", template="Add {{a}}+{{b}}", input="rows.jsonl", num_examples=count,
+                max_attempts=count, max_tokens=4, filters=["length"], against_earlier_shards=False,
             )  # fmt: skip
             job, most_mb = ended(client, job_id)
             if job["status"] != "done":

@@ -104,7 +104,7 @@ def run(url: str, *, examples: int = 700, steps: int = 200) -> dict[str, float]:
         )  # fmt: skip
         result = job["result"]
         print(
-            f"{result['accepted']} verified examples in {result['seconds']:.0f} s, {result['replayed']} of them replayed;"
+            f"{result['accepted']} verified examples in {result['seconds']:.0f} s, {result['replayed']} replays;"
             f" split: {result['split']}; rejected: {result['rejected']}",
             flush=True,
         )
