@@ -1,15 +1,13 @@
 """How much memory is free where engines live: the first GPU, or the host (its container's limit counts)."""
 
-from pathlib import Path
-
 import psutil
 import pynvml
 
 from gateway.plan import ENGINE_OVERHEAD_BYTES, Memory
+from switchyard.cgroup import Cgroup
 from switchyard.settings import EngineSettings
 
 _GIB = 1024**3
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_for_one_more(settings: EngineSettings) -> Memory:
@@ -33,9 +31,6 @@ def _gpu_bytes() -> tuple[int, int] | None:
 
 def _host_free_bytes() -> int:
     available: int = psutil.virtual_memory().available
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return available
-    return available if limit == "max" else min(available, int(limit) - used)
+    cgroup = Cgroup()
+    limit, used = cgroup.memory_limit_bytes(), cgroup.memory_used_bytes()
+    return available if limit is None or used is None else min(available, limit - used)

@@ -77,7 +77,7 @@ class Governor:
     async def run(self) -> None:
         while True:
             if self._now_in_force() != self._holds or self._cards_strayed():
-                await self._apply()
+                await self.apply()
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def choose(self, profile: str) -> PowerState:
@@ -85,7 +85,7 @@ class Governor:
         if profile not in self._settings.profiles:
             raise NotOffered(f"profile: there is no {profile!r}; there are {', '.join(self._settings.profiles)}")
         self._choice = await self._choices.keep(profile)
-        await self._apply()
+        await self.apply()
         return self.state
 
     @property
@@ -95,7 +95,8 @@ class Governor:
     def _now_in_force(self) -> InForce:
         return in_force(self._settings, self._choice, self._now())
 
-    async def _apply(self) -> None:
+    async def apply(self) -> None:
+        """Brings cards and jobs to what holds now; of several at once, one after the other."""
         async with self._applying:
             holds = self._now_in_force()
             jobs = self._limit_jobs(holds)
@@ -114,8 +115,8 @@ class Governor:
                 power_applied=wishes and reason is None,
                 reason=reason,
             )
-            if holds != self._holds:
-                log.info("power profile %s (%s): %s", holds.profile, holds.source, reason or "nothing in the way")
+            if holds != self._holds and (self._holds or holds.profile):
+                log.info("power profile %s (%s): %s", holds.profile, holds.source, reason or "holds")
             self._holds = holds
 
     def _limit_jobs(self, holds: InForce) -> int:
