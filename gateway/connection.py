@@ -9,6 +9,11 @@ from switchyard.access_settings import LimitSettings
 
 MAX_HEAD_BYTES = 64 * 1024
 GRACE_S = 1.0
+_REASON = b'{"detail":"The request line and its headers are longer than %d bytes."}' % MAX_HEAD_BYTES
+_HEAD_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_REASON), _REASON)
+)
 
 
 class SilentConnections:
@@ -51,6 +56,7 @@ class GuardedConnection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -61,12 +67,13 @@ class GuardedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._head_timer is not None:
             self._head_bytes += len(data)
         super().data_received(data)
         if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._head_complete()
-            self.send_400_response("The request's head is too long.")
+            self._refuse_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -74,8 +81,26 @@ class GuardedConnection(HttpToolsProtocol):
             self._await_head()
 
     def on_headers_complete(self) -> None:
+        """A head that came all at once was not counted alone: body may have come with it."""
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse_head()
+            return
         self._head_complete()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        self._refused = True
+        self._head_complete()
+        self.transport.write(_HEAD_TOO_LONG)
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._head_bytes = 0
