@@ -1,5 +1,6 @@
 """Uploaded files, a folder each with `content` and `meta.json`, and the output files in the runs of batches."""
 
+import asyncio
 import os
 import re
 import secrets
@@ -72,11 +73,11 @@ class FileStore:
                 size_bytes += len(chunk)
                 if size_bytes > self._max_file_bytes:
                     raise Invalid(f"file: longer than {self._max_file_bytes} bytes (setting max_file_bytes)")
-                file.write(chunk)
+                await asyncio.to_thread(file.write, chunk)
             if not size_bytes:
                 raise Invalid("file: is empty")
             file.flush()
-            os.fsync(file.fileno())
+            await asyncio.to_thread(os.fsync, file.fileno())
         return size_bytes
 
     def get(self, file_id: str) -> StoredFile:

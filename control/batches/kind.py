@@ -66,8 +66,14 @@ class BatchKind:
             return {"total": total, "completed": answers.completed, "failed": answers.failed}
 
     async def _ask_all(self, context: JobContext, lines: Iterator[Line], answers: Answers, total: int) -> None:
+        reading = asyncio.Lock()
+
+        async def next_chunk() -> list[Line]:
+            async with reading:
+                return await asyncio.to_thread(lambda: list(islice(lines, _CHUNK_REQUESTS)))
+
         async def ask_on() -> None:
-            while chunk := list(islice(lines, _CHUNK_REQUESTS)):
+            while chunk := await next_chunk():
                 items = [AskItem(path=context.config["endpoint"], body=line.body) for line in chunk]
                 model = context.model
                 result = await context.engine.ask(AskRequest(model=model.id, digest=model.digest, items=items))

@@ -28,7 +28,6 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Facts:
     requests: int
-    model: str
     digest: str
 
 
@@ -52,7 +51,14 @@ def scan(path: Path, endpoint: str) -> Facts:
             raise Invalid(f"input_file_id: more than {MAX_REQUESTS} requests")
     if not seen:
         raise Invalid("input_file_id: the file has no requests")
-    return Facts(len(seen), models.pop(), f"sha256:{digest.hexdigest()}")
+    return Facts(len(seen), f"sha256:{digest.hexdigest()}")
+
+
+def model_of(path: Path, endpoint: str) -> str:
+    """The model that the first request names; `scan` sees to it that all name the same. Raises Invalid. Blocks."""
+    for line in read(path, endpoint):
+        return _model(line)
+    raise Invalid("input_file_id: the file has no requests")
 
 
 def read(path: Path, endpoint: str) -> Iterator[Line]:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict
 
 from control.batches.kind import BatchJobRequest, BatchKind
-from control.batches.requests import Endpoint, scan
+from control.batches.requests import Endpoint, model_of
 from control.batches.view import show_batch
 from control.jobs.states import LIVE
 from control.routes.kinds import make_job
@@ -38,9 +38,9 @@ async def create(
 ) -> dict[str, Any]:
     """The model is the one that the file's requests name."""
     path = await asyncio.to_thread(services.files.path, request.input_file_id)
-    facts = await asyncio.to_thread(scan, path, request.endpoint)
-    alias = services.aliases.get(facts.model)
-    model_id = alias.model if alias else facts.model
+    name = await asyncio.to_thread(model_of, path, request.endpoint)
+    alias = services.aliases.get(name)
+    model_id = alias.model if alias else name
     job_request = BatchJobRequest.model_validate({"model_id": model_id, **request.model_dump()})
     made = await make_job(services, BatchKind(services.files), job_request, key)
     return await _shown(await services.queue.get(made["job_id"], TYPE), services)
