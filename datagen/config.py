@@ -18,7 +18,9 @@ _FEWEST_ATTEMPTS = 100
 _SEEDS = 2**62
 _SYNONYMS = {"num_samples": "num_examples", "target_domain": "domain"}
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
-_RESERVED = frozenset({"models", "datasets", "logs", "runs", "references", "checkpoints", "sockets"})
+_RESERVED = frozenset(
+    {"models", "datasets", "logs", "runs", "references", "checkpoints", "sockets", "files", "prompts", "config"}
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

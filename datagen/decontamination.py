@@ -5,12 +5,16 @@ the whole of a question that is shorter than that. Of a question of three words 
 counts: too much would be removed for it.
 """
 
+import gzip
 import hashlib
+import json
 import logging
+import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +56,9 @@ class Guard:
         return sum(len(hashes) for hashes in self._hashes)
 
     def add_folder(self, folder: Path, cache: Path, spared: frozenset[str] = frozenset()) -> None:
-        """Every dataset below the folder but those `spared` by name. What cannot be read is noted in `unreadable`.
+        """Every dataset below the folder but those `spared` by name.
+
+        One whose lines are no samples is taken as it is, each text in it as a question, and noted in `unreadable`.
 
         `cache` keeps the arrays of each content, which are then mapped, not read. Blocks; raises OSError when the cache
         cannot be written.
@@ -104,8 +110,14 @@ class Guard:
                 with np.load(kept) as arrays:
                     self._take(name, arrays["hashes"], arrays["samples"], set(arrays["lengths"].tolist()))
                 return
-            questions = (question_of(sample) for sample in read_samples(stream, name, _EVERY_SAMPLE))
-            hashes, samples, lengths = _ngrams(questions, self.most_words)
+            try:
+                questions = (question_of(sample) for sample in read_samples(stream, name, _EVERY_SAMPLE))
+                hashes, samples, lengths = _ngrams(questions, self.most_words)
+            except EvalError as error:
+                self.unreadable[name] = str(error)
+                _log.warning("decontamination takes every text of %s for a question: %s", name, error)
+                self._take(name, *_ngrams(_any_texts(path), self.most_words))
+                return
         aside = kept.with_suffix(".part.npz")
         np.savez(aside, hashes=hashes, samples=samples, lengths=np.array(sorted(lengths), dtype=np.int64))
         aside.replace(kept)
@@ -119,6 +131,33 @@ class Guard:
             self._hashes.append(hashes)
             self._samples.append(samples)
             self._lengths |= lengths
+
+
+def _any_texts(path: Path) -> Iterator[str]:
+    """A text a line: all that is said in its values, where they are JSON; nothing of fewer than four words."""
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+        try:
+            for raw in stream:
+                yield "\n".join(filter(_is_long_enough, _texts_of(raw)))
+        except (OSError, EOFError, zlib.error) as error:
+            _log.warning("decontamination: %s cannot be read to its end: %s", path.name, error)
+
+
+def _texts_of(raw: bytes) -> Iterator[str]:
+    try:
+        waiting: list[Any] = [json.loads(raw)]
+    except (ValueError, RecursionError):
+        waiting = [raw.decode(errors="replace")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | dict):
+            waiting += value.values() if isinstance(value, dict) else value
+
+
+def _is_long_enough(text: str) -> bool:
+    return len(words(text)) >= SHORTEST_CONTAINED_WORDS
 
 
 def question_of(sample: Sample) -> str:

@@ -124,7 +124,7 @@ class DataGenRun:
             await asyncio.to_thread(_remember, pool, batch)
             for line in batch:
                 self._note(line, strategy)
-            await self._publish_full()
+            await self._publish_full(log)
         await self._context.report(self._tally.accepted, self._config.num_examples)
 
     def _note(self, line: AttemptLine, strategy: Strategy) -> None:
@@ -162,7 +162,7 @@ class DataGenRun:
                     await asyncio.to_thread(log.append, lines)
                     for line in lines:
                         self._note(line, strategy)
-                    await self._publish_full()
+                    await self._publish_full(log)
                     await self._context.report(self._tally.accepted, self._config.num_examples)
             finally:
                 await crew.dismiss()
@@ -209,8 +209,11 @@ class DataGenRun:
             lines.append(attempted.line(verdict.accepted, verdict.rejected, run, at_s, busy_s))
         return lines
 
-    async def _publish_full(self) -> None:
+    async def _publish_full(self, log: AttemptsLog) -> None:
+        """What a shard was made of must outlive a loss of power as the shard does."""
         size = self._config.shard_size
+        if len(self._open) >= size:
+            await asyncio.to_thread(log.sync)
         while len(self._open) >= size:
             self._shards.append(await self._writer.publish(len(self._shards), self._open[:size]))
             del self._open[:size]

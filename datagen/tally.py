@@ -69,5 +69,4 @@ class Tally:
             "tokens_per_s": self._completion_tokens / seconds if seconds else None,
             "seconds": seconds,
             "engine_busy_share": min(1.0, busy_s / seconds) if seconds else None,
-            "joules": None,
         }

@@ -198,18 +198,21 @@ def test_a_run_that_brings_nothing_fails_and_says_why(bench: Bench) -> None:
 
 def test_test_questions_are_removed_counted_and_listed(bench: Bench) -> None:
     bench.dataset("exam.jsonl", "What is 10+30?", "What is 11+31?", "Who was the first king of the old country?")
-    (bench.layout.datasets / "broken.jsonl").write_text("{\n")
+    (bench.layout.datasets / "foreign.jsonl").write_text('{"problem": {"text": "What is 12+32?"}, "n": 1}\n{\n')
     result = bench.go(bench.context(_sums(bench, num_examples=120), SayingEngine(adds)))
     guard = result["decontamination"]
-    assert guard["datasets"] == ["exam.jsonl"]
-    assert list(guard["unreadable"]) == ["broken.jsonl"]
-    assert guard["removed"] == 2 == result["rejected"]["contaminated"]
+    assert guard["datasets"] == ["exam.jsonl", "foreign.jsonl"]
+    assert list(guard["unreadable"]) == ["foreign.jsonl"]
+    assert guard["removed"] == 3 == result["rejected"]["contaminated"]
     assert {(hit["question"], hit["dataset"]) for hit in guard["first_removed"]} == {
         ("What is 10+30?", "exam.jsonl"),
         ("What is 11+31?", "exam.jsonl"),
+        ("What is 12+32?", "foreign.jsonl"),
     }
-    assert result["accepted"] == 118
-    spared = _sums(bench, num_examples=120, decontaminate_except=["exam"], against_earlier_shards=False)
+    assert result["accepted"] == 117
+    spared = _sums(
+        bench, num_examples=120, decontaminate_except=["exam", "foreign.jsonl"], against_earlier_shards=False
+    )
     again = bench.go(bench.context(spared, SayingEngine(adds), "data_gen_2"))
     assert again["accepted"] == 120
 
