@@ -60,12 +60,7 @@ async def main() -> None:
                         add(shown, f"scrape: control's part, {jobs:,} jobs", control, "")
                         add(shown, f"scrape: the gateway's part, {MODELS} models", gateway, "")
                         add(shown, "scrape, whole", both, "15")
-                        add(
-                            shown,
-                            "a sample of the machine (once a second)",
-                            await measure(lambda: got(http, "/system")),
-                            "10",
-                        )
+                        add(shown, "/system", await measure(lambda: got(http, "/system")), "")
                     else:
                         for query in ("", "&type=eval", "&status=done", "&type=eval&status=failed"):
                             took = await measure(partial(got, http, f"/jobs?limit=100{query}"))

@@ -68,8 +68,8 @@ class SystemReader:
     def read(self) -> SystemSeen:
         """Blocks for as little as said above; call it in a thread."""
         cpus = self._cgroup.cpus() or float(len(os.sched_getaffinity(0)))
-        total = psutil.virtual_memory().total
-        used = total - psutil.virtual_memory().available
+        memory = psutil.virtual_memory()
+        total, used = memory.total, memory.total - memory.available
         limit = self._cgroup.memory_limit_bytes()
         if limit is not None and limit < total:
             total, used = limit, self._cgroup.memory_used_bytes() or 0
