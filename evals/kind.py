@@ -3,8 +3,11 @@
 import builtins
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+
+from pydantic import SecretStr
 
 from control.errors import BadJob, Invalid, NotFound
 from control.ports import JobContext, JobRequest
@@ -21,6 +24,9 @@ class EvalKind:
     type: ClassVar[str] = "eval"
     route: ClassVar[str] = "/eval"
     request_model: ClassVar[builtins.type[JobRequest]] = EvalJobRequest
+
+    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None) -> None:
+        self._judge_keys = judge_keys or {}
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of a job that can run: every sample was read once. Blocks; raises Invalid or NotFound."""
@@ -46,13 +52,14 @@ class EvalKind:
             "template": settings.asked.template_digest if settings.asked else settings.system_prompt,
             "sampling": settings.sampling.model_dump(mode="json"),
             "metrics": sorted(set(settings.metrics)),
+            "judge": settings.judge and settings.judge.model_dump(mode="json"),
             "per_example_logging": settings.per_example_logging,
         }
 
     async def run(self, context: JobContext) -> dict[str, Any]:
         """Writes config.json, samples.jsonl and metrics.json; the result is what metrics.json holds."""
         try:
-            return await EvalRun(context).run()
+            return await EvalRun(context, self._judge_keys).run()
         except EvalError as error:
             raise BadJob(str(error)) from error
 

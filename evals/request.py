@@ -8,6 +8,7 @@ from control.errors import Invalid
 from control.ports import QUEUE_FIELDS, JobRequest
 from evals.datasets import DatasetFacts
 from evals.formats import BadFieldMap, check_field_map
+from evals.judge import JudgeSpec
 from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
 from evals.prompts import Prompter, UnknownField
 from evals.sample import BrokenLine, Sample
@@ -49,6 +50,7 @@ class EvalJobRequest(JobRequest):
     num_fewshot: Annotated[int, Field(ge=0, le=_MAX_SHOTS)] = 0
     fewshot_dataset_ref: Name | None = None
     fewshot_seed: int = 1234
+    judge: JudgeSpec | None = None
     n: Annotated[int, Field(ge=1, le=256)] = 1
     max_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -93,10 +95,10 @@ class EvalJobRequest(JobRequest):
             if metric_named(name) is None:
                 raise Invalid(f"metrics: unknown metric {name!r}; known are {', '.join(NAMES)}")
         for metric in self.scored_metrics:
-            if metric.place == "judge":
-                raise Invalid(f"metrics: {metric.name} cannot be worked out on this machine")
             if metric.place == "program" and (reason := why_no_sandbox()) is not None:
                 raise Invalid(f"metrics: {metric.name} runs programs of the model, and {reason}")
+        if ("judge" in self.metrics) != (self.judge is not None):
+            raise Invalid("judge: the metric `judge` and the field that says who judges go together")
         most = max((metric.k for metric in self.scored_metrics), default=1)
         if most > self.n:
             raise Invalid(f"n: pass@{most} needs at least {most} answers a question, n is {self.n}")

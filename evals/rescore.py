@@ -3,15 +3,17 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from control.errors import Conflict, Invalid
 from control.ports import DoneEval
 from evals.errors import EvalError
+from evals.judge import JudgeSpec, judge_by_url
 from evals.metrics import NAMES, metric_named, scored
 from evals.record import MetricScore, SampleRecord
 from evals.run_files import read_json, write_json
@@ -30,6 +32,13 @@ class RescoreRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metrics: list[str] = Field(min_length=1)
+    judge: JudgeSpec | None = None
+
+    @property
+    def key(self) -> str:
+        """Equal for requests that ask for the same."""
+        said = [sorted(set(self.metrics)), self.judge and self.judge.model_dump(mode="json")]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parse_request(body: bytes, answers_each: int) -> RescoreRequest:
@@ -46,6 +55,10 @@ def parse_request(body: bytes, answers_each: int) -> RescoreRequest:
             raise Invalid(f"metrics: unknown metric {name!r}; known are {', '.join(NAMES)}")
         if metric.k > answers_each:
             raise Invalid(f"metrics: {name} needs {metric.k} answers a question, {answers_each} were given")
+    if ("judge" in request.metrics) != (request.judge is not None):
+        raise Invalid("judge: the metric `judge` and the field that says who judges go together")
+    if request.judge is not None and request.judge.url is None:
+        raise Invalid("judge: scoring again uses no engine, so a judge needs a url")
     return request
 
 
@@ -57,9 +70,9 @@ def records_of(done: DoneEval) -> list[SampleRecord]:
         raise Conflict(f"{done.job_id} kept no samples (per_example_logging was false, or they were deleted)") from None
 
 
-async def rescore(done: DoneEval, request: RescoreRequest) -> dict[str, Any]:
+async def rescore(done: DoneEval, request: RescoreRequest, judge_keys: Mapping[str, SecretStr]) -> dict[str, Any]:
     """The metrics, also kept in `rescored/<key>.json` beside the scores of each sample. Raises Invalid, Conflict."""
-    key = hashlib.sha256(json.dumps(sorted(set(request.metrics))).encode()).hexdigest()[:16]
+    key = request.key
     folder = done.run_dir / FOLDER
     kept = await asyncio.to_thread(read_json, folder / f"{key}.json")
     if kept is not None:
@@ -71,7 +84,8 @@ async def rescore(done: DoneEval, request: RescoreRequest) -> dict[str, Any]:
     tally = Tally(request.metrics, int(done.result.get("answers_per_sample", 1)))
     scores: dict[str, Any] = {}
     try:
-        async with Scoring(request.metrics) as scoring:
+        judge = judge_by_url(request.judge, judge_keys) if request.judge else None
+        async with Scoring(request.metrics, judge) as scoring:
             pending = iter(records)
             while chunk := list(islice(pending, _CHUNK)):
                 for record in await scoring.score(chunk):

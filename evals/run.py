@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -10,11 +10,14 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from control.errors import BadJob, WrongWeights
 from control.ports import JobContext
 from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, resolve_dataset
 from evals.feed import Feed
 from evals.fewshot import draw_shots
+from evals.judge import Judge, judge_by_id, judge_by_url
 from evals.prompts import Prompter
 from evals.record import record_of
 from evals.request import EvalConfig
@@ -31,8 +34,14 @@ SAMPLES_FILE = "samples.jsonl"
 class EvalRun:
     """One attempt. `metrics.json` is written last and whole: a run that has it is over, and answers with it."""
 
-    def __init__(self, context: JobContext, clock_s: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        context: JobContext,
+        judge_keys: Mapping[str, SecretStr] | None = None,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._context = context
+        self._judge_keys = judge_keys or {}
         self._clock_s = clock_s
         self._config = EvalConfig.model_validate(context.config)
         self._tally = Tally(self._config.metrics, self._config.n)
@@ -48,12 +57,18 @@ class EvalRun:
                 with SamplesLog(self._path(SAMPLES_FILE)) as log:
                     await asyncio.to_thread(self._take_up, log)
                     await asyncio.to_thread(self._write_config)
-                    async with Scoring(self._config.metrics) as scoring:
+                    async with Scoring(self._config.metrics, self._judge()) as scoring:
                         result = await self._evaluate(dataset, log, prompter, scoring)
             await asyncio.to_thread(write_json, self._path(METRICS_FILE), result)
         if not self._config.per_example_logging:
             self._path(SAMPLES_FILE).unlink(missing_ok=True)
         return result
+
+    def _judge(self) -> Judge | None:
+        spec = self._config.judge
+        if spec is None:
+            return None
+        return judge_by_url(spec, self._judge_keys) if spec.url else judge_by_id(spec, self._context.engine)
 
     def _earlier_result(self) -> dict[str, Any] | None:
         self._context.run_dir.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from evals.judge import Judge
 from evals.metrics import Metric, decisive, scored
 from evals.programs import code_of, program_of
 from evals.record import MetricScore, SampleRecord
@@ -19,15 +20,18 @@ from evals.scoring_crew import ScoringCrew
 class Scoring:
     """The metrics of one run, as a context that holds what they need; processes start when first needed."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], judge: Judge | None = None) -> None:
         self.main = decisive(names)
         self.metrics = scored(names)
         self._crew = ScoringCrew()
         self._sandbox = Sandbox()
+        self._judge = judge
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._crew)
+        if self._judge is not None:
+            await self._stack.enter_async_context(self._judge)
         return self
 
     async def __aexit__(
@@ -83,6 +87,9 @@ class Scoring:
             return await self._crew.score(metric.name, answer, record.accepted)
         if metric.place == "program":
             return await self._run(answer, record)
+        if metric.place == "judge":
+            assert self._judge is not None
+            return await self._judge.grade(record, answer)
         score = ANSWER_SCORERS[metric.name](answer, record)
         return MetricScore(value=score.value, correct=score.correct, extracted=score.extracted, parsed=score.parsed)
 

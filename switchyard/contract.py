@@ -250,10 +250,11 @@ class BatchItem(Message):
 
 
 class BatchRequest(Message):
-    """Asks the slot of `model` for every item; `digest` must be the one that slot serves, or the answer is a 409."""
+    """Asks the slot of `model` for every item; `digest` must be the one that slot serves, or the answer is a 409;
+    None takes whatever it serves."""
 
     model: str
-    digest: str
+    digest: str | None
     sampling: BatchSampling = BatchSampling()
     items: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_BATCH_ITEMS)]
 

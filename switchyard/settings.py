@@ -190,6 +190,7 @@ class Settings(BaseSettings):
     max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_dataset_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**3
+    judge_api_keys: dict[str, SecretStr] = {}
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     hold_timeout_s: PositiveSeconds = 300.0
     drain_timeout_s: PositiveSeconds = 5.0

@@ -1,7 +1,10 @@
 """What evals ask of a real engine beyond one answer: choices by log-probability, several answers, prompts too long."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from tests.e2e.server import FINAL_ID, Server
 
@@ -83,3 +86,60 @@ def test_worked_examples_are_turns_before_the_question(server: Server) -> None:
     alone, plain = evaluate(server, lines, "shots")
     assert alone["template_digest"] != result["template_digest"]
     assert all(sample["prompt_tokens"] > one["prompt_tokens"] * 2 for sample, one in zip(samples, plain, strict=True))
+
+
+def test_put_evaluate_compare_and_score_again_through_the_one_port(server: Server) -> None:
+    lines = [{"question": f"What is {a}+{b}?", "answer": a + b} for a, b in ((12, 30), (45, 17), (101, 303))]
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    put = server.http.put("/datasets/uploaded.jsonl", content=body)
+    assert put.status_code == 201, put.text
+    assert "uploaded.jsonl" in [one["name"] for one in server.http.get("/datasets").json()["datasets"]]
+    jobs = []
+    for system_prompt in (None, "You add numbers."):
+        request = {"model_id": FINAL_ID, "name": "pair", "dataset_ref": "uploaded", "system_prompt": system_prompt}
+        job = server.job(server.http.post("/eval/jobs", json=request).json()["job_id"])
+        assert job["status"] == "done", job["error"]
+        jobs.append(str(job["id"]))
+    report = server.http.get("/eval/compare", params={"a": jobs[0], "b": jobs[1]}).json()
+    assert report["paired"] == 3
+    assert report["differs"] == ["template_digest"]
+    rescored = server.http.post(f"/eval/jobs/{jobs[0]}/rescore", json={"metrics": ["numeric", "math", "chrf"]})
+    assert rescored.status_code == 200, rescored.text
+    assert rescored.json()["metrics"]["numeric"]["mean"] == report["mean_a"]
+    points = server.http.get("/eval/history", params={"dataset": "uploaded"}).json()["points"]
+    assert {point["job_id"] for point in points} == set(jobs)
+
+
+def test_a_body_that_breaks_off_is_no_dataset(server: Server) -> None:
+    def half() -> Iterator[bytes]:
+        yield b'{"question": "q", "answer": "a"}\n'
+        raise ConnectionAbortedError
+
+    with pytest.raises(ConnectionAbortedError):
+        server.http.put("/datasets/torn.jsonl", content=half())
+    assert server.http.get("/datasets/torn.jsonl").status_code == 404
+
+
+def test_a_model_of_this_server_judges_and_programs_are_run(server: Server) -> None:
+    result, samples = evaluate(
+        server,
+        [{"question": "What is 17+25?", "answer": 42}],
+        "judged",
+        metrics=["accuracy", "judge"],
+        judge={"model": FINAL_ID, "max_tokens": 16},
+    )
+    assert result["accuracy_metric"] == "accuracy"
+    assert samples[0]["scores"]["judge"]["value"] in (0.0, 1.0)
+    assert result["metrics"]["judge"]["errors"] == 0
+    line = {"prompt": "def f():\n", "test": "def check(f):\n    assert f() == 42", "entry_point": "f"}
+    request = {"model_id": FINAL_ID, "name": "p", "dataset_ref": "programs", "metrics": ["pass@1"], "max_tokens": 16}
+    (server.base_dir / "datasets" / "programs.jsonl").write_text(json.dumps(line) + "\n")
+    created = server.http.post("/eval/jobs", json=request)
+    if created.status_code == 422:  # fails closed, saying why
+        assert "no sandbox can be had" in created.text
+        return
+    job = server.job(created.json()["job_id"])
+    assert job["status"] == "done", job["error"]
+    result = job["result"]
+    assert isinstance(result, dict)
+    assert result["metrics"]["pass@1"]["mean"] == 0.0

@@ -1,0 +1,141 @@
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from control.errors import BadJob, ModelNotServed
+from evals.formats import parse_sample
+from evals.judge import Judge, JudgeSpec, judge_by_id, judge_by_url
+from evals.record import MetricScore, SampleRecord, record_of
+from switchyard.contract import BatchOutput, BatchRequest, BatchResult
+
+
+class Court:
+    """A real HTTP server that speaks as a chat model; `replies` are given in turn, the last for ever."""
+
+    def __init__(self) -> None:
+        self.replies: list[tuple[int, str]] = [(200, "CORRECT")]
+        self.asked: list[dict[str, Any]] = []
+        self.authorizations: list[str | None] = []
+        court = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                court.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                court.authorizations.append(self.headers.get("authorization"))
+                status, said = court.replies.pop(0) if len(court.replies) > 1 else court.replies[0]
+                body = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+
+@pytest.fixture
+def court() -> Iterator[Court]:
+    court = Court()
+    thread = threading.Thread(target=court.server.serve_forever)
+    thread.start()
+    yield court
+    court.server.shutdown()
+    thread.join()
+    court.server.server_close()
+
+
+def _record() -> SampleRecord:
+    sample = parse_sample(b'{"input": "Capital of France?", "ideal": ["Paris", "Lutetia"]}', line=1, index=0)
+    return record_of(sample, BatchOutput(text="It is Paris.", finish_reason="stop"), "sha256:aa")
+
+
+def _grade(judge: Judge) -> MetricScore:
+    async def run() -> MetricScore:
+        async with judge:
+            return await judge.grade(_record(), "It is Paris.")
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("said", "correct", "parsed"),
+    [
+        ("CORRECT", True, True),
+        ("Incorrect.", False, True),
+        ("It seems incorrect at first, but: CORRECT", True, True),
+        ("<think>INCORRECT? no</think>CORRECT", True, True),
+        ("<think>CORRECT, I would say", False, False),
+        ("I cannot tell", False, False),
+    ],
+)
+def test_the_verdict_is_the_last_word(court: Court, said: str, correct: bool, parsed: bool) -> None:
+    court.replies = [(200, said)]
+    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {}))
+    assert (score.correct, score.parsed, score.error) == (correct, parsed, None)
+    (asked,) = court.asked
+    assert (asked["model"], asked["temperature"]) == ("big", 0)
+    for part in ("Capital of France?", "Paris or Lutetia", "It is Paris."):
+        assert part in asked["messages"][0]["content"]
+
+
+def test_what_an_answer_says_is_no_template(court: Court) -> None:
+    spec = JudgeSpec(model="big", url=court.url, template="{{prediction}} {{question}}")
+
+    async def run() -> None:
+        async with judge_by_url(spec, {}) as judge:
+            await judge.grade(_record(), "{{target}}")
+
+    asyncio.run(run())
+    assert court.asked[0]["messages"][0]["content"] == "{{target}} Capital of France?"
+
+
+def test_a_key_goes_to_its_own_url_alone(court: Court) -> None:
+    _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {court.url + "/": SecretStr("secret")}))
+    _grade(judge_by_url(JudgeSpec(model="big", url=court.url + "/other"), {court.url: SecretStr("secret")}))
+    assert court.authorizations == ["Bearer secret", None]
+
+
+def test_a_judge_in_trouble_is_asked_again(court: Court) -> None:
+    court.replies = [(503, ""), (429, ""), (200, "CORRECT")]
+    assert _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {})).correct is True
+
+
+def test_a_judge_that_refuses_is_an_error_and_no_verdict(court: Court) -> None:
+    court.replies = [(401, "")]
+    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {}))
+    assert (score.value, score.parsed) == (0.0, False)
+    assert "answered 401" in str(score.error)
+    assert len(court.asked) == 1
+
+
+class Bench:
+    """An engine with one judge in it."""
+
+    def __init__(self, loaded: str) -> None:
+        self.loaded = loaded
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        if request.model != self.loaded:
+            raise ModelNotServed(f"{request.model} is not loaded")
+        return BatchResult(model=request.model, digest="sha256:bb", outputs=[BatchOutput(text="CORRECT")])
+
+
+def test_a_model_of_this_server_judges() -> None:
+    assert _grade(judge_by_id(JudgeSpec(model="judge"), Bench("judge"))).correct is True
+    with pytest.raises(BadJob, match="judge: another is not loaded"):
+        _grade(judge_by_id(JudgeSpec(model="another"), Bench("judge")))
+
+
+@pytest.mark.parametrize("url", ["ftp://host/v1", "http://user@host/v1", "http://host/v1?a=b", "host/v1"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(ValidationError):
+        JudgeSpec(model="big", url=url)
