@@ -119,20 +119,20 @@ def read_samples(
 ) -> Iterator[Sample]:
     """The first `max_samples` samples (None: all) from the stream's start, lazily; `file` is its name in errors.
 
-    Raises DatasetBroken at the line that breaks the file, has another format than the first, repeats an id, or is
-    refused by `check`.
+    Raises DatasetBroken at the line that breaks the file, has another format than the first, repeats an id (of a whole
+    file that is not looked for: its ids would not fit in memory), or is refused by `check`.
     """
     line_of_id: dict[str, int] = {}
     format_: DatasetFormat | None = None
-    for line, raw in _filled_lines(stream, file):
-        if len(line_of_id) == max_samples:
+    for index, (line, raw) in enumerate(_filled_lines(stream, file)):
+        if index == max_samples:
             return
         try:
-            sample = parse_sample(raw, line=line, index=len(line_of_id), field_map=field_map)
+            sample = parse_sample(raw, line=line, index=index, field_map=field_map)
             format_ = format_ or sample.format
             if sample.format != format_:
                 raise BrokenLine(f"mixed formats: it is {sample.format}, the lines before are {format_}")
-            earlier = line_of_id.setdefault(sample.id, line)
+            earlier = line if max_samples is None else line_of_id.setdefault(sample.id, line)
             if earlier != line:
                 raise BrokenLine(f"the id {sample.id!r} is that of line {earlier} already")
             if check is not None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MOST_LISTED = 1000
 _MOST_KNOWN = 10_000
 _LISTING_WAITS_S = 5.0
+_SCANS_AT_ONCE = 2
+_FORGOTTEN_AFTER_S = 86_400.0
 _WRITE_BYTES = 1024 * 1024
 
 Facts = dict[str, Any]
@@ -30,6 +33,7 @@ class DatasetShelf:
     def __init__(self) -> None:
         self._known: dict[_Version, Facts] = {}
         self._scans: dict[_Version, asyncio.Task[Facts]] = {}
+        self._free = asyncio.Semaphore(_SCANS_AT_ONCE)  # large files must not take every thread
 
     async def listing(self, datasets_dir: Path) -> list[Facts]:
         """By name. Files that take longer to read than the listing waits are shown as `scanning`, without a count."""
@@ -67,6 +71,7 @@ class DatasetShelf:
             raise Invalid(f"name: {name!r} must be letters, digits, . _ - and end with {' or '.join(SUFFIXES)}")
         target = datasets_dir / name
         aside = datasets_dir / f".{name}.{secrets.token_hex(4)}.part"
+        await asyncio.to_thread(_forget_torn, datasets_dir)
         try:
             found = await _write(aside, body)
             if digest is not None and digest.removeprefix("sha256:").lower() != found.removeprefix("sha256:"):
@@ -91,9 +96,13 @@ class DatasetShelf:
         if version in self._known:
             return self._known[version]
         if version not in self._scans:
-            self._scans[version] = asyncio.create_task(asyncio.to_thread(_scan, path, datasets_dir))
+            self._scans[version] = asyncio.create_task(self._scan(path, datasets_dir))
             self._scans[version].add_done_callback(lambda task: self._remember(version, task))
         return await asyncio.shield(self._scans[version])
+
+    async def _scan(self, path: Path, datasets_dir: Path) -> Facts:
+        async with self._free:
+            return await asyncio.to_thread(_scan, path, datasets_dir)
 
     def _remember(self, version: _Version, task: asyncio.Task[Facts]) -> None:
         del self._scans[version]
@@ -185,6 +194,13 @@ def _digest_there(path: Path) -> str | None:
             return digest_of(stream)
     except FileNotFoundError:
         return None
+
+
+def _forget_torn(datasets_dir: Path) -> None:
+    """What uploads left behind whose server was killed."""
+    for path in datasets_dir.glob(".*.part"):
+        if time.time() - path.stat().st_mtime > _FORGOTTEN_AFTER_S:
+            path.unlink(missing_ok=True)
 
 
 def _put_in_place(aside: Path, target: Path) -> None:

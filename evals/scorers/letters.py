@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from evals.sample import LETTERS
 from evals.scorers.exact_match import normalise
 
-_MARKS = r"[*_`\"'\s]*"
+_MARKS = r"[*_`\"'\s]{0,8}"  # bounded, or long runs of them would take quadratic time
 
 
 def choice_letter(prediction: str, choices: Sequence[str]) -> str | None:

@@ -22,7 +22,7 @@ _NUMBER = re.compile(
     r"(?:\.(?P<places>[0-9]+))?(?:[eE](?P<exponent>[+-]?[0-9]+))?"
     r"(?:\s?/\s?(?P<below>[0-9]+)(?![0-9.]))?"
 )
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([^{}]+?)\s*\}\s*\{\s*([^{}]+?)\s*\}")
+_FRACTION = re.compile(r"\\[dt]?frac\s{0,4}\{([^{}]{1,100})\}\s{0,4}\{([^{}]{1,100})\}")
 
 
 def numeric(prediction: str, target: str) -> Score:
@@ -44,7 +44,7 @@ def is_number(target: str) -> bool:
 def last_number(text: str) -> tuple[str, Fraction] | None:
     """The last number as written, and its value."""
     text = unicodedata.normalize("NFKC", text).replace(_MINUS_SIGN, "-")
-    text = _FRACTION.sub(r" \1/\2 ", text)
+    text = _FRACTION.sub(lambda match: f" {match[1].strip()}/{match[2].strip()} ", text)
     for match in reversed(list(_NUMBER.finditer(text))):
         value = _value(match)
         if value is not None:

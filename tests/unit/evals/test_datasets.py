@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import os
 from pathlib import Path
@@ -155,3 +156,27 @@ def test_samples_are_read_lazily(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_broken(tmp_path: Path) -> None:
     with pytest.raises(DatasetBroken, match="cannot be read"):
         open_dataset(tmp_path)
+
+
+def test_gzip_is_read_as_it_is_unpacked(tmp_path: Path) -> None:
+    packed = gzip.compress(LINE * 3)
+    (tmp_path / "set.jsonl.gz").write_bytes(packed)
+    path = resolve_dataset("set", tmp_path)
+    facts = scan_dataset(path, tmp_path, 1000)
+    assert (facts.name, facts.samples, facts.size_bytes) == ("set.jsonl.gz", 3, len(packed))
+    assert facts.digest == f"sha256:{hashlib.sha256(packed).hexdigest()}"
+
+
+@pytest.mark.parametrize("broken", [slice(None, -9), slice(None, 12)])
+def test_torn_gzip_is_broken(tmp_path: Path, broken: slice) -> None:
+    (tmp_path / "set.jsonl.gz").write_bytes(gzip.compress(os.urandom(50).hex().encode() + LINE * 300)[broken])
+    with pytest.raises(DatasetBroken):
+        scan_dataset(tmp_path / "set.jsonl.gz", tmp_path, None)
+
+
+def test_a_packed_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "bomb.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(256):
+            file.write(b"\0" * 1024**2)
+    with pytest.raises(DatasetBroken, match="line 1: longer than"):
+        scan_dataset(tmp_path / "bomb.jsonl.gz", tmp_path, None)

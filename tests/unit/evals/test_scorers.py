@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -126,3 +127,11 @@ def test_rouge_l_is_that_of_lin(prediction: str, target: str, value: float) -> N
 def test_rouge_l_of_long_texts_is_quick() -> None:
     words = " ".join(str(number) for number in range(100_000))
     assert SCORERS["rouge_l"](words, words).value == 1.0
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "numeric", "multiple_choice", "f1", "rouge_l"])
+@pytest.mark.parametrize("unit", [" ", "*", "answer ", "\\frac{ ", "1,", "####", "\\boxed{", "```\n", "A ", "9"])
+def test_no_text_takes_long(metric: str, unit: str) -> None:
+    started = time.perf_counter()
+    ANSWER_SCORERS[metric]("answer" + unit * 20_000, CHOICE)
+    assert time.perf_counter() - started < 2.0
