@@ -13,6 +13,7 @@ from evals.formats import parse_sample
 from evals.judge import Judge, JudgeSpec, judge_by_id, judge_by_url
 from evals.record import MetricScore, SampleRecord, record_of
 from switchyard.contract import BatchOutput, BatchRequest, BatchResult
+from tests.unit.evals.adding_engine import AddingEngine
 
 
 class Court:
@@ -117,10 +118,11 @@ def test_a_judge_that_refuses_is_an_error_and_no_verdict(court: Court) -> None:
     assert len(court.asked) == 1
 
 
-class Bench:
+class Bench(AddingEngine):
     """An engine with one judge in it."""
 
     def __init__(self, loaded: str) -> None:
+        super().__init__()
         self.loaded = loaded
 
     async def generate(self, request: BatchRequest) -> BatchResult:
