@@ -22,7 +22,7 @@ Style = Literal["chat", "completion", "messages"]
 
 _FIELD = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z_0-9]*)\s*\}\}")
 _CONVERSATIONS: frozenset[DatasetFormat] = frozenset({"messages", "sharegpt"})
-_PROGRAM_ENDS = ("\nclass ", "\ndef ", "\n#", "\n@", "\nif ", "\nprint(", "\n```")
+_PROGRAM_ENDS = ("\nclass ", "\ndef ", "\nif ", "\nprint(")
 _LETTER_REQUEST = "Answer with the letter of the right choice."
 _CODE_REQUEST = "Complete this Python function. Answer with the whole function in a code block."
 

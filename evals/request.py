@@ -17,6 +17,7 @@ from switchyard.contract import BatchSampling
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
 _MAX_SHOTS = 100
+MAX_STOP_TEXTS = 4  # what vLLM takes (VLLM_MAX_STOP_STRINGS)
 
 StopText = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -57,7 +58,7 @@ class EvalJobRequest(JobRequest):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=-_MAX_SEED - 1, le=_MAX_SEED)] | None = None
-    stop: list[StopText] = Field(default=[])
+    stop: list[StopText] = Field(default=[], max_length=MAX_STOP_TEXTS)
 
     @property
     def sampling(self) -> BatchSampling:

@@ -1,5 +1,6 @@
 from evals.formats import parse_sample
 from evals.prompts import Prompter
+from evals.request import MAX_STOP_TEXTS
 from evals.sample import Sample
 
 
@@ -33,3 +34,11 @@ def test_a_conversation_keeps_further_keys_and_loses_the_reference() -> None:
         "messages": [{"role": "user", "content": "2+2?", "name": "Ann"}],
         "reference": "4",
     }
+
+
+def test_no_format_has_more_stops_than_the_engine_takes() -> None:
+    for raw in (
+        b'{"prompt": "def f():", "test": "def check(f): f()", "entry_point": "f"}',
+        b'{"question": "2+2?", "answer": 4}',
+    ):
+        assert 0 < len(Prompter(as_chat=False).stop(_sample(raw))) <= MAX_STOP_TEXTS
