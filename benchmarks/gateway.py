@@ -1,15 +1,23 @@
 """`/v1/chat/completions` through the gateway against bare `vllm serve`: `python -m benchmarks.gateway`.
 
-Both servers run with the same engine flags and are loaded in turn, in many short rounds, so that whatever else the
-machine does meets both alike. The figure is the median of the rounds' ratios; absolute times mean little. Two bare
-servers compared this way differ by some 3 %.
+All servers are loaded in turn, in many short rounds, so that whatever else the machine does meets all alike; both vLLMs
+run with the same engine flags. The figure is the median of the rounds' ratios; absolute times mean little. Two bare
+servers compared this way differ by some 3 %. The gateway demands a key that has every kind of limit (`--open`: none).
+
+`--litellm FOLDER` also loads a LiteLLM proxy, with one key, before the same bare server: another way to put keys before
+vLLM. FOLDER is a virtual environment of its own, made from PyPI when it is not there.
 """
 
 import argparse
+import contextlib
+from pathlib import Path
 from statistics import median
 
+from benchmarks.litellm_proxy import litellm_proxy
 from benchmarks.load import Load, chat_load
-from benchmarks.processes import MODEL_ID, bare_vllm, switchyard
+from benchmarks.processes import MODEL_ID, bare_vllm, limited_key, switchyard
+
+Server = tuple[str, str | None]  # URL and key
 
 
 def main() -> None:
@@ -17,27 +25,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--requests", type=int, default=150, help="requests a round")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 16, 64])
+    parser.add_argument("--open", action="store_true", help="demand no key")
+    parser.add_argument("--litellm", type=Path, metavar="FOLDER", help="compare with a LiteLLM proxy installed there")
     args = parser.parse_args()
-    print("clients   switchyard req/s   vllm serve req/s   ratio    p50 ms (ratio)       p99 ms (ratio)")
-    with switchyard() as ours, bare_vllm() as bare:
+    print("clients   server        req/s   of vllm serve    p50 ms (ratio)    p99 ms (ratio)")
+    with contextlib.ExitStack() as stack:
+        url, bare = stack.enter_context(switchyard()), stack.enter_context(bare_vllm())
+        servers: dict[str, Server] = {"vllm serve": (bare, None)}
+        servers["switchyard"] = (url, None if args.open else limited_key(url))
+        if args.litellm:
+            servers["litellm"] = stack.enter_context(litellm_proxy(args.litellm, bare, MODEL_ID))
         for clients in args.clients:
             requests = args.requests if clients > 1 else args.requests // 2
-            rounds: dict[str, list[Load]] = {ours: [], bare: []}
-            for url in (ours, bare):
-                chat_load(url, MODEL_ID, clients, requests)
+            rounds: dict[str, list[Load]] = {name: [] for name in servers}
+            for at, key in servers.values():
+                chat_load(at, MODEL_ID, clients, requests, key)
             for number in range(args.rounds):
-                for url in (ours, bare) if number % 2 else (bare, ours):
-                    rounds[url].append(chat_load(url, MODEL_ID, clients, requests))
-            _report(clients, rounds[ours], rounds[bare])
+                for name in list(servers) if number % 2 else reversed(list(servers)):
+                    at, key = servers[name]
+                    rounds[name].append(chat_load(at, MODEL_ID, clients, requests, key))
+            for name in servers:
+                _report(clients, name, rounds[name], rounds["vllm serve"])
 
 
-def _report(clients: int, ours: list[Load], bare: list[Load]) -> None:
-    ratio = median(mine.requests_per_s / theirs.requests_per_s for mine, theirs in zip(ours, bare, strict=True))
-    all_ours, all_bare = Load.together(ours), Load.together(bare)
-    columns = [f"{clients:7d}   {all_ours.requests_per_s:16.1f}   {all_bare.requests_per_s:16.1f}   {ratio:5.3f}"]
+def _report(clients: int, name: str, loads: list[Load], bare: list[Load]) -> None:
+    ratio = median(mine.requests_per_s / theirs.requests_per_s for mine, theirs in zip(loads, bare, strict=True))
+    mine, theirs = Load.together(loads), Load.together(bare)
+    columns = [f"{clients:7d}   {name:10s} {mine.requests_per_s:8.1f}   {ratio:13.3f}"]
     for quantile in (0.5, 0.99):
-        mine, theirs = all_ours.latency_ms(quantile), all_bare.latency_ms(quantile)
-        columns.append(f"{mine:7.1f} / {theirs:7.1f} ({mine / theirs:4.2f})")
+        ms = mine.latency_ms(quantile)
+        columns.append(f"{ms:7.1f} ({ms / theirs.latency_ms(quantile):5.2f})")
     print("   ".join(columns), flush=True)
 
 

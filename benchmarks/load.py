@@ -30,12 +30,12 @@ class Load:
         return 1000 * self.latencies_s[min(len(self.latencies_s) - 1, int(quantile * len(self.latencies_s)))]
 
 
-def chat_load(url: str, model: str, clients: int, requests: int) -> Load:
+def chat_load(url: str, model: str, clients: int, requests: int, key: str | None = None) -> Load:
     """Fails on the first answer that is not 200 or not the right sum."""
-    return asyncio.run(_chat_load(url, model, clients, requests))
+    return asyncio.run(_chat_load(url, model, clients, requests, key))
 
 
-async def _chat_load(url: str, model: str, clients: int, requests: int) -> Load:
+async def _chat_load(url: str, model: str, clients: int, requests: int, key: str | None) -> Load:
     _, held_out = split()
     work = iter(range(requests))
     latencies: list[float] = []
@@ -51,7 +51,8 @@ async def _chat_load(url: str, model: str, clients: int, requests: int) -> Load:
             if response.status != 200 or answer["choices"][0]["message"]["content"] != addition.answer:
                 raise RuntimeError(f"{addition.question} was answered with {answer}")
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    headers = {"authorization": f"Bearer {key}"} if key else None
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
         started = time.perf_counter()
         await asyncio.gather(*(client(session) for _ in range(clients)))
         seconds = time.perf_counter() - started

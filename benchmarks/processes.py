@@ -27,12 +27,22 @@ _START_TIMEOUT_S = 300.0
 def switchyard(base_dir: Path | None = None, **settings: object) -> Iterator[str]:
     """A server on a fresh base directory, or on the given one; yields its URL."""
     with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base:
-        port = _free_port()
+        port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
         environment |= {"INFERENCE_BASE_DIR": str(base_dir or base), "INFERENCE_PORT": str(port)}
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
-        with _running([str(_BIN / "switchyard"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
+        with running([str(_BIN / "switchyard"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
             yield url
+
+
+def limited_key(url: str) -> str:
+    """A key for inference with every kind of limit, none of which binds; from now on the server demands keys."""
+    plenty = dict.fromkeys(("requests_per_min", "tokens_per_min", "max_concurrent"), 1_000_000_000)
+    admin = httpx.post(f"{url}/keys", json={"name": "admin", "scopes": ["admin"]}, trust_env=False).json()["key"]
+    headers = {"authorization": f"Bearer {admin}"}
+    made = httpx.post(f"{url}/keys", json={"name": "load", **plenty}, headers=headers, trust_env=False)
+    key: str = made.raise_for_status().json()["key"]
+    return key
 
 
 @contextlib.contextmanager
@@ -41,17 +51,17 @@ def bare_vllm(checkpoint: Path = CHECKPOINT) -> Iterator[str]:
 
     Started by its module: the `vllm` command of vLLM's CPU wheel looks for a distribution of another name.
     """
-    port = _free_port()
+    port = free_port()
     model = ModelRef(id=MODEL_ID, path=str(checkpoint), digest="")
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *serve_flags(model, EngineSettings())]
     command += ["--port", str(port), "--host", "127.0.0.1", "--disable-uvicorn-access-log"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": str(EngineSettings().cpu_kv_cache_gib)}
-    with _running(command, environment, f"http://127.0.0.1:{port}", "/health") as url:
+    with running(command, environment, f"http://127.0.0.1:{port}", "/health") as url:
         yield url
 
 
 @contextlib.contextmanager
-def _running(command: list[str], environment: dict[str, str], url: str, ready_path: str) -> Iterator[str]:
+def running(command: list[str], environment: dict[str, str], url: str, ready_path: str) -> Iterator[str]:
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -77,7 +87,7 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
