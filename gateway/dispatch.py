@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.access.ask import ASK_KEY, ask_of
+from gateway.access.meter import METER
 from gateway.admission import Admission
 from gateway.asgi import (
     ClientDisconnected,
@@ -74,6 +75,8 @@ class Dispatch:
         except ClientDisconnected:
             return
         else:
+            if (meter := METER.get()) is not None:
+                meter.model = slot.model.id
             try:
                 await slot.serve(scope, replay(body, receive), send)
             finally:

@@ -37,7 +37,7 @@ def meter_outputs(client: AsyncLLM) -> None:
 async def _generated(
     outputs: AsyncGenerator[Any, None], meter: Meter, *, cumulative: bool
 ) -> AsyncGenerator[Any, None]:
-    meter.begun = True
+    task = meter.begin()
     prompt_is_counted = False
     counted: dict[int, int] = {}
     try:
@@ -54,11 +54,12 @@ async def _generated(
                 meter.completion_tokens += tokens
             yield output
     finally:
+        meter.end(task)
         await outputs.aclose()  # else the engine would go on until the garbage collector comes by
 
 
 async def _encoded(outputs: AsyncGenerator[Any, None], meter: Meter) -> AsyncGenerator[Any, None]:
-    meter.begun = True
+    task = meter.begin()
     counted = False
     try:
         async for output in outputs:
@@ -67,4 +68,5 @@ async def _encoded(outputs: AsyncGenerator[Any, None], meter: Meter) -> AsyncGen
                 meter.prompt_tokens += len(output.prompt_token_ids or ())
             yield output
     finally:
+        meter.end(task)
         await outputs.aclose()

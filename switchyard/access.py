@@ -109,6 +109,12 @@ _NEEDED: tuple[tuple[Scope, tuple[str, ...]], ...] = (
 )
 
 
+# The first segments of this server's own paths; no tier can be called so.
+OWN_NAMES = frozenset(
+    path.split("/")[1] for path in (*_OPEN, *_ANY_TO_READ, *(path for _, below in _NEEDED for path in below))
+)
+
+
 def demand(method: str, path: str) -> Demand:
     """What a request needs. A path that nobody thought of needs `admin`."""
     reads = method in {"GET", "HEAD"}
@@ -129,7 +135,7 @@ def allowed(scopes: frozenset[Scope], demanded: Demand) -> bool:
 def tier_in(path: str) -> str | None:
     """`fast` for `/fast/v1/…`; None where no tier can be meant."""
     head, _, rest = path[1:].partition("/")
-    return head if head and head not in {"v1", "api"} and (rest == "v1" or rest.startswith("v1/")) else None
+    return head if head not in OWN_NAMES and (rest == "v1" or rest.startswith("v1/")) else None
 
 
 def _below(path: str, prefixes: tuple[str, ...]) -> bool:

@@ -75,7 +75,7 @@ class Announcer:
         if self._is_closed():
             closed = (
                 "\n  There are no keys, so nobody but this machine is listened to."
-                " Make one: switchyard keys create --name me --scope admin\n"
+                " Make one: switchyard keys create me --scope admin\n"
             )
         return f"""
   Switchyard is ready   {url}   (after {seconds:.0f} s)

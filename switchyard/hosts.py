@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from switchyard.access import OWN_NAMES
 from switchyard.located_json import JsonRefused, Place, parse
 
 HOSTS_NAME = Path("config") / "hosts.json"
@@ -17,7 +18,7 @@ Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _PREFIXES = {"inference": "INFERENCE_", "trainer": "TRAINING_"}
-_NO_TIERS = frozenset({"active", "v1", "api"})  # they mean something else where a tier could be named
+_NO_TIERS = OWN_NAMES | {"active"}  # they mean something else where a tier could be named
 
 
 class HostsRefused(Exception):

@@ -36,21 +36,28 @@ class Audited:
         except DatabaseUnavailable as error:
             await JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})(scope, receive, send)
             return
-        status = 500
+        noted = False
 
         async def noting(message: Message) -> None:
-            nonlocal status
+            nonlocal noted
             if message["type"] == "http.response.start":
-                status = message["status"]
+                noted = True
+                await _end(audit, number, message["status"])
             await send(message)
 
         try:
             await self._app(scope, receive, noting)
         finally:
-            try:
-                await audit.end(number, status)
-            except DatabaseUnavailable as error:
-                log.error("the end of audit entry %d (%d) could not be noted: %s", number, status, error)
+            if not noted:
+                await _end(audit, number, 500)
+
+
+async def _end(audit: AuditLog, number: int, status: int) -> None:
+    """Before the answer goes out, so that who has it finds it in the log; the action itself is done by now."""
+    try:
+        await audit.end(number, status)
+    except DatabaseUnavailable as error:
+        log.error("the end of audit entry %d (%d) could not be noted: %s", number, status, error)
 
 
 async def _short_body(scope: Scope, receive: Receive) -> tuple[bytes, Receive]:

@@ -31,11 +31,8 @@ class _Exchange:
             return
         if message["type"] == "http.response.start":
             self.started = True
-            for key, value in message.get("headers", ()):
-                if key == b"x-model-id":
-                    self.meter.model = value.decode("latin-1")
-                elif key == b"content-type":
-                    self.is_stream = value.startswith((b"text/event-stream", b"application/x-ndjson"))
+            kind = next((value for key, value in message.get("headers", ()) if key == b"content-type"), b"")
+            self.is_stream = kind.startswith((b"text/event-stream", b"application/x-ndjson"))
         self.blocked_since_s = time.monotonic()
         try:
             await self._send(message)
@@ -65,7 +62,7 @@ class Deadlines:
         self._exchanges: set[_Exchange] = set()
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send, meter: Meter) -> None:
-        """Calls the app; notes in `meter` which model answers."""
+        """Calls the app; what it does in an engine is noted in `meter`."""
         exchange = _Exchange(send, meter, self._clock())
         self._exchanges.add(exchange)
         try:
@@ -86,6 +83,7 @@ class Deadlines:
             for exchange in list(self._exchanges):
                 if exchange.ended_for is None and (overdue := self._overdue(exchange, now)) is not None:
                     exchange.ended_for = overdue
+                    exchange.meter.cancel()
                     if exchange.task is not None:
                         exchange.task.cancel()
 

@@ -125,10 +125,12 @@ class Relay:
             meter.begun = True
             kind = head.headers.get("content-type", "").split(";")[0].strip().lower().encode()
             if 200 <= head.status_code < 300 and kind == _EVENTS:
+                meter.model = head.headers.get("x-model-id") or model
                 await _stream(head, replica, answer, meter, headers_back(head.headers, model, replica.tier_name))
                 return
             content = await whole(head, replica, tier.idle_timeout_s)
             _check(head, kind, content, replica)
+            meter.model = head.headers.get("x-model-id") or model
             if head.status_code < 300:
                 note_usage(meter, msgspec.json.decode(content).get("usage"))
             await answer.start(

@@ -17,7 +17,10 @@ from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of, wait_until
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     """A server of its own that demands keys, and an administrator's key."""
-    with Server(tmp_path_factory.mktemp("locked")) as running:
+    base = tmp_path_factory.mktemp("locked")
+    (base / "config").mkdir()
+    (base / "config" / "switchyard.toml").write_text("[limits]\nrequest_timeout_s = 6.0\n")
+    with Server(base) as running:
         running.wait_ready()
         yield running, keys(running, "create", "root", "--scope", "admin", "--local")
 
@@ -100,29 +103,42 @@ def test_v1_goes_on_with_its_keys_while_control_is_down(locked: tuple[Server, st
         control.resume()
 
 
-def test_a_client_that_leaves_is_ended_in_the_engine(locked: tuple[Server, str]) -> None:
+def in_the_engine(server: Server, admin: str) -> float:
+    """Requests that vLLM runs or holds."""
+    metrics = server.http.get("/metrics", headers=bearer(admin)).text
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in metrics.splitlines()
+        if line.startswith(("vllm:num_requests_running{", "vllm:num_requests_waiting{"))
+    )
+
+
+ENDLESS = {"model": FINAL_ID, "prompt": "7", "max_tokens": 450, "ignore_eos": True, "n": 256}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_is_ended_in_the_engine(locked: tuple[Server, str], streamed: bool) -> None:
     server, admin = locked
+    with httpx.Client(base_url=server.url, timeout=30, headers=bearer(admin), trust_env=False) as leaving:
+        if streamed:
+            with leaving.stream("POST", "/v1/completions", json=ENDLESS | {"stream": True}) as stream:
+                next(stream.iter_raw())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                leaving.post("/v1/completions", json=ENDLESS, timeout=httpx.Timeout(10, read=1.5))
+    left = time.monotonic()
+    wait_until("the engine has nothing to do", lambda: in_the_engine(server, admin) == 0, 10.0)
+    assert time.monotonic() - left < 3.0  # of which the engine's metrics take up to a second
 
-    def running() -> float:
-        metrics = server.http.get("/metrics", headers=bearer(admin)).text
-        return sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in metrics.splitlines()
-            if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting{"))
-        )
 
-    endless = {"model": FINAL_ID, "prompt": "7", "max_tokens": 450, "ignore_eos": True, "n": 64}
-    for streamed in (True, False):
-        with httpx.Client(base_url=server.url, timeout=30, headers=bearer(admin), trust_env=False) as leaving:
-            if streamed:
-                with leaving.stream("POST", "/v1/completions", json=endless | {"stream": True}) as stream:
-                    next(stream.iter_raw())
-            else:
-                with pytest.raises(httpx.ReadTimeout):
-                    leaving.post("/v1/completions", json=endless, timeout=httpx.Timeout(10, read=0.5))
-        left = time.monotonic()
-        wait_until("the engine has nothing to do", lambda: running() == 0, 5.0)
-        assert time.monotonic() - left < 3.0  # of which the engine's metrics take up to a second
+def test_a_request_that_takes_too_long_is_ended_in_the_engine(locked: tuple[Server, str]) -> None:
+    server, admin = locked
+    late = server.http.post("/v1/completions", json=ENDLESS, headers=bearer(admin))
+    assert late.status_code == 504
+    assert "request_timeout_s" in late.json()["error"]["message"]
+    left = time.monotonic()
+    wait_until("the engine has nothing to do", lambda: in_the_engine(server, admin) == 0, 10.0)
+    assert time.monotonic() - left < 3.0
 
 
 def test_admin_actions_are_in_the_audit_log(locked: tuple[Server, str]) -> None:

@@ -65,6 +65,9 @@ def test_what_was_never_a_key_has_no_id(token: str) -> None:
         ("GET", "/v1x", "admin"),
         ("POST", "/something/new", "admin"),
         ("OPTIONS", "/models", "admin"),
+        ("DELETE", "/models/v1", "admin"),
+        ("PUT", "/models/v1/files/x", "admin"),
+        ("GET", "/jobs/v1/x", "jobs"),
     ],
 )
 def test_what_a_route_demands(method: str, path: str, demanded: Demand) -> None:
@@ -90,6 +93,9 @@ def test_admin_may_everything_and_others_their_own() -> None:
         ("/v1/v1/x", None),
         ("/fast/v2/x", None),
         ("//v1/x", None),
+        ("/models/v1", None),
+        ("/datasets/v1/x", None),
+        ("/api/v1/x", None),
     ],
 )
 def test_the_tier_in_a_path(path: str, tier: str | None) -> None:
