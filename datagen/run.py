@@ -168,11 +168,13 @@ class DataGenRun:
                 await crew.dismiss()
 
     def _useful_attempts(self) -> int:
-        """How many may be under way: twice what is likely to be needed, so that little is made in vain at the end."""
-        each = self._tally.accepted / self._tally.attempts if self._tally.accepted else 0.0
-        if not each:
-            return self._context.batch_window_items
-        return min(self._context.batch_window_items, max(8, int(2 * self._missing / each) + 1))
+        """How many may be under way: twice what is likely to be needed, so that little is made in vain at the end.
+
+        While nothing was accepted that is a guess, which grows with every attempt.
+        """
+        accepted, attempts = self._tally.accepted, self._tally.attempts
+        useful = 2 * self._missing * attempts // accepted if accepted else 4 * self._missing + attempts
+        return min(self._context.batch_window_items, max(8, useful))
 
     async def _attempt(self, strategy: Strategy, filters: Filters, number: int, ask: Asking) -> "_Attempted":
         outcome = await strategy.attempt(number, ask)

@@ -23,6 +23,9 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 
+_PRIVATE = frozenset({"models", "logs", "references", "checkpoints", "sockets", "files", "prompts", "config"})
+
+
 class UnknownStrategy(DataGenError):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"strategy: there is no {name!r}; known are {', '.join(known)}")
@@ -37,12 +40,16 @@ class Sources:
     runs_dir: Path
 
     def file(self, field: str, name: str) -> Path:
-        """A file inside the base directory that a config names. Raises Refused."""
+        """A JSONL file inside the base directory that a config names; none of the server's own. Raises Refused."""
         root = self.base_dir.resolve()
+        if not name.endswith(".jsonl"):
+            raise Refused(field, f"{name!r} is no .jsonl file")
         try:
             path = (root / name).resolve()
             if not path.is_relative_to(root):
                 raise Refused(field, f"{name!r} is not inside the base directory")
+            if path.relative_to(root).parts[0] in _PRIVATE:
+                raise Refused(field, f"{name!r} belongs to the server")
             if path.is_file():
                 return path
         except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links

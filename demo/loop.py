@@ -88,7 +88,7 @@ class Loop:
         return answer.json()
 
 
-def run(url: str, *, examples: int = 700, steps: int = 200) -> dict[str, float]:
+def run(url: str, *, examples: int = 800, steps: int = 150) -> dict[str, float]:
     """Prints each step; returns `before` and `after`, the accuracies on the sealed half, and how many `examples`."""
     loop = Loop(url)
     was_active = loop.active()
@@ -122,8 +122,8 @@ def run(url: str, *, examples: int = 700, steps: int = 200) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8765")
-    parser.add_argument("--examples", type=int, default=700)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--examples", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=150)
     args = parser.parse_args()
     found = run(args.url, examples=args.examples, steps=args.steps)
     if found["after"] <= found["before"]:

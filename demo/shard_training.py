@@ -31,9 +31,9 @@ def go_on(
     out: Path,
     examples: Sequence[Example],
     *,
-    steps: int = 200,
+    steps: int = 150,
     batch_size: int = 128,
-    peak_lr: float = 1e-3,
+    peak_lr: float = 5e-4,
     seed: int = 0,
 ) -> float:
     """Writes the trained checkpoint to `out`; returns the last loss. Blocks for about a second every six steps."""
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from", dest="checkpoint", type=Path, required=True, help="the checkpoint to begin with")
     parser.add_argument("--out", type=Path, required=True, help="the folder that receives the new one")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("shards", type=Path, nargs="+", help="shards in the format messages")
     args = parser.parse_args()
     go_on(args.checkpoint, args.out, examples_of(args.shards), steps=args.steps)

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 REST_S = 5.0  # a job whose model left the engine is left alone so long, unless the active model changes
 STOP_GRACE_S = 2.0
+LONGEST_PAUSE_SETBACKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,11 +294,10 @@ class Worker:
             result = run.result()
             await attempt.flush()
             await self._finish(job, "done", result=result)
-        except (ModelNotServed, JobPaused) as error:
-            if isinstance(error, ModelNotServed):
-                self._beside.forget(job.model_id)
-            await self._release(job, str(error), rest_s=REST_S, shown=isinstance(error, JobPaused))
-        except (GatewayUnavailable, HubUnavailable) as error:
+        except ModelNotServed as error:
+            self._beside.forget(job.model_id)
+            await self._release(job, str(error), rest_s=REST_S)
+        except (GatewayUnavailable, HubUnavailable, JobPaused) as error:
             await self._set_back(job, attempt, error)
         except JobCancelled:
             await self._let_go(job, attempt)
@@ -311,13 +311,19 @@ class Worker:
             await self._finish(job, "failed", error=f"{type(error).__name__}: {error}"[:500])
 
     async def _set_back(self, job: JobRow, attempt: Attempt, error: ControlError) -> None:
-        """What can pass: the job rests and is tried again, the longer the oftener it got nowhere."""
+        """What can pass: the job rests and is tried again, the longer the oftener it got nowhere.
+
+        What waits for a person is never given up, and rests no longer than a minute or so.
+        """
         setbacks = 1 if attempt.got_somewhere else job.setbacks + 1
-        if setbacks > self._limits.retries:
+        paused = isinstance(error, JobPaused)
+        if paused:
+            setbacks = min(setbacks, LONGEST_PAUSE_SETBACKS)
+        elif setbacks > self._limits.retries:
             await self._finish(job, "failed", error=f"given up after {setbacks} attempts that got nowhere: {error}")
             return
         pause_s = rest_s(setbacks, random.random())  # noqa: S311  # jitter
-        await self._release(job, str(error), rest_s=pause_s, setbacks=setbacks)
+        await self._release(job, str(error), rest_s=pause_s, setbacks=setbacks, shown=paused)
 
     async def _watch(self, attempt: Attempt, over: asyncio.Event) -> None:
         """Keeps the lease until `over`; returns before when the job is, or must be thought, another's.

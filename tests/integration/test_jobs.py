@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from control.errors import JobPaused
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, by_hand, control, house, settings_of, until
 
@@ -152,6 +153,21 @@ def test_a_crash_fails_that_job_alone(tmp_path: Path, caplog: pytest.LogCaptureF
 
     asyncio.run(run())
     assert "Traceback" in caplog.text
+
+
+def test_a_paused_job_says_why_and_goes_on_when_it_can(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path, job_retries=0) as here:
+            here.kind.crash = JobPaused("the disk is full")
+            await here.add_active("a")
+            job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            resting = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1 and job["error"])
+            assert (resting["status"], resting["error"]) == ("pending", "the disk is full")
+            assert resting["waiting_for"].startswith("its next attempt")
+            here.kind.crash = None
+            assert (await here.job(job_id, "done"))["error"] is None
+
+    asyncio.run(run())
 
 
 def test_other_weights_fail_the_job(tmp_path: Path) -> None:
