@@ -1,0 +1,224 @@
+"""The files in deploy/, each checked by the tool that reads it, where that tool is installed."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from switchyard import hosts
+from tests.e2e.server import free_port, wait_until
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+OVERLAYS = ("cpu", "gpu", "replicas")
+
+
+def path_of(tool: str) -> str:
+    program = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip(f"{tool} is not installed")
+    return program
+
+
+def run(tool: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [path_of(tool), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_systemd_understands_the_unit_and_the_drop_in(tmp_path: Path) -> None:
+    unit = (DEPLOY / "systemd" / "switchyard.service").read_text()
+    assert "/opt/switchyard/.venv/bin/switchyard" in unit
+    file = tmp_path / "switchyard.service"
+    file.write_text(unit.replace("/opt/switchyard/.venv/bin/switchyard", sys.executable))
+    drop_in = tmp_path / "switchyard.service.d" / "power.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text((DEPLOY / "systemd" / "power.conf").read_text())
+    ended = run("systemd-analyze", "verify", "--man=no", file)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    scripts = [*DEPLOY.glob("slurm/*.sh"), *DEPLOY.glob("slurm/*.sbatch")]
+    ended = run("shellcheck", *scripts)
+    assert len(scripts) == 3
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    ended = run("hadolint", DEPLOY / "docker" / "Dockerfile")
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubernetes_takes_every_overlay(overlay: str, tmp_path: Path) -> None:
+    built = run("kubectl", "kustomize", DEPLOY / "kubernetes" / "overlays" / overlay)
+    assert built.returncode == 0, built.stderr
+    objects = {one["kind"]: one for one in yaml.safe_load_all(built.stdout)}
+    pod = objects["Deployment"]["spec"]["template"]
+    selector = objects["Service"]["spec"]["selector"]
+    assert selector.items() <= pod["metadata"]["labels"].items()
+    assert objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == selector
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    for container in pod["spec"]["containers"]:
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    settings = objects["ConfigMap"]["data"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > 5 + int(settings["INFERENCE_DRAIN_TIMEOUT_S"])
+    assert_settings(settings, tmp_path)
+    if shutil.which("kubernetes-validate"):
+        (tmp_path / "objects.yaml").write_text(built.stdout)
+        valid = run("kubernetes-validate", "--strict", "-k", "1.32", tmp_path / "objects.yaml")
+        assert valid.returncode == 0, valid.stdout + valid.stderr
+
+
+def test_compose_names_files_and_settings_that_there_are(tmp_path: Path) -> None:
+    folder = DEPLOY / "docker"
+    whole = yaml.safe_load((folder / "compose.yml").read_text())
+    for service in whole["services"].values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (folder / source).exists() if source.startswith(".") else source in whole["volumes"]
+    server = whole["services"]["server"]
+    environment = {name: re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 32, value) for name, value in server["environment"].items()}
+    image = re.findall(r"^ +(?:ENV )?(INFERENCE_\w+)=(\S+)", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    assert_settings(dict(image) | environment, tmp_path)
+    assert set(yaml.safe_load((folder / "compose.cuda.yml").read_text())["services"]) == {"server"}
+
+
+def test_docker_compose_understands_its_files() -> None:
+    if run("docker", "compose", "version").returncode != 0:
+        pytest.skip("docker compose is not installed")
+    files = [f"--file={DEPLOY / 'docker' / name}" for name in ("compose.yml", "compose.cuda.yml")]
+    ended = run("docker", "compose", *files, "config", "--quiet", SWITCHYARD_ADMIN_KEY="x" * 32, POSTGRES_PASSWORD="x")
+    assert ended.returncode == 0, ended.stderr
+
+
+def assert_settings(environment: dict[str, str], folder: Path) -> None:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
+    checked = subprocess.run(
+        [sys.executable, "-c", "from client.cli import main; main()", "config", "check"],
+        cwd=folder,
+        env=bare | {"PYTHONPATH": str(DEPLOY.parent)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+class _Streaming(BaseHTTPRequestHandler):
+    """Answers with the path that it was asked for, and with more only once the client says so."""
+
+    more = threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{self.path} of {self.server.server_port}\n".encode())  # type: ignore[attr-defined]
+        self.wfile.flush()
+        assert self.more.wait(20)
+        self.wfile.write(b"end\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def streaming() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Streaming)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:
+    port = free_port()
+    with streaming() as fast, streaming() as reasoning:
+        ours = (DEPLOY / "nginx" / "switchyard.conf").read_text()
+        for there, here in (
+            ("listen 80;", f"listen 127.0.0.1:{port};"),
+            (":8765;", f":{fast};"),
+            (":8766;", f":{reasoning};"),
+        ):
+            assert there in ours
+            ours = ours.replace(there, here)
+        (tmp_path / "switchyard.conf").write_text(ours)
+        places = "".join(
+            f"{kind}_temp_path {tmp_path / kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        whole = (
+            f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}"
+            f" http {{ access_log off; {places} include {tmp_path}/switchyard.conf; }}"
+        )
+        (tmp_path / "nginx.conf").write_text(whole)
+        tested = run("nginx", "-t", "-e", "stderr", "-c", tmp_path / "nginx.conf")
+        assert tested.returncode == 0, tested.stderr
+        nginx = psutil.Popen(
+            [path_of("nginx"), "-e", "stderr", "-c", tmp_path / "nginx.conf"], stderr=subprocess.DEVNULL
+        )
+        try:
+            wait_until("nginx listens", lambda: _listens(port), 20)
+            for asked, got in (
+                ("/v1/models", f"/v1/models of {fast}\n"),
+                ("/reasoning/v1/models", f"/v1/models of {reasoning}\n"),
+            ):
+                _Streaming.more.clear()
+                with httpx.stream("GET", f"http://127.0.0.1:{port}{asked}", timeout=15, trust_env=False) as answer:
+                    pieces = answer.iter_text()
+                    assert next(pieces) == got  # before the server has sent the rest
+                    _Streaming.more.set()
+                    assert "".join(pieces) == "end\n"
+        finally:
+            _Streaming.more.set()
+            nginx.send_signal(signal.SIGTERM)
+            nginx.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def register(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, DEPLOY / "slurm" / "register.py", *map(str, arguments)])
+
+
+def test_slurm_jobs_register_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight nodes at once, into a file that has something else already; the server's own reader understands it."""
+    file = tmp_path / "hosts.json"
+    file.write_text(json.dumps({"trainer": {"host": "10.0.0.3"}}))
+    monkeypatch.setenv("SWITCHYARD_FAST_KEY", "k" * 32)
+    urls = [f"http://node{number}:20001/v1" for number in range(8)]
+    for process in [register("add", file, "fast", url, "SWITCHYARD_FAST_KEY") for url in urls]:
+        assert process.wait(60) == 0
+    known = hosts.read(file, tmp_path)
+    assert sorted(upstream.base_url for upstream in known.tiers["fast"].upstreams) == urls
+    assert known.trainer.host == "10.0.0.3"
+    for process in [register("remove", file, "fast", url) for url in urls]:
+        assert process.wait(60) == 0
+    assert hosts.read(file, tmp_path).tiers == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hosts.json", "hosts.json.lock"]
