@@ -3,8 +3,8 @@
 Each round has a checkpoint of new random bytes, sent by rsync to a daemon of its own (whole files, no compression) and
 pushed to a real server, in turn. The figures are medians of the rounds' ratios of throughput: bytes alone (until the
 server has proven the last one), and until it is a model (push, against rsync and then a registration). Then 5 % of the
-tensors are changed and it is pushed once more: the share of its bytes that went over the wire. Last, the p99 of small
-chats through the same server while a push runs, against that without one.
+tensors are changed and it is pushed once more: the share of its bytes that went over the wire. Last, the
+latency of chats through the same server while a push runs, and while an rsync does, against that without either.
 """
 
 import argparse
@@ -15,14 +15,14 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks.load import chat_load
+from benchmarks.load import Load, chat_load
 from benchmarks.processes import CHECKPOINT, MODEL_ID, switchyard
 from client import SwitchyardClient
 
@@ -43,14 +43,11 @@ def main() -> None:
             for number in range(args.rounds):
                 source = make_checkpoint(here / f"round-{number}", args.megabytes * 1_000_000)
                 size = sum(file.stat().st_size for file in source.iterdir())
-                sides = [
-                    lambda source=source: by_rsync(source, target, models, client),
-                    lambda source=source: by_push(source, client),
-                ]
                 results = {}
-                for side in sides if number % 2 else reversed(sides):
-                    name, alone_s, model_s = side()
-                    results[name] = alone_s, model_s
+                for name in ("rsync", "push") if number % 2 else ("push", "rsync"):
+                    push = name == "push"
+                    results[name] = by_push(source, client) if push else by_rsync(source, target, models, client)
+                    alone_s, model_s = results[name]
                     rates = f"{size / alone_s / 1e6:7.0f} MB/s, as a model {size / model_s / 1e6:7.0f} MB/s"
                     print(f"round {number}  {name:5s} {rates}", flush=True)
                 bytes_ratios.append(results["rsync"][0] / results["push"][0])
@@ -60,10 +57,10 @@ def main() -> None:
             print(f"push / rsync, bytes alone:      {median(bytes_ratios):.2f}")
             print(f"push / rsync and registration:  {median(model_ratios):.2f}")
             again(source, client)
-            beside_chats(here, url, client, args.megabytes)
+            beside_chats(here, url, target, args.megabytes)
 
 
-def by_push(source: Path, client: SwitchyardClient) -> tuple[str, float, float]:
+def by_push(source: Path, client: SwitchyardClient) -> tuple[float, float]:
     arrived: list[float] = []
 
     def progress(there: int, total: int) -> None:
@@ -71,23 +68,25 @@ def by_push(source: Path, client: SwitchyardClient) -> tuple[str, float, float]:
             arrived.append(time.monotonic())
 
     started = time.monotonic()
-    client.push_checkpoint(source, source.name, on_progress=progress)
+    pushed = client.push_checkpoint(source, source.name, on_progress=progress)
     ended = time.monotonic()
-    return "push", arrived[-1] - started, ended - started
+    if pushed.sent_bytes < 0.99 * pushed.total_bytes:
+        raise RuntimeError("the server had some of it already")
+    return arrived[-1] - started, ended - started
 
 
-def by_rsync(source: Path, target: str, models: Path, client: SwitchyardClient) -> tuple[str, float, float]:
+def by_rsync(source: Path, target: str, models: Path, client: SwitchyardClient) -> tuple[float, float]:
     """As people do it: into the models folder, then a registration."""
     started = time.monotonic()
     subprocess.run([*rsync(), "-a", "--whole-file", f"{source}/", f"{target}/{source.name}/"], check=True)
     arrived = time.monotonic()
     landed = models / f"rsynced-{source.name}"
-    (Path(target_folder(target)) / source.name).rename(landed)
+    (Path(_FOLDERS[target]) / source.name).rename(landed)
     registering = time.monotonic()
     client.register_model(landed.name)
     ended = time.monotonic()
     client.delete_model(landed.name, files=True)
-    return "rsync", arrived - started, arrived - started + ended - registering
+    return arrived - started, arrived - started + ended - registering
 
 
 def again(source: Path, client: SwitchyardClient) -> None:
@@ -107,20 +106,26 @@ def again(source: Path, client: SwitchyardClient) -> None:
     print(f"a later push, {changed} tensors changed: {share:.1%} of the bytes sent, {pushed.seconds:.2f} s", flush=True)
 
 
-def beside_chats(here: Path, url: str, client: SwitchyardClient, megabytes: int) -> None:
+def beside_chats(here: Path, url: str, target: str, megabytes: int) -> None:
+    """Latency of chats while a checkpoint comes in, against the same chats alone; each sender is a process."""
     source = make_checkpoint(here / "beside", megabytes * 1_000_000)
-    chat_load(url, MODEL_ID, 8, 200)
-    quiet = chat_load(url, MODEL_ID, 8, 400)
-    pushing = threading.Thread(target=client.push_checkpoint, args=(source, "beside"))
-    pushing.start()
-    busy = chat_load(url, MODEL_ID, 8, 400)
-    still = pushing.is_alive()
-    pushing.join()
-    for quantile in (0.5, 0.99):
-        ratio = busy.latency_ms(quantile) / quiet.latency_ms(quantile)
-        print(f"chats while a push runs, p{quantile * 100:.0f}: {ratio:.2f} of the latency without", flush=True)
-    if not still:
-        print("(the push ended before the chats did)")
+    push = f"import client; client.SwitchyardClient({url!r}).push_checkpoint({str(source)!r}, 'beside')"
+    senders = {
+        "a push": [sys.executable, "-c", push],
+        "an rsync": [*rsync(), "-a", "--whole-file", f"{source}/", f"{target}/beside/"],
+    }
+    chat_load(url, MODEL_ID, 4, 200)
+    quiet = chat_load(url, MODEL_ID, 4, 400)
+    for name, command in senders.items():
+        sender = subprocess.Popen(command)
+        loads = []
+        while sender.poll() is None:
+            loads.append(chat_load(url, MODEL_ID, 4, 20))
+        if sender.returncode:
+            raise RuntimeError(f"{name} failed")
+        busy = Load.together(loads)
+        ratios = [f"p{q * 100:.0f} {busy.latency_ms(q) / quiet.latency_ms(q):.2f}" for q in (0.5, 0.99)]
+        print(f"chats while {name} runs: {', '.join(ratios)} of the latency without", flush=True)
 
 
 def make_checkpoint(folder: Path, size_bytes: int) -> Path:
@@ -149,10 +154,6 @@ def make_checkpoint(folder: Path, size_bytes: int) -> Path:
 
 def rsync() -> list[str]:
     return [os.environ.get("RSYNC") or "rsync"]
-
-
-def target_folder(target: str) -> str:
-    return _FOLDERS[target]
 
 
 _FOLDERS: dict[str, str] = {}

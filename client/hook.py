@@ -50,6 +50,7 @@ class Metrics:
 
     step: int
     values: dict[str, float]
+    job_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,7 @@ class CheckpointHook:
             log.warning("the eval of step %d on %s: %s", one.step, one.wanted.dataset, job.error or job.status)
             self._settle(one)
             return
-        metrics = Metrics(one.step, metrics_of(job, one.wanted))
+        metrics = Metrics(one.step, metrics_of(job, one.wanted), job.id)
         if self._on_metrics is not None:
             self._on_metrics(metrics)
         self._settle(one, metrics)

@@ -34,7 +34,10 @@ class Declared(Result):
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """How a push went. `sent_bytes` went over the wire as content; `digest` was computed here and found there."""
+    """How a push went. `sent_bytes` went over the wire as content; `digest` was computed here and found there.
+
+    What the server quantises when it loads it has another digest there, in `registration`.
+    """
 
     registration: Registration
     digest: str
@@ -98,7 +101,7 @@ def push_checkpoint(
         registration = there.register_model(
             id, source or socket.gethostname(), tags, step=step, probe=probe, activate=activate, replace=replace, **more
         )
-        if registration.digest != digest:
+        if registration.digest != digest and registration.quantize is None:
             raise Conflict(
                 409, f"the server registered {registration.digest} as {id}, and what was pushed is {digest}: it changed"
             )

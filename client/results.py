@@ -141,12 +141,17 @@ class PastActivation(Activation):
 
 
 class Registration(Result):
-    """`existing`: the same content was registered under this id before."""
+    """`existing`: the same content was registered under this id before; `replaced`: the digest that had the id.
+
+    With `quantize` the digest is that of what is loaded, not of the files.
+    """
 
     status: str
     id: str
     digest: str
     existing: bool = False
+    replaced: str | None = None
+    quantize: str | None = None
     activation: Activation | None = None
 
 

@@ -35,6 +35,8 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
     }
     if registered.existing:
         body["existing"] = True
+    if registered.model.quantize is not None:
+        body["quantize"] = registered.model.quantize
     if registered.replaced is not None:
         body["replaced"] = registered.replaced
     if registered.activation is not None:
