@@ -88,6 +88,7 @@ class AsyncSwitchyardClient:
     compare_evals = Awaited(calls.compare_evals)
     eval_history = Awaited(calls.eval_history)
     list_datasets = Awaited(calls.list_datasets)
+    get_dataset = Awaited(calls.get_dataset)
     put_dataset = Awaited(calls.put_dataset)
     datagen_job = Awaited(calls.datagen_job)
     get_datagen_job = Awaited(calls.get_datagen_job)

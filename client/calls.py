@@ -3,6 +3,7 @@
 client.client gives each of them to both clients, so an argument has one place and one meaning.
 """
 
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from client.results import (
     ActiveModel,
     Claim,
     Dataset,
+    EvalPoint,
     FileReceipt,
     Gpu,
     Health,
@@ -206,24 +208,35 @@ def rescore_eval(job_id: str, metrics: Sequence[str], **more: Any) -> Call[Json]
     return Call("POST", f"/eval/jobs/{_part(job_id)}/rescore", as_it_is, body={"metrics": list(metrics), **more})
 
 
-def compare_evals(a: str, b: str, **more: str | int) -> Call[Json]:
+def compare_evals(a: str, b: str, metric: str | None = None) -> Call[Json]:
     """Two eval jobs sample by sample: fixed, broken, and whether it can be chance."""
-    return Call("GET", "/eval/compare", as_it_is, params={"a": a, "b": b, **more})
+    return Call("GET", "/eval/compare", as_it_is, params={"a": a, "b": b, **_given(metric=metric)})
 
 
-def eval_history(dataset: str, **more: str | int) -> Call[Json]:
-    """Results on a dataset by step."""
-    return Call("GET", "/eval/history", as_it_is, params={"dataset": dataset, **more})
+def eval_history(dataset: str | None = None, limit: int = 1000) -> Call[list[EvalPoint]]:
+    """Results by step; points of one `series` can be compared."""
+    return Call(
+        "GET",
+        "/eval/history",
+        lambda body: [EvalPoint.model_validate(point) for point in body["points"]],
+        params=_given(dataset=dataset, limit=limit),
+    )
 
 
 def list_datasets() -> Call[list[Dataset]]:
     return Call("GET", "/datasets", lambda body: [Dataset.model_validate(one) for one in body["datasets"]])
 
 
-def put_dataset(name: str, content: bytes) -> Call[Dataset]:
-    """Stores the JSONL, gzipped or not, under datasets/."""
+def get_dataset(name: str) -> Call[Dataset]:
+    return Call("GET", f"/datasets/{quote(name)}", Dataset.model_validate)
+
+
+def put_dataset(name: str, content: bytes, *, replace: bool = False) -> Call[Dataset]:
+    """Stores the JSONL, gzipped or not, under datasets/. Raises Conflict when the name has other content."""
+    params = {"digest": hashlib.sha256(content).hexdigest(), **_given(replace="true" if replace else None)}
     headers = {"content-type": "application/octet-stream"}
-    return Call("PUT", f"/datasets/{quote(name)}", Dataset.model_validate, content=content, headers=headers)
+    route = f"/datasets/{quote(name)}"
+    return Call("PUT", route, Dataset.model_validate, params=params, content=content, headers=headers, timeout_s=600.0)
 
 
 def datagen_job(

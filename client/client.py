@@ -101,6 +101,7 @@ class SwitchyardClient:
     compare_evals = Blocking(calls.compare_evals)
     eval_history = Blocking(calls.eval_history)
     list_datasets = Blocking(calls.list_datasets)
+    get_dataset = Blocking(calls.get_dataset)
     put_dataset = Blocking(calls.put_dataset)
     datagen_job = Blocking(calls.datagen_job)
     get_datagen_job = Blocking(calls.get_datagen_job)

@@ -308,8 +308,9 @@ def run_id(run: str) -> str:
 def metrics_of(job: Job, wanted: Eval) -> dict[str, float]:
     """The result's numbers under `eval/<dataset>/`: those asked for and the usual ones."""
     result = job.result or {}
-    names = dict.fromkeys([*wanted.metrics, *_COUNTED])
-    numbers = {name: result.get(name) for name in names}
+    means = {name: told.get("mean") for name, told in (result.get("metrics") or {}).items() if isinstance(told, dict)}
+    names = dict.fromkeys([*wanted.metrics, *means, *_COUNTED])
+    numbers = {name: result.get(name, means.get(name)) for name in names}
     return {
         f"eval/{wanted.label}/{name}": float(value)
         for name, value in numbers.items()

@@ -221,6 +221,17 @@ class Dataset(Result):
     format: str | None = None
 
 
+class EvalPoint(Result):
+    """One eval in a dataset's history."""
+
+    job_id: str
+    model_id: str
+    step: int | None = None
+    series: str | None = None
+    accuracy: float | None = None
+    created_at: datetime | None = None
+
+
 class FileReceipt(Result):
     name: str
     size_bytes: int

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client.results import Job
+from client.results import EvalPoint, Job
 from client.terminal import AsJson, Host, end_with, facts, follow, print_json, server_at, table
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate models and look at results.")
@@ -82,7 +82,8 @@ def compare(
     if as_json:
         print_json(compared)
         return
-    facts(f"{a} → {b}", [(key, _number(value)) for key, value in compared.items() if not isinstance(value, dict)])
+    shown = {key: value for key, value in compared.items() if not isinstance(value, dict) and not key.endswith("_ids")}
+    facts(f"{a} → {b}", [(key, _number(value)) for key, value in shown.items()])
 
 
 @app.command()
@@ -97,9 +98,8 @@ def history(
     if as_json:
         print_json(told)
         return
-    points = next((value for value in told.values() if isinstance(value, list)), [])
-    columns = list(dict.fromkeys(name for point in points for name in point if not isinstance(point[name], dict)))
-    table(dataset, columns, [[_number(point.get(name)) for name in columns] for point in points])
+    columns = ["step", "model", "accuracy", "95 %", "samples", "job"]
+    table(dataset, columns, [_point(point) for point in told])
 
 
 def _show(job: Job, *, as_json: bool) -> None:
@@ -109,6 +109,12 @@ def _show(job: Job, *, as_json: bool) -> None:
     result = job.result or {}
     shown = [(key, _number(result[key])) for key in _SHOWN if result.get(key) is not None]
     facts(job.id, [("model", job.model_id), ("status", job.status), *shown, ("error", job.error)])
+
+
+def _point(point: EvalPoint) -> list[str]:
+    interval = point.get("accuracy_ci95")
+    shown = (point.step, point.model_id, point.accuracy, interval, point.get("total_samples"), point.job_id)
+    return [_number(value) for value in shown]
 
 
 def _number(value: Any) -> str:
