@@ -7,7 +7,7 @@ asked again for `retry_s` while the server is away or restarting.
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
@@ -18,6 +18,7 @@ from tenacity import Retrying
 from client import calls
 from client.errors import JobFailed, OtherVersion, SwitchyardError, Unavailable, Unreachable, WaitedTooLong
 from client.events import EventReader, chat_piece, is_event_stream, news_of
+from client.file_sender import FileSender
 from client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
 from client.results import Health, Job, JobNews
 from client.wire import Call, as_it_is, check, content_of, health_of, retry_rules, unreachable
@@ -228,12 +229,9 @@ class SwitchyardClient:
                 check(answer)
             yield answer
 
-    def upload(self, path: str, body: Iterable[bytes], headers: Mapping[str, str], timeout_s: float) -> Any:
-        """PUTs a body of known length; not repeated, since only the caller can begin it anew."""
-        timeout = httpx.Timeout(timeout_s, connect=self._options.timeout_s)
-        with self._reaching():
-            answer = self._http.put(path, content=body, headers=dict(headers), timeout=timeout)
-        return content_of(answer)
+    def sender(self, timeout_s: float) -> FileSender:
+        """For bodies that come from files; of one thread."""
+        return FileSender(self._options, timeout_s)
 
     def push_checkpoint(self, path: "str | os.PathLike[str]", id: str, **options: Any) -> "Pushed":  # noqa: A002
         """client.push.push_checkpoint by this client."""

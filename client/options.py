@@ -25,12 +25,15 @@ class Options:
         self.retry_s = retry_s
         self._api_key = api_key or default_key()
 
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+
     def arguments(self) -> dict[str, Any]:
-        headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        """For httpx's clients."""
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
         return {
             "base_url": self.url,
-            "headers": headers,
+            "headers": self.headers(),
             "timeout": self.timeout_s,
             "limits": limits,
             "trust_env": False,

@@ -16,13 +16,13 @@ from tenacity import Retrying
 
 from client.checkpoint import Chunk, LocalFile, digest_of, look
 from client.client import SwitchyardClient
-from client.errors import Conflict, Invalid, NotFound, SwitchyardError, Unavailable, Unreachable
+from client.errors import Conflict, Invalid, NotFound, Unavailable, Unreachable
+from client.file_sender import FileSender
 from client.results import Registration, Result
 from client.wire import Call, retry_rules
 
 CONNECTIONS = 3
 PIECE_BYTES = 64 * 1024 * 1024
-_READ_BYTES = 1024 * 1024
 _DECLARE_TIMEOUT_S = 3600.0  # the server may copy what it has of a large file
 _PIECE_TIMEOUT_S = 600.0
 
@@ -132,6 +132,8 @@ class _Push:
         # The same for every try from here, so that a try goes on with what an earlier one has sent.
         self._name = f"{socket.gethostname()}:{hashlib.sha256(os.fsencode(resume_key)).hexdigest()[:16]}"
         self._stop = threading.Event()
+        self._local = threading.local()
+        self._senders: list[FileSender] = []
         self.meter = Meter(sum(file.size_bytes for file in files), on_progress)
 
     def send_all(self) -> str:
@@ -164,6 +166,8 @@ class _Push:
             self._stop.set()
             readers.shutdown(wait=True, cancel_futures=True)
             senders.shutdown(wait=True, cancel_futures=True)
+            for sender in self._senders:
+                sender.close()
 
     def _is_registered(self, hashing: Sequence[tuple[LocalFile, Future[list[Chunk]]]]) -> bool:
         """A push again of what is there; only an id that is known there is worth the wait for all hashes."""
@@ -230,40 +234,19 @@ class _Push:
             "content-type": "application/octet-stream",
             "x-upload": self._name,
         }
-        body = _Body(file, begin, end, self._stop)
-        try:
-            self._client.upload(f"{self._route}/{quote(file.name)}", body, headers, _PIECE_TIMEOUT_S)
-        finally:
-            body.close()
+        self._sender().put(f"{self._route}/{quote(file.name)}", file.path, begin, end, headers, self._stop.is_set)
         self.meter.add(end - begin, sent=True)
+
+    def _sender(self) -> FileSender:
+        """This thread's own."""
+        if not hasattr(self._local, "sender"):
+            self._local.sender = self._client.sender(_PIECE_TIMEOUT_S)
+            self._senders.append(self._local.sender)
+        sender: FileSender = self._local.sender
+        return sender
 
     def _ask(self, call: Call[Any]) -> Any:
         for attempt in Retrying(**retry_rules(repeatable=True, retry_s=self._retry_s)):
             with attempt:
                 return self._client.send(call)
         raise AssertionError("tenacity raises what the last attempt raised")
-
-
-class _Body:
-    """Bytes of a file, read as they are sent."""
-
-    def __init__(self, file: LocalFile, begin: int, end: int, stop: threading.Event) -> None:
-        self._file = file
-        self._left = end - begin
-        self._stop = stop
-        self._stream = file.path.open("rb", buffering=0)
-        self._stream.seek(begin)
-
-    def __iter__(self) -> Iterator[bytes]:
-        while self._left:
-            if self._stop.is_set():
-                raise SwitchyardError("The push was stopped.")
-            piece = self._stream.read(min(self._left, _READ_BYTES))
-            if not piece:
-                self._file.check_still()
-                return
-            self._left -= len(piece)
-            yield piece
-
-    def close(self) -> None:
-        self._stream.close()

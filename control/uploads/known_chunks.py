@@ -12,6 +12,7 @@ from control.shard import read_tensors
 from switchyard.digest import CONTENT_FILES
 
 _PIECE_BYTES = 4 * 1024 * 1024
+_HASHED_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,13 @@ def copy_chunk(place: Place, sha256: str, target: int, position: int) -> bool:
 def sha256_of(file: int, begin: int, end: int) -> str:
     """Of bytes [begin, end) of an open file. Blocks."""
     state = hashlib.sha256()
+    buffer = memoryview(bytearray(min(_HASHED_BYTES, max(1, end - begin))))  # one that stays in the processor's cache
     while begin < end:
-        piece = os.pread(file, min(end - begin, _PIECE_BYTES), begin)
-        if not piece:
+        count = os.preadv(file, [buffer[: end - begin]], begin)
+        if not count:
             break
-        state.update(piece)
-        begin += len(piece)
+        state.update(buffer[:count])
+        begin += count
     return state.hexdigest()
 
 

@@ -38,7 +38,7 @@ def test_a_pushed_checkpoint_serves_and_a_later_one_takes_its_place(server: Serv
     answer = server.ask(QUESTION, model="pushed")
     assert answer.headers["x-model-digest"] == first.digest
     second = client.push_checkpoint(FINAL, "pushed", step=1500, replace=True)
-    assert second.sent_bytes == 0, "the server has it as another model"
+    assert second.sent_bytes < 10_000, "the server has its tensors as another model"
     assert second.registration.activation is not None
     assert second.registration.activation.proof is not None
     answer = server.ask(QUESTION, model="pushed")
