@@ -35,7 +35,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megabytes", type=int, default=1000)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-push-") as folder, switchyard(proof_compute_max_bytes=0) as url:
+    with (
+        tempfile.TemporaryDirectory(prefix="switchyard-bench-push-") as folder,
+        switchyard(proof_compute_max_bytes=0) as url,
+    ):
         here = Path(folder)
         with rsync_daemon(here / "daemon") as target, SwitchyardClient(url) as client:
             models = Path(client.info()["models_dir"])

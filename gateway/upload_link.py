@@ -16,6 +16,7 @@ import httpx
 
 from gateway.asgi import Receive, Scope, Send, send_json
 from gateway.control_link import ControlLink
+from gateway.errors import GatewayError
 from switchyard.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,11 @@ class _Piece:
     path: str
     offset: int
     length: int
+
+
+@dataclass(slots=True)
+class _Progress:
+    written_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -55,34 +61,31 @@ class UploadLink:
             await _relay(opened, send)
             return
         piece = _Piece(**opened.json())
-        written_bytes, trouble = 0, None
+        progress = _Progress()
+        trouble: OSError | None = None
         try:
-            written_bytes = await self._write(piece, receive)
+            await self._write(piece, receive, progress)
         except OSError as error:
             trouble = error
             log.error("%s cannot be written: %s", piece.path, error)
-            written_bytes = max(0, getattr(error, "written_bytes", 0))
-        report = {
-            "ticket": piece.ticket,
-            "written_bytes": written_bytes,
-            "trouble": trouble.strerror if trouble else None,
-            "disk_full": trouble is not None and trouble.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG},
-        }
-        closed = await self._ask(CLOSE_PIECE_PATH, report, _PROOF_TIMEOUT_S)
+        except GatewayError:  # the client was silent for too long, say; what it has sent is kept
+            await self._ask(CLOSE_PIECE_PATH, _report(piece, progress, None), _PROOF_TIMEOUT_S)
+            raise
+        closed = await self._ask(CLOSE_PIECE_PATH, _report(piece, progress, trouble), _PROOF_TIMEOUT_S)
         if closed is None:
             await _away(send)
         else:
             await _relay(closed, send)
 
-    async def _write(self, piece: _Piece, receive: Receive) -> int:
-        """How many bytes are in the file: all, or those that came before the client went away. Raises OSError.
+    async def _write(self, piece: _Piece, receive: Receive, progress: _Progress) -> None:
+        """Until all bytes are in the file, or the client goes away. Raises OSError, and what `receive` raises.
 
         One write is under way while the next is gathered.
         """
         loop = asyncio.get_running_loop()
         file = await loop.run_in_executor(self._writers, os.open, piece.path, os.O_WRONLY)
         writing: asyncio.Future[int] | None = None
-        written, gathered, size, more = 0, [], 0, True
+        gathered, size, more = [], 0, True
         try:
             while more:
                 message = await receive()
@@ -93,23 +96,21 @@ class UploadLink:
                 if size < _WRITE_BYTES and more:
                     continue
                 if writing is not None:
-                    written += await writing
+                    progress.written_bytes += await writing
                     writing = None
                 if gathered:
-                    position = piece.offset + written
+                    position = piece.offset + progress.written_bytes
                     writing = loop.run_in_executor(self._writers, _write_all, file, gathered, position)
                     gathered, size = [], 0
             if writing is not None:
-                written += await writing
+                progress.written_bytes += await writing
                 writing = None
-        except OSError as error:
-            error.written_bytes = written  # type: ignore[attr-defined]
-            raise
         finally:
             if writing is not None:
                 await asyncio.wait({writing})
+                if writing.exception() is None:
+                    progress.written_bytes += writing.result()
             os.close(file)
-        return written
 
     async def _ask(self, path: str, body: dict[str, object], timeout_s: float) -> httpx.Response | None:
         try:
@@ -117,6 +118,15 @@ class UploadLink:
         except httpx.HTTPError as error:
             log.warning("control does not answer %s: %s", path, error)
             return None
+
+
+def _report(piece: _Piece, progress: _Progress, trouble: OSError | None) -> dict[str, object]:
+    return {
+        "ticket": piece.ticket,
+        "written_bytes": progress.written_bytes,
+        "trouble": trouble.strerror if trouble else None,
+        "disk_full": trouble is not None and trouble.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG},
+    }
 
 
 def _write_all(file: int, pieces: list[bytes], position: int) -> int:

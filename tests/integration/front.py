@@ -45,11 +45,13 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
     beside = socket.socket(socket.AF_UNIX)
     beside.bind(str(layout.control_socket))
     beside.listen(64)
-    try:
-        async with fake.running(), _serving(app, beside), _serving(gateway.public, listener, lifespan="off"):
-            yield Front(f"http://127.0.0.1:{listener.getsockname()[1]}", layout, fake, app)
-    finally:
-        await gateway.control.close()
+    async with (
+        fake.running(),
+        _serving(app, beside),
+        gateway.running(),
+        _serving(gateway.public, listener, lifespan="off"),
+    ):
+        yield Front(f"http://127.0.0.1:{listener.getsockname()[1]}", layout, fake, app)
 
 
 @asynccontextmanager

@@ -80,9 +80,9 @@ def test_a_file_in_pieces_goes_on_also_after_control_came_back(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "content", "headers", "status", "named"),
     [
-        ("%2e%2e/x.json", b"{}", {}, 422, "'../x.json' is no file's name"),
+        ("%2e%2e/x.json", b"{}", {}, 400, "a segment that no route of this server has"),
         (".hidden", b"{}", {}, 422, "'.hidden' is no file's name"),
-        ("a//b.json", b"{}", {}, 422, "'a//b.json' is no file's name"),
+        ("a%20b.json", b"{}", {}, 422, "is no file's name"),
         ("pytorch_model.bin", b"{}", {}, 422, "pytorch_model.bin is a pickle"),
         ("x.json", b"{}", {"x-sha256": "12"}, 422, "'12' is no sha256"),
         ("x.json", b"{}", {"x-sha256": "0" * 64}, 422, "x.json: bytes 0 to 2 have the sha256"),
@@ -206,7 +206,7 @@ async def _half_sent(url: str, size: int, half: bytes) -> AsyncIterator[None]:
     """A client that dies after half of its body."""
     host, port = url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    head = f"PUT /models/m/files/x.json HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+    head = f"PUT /models/m/files/x.json HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n\r\n"
     writer.write(head.encode() + half)
     await writer.drain()
     yield
@@ -233,5 +233,7 @@ async def _files(http: httpx.AsyncClient) -> Any:
 
 
 def _until_written(file: Path) -> None:
+    deadline = time.monotonic() + 10
     while not (file.exists() and file.stat().st_blocks):
+        assert time.monotonic() < deadline, f"nothing is written to {file}"
         time.sleep(0.01)
