@@ -1,6 +1,6 @@
 """Registration as a whole: from a folder under models/ or from an upload, and other content in place of what was there.
 
-docs/decisions/0012-ids-that-move.md says why it goes this way.
+docs/decisions/0015-ids-that-move.md says why it goes this way.
 """
 
 import asyncio

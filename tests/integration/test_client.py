@@ -152,6 +152,6 @@ def test_the_awaited_client_has_the_same_methods(tmp_path: Path) -> None:
                 await client.get_job("ghost")
 
     asyncio.run(run())
-    only_sync = {"push_checkpoint", "shards", "upload", "streaming", "get", "post", "put", "delete"}
+    only_sync = {"push_checkpoint", "shards", "sender", "streaming", "get", "post", "put", "delete"}
     methods = {name for name in vars(SwitchyardClient) if not name.startswith("_")} - only_sync
     assert methods == {name for name in vars(AsyncSwitchyardClient) if not name.startswith("_")}
