@@ -16,12 +16,13 @@ from control.app import create_app
 from evals.kind import EvalKind
 from evals.tally import TIMING_KEYS
 from switchyard.contract import BatchItem, BatchOutput
+from tests.integration.eval_control import UP
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint
 
 KILLS = 10
-LONGEST_LIFE_S = 2.4
+LONGEST_LIFE_S = 0.8
 SAMPLES = (500, 300, 400)
 EACH_TAKES_S = 0.15
 
@@ -93,8 +94,13 @@ async def undisturbed(base: Path) -> list[dict[str, Any]]:
         return await results(base, http, await make_jobs(base, http))
 
 
-async def live_and_die(base: Path, life_s: float) -> None:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.integration.eval_control", str(base))
+async def live_and_die(base: Path, life_s: float, *, from_up: bool) -> None:
+    """Kills control so long after it began to work, which a loaded machine may put off, or after its start."""
+    command = (sys.executable, "-m", "tests.integration.eval_control", str(base))
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    if from_up:
+        assert (await process.stdout.readline()).decode().strip() == UP
     try:
         async with asyncio.timeout(life_s):
             raise AssertionError(f"control ended by itself with {await process.wait()}")
@@ -111,8 +117,8 @@ def test_control_killed_at_any_moment(tmp_path: Path) -> None:
         async with gateway_of(base, EACH_TAKES_S).running():
             async with control(base, max_concurrent_by_type={"eval": 0}) as http:
                 jobs = await make_jobs(base, http)
-            for _ in range(KILLS):
-                await live_and_die(base, chance.uniform(0.6, LONGEST_LIFE_S))
+            for number in range(KILLS):
+                await live_and_die(base, chance.uniform(0.05, LONGEST_LIFE_S), from_up=number % 5 != 0)
             async with control(base, max_concurrent_jobs=3) as http:
                 found = await results(base, http, jobs)
                 ends = [a["outcome"] for job in jobs for a in (await http.get(f"/jobs/{job}")).json()["attempts"]]
