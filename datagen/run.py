@@ -334,7 +334,8 @@ class _Crew:
         self._news = asyncio.Event()
 
     async def finished(self, at_most: int) -> list[_Attempted]:
-        """Some that came to their end; empty when there are no more. At most `at_most` are under way meanwhile.
+        """Some that came to their end; empty when there are no more. At most `at_most` are under way, or wait to be
+        judged, meanwhile.
 
         What one of them raised is raised after what was complete beside it.
         """
@@ -359,7 +360,7 @@ class _Crew:
 
     async def _start(self, at_most: int) -> None:
         """As many as there is room for, each asking at least once, at one go: their questions share requests."""
-        while (count := min(at_most - len(self._under_way), self._feed.free_items)) > 0:
+        while (count := min(at_most - len(self._under_way) - len(self._ended), self._feed.free_items)) > 0:
             numbers = list(islice(self._numbers, count))
             if not numbers:
                 return

@@ -339,3 +339,23 @@ def test_chunks_keep_the_window_full_and_never_overfill_it(bench: Bench) -> None
     bench.go(bench.context(_sums(bench), engine))
     assert engine.most == 8
     assert sum(len(request.items) == 4 for request in engine.requests) > 0.7 * len(engine.requests)
+
+
+def test_answers_do_not_pile_up_before_they_are_judged(bench: Bench) -> None:
+    """An engine that answers faster than examples are judged must not fill the memory."""
+    rows = [{"a": a, "b": b} for a in range(100, 140) for b in range(1000, 1050)]
+    config = _sums(bench, rows=rows, num_examples=len(rows))
+    context = bench.context(config, SayingEngine(adds), batch_items=16, batch_window_items=64)
+    log = context.run_dir / "attempts.jsonl"
+
+    class Quick(SayingEngine):
+        most = 0
+
+        async def generate(self, request: BatchRequest) -> BatchResult:
+            asked = len(self.items) + len(request.items)
+            self.most = max(self.most, asked - log.read_bytes().count(b"\n"))
+            return await super().generate(request)
+
+    context.engine = engine = Quick(adds)
+    assert bench.go(context)["accepted"] == len(rows)
+    assert engine.most <= context.batch_window_items + context.batch_items
