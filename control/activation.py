@@ -160,9 +160,11 @@ class Activator:
         return result
 
     async def _ask(self, model: ModelRef, reference: Reference | None, wish: SwitchWish) -> ActivateResult:
+        base_reference = await self._references.reference_for(model.base.digest, wait_s=0) if model.base else None
         request = ActivateRequest(
             model=model,
             reference=reference,
+            base_reference=base_reference,
             method=wish.method,
             in_flight=wish.in_flight,
             timeout_s=wish.timeout_s,

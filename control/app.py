@@ -115,9 +115,7 @@ def create_app(
                 compute_max_bytes=settings.proof_compute_max_bytes,
             )
             abilities = EngineAbilities(gateway)
-            registry = Registry(
-                layout, repository, history, cache, references, abilities, settings.model_q4_threshold_bytes
-            )
+            registry = Registry(layout, repository, history, cache, references, abilities, settings)
             try:
                 await database.migrate()
                 await bootstrap(

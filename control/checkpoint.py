@@ -48,8 +48,6 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     if not folder.is_dir():
         raise Invalid(f"there is no folder {path}")
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise Invalid(f"{path} is a LoRA adapter, which is not supported yet: merge it into its base model first")
         raise Invalid(f"config.json is missing in {path}")
     config = _read_object(folder / "config.json")
     architectures = config.get("architectures")
@@ -81,6 +79,11 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     )
     cache.save()
     return checkpoint
+
+
+def tensors_of(folder: Path) -> list[Tensor]:
+    """All tensors of a checkpoint that was inspected before. Blocks; reads headers alone. Raises Invalid."""
+    return [tensor for members in _shards(folder).values() for tensor in members]
 
 
 def _shards(folder: Path) -> dict[Path, list[Tensor]]:

@@ -15,7 +15,9 @@ class Loading:
     async def request_for(self, model_id: str) -> LoadRequest:
         """What the gateway needs to load it. Raises NotFound, and Invalid when the files are gone or have changed."""
         model = await self._registry.proven(model_id)
-        return LoadRequest(model=model, reference=await self._references.reference_for(model.digest, wait_s=0))
+        reference = await self._references.reference_for(model.digest, wait_s=0)
+        base_reference = await self._references.reference_for(model.base.digest, wait_s=0) if model.base else None
+        return LoadRequest(model=model, reference=reference, base_reference=base_reference)
 
     async def load_beside(self, model_id: str) -> None:
         """Returns when the model is loaded. Raises as `request_for`, NoRoom, LoadFailed, GatewayUnavailable."""

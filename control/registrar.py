@@ -13,10 +13,9 @@ from pathlib import Path
 
 from control.activation import Activator, SwitchWish
 from control.activation_log import ActivationLog
-from control.checkpoint import Checkpoint
 from control.errors import Conflict, Invalid
 from control.registration import RegisterRequest
-from control.registry import Registered, Registry, digest_of, reference_to
+from control.registry import Content, Registered, Registry
 from control.repository import ModelRepository
 from control.tables import ModelRow
 from control.uploads.request import PICKLES
@@ -134,7 +133,7 @@ class Registrar:
             wish = SwitchWish(method="blue_green")
         checkpoint = await self._registry.inspect(Path(row.path))
         return await self._activator.take_over(
-            reference_to(row, checkpoint),
+            await self._registry.reference_to(row, checkpoint),
             wish,
             on_success=lambda: self._models.replace(row, before=None),
             cause="replace",
@@ -156,7 +155,7 @@ class Registrar:
     def _version(self, model_id: str, digest: str) -> Path:
         return self._layout.models / f"{model_id}{_VERSION_MARK}{digest.removeprefix('sha256:')[:12]}"
 
-    def _copy(self, checkpoint: Checkpoint, target: Path) -> Path:
+    def _copy(self, checkpoint: Content, target: Path) -> Path:
         """The server's own copy of a folder that others go on writing to. Blocks. Raises Invalid when it changes."""
         if not target.exists():
             aside = target.with_name(f".{target.name}.partial")
@@ -180,7 +179,7 @@ class Registrar:
         if folder.parent != self._layout.models.resolve() or any(other.is_relative_to(folder) for other in others):
             return
         try:
-            unchanged = digest_of(old, await self._registry.inspect(folder)) == old.digest
+            unchanged = await self._registry.digest_of(old, await self._registry.inspect(folder)) == old.digest
         except Invalid:
             return
         if unchanged:

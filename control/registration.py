@@ -24,6 +24,11 @@ def check_id(model_id: str) -> str:
     return model_id
 
 
+def id_of_repository(repository: str) -> str:
+    """Ids are names of folders and parts of URLs, so the slash becomes two dashes, as in a hub's own cache."""
+    return repository.replace("/", "--")
+
+
 def split_tags(value: object) -> object:
     """`"a,b"` as `["a", "b"]`; anything else is left to the type check."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -39,6 +44,7 @@ class RegisterRequest(BaseModel):
     tags: Annotated[list[str], BeforeValidator(split_tags)] = []
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     step: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     quantize: QuantizeWish = "no"
     probe: Probe | None = None
     activate: bool = False

@@ -9,20 +9,32 @@ from pathlib import Path
 from typing import Any, cast
 
 from control.activation_log import ActivationLog
+from control.adapter import (
+    ADAPTER_CONFIG,
+    Adapter,
+    adapted_digest,
+    check_fits,
+    check_rank,
+    inspect_adapter,
+    is_adapter,
+)
 from control.capabilities import EngineAbilities, backend_of, check_servable
-from control.checkpoint import Checkpoint, inspect
+from control.checkpoint import Checkpoint, inspect, tensors_of
 from control.clock import Clock, iso, utc_now
 from control.digest_cache import DigestCache
 from control.errors import Conflict, Invalid, NotFound
 from control.quantize import QuantizeWish, choose, needs_capabilities, quantized_digest, quantized_signature
 from control.references import References
-from control.registration import RegisterRequest
+from control.registration import RegisterRequest, id_of_repository
 from control.repository import ModelRepository
 from control.tables import ModelRow
 from switchyard.contract import ACTIVE_ALIAS, GatewayState, ModelRef, Quantize
 from switchyard.paths import Layout
+from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
+
+Content = Checkpoint | Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class Registry:
         cache: DigestCache,
         references: References,
         abilities: EngineAbilities,
-        q4_threshold_bytes: int,
+        settings: Settings,
         clock: Clock = utc_now,
     ) -> None:
         self._layout = layout
@@ -49,7 +61,9 @@ class Registry:
         self._cache = cache
         self._references = references
         self._abilities = abilities
-        self._q4_threshold_bytes = q4_threshold_bytes
+        self._q4_threshold_bytes = settings.model_q4_threshold_bytes
+        self._max_loras = settings.engine.max_loras
+        self._max_lora_rank = settings.engine.max_lora_rank
         self._clock = clock
 
     async def register(self, request: RegisterRequest) -> Registered:
@@ -78,23 +92,96 @@ class Registry:
 
     async def row_for(self, request: RegisterRequest, folder: Path) -> ModelRow:
         """What registering the folder would write down; nothing is written. Raises Invalid."""
-        checkpoint = await self.inspect(folder)
-        if request.probe is not None:
-            request.probe.fits(checkpoint)
-        quantize = await self.quantize_for(request, checkpoint)
-        if quantize is not None and request.probe is not None:
-            raise Invalid("probe: says what the unquantised weights answer, so it cannot prove a quantised model")
-        row = _row(request, checkpoint, quantize)
+        content = await self.inspect(folder)
+        row = await (
+            self._adapter_row(request, content)
+            if isinstance(content, Adapter)
+            else self._checkpoint_row(request, content)
+        )
         row.created_at = self._clock()
         return row
 
-    async def quantize_for(self, request: RegisterRequest, checkpoint: Checkpoint) -> Quantize | None:
-        """Raises as `choose_quantize`."""
-        return await self.choose_quantize(request.quantize, checkpoint.size_bytes, checkpoint.quantization)
+    async def digest_for(self, request: RegisterRequest, content: Content) -> str:
+        """The digest that the content would be registered with. Raises Invalid, GatewayUnavailable."""
+        if isinstance(content, Adapter):
+            return adapted_digest(content, (await self.base_for(request.base_model, content.base_name)).digest)
+        return quantized_digest(content.digest, await self._quantize_for(request, content))
 
-    async def digest_for(self, request: RegisterRequest, checkpoint: Checkpoint) -> str:
-        """The digest that the checkpoint would be registered with. Raises as `choose_quantize`."""
-        return quantized_digest(checkpoint.digest, await self.quantize_for(request, checkpoint))
+    async def digest_of(self, row: ModelRow, content: Content) -> str:
+        """The digest that the row has if this is its content."""
+        if isinstance(content, Adapter):
+            base = await self._models.find(row.base_model) if row.base_model else None
+            return adapted_digest(content, base.digest) if base else content.digest
+        return quantized_digest(content.digest, _quantize(row))
+
+    async def reference_to(self, row: ModelRow, content: Content) -> ModelRef:
+        """The model as the gateway takes it, an adapter with its base. Raises Invalid when the base has changed."""
+        if isinstance(content, Adapter):
+            base = await self.proven(row.base_model or "")
+            return ModelRef(id=row.id, path=row.path, digest=row.digest, base=base)
+        quantize = _quantize(row)
+        signature = quantized_signature(content.signature, quantize)
+        return ModelRef(id=row.id, path=row.path, digest=row.digest, signature=signature, quantize=quantize)
+
+    async def _checkpoint_row(self, request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
+        if request.base_model is not None:
+            raise Invalid("base_model: goes with a LoRA adapter, and this is a whole checkpoint")
+        if request.probe is not None:
+            request.probe.fits(checkpoint)
+        quantize = await self._quantize_for(request, checkpoint)
+        if quantize is not None and request.probe is not None:
+            raise Invalid("probe: says what the unquantised weights answer, so it cannot prove a quantised model")
+        return _row(request, checkpoint, quantize)
+
+    async def _adapter_row(self, request: RegisterRequest, adapter: Adapter) -> ModelRow:
+        if request.quantize not in {"no", "auto"}:
+            raise Invalid("quantize: an adapter is as its base is")
+        base = await self.base_for(request.base_model, adapter.base_name)
+        check_rank(adapter, self._max_loras, self._max_lora_rank)
+        folder = Path(base.path)
+        check_fits(adapter, base.id, await asyncio.to_thread(tensors_of, folder))
+        if request.probe is not None:
+            checkpoint = await self.inspect(folder)
+            assert isinstance(checkpoint, Checkpoint)
+            request.probe.fits(checkpoint)
+        return ModelRow(
+            id=request.id,
+            path=str(adapter.path),
+            source=request.source,
+            tags=request.tags,
+            step=request.step,
+            digest=adapted_digest(adapter, base.digest),
+            architecture=base.architecture,
+            dtype=base.dtype,
+            quantization=base.quantization,
+            quantize=None,
+            base_model=base.id,
+            size_bytes=adapter.size_bytes,
+            context_length_tokens=base.context_length_tokens,
+        )
+
+    async def base_for(self, named: str | None, trainers_name: str | None) -> ModelRow:
+        """The base that an adapter's registration names, else the registered model that its trainer's name means.
+
+        Raises Invalid.
+        """
+        trainers_name = trainers_name or ""
+        wanted = [named] if named else [trainers_name, id_of_repository(trainers_name), Path(trainers_name).name]
+        for name in wanted:
+            base = await self._models.find(await self.resolve(name) if name == ACTIVE_ALIAS else name)
+            if base is not None and base.base_model is None:
+                return base
+            if base is not None:
+                raise Invalid(f"base_model: {name} is an adapter itself")
+        if named:
+            raise Invalid(f"base_model: no model is registered as {named!r}")
+        raise Invalid(
+            f"base_model: the adapter's base is called {trainers_name or 'nothing'} in {ADAPTER_CONFIG}"
+            " and no such model is registered: name the registered one"
+        )
+
+    async def _quantize_for(self, request: RegisterRequest, checkpoint: Checkpoint) -> Quantize | None:
+        return await self.choose_quantize(request.quantize, checkpoint.size_bytes, checkpoint.quantization)
 
     async def choose_quantize(
         self, wish: QuantizeWish, weights_bytes: int, quantization: str | None
@@ -111,9 +198,9 @@ class Registry:
             can=can,
         )
 
-    async def inspect(self, folder: Path) -> Checkpoint:
+    async def inspect(self, folder: Path) -> Content:
         """Raises Invalid. Reads the files in a thread."""
-        return await asyncio.to_thread(inspect, folder, self._cache)
+        return await asyncio.to_thread(_inspect, folder, self._cache)
 
     async def proven(self, model_id: str) -> ModelRef:
         """The model as the gateway takes it, its files just checked against what was registered.
@@ -121,13 +208,13 @@ class Registry:
         Raises NotFound, and Invalid when the files are gone or have changed.
         """
         row = await self._models.get(model_id)
-        checkpoint = await self.inspect(Path(row.path))
-        if digest_of(row, checkpoint) != row.digest:
-            raise Invalid(
-                f"the files of {model_id} at {row.path} have changed since it was registered: register them again"
-                " under a new id"
+        content = await self.inspect(Path(row.path))
+        if await self.digest_of(row, content) != row.digest:
+            what = f"the files of {model_id} at {row.path}" + (
+                f", or its base {row.base_model}," if row.base_model else ""
             )
-        return reference_to(row, checkpoint)
+            raise Invalid(f"{what} have changed since it was registered: register them again under a new id")
+        return await self.reference_to(row, content)
 
     async def want_reference(self, model_id: str) -> None:
         """Has the model's reference computed if there is none. Returns at once. Raises NotFound."""
@@ -141,6 +228,11 @@ class Registry:
                 raise NotFound("no model is active: POST /models/set_active")
             return active.id
         return (await self._models.get(name)).id
+
+    async def path_of(self, model_id: str) -> Path | None:
+        """Where the model of that id lies; None when there is none."""
+        row = await self._models.find(model_id)
+        return Path(row.path) if row else None
 
     async def ids(self) -> Sequence[str]:
         """Of every model, newest first."""
@@ -170,6 +262,7 @@ class Registry:
                     "digest": row.digest,
                     "architecture": row.architecture,
                     "quantization": row.quantization or row.quantize,
+                    "base_model": row.base_model,
                     "load_duration": slot.load_duration_s if slot else None,
                     "local_path": row.path,
                 }
@@ -182,6 +275,9 @@ class Registry:
         Raises NotFound; Conflict when it is in use or its folder is another model's too; Invalid when its folder is
         not the models directory's.
         """
+        adapters = [other.id for other in await self._models.newest_first() if other.base_model == model_id]
+        if adapters:
+            raise Conflict(f"{model_id} is the base of {', '.join(adapters)}: remove those first")
         if files:
             row = await self._models.get(model_id)
             folder = Path(row.path)
@@ -209,6 +305,8 @@ class Registry:
             await self._references.forget(digest)
 
     def _want_reference(self, row: ModelRow) -> None:
+        if row.base_model is not None:
+            return  # transformers alone cannot apply an adapter
         quantization = row.quantization or row.quantize
         self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=quantization)
 
@@ -223,16 +321,8 @@ class Registry:
         return resolved
 
 
-def digest_of(row: ModelRow, checkpoint: Checkpoint) -> str:
-    """The digest that the row has if the checkpoint is its content."""
-    return quantized_digest(checkpoint.digest, _quantize(row))
-
-
-def reference_to(row: ModelRow, checkpoint: Checkpoint) -> ModelRef:
-    """The model as the gateway takes it."""
-    quantize = _quantize(row)
-    signature = quantized_signature(checkpoint.signature, quantize)
-    return ModelRef(id=row.id, path=row.path, digest=row.digest, signature=signature, quantize=quantize)
+def _inspect(folder: Path, cache: DigestCache) -> Content:
+    return inspect_adapter(folder, cache) if is_adapter(folder) else inspect(folder, cache)
 
 
 def _quantize(row: ModelRow) -> Quantize | None:
@@ -255,6 +345,7 @@ def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | 
         dtype=checkpoint.dtype,
         quantization=checkpoint.quantization,
         quantize=quantize,
+        base_model=None,
         size_bytes=checkpoint.size_bytes,
         context_length_tokens=checkpoint.context_length_tokens,
     )

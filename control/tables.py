@@ -53,6 +53,7 @@ class ModelRow(Base):
     """A registered checkpoint: what its files were when they were registered. `path` is absolute.
 
     `quantization` is how the files are quantised, `quantize` what they are turned into when they are loaded.
+    `base_model` is the model that an adapter adapts.
     """
 
     __tablename__ = "models"
@@ -67,6 +68,7 @@ class ModelRow(Base):
     dtype: Mapped[str | None]
     quantization: Mapped[str | None]
     quantize: Mapped[str | None]
+    base_model: Mapped[str | None]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     context_length_tokens: Mapped[int | None]
     created_at: Mapped[datetime]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from gateway.access.ask import ASK_KEY, ask_of
 from gateway.access.meter import METER
+from gateway.adapter import Served
 from gateway.admission import Admission
 from gateway.asgi import (
     ClientDisconnected,
@@ -20,7 +21,6 @@ from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.naming import Naming, model_named
 from gateway.router import Router
-from gateway.slot import Slot
 from gateway.upstream.app import UpstreamApp
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
@@ -69,7 +69,7 @@ class Dispatch:
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), send)
                 return
-            self.admission.enter(slot, ask)
+            self.admission.enter(slot.host, ask)
         except GatewayError as error:
             await send_openai_error(send, error)
         except ClientDisconnected:
@@ -80,9 +80,9 @@ class Dispatch:
             try:
                 await slot.serve(scope, replay(body, receive), send)
             finally:
-                self.admission.leave(slot, ask)
+                self.admission.leave(slot.host, ask)
 
-    async def _slot(self, name: str | None, receive: Receive) -> Slot:
+    async def _slot(self, name: str | None, receive: Receive) -> Served:
         """Raises what `Router.enter` raises; a model that is nowhere is refused with the names that are somewhere."""
         try:
             return await self.router.enter(name, lambda: until_disconnected(receive))

@@ -27,10 +27,12 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.asgi import App
+from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch
 from gateway.engine_capabilities import load_flags
 from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
+from gateway.engine_lora import lora_flags
 from gateway.engine_meter import meter_outputs
 from gateway.engine_metrics import ReusingStatLogger
 from gateway.engine_processes import CONTEXT
@@ -58,6 +60,7 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         "--worker-extension-cls=gateway.engine_worker.SwitchyardWorker",
     ]  # fmt: skip
     flags += load_flags(model)
+    flags += lora_flags(model, settings)
     if settings.max_model_len is not None:
         flags.append(f"--max-model-len={settings.max_model_len}")
     if endpoint := os.environ.get(ENDPOINT_VARIABLE):
@@ -78,9 +81,11 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
 class Engine:
     """A started engine. Use `start`; every method runs in the event loop that serves requests."""
 
-    def __init__(self, client: AsyncLLM, app: FastAPI, *, has_reasoning_parser: bool = False) -> None:
+    def __init__(self, client: AsyncLLM, app: FastAPI, args: Namespace, *, has_reasoning_parser: bool = False) -> None:
         self.client = client
+        self._args = args
         self._app = app
+        self._has_reasoning_parser = has_reasoning_parser
         self.app: App = with_reasoning_content(app) if has_reasoning_parser else app
         self._state: Any = app.state
         manager: Any = getattr(client.engine_core, "resources", None)
@@ -91,6 +96,11 @@ class Engine:
     def max_model_len_tokens(self) -> int:
         length: int = self.client.model_config.max_model_len
         return length
+
+    @property
+    def max_adapters(self) -> int:
+        lora = self.client.vllm_config.lora_config
+        return lora.max_loras if lora is not None else 0
 
     @property
     def dead(self) -> bool:
@@ -176,6 +186,15 @@ class Engine:
         except* EngineDeadError as group:
             raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
 
+    async def attach(self, model: ModelRef) -> AdapterFront:
+        """Loads a LoRA adapter beside the model's own weights. Raises EngineStartFailed."""
+        lora = await add(self.client, model)
+        app = await _build_app(self.client, arguments_of(self._args, model), model)
+        front = AdapterFront(self.client, app, model, lora)
+        if self._has_reasoning_parser:
+            front.app = with_reasoning_content(app)
+        return front
+
     async def shutdown(self) -> None:
         """Ends the engine's processes and frees their memory (seconds)."""
         await asyncio.to_thread(self.client.shutdown)
@@ -204,7 +223,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     gc.collect()
     gc.freeze()  # as vLLM's own server does: what was built at start is never garbage
-    return Engine(client, app, has_reasoning_parser=settings.reasoning_parser is not None)
+    return Engine(client, app, args, has_reasoning_parser=settings.reasoning_parser is not None)
 
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from gateway.adapter import Served
 from gateway.errors import ModelNotFound, Unserved
-from gateway.slot import Slot
 from switchyard.contract import ACTIVE_ALIAS
 
 
@@ -19,17 +19,17 @@ class Gate:
     def __init__(self, max_held: int, hold_timeout_s: float) -> None:
         self._max_held = max_held
         self._hold_timeout_s = hold_timeout_s
-        self._slot: Slot | None = None
+        self._slot: Served | None = None
         self._down: tuple[str, float] | None = ("No model has been loaded yet; the server is starting.", 5.0)
         self._moved = asyncio.Event()
         self.held = 0
 
     @property
-    def slot(self) -> Slot | None:
+    def slot(self) -> Served | None:
         """The slot that answers now; None while held or down."""
         return self._slot
 
-    def open(self, slot: Slot) -> None:
+    def open(self, slot: Served) -> None:
         self._turn(slot, None)
 
     def hold(self) -> None:
@@ -38,7 +38,7 @@ class Gate:
     def down(self, reason: str, retry_after_s: float) -> None:
         self._turn(None, (reason, retry_after_s))
 
-    async def enter(self, name: str | None, disconnected: Callable[[], Coroutine[Any, Any, None]]) -> Slot:
+    async def enter(self, name: str | None, disconnected: Callable[[], Coroutine[Any, Any, None]]) -> Served:
         """The slot for the model `name` (None, empty, or `active`: the active one), waiting while held.
 
         Raises ModelNotFound, Unserved (down, too many waiting, waited too long), or what `disconnected` raises when
@@ -53,9 +53,12 @@ class Gate:
             raise Unserved("Another switch began; the request waited too long.", 1.0)
         if slot.dead:
             raise Unserved("The engine died and is being restarted.", 5.0)
-        if name and name not in (ACTIVE_ALIAS, slot.model.id):
+        if not name or name in (ACTIVE_ALIAS, slot.model.id):
+            return slot
+        named = slot.answering(name)
+        if named is None:
             raise ModelNotFound(name, [slot.model.id, ACTIVE_ALIAS])
-        return slot
+        return named
 
     async def _wait(self, disconnected: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self.held >= self._max_held:
@@ -73,7 +76,7 @@ class Gate:
             self.held -= 1
             gone.cancel()
 
-    def _turn(self, slot: Slot | None, down: tuple[str, float] | None) -> None:
+    def _turn(self, slot: Served | None, down: tuple[str, float] | None) -> None:
         self._slot, self._down = slot, down
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.adapter import Served
 from gateway.errors import InvalidRequest, ModelNotFound
-from gateway.slot import Slot
 from switchyard.contract import ACTIVE_ALIAS
 from switchyard.settings import Alias
 
@@ -72,8 +72,8 @@ class Naming:
         return _changed(body, {"model": model_id}, self.preset(name, path))
 
     async def enter(
-        self, find: Callable[[str | None], Awaitable[Slot]], path: str, name: str | None, body: bytes
-    ) -> tuple[Slot, bytes]:
+        self, find: Callable[[str | None], Awaitable[Served]], path: str, name: str | None, body: bytes
+    ) -> tuple[Served, bytes]:
         """The slot for the model that the body names, and the body as that slot is to read it.
 
         Raises what `find`, which looks for a slot by its model's id, raises.

@@ -50,7 +50,7 @@ class OpenApi:
         parts = [own(self.routes, self.plain)]
         slot = self.gate.slot
         if slot is not None and not slot.dead:
-            engines = await asyncio.to_thread(slot.engine.openapi)
+            engines = await asyncio.to_thread(slot.host.engine.openapi)
             parts.append(selected(engines, "vllm", lambda path: Dispatch.takes({"path": path})))
         try:
             answer = await self.control.request("GET", PATH)

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import os
+import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
-from gateway.errors import LOAD_FAILURES, GatewayError, SwitchInProgress
+from gateway.adapter import Adapter, Served, attach
+from gateway.errors import LOAD_FAILURES, GatewayError, ProofFailed, SwitchInProgress
 from gateway.failed_loads import FailedLoads
 from gateway.gate import Gate
 from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
@@ -20,7 +22,7 @@ from gateway.switching.promote import promote
 from gateway.switching.restart import restart
 from gateway.switching.transaction import Outcome, Transaction
 from gateway.watchdog import Watchdog
-from switchyard.contract import ActivateRequest, ActivateResult, GatewayState, ModelRef, Reference
+from switchyard.contract import ActivateRequest, ActivateResult, GatewayState, ModelRef, Reference, SlotState
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class Pool:
             memory=memory,
             failed=self._failed,
             others=lambda: 1 if self._slot is not None or self._wanted is not None else 0,
+            active=lambda: self._slot,
         )
         self._boot_id = uuid.uuid4().hex
         self._watchdog = watchdog or Watchdog()
@@ -82,13 +85,19 @@ class Pool:
             pid=os.getpid(),
             active=self._wanted,
             switching_to=self._switching_to,
-            slots=[
-                *([self._slot.state(active=True)] if self._slot is not None else []),
-                *(slot.state(active=False) for slot in self.residents.slots),
-            ],
+            slots=list(self._states()),
             held=self._gate.held,
             failed_loads=self._failed.snapshot(),
         )
+
+    def _states(self) -> Iterator[SlotState]:
+        """Every slot's and, after it, those of its adapters."""
+        slots = [self._slot] if self._slot is not None else []
+        for slot in (*slots, *self.residents.slots):
+            mine = [adapter for adapter in slot.adapters.values() if adapter.is_active and slot is self._slot]
+            yield slot.state(active=slot is self._slot and not mine)
+            for adapter in slot.adapters.values():
+                yield adapter.state(active=adapter in mine)
 
     async def activate(self, request: ActivateRequest) -> ActivateResult:
         """Switches to a model and says how it ended; a failed candidate is a result, not an exception.
@@ -141,9 +150,100 @@ class Pool:
                 continue
 
     async def _switch(self, request: ActivateRequest) -> ActivateResult:
+        if request.model.base is not None:
+            return await self._adapt(request, request.model.base)
+        wanted, slot = self._wanted, self._slot
+        if wanted is None or wanted.base is None:
+            return await self._switch_slot(request)
+        if slot is not None and not slot.dead and _same(slot.model, request.model):
+            return self._unadapt(request, slot, wanted)
+        result = (await self._switch_slot(request)).model_copy(update={"previous": wanted.id})
+        if result.status == "failed" and await self._adapted_again(wanted):
+            return result.model_copy(update={"rolled_back_to": wanted.id})
+        return result
+
+    async def _adapt(self, request: ActivateRequest, base: ModelRef) -> ActivateResult:
+        """Makes an adapter the active model: on the slot of its base, which is switched to first where it must be."""
+        started_s = time.monotonic()
+        before, before_reference = self._wanted, self._wanted_reference
+        beneath: ActivateResult | None = None
+        if self._slot is None or self._slot.dead or not _same(self._slot.model, base):
+            wish = {"model": base, "reference": request.base_reference, "base_reference": None}
+            beneath = await self._switch(request.model_copy(update=wish))
+            if beneath.status == "failed":
+                return beneath.model_copy(update={"id": request.model.id})
+        assert self._slot is not None
+        result = beneath or ActivateResult(
+            status="activated", id=base.id, previous=None, method="adapter", paused_ms=0, total_ms=0,
+            in_flight=self._slot.in_flight,
+        )  # fmt: skip
+        proof, error, back_to = None, None, None
+        try:
+            _, proof = await attach(self._slot, request.model, request.reference, self._open)
+        except LOAD_FAILURES as failure:
+            proof = failure.proof if isinstance(failure, ProofFailed) else None
+            error = str(failure)
+            self._failed.note(request.model, error)
+            log.error("switch to the adapter %s failed: %s", request.model.id, error)
+            if beneath is not None and before is not None:
+                await self._switch(
+                    ActivateRequest(model=before, reference=before_reference, timeout_s=request.timeout_s)
+                )
+            back_to = self._wanted.id if self._wanted else None
+        else:
+            self._wanted, self._wanted_reference = request.model, request.reference
+            self._failed.forget(request.model.id)
+            log.info("active model is the adapter %s on %s", request.model.id, base.id)
+        SWITCHES.labels(method="adapter", outcome="activated" if error is None else "failed").inc()
+        return result.model_copy(
+            update={
+                "status": "activated" if error is None else "failed",
+                "id": request.model.id,
+                "previous": before.id if before else None,
+                "total_ms": round((time.monotonic() - started_s) * 1000, 2),
+                "proof": proof,
+                "error": error,
+                "rolled_back_to": back_to,
+            }
+        )
+
+    def _unadapt(self, request: ActivateRequest, slot: Slot, wanted: ModelRef) -> ActivateResult:
+        """From an adapter to its own base, which never stopped answering."""
+        self._open(slot)
+        self._wanted, self._wanted_reference = request.model, request.reference
+        SWITCHES.labels(method="adapter", outcome="activated").inc()
+        return ActivateResult(
+            status="activated", id=slot.model.id, previous=wanted.id, method="adapter", paused_ms=0, total_ms=0,
+            in_flight=slot.in_flight,
+        )  # fmt: skip
+
+    async def _adapted_again(self, wanted: ModelRef) -> bool:
+        """After a switch that failed: the adapter that was active, on the slot that serves again. False: it cannot."""
+        if self._slot is None or wanted.base is None or not _same(self._slot.model, wanted.base):
+            return False
+        try:
+            await attach(self._slot, wanted, self._wanted_reference, self._open)
+        except LOAD_FAILURES as error:
+            log.error("%s cannot be put back on its base, which serves instead: %s", wanted.id, error)
+            self._wanted, self._wanted_reference = self._slot.model, self._slot.reference
+            return False
+        return True
+
+    def _open(self, served: Served) -> None:
+        """The gate opens on a slot, or on one of its adapters."""
+        host = served.host if isinstance(served, Adapter) else served
+        for adapter in host.adapters.values():
+            adapter.is_active = adapter is served
+        self._gate.open(served)
+
+    async def _switch_slot(self, request: ActivateRequest) -> ActivateResult:
         method, candidate = await self._plan(request)
         switch = Transaction(self._gate, self._start_engine, request, method, self._slot)
         outcome = await (promote(switch, candidate) if candidate is not None else _METHODS[method](switch))
+        if outcome.result.status == "activated":  # the gate is open on the slot itself
+            for slot in (self._slot, outcome.slot):
+                for adapter in slot.adapters.values() if slot is not None else ():
+                    adapter.is_active = False
         self._slot = outcome.slot
         if outcome.retired is not None:
             self.residents.retire(outcome.retired, request.timeout_s, abort=request.in_flight == "abort")
@@ -181,7 +281,7 @@ class Pool:
         delay_s = self._first_delay_s
         while self._orders.empty():
             try:
-                self._slot, _ = await Slot.load(self._wanted, self._start_engine, self._wanted_reference)
+                self._slot = await self._load_wanted(self._wanted)
             except LOAD_FAILURES as error:
                 self._failed.note(self._wanted, str(error))
                 log.error("restart of %s failed, next try in %.0f s: %s", self._wanted.id, delay_s, error)
@@ -190,9 +290,22 @@ class Pool:
                 delay_s = min(self._max_restart_delay_s, delay_s * 2)
                 continue
             self._failed.forget(self._wanted.id)
-            self._gate.open(self._slot)
             log.info("the engine of %s is back", self._wanted.id)
             return
+
+    async def _load_wanted(self, wanted: ModelRef) -> Slot:
+        """A new engine, and the gate open on it or on the adapter that is wanted. Raises LOAD_FAILURES."""
+        if wanted.base is None:
+            slot, _ = await Slot.load(wanted, self._start_engine, self._wanted_reference)
+            self._open(slot)
+            return slot
+        slot, _ = await Slot.load(wanted.base, self._start_engine, None)
+        try:
+            await attach(slot, wanted, self._wanted_reference, self._open)
+        except BaseException:
+            await slot.shutdown()
+            raise
+        return slot
 
     async def _plan(self, request: ActivateRequest) -> tuple[Method, Slot | None]:
         """The method, and the candidate's slot where it is loaded beside already.
@@ -224,3 +337,7 @@ class Pool:
         except TimeoutError:
             return
         self._orders.put_nowait(order)
+
+
+def _same(loaded: ModelRef, wanted: ModelRef) -> bool:
+    return (loaded.id, loaded.digest) == (wanted.id, wanted.digest)

@@ -80,7 +80,7 @@ def create_private_app(
     async def load(request: Request) -> Response:
         async def run(asked: LoadRequest) -> Loaded:
             if not _serves(pool.snapshot(), asked.model):
-                await pool.residents.load(asked.model, asked.reference, wait=asked.wait)
+                await pool.residents.load(asked.model, asked.reference, asked.base_reference, wait=asked.wait)
             return Loaded(id=asked.model.id, loaded=True)
 
         return await _answer(request, LoadRequest, run)

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from gateway.errors import LOAD_FAILURES, LoadFailed, NoRoom
+from gateway.adapter import Served, attach
+from gateway.errors import LOAD_FAILURES, EngineStartFailed, LoadFailed, NoRoom
 from gateway.failed_loads import FailedLoads
 from gateway.metrics import ENGINE_DEATHS, RESIDENT_LOADS, model_label
 from gateway.plan import Memory, shortage
@@ -33,6 +34,7 @@ class Residents:
         memory: Callable[[], Memory],
         failed: FailedLoads,
         others: Callable[[], int],
+        active: Callable[[], Slot | None] = lambda: None,
     ) -> None:
         self._max_loaded = max_loaded
         self._wait_s = wait_s
@@ -40,6 +42,8 @@ class Residents:
         self._memory = memory
         self._failed = failed
         self._others = others
+        self._active = active
+        self._detaching: set[asyncio.Task[None]] = set()
         self._slots: dict[str, Slot] = {}
         self._leaving: dict[asyncio.Task[None], Slot] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
@@ -55,12 +59,27 @@ class Residents:
         slot = self._slots.get(name)
         return slot if slot is not None and not slot.dead else None
 
-    async def load(self, model: ModelRef, reference: Reference | None, *, wait: bool = True) -> None:
+    def answering(self, name: str) -> Served | None:
+        """The slot, or the adapter on a slot, of that id, if it can answer now."""
+        alive = (slot for slot in self._slots.values() if not slot.dead)
+        return next((found for slot in alive if (found := slot.answering(name)) is not None), None)
+
+    async def load(
+        self,
+        model: ModelRef,
+        reference: Reference | None,
+        base_reference: Reference | None = None,
+        *,
+        wait: bool = True,
+    ) -> None:
         """Returns when the model is loaded, by this call or another's. A caller that is cancelled stops nobody's load.
 
         `wait`: for a slot to become idle when none is; else NoRoom is raised for that at once.
         Raises NoRoom, and LoadFailed (also at once, while an earlier failure of the same content cools down).
         """
+        if model.base is not None:
+            await self._load_adapter(model, model.base, reference, base_reference, wait=wait)
+            return
         present = self.ready(model.id)
         if present is not None and present.model.digest == model.digest:
             return
@@ -93,7 +112,13 @@ class Residents:
         slot = self._slots.pop(name, None)
         if slot is not None:
             self.retire(slot, _DRAIN_S)
-        return slot is not None
+        dropped = [host.adapters.pop(name) for host in self._hosts() if name in host.adapters]
+        for adapter in dropped:
+            if not adapter.dead:
+                task = asyncio.create_task(adapter.front.detach(), name=f"detach {name}")
+                self._detaching.add(task)
+                task.add_done_callback(self._detaching.discard)
+        return slot is not None or bool(dropped)
 
     def retire(self, slot: Slot, timeout_s: float, *, abort: bool = False) -> None:
         """Lets a slot that serves no more finish its requests, bounded, and ends it; returns at once."""
@@ -124,6 +149,41 @@ class Residents:
             task.cancel()
         await asyncio.gather(*self._loads.values(), *self._leaving, return_exceptions=True)
         await asyncio.gather(*(slot.shutdown() for slot in self.slots), return_exceptions=True)
+
+    async def _load_adapter(
+        self,
+        model: ModelRef,
+        base: ModelRef,
+        reference: Reference | None,
+        base_reference: Reference | None,
+        *,
+        wait: bool,
+    ) -> None:
+        """On the slot of its base, wherever that is; loads the base first when it is nowhere."""
+        failure = self._failed.cooling(model)
+        if failure is not None:
+            raise LoadFailed(model.id, failure.error, failure.retry_in_s)
+        host = self._host_of(base)
+        if host is None:
+            await self.load(base, base_reference, wait=wait)
+            host = self._host_of(base)
+        try:
+            if host is None:
+                raise EngineStartFailed(f"its base `{base.id}` was loaded and is gone again")
+            await attach(host, model, reference)
+        except LOAD_FAILURES as error:
+            self._failed.note(model, str(error))
+            failure = self._failed.cooling(model)
+            raise LoadFailed(model.id, str(error), failure.retry_in_s if failure else 0.0) from error
+        self._failed.forget(model.id)
+
+    def _hosts(self) -> list[Slot]:
+        active = self._active()
+        return [*([active] if active is not None else []), *self._slots.values()]
+
+    def _host_of(self, base: ModelRef) -> Slot | None:
+        alive = (slot for slot in self._hosts() if not slot.dead)
+        return next((slot for slot in alive if (slot.model.id, slot.model.digest) == (base.id, base.digest)), None)
 
     async def _load(self, model: ModelRef, reference: Reference | None) -> None:
         async with self._one_load:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gateway.adapter import Served
 from gateway.errors import ModelNotFound, NotLoaded, Unserved
 from gateway.gate import Gate
 from gateway.residents import Residents
-from gateway.slot import Slot
 from switchyard.contract import ACTIVE_ALIAS, LoadRequest
 
 Disconnected = Callable[[], Coroutine[Any, Any, None]]
@@ -36,14 +36,14 @@ class Router:
     max_held: int
     held: int = 0
 
-    async def enter(self, name: str | None, disconnected: Disconnected) -> Slot:
+    async def enter(self, name: str | None, disconnected: Disconnected) -> Served:
         """The slot for the model `name` (None, empty, or `active`: the active one), waiting while it is loaded.
 
         Raises ModelNotFound, NotLoaded, NoRoom, LoadFailed, Unserved, or what `disconnected` raises when the client
         leaves while it waits.
         """
         if name and name != ACTIVE_ALIAS:
-            slot = self.residents.ready(name)
+            slot = self.residents.answering(name)
             if slot is not None:
                 return slot
         try:
@@ -59,23 +59,23 @@ class Router:
         while True:
             await self._loaded(wanted, disconnected)
             # It may have become the active one meanwhile, or be gone again.
-            slot = self.residents.ready(name) or self._active(name)
+            slot = self.residents.answering(name) or self._active(name)
             if slot is not None:
                 return slot
 
     def is_here(self, name: str) -> bool:
         """Whether that model answers on this machine without any wait."""
-        return self.residents.ready(name) is not None or self._active(name) is not None
+        return self.residents.answering(name) is not None or self._active(name) is not None
 
-    def _active(self, name: str) -> Slot | None:
+    def _active(self, name: str) -> Served | None:
         slot = self.gate.slot
-        return slot if slot is not None and slot.model.id == name and not slot.dead else None
+        return slot.answering(name) if slot is not None and not slot.dead else None
 
     async def _loaded(self, wanted: LoadRequest, disconnected: Disconnected) -> None:
         if self.held >= self.max_held:
             raise Unserved(f"{self.held} requests wait for a model to be loaded already.", 5.0)
         self.held += 1
-        load = asyncio.ensure_future(self.residents.load(wanted.model, wanted.reference))
+        load = asyncio.ensure_future(self.residents.load(wanted.model, wanted.reference, wanted.base_reference))
         gone = asyncio.ensure_future(disconnected())
         try:
             await asyncio.wait((load, gone), return_when=asyncio.FIRST_COMPLETED)

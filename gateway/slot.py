@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.adapter import Adapter, Front
 from gateway.asgi import App, Message, Receive, Scope, Send, send_openai_error
 from gateway.errors import ProofFailed, Unserved
 from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotPhase, SlotState
@@ -35,6 +36,9 @@ class Engine(Protocol):
         """Describes the routes of `app`. Blocks the first time."""
         ...
 
+    @property
+    def max_adapters(self) -> int: ...
+
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof: ...
 
     async def alive(self) -> None: ...
@@ -46,6 +50,8 @@ class Engine(Protocol):
     async def reload(self, model: ModelRef) -> None: ...
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]: ...
+
+    async def attach(self, model: ModelRef) -> Front: ...
 
     async def shutdown(self) -> None: ...
 
@@ -60,6 +66,8 @@ class Slot:
         self, model: ModelRef, engine: Engine, load_duration_s: float, reference: Reference | None = None
     ) -> None:
         self.engine = engine
+        self.adapters: dict[str, Adapter] = {}
+        self.attaching = asyncio.Lock()
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
@@ -70,7 +78,11 @@ class Slot:
         self._empty.set()
 
     def become(self, model: ModelRef, reference: Reference | None) -> None:
-        """From now on this slot answers as `model`; its engine has taken the tensors already."""
+        """From now on this slot answers as `model`; its engine has taken the tensors already.
+
+        Adapters are for one content of the base alone.
+        """
+        self.adapters = {name: each for name, each in self.adapters.items() if _fits(each, model)}
         self.model = model
         self.reference = reference
         self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
@@ -95,12 +107,21 @@ class Slot:
         return cls(model, engine, now - started, reference), proof
 
     @property
+    def host(self) -> "Slot":
+        """The slot that an answer comes from; an adapter's is its base's."""
+        return self
+
+    @property
     def in_flight(self) -> int:
         return self._in_flight
 
     @property
     def dead(self) -> bool:
         return self.phase == "dead" or self.engine.dead
+
+    def answering(self, name: str) -> "Slot | Adapter | None":
+        """Who on this engine answers to that id: the slot itself or an adapter."""
+        return self if name == self.model.id else self.adapters.get(name)
 
     def state(self, *, active: bool) -> SlotState:
         return SlotState(
@@ -134,14 +155,16 @@ class Slot:
         self.phase = "stopped"
         await self.engine.shutdown()
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands one request to vLLM's own app, and puts this slot's identity on the answer."""
+    async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: Adapter | None = None) -> None:
+        """Hands one request to vLLM's own app, and puts this slot's identity, or the adapter's, on the answer."""
         task = asyncio.current_task()
         assert task is not None
-        answer = self._answers[task] = _Answer(self, send)
+        identity = self.identity_headers if adapter is None else adapter.identity_headers
+        app = self.engine.app if adapter is None else adapter.front.app
+        answer = self._answers[task] = _Answer(self, send, identity)
         try:
             with self._counted():
-                await self.engine.app(scope, receive, answer.send)
+                await app(scope, receive, answer.send)
         except asyncio.CancelledError:
             if not answer.aborted:
                 raise
@@ -154,10 +177,12 @@ class Slot:
         finally:
             del self._answers[task]
 
-    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
+    async def batch(
+        self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: Adapter | None = None
+    ) -> list[BatchOutput]:
         """Answers a batch at low priority. Raises Unserved when the engine dies meanwhile."""
         with self._counted():
-            return await self.engine.batch(items, sampling)
+            return await (self.engine if adapter is None else adapter.front).batch(items, sampling)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -172,15 +197,20 @@ class Slot:
                 self._empty.set()
 
 
+def _fits(adapter: Adapter, model: ModelRef) -> bool:
+    return adapter.model.base is not None and adapter.model.base.digest == model.digest
+
+
 class _Answer:
     """What a client is being sent. A failure of the slot is never passed on as vLLM words it: before the first byte it
     becomes a 503, in a stream an error event, and anything else half sent is cut off.
     """
 
-    def __init__(self, slot: Slot, send: Send) -> None:
+    def __init__(self, slot: Slot, send: Send, identity_headers: list[tuple[bytes, bytes]]) -> None:
         self.aborted = False
         self._slot = slot
         self._send = send
+        self._identity_headers = identity_headers
         self._started = False
         self._replaced = False
         self._is_stream = False
@@ -195,7 +225,7 @@ class _Answer:
             self._started = True
             headers = message.get("headers", ())
             self._is_stream = (b"content-type", b"text/event-stream; charset=utf-8") in headers
-            message["headers"] = [*headers, *self._slot.identity_headers]
+            message["headers"] = [*headers, *self._identity_headers]
         await self._send(message)
 
     async def fail(self) -> None:

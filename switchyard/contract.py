@@ -65,13 +65,17 @@ class Signature(Message):
 
 
 class ModelRef(Message):
-    """A registered checkpoint as the gateway needs it: `path` is absolute, `digest` is `sha256:<hex>`."""
+    """A registered checkpoint as the gateway needs it: `path` is absolute, `digest` is `sha256:<hex>`.
+
+    With `base` it is a LoRA adapter on that checkpoint, and `digest` stands for both.
+    """
 
     id: str
     path: str
     digest: str
     signature: Signature | None = None
     quantize: Quantize | None = None
+    base: "ModelRef | None" = None
 
 
 class Capabilities(Message):
@@ -106,6 +110,7 @@ class Reference(Message):
 class ActivateRequest(Message):
     model: ModelRef
     reference: Reference | None = None
+    base_reference: Reference | None = None  # of an adapter's base, should it have to be loaded first
     method: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
@@ -119,6 +124,7 @@ class LoadRequest(Message):
 
     model: ModelRef
     reference: Reference | None = None
+    base_reference: Reference | None = None
     wait: bool = True
 
 
@@ -161,7 +167,7 @@ class ActivateResult(Message):
     status: Literal["activated", "failed"]
     id: str
     previous: str | None
-    method: Literal["in_place", "blue_green", "restart", "none"]
+    method: Literal["in_place", "blue_green", "restart", "adapter", "none"]
     paused_ms: float
     held_ms: float = 0.0
     total_ms: float

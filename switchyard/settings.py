@@ -47,6 +47,8 @@ class EngineSettings(Group):
     cpu_kv_cache_gib: Count = 1
     trust_remote_code: bool = False
     attention_backend: str | None = None
+    max_loras: Annotated[int, Field(ge=0)] = 0
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     warm_start: bool = True
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
     reasoning_parser: Annotated[str, Field(min_length=1)] | None = None

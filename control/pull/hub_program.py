@@ -33,9 +33,10 @@ from huggingface_hub.file_download import get_hf_file_metadata, http_get
 from huggingface_hub.utils._headers import build_hf_headers
 from setproctitle import setproctitle
 
+from control.adapter import ADAPTER_CONFIG
 from control.pull.files import PARTIAL, has_content, present_bytes
 from control.pull.orders import Failure, FailureKind, FetchOrder, Finished, Listing, ListOrder, Order, Progress
-from control.pull.selection import ADAPTER_CONFIG, RemoteFile
+from control.pull.selection import RemoteFile
 from switchyard.process import follow_parent
 
 LOCK = ".lock"

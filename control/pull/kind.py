@@ -54,6 +54,11 @@ class PullKind:
         wanted = select(request.model, listing.files)
         await self._check(request, listing, wanted)
         staging = Staging(self._models, request.model_id, listing.commit)
+        taken = await self._registry.path_of(request.model_id)
+        if taken is not None and not await asyncio.to_thread(_is_one, taken, staging.target):
+            raise Conflict(
+                f"{request.model_id} is registered already, at {taken}: pull under another id, or delete it first"
+            )
         total = sum(file.size_bytes for file in wanted)
         transferred = 0
         if not await asyncio.to_thread(staging.is_done, wanted):
@@ -88,6 +93,8 @@ class PullKind:
         """Raises Invalid for what could not be loaded, GatewayUnavailable while nobody can say whether."""
         config = listing.config
         if config is None:
+            trainers_name = (listing.adapter_config or {}).get("base_model_name_or_path")
+            await self._registry.base_for(request.base_model, trainers_name if isinstance(trainers_name, str) else None)
             return
         if config.get("auto_map") and not self._trust_remote_code:
             check_no_remote_code(config, await self._abilities.get())
@@ -99,6 +106,7 @@ class PullKind:
                 id=request.model_id,
                 source=f"hub:{request.model}@{listing.commit[:12]}",
                 tags=request.tags,
+                base_model=request.base_model,
                 quantize=request.quantize,
             )
         )
@@ -113,6 +121,10 @@ class PullKind:
         except ControlError as error:
             raise BadJob(f"{model_id} is registered, but could not be made active: {error}") from error
         return done.model_dump(exclude={"error", "rolled_back_to"})
+
+
+def _is_one(registered: Path, target: Path) -> bool:
+    return target.exists() and registered == target.resolve()
 
 
 def _result(

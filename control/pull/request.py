@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from control.quantize import QuantizeWish
-from control.registration import check_id, split_tags
+from control.registration import check_id, id_of_repository, split_tags
 
 REPOSITORY_PATTERN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -21,6 +21,7 @@ class PullRequest(BaseModel):
     init: bool = False
     id: str = ""
     revision: Annotated[str, Field(min_length=1, max_length=255)] = "main"
+    base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     tags: Annotated[list[str], BeforeValidator(split_tags)] = []
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 
@@ -52,8 +53,3 @@ class PullRequest(BaseModel):
     def model_id(self) -> str:
         """The id under which it will be registered: `owner--name` where none was given."""
         return self.id or id_of_repository(self.model)
-
-
-def id_of_repository(repository: str) -> str:
-    """Ids are names of folders and parts of URLs, so the slash becomes two dashes, as in a hub's own cache."""
-    return repository.replace("/", "--")

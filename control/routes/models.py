@@ -41,7 +41,10 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
         body["replaced"] = registered.replaced
     if registered.activation is not None:
         body["activation"] = answer(registered.activation)
-    elif request.activate:
+    elif registered.replaced is not None:
+        with contextlib.suppress(GatewayUnavailable):
+            await services.gateway.unload(request.id)  # the next request loads the new content
+    if registered.activation is None and request.activate:
         body["activation"] = answer(await services.activator.set_active(request.id, SwitchWish(), cause="register"))
     return body
 

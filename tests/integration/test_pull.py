@@ -1,12 +1,15 @@
 """POST /pull against a hub on loopback, with the real huggingface_hub."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from switchyard.settings import EngineSettings
+from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.fake_hub import FakeHub, Repository, Trick
 from tests.integration.house import House, house, until
 from tests.unit.control.checkpoints import CONFIG, write_checkpoint, write_shard
@@ -49,6 +54,10 @@ def add(hub: FakeHub, name: str, folder: Path, seed: int = 0, **changes: Any) ->
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     (folder / "modeling.py").write_text("raise SystemExit")
     return hub.add(name, folder)
+
+
+def add_adapter(hub: FakeHub, name: str, folder: Path) -> None:
+    hub.add(name, write_adapter(folder))
 
 
 async def pull(here: House, model: str, **body: Any) -> Any:
@@ -102,6 +111,7 @@ REFUSALS: list[tuple[str, str]] = [
     ("acme/huge", "GB are still to come"),
     ("acme/torn", "model.safetensors is torn"),
     ("acme/empty", "holds no config.json"),
+    ("acme/adapter", "base_model: the adapter's base is called acme/base"),
 ]
 
 
@@ -123,6 +133,7 @@ def test_what_cannot_be_pulled_is_said_and_nothing_is_seen_of_it(
     torn = add(hub, "acme/torn", tmp_path / "j")
     torn.files[WEIGHTS] = torn.files[WEIGHTS][:-100]
     add(hub, "acme/empty", tmp_path / "k").files.clear()
+    add_adapter(hub, "acme/adapter", tmp_path / "l")
 
     async def run() -> None:
         async with pulling(hub, tmp_path / "base", monkeypatch, max_concurrent_pulls=4) as here:
@@ -295,6 +306,21 @@ def test_the_same_pull_twice_is_one_and_another_of_that_id_is_refused(
     asyncio.run(run())
 
 
+def test_an_adapter_is_pulled_onto_its_base(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_adapter(hub, "acme/tuned", tmp_path / "source")
+
+    async def run() -> None:
+        async with pulling(hub, tmp_path / "base", monkeypatch, engine=EngineSettings(max_loras=1)) as here:
+            write_base(here)
+            await here.post("/models/register", id="base", source="t")
+            job = await ended(here, (await pull(here, "acme/tuned"))["job_id"])
+            assert job["status"] == "done", job["error"]
+            newest = (await here.get("/models"))["models"][0]
+            assert (newest["id"], newest["base_model"]) == ("acme--tuned", "base")
+
+    asyncio.run(run())
+
+
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     add(hub, "acme/tiny", tmp_path / "source")
 
@@ -328,5 +354,45 @@ def test_a_request_that_makes_no_sense(tmp_path: Path, body: dict[str, Any], nam
         async with house(tmp_path) as here:
             assert named in await here.refused(422, "/pull", **body)
             assert (await here.get("/jobs"))["jobs"] == []
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 80 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    made = mount is not None and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=80m", "none", str(folder)], capture_output=True, check=False
+    ).returncode == 0  # fmt: skip
+    if not made:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_meanwhile(
+    tmp_path: Path, small_disk: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(hub, "acme/tiny", tmp_path / "source")
+    hub.may_send.clear()
+
+    async def run() -> None:
+        async with pulling(hub, tmp_path / "base", monkeypatch, models_dir=small_disk, hub_timeout_s=60) as here:
+            job_id = (await pull(here, "acme/tiny"))["job_id"]
+            await until(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 1)
+            filler = small_disk / "filler"
+            with contextlib.suppress(OSError), filler.open("wb") as stream:
+                while True:
+                    stream.write(bytes(1024 * 1024))
+            hub.may_send.set()
+            job = await ended(here, job_id)
+            assert job["status"] == "failed"
+            assert f"{WEIGHTS} cannot be written: No space left on device" in job["error"]
+            filler.unlink()
+            await here.post(f"/jobs/{job_id}/retry")
+            assert (await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] == "done"))["local_path"]
 
     asyncio.run(run())

@@ -27,7 +27,7 @@ def test_register_and_list(tmp_path: Path) -> None:
             assert a["created_at"].endswith("+00:00")
             assert set(a) == {
                 "id", "path", "source", "created_at", "tags", "step", "is_active", "loaded", "backend", "size_bytes",
-                "digest", "architecture", "quantization", "load_duration", "local_path",
+                "digest", "architecture", "quantization", "base_model", "load_duration", "local_path",
             }  # fmt: skip
 
     asyncio.run(run())

@@ -129,12 +129,6 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
     assert "safetensors are required" in refusal(folder)
 
 
-def test_adapters_are_refused(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path / "m")
-    (folder / "config.json").rename(folder / "adapter_config.json")
-    assert "LoRA" in refusal(folder)
-
-
 def test_a_broken_trainer_state_does_not_matter(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(DEMO / "step-0300", folder)

@@ -13,7 +13,7 @@ def test_of_a_repository_only_the_checkpoint_is_taken_small_files_first() -> Non
         "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
         "consolidated.safetensors", "original/model.safetensors", "onnx/model.onnx", "pytorch_model.bin", "tf_model.h5",
         "modeling.py", "config.json", "tokenizer.json", "chat_templates/tools.jinja", "README.md", "model.gguf",
-        "training_args.bin", ".gitattributes",
+        "training_args.bin", ".gitattributes", "chat_templates/../../../outside.jinja", "../config.json", "/etc/passwd",
     )  # fmt: skip
     assert [file.name for file in select("a/b", listed)] == [
         "README.md", "chat_templates/tools.jinja", "tokenizer.json", "config.json", "model.safetensors.index.json",

@@ -43,6 +43,30 @@ def reference(name: str) -> Reference:
     return Reference(kind="reference", prompts=[name], logprobs=[[-1.0]])
 
 
+class FakeFront:
+    """An adapter on a fake engine: answers with its own id."""
+
+    def __init__(self, ref: ModelRef, engine: "FakeEngine") -> None:
+        self.ref = ref
+        self.engine = engine
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive()).get("body", b"")
+        self.engine.entered.set()
+        await self.engine.release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": self.ref.digest.encode() + b":" + body})
+
+    async def prove(self, reference: Reference | None) -> Proof:
+        return Proof(kind="weak", prompts=1, passed=self.ref.id not in self.engine.cannot_take)
+
+    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
+        return [BatchOutput(text=self.ref.id) for _ in items]
+
+    async def detach(self) -> None:
+        self.engine.attached.remove(self.ref.digest)
+
+
 class FakeEngine:
     """Answers every request with the model's id once `release` is set (it is, unless cleared)."""
 
@@ -55,6 +79,8 @@ class FakeEngine:
         self.dies_when_frozen = False
         self.reloads = 0
         self.cannot_take: set[str] = set()
+        self.max_adapters = 2
+        self.attached: list[str] = []
         self.status = 200
         self.content_type = b"application/json"
         self.release = asyncio.Event()
@@ -64,6 +90,10 @@ class FakeEngine:
     @property
     def max_model_len_tokens(self) -> int:
         return 512
+
+    async def attach(self, model: ModelRef) -> FakeFront:
+        self.attached.append(model.digest)
+        return FakeFront(model, self)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from gateway.adapter import Served
 from gateway.asgi import ClientDisconnected, until_disconnected
 from gateway.errors import ModelNotFound, Unserved
 from gateway.gate import Gate
@@ -13,7 +14,7 @@ def _slot(name: str) -> Slot:
     return Slot(model(name), FakeEngine(model(name)), 1.0)
 
 
-async def _enter(gate: Gate, name: str | None, client: Client | None = None) -> Slot:
+async def _enter(gate: Gate, name: str | None, client: Client | None = None) -> Served:
     asking = client or Client()
     await asking.receive()
     return await gate.enter(name, lambda: until_disconnected(asking.receive))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.adapter import Served
 from gateway.asgi import until_disconnected
 from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded
 from gateway.failed_loads import FailedLoads
@@ -31,7 +32,7 @@ class House:
         self.residents: Residents = residents_of(self.garage, failed=self.failed, **changed)
         self.router = Router(self.gate, self.residents, self.register, load_on_request=True, max_held=8)
 
-    async def slot(self, name: str, client: Client | None = None) -> Slot:
+    async def slot(self, name: str, client: Client | None = None) -> Served:
         receive = (client or Client(b"")).receive
         return await self.router.enter(name, lambda: until_disconnected(receive))
 
@@ -117,6 +118,8 @@ def test_a_client_that_leaves_does_not_stop_the_load_of_the_others() -> None:
 def test_the_idle_one_used_least_recently_leaves() -> None:
     async def test(house: House) -> None:
         first, second = await house.slot("a"), await house.slot("b")
+        assert isinstance(first, Slot)
+        assert isinstance(second, Slot)
         first.last_used_s, second.last_used_s = 2.0, 1.0
         await house.slot("c")
         assert sorted(house.loaded()) == ["a", "c"]

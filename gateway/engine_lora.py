@@ -1,0 +1,40 @@
+"""Which modules of a model may take LoRA weights: all its matrices but those at its two ends.
+
+With a LoRA layer around lm_head, a request for prompt log-probabilities kills the engine (vLLM 0.32 on the CPU: the
+layer expects as many rows as tokens are sampled). Proofs and scores are such requests, so vLLM is told the others.
+"""
+
+from pathlib import Path
+
+from safetensors import safe_open
+
+from switchyard.contract import ModelRef
+from switchyard.settings import EngineSettings
+
+_ENDS = ("lm_head", "embed", "wte", "wpe", "norm")
+
+
+def lora_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
+    """The `vllm serve` flags for adapters; none where they are switched off."""
+    if not settings.max_loras:
+        return []
+    return [
+        "--enable-lora",
+        f"--max-loras={settings.max_loras}",
+        f"--max-lora-rank={settings.max_lora_rank}",
+        "--lora-target-modules",
+        *target_modules(Path(model.path)),
+    ]
+
+
+def target_modules(checkpoint: Path) -> list[str]:
+    """The last parts of the names of the modules that have a matrix. Reads the headers of the shards."""
+    found: set[str] = set()
+    for shard in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(shard, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                module = name.rpartition(".")[0].rpartition(".")[2]
+                is_end = any(end in module for end in _ENDS)
+                if not is_end and len(tensors.get_slice(name).get_shape()) > 1:
+                    found.add(module)
+    return sorted(found)

@@ -1,0 +1,74 @@
+"""Registering LoRA adapters: what fits its base, and what does not."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchyard.settings import EngineSettings
+from tests.integration.adapter_files import write_adapter, write_base
+from tests.integration.house import house
+
+ENGINE = EngineSettings(max_loras=2)
+
+
+def test_an_adapter_is_a_model_with_a_base(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path, engine=ENGINE) as here:
+            write_base(here)
+            base = await here.post("/models/register", id="base", source="t")
+            write_adapter(here.layout.models / "tuned")
+            tuned = await here.post("/models/register", id="tuned", source="t", step=7)
+            assert tuned["digest"] != base["digest"]
+            shown = {model["id"]: model for model in (await here.get("/models"))["models"]}
+            assert (shown["tuned"]["base_model"], shown["base"]["base_model"]) == ("base", None)
+            assert shown["tuned"]["architecture"] == shown["base"]["architecture"]
+            await here.post("/models/set_active", id="tuned")
+            asked = here.gateway.asked[-1].model
+            assert asked.base is not None
+            assert (asked.id, asked.base.id, asked.base.digest) == ("tuned", "base", base["digest"])
+            assert (await here.http.delete("/models/base")).status_code == 409
+            (here.layout.models / "base" / "tokenizer.json").write_text('{"other": 1}')
+            assert "base" in await here.refused(422, "/models/set_active", id="tuned")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "body", "named"),
+    [
+        ({"rank": 32}, {}, "rank is 32, the engine's limit is 16"),
+        ({"shape": (64, 48)}, {}, "it was trained on another base"),
+        ({"module": "k_proj"}, {}, "base_model base has no model.layers.0.k_proj"),
+        ({"base_model_name_or_path": "acme/else"}, {}, "base_model: the adapter's base is called acme/else"),
+        ({}, {"base_model": "nothing"}, "base_model: no model is registered as 'nothing'"),
+        ({}, {"quantize": "q8"}, "quantize: an adapter is as its base is"),
+        ({"use_dora": True}, {}, "adapter_config.json: use_dora is True"),
+        ({"prefix": "base_model.model.lm_head"}, {}, "changes lm_head"),
+        ({"bias": "all"}, {}, "adapter_config.json: bias is 'all'"),
+        ({"peft_type": "IA3"}, {}, "not that of a LoRA adapter"),
+    ],
+)
+def test_what_does_not_fit_is_said(tmp_path: Path, adapter: dict[str, Any], body: dict[str, Any], named: str) -> None:
+    async def run() -> None:
+        async with house(tmp_path, engine=ENGINE) as here:
+            write_base(here)
+            await here.post("/models/register", id="base", source="t")
+            write_adapter(here.layout.models / "tuned", **adapter)
+            assert named in await here.refused(422, "/models/register", id="tuned", source="t", **body)
+            assert len((await here.get("/models"))["models"]) == 1
+
+    asyncio.run(run())
+
+
+def test_without_the_setting_an_adapter_is_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            write_base(here)
+            await here.post("/models/register", id="base", source="t")
+            write_adapter(here.layout.models / "tuned")
+            refused = await here.refused(422, "/models/register", id="tuned", source="t")
+            assert "INFERENCE_ENGINE__MAX_LORAS" in refused
+
+    asyncio.run(run())
