@@ -27,6 +27,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.asgi import App
+from gateway.batch_share import BatchShare
 from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch
 from gateway.engine_capabilities import load_flags
@@ -81,9 +82,18 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
 class Engine:
     """A started engine. Use `start`; every method runs in the event loop that serves requests."""
 
-    def __init__(self, client: AsyncLLM, app: FastAPI, args: Namespace, *, has_reasoning_parser: bool = False) -> None:
+    def __init__(
+        self,
+        client: AsyncLLM,
+        app: FastAPI,
+        args: Namespace,
+        share: BatchShare,
+        *,
+        has_reasoning_parser: bool = False,
+    ) -> None:
         self.client = client
         self._args = args
+        self.share = share
         self._app = app
         self._has_reasoning_parser = has_reasoning_parser
         self.app: App = with_reasoning_content(app) if has_reasoning_parser else app
@@ -182,7 +192,7 @@ class Engine:
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         """Answers a batch below interactive traffic. Raises Unserved when the engine dies meanwhile."""
         try:
-            return await run_batch(self.client, self._state, items, sampling)
+            return await run_batch(self.client, self._state, items, sampling, self.share)
         except* EngineDeadError as group:
             raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
 
@@ -223,7 +233,9 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     gc.collect()
     gc.freeze()  # as vLLM's own server does: what was built at start is never garbage
-    return Engine(client, app, args, has_reasoning_parser=settings.reasoning_parser is not None)
+    # As many again as are computed may wait inside, so that the engine never does.
+    share = BatchShare(2 * settings.max_num_seqs, settings.batch_beside_interactive)
+    return Engine(client, app, args, share, has_reasoning_parser=settings.reasoning_parser is not None)
 
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:

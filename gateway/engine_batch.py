@@ -24,6 +24,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from gateway.batch_share import BatchShare
 from gateway.engine_scores import PlacedText, last_output, place, score
 from gateway.usage import batch_id
 from switchyard.contract import BatchItem, BatchOutput, BatchSampling, Completion, Continuations, TextScore
@@ -49,21 +50,24 @@ class _Prompt:
 
 
 async def run_batch(
-    client: AsyncLLM, state: Any, items: Sequence[BatchItem], sampling: BatchSampling
+    client: AsyncLLM, state: Any, items: Sequence[BatchItem], sampling: BatchSampling, share: BatchShare
 ) -> list[BatchOutput]:
-    """Answers every item, in order: [n_items]. An item that fails carries `error`.
+    """Answers every item, in order: [n_items], each when `share` has a place. An item that fails carries `error`.
 
     Raises a group with EngineDeadError when the engine dies: no item has an answer then.
     """
     renderer = _Renderer(client, state.online_renderer, sampling)
-    # Templates and tokenizers run in vLLM's own renderer thread, once for the batch, beside the event loop.
     loop = asyncio.get_running_loop()
-    prompts = await loop.run_in_executor(client.renderer._executor, renderer.render, items)
     batch = batch_id(job_id.get(), uuid.uuid4().hex)
+    tasks: list[asyncio.Task[BatchOutput]] = []
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(_answer(client, prompt, f"{batch}-{number}")) for number, prompt in enumerate(prompts)
-        ]
+        while portion := items[len(tasks) : len(tasks) + share.portion()]:
+            if tasks:
+                async with share.place():
+                    pass  # what could not go in yet need not be rendered yet either
+            # Templates and tokenizers run in vLLM's own renderer thread, beside the event loop.
+            for prompt in await loop.run_in_executor(client.renderer._executor, renderer.render, portion):
+                tasks.append(group.create_task(_answer(client, prompt, f"{batch}-{len(tasks)}", share)))
     return [task.result() for task in tasks]
 
 
@@ -199,9 +203,14 @@ def _options(sampling: BatchSampling) -> dict[str, Any]:
     return options
 
 
-async def _answer(client: AsyncLLM, prompt: _Prompt, request_id: str) -> BatchOutput:
+async def _answer(client: AsyncLLM, prompt: _Prompt, request_id: str, share: BatchShare) -> BatchOutput:
     if prompt.error is not None:
         return BatchOutput(error=prompt.error, too_long=prompt.too_long)
+    async with share.place():
+        return await _ask(client, prompt, request_id)
+
+
+async def _ask(client: AsyncLLM, prompt: _Prompt, request_id: str) -> BatchOutput:
     started = time.monotonic()
     try:
         scores = [await score(client, text, f"{request_id}-{number}") for number, text in enumerate(prompt.texts)]

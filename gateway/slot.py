@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.adapter import Adapter, Front
 from gateway.asgi import App, Message, Receive, Scope, Send, send_openai_error
+from gateway.batch_share import BatchShare
 from gateway.errors import ProofFailed, Unserved
 from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotPhase, SlotState
 
@@ -28,6 +29,9 @@ class Engine(Protocol):
 
     @property
     def dead(self) -> bool: ...
+
+    @property
+    def share(self) -> BatchShare: ...
 
     @property
     def max_model_len_tokens(self) -> int: ...
@@ -163,7 +167,7 @@ class Slot:
         app = self.engine.app if adapter is None else adapter.front.app
         answer = self._answers[task] = _Answer(self, send, identity)
         try:
-            with self._counted():
+            with self._counted(), self.engine.share.interactive():
                 await app(scope, receive, answer.send)
         except asyncio.CancelledError:
             if not answer.aborted:

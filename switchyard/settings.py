@@ -41,6 +41,7 @@ class EngineSettings(Group):
 
     max_model_len: Count | None = None
     max_num_seqs: Count = 256
+    batch_beside_interactive: Count = 16
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     seed: int = 0
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.asgi import Message, Receive, Scope, Send
+from gateway.batch_share import BatchShare
 from gateway.errors import EngineReloadFailed, EngineStartFailed
 from gateway.failed_loads import FailedLoads
 from gateway.gate import Gate
@@ -72,6 +73,7 @@ class FakeEngine:
 
     def __init__(self, ref: ModelRef) -> None:
         self.ref = ref
+        self.share = BatchShare(64, 8)
         self.dead = False
         self.stopped = False
         self.sound = True
