@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from control.probe import Probe
 from control.quantize import QuantizeWish
-from switchyard.contract import ACTIVE_ALIAS
+from switchyard.contract import ACTIVE_ALIAS, EngineOverrides
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_IDS = frozenset({ACTIVE_ALIAS})
@@ -46,6 +46,7 @@ class RegisterRequest(BaseModel):
     step: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     quantize: QuantizeWish = "no"
+    engine: EngineOverrides | None = None
     probe: Probe | None = None
     activate: bool = False
     replace: bool = False

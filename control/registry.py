@@ -1,6 +1,7 @@
 """The registry: which checkpoints are models."""
 
 import asyncio
+import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from control.references import References
 from control.registration import RegisterRequest, id_of_repository
 from control.repository import ModelRepository
 from control.tables import ModelRow
-from switchyard.contract import ACTIVE_ALIAS, GatewayState, ModelRef, Quantize
+from switchyard.contract import ACTIVE_ALIAS, EngineOverrides, GatewayState, ModelRef, Quantize, Signature
 from switchyard.paths import Layout
 from switchyard.settings import Settings
 
@@ -87,6 +88,8 @@ class Registry:
                 f"{request.id} is registered with other content ({present.digest}): DELETE /models/{request.id} first,"
                 " or use another id"
             )
+        if request.engine is not None and present.engine != row.engine:
+            await self._models.set_engine(present.id, row.engine)
         await self.refer(present, request)
         return Registered(present, existing=True)
 
@@ -120,8 +123,11 @@ class Registry:
             base = await self.proven(row.base_model or "")
             return ModelRef(id=row.id, path=row.path, digest=row.digest, base=base)
         quantize = _quantize(row)
-        signature = quantized_signature(content.signature, quantize)
-        return ModelRef(id=row.id, path=row.path, digest=row.digest, signature=signature, quantize=quantize)
+        engine = EngineOverrides.model_validate(row.engine) if row.engine else None
+        signature = overridden_signature(quantized_signature(content.signature, quantize), engine)
+        return ModelRef(
+            id=row.id, path=row.path, digest=row.digest, signature=signature, quantize=quantize, engine=engine
+        )
 
     async def _checkpoint_row(self, request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
         if request.base_model is not None:
@@ -136,6 +142,8 @@ class Registry:
     async def _adapter_row(self, request: RegisterRequest, adapter: Adapter) -> ModelRow:
         if request.quantize not in {"no", "auto"}:
             raise Invalid("quantize: an adapter is as its base is")
+        if request.engine is not None:
+            raise Invalid("engine: an adapter runs in the engine of its base")
         base = await self.base_for(request.base_model, adapter.base_name)
         check_rank(adapter, self._max_loras, self._max_lora_rank)
         folder = Path(base.path)
@@ -263,6 +271,7 @@ class Registry:
                     "architecture": row.architecture,
                     "quantization": row.quantization or row.quantize,
                     "base_model": row.base_model,
+                    "engine": row.engine,
                     "load_duration": slot.load_duration_s if slot else None,
                     "local_path": row.path,
                 }
@@ -325,6 +334,14 @@ def _inspect(folder: Path, cache: DigestCache) -> Content:
     return inspect_adapter(folder, cache) if is_adapter(folder) else inspect(folder, cache)
 
 
+def overridden_signature(signature: Signature, engine: EngineOverrides | None) -> Signature:
+    """An engine that was started otherwise cannot take the model in place."""
+    if engine is None:
+        return signature
+    config = f"{signature.config_sha} engine={engine.model_dump_json(exclude_none=True)}"
+    return signature.model_copy(update={"config_sha": hashlib.sha256(config.encode()).hexdigest()})
+
+
 def _quantize(row: ModelRow) -> Quantize | None:
     return cast("Quantize | None", row.quantize)
 
@@ -346,6 +363,7 @@ def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | 
         quantization=checkpoint.quantization,
         quantize=quantize,
         base_model=None,
+        engine=(request.engine.model_dump(exclude_none=True) or None) if request.engine else None,
         size_bytes=checkpoint.size_bytes,
         context_length_tokens=checkpoint.context_length_tokens,
     )

@@ -65,6 +65,11 @@ class ModelRepository:
         async with self._database.transaction() as session:
             return await session.scalar(live.limit(1))
 
+    async def set_engine(self, model_id: str, engine: dict[str, Any] | None) -> None:
+        """Changes what the model's engine is started with; one that runs is left as it is."""
+        async with self._database.transaction() as session:
+            await session.execute(update(ModelRow).where(ModelRow.id == model_id).values(engine=engine))
+
     async def newest_first(self) -> Sequence[ModelRow]:
         async with self._database.transaction() as session:
             statement = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.id.desc())

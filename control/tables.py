@@ -69,6 +69,7 @@ class ModelRow(Base):
     quantization: Mapped[str | None]
     quantize: Mapped[str | None]
     base_model: Mapped[str | None]
+    engine: Mapped[dict[str, Any] | None]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     context_length_tokens: Mapped[int | None]
     created_at: Mapped[datetime]

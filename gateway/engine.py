@@ -200,7 +200,7 @@ class Engine:
         """Loads a LoRA adapter beside the model's own weights. Raises EngineStartFailed."""
         lora = await add(self.client, model)
         app = await _build_app(self.client, arguments_of(self._args, model), model)
-        front = AdapterFront(self.client, app, model, lora)
+        front = AdapterFront(self.client, app, model, lora, self.share)
         if self._has_reasoning_parser:
             front.app = with_reasoning_content(app)
         return front
@@ -219,6 +219,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     `log` is where this process's standard output goes; it is read only to name a failure's cause.
     Raises EngineStartFailed.
     """
+    if model.engine is not None:
+        settings = settings.model_copy(update=model.engine.model_dump(exclude_none=True))
     mark = LogMark.now(log)
     client: AsyncLLM | None = None
     try:

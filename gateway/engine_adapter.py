@@ -16,6 +16,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.asgi import App
+from gateway.batch_share import BatchShare
 from gateway.engine_batch import run_batch
 from gateway.engine_proof import prove
 from gateway.errors import EngineStartFailed, Unserved
@@ -35,7 +36,10 @@ def lora_of(model: ModelRef) -> LoRARequest:
 class AdapterFront:
     """Implements gateway.adapter.Front."""
 
-    def __init__(self, client: AsyncLLM, app: FastAPI, model: ModelRef, lora: LoRARequest) -> None:
+    def __init__(
+        self, client: AsyncLLM, app: FastAPI, model: ModelRef, lora: LoRARequest, share: BatchShare
+    ) -> None:
+        self._share = share
         self.app: App = app
         self._state: Any = app.state
         self._client: Any = _Adapted(client, lora)
@@ -58,7 +62,7 @@ class AdapterFront:
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         """As Engine.batch."""
         try:
-            return await run_batch(self._client, self._state, items, sampling)
+            return await run_batch(self._client, self._state, items, sampling, self._share)
         except* EngineDeadError as group:
             raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
 

@@ -64,6 +64,16 @@ class Signature(Message):
     quantization: str | None = None
 
 
+class EngineOverrides(Message):
+    """What a model may have otherwise than the `engine` settings say, in the engine it is loaded into."""
+
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=4096)] | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] | None = None
+
+
 class ModelRef(Message):
     """A registered checkpoint as the gateway needs it: `path` is absolute, `digest` is `sha256:<hex>`.
 
@@ -76,6 +86,7 @@ class ModelRef(Message):
     signature: Signature | None = None
     quantize: Quantize | None = None
     base: "ModelRef | None" = None
+    engine: EngineOverrides | None = None
 
 
 class Capabilities(Message):

@@ -107,14 +107,11 @@ def test_evaluate_the_latest_checkpoint(server: Server) -> None:
     assert result["total_samples"] == 500
     assert 0.5 < result["accuracy"] < 0.9
 
-    gone = server.ask("What is 17+25?", model=FINAL_ID)
-    assert gone.status_code == 404
-    assert gone.json()["error"]["code"] == "model_not_found"
-
-    waiting = server.http.post("/eval/jobs", json={"model_id": FINAL_ID, "name": "later", "dataset_ref": DATASET})
-    held = server.http.get(f"/jobs/{waiting.json()['job_id']}").json()
-    assert held["status"] == "pending"
-    assert FINAL_ID in held["waiting_for"]
+    beside = server.ask("What is 17+25?", model=FINAL_ID)
+    assert answer_of(beside) == "42"
+    assert beside.headers["x-model-digest"] == _digest(server, FINAL_ID)
+    assert _result(_evaluate(server, FINAL_ID, max_samples=200))["accuracy"] == 1.0
+    assert server.http.get("/models/active").json()["id"] == "current_checkpoint"
 
     back = server.http.post("/models/rollback")
     assert back.status_code == 200, back.text

@@ -203,3 +203,18 @@ def _copy_with_other_bytes(server: Server, source: Path, name: str) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+
+
+def test_a_model_may_have_an_engine_of_its_own(server: Server, registered: dict[str, str]) -> None:
+    body = {"id": MIDDLE_ID, "source": "test", "engine": {"max_model_len": 64}}
+    assert server.http.post("/models/register", json=body).json()["existing"] is True
+    assert _activate(server, MIDDLE_ID)["method"] != "in_place"
+    active = next(engine for engine in server.http.get("/status").json()["engines"] if engine["active"])
+    assert active["max_model_len_tokens"] == 64
+    long = server.http.post("/v1/completions", json={"model": MIDDLE_ID, "prompt": "1" * 70, "max_tokens": 1})
+    assert long.status_code == 400
+    assert _activate(server, FINAL_ID)["method"] != "in_place"
+    refused = server.http.post("/models/register", json={**body, "engine": {"enforce_eager": True}})
+    assert refused.status_code == 422
+    assert "enforce_eager" in refused.json()["detail"]
+    assert server.http.post("/models/register", json={**body, "engine": {}}).status_code == 200

@@ -27,7 +27,11 @@ def test_register_and_list(tmp_path: Path) -> None:
             assert a["created_at"].endswith("+00:00")
             assert set(a) == {
                 "id", "path", "source", "created_at", "tags", "step", "is_active", "loaded", "backend", "size_bytes",
+<<<<<<< HEAD
                 "digest", "architecture", "quantization", "base_model", "load_duration", "local_path",
+=======
+                "digest", "architecture", "quantization", "load_duration", "local_path", "engine",
+>>>>>>> 6c55a15 (A model may have an engine of its own: overrides in the registration, from an allow-list)
             }  # fmt: skip
 
     asyncio.run(run())
@@ -58,7 +62,7 @@ def test_registering_twice_is_harmless_and_other_content_is_refused(tmp_path: Pa
         ({"id": "x", "source": "t", "path": "models/link"}, "path: "),
         ({"id": "x", "source": "t", "path": "models"}, "path: "),
         ({"id": "torn", "source": "t"}, "model.safetensors is torn"),
-        ({"id": "whole", "source": "t", "engine": {}}, "engine: unknown field"),
+        ({"id": "whole", "source": "t", "engine": {"enforce_eager": True}}, "engine.enforce_eager: unknown field"),
         ({"id": "whole"}, "source: is missing"),
         ({"id": "whole", "source": "t", "tags": [1]}, "tags.0: "),
     ],
