@@ -36,9 +36,7 @@ def lora_of(model: ModelRef) -> LoRARequest:
 class AdapterFront:
     """Implements gateway.adapter.Front."""
 
-    def __init__(
-        self, client: AsyncLLM, app: FastAPI, model: ModelRef, lora: LoRARequest, share: BatchShare
-    ) -> None:
+    def __init__(self, client: AsyncLLM, app: FastAPI, model: ModelRef, lora: LoRARequest, share: BatchShare) -> None:
         self._share = share
         self.app: App = app
         self._state: Any = app.state

@@ -27,11 +27,7 @@ def test_register_and_list(tmp_path: Path) -> None:
             assert a["created_at"].endswith("+00:00")
             assert set(a) == {
                 "id", "path", "source", "created_at", "tags", "step", "is_active", "loaded", "backend", "size_bytes",
-<<<<<<< HEAD
-                "digest", "architecture", "quantization", "base_model", "load_duration", "local_path",
-=======
-                "digest", "architecture", "quantization", "load_duration", "local_path", "engine",
->>>>>>> 6c55a15 (A model may have an engine of its own: overrides in the registration, from an allow-list)
+                "digest", "architecture", "quantization", "base_model", "engine", "load_duration", "local_path",
             }  # fmt: skip
 
     asyncio.run(run())
