@@ -20,7 +20,7 @@ SECOND_PROMPT = (
     "Work the following problem out step by step, check your result in another way, and then write the final answer"
     " alone on the last line.\n\n{question}"
 )
-_SEED_BITS = 62
+_SEED_BITS = 53  # what every JSON reader takes exactly
 
 Method = Literal["any", "gold", "executed", "majority"]
 
