@@ -31,6 +31,8 @@ from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_CLOSING_S = 1  # for what does not hold the exit back: uploads, streams of events, idle connections
+
 
 class _Server(uvicorn.Server):
     """Two of these run in one loop, so neither may take the process's signals for itself."""
@@ -76,6 +78,8 @@ async def serve(settings: Settings) -> None:
         servers = [asyncio.create_task(server.serve()) for server in (public, private)]
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([*servers, stopped, writer], return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            await gateway.drain.run(settings.drain_timeout_s)
         log.info("stopping")
         public.stop()
         private.should_exit = True
@@ -96,7 +100,7 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
         access_log=False,
         lifespan="off",
         timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        timeout_graceful_shutdown=_CLOSING_S,
         host=host,
         port=port,
         uds=uds,

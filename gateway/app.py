@@ -25,6 +25,7 @@ from gateway.dialects.router import Dialects
 from gateway.dialects.served import Served
 from gateway.directory import ControlDirectory
 from gateway.dispatch import Dispatch
+from gateway.drain import Drain
 from gateway.exposition import Exposition
 from gateway.gate import Gate
 from gateway.gpu import Nvml
@@ -88,6 +89,7 @@ class Gateway:
     keyring: Keyring
     key_link: KeyLink
     deadlines: Deadlines
+    drain: Drain
     upstream: UpstreamApp
     rates: Rates
 
@@ -164,15 +166,17 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     key_link = KeyLink(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
     public = PublicApp(dispatch, control, UploadLink(control), dialects, information, upstream)
+    drain = Drain(_behind_door(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     return Gateway(
         pool=pool,
         control=control,
-        public=Observed(_behind_door(public, settings, keyring, rates, key_usage, deadlines), settings.logs, tracer),
+        public=Observed(drain, settings.logs, tracer),
         tracer=tracer,
         private=create_private_app(pool, router, Inference(dispatch, dialects), usage, ask_engine, key_link),
         keyring=keyring,
         key_link=key_link,
         deadlines=deadlines,
+        drain=drain,
         upstream=upstream,
         rates=rates,
     )

@@ -1,9 +1,7 @@
 """`switchyard up`: starts gateway and control, restarts what dies, ends both, and says where to find them."""
 
 import asyncio
-import fcntl
 import logging
-import os
 import signal
 import socket
 import sys
@@ -13,12 +11,13 @@ import setproctitle
 
 from switchyard import hosts, logs
 from switchyard.banner import Announcer
+from switchyard.base_lock import BaseInUse, hold
 from switchyard.child import Child
 from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_STOP_TIMEOUT_S = 12.0
+_ENDING_S = 4.5  # of a process that has nothing more to answer; ended outright after that
 
 
 class StartRefused(Exception):
@@ -44,23 +43,15 @@ def claim(settings: Settings) -> TextIO:
     layout = settings.layout
     try:
         layout.create()
-        lock = layout.lock_file.open("a+")
+        lock = hold(layout)
     except OSError as error:
         raise StartRefused(
             f"The base directory {layout.base} cannot be used: {error}. Set INFERENCE_BASE_DIR."
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
+    except BaseInUse as error:
         raise StartRefused(
-            f"Another server (process {holder}) already runs on {layout.base}; stop it or set INFERENCE_BASE_DIR."
+            f"Another server (process {error.holder}) already runs on {layout.base}; stop it or set INFERENCE_BASE_DIR."
         ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
     try:
         hosts.read(settings.hosts_file, layout.base)
     except hosts.HostsRefused as error:
@@ -103,12 +94,13 @@ async def _supervise(settings: Settings) -> int:
     announcer.cancel()
     refused = next((child.name for child, task in zip(children, running, strict=True) if task.done()), None)
     if refused is None:
-        print("\nStopping …", flush=True)
+        patience = f"what is being answered may take {settings.drain_timeout_s:g} s, a second Ctrl-C ends it at once"
+        print(f"\nStopping ({patience}) …", flush=True)
     else:
         print(f"{refused} refused to start; see the message above or {settings.layout.logs}.", file=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGINT):  # a second Ctrl-C does not wait
         loop.add_signal_handler(number, _kill_all, children)
-    await asyncio.gather(*(child.stop(_STOP_TIMEOUT_S) for child in children))
+    await asyncio.gather(*(child.stop(settings.drain_timeout_s + _ENDING_S) for child in children))
     await asyncio.gather(*running, announcer, return_exceptions=True)
     stopped.cancel()
     return 0 if refused is None else 1

@@ -26,6 +26,14 @@ class _Exchange:
         self.ended_for: GatewayError | None = None
         self._send = send
 
+    def end(self, error: GatewayError) -> None:
+        """Stops the request for `error`, unless something has stopped it already."""
+        if self.ended_for is None:
+            self.ended_for = error
+            self.meter.cancel()
+            if self.task is not None:
+                self.task.cancel()
+
     async def send(self, message: Message) -> None:
         if self.ended_for is not None:
             return
@@ -60,32 +68,49 @@ class Deadlines:
         self._tick_s = tick_s
         self._clock = clock
         self._exchanges: set[_Exchange] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._exchanges)
+
+    async def until_idle(self) -> None:
+        await self._idle.wait()
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send, meter: Meter) -> None:
         """Calls the app; what it does in an engine is noted in `meter`."""
         exchange = _Exchange(send, meter, self._clock())
         self._exchanges.add(exchange)
+        self._idle.clear()
         try:
             await app(scope, receive, exchange.send)
         except asyncio.CancelledError:
             if exchange.ended_for is None or exchange.task is None:
                 raise
             exchange.task.uncancel()
-            self._exchanges.discard(exchange)
+            self._leave(exchange)
             await exchange.say_why(scope["path"])
         finally:
-            self._exchanges.discard(exchange)
+            self._leave(exchange)
+
+    def _leave(self, exchange: _Exchange) -> None:
+        self._exchanges.discard(exchange)
+        if not self._exchanges:
+            self._idle.set()
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self._tick_s)
             now = self._clock()
             for exchange in list(self._exchanges):
-                if exchange.ended_for is None and (overdue := self._overdue(exchange, now)) is not None:
-                    exchange.ended_for = overdue
-                    exchange.meter.cancel()
-                    if exchange.task is not None:
-                        exchange.task.cancel()
+                if (overdue := self._overdue(exchange, now)) is not None:
+                    exchange.end(overdue)
+
+    def end_all(self, error: GatewayError) -> None:
+        """Ends every request; its client is told `error`."""
+        for exchange in list(self._exchanges):
+            exchange.end(error)
 
     def _overdue(self, exchange: _Exchange, now: float) -> GatewayError | None:
         blocked_s = now - exchange.blocked_since_s if exchange.blocked_since_s is not None else 0.0
