@@ -4,7 +4,23 @@ from typing import Annotated
 
 import typer
 
-from client.commands import chat, config, datagen, doctor, evals, gpu, jobs, keys, logs, models, power, status, up
+from client.commands import (
+    chat,
+    config,
+    datagen,
+    db,
+    doctor,
+    evals,
+    gc,
+    gpu,
+    jobs,
+    keys,
+    logs,
+    models,
+    power,
+    status,
+    up,
+)
 from switchyard import __version__
 
 app = typer.Typer(
@@ -22,11 +38,13 @@ app.add_typer(datagen.app, name="datagen")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
+app.add_typer(db.app, name="db")
 app.command()(chat.chat)
 app.command()(gpu.gpu)
 app.command()(power.power)
 app.command()(logs.logs)
 app.command()(doctor.doctor)
+app.command()(gc.gc)
 
 
 def _show_version(wanted: bool) -> None:

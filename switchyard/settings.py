@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from switchyard.access_settings import AccessSettings, LimitSettings, TlsSettings
 from switchyard.contract import ACTIVE_ALIAS
 from switchyard.paths import Layout
+from switchyard.retention import RetentionSettings
 from switchyard.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -196,7 +197,7 @@ class Settings(BaseSettings):
     judge_api_keys: dict[str, SecretStr] = {}
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     hold_timeout_s: PositiveSeconds = 300.0
-    drain_timeout_s: PositiveSeconds = 5.0
+    drain_timeout_s: PositiveSeconds = 30.0
     keep_alive_s: Count = 300
     engine_restart_max_delay_s: PositiveSeconds = 60.0
 
@@ -223,6 +224,7 @@ class Settings(BaseSettings):
     access: AccessSettings = AccessSettings()
     tls: TlsSettings = TlsSettings()
     limits: LimitSettings = LimitSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @classmethod
     def settings_customise_sources(

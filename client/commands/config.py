@@ -11,6 +11,7 @@ from client.terminal import EXIT_REFUSED, AsJson, print_json, table
 
 if TYPE_CHECKING:
     from switchyard.setting_origins import Setting
+    from switchyard.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Look at the settings of a server that is started here.")
 
@@ -47,8 +48,16 @@ def check(
 
 
 def _effective() -> "list[Setting]":
+    settings = settings_here()
+    from switchyard.setting_origins import origins  # noqa: PLC0415
+
+    return origins(settings)
+
+
+def settings_here() -> "Settings":
+    """What a server that is started here would have; ends the program, saying why, when that cannot be told."""
     try:
-        from switchyard.setting_origins import load, origins  # noqa: PLC0415
+        from switchyard.setting_origins import load  # noqa: PLC0415
         from switchyard.setting_sources import SettingsRefused  # noqa: PLC0415
     except ModuleNotFoundError as error:
         print(
@@ -57,7 +66,7 @@ def _effective() -> "list[Setting]":
         )
         raise typer.Exit(EXIT_REFUSED) from None
     try:
-        return origins(load())
+        return load()
     except SettingsRefused as error:
         print(f"Wrong settings: {error}.", file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED) from None

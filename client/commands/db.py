@@ -1,0 +1,44 @@
+"""`switchyard db`: backups of the SQLite database of a server on this machine."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.commands.config import settings_here
+from client.terminal import EXIT_REFUSED, stop
+
+app = typer.Typer(no_args_is_help=True, help="Back up and restore the database of a server on this machine.")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path | None, typer.Argument(help="The file to write; else one in the working directory.")] = None,
+) -> None:
+    """Copy the database as it is now into one file, beside a running server."""
+    settings = settings_here()
+    from switchyard.database_file import BackupRefused, file_of  # noqa: PLC0415
+    from switchyard.database_file import backup as copy  # noqa: PLC0415
+
+    target = file or Path(f"switchyard-{time.strftime('%Y%m%dT%H%M%S')}.sqlite")
+    try:
+        size = copy(file_of(settings), target)
+    except BackupRefused as error:
+        stop(f"{error}.", EXIT_REFUSED)
+    print(f"{target}: {size:,} bytes")
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="A file that `switchyard db backup` wrote.")]) -> None:
+    """Put a backup in the place of the database, which is kept beside it; refused while the server runs."""
+    settings = settings_here()
+    from switchyard.database_file import BackupRefused, file_of  # noqa: PLC0415
+    from switchyard.database_file import restore as put_back  # noqa: PLC0415
+
+    try:
+        database = file_of(settings)
+        kept = put_back(file, database, settings.layout)
+    except BackupRefused as error:
+        stop(f"{error}.", EXIT_REFUSED)
+    print(f"{database} is {file} now" + (f"; what was there before is {kept}." if kept else "."))
