@@ -29,7 +29,11 @@ def switchyard(base_dir: Path | None = None, **settings: object) -> Iterator[str
     with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base:
         port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
-        environment |= {"INFERENCE_BASE_DIR": str(base_dir or base), "INFERENCE_PORT": str(port)}
+        environment |= {
+            "INFERENCE_BASE_DIR": str(base_dir or base),
+            "INFERENCE_PORT": str(port),
+            "INFERENCE_UI": "false",
+        }
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         with running([str(_BIN / "switchyard"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
             yield url

@@ -87,6 +87,7 @@ class AsyncSwitchyardClient:
     rescore_eval = Awaited(calls.rescore_eval)
     compare_evals = Awaited(calls.compare_evals)
     eval_history = Awaited(calls.eval_history)
+    eval_samples = Awaited(calls.eval_samples)
     list_datasets = Awaited(calls.list_datasets)
     get_dataset = Awaited(calls.get_dataset)
     put_dataset = Awaited(calls.put_dataset)

@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from client.results import (
     Activation,
@@ -35,6 +35,7 @@ from client.wire import Call, as_it_is
 
 Json = dict[str, Any]
 InFlight = Literal["finish", "keep", "abort"]
+Verdict = Literal["failed", "wrong", "right"]
 Method = Literal["auto", "in_place", "blue_green", "restart"]
 
 _SWITCH_MARGIN_S = 120.0  # a switch may wait for its reference and for the engine beside what `timeout_s` bounds
@@ -211,6 +212,22 @@ def rescore_eval(job_id: str, metrics: Sequence[str], **more: Any) -> Call[Json]
 def compare_evals(a: str, b: str, metric: str | None = None) -> Call[Json]:
     """Two eval jobs sample by sample: fixed, broken, and whether it can be chance."""
     return Call("GET", "/eval/compare", as_it_is, params={"a": a, "b": b, **_given(metric=metric)})
+
+
+def eval_samples(
+    job_id: str,
+    verdict: Verdict | None = None,
+    text: str = "",
+    ids: Sequence[str] = (),
+    *,
+    offset: int = 0,
+    limit: int = 50,
+) -> Call[Json]:
+    """Questions and answers of an eval that is done, wrong ones first."""
+    query = [("id", one) for one in ids]
+    more = _given(verdict=verdict, text=text or None, offset=offset, limit=limit)
+    path = f"/eval/jobs/{_part(job_id)}/samples?{urlencode([*query, *more.items()])}"
+    return Call("GET", path, as_it_is)
 
 
 def eval_history(dataset: str | None = None, limit: int = 1000) -> Call[list[EvalPoint]]:

@@ -101,6 +101,7 @@ class SwitchyardClient:
     rescore_eval = Blocking(calls.rescore_eval)
     compare_evals = Blocking(calls.compare_evals)
     eval_history = Blocking(calls.eval_history)
+    eval_samples = Blocking(calls.eval_samples)
     list_datasets = Blocking(calls.list_datasets)
     get_dataset = Blocking(calls.get_dataset)
     put_dataset = Blocking(calls.put_dataset)

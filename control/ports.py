@@ -160,6 +160,9 @@ class DatasetShelf(Protocol):
         ...
 
 
+Verdict = Literal["failed", "wrong", "right"]
+
+
 @dataclass(frozen=True, slots=True)
 class DoneEval:
     """An eval job that is done, as reports need it."""
@@ -172,6 +175,17 @@ class DoneEval:
     run_dir: Path
 
 
+@dataclass(frozen=True, slots=True)
+class SampleQuery:
+    """Which samples of an eval to show: of one verdict, of these ids, with `text` in question, reference or answer."""
+
+    verdict: Verdict | None = None
+    text: str = ""
+    ids: frozenset[str] = frozenset()
+    offset: int = 0
+    limit: int = 50
+
+
 class EvalReports(Protocol):
     """What can be said of evals that are done, without an engine."""
 
@@ -181,6 +195,10 @@ class EvalReports(Protocol):
 
     async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:
         """`body` is JSON. Raises Invalid, Conflict (no samples were kept)."""
+        ...
+
+    async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
+        """Raises Conflict (no samples were kept)."""
         ...
 
     def series(self, config: dict[str, Any]) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import SecretStr
 
 from control.errors import Conflict, Invalid
-from control.ports import DoneEval
+from control.ports import DoneEval, SampleQuery
 from evals.compare import compare, paired
 from evals.kind import EvalKind
 from evals.metrics import NAMES, metric_named
 from evals.rescore import parse_request, records_of, rescore, scores_by
+from evals.sample_page import sample_page
 
 _SAME = ("dataset_digest", "template_digest", "seed")
 
@@ -39,6 +40,9 @@ class EvalReports:
             self._running[key] = asyncio.create_task(rescore(done, request, self._judge_keys))
             self._running[key].add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(self._running[key])
+
+    async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
+        return await asyncio.to_thread(sample_page, done, wanted)
 
     def series(self, config: dict[str, Any]) -> str:
         identity = {**EvalKind().identity(config), "per_example_logging": None}

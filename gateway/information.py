@@ -10,7 +10,7 @@ from typing import Literal
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from gateway.access.door import MINIMAL_KEY
@@ -21,7 +21,7 @@ from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.gpu import Nvml
 from gateway.pool import Pool
 from gateway.upstream.directory import Directory as UpstreamDirectory
-from switchyard import __version__
+from switchyard import __version__, web_ui
 from switchyard.contract import ACTIVE_ALIAS, GatewayState
 from switchyard.setting_origins import redacted
 from switchyard.settings import Settings
@@ -54,6 +54,7 @@ class Information:
                 Route("/config", self.config),
                 Route("/diag", self.diag),
                 Route("/metrics", self.metrics),
+                Route(web_ui.PATH, self.ui),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
             ],
@@ -144,6 +145,12 @@ class Information:
         state = self.pool.snapshot()
         text = await self.exposition.text(held=state.held, ready=serving(state))
         return Response(text, media_type=CONTENT_TYPE)
+
+    async def ui(self, request: Request) -> Response:
+        host = request.url.hostname or ""
+        if (reason := web_ui.unavailable(self.settings, host)) is not None:
+            return JSONResponse({"detail": reason}, 404)
+        return RedirectResponse(web_ui.url_of(self.settings, host), 307)
 
     async def models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": list((await self._cards()).values())})

@@ -5,7 +5,7 @@ from switchyard.contract import CONTROL_PREFIXES
 
 OTHER = "other"
 _OWN = (
-    "/health", "/livez", "/readyz", "/info", "/config", "/version", "/status", "/diag", "/metrics",
+    "/health", "/livez", "/readyz", "/info", "/config", "/version", "/status", "/diag", "/metrics", "/ui",
     "/generate", "/chat", "/solve", "/openapi.json", "/v1/models", "/v1/responses",
     "/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/version", "/api/pull",
     "/api/embed", "/api/embeddings",

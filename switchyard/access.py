@@ -96,8 +96,8 @@ class SyncAnswer(Message):
     keys: KeySet | None = None
 
 
-_OPEN = frozenset({"/", "/livez", "/readyz", "/health"})
-_ANY_TO_READ = ("/models", "/info", "/version", "/status", "/gpu", "/system", "/diag", "/docs", "/openapi.json", "/ui")
+_OPEN = frozenset({"/", "/livez", "/readyz", "/health", "/ui"})
+_ANY_TO_READ = ("/models", "/info", "/version", "/status", "/gpu", "/system", "/diag", "/docs", "/openapi.json")
 
 # The first row with a prefix that a path equals or lies below says what it needs.
 _NEEDED: tuple[tuple[Scope, tuple[str, ...]], ...] = (

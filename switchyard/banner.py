@@ -26,7 +26,8 @@ def _is_local(host: str) -> bool:
 class Announcer:
     """Waits until the server answers, then prints where it is and what to try first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ui_url: str | None = None) -> None:
+        self._ui = ui_url
         host = "localhost" if _is_local(settings.host) else settings.host
         self._settings = settings
         self._scheme = "https" if settings.tls.on else "http"
@@ -77,10 +78,11 @@ class Announcer:
                 "\n  There are no keys, so nobody but this machine is listened to."
                 " Make one: switchyard keys create me --scope admin\n"
             )
+        ui = f"\n  Web UI                {self._ui}   (in a few seconds)" if self._ui else ""
         return f"""
   Switchyard is ready   {url}   (after {seconds:.0f} s)
   Active model          {model}
-  Logs                  {self._logs}
+  Logs                  {self._logs}{ui}
 
   Try:
     curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' \\

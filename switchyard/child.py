@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,9 @@ _HEALTHY_AFTER_S = 60.0
 class Child:
     """`run` keeps the process alive until `stop`, or until it exits with EXIT_REFUSED."""
 
-    def __init__(self, name: str, command: list[str]) -> None:
+    def __init__(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self.name = name
+        self._environment = environment
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
@@ -32,7 +34,7 @@ class Child:
             # A process group and not a session: Linux shares the cores out among sessions first (autogroup), and a
             # gateway in a session of its own gets half of what a busy client beside it gets.
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, process_group=0
+                *self._command, stdin=asyncio.subprocess.DEVNULL, process_group=0, env=self._environment
             )
             code = await self._process.wait()
             self._kill_group()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from switchyard.access_settings import AccessSettings, LimitSettings, TlsSettings
+from switchyard.address import is_loopback
 from switchyard.contract import ACTIVE_ALIAS
 from switchyard.paths import Layout
 from switchyard.retention import RetentionSettings
@@ -173,6 +174,9 @@ class Settings(BaseSettings):
     models_dir: Path | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8765
+    ui: bool = True
+    ui_host: str = "127.0.0.1"
+    ui_port: Annotated[int, Field(ge=1, le=65535)] = 8501
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     install_demo: bool = True
     model_path: Path | None = None
@@ -261,6 +265,15 @@ class Settings(BaseSettings):
     def _one_quantisation(self) -> Self:
         if self.load_in_4bit and self.load_in_8bit:
             raise ValueError("load_in_4bit and load_in_8bit exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _ui_opens_no_door(self) -> Self:
+        if not is_loopback(self.ui_host) and self.access.mode == "auto":
+            raise ValueError(
+                f"ui_host {self.ui_host}: the web UI asks from this machine, where no key is demanded until there is"
+                " one; set access.mode to keys (or to open) as well"
+            )
         return self
 
     @model_validator(mode="after")

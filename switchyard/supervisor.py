@@ -9,7 +9,7 @@ from typing import TextIO
 
 import setproctitle
 
-from switchyard import hosts, logs
+from switchyard import hosts, logs, web_ui
 from switchyard.banner import Announcer
 from switchyard.base_lock import BaseInUse, hold
 from switchyard.child import Child
@@ -80,6 +80,13 @@ def _kill_all(children: list[Child]) -> None:
         child.kill()
 
 
+async def _announce(settings: Settings, ui: Child | None) -> None:
+    """Says that the server is ready, and only then starts what nobody has to wait for."""
+    await Announcer(settings, web_ui.url_of(settings) if ui else None).run()
+    if ui is not None:
+        await ui.run()
+
+
 async def _supervise(settings: Settings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -87,7 +94,8 @@ async def _supervise(settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     children = [Child(name, [sys.executable, "-m", name]) for name in ("gateway", "control")]
     running = [asyncio.create_task(child.run(), name=child.name) for child in children]
-    announcer = asyncio.create_task(Announcer(settings).run(), name="announcer")
+    ui = web_ui.child_of(settings)
+    announcer = asyncio.create_task(_announce(settings, ui), name="announcer")
     stopped = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
 
@@ -98,6 +106,8 @@ async def _supervise(settings: Settings) -> int:
         print(f"\nStopping ({patience}) …", flush=True)
     else:
         print(f"{refused} refused to start; see the message above or {settings.layout.logs}.", file=sys.stderr)
+    if ui is not None:
+        children.append(ui)
     for number in (signal.SIGTERM, signal.SIGINT):  # a second Ctrl-C does not wait
         loop.add_signal_handler(number, _kill_all, children)
     await asyncio.gather(*(child.stop(settings.drain_timeout_s + _ENDING_S) for child in children))

@@ -20,8 +20,9 @@ def up(
     no_flash_attention: Annotated[
         bool, typer.Option("--no-flash-attention", help="Another attention backend, on a GPU.")
     ] = False,
+    no_ui: Annotated[bool, typer.Option("--no-ui", help="Without the web UI (INFERENCE_UI=false).")] = False,
 ) -> None:
-    """Start the server: gateway and control, supervised, until Ctrl-C."""
+    """Start the server: gateway, control and the web UI, supervised, until Ctrl-C."""
     flags = {
         "HOST": host,
         "PORT": port,
@@ -30,6 +31,7 @@ def up(
         "CONFIG": config and config.absolute(),
         "LOAD_IN_4BIT": load_in_4bit or None,
         "LOAD_IN_8BIT": load_in_8bit or None,
+        "UI": False if no_ui else None,
         "FLASH_ATTENTION": False if no_flash_attention else None,
     }
     os.environ.update({f"INFERENCE_{name}": str(value) for name, value in flags.items() if value is not None})

@@ -1,4 +1,4 @@
-"""/eval/compare, /eval/history and /eval/jobs/{id}/rescore: what can be said of evals without an engine."""
+"""/eval/compare, /eval/history, and rescore and samples of an eval: what can be said without an engine."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 
 from control.clock import iso
 from control.eval_history import HistoryEntry
-from control.ports import EvalReports
+from control.ports import EvalReports, SampleQuery, Verdict
 from control.services import Wired
 
 _NAMED = ("accuracy", "accuracy_stderr", "accuracy_ci95", "correct", "total_samples", "avg_loss", "perplexity")
@@ -20,6 +20,21 @@ def router_of(reports: EvalReports) -> APIRouter:
     async def compare(a: str, b: str, services: Wired, metric: str | None = None) -> dict[str, Any]:
         first, second = await services.evals.done(a, "a"), await services.evals.done(b, "b")
         return await reports.compare(first, second, metric)
+
+    @router.get("/eval/jobs/{job_id}/samples")
+    async def samples(
+        job_id: str,
+        services: Wired,
+        verdict: Verdict | None = None,
+        text: Annotated[str, Query(max_length=1000)] = "",
+        sample_id: Annotated[list[str] | None, Query(alias="id", max_length=1000)] = None,
+        offset: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    ) -> dict[str, Any]:
+        """What the engine failed on first, then wrong answers, then right ones, each in the dataset's order."""
+        done = await services.evals.done(job_id, "job_id")
+        wanted = SampleQuery(verdict, text, frozenset(sample_id or ()), offset, limit)
+        return await reports.samples(done, wanted)
 
     @router.post("/eval/jobs/{job_id}/rescore")
     async def rescore(job_id: str, http: Request, services: Wired) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from control.app import create_app
+from control.ports import JobKind
 from gateway.app import Gateway, create_gateway
 from gateway.asgi import App
 from gateway.connection import guarded
@@ -65,14 +66,22 @@ class Town:
 
 
 @asynccontextmanager
-async def town(base: Path, *, with_control: bool = True, **changes: Any) -> AsyncIterator[Town]:
+async def town(
+    base: Path,
+    *,
+    with_control: bool = True,
+    engine: Callable[[ModelRef], FakeEngine] = FakeEngine,
+    kinds: Sequence[JobKind] = (),
+    more_routes: Sequence[APIRouter] = (),
+    **changes: Any,
+) -> AsyncIterator[Town]:
     """Serves, with one model loaded where control is there to ask for it."""
     settings = settings_of(base, **changes)
     settings.layout.create()
     engines: list[FakeEngine] = []
 
     async def start_engine(ref: ModelRef) -> Engine:
-        engines.append(FakeEngine(ref))
+        engines.append(engine(ref))
         return engines[-1]
 
     gateway = create_gateway(settings, start_engine, _no_capabilities)
@@ -81,7 +90,7 @@ async def town(base: Path, *, with_control: bool = True, **changes: Any) -> Asyn
         port = await stack.enter_async_context(listening(gateway.public, settings))
         await stack.enter_async_context(on_socket(gateway.private, settings.layout.gateway_socket))
         if with_control:
-            await stack.enter_async_context(running_control(settings))
+            await stack.enter_async_context(running_control(settings, kinds, more_routes))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
         transport = httpx.AsyncHTTPTransport(uds=str(settings.layout.control_socket))
         owner = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://control"))
@@ -97,9 +106,11 @@ async def town(base: Path, *, with_control: bool = True, **changes: Any) -> Asyn
 
 
 @asynccontextmanager
-async def running_control(settings: Settings) -> AsyncIterator[FastAPI]:
+async def running_control(
+    settings: Settings, kinds: Sequence[JobKind] = (), more_routes: Sequence[APIRouter] = ()
+) -> AsyncIterator[FastAPI]:
     """Control on its socket, from start to stop."""
-    app = create_app(settings, [], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, list(kinds), more_routes=list(more_routes), pace=PACE, job_poll_s=0.05)
     async with on_socket(app, settings.layout.control_socket):
         yield app
 

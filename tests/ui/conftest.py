@@ -1,0 +1,30 @@
+"""One server for all pages, with two checkpoints, an eval of each and a shard."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
+
+
+@pytest.fixture(scope="session")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
+    with depot(tmp_path_factory.mktemp("yard")) as there:
+        there.register(EARLY, 300)
+        there.http.put("/datasets/sums.jsonl", content=LINES.encode()).raise_for_status()
+        there.evaluate(EARLY)
+        there.evaluate(MODEL)
+        config = {
+            "template": "What is {{a}}+{{b}}?",
+            "verify": "executed",
+            "num_examples": 3,
+            "rows": [{"a": a, "b": a + 30} for a in (41, 52, 63)],
+        }
+        there.done("/data_gen/jobs", {"model_id": "active", "strategy": "custom", "config": config})
+        yield there
+
+
+@pytest.fixture
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
+    with depot(tmp_path_factory.mktemp("empty")) as there:
+        yield there

@@ -1,0 +1,153 @@
+"""A server for the pages: the real gateway and control on a real port, over an engine that adds up."""
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from control.ports import JobKind
+from control.routes import datasets, evals
+from datagen.kind import DataGenKind
+from evals.kind import EvalKind
+from evals.reports import EvalReports
+from evals.shelf import DatasetShelf
+from gateway.asgi import Receive, Scope, Send
+from switchyard.contract import BatchItem, BatchOutput, BatchSampling
+from switchyard.settings import Settings
+from tests.integration.house import settings_of
+from tests.integration.town import MODEL, Town, town
+from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.gateway.fakes import FakeEngine
+
+EARLY = "early"
+LINES = "".join(json.dumps({"question": f"What is {a}+{a + 1}?", "answer": 2 * a + 1}) + "\n" for a in range(10, 22))
+ENDLESS = "What is the last digit of pi?"
+_SUM = re.compile(r"(\d+)\+(\d+)")
+
+
+class AddingEngine(FakeEngine):
+    """Knows sums, and never answers ENDLESS; as `early` it is wrong where the first number is even."""
+
+    def said(self, question: str) -> str:
+        found = _SUM.search(question)
+        if found is None:
+            return "I add."
+        a, b = int(found[1]), int(found[2])
+        return str(a + b + (1 if self.ref.id == EARLY and a % 2 == 0 else 0))
+
+    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
+        if any(ENDLESS in str(item.messages) for item in items):
+            await asyncio.Event().wait()
+        asked = [item.messages[-1].content if item.messages else str(item.prompt) for item in items]
+        return [
+            BatchOutput(text=self.said(one), finish_reason="stop", prompt_tokens=9, completion_tokens=2)
+            for one in asked
+        ]
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = json.loads((await receive()).get("body", b""))
+        said = self.said(body["messages"][-1]["content"])
+        usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+        head: dict[str, Any] = {"id": "chatcmpl-1", "created": 1, "model": self.ref.id}
+        if not body.get("stream"):
+            message = {"role": "assistant", "content": said}
+            whole = head | {
+                "object": "chat.completion",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": usage,
+            }
+            await _answer(send, b"application/json", json.dumps(whole).encode())
+            return
+        chunks: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": {"content": letter}, "finish_reason": None}]} for letter in said
+        ]
+        chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": usage}]
+        kind = {"object": "chat.completion.chunk"}
+        events = [f"data: {json.dumps(head | kind | chunk)}\n\n" for chunk in chunks]
+        await _answer(send, b"text/event-stream; charset=utf-8", "".join([*events, "data: [DONE]\n\n"]).encode())
+
+
+async def _answer(send: Send, content_type: bytes, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type)]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@dataclass(frozen=True, slots=True)
+class Depot:
+    """`http` asks the public port."""
+
+    url: str
+    settings: Settings
+    http: httpx.Client
+
+    def register(self, model_id: str, step: int) -> None:
+        write_checkpoint(self.settings.layout.models / model_id, step)
+        body = {"id": model_id, "source": "test", "step": step}
+        self.http.post("/models/register", json=body).raise_for_status()
+
+    def activate(self, model_id: str) -> None:
+        self.http.post("/models/set_active", json={"id": model_id}).raise_for_status()
+
+    def done(self, route: str, body: dict[str, Any]) -> str:
+        """Makes a job and waits for its end."""
+        made = self.http.post(route, json=body)
+        assert made.is_success, made.text
+        job_id = str(made.json()["job_id"])
+        with self.http.stream("GET", f"/jobs/{job_id}/events") as events:  # ends with the job
+            text = "".join(events.iter_text())
+        assert '"status":"done"' in text, text
+        return job_id
+
+    def evaluate(self, model_id: str) -> str:
+        self.activate(model_id)
+        return self.done("/eval/jobs", {"model_id": model_id, "name": "sums", "dataset_ref": "sums.jsonl"})
+
+
+@contextmanager
+def depot(base: Path, **changes: Any) -> Iterator[Depot]:
+    """Serves in a thread of its own, since the pages block."""
+    started: list[Town] = []
+    ready, ends = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    trouble: list[BaseException] = []
+
+    async def serve() -> None:
+        settings = settings_of(base)
+        routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
+        kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
+        async with town(base, engine=AddingEngine, kinds=kinds, more_routes=routes, **changes) as running:
+            started.append(running)
+            ready.set()
+            await ends.wait()
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(serve())
+        except BaseException as error:  # noqa: BLE001 - told by the thread that waits
+            trouble.append(error)
+        finally:
+            ready.set()
+            loop.close()
+
+    thread = threading.Thread(target=run, name="depot")
+    thread.start()
+    ready.wait(60)
+    try:
+        assert not trouble, trouble
+        with httpx.Client(base_url=started[0].url, timeout=30, trust_env=False) as http:
+            yield Depot(started[0].url, started[0].settings, http)
+    finally:
+        if started and not trouble:
+            loop.call_soon_threadsafe(ends.set)
+        thread.join(30)
+    assert not trouble, trouble
+
+
+__all__ = ["EARLY", "LINES", "MODEL", "Depot", "depot"]

@@ -1,0 +1,30 @@
+"""A page as a visitor's browser holds it."""
+
+from streamlit.testing.v1 import AppTest
+
+PAGES = ("overview", "playground", "solve", "models", "evals", "data", "jobs", "system")
+
+
+def _script(name: str) -> None:
+    import importlib  # noqa: PLC0415 - Streamlit runs this function's text as a script of its own
+
+    from ui import connection  # noqa: PLC0415
+
+    connection.ask_for_key()
+    importlib.import_module(f"ui.pages.{name}").show()
+
+
+def opened(name: str, key: str | None = None) -> AppTest:
+    page = AppTest.from_function(_script, args=(name,), default_timeout=20)
+    if key is not None:
+        page.session_state["api_key"] = key
+    return page.run()
+
+
+def words(page: AppTest) -> str:
+    """Everything on it that can be read."""
+    kinds = (
+        "title", "subheader", "markdown", "caption", "text", "code", "info", "success", "warning", "error",
+    )  # fmt: skip
+    found = [str(element.value) for kind in kinds for element in getattr(page, kind)]
+    return "\n".join([*found, *(f"{metric.label}: {metric.value}" for metric in page.metric)])

@@ -1,0 +1,125 @@
+"""The pages over a real gateway and control, with something in them."""
+
+import json
+
+import pytest
+
+from tests.ui.depot import EARLY, ENDLESS, MODEL, Depot
+from tests.ui.page import PAGES, opened, words
+
+
+@pytest.fixture(autouse=True)
+def _of_the_yard(yard: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", yard.url)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_shows_without_an_error(name: str) -> None:
+    page = opened(name)
+    assert not page.exception
+    assert not page.error, words(page)
+    assert page.title[0].value.lower() == name
+
+
+def test_overview_tells_the_active_model_and_how_busy_it_is() -> None:
+    seen = words(opened("overview"))
+    assert f"Active model: {MODEL}" in seen
+    assert "Health: ok" in seen
+    assert "Requests running: 0" in seen
+
+
+def test_a_chat_is_streamed_with_its_times() -> None:
+    page = opened("playground")
+    page.chat_input[0].set_value("What is 17+25?").run()
+    seen = words(page)
+    assert "42" in [element.value for element in page.markdown]
+    assert "2 tokens · " in seen
+    assert f"{MODEL} · " in seen
+    page.chat_input[0].set_value("What is 1+1?").run()
+    assert "42" in [element.value for element in page.markdown], "what was said stays"
+
+
+def test_two_models_answer_side_by_side() -> None:
+    page = opened("playground")
+    page.toggle[0].set_value(True).run()
+    page.selectbox[1].select(EARLY).run()
+    page.chat_input[0].set_value("What is 10+11?").run()
+    said = [element.value for element in page.markdown]
+    assert "21" in said
+    assert "22" in said
+
+
+def test_an_answer_is_set_apart_from_its_solution() -> None:
+    page = opened("solve")
+    page.text_area[0].set_value("What is 17+25?")
+    page.button[0].click().run()
+    assert not page.error, words(page)
+    assert "42" in [element.value for element in (*page.success, *page.text)]
+
+
+def test_activating_shows_method_pause_and_history(yard: Depot) -> None:
+    page = opened("models")
+    page.selectbox(key="models_target").select(EARLY)
+    page.button(key="models_activate").click().run()
+    seen = words(page)
+    assert f"{EARLY} serves; before it {MODEL}." in seen
+    assert "Method: " in seen
+    assert yard.http.get("/models/active").json()["id"] == EARLY
+    page.button(key="models_roll_back").click().run()
+    assert yard.http.get("/models/active").json()["id"] == MODEL
+
+
+def test_a_model_that_is_not_there_is_refused_in_words() -> None:
+    page = opened("models")
+    page.text_input(key="models_register_id").set_value("nowhere")
+    page.button[2].click().run()
+    assert "nowhere" in page.error[0].value
+
+
+def test_compare_shows_what_was_fixed_with_both_answers() -> None:
+    page = opened("evals")
+    seen = words(page)
+    assert "Fixed: 6" in seen
+    assert "Broken: 0" in seen
+    answers = [element.value for element in page.code]
+    assert "❌ 22" in answers
+    assert "✅ 21" in answers
+
+
+def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:
+    page = opened("evals")
+    job = next(job["id"] for job in yard.http.get("/jobs?type=eval").json()["jobs"] if job["model_id"] == EARLY)
+    page.selectbox(key="evals_job").select(job).run()
+    assert "1 to 10 of 12" in words(page)
+    page.text_input(key="samples_text").set_value("What is 21+22?").run()
+    assert "1 to 1 of 1" in words(page)
+
+
+def test_an_eval_is_started_from_the_page(yard: Depot) -> None:
+    before = len(yard.http.get("/jobs?type=eval").json()["jobs"])
+    page = opened("evals")
+    start = next(button for button in page.button if button.label == "Start")
+    start.click().run()
+    assert any("is pending" in element.value for element in page.success), words(page)
+    assert len(yard.http.get("/jobs?type=eval").json()["jobs"]) == before + 1
+
+
+def test_data_shows_what_was_accepted_and_examples() -> None:
+    page = opened("data")
+    assert "Accepted: 3" in words(page)
+    page.toggle[0].set_value(True).run()
+    assert "user: What is 41+71?" in words(page)
+
+
+def test_a_job_is_cancelled_and_retried(yard: Depot) -> None:
+    line = json.dumps({"question": ENDLESS, "answer": "7"})
+    yard.http.put("/datasets/endless.jsonl", content=line.encode()).raise_for_status()
+    body = {"model_id": MODEL, "name": "endless", "dataset_ref": "endless.jsonl"}
+    job = yard.http.post("/eval/jobs", json=body).json()["job_id"]
+    page = opened("jobs")
+    page.button(key=f"cancel_{job}").click().run()
+    assert yard.http.get(f"/jobs/{job}").json()["status"] == "cancelled"
+    page.run()
+    page.button(key=f"retry_{job}").click().run()
+    assert yard.http.get(f"/jobs/{job}").json()["status"] != "cancelled"
+    yard.http.post(f"/jobs/{job}/cancel")

@@ -1,0 +1,28 @@
+"""What Streamlit runs for each visitor: the connection in the sidebar, and the page that was chosen."""
+
+import sys
+from pathlib import Path
+
+# Streamlit puts this file's own folder on the path instead of the one that holds the package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import streamlit as st
+
+from ui import connection
+from ui.pages import data, evals, jobs, models, overview, playground, solve, system
+
+st.set_page_config(page_title="Switchyard", page_icon=":material/train:", layout="wide")
+chosen = st.navigation(
+    [
+        st.Page(overview.show, title="Overview", icon=":material/monitoring:", url_path="overview", default=True),
+        st.Page(playground.show, title="Playground", icon=":material/forum:", url_path="playground"),
+        st.Page(solve.show, title="Solve", icon=":material/calculate:", url_path="solve"),
+        st.Page(models.show, title="Models", icon=":material/deployed_code:", url_path="models"),
+        st.Page(evals.show, title="Evals", icon=":material/query_stats:", url_path="evals"),
+        st.Page(data.show, title="Data", icon=":material/dataset:", url_path="data"),
+        st.Page(jobs.show, title="Jobs", icon=":material/checklist:", url_path="jobs"),
+        st.Page(system.show, title="System", icon=":material/memory:", url_path="system"),
+    ]
+)
+connection.ask_for_key()
+chosen.run()

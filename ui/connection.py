@@ -1,0 +1,57 @@
+"""The server that the pages speak of, the visitor's key, and what is shown when it cannot or will not answer."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from client.client import SwitchyardClient
+from client.errors import Forbidden, NotSwitchyard, SwitchyardError, TooMany, Unauthorized, Unavailable, Unreachable
+
+URL_VARIABLE = "API_URL"
+_KEY = "api_key"
+_PATIENCE_S = 10.0
+_GENERATION_PATIENCE_S = 600.0
+
+
+def ask_for_key() -> None:
+    """In the sidebar. A visitor's key lives in the visitor's session and nowhere else."""
+    with st.sidebar:
+        st.text_input(
+            "API key", type="password", key=_KEY, help="Needed when the server has keys: switchyard keys create."
+        )
+        st.caption(f"Server: {server().url}")
+
+
+def server(*, patient: bool = False) -> SwitchyardClient:
+    """`patient`: for what takes as long as an answer is generated. It never asks twice: pages refresh by themselves."""
+    timeout_s = _GENERATION_PATIENCE_S if patient else _PATIENCE_S
+    return _client(os.environ.get(URL_VARIABLE) or None, st.session_state.get(_KEY) or None, timeout_s)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _client(url: str | None, key: str | None, timeout_s: float) -> SwitchyardClient:
+    return SwitchyardClient(url, api_key=key, timeout_s=timeout_s, retry_s=0)
+
+
+@contextmanager
+def trouble_shown() -> Iterator[None]:
+    """Shows in words what goes wrong inside, and what to do about it; what stands after the block is drawn still."""
+    try:
+        yield
+    except Unauthorized as error:
+        st.error(f"{error} Enter a key in the sidebar; `switchyard keys create` makes one.", icon=":material/key:")
+    except Forbidden as error:
+        st.error(f"{error} Enter a key with that scope in the sidebar.", icon=":material/block:")
+    except Unreachable as error:
+        st.error(f"{error} Start it with `switchyard up`; this page tries again.", icon=":material/cloud_off:")
+    except Unavailable as error:
+        st.warning(str(error), icon=":material/hourglass:")
+    except TooMany as error:
+        after = f" Try again in {error.retry_after_s:.0f} s." if error.retry_after_s else ""
+        st.warning(f"{error}{after}", icon=":material/speed:")
+    except NotSwitchyard as error:
+        st.error(f"{error} Is {URL_VARIABLE} right?", icon=":material/link_off:")
+    except SwitchyardError as error:
+        st.error(str(error), icon=":material/error:")

@@ -1,0 +1,34 @@
+"""What /metrics says, as the numbers that the overview draws."""
+
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """`requests` counts since the server started; it begins again at 0 with the server."""
+
+    requests: float
+    running: float
+    waiting: float
+
+
+def read(text: str) -> Gauges:
+    """A server that leaves a series out has none of it. Requests for what this page itself asks are not counted."""
+    sums = {"switchyard_requests_total": 0.0, "vllm:num_requests_running": 0.0, "vllm:num_requests_waiting": 0.0}
+    held = 0.0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "switchyard_held_requests":
+                held += sample.value
+            elif sample.name == "switchyard_requests_total" and not _is_inference(sample.labels.get("route", "")):
+                continue
+            elif sample.name in sums:
+                sums[sample.name] += sample.value
+    requests, running, waiting = sums.values()
+    return Gauges(requests, running, waiting + held)
+
+
+def _is_inference(route: str) -> bool:
+    return route.startswith(("/v1/", "/generate", "/chat", "/solve", "/api/chat", "/api/generate"))

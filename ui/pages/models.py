@@ -1,0 +1,164 @@
+"""The registered models: register and upload, switch with its proof, go back."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from client.calls import InFlight, Method
+from client.client import SwitchyardClient
+from client.results import Activation, Model
+from ui.choice import choose_model, say_no_models
+from ui.connection import server, trouble_shown
+from ui.format import NOTHING, milliseconds, moment, size
+
+_METHODS: tuple[Method, ...] = ("auto", "in_place", "blue_green", "restart")
+_IN_FLIGHT: tuple[InFlight, ...] = ("finish", "keep", "abort")
+_EVERY_S = 5.0
+
+
+def show() -> None:
+    st.title("Models")
+    _registered()
+    switch, register, upload = st.tabs(["Switch", "Register", "Upload"])
+    with switch:
+        _switch()
+    with register:
+        _register()
+    with upload:
+        _upload()
+    _history()
+
+
+@st.fragment(run_every=_EVERY_S)
+def _registered() -> None:
+    with trouble_shown():
+        models = server().list_models()
+        if not models:
+            say_no_models()
+            return
+        st.dataframe(pd.DataFrame([_row(model) for model in models]), hide_index=True)
+        st.caption(f"{len(models)} registered, the newest first")
+
+
+def _row(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "active": model.is_active,
+        "loaded": model.loaded,
+        "step": model.step,
+        "size": size(model.size_bytes),
+        "architecture": model.architecture,
+        "tags": model.tags,
+        "source": model.source,
+        "registered (UTC)": moment(model.created_at),
+        "digest": model.digest.removeprefix("sha256:")[:12],
+    }
+
+
+def _switch() -> None:
+    with trouble_shown():
+        chosen = choose_model("Switch to", "models_target", and_active=False)
+        if chosen is None:
+            return
+        with st.expander("How"):
+            method = st.selectbox("Method", _METHODS, key="models_method", help="auto takes the shortest pause.")
+            in_flight = st.selectbox("Requests under way", _IN_FLIGHT, key="models_in_flight")
+        go, back = st.columns(2)
+        switch = go.button("Activate", type="primary", key="models_activate")
+        roll_back = back.button("Roll back to the one before", key="models_roll_back")
+        if switch or roll_back:
+            with st.spinner("Switching …"):
+                patient = server(patient=True)
+                done = patient.roll_back() if roll_back else _activate(patient, chosen, method, in_flight)
+            st.session_state["models_switched"] = done
+    if (shown := st.session_state.get("models_switched")) is not None:
+        _switched(shown)
+
+
+def _activate(there: SwitchyardClient, model_id: str, method: Method, in_flight: InFlight) -> Activation:
+    return there.set_active_model(model_id, method=method, in_flight=in_flight)
+
+
+def _switched(done: Activation) -> None:
+    st.success(f"{done.id} serves; before it {done.previous or 'none'}.")
+    method, paused, total, drained = st.columns(4)
+    method.metric("Method", done.method or NOTHING)
+    paused.metric("Requests paused for", milliseconds(done.paused_ms))
+    total.metric("The whole switch", milliseconds(done.total_ms))
+    drained.metric("Requests under way", NOTHING if done.in_flight is None else done.in_flight)
+    if done.proof:
+        with st.expander("The proof that the new weights answer"):
+            st.json(done.proof)
+
+
+def _register() -> None:
+    with st.form("models_register"):
+        st.caption("A folder that lies below `models/` on the server, whole and with its tokenizer.")
+        model_id = st.text_input("Id: the folder's name", key="models_register_id")
+        path = st.text_input("Another path, if it lies elsewhere", key="models_register_path")
+        tags = st.text_input("Tags, with commas between", key="models_register_tags")
+        step = st.number_input("Training step", 0, None, None, key="models_register_step")
+        asked = st.form_submit_button("Register")
+    if asked and not model_id.strip():
+        st.warning("Give the model's id.")
+    elif asked:
+        with trouble_shown(), st.spinner("Every byte is read once …"):
+            registered = server(patient=True).register_model(
+                model_id.strip(), "web", tags, path=path.strip() or None, step=None if step is None else int(step)
+            )
+            again = " It was registered before, with the same content." if registered.existing else ""
+            st.success(f"{registered.id} is registered: {registered.digest}.{again}")
+
+
+def _upload() -> None:
+    with st.form("models_upload"):
+        st.caption(
+            "All files of the folder: config.json, tokenizer, *.safetensors. For more than 2 GB use"
+            " `switchyard push FOLDER --id NAME`, which goes on where it was interrupted."
+        )
+        model_id = st.text_input("Id", key="models_upload_id")
+        files = st.file_uploader("Files", accept_multiple_files=True, key="models_upload_files")
+        asked = st.form_submit_button("Upload and register")
+    if asked and (not model_id.strip() or not files):
+        st.warning("Give an id, and choose the checkpoint's files.")
+    elif asked:
+        with trouble_shown(), st.spinner("Sending …"):
+            digest = _push(model_id.strip(), files)
+            st.success(f"{model_id.strip()} is registered: {digest}.")
+
+
+def _push(model_id: str, files: Sequence[UploadedFile]) -> str:
+    with tempfile.TemporaryDirectory(prefix="switchyard-upload-") as folder:
+        for file in files:
+            (Path(folder) / Path(file.name).name).write_bytes(file.getbuffer())
+        return server(patient=True).push_checkpoint(folder, model_id, source="web").digest
+
+
+@st.fragment(run_every=_EVERY_S)
+def _history() -> None:
+    st.subheader("Switches")
+    with trouble_shown():
+        past = server().list_activations(limit=20)
+        if not past:
+            st.caption("None yet.")
+            return
+        rows = [
+            {
+                "started (UTC)": moment(one.started_at),
+                "to": one.id,
+                "from": one.previous,
+                "status": one.status,
+                "method": one.method,
+                "paused": milliseconds(one.paused_ms),
+                "total": milliseconds(one.total_ms),
+                "cause": one.cause,
+                "error": one.error,
+            }
+            for one in past
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True)

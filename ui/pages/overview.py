@@ -1,0 +1,149 @@
+"""Is it well, what serves, how busy is it: drawn anew every two seconds."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import pandas as pd
+import streamlit as st
+
+from client.errors import Forbidden, SwitchyardError, Unavailable
+from client.results import Gpu, Health
+from ui import gauges
+from ui.connection import server, trouble_shown
+from ui.format import NOTHING, duration
+from ui.gauges import Gauges
+
+_EVERY_S = 2.0
+_KEPT = 150  # five minutes
+_COLOURS = {"ok": "green", "loading": "blue", "degraded": "orange", "error": "red"}
+
+
+@dataclass(slots=True)
+class Trend:
+    """What this visitor has seen since the page was opened."""
+
+    rows: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    requests: float | None = None
+    at_s: float = 0.0
+
+    def rate(self, requests: float, now_s: float) -> float | None:
+        """Requests a second since the last look; None at the first one and after the server has begun anew."""
+        before, passed_s = self.requests, now_s - self.at_s
+        self.requests, self.at_s = requests, now_s
+        return None if before is None or requests < before or passed_s <= 0 else (requests - before) / passed_s
+
+
+def show() -> None:
+    st.title("Overview")
+    _live()
+
+
+@st.fragment(run_every=_EVERY_S)
+def _live() -> None:
+    with trouble_shown():
+        health = server().health()
+        _status(health)
+        trend: Trend = st.session_state.setdefault("trend", Trend())
+        row: dict[str, float] = {"time": time.time()}
+        _traffic(row, trend)
+        _memory(row)
+        _cards(row)
+        trend.rows.append(row)
+        _charts(trend)
+
+
+def _status(health: Health) -> None:
+    colour = _COLOURS[health.status]
+    active, state, uptime, jobs = st.columns(4)
+    active.metric("Active model", health.active_model or NOTHING)
+    state.metric("Health", health.status)
+    uptime.metric("Up for", duration(health.uptime_seconds))
+    with jobs:
+        _jobs()
+    if health.status != "ok":
+        said = {
+            "loading": "A model is being loaded; requests wait or are refused until it is there.",
+            "degraded": "Inference goes on, but the control process does not answer: models and jobs are out of reach.",
+            "error": "No engine serves. The log of api_server on the page System says why.",
+        }[health.status]
+        st.markdown(f":{colour}[{said}]")
+    if health.active_model is None and health.status == "loading":
+        st.info("No model is active. Register and activate one on the page Models.", icon=":material/deployed_code:")
+
+
+def _jobs() -> None:
+    try:
+        stats = server().job_stats()
+    except (Forbidden, Unavailable):
+        st.metric("Jobs", NOTHING)
+        return
+    st.metric("Jobs running / waiting", f"{stats.running} / {stats.pending}")
+
+
+def _traffic(row: dict[str, float], trend: Trend) -> None:
+    seen = _gauges()
+    rate, running, waiting = st.columns(3)
+    per_s = None if seen is None else trend.rate(seen.requests, time.monotonic())
+    rate.metric("Requests/s", NOTHING if per_s is None else f"{per_s:.1f}")
+    running.metric("Requests running", NOTHING if seen is None else f"{seen.running:.0f}")
+    waiting.metric("Requests waiting", NOTHING if seen is None else f"{seen.waiting:.0f}")
+    if seen is not None:
+        row |= {"running": seen.running, "waiting": seen.waiting} | ({} if per_s is None else {"requests/s": per_s})
+
+
+def _gauges() -> Gauges | None:
+    """None for a key that may not see them."""
+    try:
+        with server().streaming("GET", "/metrics") as answer:
+            return gauges.read(answer.read().decode())
+    except (Forbidden, Unavailable):
+        return None
+
+
+def _memory(row: dict[str, float]) -> None:
+    try:
+        system = server().system_stats()
+    except (Forbidden, Unavailable):
+        return
+    row |= {"CPU %": 100 * system.cpu_load, "RAM %": system.ram_percent}
+
+
+def _cards(row: dict[str, float]) -> None:
+    gpu = _gpu()
+    if gpu is None:
+        st.caption("No GPU is seen here, so processor and memory are drawn alone.")
+        return
+    for index, card in enumerate(gpu.gpus or [gpu.as_json()]):
+        total = card.get("memory_total_mb") or 0
+        row[f"GPU {index} %"] = card.get("utilization_gpu") or 0.0
+        row[f"GPU {index} memory %"] = 100 * (card.get("memory_used_mb") or 0) / total if total else 0.0
+        st.caption(
+            f"{card.get('name')}: {card.get('temperature_gpu')} °C, {card.get('power_draw_w')} of"
+            f" {card.get('power_limit_w')} W, {card.get('memory_used_mb')} of {total} MB"
+        )
+
+
+def _gpu() -> Gpu | None:
+    try:
+        return server().gpu_stats()
+    except Unavailable:
+        return None
+    except SwitchyardError as error:
+        st.caption(str(error))
+        return None
+
+
+def _charts(trend: Trend) -> None:
+    table = pd.DataFrame(list(trend.rows))
+    table["time"] = pd.to_datetime(table["time"], unit="s", utc=True)
+    table = table.set_index("time")
+    load, traffic = st.columns(2)
+    shares = [name for name in table.columns if name.endswith("%")]
+    if shares:
+        load.subheader("Load")
+        load.line_chart(table[shares], height=240, y_label="%", x_label="")
+    counts = [name for name in ("requests/s", "running", "waiting") if name in table.columns]
+    if counts:
+        traffic.subheader("Traffic")
+        traffic.line_chart(table[counts], height=240, x_label="")

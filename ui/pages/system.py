@@ -1,0 +1,83 @@
+"""The machine: cards, disks, power profile, logs."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from client.errors import Unavailable
+from ui.connection import server, trouble_shown
+from ui.format import NOTHING, percent
+
+_EVERY_S = 3.0
+_LOGS = ("api_server", "gpu_worker", "jobs")
+
+
+def show() -> None:
+    st.title("System")
+    _machine()
+    _power()
+    st.subheader("Logs")
+    component, lines = st.columns(2)
+    component.selectbox("Of", _LOGS, key="system_log")
+    lines.selectbox("Lines", (50, 200, 1000), key="system_lines")
+    st.text_input("Only lines with", key="system_log_filter")
+    _log()
+
+
+@st.fragment(run_every=_EVERY_S)
+def _machine() -> None:
+    with trouble_shown():
+        system = server().system_stats()
+        load, memory = st.columns(2)
+        load.metric("Processor", percent(system.cpu_load))
+        memory.metric("Memory", f"{system.ram_used_gb:.1f} of {system.ram_total_gb:.1f} GB")
+        st.subheader("Disks")
+        for disk in system.disk:
+            said = f"{disk['mount']}: {disk['used_gb']:.0f} of {disk['total_gb']:.0f} GB"
+            st.progress(min(1.0, disk["percent"] / 100), text=said)
+        st.subheader("GPU")
+        try:
+            gpu = server().gpu_stats()
+        except Unavailable as error:
+            st.info(error.detail)
+            return
+        cards = gpu.gpus or [gpu.as_json()]
+        st.dataframe(pd.DataFrame([_card(card) for card in cards]), hide_index=True)
+
+
+def _card(card: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "card": card.get("name"),
+        "memory MB": f"{card.get('memory_used_mb')} of {card.get('memory_total_mb')}",
+        "busy %": card.get("utilization_gpu"),
+        "°C": card.get("temperature_gpu"),
+        "W": f"{card.get('power_draw_w')} of {card.get('power_limit_w')}",
+        "fan %": card.get("fan_speed_pct"),
+    }
+
+
+def _power() -> None:
+    st.subheader("Power profile")
+    with trouble_shown():
+        now = server().power_profile()
+        names = list(now.get("profiles") or ("quiet", "normal", "max"))
+        chosen = st.selectbox(
+            "Profile", names, index=names.index(now.profile) if now.profile in names else None, key="system_profile"
+        )
+        watts = NOTHING if now.power_limit_w is None else f"{now.power_limit_w:.0f} W a card"
+        st.caption(f"Now {now.profile or 'none'}: {watts}, {now.max_concurrent_jobs} jobs at once")
+        if chosen and st.button("Set", key="system_set_profile"):
+            told = server().set_power_profile(chosen)
+            st.success(f"{told.profile} holds.")
+            if told.get("power_applied") is False:
+                st.caption(f"The cards' limit was not changed: {told.get('reason') or 'no card, or no right to'}.")
+
+
+@st.fragment(run_every=_EVERY_S)
+def _log() -> None:
+    with trouble_shown():
+        tail = server().logs(st.session_state["system_log"], lines=st.session_state["system_lines"])
+        sought = st.session_state.get("system_log_filter", "")
+        shown = [str(line) for line in tail.lines if sought in str(line)]
+        st.code("\n".join(shown) or "No such line.", language=None, height=400)
