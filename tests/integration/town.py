@@ -70,7 +70,7 @@ async def town(
     base: Path,
     *,
     with_control: bool = True,
-    engine: Callable[[ModelRef], FakeEngine] = FakeEngine,
+    make_engine: Callable[[ModelRef], FakeEngine] = FakeEngine,
     kinds: Sequence[JobKind] = (),
     more_routes: Sequence[APIRouter] = (),
     **changes: Any,
@@ -81,7 +81,7 @@ async def town(
     engines: list[FakeEngine] = []
 
     async def start_engine(ref: ModelRef) -> Engine:
-        engines.append(engine(ref))
+        engines.append(make_engine(ref))
         return engines[-1]
 
     gateway = create_gateway(settings, start_engine, _no_capabilities)

@@ -122,7 +122,7 @@ def depot(base: Path, **changes: Any) -> Iterator[Depot]:
         settings = settings_of(base)
         routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
         kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
-        async with town(base, engine=AddingEngine, kinds=kinds, more_routes=routes, **changes) as running:
+        async with town(base, make_engine=AddingEngine, kinds=kinds, more_routes=routes, **changes) as running:
             started.append(running)
             ready.set()
             await ends.wait()
