@@ -1,0 +1,138 @@
+"""Starts that cannot be: each refused, by `switchyard up` or the process that notices, in words with the way out."""
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from control.db import Database, database_url
+from switchyard.base_lock import hold
+from switchyard.child import EXIT_REFUSED
+from switchyard.paths import Layout
+from tests.e2e.server import free_port, wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+UP = ("-c", "from client.cli import main; main()", "up")
+
+
+def environment_of(base: Path, **settings: object) -> dict[str, str]:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
+    given = {"base_dir": base, "port": free_port(), "install_demo": False} | settings
+    return bare | {"PYTHONPATH": str(REPOSITORY)} | {f"INFERENCE_{name.upper()}": str(given[name]) for name in given}
+
+
+def start(folder: Path, base: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment_of(base, **settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refused(ended: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    for word in words:
+        assert word in " ".join(ended.stderr.split())
+
+
+def test_a_base_directory_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    ended = start(tmp_path, file, *UP)
+    refused(ended, 2, str(file), "cannot be used", "Set INFERENCE_BASE_DIR.")
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert file.read_text() == "kept"
+
+
+def test_a_base_directory_that_nobody_can_write(tmp_path: Path) -> None:
+    refused(start(tmp_path, Path("/proc/switchyard"), *UP), 2, "/proc/switchyard", "Set INFERENCE_BASE_DIR.")
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ended = start(tmp_path, tmp_path, *UP, port=port)
+    refused(ended, 2, f"Cannot listen on 127.0.0.1:{port}", "in use", "INFERENCE_PORT")
+
+
+def test_a_second_server_on_one_base_directory(tmp_path: Path) -> None:
+    layout = Layout(base=tmp_path, models=tmp_path / "models")
+    with hold(layout):
+        ended = start(tmp_path, tmp_path, *UP)
+    refused(ended, 2, f"Another server (process {os.getpid()})", str(tmp_path), "INFERENCE_BASE_DIR")
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings", "said"),
+    [
+        (["--prot", "9"], {}, "--prot"),
+        (["--port", "many"], {}, "valid integer"),
+        ([], {"prot": 9}, "did you mean"),
+        ([], {"port": 70000}, "INFERENCE_PORT"),
+        ([], {"drain_timeout_s": 0}, "INFERENCE_DRAIN_TIMEOUT_S"),
+        ([], {"retention__runs_max_age_days": -1}, "INFERENCE_RETENTION__RUNS_MAX_AGE_DAYS"),
+    ],
+)
+def test_a_flag_or_a_setting_that_means_nothing(
+    flags: list[str], settings: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    refused(start(tmp_path, tmp_path, *UP, *flags, **settings), 2, said)
+    assert not (tmp_path / "db.sqlite").exists()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(base=tmp_path, models=tmp_path / "models")
+    layout.create()
+
+    async def migrate() -> None:
+        database = Database(database_url(layout.database))
+        await database.migrate()
+        await database.close()
+
+    asyncio.run(migrate())
+    return layout
+
+
+def test_a_database_of_a_newer_program(layout: Layout) -> None:
+    with closing(sqlite3.connect(layout.database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    ended = start(layout.base, layout.base, "-m", "control")
+    refused(ended, EXIT_REFUSED, "control cannot start: the database is at revision 9999", "restore a backup")
+
+
+def test_sockets_left_by_a_crash_are_in_nobodys_way(layout: Layout) -> None:
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(layout.control_socket))
+    process = psutil.Popen([sys.executable, "-m", "control"], cwd=layout.base, env=environment_of(layout.base))
+    try:
+        wait_until("control listens", lambda: _listens(layout.control_socket), 60)
+        transport = httpx.HTTPTransport(uds=str(layout.control_socket))
+        with httpx.Client(transport=transport, base_url="http://control") as control:
+            assert control.get("/jobs/stats").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        if process.is_running():
+            process.kill()
+
+
+def _listens(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0

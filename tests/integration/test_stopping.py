@@ -1,0 +1,151 @@
+"""SIGTERM to a real gateway with streams of another host open: no engine is needed to see how it drains."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.e2e.server import free_port, wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STREAMS = 64
+DRAIN_S = 3.0
+EVENT = b'data: {"id":"x","object":"text_completion","model":"m","choices":[{"index":0,"text":"a"}]}\n\n'
+
+
+class _Upstream(BaseHTTPRequestHandler):
+    """Streams end when the test says so, those with `max_tokens: 1`; the others never do."""
+
+    may_end = threading.Event()
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        self._head("application/json")
+        self.wfile.write(b'{"object": "list", "data": [{"id": "m"}]}')
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self._head("text/event-stream")
+        self.wfile.write(EVENT)
+        self.wfile.flush()
+        if body["max_tokens"] == 1:
+            self.may_end.wait(60)
+            self.wfile.write(b"data: [DONE]\n\n")
+        else:
+            self.over.wait(60)
+
+    def _head(self, content_type: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", content_type)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Host(ThreadingHTTPServer):
+    request_queue_size = 2 * STREAMS
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    server = _Host(("127.0.0.1", 0), _Upstream)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        _Upstream.may_end.set()
+        _Upstream.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def gateway(base: Path, other: str, drain_s: float = DRAIN_S) -> Iterator[tuple[psutil.Popen, httpx.Client]]:
+    (base / "hosts.json").write_text(json.dumps({"tiers": {"fast": {"upstreams": [other]}}}))
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
+    port = free_port()
+    settings = {
+        "BASE_DIR": base,
+        "PORT": port,
+        "DRAIN_TIMEOUT_S": drain_s,
+        "HOSTS_FILE": base / "hosts.json",
+        "ACCESS__MODE": "open",
+        "ENGINE__WARM_START": False,
+    }
+    environment = (
+        bare | {"PYTHONPATH": str(REPOSITORY)} | {f"INFERENCE_{name}": str(settings[name]) for name in settings}
+    )
+    process = psutil.Popen([sys.executable, "-m", "gateway"], cwd=base, env=environment)
+    limits = httpx.Limits(max_connections=2 * STREAMS)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, limits=limits) as http:
+        try:
+            wait_until("it is alive", lambda: _alive(http), 60)
+            yield process, http
+        finally:
+            if process.is_running():
+                process.kill()
+                process.wait()
+
+
+def _alive(http: httpx.Client) -> bool:
+    try:
+        return http.get("/livez").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _read(http: httpx.Client, max_tokens: int, begun: threading.Semaphore) -> str:
+    """How a stream ended for its client."""
+    told = ""
+    body = {"model": "m", "prompt": "7", "stream": True, "max_tokens": max_tokens}
+    try:
+        with http.stream("POST", "/fast/v1/completions", json=body) as answer:
+            for line in answer.iter_lines():
+                if '"text"' in line:
+                    begun.release()
+                elif "drain_timeout_s" in line:
+                    told = "told why, "
+                elif line == "data: [DONE]":
+                    return "whole"
+    except httpx.TransportError:
+        return f"{told}cut"
+    return f"{told}as if complete"
+
+
+def test_sigterm_with_64_streams_open(tmp_path: Path) -> None:
+    """Those that can end do; one that cannot ends as an error when the drain does; the exit code is 0."""
+    begun = threading.Semaphore(0)
+    with upstream() as other, gateway(tmp_path, other) as (process, http), ThreadPoolExecutor(STREAMS) as pool:
+        reading = [pool.submit(_read, http, 2 if number == 0 else 1, begun) for number in range(STREAMS)]
+        for _ in reading:
+            assert begun.acquire(timeout=60)
+        told_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        wait_until("it says that it stops", lambda: http.get("/readyz").json() == {"ready": False, "stopping": True}, 5)
+        assert http.get("/livez").status_code == 200
+        refused = http.post("/v1/completions", json={"model": "active", "prompt": "7"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        _Upstream.may_end.set()
+        assert process.wait(DRAIN_S + 5) == 0
+        assert DRAIN_S <= time.monotonic() - told_s <= DRAIN_S + 5
+        assert Counter(each.result(10) for each in reading) == {"whole": STREAMS - 1, "told why, cut": 1}
+
+
+def test_sigterm_with_nothing_in_flight_waits_for_nobody(tmp_path: Path) -> None:
+    with upstream() as other, gateway(tmp_path, other, drain_s=60) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
