@@ -210,14 +210,14 @@ def register(*arguments: object) -> subprocess.Popen[bytes]:
 def test_slurm_jobs_register_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight nodes at once, into a file that has something else already; the server's own reader understands it."""
     file = tmp_path / "hosts.json"
-    file.write_text(json.dumps({"trainer": {"host": "10.0.0.3"}}))
+    file.write_text(json.dumps({"trainer": {"host": "192.0.2.3"}}))
     monkeypatch.setenv("SWITCHYARD_FAST_KEY", "k" * 32)
     urls = [f"http://node{number}:20001/v1" for number in range(8)]
     for process in [register("add", file, "fast", url, "SWITCHYARD_FAST_KEY") for url in urls]:
         assert process.wait(60) == 0
     known = hosts.read(file, tmp_path)
     assert sorted(upstream.base_url for upstream in known.tiers["fast"].upstreams) == urls
-    assert known.trainer.host == "10.0.0.3"
+    assert known.trainer.host == "192.0.2.3"
     for process in [register("remove", file, "fast", url) for url in urls]:
         assert process.wait(60) == 0
     assert hosts.read(file, tmp_path).tiers == {}

@@ -11,10 +11,10 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "config" / "hosts.json.example"
 
 def test_the_example_is_understood() -> None:
     hosts = load(EXAMPLE, {})
-    assert (hosts.inference.host, hosts.trainer.base_dir) == ("10.0.0.2", "/home/llm/training")
+    assert (hosts.inference.host, hosts.trainer.base_dir) == ("192.0.2.2", "/home/llm/training")
     assert [each.base_url for each in hosts.tiers["fast"].upstreams] == [
-        "http://10.0.0.4:8765/v1",
-        "http://10.0.0.5:8765/v1",
+        "http://192.0.2.4:8765/v1",
+        "http://192.0.2.5:8765/v1",
     ]
     reasoning = hosts.tiers["reasoning"]
     assert reasoning.first_byte_timeout_s == 600
@@ -51,7 +51,7 @@ def test_no_file_is_no_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "line 3: tiers.fast is there twice (also on line 2)",
         ),
         ('{"tiers": {"a": {"upstreams": ["http://a"]},\n"A": {"upstreams": ["http://a"]}}}', "two tiers are called"),
-        ('{"tiers": {"fast": {"upstreams": [\n"http://a/v1",\n"10.0.0.2:8765"]}}}', "line 3: tiers.fast.upstreams.1"),
+        ('{"tiers": {"fast": {"upstreams": [\n"http://a/v1",\n"192.0.2.2:8765"]}}}', "line 3: tiers.fast.upstreams.1"),
         ('{"tiers": {"fast": {"upstreams": [\n"http://a:99999/v1"]}}}', "line 2: tiers.fast.upstreams.0.base_url"),
         ('{"tiers": {"fast": {"upstreams": ["ftp://a"]}}}', "is no URL such as"),
         ('{"tiers": {"fast": {"upstreams": ["http://u:p@a/v1"]}}}', "no user, password"),
