@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
 from client.client import SwitchyardClient
+from client.commands.config import settings_here
 from client.errors import Refused, SwitchyardError
 from client.terminal import EXIT_FAILED, AsJson, Host, print_json, server_at, table
 from switchyard import __version__
@@ -18,16 +20,31 @@ class Finding:
     said: str
 
 
-def doctor(host: Host = None, as_json: AsJson = False) -> None:
+def doctor(
+    *,
+    host: Host = None,
+    here: Annotated[bool, typer.Option("--here", help="Check this machine instead, for a server on it.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check address, key, versions, engine, queue and a first token; exit code 1 when something is wrong."""
-    with server_at(host) as server:
-        findings = _examine(server)
+    if here:
+        where, findings = "this machine", _examine_machine()
+    else:
+        with server_at(host) as server:
+            where, findings = server.url, _examine(server)
     if as_json:
         print_json([{"check": one.check, "good": one.good, "said": one.said} for one in findings])
     else:
-        table(server.url, ["", "check", ""], [["✓" if one.good else "✗", one.check, one.said] for one in findings])
+        table(where, ["", "check", ""], [["✓" if one.good else "✗", one.check, one.said] for one in findings])
     if not all(one.good for one in findings):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _examine_machine() -> list[Finding]:
+    settings = settings_here()
+    from switchyard.machine import examine  # noqa: PLC0415
+
+    return [Finding(check.name, check.good, check.said) for check in examine(settings)]
 
 
 def _examine(server: SwitchyardClient) -> list[Finding]:
