@@ -80,7 +80,7 @@ def _kill_all(children: list[Child]) -> None:
         child.kill()
 
 
-async def _announce(settings: Settings, ui: Child | None) -> None:
+async def announce(settings: Settings, ui: Child | None) -> None:
     """Says that the server is ready, and only then starts what nobody has to wait for."""
     await Announcer(settings, web_ui.url_of(settings) if ui else None).run()
     if ui is not None:
@@ -95,7 +95,7 @@ async def _supervise(settings: Settings) -> int:
     children = [Child(name, [sys.executable, "-m", name]) for name in ("gateway", "control")]
     running = [asyncio.create_task(child.run(), name=child.name) for child in children]
     ui = web_ui.child_of(settings)
-    announcer = asyncio.create_task(_announce(settings, ui), name="announcer")
+    announcer = asyncio.create_task(announce(settings, ui), name="announcer")
     stopped = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
 

@@ -22,7 +22,7 @@ def child_of(settings: Settings) -> Child | None:
     if not settings.ui or not is_installed():
         return None
     command = [sys.executable, "-m", "ui", "--address", settings.ui_host, "--port", str(settings.ui_port)]
-    command += ["--api-url", _api_url(settings)]
+    command += ["--api-url", _api_url(settings), "--supervised"]
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_ALL}
     return Child("ui", command, environment)
 

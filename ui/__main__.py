@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from streamlit.web import cli
 
 EXIT_REFUSED = 78  # EX_CONFIG of sysexits.h: starting again would fail the same way
 APP = Path(__file__).with_name("app.py")
@@ -13,11 +16,12 @@ _NICENESS = 10  # tokens come first where cores are few
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Does not return: this process becomes Streamlit's."""
+    """Serves until SIGTERM or SIGINT; exits with EXIT_REFUSED when starting again would not help."""
     parser = argparse.ArgumentParser(prog="python -m ui", description="Serve the web UI.")
     parser.add_argument("--address", default="127.0.0.1", help="listen on this address (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8501)
     parser.add_argument("--api-url", default=None, help="the server (default: API_URL, INFERENCE_URL or hosts.json)")
+    parser.add_argument("--supervised", action="store_true", help="end with the process that started this one")
     told = parser.parse_args(arguments)
     try:
         _try_port(told.address, told.port)
@@ -27,10 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(EXIT_REFUSED) from error
     if told.api_url is not None:
         os.environ["API_URL"] = told.api_url
+    if told.supervised:
+        _follow_parent()
     os.nice(_NICENESS)
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), *_flags(told.address, told.port)]
-    sys.stdout.flush()
-    os.execv(sys.executable, command)  # noqa: S606
+    cli.main(["run", str(APP), *_flags(told.address, told.port)], prog_name="streamlit")
+
+
+def _follow_parent() -> None:
+    from setproctitle import setproctitle  # noqa: PLC0415 - comes with the server, which is what supervises
+
+    from switchyard.process import follow_parent  # noqa: PLC0415
+
+    setproctitle("switchyard: ui")
+    follow_parent(signal.SIGTERM)
 
 
 def _flags(address: str, port: int) -> list[str]:
@@ -47,6 +60,7 @@ def _flags(address: str, port: int) -> list[str]:
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
         "logger.level": "warning",
+        "logger.hideWelcomeMessage": "true",
     }
     return [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
