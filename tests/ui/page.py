@@ -14,10 +14,12 @@ def _script(name: str) -> None:
     importlib.import_module(f"ui.pages.{name}").show()
 
 
-def opened(name: str, key: str | None = None) -> AppTest:
+def opened(name: str, key: str | None = None, tab: str | None = None) -> AppTest:
     page = AppTest.from_function(_script, args=(name,), default_timeout=20)
     if key is not None:
         page.session_state["api_key"] = key
+    if tab is not None:
+        page.session_state[f"{name}_tab"] = tab
     return page.run()
 
 

@@ -77,7 +77,7 @@ def test_a_model_that_is_not_there_is_refused_in_words() -> None:
 
 
 def test_compare_shows_what_was_fixed_with_both_answers() -> None:
-    page = opened("evals")
+    page = opened("evals", tab="Compare")
     seen = words(page)
     assert "Fixed: 6" in seen
     assert "Broken: 0" in seen
@@ -87,7 +87,7 @@ def test_compare_shows_what_was_fixed_with_both_answers() -> None:
 
 
 def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:
-    page = opened("evals")
+    page = opened("evals", tab="Samples")
     job = next(job["id"] for job in yard.http.get("/jobs?type=eval").json()["jobs"] if job["model_id"] == EARLY)
     page.selectbox(key="evals_job").select(job).run()
     assert "1 to 10 of 12" in words(page)
@@ -97,7 +97,7 @@ def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:
 
 def test_an_eval_is_started_from_the_page(yard: Depot) -> None:
     before = len(yard.http.get("/jobs?type=eval").json()["jobs"])
-    page = opened("evals")
+    page = opened("evals", tab="Start one")
     start = next(button for button in page.button if button.label == "Start")
     start.click().run()
     assert any("is pending" in element.value for element in page.success), words(page)

@@ -14,15 +14,12 @@ _EVERY_S = 3.0
 
 def show() -> None:
     st.title("Evals")
-    results, compare, samples, start = st.tabs(["Results", "Compare", "Samples", "Start one"])
-    with results:
-        _results()
-    with compare:
-        _compare()
-    with samples:
-        _samples()
-    with start:
-        _start()
+    views = (_results, _compare, _samples, _start)
+    tabs = st.tabs(("Results", "Compare", "Samples", "Start one"), key="evals_tab", on_change="rerun")
+    for tab, view in zip(tabs, views, strict=True):
+        if tab.open:  # a comparison reads every sample of two runs
+            with tab:
+                view()
 
 
 def _start() -> None:
@@ -60,7 +57,7 @@ def _results() -> None:
         running = [job for job in server().list_jobs(type="eval", limit=100) if job.status in {"pending", "running"}]
         for job in running[:5]:
             _under_way(job)
-        points = [point.as_json() for point in server().eval_history(limit=1000)]
+        points = [point.as_json() for point in server().eval_history(limit=500)]
         if not points:
             st.info("No eval is done yet. The tab *Start one* makes the first.")
             return
