@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+from functools import lru_cache
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -115,6 +116,7 @@ OWN_NAMES = frozenset(
 )
 
 
+@lru_cache(maxsize=4096)
 def demand(method: str, path: str) -> Demand:
     """What a request needs. A path that nobody thought of needs `admin`."""
     reads = method in {"GET", "HEAD"}

@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from switchyard.request_id import job_id, request_id
 _LONGEST_QUEUE = 20_000
 _LONGEST_WRITE_LINES = 512
 _LOOK_AROUND_S = 5.0
+_GATHER_S = 0.02  # waking for every line would take the interpreter from the requests each time
 _CLOSE_TIMEOUT_S = 1.0
 
 
@@ -92,6 +94,7 @@ class BackgroundHandler(logging.Handler):
             records: list[logging.LogRecord | None] = []
             try:
                 records.append(self._queue.get(timeout=_LOOK_AROUND_S))
+                time.sleep(_GATHER_S)
                 while len(records) < _LONGEST_WRITE_LINES:
                     records.append(self._queue.get_nowait())
             except queue.Empty:

@@ -71,9 +71,14 @@ class Keyring:
             return True
         return self._set is not None and bool(self._set.keys)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known here if there are keys, as far as that matters."""
+        return self._known.is_set() or self._mode != "auto" or self._admin_digest is not None
+
     async def known(self, timeout_s: float) -> None:
         """Waits until there are keys here, or it is known that there are none; gives up quietly after `timeout_s`."""
-        if not self._known.is_set() and self._mode == "auto" and self._admin_digest is None:
+        if not self.is_known:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._known.wait(), timeout_s)
 

@@ -65,7 +65,9 @@ class Rates:
 
     async def spend(self, name: str, limit_per_min: int, cost: int) -> None:
         """Takes what was used, after the fact: at most all that is left."""
-        if cost > 0 and (left := await self.left(name, limit_per_min)) > 0:
+        if cost <= 0 or await self.take(name, limit_per_min, cost) is None:
+            return
+        if (left := await self.left(name, limit_per_min)) > 0:
             await self.take(name, limit_per_min, min(cost, left))
 
     async def close(self) -> None:

@@ -21,6 +21,7 @@ class UsageTotals:
         self._now = now
         self._totals: dict[_Counted, tuple[int, int, int]] = {}
         self._untold: set[_Counted] = set()
+        self._series: dict[tuple[str, str], tuple[Counter, Counter, Counter]] = {}
 
     def add(self, key_id: str, meter: Meter) -> None:
         """Notes one request; one that no model answered counts as nothing."""
@@ -31,9 +32,15 @@ class UsageTotals:
         requests, prompt, completion = self._totals.get(counted, (0, 0, 0))
         self._totals[counted] = (requests + 1, prompt + meter.prompt_tokens, completion + meter.completion_tokens)
         self._untold.add(counted)
-        KEY_REQUESTS.labels(key_id, model).inc()
-        KEY_TOKENS.labels(key_id, model, "prompt").inc(meter.prompt_tokens)
-        KEY_TOKENS.labels(key_id, model, "completion").inc(meter.completion_tokens)
+        series = self._series.get((key_id, model))
+        if series is None:  # looking one up costs more than counting
+            series = self._series[key_id, model] = (
+                KEY_REQUESTS.labels(key_id, model),
+                KEY_TOKENS.labels(key_id, model, "prompt"),
+                KEY_TOKENS.labels(key_id, model, "completion"),
+            )
+        for counter, amount in zip(series, (1, meter.prompt_tokens, meter.completion_tokens), strict=True):
+            counter.inc(amount)
 
     def untold(self) -> list[Usage]:
         """What has changed since it was last told and heard."""
