@@ -78,7 +78,7 @@ async def audit(
     return {"entries": entries}
 
 
-@router.post(CONTROL_SYNC_PATH)
+@router.post(CONTROL_SYNC_PATH, include_in_schema=False)
 async def sync(request: SyncRequest, services: Wired) -> SyncAnswer:
     """The gateway's alone: it hands no such path on from outside."""
     await services.usage.note(request.source, request.usage)
