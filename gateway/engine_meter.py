@@ -7,14 +7,10 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.access.meter import METER, Meter
-from gateway.batch_room import with_room
 
 
 def meter_outputs(client: AsyncLLM) -> None:
-    """From now on `generate` and `encode` note in METER what they make, and batch work leaves room for others.
-
-    Without a meter, and for other work, they are vLLM's own.
-    """
+    """From now on `generate` and `encode` note in METER what they make; without a meter they are vLLM's own."""
     generate, encode = client.generate, client.encode
 
     def metered_generate(prompt: Any, sampling_params: SamplingParams, request_id: str, **rest: Any) -> Any:
@@ -30,7 +26,7 @@ def meter_outputs(client: AsyncLLM) -> None:
         meter = METER.get()
         return outputs if meter is None else _encoded(outputs, meter)
 
-    client.generate = with_room(metered_generate, client.vllm_config.scheduler_config.max_num_seqs)
+    client.generate = metered_generate
     client.encode = metered_encode
 
 
