@@ -11,7 +11,7 @@ test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
 	$(BIN)/python -m pytest tests
 
 unit: install-dev  ## The tests that start no engine
-	$(BIN)/python -m pytest tests/unit tests/integration
+	$(BIN)/python -m pytest tests/unit tests/integration tests/ui
 
 lint: install-dev
 	$(BIN)/ruff format --check .
