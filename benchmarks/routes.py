@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2000, help="requests of the batch; 0: none")
     args = parser.parse_args()
     with switchyard() as url:
-        print(f"{args.clients} clients      route req/s   its /v1 req/s   ratio")
+        print(f"{args.clients} clients      route req/s   its /v1 req/s   ratio", flush=True)
         for name, (ours, theirs) in ROUTES.items():
             ratios, loads = [], []
             for number in range(args.rounds + 1):
