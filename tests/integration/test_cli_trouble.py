@@ -67,9 +67,10 @@ def test_a_push_that_is_stopped_by_hand_goes_on(tmp_path: Path) -> None:
         source = write_large(tmp_path / "source", seed=1, tensors=100, tensor_bytes=4_000_000)
         push = [*COMMAND, "models", "push", str(source), "m", "--host", client.url]
         process = subprocess.Popen(push, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        while not _some_arrived(client):
-            assert process.poll() is None
-            time.sleep(0.01)
+        with SwitchyardClient(client.url) as patient:
+            while not _some_arrived(patient):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
         assert process.returncode == 130, said
