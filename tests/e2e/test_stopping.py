@@ -1,0 +1,93 @@
+"""SIGTERM to a server that is at work."""
+
+import json
+import signal
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.server import FINAL_ID, Server, wait_until
+
+STREAMS = 64
+DRAIN_S = 5.0
+LONG = {"model": FINAL_ID, "prompt": "7", "max_tokens": 500, "ignore_eos": True, "stream": True}
+
+
+class _Stream:
+    """A client that reads a stream to its end, whatever that is."""
+
+    def __init__(self, url: str, body: dict[str, object]) -> None:
+        self.begun = threading.Event()
+        self._url, self._body = url, body
+
+    def read(self) -> str:
+        """`finished`, `error` (told so by the server), or `cut` (neither: the connection is gone)."""
+        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
+            try:
+                with client.stream("POST", "/v1/completions", json=self._body) as answer:
+                    assert answer.status_code == 200
+                    for line in answer.iter_lines():
+                        self.begun.set()
+                        if line == "data: [DONE]":
+                            return "finished"
+                        if line.startswith("data: ") and "error" in json.loads(line[6:]):
+                            return "error"
+            except httpx.TransportError:
+                pass
+        return "cut"
+
+
+def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    """Short streams end whole, those that the drain does not wait for end as errors, and the job goes back whole."""
+    with Server(tmp_path) as server, ThreadPoolExecutor(STREAMS + 1) as pool:
+        server.wait_ready()
+        request = {"model_id": FINAL_ID, "name": "long", "dataset_ref": "math_eval.jsonl", "max_tokens": 256}
+        job = server.http.post("/eval/jobs", json=request).raise_for_status().json()["job_id"]
+        short = [_Stream(server.url, {**LONG, "max_tokens": 40}) for _ in range(STREAMS - 1)]
+        endless = _Stream(server.url, {**LONG, "n": 256})
+        reading = [pool.submit(stream.read) for stream in (*short, endless)]
+        for stream in (*short, endless):
+            assert stream.begun.wait(120)
+
+        told = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until("it is not ready", lambda: server.http.get("/readyz").status_code == 503, 5)
+        assert server.http.get("/livez").status_code == 200
+        refused = server.ask("1+1?")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert "stopping" in refused.json()["error"]["message"]
+        assert server.process.wait(DRAIN_S + 5) == 0
+        assert time.monotonic() - told <= DRAIN_S + 5
+
+        ended = [each.result(10) for each in reading]
+        assert set(ended[:-1]) <= {"finished", "error"}
+        assert "finished" in ended
+        assert ended[-1] == "error"
+
+    with sqlite3.connect(tmp_path / "db.sqlite") as database:
+        status, done = database.execute("SELECT status, progress_done FROM jobs WHERE id = ?", (job,)).fetchone()
+    database.close()
+    assert status in ("pending", "done")
+    samples = tmp_path / "runs" / "eval" / job / "samples.jsonl"
+    whole = [json.loads(line) for line in samples.read_text().splitlines()] if samples.exists() else []
+    assert len(whole) >= done  # nothing that was counted is lost, and no line is half a sample
+
+
+def test_sigterm_with_nothing_in_flight_does_not_wait(tmp_path: Path) -> None:
+    with Server(tmp_path, drain_timeout_s=60) as server:
+        wait_until("it is alive", lambda: _alive(server), 60)
+        told = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - told < 10
+
+
+def _alive(server: Server) -> bool:
+    try:
+        return server.http.get("/livez").status_code == 200
+    except httpx.TransportError:
+        return False
