@@ -122,7 +122,8 @@ class Activator:
     async def _switch(self, model_id: str, wish: SwitchWish, cause: str) -> ActivateResult:
         model = await self._registry.proven(model_id)
         active = await self._history.active()
-        if active is not None and active.id == model.id and serves(await self._gateway.state(), model):
+        state = await self._gateway.state() if active is not None and active.id == model.id else None
+        if state is not None and serves(state, model) and state.active is not None and state.active.is_loaded_as(model):
             return ActivateResult(
                 status="activated", id=model.id, previous=model.id, method="none", paused_ms=0, total_ms=0, in_flight=0
             )

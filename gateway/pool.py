@@ -322,7 +322,7 @@ class Pool:
             memory=self._memory(),
             wanted=request.method,
             in_flight=request.in_flight,
-            resident=resident is not None and resident.model.digest == request.model.digest,
+            resident=resident is not None and resident.model.is_loaded_as(request.model),
         )
         if wants_memory(situation) and await self.residents.make_room(request.model):
             situation = replace(situation, memory=self._memory())

@@ -81,7 +81,7 @@ class Residents:
             await self._load_adapter(model, model.base, reference, base_reference, wait=wait)
             return
         present = self.ready(model.id)
-        if present is not None and present.model.digest == model.digest:
+        if present is not None and present.model.is_loaded_as(model):
             return
         failure = self._failed.cooling(model)
         if failure is not None:
@@ -103,7 +103,7 @@ class Residents:
     def claim(self, model: ModelRef) -> Slot | None:
         """Gives away the slot of this very content, to be the active one; None when there is none."""
         slot = self.ready(model.id)
-        if slot is None or slot.model.digest != model.digest:
+        if slot is None or not slot.model.is_loaded_as(model):
             return None
         return self._slots.pop(model.id)
 

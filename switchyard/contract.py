@@ -88,6 +88,10 @@ class ModelRef(Message):
     base: "ModelRef | None" = None
     engine: EngineOverrides | None = None
 
+    def is_loaded_as(self, other: "ModelRef") -> bool:
+        """The same content in an engine that is started the same way."""
+        return (self.digest, self.engine) == (other.digest, other.engine)
+
 
 class Capabilities(Message):
     """What this vLLM can do on this device.

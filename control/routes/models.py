@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from control.activation import SwitchWish
-from control.errors import GatewayUnavailable
+from control.errors import Conflict, GatewayUnavailable
 from control.registration import RegisterRequest
 from control.routes.activations import answer
 from control.services import Wired
@@ -47,6 +47,17 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
     if registered.activation is None and request.activate:
         body["activation"] = answer(await services.activator.set_active(request.id, SwitchWish(), cause="register"))
     return body
+
+
+@router.post("/models/{model_id}/unload")
+async def unload(model_id: str, services: Wired) -> dict[str, Any]:
+    """Frees the memory of a model that is loaded beside the active one; a request for it loads it again."""
+    model_id = await services.registry.resolve(model_id)
+    active = await services.history.active()
+    if active is not None and active.id == model_id:
+        raise Conflict(f"{model_id} is active: make another model active first")
+    await services.gateway.unload(model_id)
+    return {"status": "unloaded", "id": model_id}
 
 
 @router.delete("/models/{model_id}")

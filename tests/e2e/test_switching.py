@@ -21,7 +21,16 @@ def registered(server: Server) -> dict[str, str]:
         server.copy_checkpoint(folder, model_id)
         response = server.http.post("/models/register", json={"id": model_id, "source": "test"})
         assert response.status_code == 200, response.text
-    return {model["id"]: model["digest"] for model in server.http.get("/models").json()["models"]}
+    models = server.http.get("/models").json()["models"]
+    for model in models:
+        if not model["is_active"]:
+            assert server.http.post(f"/models/{model['id']}/unload").status_code == 200
+    wait_until("the active model is loaded alone", lambda: _engines(server) == 1, 60.0)
+    return {model["id"]: model["digest"] for model in models}
+
+
+def _engines(server: Server) -> int:
+    return len(server.http.get("/status").json()["engines"])
 
 
 def _activate(server: Server, model_id: str, **wish: object) -> dict[str, object]:
@@ -164,7 +173,7 @@ def test_blue_green_under_load(server: Server, registered: dict[str, str]) -> No
     expected[registered[MIDDLE_ID]] = _alone(server, MIDDLE_ID)
     assert load.failures == []
     assert load.answers <= set(expected.items())
-    wait_until("the old slot has ended", lambda: len(server.http.get("/status").json()["engines"]) == 1, 60.0)
+    wait_until("the old slot has ended", lambda: _engines(server) == 1, 60.0)
     series = server.http.get("/metrics").text
     for model_id in (FINAL_ID, MIDDLE_ID):
         assert f'vllm:generation_tokens_total{{engine="0",model_name="{model_id}"}}' in series
