@@ -2,16 +2,26 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test unit lint format bench demo-model lock install install-dev clean
+.PHONY: run test unit test-integration-1 test-integration-2 test-units lint format bench demo-model lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/switchyard up
 
 test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests/e2e
+	@$(MAKE) --no-print-directory unit
 
-unit: install-dev  ## The tests that start no engine
-	$(BIN)/python -m pytest tests/unit tests/integration tests/ui
+unit: install-dev  ## The tests that start no engine, two runs at a time
+	@$(MAKE) --no-print-directory -j2 -O test-integration-1 test-integration-2 test-units
+
+test-integration-1:
+	$(BIN)/python -m pytest tests/integration/test_[a-i]*.py
+
+test-integration-2:
+	$(BIN)/python -m pytest tests/integration/test_[j-z]*.py
+
+test-units:
+	$(BIN)/python -m pytest tests/unit tests/ui
 
 lint: install-dev
 	$(BIN)/ruff format --check .
