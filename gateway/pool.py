@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from gateway.adapter import Adapter, Served, attach
-from gateway.errors import LOAD_FAILURES, GatewayError, ProofFailed, SwitchInProgress
+from gateway.errors import LOAD_FAILURES, EngineReloadFailed, GatewayError, ProofFailed, SwitchInProgress
 from gateway.failed_loads import FailedLoads
 from gateway.gate import Gate
 from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
@@ -124,6 +124,12 @@ class Pool:
                     result = await self._switch(request)
                 except GatewayError as error:
                     ended.set_exception(error)
+                except Exception as error:
+                    # The supervisor loop: a defect of one switch costs the slot, which is started again, and no more.
+                    log.exception("the switch to %s crashed", request.model.id)
+                    if self._slot is not None:
+                        self._slot.phase = "dead"
+                    ended.set_exception(EngineReloadFailed(f"the switch crashed: {type(error).__name__}: {error}"))
                 else:
                     ended.set_result(result)
                 finally:

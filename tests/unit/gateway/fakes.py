@@ -137,6 +137,8 @@ class FakeEngine:
         self.frozen = False
 
     async def reload(self, model: ModelRef) -> None:
+        if model.id == "defect":
+            raise ZeroDivisionError("nobody thought of this")
         if self.dead or model.id in self.cannot_take:
             self.ref = ModelRef(id="mixture", path="", digest="")
             raise EngineReloadFailed(f"{model.id}: a tensor is missing")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from gateway.asgi import replay, until_disconnected
-from gateway.errors import MethodImpossible, SwitchInProgress, Unserved
+from gateway.errors import EngineReloadFailed, MethodImpossible, SwitchInProgress, Unserved
 from gateway.gate import Gate
 from gateway.plan import Memory
 from gateway.pool import Pool
@@ -398,5 +398,17 @@ def test_an_idle_model_gives_way_to_a_switch_that_needs_its_memory() -> None:
         result = await house.pool.activate(ActivateRequest(model=other))
         assert result.method == "blue_green"
         assert beside.stopped
+
+    run()
+
+
+def test_a_defect_in_a_switch_costs_the_slot_and_not_the_pool() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        await house.pool.activate(ActivateRequest(model=model("a", signature())))
+        with pytest.raises(EngineReloadFailed, match="nobody thought of this"):
+            await house.pool.activate(ActivateRequest(model=model("defect", signature()), method="in_place"))
+        await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
+        assert await house.ask() == b"a:"
 
     run()
