@@ -54,6 +54,13 @@ class ReusingStatLogger(PrometheusStatLogger):
         self.living.add(self)
         _forget_old(self.model, {each.model for each in self.living})
 
+    def log_engine_initialized(self) -> None:
+        """Called by vLLM once an engine runs: its settings are a series' labels, which the next engine's replace."""
+        known = _collectors.get("vllm:cache_config_info")
+        if known is not None:
+            known.clear()
+        super().log_engine_initialized()
+
     def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **options: Any) -> None:
         """Called by vLLM after each step of the engine."""
         super().record(scheduler_stats, iteration_stats, *args, **options)
@@ -75,4 +82,5 @@ def _forget_old(newest: str, loaded: set[str]) -> None:
         if name not in loaded:
             del _names[name]
             for collector in _collectors.values():
-                collector.remove_by_labels({"model_name": name})
+                if "model_name" in collector._labelnames:  # `vllm:cache_config_info` has the engine's settings instead
+                    collector.remove_by_labels({"model_name": name})

@@ -121,6 +121,20 @@ def test_in_place_under_load(server: Server, registered: dict[str, str]) -> None
     assert len(load.digests) == 3
 
 
+def test_a_run_of_many_checkpoints_is_served_to_its_last(server: Server, registered: dict[str, str]) -> None:
+    """A trainer's night: more models by name than /metrics keeps series of."""
+    ids = [f"night-{number}" for number in range(12)]
+    for model_id in ids:
+        body = {"id": model_id, "path": str(server.models_dir / EARLY_ID), "source": "test"}
+        assert server.http.post("/models/register", json=body).status_code == 200
+        assert _activate(server, model_id)["method"] == "in_place"
+    answer_of(server.ask("What is 17+25?"))
+    counted = [line for line in server.http.get("/metrics").text.splitlines() if "generation_tokens_total{" in line]
+    assert any(f'model_name="{ids[-1]}"' in line for line in counted)
+    assert not any(f'model_name="{ids[0]}"' in line for line in counted)
+    _activate(server, FINAL_ID)
+
+
 def test_a_reload_in_place_answers_as_a_fresh_engine_does(server: Server, registered: dict[str, str]) -> None:
     body = {"prompt": "What is 17+25?", "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0, "model": "active"}
 
