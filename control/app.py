@@ -30,6 +30,7 @@ from control.jobs.lender import ActivatorLender
 from control.jobs.loans import LoanBook
 from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
+from control.jobs.window import Window
 from control.jobs.worker import Worker, WorkerLimits
 from control.loading import Loading
 from control.ports import JobKind
@@ -165,7 +166,7 @@ def create_app(
                 limits=WorkerLimits(
                     max_concurrent_jobs=settings.max_concurrent_jobs,
                     batch_items=settings.batch_items,
-                    batch_window_items=settings.batch_window_items,
+                    window=Window(settings.engine.max_num_seqs, settings.batch_items, settings.batch_window_items),
                     lease_s=settings.job_lease_s,
                     poll_s=job_poll_s,
                     max_concurrent_by_type=settings.max_concurrent_by_type,

@@ -215,7 +215,7 @@ class Settings(BaseSettings):
     max_pending_jobs: Count = 10_000
     job_retries: Annotated[int, Field(ge=0)] = 20
     batch_items: Annotated[int, Field(ge=1, le=1024)] = 64
-    batch_window_items: Count = 512
+    batch_window_items: Count | None = None
     job_lease_s: PositiveSeconds = 15.0
 
     hf_token: SecretStr | None = None
@@ -278,7 +278,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _window_keeps_the_engine_fed(self) -> Self:
-        if self.batch_window_items < 2 * self.batch_items:
+        if self.batch_window_items is not None and self.batch_window_items < 2 * self.batch_items:
             raise ValueError(
                 f"batch_window_items ({self.batch_window_items}) must be at least twice batch_items"
                 f" ({self.batch_items}), or the engine would wait between chunks"

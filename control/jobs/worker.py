@@ -33,6 +33,7 @@ from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
 from control.jobs.run_lock import RunIsLocked, RunLock
 from control.jobs.states import Status
+from control.jobs.window import Window
 from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.repository import ModelRepository
 from control.tables import JobRow
@@ -60,7 +61,7 @@ class WorkerLimits:
 
     max_concurrent_jobs: int
     batch_items: int
-    batch_window_items: int
+    window: Window
     lease_s: float
     poll_s: float = 1.0
     max_concurrent_by_type: Mapping[str, int] = field(default_factory=dict)
@@ -362,7 +363,7 @@ class Worker:
             datasets_dir=self._layout.datasets,
             engine=self._engine,
             batch_items=self._limits.batch_items,
-            batch_window_items=self._limits.batch_window_items,
+            batch_window_items=self._limits.window.items((model.engine or {}).get("max_num_seqs")),
             shards=self._shards,
             queue=self._queue,
             owner=self._owner,

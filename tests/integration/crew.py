@@ -14,6 +14,7 @@ from control.jobs.caretaker import Caretaker
 from control.jobs.intake import Intake, NewJob
 from control.jobs.loans import LoanBook
 from control.jobs.queue import JobQueue
+from control.jobs.window import Window
 from control.jobs.worker import Worker, WorkerLimits
 from control.ports import JobContext, JobRequest
 from control.repository import ModelRepository
@@ -125,7 +126,7 @@ class Crew:
             caretaker=Caretaker(queue, LoanBook(database), Nobody(), lease_s),
             layout=self._settings.layout,
             limits=WorkerLimits(
-                max_concurrent_jobs=jobs, batch_items=1, batch_window_items=2, lease_s=lease_s, poll_s=0.05
+                max_concurrent_jobs=jobs, batch_items=1, window=Window(1, 1), lease_s=lease_s, poll_s=0.05
             ),
             shards=ShardBook(database),
         )

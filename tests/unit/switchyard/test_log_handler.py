@@ -22,11 +22,19 @@ class HungDisk:
         self.well = threading.Event()
         self.entered = threading.Event()
         self.written = b""
+        self._wrote = threading.Condition()
 
     def append(self, lines: bytes) -> None:
         self.entered.set()
         self.well.wait(30)
-        self.written += lines
+        with self._wrote:
+            self.written += lines
+            self._wrote.notify_all()
+
+    def has(self, line: str) -> bool:
+        """Whether that line is written, at the latest in half a minute."""
+        with self._wrote:
+            return self._wrote.wait_for(lambda: f"{line}\n".encode() in self.written, 30)
 
     def turn_over(self) -> None: ...
 
@@ -68,6 +76,7 @@ def test_what_was_lost_is_said_when_the_disk_is_well(disk: HungDisk) -> None:
     for number in range(20_005):
         logger.warning("line %d", number)
     disk.well.set()
+    assert disk.has("line 19999")
     handler.close()
     lines = disk.written.decode().splitlines()
     assert lines[0] == "first"

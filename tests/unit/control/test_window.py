@@ -1,0 +1,16 @@
+import pytest
+
+from control.jobs.window import Window
+
+
+@pytest.mark.parametrize(
+    ("window", "of_the_model", "items"),
+    [
+        (Window(max_num_seqs=256, batch_items=64), None, 512),
+        (Window(max_num_seqs=256, batch_items=64), 1024, 2048),
+        (Window(max_num_seqs=256, batch_items=64), 8, 128),
+        (Window(max_num_seqs=256, batch_items=64, fixed_items=200), 1024, 200),
+    ],
+)
+def test_a_window_holds_what_runs_and_as_much_again(window: Window, of_the_model: int | None, items: int) -> None:
+    assert window.items(of_the_model) == items
