@@ -25,6 +25,7 @@ from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.inference import InferenceKind
 from control.jobs.caretaker import Caretaker
+from control.jobs.disk_guard import DiskGuard
 from control.jobs.intake import Intake
 from control.jobs.lender import ActivatorLender
 from control.jobs.loans import LoanBook
@@ -151,6 +152,7 @@ def create_app(
                 abilities,
                 Hub(settings.hf_token, settings.hub_timeout_s),
                 trust_remote_code=settings.engine.trust_remote_code,
+                spare_bytes=settings.min_free_disk_bytes,
             )
             queue = JobQueue(database, settings.job_lease_s)
             worker = Worker(
@@ -176,6 +178,12 @@ def create_app(
                 shards=ShardBook(database),
                 meter=telemetry.of_job,
             )
+            written = (layout.base, layout.runs)
+            guard = DiskGuard(
+                dict.fromkeys(worker.types, written) | {PullKind.type: (*written, layout.models)},
+                settings.min_free_disk_bytes,
+                worker,
+            )
             governor = Governor(settings, PowerChoices(database), telemetry.cards, worker)
 
             key_book = KeyBook(database, gateway.tell_keys, admin_elsewhere=settings.access.admin_key is not None)
@@ -186,6 +194,8 @@ def create_app(
             background.spawn(references.run(), name="references")
             await governor.start(background)
             background.spawn(abilities.learn(), name="engine abilities")
+            await guard.look()
+            background.spawn(guard.run(), name="disk guard")
             active = await history.active()
             if active is not None:
                 await registry.want_reference(active.id)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -36,13 +36,14 @@ _OF_CARDS: list[tuple[str, str, Callable[[Card], float | None]]] = [
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """`census` is None while the database does not answer."""
+    """`census` is None while the database does not answer; `held` are the types of jobs that are paused."""
 
     census: Census | None
     cards: CardsSeen
     system: SystemSeen
     book: EnergyBook
     power: PowerState
+    held: Collection[str]
 
 
 def families(shown: Shown) -> list[Metric]:
@@ -55,6 +56,7 @@ def families(shown: Shown) -> list[Metric]:
         _gauge(
             "switchyard_max_concurrent_jobs", "Jobs that may run beside each other.", shown.power.max_concurrent_jobs
         ),
+        _gauge("switchyard_jobs_paused", "Types of jobs that wait for space on a disk.", len(shown.held)),
         _power(shown.power),
         _gauge("switchyard_control_log_lines_lost", "Log lines of control that no disk took.", lost_lines()),
         *_process(),

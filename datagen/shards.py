@@ -26,10 +26,10 @@ from control.errors import BadJob, JobPaused
 from control.ports import ShardEntry, ShardLedger
 from datagen.parquet import write_parquet
 from datagen.records import Format, formatted
+from switchyard.full_disk import is_disk_full
 
 OUTBOX = ".outbox"
 _NUMBER = re.compile(r"shard_[0-9-]{10}_([0-9]{3,})\.jsonl")
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # no space, no quota, no more for this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def pausing_when_full(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_disk_full(error):
             raise JobPaused(
                 f"the disk of {error.filename or run_dir} is full: the job goes on when there is space"
             ) from error

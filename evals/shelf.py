@@ -1,7 +1,6 @@
 """The datasets folder as the API shows it: what lies there, and how a file gets there whole or not at all."""
 
 import asyncio
-import errno
 import hashlib
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 from control.errors import Conflict, Invalid, NoSpace, NotFound
 from evals.datasets import SUFFIXES, check_lines, digest_of, open_dataset, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
+from switchyard.full_disk import is_disk_full
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MOST_LISTED = 1000
@@ -84,7 +84,7 @@ class DatasetShelf:
                 raise Conflict(f"{name} is there with other content ({existed}); ?replace=true puts this in its place")
             await asyncio.to_thread(_put_in_place, aside, target)
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            if is_disk_full(error):
                 raise NoSpace(f"{name} does not fit on the disk of the datasets folder") from error
             raise Invalid(f"name: {name} cannot be written: {error.strerror}") from error
         finally:

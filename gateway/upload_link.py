@@ -5,7 +5,6 @@ they lie on disk. So a checkpoint costs the gateway's event loop a few copies, a
 """
 
 import asyncio
-import errno
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ from gateway.asgi import Receive, Scope, Send, send_json
 from gateway.control_link import ControlLink
 from gateway.errors import GatewayError
 from switchyard.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
+from switchyard.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _report(piece: _Piece, progress: _Progress, trouble: OSError | None) -> dict
         "ticket": piece.ticket,
         "written_bytes": progress.written_bytes,
         "trouble": trouble.strerror if trouble else None,
-        "disk_full": trouble is not None and trouble.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG},
+        "disk_full": trouble is not None and is_disk_full(trouble),
     }
 
 

@@ -217,6 +217,7 @@ class Settings(BaseSettings):
     batch_items: Annotated[int, Field(ge=1, le=1024)] = 64
     batch_window_items: Count | None = None
     job_lease_s: PositiveSeconds = 15.0
+    min_free_disk_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 1_000_000_000
 
     hf_token: SecretStr | None = None
     hub_timeout_s: Count = 10

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Attempt:
     """Implements control.ports.StandaloneContext. `stopped` is set when the attempt is to end; it never unsets.
 
-    `lapsed`: it has to end because its lease could not be renewed.
+    `lapsed`: it has to end because its lease could not be renewed. `held`: why it may not go on now.
     """
 
     job_id: str
@@ -33,6 +33,7 @@ class Attempt:
     monotonic_s: Callable[[], float] = time.monotonic
     stopped: bool = False
     lapsed: bool = False
+    held: str | None = None
     _written_at_s: float | None = field(default=None, init=False)
     _first: tuple[float, int] | None = field(default=None, init=False)
     _latest: tuple[int, int] | None = field(default=None, init=False)

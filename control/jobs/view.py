@@ -1,6 +1,6 @@
 """A job as the API shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +11,9 @@ from control.tables import NO_DIGEST, JobAttemptRow, JobRow
 _LIFTED = {"pull": ("local_path", "preferred_quantized")}
 
 
-def show(job: JobRow, active_id: str | None, now: datetime) -> dict[str, Any]:
-    """`waiting_for` says why a pending job does not start; `active_id` is the active model's."""
+def show(job: JobRow, active_id: str | None, now: datetime, held: Mapping[str, str]) -> dict[str, Any]:
+    """`waiting_for` says why a pending job does not start; `active_id` is the active model's, `held` has the types that
+    may not run, with the reason."""
     shown = {
         "id": job.id,
         "job_id": job.id,
@@ -31,7 +32,7 @@ def show(job: JobRow, active_id: str | None, now: datetime) -> dict[str, Any]:
         "error": job.error,
         "attempt": job.attempt,
         "request_id": job.request_id,
-        "waiting_for": _waiting_for(job, active_id, now) if job.status == "pending" else None,
+        "waiting_for": (held.get(job.type) or _waiting_for(job, active_id, now)) if job.status == "pending" else None,
     }
     return shown | {name: (job.result or {}).get(name) for name in _LIFTED.get(job.type, ())}
 

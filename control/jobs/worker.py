@@ -40,6 +40,7 @@ from control.tables import JobRow
 from control.tasks import Tasks
 from switchyard import request_id as ids
 from switchyard.contract import ModelRef
+from switchyard.full_disk import is_disk_full
 from switchyard.paths import Layout
 
 JobMeter = Callable[[str], Awaitable[dict[str, float] | None]]
@@ -71,6 +72,7 @@ class WorkerLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
+    type: str
     attempt: Attempt
     run: asyncio.Task[dict[str, Any]]
 
@@ -114,6 +116,7 @@ class Worker:
         self._running: dict[str, _Running] = {}
         self._model_changed = False
         self._stopping = False
+        self.held: Mapping[str, str] = {}
 
     @property
     def types(self) -> list[str]:
@@ -129,6 +132,22 @@ class Worker:
         """Holds at once: more jobs start, or none until fewer run. No running job is stopped for it."""
         self._limits = replace(self._limits, max_concurrent_jobs=count)
         self.wake()
+
+    def hold(self, reasons: Mapping[str, str]) -> None:
+        """Types of jobs that may not run, each with the reason; running ones go back to the queue with what they have.
+
+        Holds until the next call.
+        """
+        freed = self.held.keys() - reasons.keys()
+        self.held = dict(reasons)
+        for running in self._running.values():
+            reason = reasons.get(running.type)
+            if reason is not None and not running.attempt.stopped:
+                running.attempt.held = reason
+                running.attempt.stopped = True
+                running.run.cancel()
+        if freed:
+            self.wake()
 
     def wake(self, *, model_changed: bool = False) -> None:
         """There may be something to claim."""
@@ -202,7 +221,11 @@ class Worker:
         while not self._stopping:
             running = self._running_by_type()
             limit = self._limits.max_standalone
-            types = [type_ for type_ in self._standalone if running[type_] < limits.get(type_, limit)]
+            types = [
+                type_
+                for type_ in self._standalone
+                if type_ not in self.held and running[type_] < limits.get(type_, limit)
+            ]
             job = await self._queue.claim_standalone(self._owner, types, self._still_here()) if types else None
             if job is None:
                 return
@@ -214,10 +237,14 @@ class Worker:
         shepherd.add_done_callback(self._freed)
 
     def _open_types(self) -> list[str]:
-        """Those of the engine whose own limit leaves room."""
+        """Those of the engine that may run and whose own limit leaves room."""
         running = self._running_by_type()
         limits = self._limits.max_concurrent_by_type
-        return [type_ for type_ in self._kinds if running[type_] < limits.get(type_, running[type_] + 1)]
+        return [
+            type_
+            for type_ in self._kinds
+            if type_ not in self.held and running[type_] < limits.get(type_, running[type_] + 1)
+        ]
 
     def _running_by_type(self) -> Counter[str]:
         return Counter(job.type for job in self._shepherds.values())
@@ -247,7 +274,12 @@ class Worker:
                 await self._release(job, "an earlier attempt is still alive", rest_s=REST_S)
             except DatabaseUnavailable as error:
                 log.error("%s cannot begin: %s", job.id, error)
-            except (ControlError, OSError) as error:
+            except OSError as error:
+                if is_disk_full(error):
+                    await self._release(job, _full(self._layout.runs), rest_s=REST_S, shown=True)
+                else:
+                    await self._finish(job, "failed", error=str(error))
+            except ControlError as error:
                 await self._finish(job, "failed", error=str(error))
             else:
                 await self._tend(job, attempt, borrows=borrows)
@@ -256,7 +288,7 @@ class Worker:
         over = asyncio.Event()
         run = asyncio.create_task(self._run(job, attempt, borrows=borrows), name=f"run of {job.id}")
         watch = asyncio.create_task(self._watch(attempt, over), name=f"lease of {job.id}")
-        self._running[job.id] = _Running(attempt, run)
+        self._running[job.id] = _Running(job.type, attempt, run)
         try:
             await asyncio.wait({run, watch}, return_when=asyncio.FIRST_COMPLETED)
             attempt.stopped = attempt.stopped or not run.done()
@@ -308,6 +340,9 @@ class Worker:
             await self._finish(job, "failed", error=str(error))
         except Exception as error:
             # The job boundary: a defect of one job ends that job alone.
+            if isinstance(error, OSError) and is_disk_full(error):
+                await self._set_back(job, attempt, JobPaused(_full(error.filename or attempt.run_dir)))
+                return
             log.exception("job %s crashed", job.id)
             await self._finish(job, "failed", error=f"{type(error).__name__}: {error}"[:500])
 
@@ -394,10 +429,16 @@ class Worker:
         """Of a run that was stopped: its row was changed by somebody else, unless it only lost its lease."""
         if self._stopping:
             await self._release(job, "the server stops")
+        elif attempt.held is not None:
+            await self._release(job, f"paused: {attempt.held}", shown=True)
         elif attempt.lapsed:
             await self._release(job, "the database was away for longer than the lease")
         else:
             await self._queue.end_attempt(job.id, job.attempt, "cancelled")
+
+
+def _full(where: object) -> str:
+    return f"the disk of {where} is full: the job goes on when there is space"
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

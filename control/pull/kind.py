@@ -16,7 +16,7 @@ from control.pull.hub import Hub
 from control.pull.orders import Listing
 from control.pull.request import PullRequest
 from control.pull.selection import RemoteFile, select, weights_bytes
-from control.pull.staging import Staging
+from control.pull.staging import LEAST_SPARE_BYTES, Staging
 from control.registration import RegisterRequest
 from control.registry import Registered, Registry
 
@@ -39,6 +39,7 @@ class PullKind:
         hub: Hub,
         *,
         trust_remote_code: bool,
+        spare_bytes: int,
     ) -> None:
         self._models = models
         self._registry = registry
@@ -46,6 +47,7 @@ class PullKind:
         self._abilities = abilities
         self._hub = hub
         self._trust_remote_code = trust_remote_code
+        self._spare_bytes = max(spare_bytes, LEAST_SPARE_BYTES)
 
     async def run(self, context: StandaloneContext) -> dict[str, Any]:
         """What can be refused is refused before the first large file. Raises ControlError."""
@@ -62,7 +64,7 @@ class PullKind:
         total = sum(file.size_bytes for file in wanted)
         transferred = 0
         if not await asyncio.to_thread(staging.is_done, wanted):
-            present = await asyncio.to_thread(staging.make_room, wanted)
+            present = await asyncio.to_thread(staging.make_room, wanted, self._spare_bytes)
             await context.report(present, total)
             await self._hub.fetch(
                 request.model, listing.commit, staging.files, wanted, lambda done: context.report(done, total)

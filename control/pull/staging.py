@@ -10,7 +10,7 @@ from control.pull.files import has_content, present_bytes
 from control.pull.selection import RemoteFile
 
 FOLDER = ".pulls"
-SPARE_BYTES = 64 * 1024 * 1024
+LEAST_SPARE_BYTES = 64 * 1024 * 1024
 
 
 class Staging:
@@ -35,16 +35,16 @@ class Staging:
             f" (DELETE /models/{self._model_id}?files=true)"
         )
 
-    def make_room(self, wanted: list[RemoteFile]) -> int:
-        """How many bytes are there already. Raises Invalid when the disk cannot take the rest."""
+    def make_room(self, wanted: list[RemoteFile], spare_bytes: int) -> int:
+        """How many bytes are there already. Raises Invalid when the rest does not fit, `spare_bytes` left."""
         self.files.mkdir(parents=True, exist_ok=True)
         present = present_bytes(wanted, self.files)
         missing = sum(file.size_bytes for file in wanted) - present
         free = shutil.disk_usage(self.files).free
-        if missing + SPARE_BYTES > free:
+        if missing + spare_bytes > free:
             raise Invalid(
                 f"{missing / 1e9:.2f} GB are still to come, and the disk of {self._root.parent} has"
-                f" {free / 1e9:.2f} GB free"
+                f" {free / 1e9:.2f} GB free, of which {spare_bytes / 1e9:.2f} GB (min_free_disk_bytes) stay so"
             )
         return present
 

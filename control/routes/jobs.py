@@ -26,7 +26,7 @@ _UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 async def show_one(job: JobRow, services: Services) -> dict[str, Any]:
     """A job with its attempts."""
     active = await services.history.active()
-    shown = show(job, active.id if active else None, utc_now())
+    shown = show(job, active.id if active else None, utc_now(), services.worker.held)
     return shown | {"attempts": show_attempts(await services.queue.attempts(job.id))}
 
 
@@ -42,7 +42,7 @@ async def list_jobs(
     jobs = await services.queue.newest_first(job_type, status, limit)
     active = await services.history.active()
     now = utc_now()
-    return {"jobs": [show(job, active.id if active else None, now) for job in jobs]}
+    return {"jobs": [show(job, active.id if active else None, now, services.worker.held) for job in jobs]}
 
 
 @router.get("/jobs/stats")

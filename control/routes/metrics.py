@@ -23,6 +23,7 @@ async def metrics(services: Wired) -> Response:
         system=await services.telemetry.system(),
         book=services.telemetry.meter.book,
         power=services.governor.state,
+        held=services.worker.held,
     )
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(shown))

@@ -21,6 +21,7 @@ from control.uploads.known_chunks import Place, known_chunks
 from control.uploads.request import BeginUpload, ClosePiece, DeclareFile, OpenPiece, check_file_name, check_sha256
 from control.uploads.staged_file import Chunk, StagedFile, chunks_of
 from control.uploads.upload import Upload, load
+from switchyard.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -341,7 +342,7 @@ def _disk(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if is_disk_full(error):
             raise NoSpace(f"{what}: the disk is full; what has arrived is kept, make room and push again") from error
         raise ControlError(f"{what} cannot be written: {error.strerror}") from error
 
