@@ -80,8 +80,12 @@ def test_saving_never_waits_for_a_server_that_hangs(tmp_path: Path) -> None:
     async def run() -> None:
         asked = threading.Event()
 
-        async def never(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             asked.set()
+            try:
+                await reader.read()
+            finally:
+                writer.close()
 
         server = await asyncio.start_server(never, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
