@@ -4,6 +4,14 @@ import logging
 import os
 from typing import Protocol
 
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
 from gateway.asgi import Scope
 from switchyard.settings import TelemetrySettings
 
@@ -43,14 +51,6 @@ def tracer_of(settings: TelemetrySettings) -> Tracer | None:
 
 class _OpenTelemetry:
     def __init__(self, endpoint: str, sample_ratio: float) -> None:
-        # A third of a second to import, which only those pay who trace.
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
-
         resource = Resource.create({"service.name": "switchyard"})
         self._provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
@@ -58,13 +58,11 @@ class _OpenTelemetry:
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, scope: Scope, route: str, request_id: str) -> Span:
-        from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415
-
         given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         span = self._tracer.start_span(
             f"{scope['method']} {route}",
             context=self._propagator.extract({key: given[key] for key in _CARRIED if key in given}),
-            kind=SpanKind.SERVER,
+            kind=trace.SpanKind.SERVER,
             attributes={
                 "http.request.method": scope["method"],
                 "url.path": scope["path"],
@@ -73,7 +71,7 @@ class _OpenTelemetry:
             },
         )
         carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, set_span_in_context(span))
+        self._propagator.inject(carrier, trace.set_span_in_context(span))
         others = [pair for pair in scope["headers"] if pair[0].decode("latin-1") not in _CARRIED]
         scope["headers"] = [*others, *((key.encode(), value.encode()) for key, value in carrier.items())]
         return _RequestSpan(span)
@@ -83,18 +81,14 @@ class _OpenTelemetry:
 
 
 class _RequestSpan:
-    def __init__(self, span: "object") -> None:
+    def __init__(self, span: trace.Span) -> None:
         self._span = span
 
     def end(self, status: int, model: str) -> None:
-        from opentelemetry.trace import Span as OtelSpan  # noqa: PLC0415
-        from opentelemetry.trace import StatusCode  # noqa: PLC0415
-
         span = self._span
-        assert isinstance(span, OtelSpan)
         span.set_attribute("http.response.status_code", status)
         if model:
             span.set_attribute("gen_ai.request.model", model)
         if status >= 500:
-            span.set_status(StatusCode.ERROR)
+            span.set_status(trace.StatusCode.ERROR)
         span.end()
