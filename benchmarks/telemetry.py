@@ -99,11 +99,11 @@ def series_of_models(count: int) -> Callable[[], Awaitable[None]]:
     """vLLM's own collectors, with the labels of so many models and something counted in each."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
-    from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
-    from vllm.usage.usage_lib import UsageContext  # noqa: PLC0415
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
 
-    from gateway.engine_metrics import ReusingStatLogger  # noqa: PLC0415
-    from gateway.metrics import note_request  # noqa: PLC0415
+    from gateway.engine_metrics import ReusingStatLogger
+    from gateway.metrics import note_request
 
     checkpoint = Path(__file__).resolve().parents[1] / "demo" / "checkpoints" / "step-1500"
     kept = []

@@ -97,7 +97,7 @@ def list_models() -> Call[list[Model]]:
 
 
 def register_model(
-    id: str,  # noqa: A002 - the field's name on the wire, and what scripts pass
+    id: str,
     source: str = "client",
     tags: str | Sequence[str] = (),
     *,
@@ -123,7 +123,7 @@ def register_model(
 
 
 def set_active_model(
-    id: str,  # noqa: A002
+    id: str,
     *,
     in_flight: InFlight | None = None,
     timeout_s: float | None = None,
@@ -155,7 +155,7 @@ def list_activations(limit: int = 100) -> Call[list[PastActivation]]:
     )
 
 
-def delete_model(id: str, *, files: bool = False) -> Call[Json]:  # noqa: A002
+def delete_model(id: str, *, files: bool = False) -> Call[Json]:
     """`files`: the folder under models/ too."""
     return Call("DELETE", f"/models/{_part(id)}", as_it_is, params=_given(files="true" if files else None))
 
@@ -165,7 +165,7 @@ def pull_model(model: str, *, idempotency_key: str | None = None, **more: Any) -
     return _job("/pull", {"model": model, **more}, idempotency_key)
 
 
-def list_uploads(id: str) -> Call[list[FileReceipt]]:  # noqa: A002
+def list_uploads(id: str) -> Call[list[FileReceipt]]:
     """What the server has of an upload that is no model yet. Raises NotFound when there is none."""
     return Call(
         "GET",
@@ -174,7 +174,7 @@ def list_uploads(id: str) -> Call[list[FileReceipt]]:  # noqa: A002
     )
 
 
-def discard_upload(id: str) -> Call[Json]:  # noqa: A002
+def discard_upload(id: str) -> Call[Json]:
     return Call("DELETE", f"/models/{_part(id)}/files", as_it_is)
 
 
@@ -272,7 +272,7 @@ def get_datagen_job(job_id: str) -> Call[Job]:
     return Call("GET", f"/data_gen/jobs/{_part(job_id)}", _read_datagen)
 
 
-def list_jobs(type: str | None = None, status: str | None = None, limit: int = 100) -> Call[list[Job]]:  # noqa: A002
+def list_jobs(type: str | None = None, status: str | None = None, limit: int = 100) -> Call[list[Job]]:
     """Newest first."""
     params = _given(type=type, status=status, limit=limit)
     return Call("GET", "/jobs", lambda body: [Job.model_validate(job) for job in body["jobs"]], params=params)

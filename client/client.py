@@ -234,7 +234,7 @@ class SwitchyardClient:
         """For bodies that come from files; of one thread."""
         return FileSender(self._options, timeout_s)
 
-    def push_checkpoint(self, path: "str | os.PathLike[str]", id: str, **options: Any) -> "Pushed":  # noqa: A002
+    def push_checkpoint(self, path: "str | os.PathLike[str]", id: str, **options: Any) -> "Pushed":
         """client.push.push_checkpoint by this client."""
         from client.push import push_checkpoint  # noqa: PLC0415 - which imports this module
 

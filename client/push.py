@@ -66,7 +66,7 @@ class Meter:
 
 def push_checkpoint(
     path: str | os.PathLike[str],
-    id: str,  # noqa: A002 - the field's name on the wire
+    id: str,
     *,
     client: SwitchyardClient | None = None,
     source: str | None = None,

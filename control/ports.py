@@ -30,13 +30,16 @@ class BatchEngine(Protocol):
         ...
 
 
+ShardState = Literal["allotted", "staged", "published"]
+
+
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
     """A shard as the ledger has it; `path` is relative to the base directory."""
 
     name: str
     path: str
-    state: Literal["allotted", "staged", "published"]
+    state: ShardState
 
 
 class ShardLedger(Protocol):

@@ -5,9 +5,9 @@ from fractions import Fraction
 from typing import Final
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_EXPRESSION = re.compile(rf"[-(\s]*{_NUMBER}(?:[\s()]*[-+*/×÷−][\s()]*{_NUMBER})+[\s)]*")  # noqa: RUF001
+_EXPRESSION = re.compile(rf"[-(\s]*{_NUMBER}(?:[\s()]*[-+*/×÷−][\s()]*{_NUMBER})+[\s)]*")
 _TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/()])")
-_SAME = str.maketrans({"×": "*", "÷": "/", "−": "-"})  # noqa: RUF001
+_SAME = str.maketrans({"×": "*", "÷": "/", "−": "-"})
 _LONGEST = 200
 _ASKING: Final = frozenset((
     "what", "whats", "what's", "is", "are", "compute", "calculate", "evaluate", "find", "simplify", "solve",

@@ -12,7 +12,7 @@ _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
     r"|[0-9]+(?:\.[0-9]+)?"
     r"|[^\W0-9_]+"
-    r"|[-+*/=<>^%×÷√∑∫−]"  # noqa: RUF001
+    r"|[-+*/=<>^%×÷√∑∫−]"
 )
 _LETTERS = 1_100_000
 _FIRST_LETTER = 0x20

@@ -18,4 +18,4 @@ def draw_shots(stream: BufferedReader, file: str, count: int, seed: int, field_m
     if count == 0:
         return []
     pool = list(read_samples(stream, file, POOL_SAMPLES, field_map))
-    return random.Random(seed).sample(pool, min(count + 1, len(pool)))  # noqa: S311
+    return random.Random(seed).sample(pool, min(count + 1, len(pool)))  # noqa: S311  # no secret

@@ -11,6 +11,7 @@ namespace. Any step that fails ends it before the program runs.
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -237,14 +238,12 @@ def _become_program(
             os.setresuid(user, user, user)
         _refuse_calls(calls)
         os.execve(python, [python, "-I", "-S", "-c", _HARNESS], {"PATH": "", "HOME": "/tmp", "LANG": "C.UTF-8"})
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  (likewise)
         os.write(trouble, f"{type(error).__name__}: {error}".encode())
     os._exit(1)
 
 
 def _copy_above(number: int, lowest: int) -> int:
-    import fcntl  # noqa: PLC0415
-
     return fcntl.fcntl(number, fcntl.F_DUPFD, lowest)
 
 

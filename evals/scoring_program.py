@@ -36,7 +36,7 @@ def corpus_score(metric: str, stats: Sequence[float]) -> float:
 
 def _math(prediction: str, target: str) -> dict[str, Any]:
     """The target is parsed as LaTeX; of a prediction what follows `####`, else what math-verify finds."""
-    from math_verify import parse, verify  # noqa: PLC0415  (half a second)
+    from math_verify import parse, verify  # noqa: PLC0415 - half a second, for those who ask for it
 
     said = after_hashes(prediction) or prediction[-_LONGEST_ANSWER:]
     wanted = parse(f"${target}$", parsing_timeout=_MATH_TIMEOUT_S) or parse(target, parsing_timeout=_MATH_TIMEOUT_S)
@@ -61,7 +61,7 @@ def _sentence(metric: str, prediction: str, targets: Sequence[str]) -> dict[str,
 
 @lru_cache
 def _measure(metric: str, *, sentence: bool) -> Any:
-    from sacrebleu.metrics import BLEU, CHRF  # noqa: PLC0415
+    from sacrebleu.metrics import BLEU, CHRF  # noqa: PLC0415 - likewise
 
     # A sentence of fewer than four words has no 4-grams: sacreBLEU's own sentence score leaves them out.
     return BLEU(effective_order=sentence) if metric == "bleu" else CHRF()

@@ -7,7 +7,7 @@ import pynvml
 
 def diagnosis() -> dict[str, Any]:
     """Imports torch, which takes seconds the first time; call it in a thread."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - takes seconds, and only /diag asks
 
     devices, driver, problem = _devices()
     return {

@@ -32,7 +32,8 @@ def target_modules(checkpoint: Path) -> list[str]:
     found: set[str] = set()
     for shard in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(shard, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+            names: list[str] = tensors.keys()
+            for name in names:
                 module = name.rpartition(".")[0].rpartition(".")[2]
                 is_end = any(end in module for end in _ENDS)
                 if not is_end and len(tensors.get_slice(name).get_shape()) > 1:

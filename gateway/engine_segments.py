@@ -5,7 +5,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_SHARED = "/dev/shm/"  # noqa: S108  # where Linux keeps POSIX shared memory
+_SHARED = "/dev/shm/"  # noqa: S108 - no file of ours is put there: it is where Linux keeps POSIX shared memory
 _NAMES = "psm_"  # as Python names it
 
 

@@ -70,7 +70,7 @@ class BackgroundHandler(logging.Handler):
             thread.join(_CLOSE_TIMEOUT_S)
         super().close()
 
-    def createLock(self) -> None:  # noqa: N802
+    def createLock(self) -> None:
         self.lock = None  # the queue has one; a lock held during a fork would never be released in the child
 
     def _prepared(self, record: logging.LogRecord) -> logging.LogRecord:

@@ -133,7 +133,7 @@ class _Text(logging.Formatter):
     def __init__(self, component: str) -> None:
         super().__init__("%(asctime)s %(levelname)-7s " + component + " %(message)s", "%H:%M:%S")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         if isinstance(record.msg, dict):
             record.message = " ".join(f"{key}={value}" for key, value in record.msg.items())
         whose = " ".join(str(getattr(record, name)) for name in ("request_id", "job_id") if hasattr(record, name))

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from setproctitle import setproctitle
 from streamlit.web import cli
+
+from switchyard.process import follow_parent
 
 EXIT_REFUSED = 78  # EX_CONFIG of sysexits.h: starting again would fail the same way
 APP = Path(__file__).with_name("app.py")
@@ -38,10 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _follow_parent() -> None:
-    from setproctitle import setproctitle  # noqa: PLC0415 - comes with the server, which is what supervises
-
-    from switchyard.process import follow_parent  # noqa: PLC0415
-
     setproctitle("switchyard: ui")
     follow_parent(signal.SIGTERM)
 

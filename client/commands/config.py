@@ -38,7 +38,7 @@ def check(
     if file is not None:
         os.environ["INFERENCE_CONFIG"] = str(file)
     settings = _effective()
-    from switchyard.setting_sources import config_file  # noqa: PLC0415
+    from switchyard.setting_sources import config_file
 
     used = config_file()
     changed = sum(each.origin != "default" for each in settings)
@@ -49,7 +49,7 @@ def check(
 
 def _effective() -> "list[Setting]":
     settings = settings_here()
-    from switchyard.setting_origins import origins  # noqa: PLC0415
+    from switchyard.setting_origins import origins
 
     return origins(settings)
 
@@ -57,8 +57,8 @@ def _effective() -> "list[Setting]":
 def settings_here() -> "Settings":
     """What a server that is started here would have; ends the program, saying why, when that cannot be told."""
     try:
-        from switchyard.setting_origins import load  # noqa: PLC0415
-        from switchyard.setting_sources import SettingsRefused  # noqa: PLC0415
+        from switchyard.setting_origins import load
+        from switchyard.setting_sources import SettingsRefused
     except ModuleNotFoundError as error:
         print(
             f"The server's parts are not installed ({error.name} is missing): pip install 'switchyard[cpu]'.",

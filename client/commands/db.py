@@ -18,8 +18,8 @@ def backup(
 ) -> None:
     """Copy the database as it is now into one file, beside a running server."""
     settings = settings_here()
-    from switchyard.database_file import BackupRefused, file_of  # noqa: PLC0415
-    from switchyard.database_file import backup as copy  # noqa: PLC0415
+    from switchyard.database_file import BackupRefused, file_of
+    from switchyard.database_file import backup as copy
 
     target = file or Path(f"switchyard-{time.strftime('%Y%m%dT%H%M%S')}.sqlite")
     try:
@@ -33,8 +33,8 @@ def backup(
 def restore(file: Annotated[Path, typer.Argument(help="A file that `switchyard db backup` wrote.")]) -> None:
     """Put a backup in the place of the database, which is kept beside it; refused while the server runs."""
     settings = settings_here()
-    from switchyard.database_file import BackupRefused, file_of  # noqa: PLC0415
-    from switchyard.database_file import restore as put_back  # noqa: PLC0415
+    from switchyard.database_file import BackupRefused, file_of
+    from switchyard.database_file import restore as put_back
 
     try:
         database = file_of(settings)

@@ -42,7 +42,7 @@ def doctor(
 
 def _examine_machine() -> list[Finding]:
     settings = settings_here()
-    from switchyard.machine import examine  # noqa: PLC0415
+    from switchyard.machine import examine
 
     return [Finding(check.name, check.good, check.said) for check in examine(settings)]
 

@@ -17,8 +17,8 @@ def gc(
 ) -> None:
     """Remove old runs and logs by the retention settings; never those of an open job or of a shard nobody took."""
     settings = settings_here()
-    from switchyard import retention  # noqa: PLC0415
-    from switchyard.database_file import BackupRefused, file_of  # noqa: PLC0415
+    from switchyard import retention
+    from switchyard.database_file import BackupRefused, file_of
 
     wanted = settings.retention
     if all(value is None for value in wanted.model_dump().values()):

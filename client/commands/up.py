@@ -36,9 +36,9 @@ def up(
     }
     os.environ.update({f"INFERENCE_{name}": str(value) for name, value in flags.items() if value is not None})
     try:
-        from switchyard import supervisor  # noqa: PLC0415
-        from switchyard.setting_origins import load  # noqa: PLC0415
-        from switchyard.setting_sources import SettingsRefused  # noqa: PLC0415
+        from switchyard import supervisor
+        from switchyard.setting_origins import load
+        from switchyard.setting_sources import SettingsRefused
     except ModuleNotFoundError as error:
         missing = f"The server's parts are not installed ({error.name} is missing)"
         stop(f"{missing}: pip install 'switchyard[cpu]'.", EXIT_REFUSED)

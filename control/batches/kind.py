@@ -39,7 +39,7 @@ class BatchKind:
     def __init__(self, files: FileStore) -> None:
         self._files = files
 
-    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002 - the port's
         """Reads every line once. Blocks; raises Invalid and NotFound."""
         assert isinstance(request, BatchJobRequest)
         facts = scan(self._files.path(request.input_file_id), request.endpoint)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from control.errors import DatabaseUnavailable
@@ -34,5 +35,5 @@ class _Once(Collector):
     def __init__(self, shown: Shown) -> None:
         self._families = families(shown)
 
-    def collect(self) -> list:  # type: ignore[type-arg]
+    def collect(self) -> list[Metric]:
         return self._families

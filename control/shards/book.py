@@ -1,13 +1,13 @@
 """SQL of the ledger: every shard gets its name once, and is published once."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import func, select, update
 
 from control.clock import Clock, utc_now
 from control.db import Database
-from control.ports import ShardEntry
+from control.ports import ShardEntry, ShardState
 from control.tables import ShardRow
 
 
@@ -57,5 +57,5 @@ class ShardBook:
 
 
 def _entry(row: ShardRow) -> ShardEntry:
-    assert row.state in {"allotted", "staged", "published"}
-    return ShardEntry(name=row.name, path=row.path, state=row.state)  # type: ignore[arg-type]
+    state = cast("ShardState", row.state)  # by the table's own constraint
+    return ShardEntry(name=row.name, path=row.path, state=state)

@@ -1,7 +1,6 @@
 """Gateway and control as they run, each on its sockets, over engines that are told what to answer."""
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -141,7 +140,7 @@ async def on_socket(app: Any, path: Path) -> AsyncIterator[None]:
     config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
     async with _serving(SilentServer(config), listener):
         yield
-    os.unlink(path)  # noqa: PTH108
+    path.unlink()
 
 
 @asynccontextmanager

@@ -63,25 +63,25 @@ class RecordedNvml:
         self.missing: NVMLError | None = None
         self.may_set = True
 
-    def nvmlInit(self) -> None:  # noqa: N802
+    def nvmlInit(self) -> None:
         if self.missing is not None:
             raise self.missing
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:
         return len(self.cards)
 
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+    def nvmlSystemGetDriverVersion(self) -> str:
         return "580.65.06"
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
-    def nvmlSystemGetProcessName(self, pid: int) -> str:  # noqa: N802
+    def nvmlSystemGetProcessName(self, pid: int) -> str:
         if pid != 77:
             raise NVMLError(6)
         return "python"
 
-    def nvmlDeviceSetPowerManagementLimit(self, index: int, milliwatts: int) -> None:  # noqa: N802
+    def nvmlDeviceSetPowerManagementLimit(self, index: int, milliwatts: int) -> None:
         if not self.may_set:
             raise NVMLError(NO_PERMISSION)
         self.cards[index]["nvmlDeviceGetPowerManagementLimit"] = milliwatts

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.datagen.bench import Bench
+from control.errors import BadJob
+from tests.unit.datagen.bench import Bench, SayingEngine
 
 PLAIN: dict[str, Any] = {"template": "Say {{word}}", "rows": [{"word": "yes"}]}
 
@@ -79,9 +80,6 @@ def test_rows_and_seeds_are_read_at_the_door(bench: Bench) -> None:
 def test_an_output_folder_that_leads_out_is_never_written_to(
     bench: Bench, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from control.errors import BadJob  # noqa: PLC0415
-    from tests.unit.datagen.bench import SayingEngine  # noqa: PLC0415
-
     outside = tmp_path_factory.mktemp("outside")
     (bench.layout.base / "out").symlink_to(outside)
     with pytest.raises(BadJob, match="leads out of the base directory"):
