@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Upload:
     """`name` is the client's for what it uploads, None for one that is sent file by file with no word before.
 
     `expected` are the sizes of all files, where the client has said them. Methods that touch the disk block and raise
-    OSError.
+    OSError. Of several pieces that end at the same time each saves the book, in a thread of its own.
     """
 
     model_id: str
@@ -34,6 +35,8 @@ class Upload:
     files: dict[str, StagedFile] = field(default_factory=dict)
     known: Mapping[str, Place] | None = None
     touched_s: float = field(default_factory=time.monotonic)
+    _book: threading.Lock = field(default_factory=threading.Lock)
+    _discarded: bool = False
 
     @property
     def files_folder(self) -> Path:
@@ -156,22 +159,27 @@ class Upload:
                 cache.put(path, stamp(path), hashes)
 
     def save(self) -> None:
-        """Writes the book aside and renames it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files = {
-            file.name: {
-                "size_bytes": file.size_bytes,
-                "chunks": [[chunk.end - chunk.begin, chunk.sha256] for chunk in file.chunks],
-                "begun": sorted(file.prefixes.items()),
+        """Writes the book aside and renames it; of a discarded upload there is none."""
+        with self._book:
+            if self._discarded:
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files = {
+                file.name: {
+                    "size_bytes": file.size_bytes,
+                    "chunks": [[chunk.end - chunk.begin, chunk.sha256] for chunk in file.chunks],
+                    "begun": sorted(file.prefixes.items()),
+                }
+                for file in list(self.files.values())
             }
-            for file in self.files.values()
-        }
-        aside = self.folder / f".{_BOOK}"
-        aside.write_text(json.dumps({"upload": self.name, "expected": self.expected, "files": files}))
-        aside.replace(self.folder / _BOOK)
+            aside = self.folder / f".{_BOOK}"
+            aside.write_text(json.dumps({"upload": self.name, "expected": self.expected, "files": files}))
+            aside.replace(self.folder / _BOOK)
 
     def discard(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with self._book:
+            self._discarded = True
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def load(folder: Path) -> Upload | None:
