@@ -42,6 +42,7 @@ from switchyard.contract import (
     UsageReport,
 )
 from switchyard.request_id import forwarded
+from switchyard.unix_http import unix_transport
 
 STATE_TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 900.0
@@ -63,13 +64,11 @@ def translated() -> Iterator[None]:
 
 
 class GatewayClient:
-    """One pool of connections. Idle ones are dropped sooner than the gateway would, so none is stale."""
+    """One pool of connections."""
 
     def __init__(self, socket: Path) -> None:
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                uds=str(socket), limits=httpx.Limits(max_connections=None, keepalive_expiry=3.0)
-            ),
+            transport=unix_transport(socket),
             base_url="http://gateway",
             timeout=httpx.Timeout(STATE_TIMEOUT_S),
         )

@@ -21,6 +21,7 @@ from gateway.asgi import (
 )
 from gateway.errors import RequestTooLarge, Unserved
 from switchyard.contract import CONTROL_PREFIXES, FILES_PATH
+from switchyard.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class ControlLink:
         self._max_file_bytes = max(max_request_bytes, max_file_bytes)
         # A switch may take minutes, and an event stream never ends: only connecting is bounded here.
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            transport=unix_transport(socket),
             base_url="http://control",
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
         )

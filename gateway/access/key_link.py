@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from gateway.access.keyring import Keyring
 from gateway.access.usage import UsageTotals
 from switchyard.access import CONTROL_SYNC_PATH, KeySet, SyncAnswer, SyncRequest
+from switchyard.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class KeyLink:
         self._away = False
         self._others_may = asyncio.Event()
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url="http://control", timeout=_TIMEOUT_S
+            transport=unix_transport(socket), base_url="http://control", timeout=_TIMEOUT_S
         )
         self._look()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from switchyard.unix_http import unix_transport
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, control, settings_of, until
 
@@ -61,7 +62,7 @@ class DoomedControl:
         await self._process.wait()
 
     def _http(self) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
+        transport = unix_transport(self._socket)
         return httpx.AsyncClient(transport=transport, base_url="http://control", timeout=30)
 
 
