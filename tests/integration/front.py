@@ -56,7 +56,15 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
 
 @asynccontextmanager
 async def _serving(app: Any, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
-    config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1, **options)
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=60,  # as the program itself: a connection that is kept is not closed while it is used
+        **options,
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:

@@ -25,7 +25,7 @@ from tests.integration.fake_gateway import FakeGateway
 from tests.unit.control.checkpoints import write_checkpoint
 
 PACE = Pace(out_of_step_s=0.02, in_step_s=0.05)
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @dataclass(slots=True)

@@ -1,6 +1,8 @@
 """Registering LoRA adapters: what fits its base, and what does not."""
 
 import asyncio
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 
 from switchyard.settings import EngineSettings
 from tests.integration.adapter_files import write_adapter, write_base
-from tests.integration.house import house
+from tests.integration.house import House, house
+from tests.integration.standing import Standing, standing
 
 ENGINE = EngineSettings(max_loras=2)
 
@@ -35,6 +38,17 @@ def test_an_adapter_is_a_model_with_a_base(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.fixture(scope="module")
+def with_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+    async def register(here: House) -> None:
+        await here.post("/models/register", id="base", source="t")
+
+    with standing(house(tmp_path_factory.mktemp("base"), engine=ENGINE)) as opened:
+        write_base(opened.here)
+        opened.run(register(opened.here))
+        yield opened
+
+
 @pytest.mark.parametrize(
     ("adapter", "body", "named"),
     [
@@ -50,16 +64,19 @@ def test_an_adapter_is_a_model_with_a_base(tmp_path: Path) -> None:
         ({"peft_type": "IA3"}, {}, "not that of a LoRA adapter"),
     ],
 )
-def test_what_does_not_fit_is_said(tmp_path: Path, adapter: dict[str, Any], body: dict[str, Any], named: str) -> None:
-    async def run() -> None:
-        async with house(tmp_path, engine=ENGINE) as here:
-            write_base(here)
-            await here.post("/models/register", id="base", source="t")
-            write_adapter(here.layout.models / "tuned", **adapter)
-            assert named in await here.refused(422, "/models/register", id="tuned", source="t", **body)
-            assert len((await here.get("/models"))["models"]) == 1
+def test_what_does_not_fit_is_said(
+    with_base: Standing[House], adapter: dict[str, Any], body: dict[str, Any], named: str
+) -> None:
+    here = with_base.here
+    folder = here.layout.models / "tuned"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_adapter(folder, **adapter)
 
-    asyncio.run(run())
+    async def run() -> None:
+        assert named in await here.refused(422, "/models/register", id="tuned", source="t", **body)
+        assert len((await here.get("/models"))["models"]) == 1
+
+    with_base.run(run())
 
 
 def test_without_the_setting_an_adapter_is_refused(tmp_path: Path) -> None:

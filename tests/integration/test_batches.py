@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from control.batches.answers import Answers
 from control.batches.requests import Line
 from switchyard.contract import AskItem, AskOutput
 from tests.integration.house import House, control, house, until
+from tests.integration.standing import Standing, standing
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -63,6 +65,20 @@ def test_a_file_goes_in_and_out_unchanged(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+    """Takes files of 4 KiB at most."""
+    with standing(house(tmp_path_factory.mktemp("small"), max_file_bytes=4096)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def with_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+    with standing(house(tmp_path_factory.mktemp("with_model"))) as opened:
+        opened.run(opened.here.add_active("m"))
+        yield opened
+
+
 @pytest.mark.parametrize(
     ("files", "data", "named"),
     [
@@ -75,27 +91,25 @@ def test_a_file_goes_in_and_out_unchanged(tmp_path: Path) -> None:
     ],
 )
 def test_an_upload_is_refused_in_openais_envelope(
-    tmp_path: Path, files: dict[str, Any], data: dict[str, str], named: str
+    small: Standing[House], files: dict[str, Any], data: dict[str, str], named: str
 ) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, max_file_bytes=4096) as opened:
-            response = await opened.http.post("/v1/files", files=files or None, data=data)
-            assert response.status_code == 400
-            assert named in response.json()["error"]["message"]
-            assert not list(opened.layout.files.iterdir())
+        response = await small.here.http.post("/v1/files", files=files or None, data=data)
+        assert response.status_code == 400
+        assert named in response.json()["error"]["message"]
+        assert not list(small.here.layout.files.iterdir())
 
-    asyncio.run(scenario())
+    small.run(scenario())
 
 
 @pytest.mark.parametrize("file_id", ["../db.sqlite", "file-x", "file-batch_20250101_000000_aaaa-output", "%2e%2e%2fx"])
-def test_a_file_that_is_not_there(tmp_path: Path, file_id: str) -> None:
+def test_a_file_that_is_not_there(small: Standing[House], file_id: str) -> None:
     async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            for method, suffix in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
-                response = await opened.http.request(method, f"/v1/files/{file_id}{suffix}")
-                assert response.status_code in (404, 405)
+        for method, suffix in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
+            response = await small.here.http.request(method, f"/v1/files/{file_id}{suffix}")
+            assert response.status_code in (404, 405)
 
-    asyncio.run(scenario())
+    small.run(scenario())
 
 
 def test_a_batch_answers_each_line_by_its_custom_id(tmp_path: Path) -> None:
@@ -144,19 +158,18 @@ def test_a_batch_answers_each_line_by_its_custom_id(tmp_path: Path) -> None:
         (jsonl(line(1, body={"model": "nobody"})), "nobody"),
     ],
 )
-def test_an_input_file_that_is_no_batch(tmp_path: Path, content: bytes, named: str) -> None:
+def test_an_input_file_that_is_no_batch(with_model: Standing[House], content: bytes, named: str) -> None:
     async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            await opened.add_active("m")
-            response = await opened.http.post("/v1/files", files={"file": ("in", content)}, data={"purpose": "batch"})
-            if response.status_code == 200:
-                asked = {"input_file_id": response.json()["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
-                response = await opened.http.post("/v1/batches", json=asked)
-            assert response.status_code in (400, 404)
-            assert named in response.json()["error"]["message"]
-            assert (await opened.get("/v1/batches"))["data"] == []
+        opened = with_model.here
+        response = await opened.http.post("/v1/files", files={"file": ("in", content)}, data={"purpose": "batch"})
+        if response.status_code == 200:
+            asked = {"input_file_id": response.json()["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+            response = await opened.http.post("/v1/batches", json=asked)
+        assert response.status_code in (400, 404)
+        assert named in response.json()["error"]["message"]
+        assert (await opened.get("/v1/batches"))["data"] == []
 
-    asyncio.run(scenario())
+    with_model.run(scenario())
 
 
 def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:

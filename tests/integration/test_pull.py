@@ -21,6 +21,7 @@ from switchyard.settings import EngineSettings
 from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.fake_hub import FakeHub, Repository, Trick
 from tests.integration.house import House, house, until
+from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoints import CONFIG, write_checkpoint, write_shard
 
 WEIGHTS = "model.safetensors"
@@ -336,6 +337,12 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, hub: FakeHub, monk
     asyncio.run(run())
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+    with standing(house(tmp_path_factory.mktemp("empty"))) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [
@@ -349,13 +356,12 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, hub: FakeHub, monk
         ({"model": "a", "shell": True}, "shell: unknown field"),
     ],
 )
-def test_a_request_that_makes_no_sense(tmp_path: Path, body: dict[str, Any], named: str) -> None:
+def test_a_request_that_makes_no_sense(empty: Standing[House], body: dict[str, Any], named: str) -> None:
     async def run() -> None:
-        async with house(tmp_path) as here:
-            assert named in await here.refused(422, "/pull", **body)
-            assert (await here.get("/jobs"))["jobs"] == []
+        assert named in await empty.here.refused(422, "/pull", **body)
+        assert (await empty.here.get("/jobs"))["jobs"] == []
 
-    asyncio.run(run())
+    empty.run(run())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from control.errors import ReferenceFailed
 from switchyard.contract import Reference
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import control, house, settings_of, until
+from tests.integration.house import House, control, house, settings_of, until
+from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoints import write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints"
@@ -67,6 +69,13 @@ def test_a_removed_models_reference_goes_with_the_last_of_its_content(tmp_path: 
     asyncio.run(run())
 
 
+@pytest.fixture(scope="module")
+def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+    with standing(house(tmp_path_factory.mktemp("base"))) as opened:
+        shutil.copytree(DEMO / "step-0300", opened.here.layout.models / "a")
+        yield opened
+
+
 @pytest.mark.parametrize(
     ("probe", "named"),
     [
@@ -78,14 +87,14 @@ def test_a_removed_models_reference_goes_with_the_last_of_its_content(tmp_path: 
         ({"prompts": ["a"], "logprobs": [[-1.0]], "seed": 1}, "probe.seed: unknown field"),
     ],
 )
-def test_a_probe_that_makes_no_sense_registers_nothing(tmp_path: Path, probe: dict[str, Any], named: str) -> None:
+def test_a_probe_that_makes_no_sense_registers_nothing(
+    with_demo: Standing[House], probe: dict[str, Any], named: str
+) -> None:
     async def run() -> None:
-        async with house(tmp_path) as here:
-            await asyncio.to_thread(shutil.copytree, DEMO / "step-0300", here.layout.models / "a")
-            assert named in await here.refused(422, "/models/register", id="a", source="t", probe=probe)
-            assert await here.get("/models") == {"models": []}
+        assert named in await with_demo.here.refused(422, "/models/register", id="a", source="t", probe=probe)
+        assert await with_demo.here.get("/models") == {"models": []}
 
-    asyncio.run(run())
+    with_demo.run(run())
 
 
 def test_a_switch_waits_for_the_reference_that_is_being_computed(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.house import house
+from tests.integration.house import House, house
+from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoints import write_checkpoint
 
 
@@ -47,6 +49,20 @@ def test_registering_twice_is_harmless_and_other_content_is_refused(tmp_path: Pa
     asyncio.run(run())
 
 
+@pytest.fixture(scope="module")
+def with_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+    """Below models/: a whole checkpoint, a torn one, and a link to one that lies elsewhere."""
+    base = tmp_path_factory.mktemp("base")
+    with standing(house(base)) as opened:
+        models = opened.here.layout.models
+        write_checkpoint(base / "elsewhere")
+        (models / "link").symlink_to(base / "elsewhere")
+        write_checkpoint(models / "whole")
+        file = write_checkpoint(models / "torn") / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-5])
+        yield opened
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [
@@ -63,20 +79,16 @@ def test_registering_twice_is_harmless_and_other_content_is_refused(tmp_path: Pa
         ({"id": "whole", "source": "t", "tags": [1]}, "tags.0: "),
     ],
 )
-def test_what_cannot_be_registered_is_said_and_changes_nothing(tmp_path: Path, body: object, named: str) -> None:
+def test_what_cannot_be_registered_is_said_and_changes_nothing(
+    with_folders: Standing[House], body: object, named: str
+) -> None:
     async def run() -> None:
-        async with house(tmp_path) as here:
-            write_checkpoint(tmp_path / "elsewhere")
-            (here.layout.models / "link").symlink_to(tmp_path / "elsewhere")
-            write_checkpoint(here.layout.models / "whole")
-            file = write_checkpoint(here.layout.models / "torn") / "model.safetensors"
-            file.write_bytes(file.read_bytes()[:-5])
-            response = await here.http.post("/models/register", json=body)
-            assert response.status_code == 422
-            assert named in response.json()["detail"]
-            assert await here.get("/models") == {"models": []}
+        response = await with_folders.here.http.post("/models/register", json=body)
+        assert response.status_code == 422
+        assert named in response.json()["detail"]
+        assert await with_folders.here.get("/models") == {"models": []}
 
-    asyncio.run(run())
+    with_folders.run(run())
 
 
 def test_register_and_activate_in_one_request(tmp_path: Path) -> None:

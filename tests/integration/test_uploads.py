@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import resource
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.front import Front, front
 from tests.integration.house import until
+from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoints import write_checkpoint
 
 Visit = Callable[[Front, httpx.AsyncClient], Awaitable[None]]
@@ -77,6 +78,12 @@ def test_a_file_in_pieces_goes_on_also_after_control_came_back(tmp_path: Path) -
     visit(tmp_path, second)
 
 
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Front]]:
+    with standing(front(tmp_path_factory.mktemp("base"))) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize(
     ("name", "content", "headers", "status", "named"),
     [
@@ -94,16 +101,18 @@ def test_a_file_in_pieces_goes_on_also_after_control_came_back(tmp_path: Path) -
     ],
 )
 def test_what_cannot_be_taken_is_named_and_shows_nowhere(
-    tmp_path: Path, name: str, content: bytes, headers: dict[str, str], status: int, named: str
+    there: Standing[Front], name: str, content: bytes, headers: dict[str, str], status: int, named: str
 ) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
-        answer = await put(http, name, content, **headers)
-        assert (answer.status_code, named in answer.json()["detail"]) == (status, True), answer.text
-        assert list(there.layout.models.iterdir()) == []
-        registered = await http.post("/models/register", json={"id": "m", "source": "t"})
-        assert registered.status_code == 422
+    async def body() -> None:
+        async with httpx.AsyncClient(base_url=there.here.url, timeout=20) as http:
+            answer = await put(http, name, content, **headers)
+            assert (answer.status_code, named in answer.json()["detail"]) == (status, True), answer.text
+            assert list(there.here.layout.models.iterdir()) == []
+            registered = await http.post("/models/register", json={"id": "m", "source": "t"})
+            assert registered.status_code == 422
+            await http.delete("/models/m/files")  # a begun file is kept for who goes on with it
 
-    visit(tmp_path, body)
+    there.run(body())
 
 
 def test_an_overlap_and_another_size(tmp_path: Path) -> None:

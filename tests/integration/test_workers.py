@@ -12,7 +12,7 @@ from tests.integration.house import settings_of, until
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
-JOBS = 200
+JOBS = 60
 LEASE_S = 0.4
 
 

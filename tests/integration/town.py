@@ -20,6 +20,7 @@ from gateway.connection import guarded
 from gateway.slot import Engine
 from switchyard.contract import Capabilities, ModelRef
 from switchyard.settings import Settings
+from switchyard.unix_http import unix_transport
 from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoints import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
@@ -91,7 +92,7 @@ async def town(
         if with_control:
             await stack.enter_async_context(running_control(settings, kinds, more_routes))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
-        transport = httpx.AsyncHTTPTransport(uds=str(settings.layout.control_socket))
+        transport = unix_transport(settings.layout.control_socket)
         owner = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://control"))
         if with_control:
             write_checkpoint(settings.layout.models / MODEL)
@@ -126,6 +127,7 @@ async def listening(app: App, settings: Settings, **options: Any) -> AsyncIterat
         ws="none",
         http=guarded(settings.limits),
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=60,
         **options,
     )
     async with _serving(SilentServer(config), listener):
@@ -137,7 +139,9 @@ async def on_socket(app: Any, path: Path) -> AsyncIterator[None]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(128)
-    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=60
+    )
     async with _serving(SilentServer(config), listener):
         yield
     path.unlink()
