@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
+from vllm.entrypoints.serve.elastic_ep.middleware import ScalingMiddleware
 from vllm.exceptions import VLLMClientError
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
@@ -258,8 +260,8 @@ def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespac
 async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> FastAPI:
     tasks = await client.get_supported_tasks()
     app = build_app(args, tasks, client.model_config)
-    # Origins are the public port's business; vLLM's app would let every one in.
-    app.user_middleware = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
+    app.user_middleware = [each for each in app.user_middleware if each.cls not in _LAYERS_IN_VAIN]
+    app.middleware_stack = None  # it was built already; the first request builds it again
     meter_outputs(client)
     await init_app_state(client, app.state, args, tasks)
     await client.reset_mm_cache()
@@ -278,6 +280,11 @@ def _set_fingerprint(state: Any, model: ModelRef) -> None:
 def fingerprint_of(model: ModelRef) -> str:
     """What OpenAI bodies carry as `system_fingerprint`: the start of the checkpoint's digest."""
     return f"sy_{model.digest.removeprefix('sha256:')[:16]}"
+
+
+# Origins, and counting by route and status, are the public port's business for all routes, and a slot does not scale:
+# what every request would pass in vain.
+_LAYERS_IN_VAIN = frozenset({CORSMiddleware, PrometheusInstrumentatorMiddleware, ScalingMiddleware})
 
 
 class _IgnoredServer:
