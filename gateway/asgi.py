@@ -83,8 +83,7 @@ async def send_json(send: Send, status: int, content: object, headers: list[tupl
 async def send_openai_error(send: Send, error: GatewayError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     """The OpenAI envelope, with Retry-After where trying again makes sense, unless other headers are given."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
-    param = "model" if error.code == "model_not_found" else None
-    envelope = {"error": {"message": str(error), "type": kind, "param": param, "code": error.code}}
+    envelope = {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
     await send_json(send, error.status, envelope, retry_header(error) if headers is None else headers)
 
 

@@ -16,7 +16,8 @@ from gateway.asgi import (
     send_openai_error,
     until_disconnected,
 )
-from gateway.dialects.call import PRIORITY_KEY
+from gateway.client_fields import check
+from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.naming import Naming, model_named
@@ -58,6 +59,9 @@ class Dispatch:
         send = in_envelope(scope["path"], send)
         try:
             body = await read_body(receive, self.max_request_bytes)
+            ask = scope.get(ASK_KEY) or ask_of(body)
+            if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
+                check(ask, scope["path"])
             name = model_named(body)
             target = self.naming.target(name)
             if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
@@ -65,7 +69,6 @@ class Dispatch:
                 await self.upstream.relay(target, body, scope, receive, send)
                 return
             slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
-            ask = scope.get(ASK_KEY) or ask_of(body)
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), send)
                 return

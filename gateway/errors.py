@@ -10,6 +10,7 @@ GatewayError
 ├── AnswerTimeout       504  the answer took longer than a request may
 ├── ModelNotFound       404  no slot answers to that name; carries the names that do
 ├── InvalidRequest      400  the body cannot be understood, or asks for what there is not (422 on our own routes)
+│   └── InvalidField         a field says what it may not; carries its name
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
 ├── Unserved            503  nothing can answer now; carries when to try again
@@ -28,11 +29,14 @@ from switchyard.contract import Proof
 
 
 class GatewayError(Exception):
-    """An expected failure. `status` is its HTTP code, `code` the machine-readable name in every envelope."""
+    """An expected failure. `status` is its HTTP code, `code` the machine-readable name in every envelope, `param` the
+    field that it is about.
+    """
 
     status = 500
     code = "internal_error"
     retry_after_s: float | None = None
+    param: str | None = None
 
 
 class BadPath(GatewayError):
@@ -76,6 +80,7 @@ class AnswerTimeout(GatewayError):
 class ModelNotFound(GatewayError):
     status = 404
     code = "model_not_found"
+    param = "model"
 
     def __init__(self, name: str, served: list[str]) -> None:
         there = ", ".join(f"`{known}`" for known in served) or "none"
@@ -87,6 +92,12 @@ class ModelNotFound(GatewayError):
 class InvalidRequest(GatewayError):
     status = 400
     code = "invalid_request"
+
+
+class InvalidField(InvalidRequest):
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.param = field
 
 
 class NotLoaded(GatewayError):

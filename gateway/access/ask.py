@@ -15,11 +15,16 @@ _MOST = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`prompt_tokens` is estimated from the body's length, `max_tokens` is over all of its answers."""
+    """`prompt_tokens` is estimated from the body's length, `max_tokens` is over all of its answers.
+
+    `priority` and `request_id` are as they stand in the body, whatever they are.
+    """
 
     model: str | None = None
     prompt_tokens: int = 0
     max_tokens: int = 0
+    priority: Any = None
+    request_id: Any = None
 
     @property
     def tokens(self) -> int:
@@ -27,6 +32,7 @@ class Ask:
 
 
 NOTHING = Ask()
+"""Of a body that is no JSON object."""
 
 
 class _Body(msgspec.Struct):
@@ -42,6 +48,8 @@ class _Body(msgspec.Struct):
     max_output_tokens: Any = None
     max_new_tokens: Any = None
     options: Any = None
+    priority: Any = None
+    request_id: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -59,7 +67,7 @@ def ask_of(body: bytes) -> Ask:
     answers = next((count for count in (found.n, found.num_return_sequences) if _is_count(count)), 1)
     model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
     asked = min(longest * answers * _prompts(found.prompt), _MOST)
-    return Ask(model, len(body) // BYTES_PER_TOKEN, asked)
+    return Ask(model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id)
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -17,6 +17,9 @@ Envelope = Callable[[int, str, str | None], Json]
 PRIORITY_KEY = "switchyard.priority"
 """In a request's scope: the priority that vLLM's scheduler gives it; absent for interactive ones."""
 
+TRANSLATED_KEY = "switchyard.translated"
+"""In a request's scope: its body was made here, of one in another vocabulary."""
+
 _BODY_HEADERS = frozenset({b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect"})
 _CARRIED = frozenset({b"x-model-id", b"x-model-digest", b"retry-after", b"x-request-id"})
 _JSON_HEADER = (b"content-type", b"application/json")
@@ -107,7 +110,7 @@ class Call:
         headers = [pair for pair in self.scope["headers"] if pair[0] not in _BODY_HEADERS]
         headers += [_JSON_HEADER, (b"content-length", str(len(encoded)).encode())]
         asked = {"method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
-        await self.inner({**self.scope, **asked}, replay(encoded, self.receive), send)
+        await self.inner({**self.scope, **asked, TRANSLATED_KEY: True}, replay(encoded, self.receive), send)
 
     async def _refuse(self, refusal: "_Collected") -> None:
         message, code = error_of(refusal.body)

@@ -15,6 +15,7 @@ from gateway.asgi import (
     send_json,
     unless_disconnected,
 )
+from gateway.client_fields import check
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.upstream.directory import Directory
 from gateway.upstream.errors import UpstreamFailed
@@ -98,7 +99,9 @@ class UpstreamApp:
         if scope["method"] != "POST" or path not in POST_PATHS:
             raise NoSuchRoute(f"{scope['method']} {scope['path']} is no route of a tier.")
         body = await read_body(receive, self._max_request_bytes)
-        name = ask_of(body).model
+        ask = ask_of(body)
+        check(ask, f"/v1{path}")
+        name = ask.model
         if name in {None, "", ACTIVE_ALIAS, replicas[0].tier_name}:
             await self._ask(replicas, path, None, body, scope, receive, send)
             return
