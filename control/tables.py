@@ -121,7 +121,7 @@ class JobRow(Base):
     """One job. It runs for `lease_owner` as long as that one keeps changing `lease_expires_at`.
 
     A pending job is left alone until `not_before`; `setbacks` counts its attempts in a row that got nowhere and could
-    pass. `fingerprint` is that of its type, model digest and settings.
+    pass. `fingerprint` is that of its type, model digest and settings. `created_by`: the key that is charged for it.
     """
 
     __tablename__ = "jobs"
@@ -148,6 +148,7 @@ class JobRow(Base):
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[str | None]
     request_id: Mapped[str | None]
+    created_by: Mapped[str | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

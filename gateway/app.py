@@ -172,7 +172,7 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
         control=control,
         public=Observed(drain, settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, Inference(dispatch, dialects), usage, ask_engine, key_link),
+        private=create_private_app(pool, router, Inference(dispatch, dialects), usage, ask_engine, key_link, key_usage),
         keyring=keyring,
         key_link=key_link,
         deadlines=deadlines,

@@ -21,6 +21,7 @@ from gateway.asgi import (
 )
 from gateway.errors import RequestTooLarge, Unserved
 from switchyard.contract import CONTROL_PREFIXES, FILES_PATH
+from switchyard.request_id import forwarded
 from switchyard.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
@@ -81,10 +82,11 @@ class ControlLink:
     async def request(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """A request of the gateway's own, body and answer being JSON. Raises Unserved when control does not answer."""
+        """A request for whoever asks here, body and answer being JSON. Raises Unserved when control does not answer."""
         content = None if body is None else msgspec.json.encode(body)
+        sent = {**_JSON, **forwarded(), **(headers or {})}
         try:
-            return await self._client.request(method, path, content=content, headers={**_JSON, **(headers or {})})
+            return await self._client.request(method, path, content=content, headers=sent)
         except httpx.HTTPError as error:
             raise Unserved(_AWAY, 2.0) from error
 

@@ -16,7 +16,7 @@ def meter_outputs(client: AsyncLLM) -> None:
     def metered_generate(prompt: Any, sampling_params: SamplingParams, request_id: str, **rest: Any) -> Any:
         outputs = generate(prompt, sampling_params, request_id, **rest)
         meter = METER.get()
-        if meter is None or request_id.startswith("batch-"):
+        if meter is None:
             return outputs
         cumulative = getattr(sampling_params, "output_kind", None) == RequestOutputKind.CUMULATIVE
         return _generated(outputs, meter, cumulative=cumulative)

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gateway.access.job_charge import charged
 from gateway.access.key_link import KeyLink
+from gateway.access.usage import UsageTotals
 from gateway.asgi import ClientDisconnected, unless_disconnected, until_disconnected
 from gateway.errors import DigestMismatch, GatewayError
 from gateway.inference import Inference
@@ -52,6 +54,7 @@ def create_private_app(
     usage: UsageBook,
     ask_engine: Callable[[], Capabilities],
     key_link: KeyLink,
+    key_usage: UsageTotals,
 ) -> Starlette:
     """`ask_engine` may block for as long as it takes to import vLLM."""
 
@@ -72,7 +75,8 @@ def create_private_app(
             slot = await router.enter(asked.model, lambda: until_disconnected(request.receive))
             if asked.digest is not None and slot.model.digest != asked.digest:
                 raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
-            outputs = await unless_disconnected(slot.batch(asked.items, asked.sampling), request.receive)
+            with charged(key_usage, slot.model.id, len(asked.items)):
+                outputs = await unless_disconnected(slot.batch(asked.items, asked.sampling), request.receive)
             return BatchResult(model=slot.model.id, digest=slot.model.digest, outputs=outputs)
 
         return await _answer(request, BatchRequest, run)
@@ -104,7 +108,8 @@ def create_private_app(
             slot = await router.enter(asked.model, lambda: until_disconnected(request.receive))
             if slot.model.digest != asked.digest:
                 raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
-            return await unless_disconnected(inference.ask(asked), request.receive)
+            with charged(key_usage, slot.model.id, len(asked.items)):
+                return await unless_disconnected(inference.ask(asked), request.receive)
 
         return await _answer(request, AskRequest, run)
 

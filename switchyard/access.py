@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from switchyard.contract import Message
+from switchyard.request_id import KEY_ID_HEADER
 
 Scope = Literal["infer", "jobs", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -21,7 +22,7 @@ GATEWAY_KEYS_PATH = "/keys"
 
 # Whom the gateway says it acts for; it takes these off whatever a client sends.
 PRIVATE_HEADER_PREFIX = b"x-switchyard-"
-KEY_HEADER = b"x-switchyard-key"
+KEY_HEADER = KEY_ID_HEADER.encode()
 SCOPES_HEADER = b"x-switchyard-scopes"
 CLIENT_HEADER = b"x-switchyard-client"
 ANONYMOUS = "anonymous"

@@ -1,7 +1,8 @@
-"""What a line of work belongs to: the request that asked for it, and the job that does it.
+"""What a line of work belongs to: the request that asked for it, the job that does it, and the key that pays for it.
 
 The id comes with `X-Request-Id` or is made at the door. It goes with the request from the gateway to the engine and to
-control, is kept with a job that the request makes, and stands in every log line written meanwhile.
+control, is kept with a job that the request makes, and stands in every log line written meanwhile. The key's id goes
+the same way, but into no log: what a job uses is charged to the key that made it.
 """
 
 import os
@@ -13,9 +14,13 @@ from typing import Any
 
 REQUEST_ID_HEADER = "x-request-id"
 JOB_ID_HEADER = "x-switchyard-job"
+KEY_ID_HEADER = "x-switchyard-key"
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
+key_id: ContextVar[str | None] = ContextVar("key_id", default=None)
+
+_CARRIED = ((request_id, REQUEST_ID_HEADER), (job_id, JOB_ID_HEADER), (key_id, KEY_ID_HEADER))
 
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
@@ -34,9 +39,8 @@ def accepted(given: bytes | None) -> str | None:
 
 
 def forwarded() -> dict[str, str]:
-    """The headers that carry both to the next process."""
-    pairs = ((REQUEST_ID_HEADER, request_id.get()), (JOB_ID_HEADER, job_id.get()))
-    return {name: value for name, value in pairs if value is not None}
+    """The headers that carry all of it to the next process."""
+    return {name: value for variable, name in _CARRIED if (value := variable.get()) is not None}
 
 
 class Traced:
@@ -50,10 +54,7 @@ class Traced:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        tokens = [
-            (variable, variable.set(accepted(headers.get(name.encode()))))
-            for variable, name in ((request_id, REQUEST_ID_HEADER), (job_id, JOB_ID_HEADER))
-        ]
+        tokens = [(variable, variable.set(accepted(headers.get(name.encode())))) for variable, name in _CARRIED]
         try:
             await self._app(scope, receive, send)
         finally:

@@ -15,7 +15,7 @@ from control.jobs.events import note
 from control.jobs.ids import new_job_id
 from control.jobs.states import LIVE
 from control.tables import NO_DIGEST, JobRow, ModelRow
-from switchyard.request_id import request_id
+from switchyard.request_id import key_id, request_id
 
 Novelty = Literal["new", "existing", "deduplicated"]
 
@@ -101,6 +101,7 @@ class Intake:
                 idempotency_key=new.idempotency.key if new.idempotency else None,
                 request_hash=new.idempotency.request_hash if new.idempotency else None,
                 request_id=request_id.get(),
+                created_by=key_id.get(),
                 created_at=now,
             )
             session.add(job)

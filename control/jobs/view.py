@@ -32,6 +32,7 @@ def show(job: JobRow, active_id: str | None, now: datetime, held: Mapping[str, s
         "error": job.error,
         "attempt": job.attempt,
         "request_id": job.request_id,
+        "created_by": job.created_by,
         "waiting_for": (held.get(job.type) or _waiting_for(job, active_id, now)) if job.status == "pending" else None,
     }
     return shown | {name: (job.result or {}).get(name) for name in _LIFTED.get(job.type, ())}

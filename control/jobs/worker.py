@@ -307,6 +307,7 @@ class Worker:
     async def _run(self, job: JobRow, attempt: Attempt, *, borrows: bool) -> dict[str, Any]:
         ids.job_id.set(job.id)  # in the run's own task: its log lines and requests carry these
         ids.request_id.set(job.request_id)
+        ids.key_id.set(job.created_by)
         if borrows:
             await self._lender.switch_to(job.model_id, f"job {job.id}")
         if not isinstance(attempt, EngineAttempt):

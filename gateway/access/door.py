@@ -22,6 +22,7 @@ from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send,
 from gateway.errors import Forbidden, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.observation import KEY_CLASS
 from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand
+from switchyard.request_id import key_id
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Door:
                 await self.keyring.known(_START_PATIENCE_S)
             caller = self._caller(scope, demanded)
             stamp(scope, caller.id, caller.scopes)
+            key_id.set(caller.id)
             scope[KEY_CLASS] = _class_of(caller)
             async with self._admitted(caller, demanded):
                 if demanded == "infer" and scope["method"] == "POST":

@@ -23,14 +23,15 @@ class UsageTotals:
         self._untold: set[_Counted] = set()
         self._series: dict[tuple[str, str], tuple[Counter, Counter, Counter]] = {}
 
-    def add(self, key_id: str, meter: Meter) -> None:
-        """Notes one request; one that no model answered counts as nothing."""
+    def add(self, key_id: str, meter: Meter, answered: int = 1) -> None:
+        """Notes what `answered` requests used; what no model answered counts as nothing."""
         model = meter.model
         if model is None:
             return
         counted = (key_id, model, self._now().date().isoformat())
         requests, prompt, completion = self._totals.get(counted, (0, 0, 0))
-        self._totals[counted] = (requests + 1, prompt + meter.prompt_tokens, completion + meter.completion_tokens)
+        used = (answered, meter.prompt_tokens, meter.completion_tokens)
+        self._totals[counted] = (requests + used[0], prompt + used[1], completion + used[2])
         self._untold.add(counted)
         series = self._series.get((key_id, model))
         if series is None:  # looking one up costs more than counting
@@ -39,7 +40,7 @@ class UsageTotals:
                 KEY_TOKENS.labels(key_id, model, "prompt"),
                 KEY_TOKENS.labels(key_id, model, "completion"),
             )
-        for counter, amount in zip(series, (1, meter.prompt_tokens, meter.completion_tokens), strict=True):
+        for counter, amount in zip(series, used, strict=True):
             counter.inc(amount)
 
     def untold(self) -> list[Usage]:

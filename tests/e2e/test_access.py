@@ -78,6 +78,26 @@ def test_keys_from_the_command_line_to_the_bill(locked: tuple[Server, str]) -> N
     assert chat(server, key).status_code == 401
 
 
+def test_what_a_job_uses_is_on_the_bill_of_who_made_it(locked: tuple[Server, str]) -> None:
+    server, _ = locked
+    key = keys(server, "create", "evaluator", "--local", "--scope", "jobs", "--scope", "infer")
+    asked = {"model_id": "active", "name": "billed", "dataset_ref": "math_eval.jsonl", "max_samples": 50}
+    made = server.http.post("/eval/jobs", json=asked, headers=bearer(key)).raise_for_status().json()
+    queued = server.http.post("/generate", json={"prompt": "1, 2, 3,", "queue": True}, headers=bearer(key))
+    key_id = key.split("_")[1]
+
+    def billed() -> bool:
+        shown = json.loads(keys(server, "show", key_id, "--local", "--json"))
+        return bool(shown["usage"]["requests"] == 51)
+
+    wait_until("the jobs' usage is in the database", billed, 30.0)
+    shown = json.loads(keys(server, "show", key_id, "--local", "--json"))["usage"]
+    assert shown["prompt_tokens"] > 50 * 30
+    assert shown["completion_tokens"] >= 51
+    for job_id in (made["job_id"], queued.json()["job_id"]):
+        assert server.http.get(f"/jobs/{job_id}", headers=bearer(key)).json()["created_by"] == key_id
+
+
 def test_the_openai_sdk_with_a_key(locked: tuple[Server, str]) -> None:
     import openai  # noqa: PLC0415 - slow to import
 
