@@ -24,11 +24,6 @@ def check_id(model_id: str) -> str:
     return model_id
 
 
-def id_of_repository(repository: str) -> str:
-    """Ids are names of folders and parts of URLs, so the slash becomes two dashes, as in a hub's own cache."""
-    return repository.replace("/", "--")
-
-
 def split_tags(value: object) -> object:
     """`"a,b"` as `["a", "b"]`; anything else is left to the type check."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

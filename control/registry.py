@@ -26,10 +26,18 @@ from control.digest_cache import DigestCache
 from control.errors import Conflict, Invalid, NotFound
 from control.quantize import QuantizeWish, choose, needs_capabilities, quantized_digest, quantized_signature
 from control.references import References
-from control.registration import RegisterRequest, id_of_repository
+from control.registration import RegisterRequest
 from control.repository import ModelRepository
 from control.tables import ModelRow
-from switchyard.contract import ACTIVE_ALIAS, EngineOverrides, GatewayState, ModelRef, Quantize, Signature
+from switchyard.contract import (
+    ACTIVE_ALIAS,
+    EngineOverrides,
+    GatewayState,
+    ModelRef,
+    Quantize,
+    Signature,
+    id_of_repository,
+)
 from switchyard.paths import Layout
 from switchyard.settings import Settings
 

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.adapter import Served
 from gateway.errors import InvalidRequest, ModelNotFound
-from switchyard.contract import ACTIVE_ALIAS
+from switchyard.contract import ACTIVE_ALIAS, id_of_repository
 from switchyard.settings import Alias
 
 Json = dict[str, Any]
@@ -81,11 +81,23 @@ class Naming:
         try:
             slot = await find(self.target(name))
         except ModelNotFound as error:
-            if self.unknown == "not_found":
-                raise ModelNotFound(error.name, [*error.served, *self.aliases]) from None
-            slot = await find(ACTIVE_ALIAS)
+            slot = await self._otherwise(find, error)
             return slot, _changed(body, {"model": slot.model.id}, {})
         return slot, self.rewritten(body, path, name, slot.model.id)
+
+    async def _otherwise(self, find: Callable[[str | None], Awaitable[Served]], unknown: ModelNotFound) -> Served:
+        """For a name that nobody bears: the model that was pulled from the repository of that name, or the active one.
+
+        Raises ModelNotFound.
+        """
+        if "/" in unknown.name:
+            try:
+                return await find(id_of_repository(unknown.name))
+            except ModelNotFound:
+                pass
+        if self.unknown == "not_found":
+            raise ModelNotFound(unknown.name, [*unknown.served, *self.aliases])
+        return await find(ACTIVE_ALIAS)
 
 
 def _changed(body: bytes, forced: Json, defaults: Json) -> bytes:

@@ -39,8 +39,14 @@ BATCH_PRIORITY = 100  # vLLM serves lower numbers first; interactive requests ha
 SwitchMethod = Literal["auto", "in_place", "blue_green", "restart"]
 InFlightPolicy = Literal["finish", "keep", "abort"]
 RequestClass = Literal["interactive", "batch", "probe"]
+ModelTask = Literal["generate", "embed"]  # whether a model makes text, or vectors of texts
 Quantize = Literal["q4", "q8", "fp16"]  # what a checkpoint is turned into when it is loaded
 SlotPhase = Literal["loading", "ready", "draining", "dead", "stopped"]
+
+
+def id_of_repository(repository: str) -> str:
+    """Ids are names of folders and parts of URLs, so the slash becomes two dashes, as in a hub's own cache."""
+    return repository.replace("/", "--")
 
 
 class Message(BaseModel):
@@ -201,6 +207,7 @@ class SlotState(Message):
     in_flight: int
     load_duration_s: float | None
     max_model_len_tokens: int | None
+    task: ModelTask = "generate"
 
 
 class FailedLoad(Message):

@@ -12,7 +12,7 @@ from gateway.dialects.served import Served
 from gateway.errors import ModelNotFound, Unserved
 from gateway.ollama.requests import NameRequest
 from switchyard import __version__
-from switchyard.contract import SlotState
+from switchyard.contract import ModelTask, SlotState, id_of_repository
 from switchyard.settings import EngineSettings
 
 _FOREVER = "2318-01-01T00:00:00Z"  # Ollama's way to say that a model is not unloaded by itself
@@ -72,6 +72,7 @@ class Models:
         name = request.named()
         entry = await self._entry(name)
         config, template = await asyncio.to_thread(_read, Path(entry.path))
+        slot = self.served.slot(name)
         await call.answer(
             {
                 "modelfile": f"FROM {entry.path}\n",
@@ -80,7 +81,7 @@ class Models:
                 "license": "",
                 "details": _details(config, entry.size_bytes),
                 "model_info": _info(config, entry.size_bytes),
-                "capabilities": self._capabilities(config, template),
+                "capabilities": self._capabilities(config, template, slot.task if slot else "generate"),
                 "modified_at": entry.created_at,
             }
         )
@@ -89,7 +90,9 @@ class Models:
         """Switchyard's, as Ollama gives its own."""
         await call.answer({"version": __version__})
 
-    def _capabilities(self, config: Json, template: str) -> list[str]:
+    def _capabilities(self, config: Json, template: str, task: ModelTask) -> list[str]:
+        if task == "embed":
+            return ["embedding"]
         found = {
             "completion": True,
             "tools": self.engine.tool_call_parser is not None,
@@ -114,7 +117,7 @@ class Models:
         slot = self.served.slot(name)
         target = slot.model.id if slot else self.served.naming.target(name)
         for entry in entries:
-            if entry.id == target:
+            if target and entry.id in (target, id_of_repository(target)):
                 return entry
         raise ModelNotFound(name, [*(entry.id for entry in entries), *self.served.names()])
 

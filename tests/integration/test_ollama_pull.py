@@ -1,0 +1,49 @@
+"""The real ollama client fetches a model through the public port, from a hub on loopback."""
+
+import asyncio
+from pathlib import Path
+
+import ollama
+import pytest
+
+from tests.integration.fake_hub import FakeHub
+from tests.integration.town import MODEL, town
+from tests.unit.control.checkpoints import write_checkpoint
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    hub = FakeHub()
+    hub.add("acme/tiny", write_checkpoint(tmp_path / "source", seed=9))
+    return hub
+
+
+def test_ollama_pull(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with hub.running():
+            monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+            async with (
+                town(tmp_path / "base", hub_timeout_s=5) as here,
+                ollama.AsyncClient(host=here.url, trust_env=False) as client,
+            ):
+                lines = [line async for line in await client.pull("acme/tiny", stream=True)]
+                assert (lines[0].status, lines[-1].status) == ("pulling manifest", "success")
+                halfway = [line for line in lines if line.total]
+                assert all(line.completed is not None and line.completed <= (line.total or 0) for line in halfway)
+                assert {model.model for model in (await client.list()).models} >= {"acme--tiny", MODEL}
+                assert (await client.show("acme/tiny")).modelinfo is not None
+                answer = await here.http.post("/v1/completions", json={"model": "acme/tiny", "prompt": "x"})
+                assert (answer.status_code, answer.headers["x-model-id"]) == (200, "acme--tiny")
+                again = await client.pull("acme/tiny")
+                assert again.status == "success"
+                with pytest.raises(ollama.ResponseError, match="acme/nothing"):
+                    await client.pull("acme/nothing")
+                with pytest.raises(ollama.ResponseError, match="acme/nothing"):
+                    async for _ in await client.pull("acme/nothing", stream=True):
+                        pass
+
+    asyncio.run(run())
