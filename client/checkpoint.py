@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.errors import BadCheckpoint, CheckpointChanged
-from switchyard.digest import CONTENT_FILES, content_digest
+from switchyard.digest import content_digest, content_in_folders, is_content
 from switchyard.shard import BadShard, Tensor, read_tensors
 
 _HASHED_BYTES = 512 * 1024  # stays in the processor's cache
@@ -89,7 +89,7 @@ def look(folder: Path) -> list[LocalFile]:
     if not folder.is_dir():
         raise BadCheckpoint(f"There is no folder {folder}.")
     paths = [path for path in folder.iterdir() if path.is_file() and _belongs(path)]
-    paths += [path for path in (folder / "chat_templates").glob("*.jinja") if path.is_file()]
+    paths += [folder / name for name in content_in_folders(folder)]
     names = {path.name for path in paths}
     if not names & {"config.json", "adapter_config.json"}:
         raise BadCheckpoint(f"{folder} holds no checkpoint: config.json is missing.")
@@ -108,7 +108,7 @@ def digest_of(files: Sequence[tuple[LocalFile, Sequence[Chunk]]]) -> str:
         shas = {(chunk.begin, chunk.end): chunk.sha256 for chunk in chunks}
         empty = hashlib.sha256().hexdigest()
         tensors += [(t.name, t.dtype, t.shape, shas.get((t.begin, t.end), empty)) for t in file.tensors]
-        if file.name in CONTENT_FILES or file.name.startswith("chat_templates/"):
+        if is_content(file.name):
             contents[file.name] = chunks[0].sha256 if chunks else empty
     return content_digest(tensors, contents)
 

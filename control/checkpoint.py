@@ -11,6 +11,7 @@ from control.digest_cache import DigestCache
 from control.errors import Invalid
 from control.shard import Tensor, read_tensors
 from control.signature import READ_FILES, signature
+from control.vector_model import MODULES, check_modules
 from switchyard.contract import Signature
 
 WEIGHTS = "model.safetensors"
@@ -55,6 +56,8 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
         raise Invalid("config.json names no architectures")
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
+    if (folder / MODULES).is_file():
+        check_modules(_read_json(folder / MODULES), folder)
     shards = _shards(folder)
     size_bytes = sum(file.stat().st_size for file in shards)
     quantization = quantization_of(config)
@@ -133,13 +136,17 @@ def _not_empty(file: Path) -> list[Tensor]:
     return tensors
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> Any:
     try:
-        value = json.loads(file.read_bytes())
+        return json.loads(file.read_bytes())
     except OSError as error:
         raise Invalid(f"{file.name} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise Invalid(f"{file.name} is no valid JSON: {error}") from error
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    value = _read_json(file)
     if not isinstance(value, dict):
         raise Invalid(f"{file.name} holds no JSON object")
     return value

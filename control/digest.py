@@ -7,7 +7,7 @@ from pathlib import Path
 from control.digest_cache import DigestCache, stamp
 from control.errors import Invalid
 from control.shard import Tensor
-from switchyard.digest import CONTENT_FILES, content_digest
+from switchyard.digest import CONTENT_FILES, content_digest, content_in_folders
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -27,7 +27,7 @@ def digest(folder: Path, shards: Mapping[Path, list[Tensor]], cache: DigestCache
 def file_shas(folder: Path, cache: DigestCache) -> dict[str, str]:
     """sha256 of every content file that is there, by its name in the folder. Blocks and raises as `digest`."""
     names = [name for name in CONTENT_FILES if (folder / name).is_file()]
-    names += sorted(f"chat_templates/{file.name}" for file in folder.glob("chat_templates/*.jinja"))
+    names += content_in_folders(folder)
     return {name: _hashes(folder / name, None, cache)[""] for name in names}
 
 

@@ -22,12 +22,12 @@ from control.uploads.request import PICKLES
 from control.uploads.upload import Upload
 from control.uploads.uploads import Uploads
 from switchyard.contract import ActivateResult
+from switchyard.digest import is_content
 from switchyard.paths import Layout
 
 log = logging.getLogger(__name__)
 
 _VERSION_MARK = "@"  # in no id, so a version's folder is nobody's inbox
-_KEPT_FOLDERS = frozenset({"chat_templates"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def _plain(registered: Registered) -> Registration:
 
 def _belongs(name: Path) -> bool:
     """False for what a trainer keeps beside a model: optimizer states, hidden files, folders of its own."""
-    inside = len(name.parts) == 1 or (len(name.parts) == 2 and name.parts[0] in _KEPT_FOLDERS)
+    inside = len(name.parts) == 1 or is_content(name.as_posix())
     return inside and not name.name.startswith(".") and name.suffix.lower() not in PICKLES
 
 

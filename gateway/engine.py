@@ -41,10 +41,20 @@ from gateway.engine_metrics import ReusingStatLogger
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.engine_segments import remove, segments_of
-from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, Unserved
+from gateway.engine_vectors import prove_vectors, task_of, vector_from
+from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
 from gateway.reasoning import with_reasoning_content
 from gateway.tracing import ENDPOINT_VARIABLE
-from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
+from switchyard.contract import (
+    ACTIVE_ALIAS,
+    BatchItem,
+    BatchOutput,
+    BatchSampling,
+    ModelRef,
+    ModelTask,
+    Proof,
+    Reference,
+)
 from switchyard.settings import EngineSettings
 
 _PROBE_TIMEOUT_S = 120.0
@@ -91,11 +101,13 @@ class Engine:
         args: Namespace,
         share: BatchShare,
         *,
+        task: ModelTask = "generate",
         has_reasoning_parser: bool = False,
     ) -> None:
         self.client = client
         self._args = args
         self.share = share
+        self.task = task
         self._app = app
         self._has_reasoning_parser = has_reasoning_parser
         self.app: App = with_reasoning_content(app) if has_reasoning_parser else app
@@ -128,12 +140,15 @@ class Engine:
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
         """Asks the model what the reference says it must answer; without one, whether it answers sensibly at all.
 
-        `max_tokens` bounds how much of the reference is asked for, from its beginning.
+        `max_tokens` bounds how much of the reference is asked for, from its beginning. One that makes vectors is asked
+        for those; a reference says nothing of them.
 
         A proof that is not passed is a result. Raises EngineStartFailed when the engine dies or does not answer.
         """
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                if self.task == "embed":
+                    return await prove_vectors(self.client)
                 return await prove(self.client, reference, max_tokens)
         except TimeoutError as error:
             raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
@@ -143,9 +158,9 @@ class Engine:
             raise BadReference(f"the probe cannot be asked: {error}") from error
 
     async def alive(self) -> None:
-        """One token from the engine, before all other work. Hangs as long as the engine does."""
+        """One token or vector from the engine, before all other work. Hangs as long as the engine does."""
         try:
-            await token_from(self.client)
+            await (vector_from if self.task == "embed" else token_from)(self.client)
         except EngineDeadError as error:
             raise Unserved("The engine is dead.", 5.0) from error
 
@@ -192,7 +207,13 @@ class Engine:
                 loggers[position] = ReusingStatLogger(config, each.engine_indexes)
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
-        """Answers a batch below interactive traffic. Raises Unserved when the engine dies meanwhile."""
+        """Answers a batch below interactive traffic.
+
+        Raises Unserved when the engine dies meanwhile, InvalidRequest where the model generates no text.
+        """
+        if self.task == "embed":
+            name = self.client.model_config.served_model_name
+            raise InvalidRequest(f"`{name}` makes embeddings and generates no text")
         try:
             return await run_batch(self.client, self._state, items, sampling, self.share)
         except* EngineDeadError as group:
@@ -200,6 +221,10 @@ class Engine:
 
     async def attach(self, model: ModelRef) -> AdapterFront:
         """Loads a LoRA adapter beside the model's own weights. Raises EngineStartFailed."""
+        if self.task == "embed":
+            raise EngineStartFailed(
+                f"`{model.id}` is an adapter of a model that makes embeddings: those are not served"
+            )
         lora = await add(self.client, model)
         app = await _build_app(self.client, arguments_of(self._args, model), model)
         front = AdapterFront(self.client, app, model, lora, self.share)
@@ -227,8 +252,15 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     client: AsyncLLM | None = None
     try:
         args, client = await asyncio.to_thread(_start_blocking, model, settings)
+        assert client is not None
+        task = task_of(model.id, await client.get_supported_tasks())
+        meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client
         app = await _build_app(client, args, model)
     except asyncio.CancelledError:
+        raise
+    except EngineStartFailed:
+        if client is not None:
+            await asyncio.to_thread(client.shutdown)
         raise
     except (Exception, SystemExit) as error:  # vLLM raises whatever its libraries raise, and argparse exits
         if client is not None:
@@ -239,7 +271,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     gc.freeze()  # as vLLM's own server does: what was built at start is never garbage
     # As many again as are computed may wait inside, so that the engine never does.
     share = BatchShare(2 * settings.max_num_seqs, settings.batch_beside_interactive)
-    return Engine(client, app, args, share, has_reasoning_parser=settings.reasoning_parser is not None)
+    has_reasoning_parser = settings.reasoning_parser is not None
+    return Engine(client, app, args, share, task=task, has_reasoning_parser=has_reasoning_parser)
 
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:
@@ -262,7 +295,6 @@ async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> Fast
     app = build_app(args, tasks, client.model_config)
     app.user_middleware = [each for each in app.user_middleware if each.cls not in _LAYERS_IN_VAIN]
     app.middleware_stack = None  # it was built already; the first request builds it again
-    meter_outputs(client)
     await init_app_state(client, app.state, args, tasks)
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()

@@ -15,7 +15,7 @@ from gateway.proof_difference import TOLERANCE, difference, shortened
 from switchyard.contract import Proof, Reference
 
 PROOF_PRIORITY = -1  # before interactive requests, which have 0
-_WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
+WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
 
 
 async def prove(client: AsyncLLM, reference: Reference | None, max_tokens: int | None = None) -> Proof:
@@ -58,12 +58,12 @@ async def _prove_weakly(client: AsyncLLM) -> Proof:
     found = await asyncio.gather(
         *(
             _prompt_logprobs(client, tokenizer.encode(prompt), f"proof-{number}")
-            for number, prompt in enumerate(_WEAK_PROMPTS)
+            for number, prompt in enumerate(WEAK_PROMPTS)
         )
     )
     every = [value for values in found for value in values]
     passed = all(isfinite(value) for value in every) and max(every) - min(every) > 1e-6
-    return Proof(kind="weak", prompts=len(_WEAK_PROMPTS), passed=passed)
+    return Proof(kind="weak", prompts=len(WEAK_PROMPTS), passed=passed)
 
 
 async def _prompt_logprobs(client: AsyncLLM, token_ids: list[int], request_id: str) -> list[float]:

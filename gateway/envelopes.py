@@ -17,7 +17,17 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_NO_EMBEDDINGS = "The model generates text and makes no embeddings; register an embedding model for that."
+# What vLLM has no route for with this model; on other paths nothing is known of it.
+_NOT_WITH_THIS_MODEL = {
+    "/v1/embeddings": (
+        "embeddings_not_supported",
+        "The model generates text and makes no embeddings; register an embedding model for that.",
+    )
+} | dict.fromkeys(
+    ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"),
+    ("generation_not_supported", "The model makes embeddings and generates no text."),
+)
+_NO_ROUTE = "Not Found"  # FastAPI's words for it
 _ABORTED = b'data: {"error":'
 
 
@@ -60,9 +70,10 @@ class _Enveloped:
 def enveloped(path: str, status: int, body: bytes) -> tuple[int, Json]:
     """Status and body of a refusal as the clients of `path` expect them."""
     error = _openai_error(status, body)
-    if path == "/v1/embeddings" and status == 404 and error["code"] is None:
+    if path in _NOT_WITH_THIS_MODEL and status == 404 and error["message"] == _NO_ROUTE:
         status = 400
-        error = _error(status, _NO_EMBEDDINGS, "model", "embeddings_not_supported")
+        code, message = _NOT_WITH_THIS_MODEL[path]
+        error = _error(status, message, "model", code)
     if path.startswith("/v1/messages"):
         return status, _anthropic(status, error)
     return status, {"error": error}

@@ -13,7 +13,17 @@ from gateway.adapter import Adapter, Front
 from gateway.asgi import App, Message, Receive, Scope, Send, send_openai_error
 from gateway.batch_share import BatchShare
 from gateway.errors import ProofFailed, Unserved
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotPhase, SlotState
+from switchyard.contract import (
+    BatchItem,
+    BatchOutput,
+    BatchSampling,
+    ModelRef,
+    ModelTask,
+    Proof,
+    Reference,
+    SlotPhase,
+    SlotState,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +52,9 @@ class Engine(Protocol):
 
     @property
     def max_adapters(self) -> int: ...
+
+    @property
+    def task(self) -> ModelTask: ...
 
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof: ...
 
@@ -135,6 +148,7 @@ class Slot:
             in_flight=self._in_flight,
             load_duration_s=round(self.load_duration_s, 3),
             max_model_len_tokens=self.engine.max_model_len_tokens,
+            task=self.engine.task,
         )
 
     async def emptied(self, timeout_s: float) -> bool:

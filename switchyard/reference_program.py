@@ -4,6 +4,7 @@ Control starts it with the lowest priority, one at a time. The one module outsid
 is imported by nobody.
 """
 
+import json
 import os
 import signal
 import sys
@@ -41,6 +42,8 @@ def main(path: Path) -> int:
 
 def reference_of(path: Path) -> Reference:
     """Loads the checkpoint on the CPU in its own dtype. Raises whatever torch and transformers raise."""
+    if _is_headless(path):
+        raise ValueError("the model makes vectors, of which no token's probability says anything")
     import torch  # noqa: PLC0415 - whoever looks at this module need not have it
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
@@ -77,6 +80,12 @@ def reference_of(path: Path) -> Reference:
                 raise ValueError("the model's log-probabilities are not finite")
             logprobs.append([round(value, 6) for value in said.tolist()])
     return Reference(kind="computed", prompt_token_ids=prompts, logprobs=logprobs)
+
+
+def _is_headless(path: Path) -> bool:
+    """A model of sentence-transformers, or a bare one as those are: BertModel and the like."""
+    named = json.loads((path / "config.json").read_bytes()).get("architectures") or [""]
+    return (path / "modules.json").exists() or str(named[0]).endswith("Model")
 
 
 def usable(prompts: Iterable[list[int]]) -> list[list[int]]:

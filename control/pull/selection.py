@@ -9,10 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from control.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from control.checkpoint import INDEX, WEIGHTS
 from control.errors import Invalid
-from switchyard.digest import CONTENT_FILES
+from switchyard.digest import is_content
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-_TEMPLATE = re.compile(r"chat_templates/[A-Za-z0-9_][A-Za-z0-9._-]*\.jinja")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _BESIDE = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
 
@@ -45,7 +44,7 @@ def select(repository: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
         weights = [WEIGHTS]
     else:
         raise Invalid(f"{repository} has no safetensors ({WEIGHTS} or {INDEX}){_hint(by_name)}")
-    wanted = {*weights, *CONTENT_FILES, *_BESIDE} | {name for name in by_name if _TEMPLATE.fullmatch(name)}
+    wanted = {*weights, *_BESIDE} | {name for name in by_name if is_content(name)}
     return _smallest_first(by_name[name] for name in wanted if name in by_name)
 
 

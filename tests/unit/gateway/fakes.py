@@ -18,6 +18,7 @@ from switchyard.contract import (
     BatchSampling,
     LoadRequest,
     ModelRef,
+    ModelTask,
     Proof,
     Reference,
     Signature,
@@ -82,6 +83,7 @@ class FakeEngine:
         self.reloads = 0
         self.cannot_take: set[str] = set()
         self.max_adapters = 2
+        self.task: ModelTask = "generate"
         self.attached: list[str] = []
         self.status = 200
         self.content_type = b"application/json"

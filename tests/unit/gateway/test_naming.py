@@ -82,6 +82,7 @@ def test_a_body_too_deep_to_read_is_refused() -> None:
         ("/v1/chat/completions", 405, b'{"detail":"Method Not Allowed"}', (405, "Method Not Allowed")),
         ("/v1/completions", 500, b"Internal Server Error", (500, "The request failed.")),
         ("/v1/embeddings", 404, b'{"detail":"Not Found"}', (400, "makes no embeddings")),
+        ("/v1/chat/completions", 404, b'{"detail":"Not Found"}', (400, "generates no text")),
     ],
 )
 def test_what_a_framework_says_is_put_in_the_envelope(
