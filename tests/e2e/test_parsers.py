@@ -146,6 +146,26 @@ def test_a_streamed_tool_call(client: openai.OpenAI) -> None:
     assert json.loads(arguments) == {"a": 17, "b": 25}
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
+def test_a_tool_that_must_be_called(client: openai.OpenAI, choice: Any) -> None:
+    """With `strict` its arguments keep to the schema, though this model never learned of tools."""
+    strict: Any = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+    answer = client.chat.completions.create(
+        model="active",
+        messages=QUESTION,
+        tools=[strict],
+        tool_choice=choice,
+        parallel_tool_calls=False,
+        temperature=0,
+        max_tokens=200,
+        extra_body=AT_ONCE,
+    )
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "add"
+    assert json.loads(call.function.arguments) == {"a": 17, "b": 25}
+
+
 def test_ollamas_tools(server: Server) -> None:
     """Ollama has no way to force a call: that tools are taken, and what is said is answered."""
     with ollama.Client(host=server.url, trust_env=False) as sdk:

@@ -112,6 +112,7 @@ def test_a_file_that_is_not_there(small: Standing[House], file_id: str) -> None:
     small.run(scenario())
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_batch_answers_each_line_by_its_custom_id(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as opened:
@@ -172,6 +173,7 @@ def test_an_input_file_that_is_no_batch(with_model: Standing[House], content: by
     with_model.run(scenario())
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as opened:
@@ -203,6 +205,7 @@ def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_batch_goes_on_where_its_control_was_stopped(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as opened:
@@ -237,6 +240,7 @@ def test_a_batch_goes_on_where_its_control_was_stopped(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("each_database")
 def test_batches_are_listed_page_by_page(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as opened:
