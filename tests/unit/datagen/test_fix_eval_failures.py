@@ -72,6 +72,31 @@ def test_gaps_become_verified_examples_and_no_eval_question_does(bench: Bench) -
     assert result["split"]["used"] == "dev"
 
 
+def test_the_dev_halfs_own_questions_where_they_are_asked_for(bench: Bench) -> None:
+    """By their gold answers, past decontamination; the test half stays sealed."""
+    records = [
+        {"input": f"How old is the {name}?", "target": str(40 + n)}
+        for n, name in enumerate("oak elm ash yew fir bay box fig gum lime palm pear pine plum rowan teak".split())  # noqa: SIM905
+    ]
+    eval_run(bench, records)
+    bench.dataset("exam.jsonl", *(record["input"] for record in records))
+    dev = {record["input"]: record["target"] for record in records if half_of(record["input"]) == "dev"}
+    assert 0 < len(dev) < len(records)
+    answers = {record["input"]: record["target"] for record in records}
+    result = bench.run(
+        SayingEngine(lambda item: answers.get(prompt_of(item), "no idea")),
+        "fix_eval_failures",
+        source_eval_run_id=EVAL_ID,
+        emit_dev_questions=True,
+        num_examples=len(records),
+        max_attempts=len(dev),
+    )
+    rows = bench.rows()
+    assert {row["messages"][0]["content"]: row["metadata"]["answer"] for row in rows} == dev
+    assert result["verified_by"] == {"gold": len(dev)}
+    assert all("dev_question" in row["metadata"]["tags"] for row in rows)
+
+
 def test_what_is_not_a_gap_in_knowledge_is_left_alone(bench: Bench) -> None:
     questions = [record["input"] for record in sums(40) if half_of(record["input"]) == "dev"]
     causes = [{"error": "too long"}, {"finish_reason": "length"}, {"prediction": " "}, {}]

@@ -1,0 +1,107 @@
+"""A strategy and a filter of somebody else's, in a package that pip installs."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.datagen.bench import Bench, SayingEngine
+
+PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "echo-strategy"
+version = "1.0"
+
+[project.entry-points."switchyard.datagen_strategies"]
+echo = "echo_strategy:Echo"
+
+[project.entry-points."switchyard.datagen_filters"]
+polite = "echo_strategy:polite"
+
+[tool.setuptools]
+py-modules = ["echo_strategy"]
+"""
+MODULE = """
+from datagen.config import GenerationConfig
+from datagen.records import Draft, Outcome, Turn, prompt_sha
+from datagen.solving import chat
+from switchyard.contract import BatchSampling
+
+
+class EchoConfig(GenerationConfig):
+    words: list[str]
+
+
+class Echo:
+    config_model = EchoConfig
+    similarity_limit = 1.1
+    same_numbers = True
+    digest = "constant"
+
+    def __init__(self, config):
+        self._words = config.words
+
+    @classmethod
+    def open(cls, config, sources):
+        return cls(config)
+
+    @property
+    def attempts(self):
+        return len(self._words)
+
+    async def attempt(self, number, ask):
+        item = chat(f"Say {self._words[number]}", BatchSampling(max_tokens=8, seed=number))
+        (output,) = await ask([item])
+        turns = (Turn("user", item.messages[-1].content), Turn("assistant", output.text))
+        draft = Draft(turns, str(number), prompt_sha(item), item.sampling, output.finish_reason)
+        return Outcome([draft])
+
+    def learn(self, question, tags, /):
+        pass
+
+    def spares(self):
+        return frozenset()
+
+    def facts(self):
+        return {"words": len(self._words)}
+
+
+def polite(draft):
+    return None if "please" in draft.reply else "says no please"
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package, where pip put it."""
+    project, target = tmp_path / "project", tmp_path / "site"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(PROJECT)
+    (project / "echo_strategy.py").write_text(MODULE)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run(
+        [*pip, "--target", str(target), str(project)], capture_output=True, text=True, timeout=120, check=False
+    )
+    if "No module named pip" in done.stderr:
+        pytest.skip("there is no pip here")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(target)
+    importlib.invalidate_caches()
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_strategy_is_one_like_others(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "base")
+    assert "known are self_instruct, fix_eval_failures, custom, echo" in bench.refusal("ehco")
+    assert bench.refusal("echo", words=["yes"], wrods=1) == "config.wrods: unknown field"
+    engine = SayingEngine(lambda item: "yes please" if "yes" in str(item.messages) else "no")
+    result = bench.run(engine, "echo", words=["yes", "no"], filters=["polite"], num_examples=2)
+    assert (result["accepted"], result["words"], result["rejected"]) == (1, 2, {"polite": 1})
+    (row,) = bench.rows()
+    assert row["metadata"]["strategy"] == "echo"
