@@ -1,0 +1,78 @@
+"""An eval on the real server while all that works on it is killed, one after the other and at last at once."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from evals.tally import TIMING_KEYS
+from tests.e2e.server import FINAL_ID, Server, wait_until
+
+SAMPLES = 2000
+VICTIMS = ["switchyard: gateway", "switchyard: control", "VLLM::EngineCore", "VLLM::Worker"]
+
+
+def _post_job(server: Server) -> str:
+    request = {"model_id": FINAL_ID, "name": "long", "dataset_ref": "many.jsonl", "max_samples": SAMPLES}
+    job_id: str = server.http.post("/eval/jobs", json=request).raise_for_status().json()["job_id"]
+    return job_id
+
+
+def _metrics(server: Server, job_id: str) -> dict[str, Any]:
+    """Of the job once it is done, without times; its result is what stands in metrics.json."""
+    job = server.job(job_id)
+    assert job["status"] == "done", job["error"]
+    metrics = json.loads((server.base_dir / "runs" / "eval" / job_id / "metrics.json").read_text())
+    assert {key: metrics[key] for key in job["result"] if key in metrics} == job["result"]
+    return {key: value for key, value in metrics.items() if key not in TIMING_KEYS}
+
+
+def _kill_all(server: Server) -> None:
+    """As a machine that loses its power; the order of the kills lets nobody start anybody again."""
+    for process in server.processes():
+        process.kill()
+    psutil.wait_procs([server.process], timeout=10)
+
+
+@pytest.mark.timeout(900)
+def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    victims = chance.sample(VICTIMS, len(VICTIMS))
+    marks = [chance.randrange(start, start + 250) for start in range(100, SAMPLES - 250, 350)][: len(VICTIMS) + 1]
+    with Server(tmp_path) as server:
+        server.wait_ready()
+        questions = (tmp_path / "datasets" / "math_eval.jsonl").read_text()
+        (tmp_path / "datasets" / "many.jsonl").write_text(questions * 5)
+        undisturbed = _metrics(server, _post_job(server))
+        job_id = _post_job(server)
+        samples = tmp_path / "runs" / "eval" / job_id / "samples.jsonl"
+        for victim, mark in zip([*victims, "all"], marks, strict=True):
+            wait_until(f"{mark} samples", lambda mark=mark: samples.exists() and _count(samples) >= mark, 120.0)
+            if victim == "all":
+                server.expected_code = -9
+                _kill_all(server)
+            else:
+                server.named(victim).kill()
+                wait_until("the server has noticed", lambda victim=victim: _is_back(server, victim), 120.0)
+    with Server(tmp_path) as server:
+        server.wait_ready()
+        assert _metrics(server, job_id) == undisturbed
+        ids = [json.loads(line)["id"] for line in samples.read_text().splitlines()]
+        assert len(ids) == len(set(ids)) == SAMPLES, "none lost, none twice"
+
+
+def _count(samples: Path) -> int:
+    return samples.read_bytes().count(b"\n")
+
+
+def _is_back(server: Server, title: str) -> bool:
+    try:
+        server.named(title)
+    except (StopIteration, psutil.Error):
+        return False
+    return server.ready()
