@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test unit test-integration-1 test-integration-2 test-units lint format bench demo-model lock install install-dev clean
+.PHONY: run test unit test-integration-1 test-integration-2 test-units lint format bench demo-model docs reference screenshots lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/switchyard up
@@ -41,6 +41,17 @@ demo-model: install-dev  ## Train the demo checkpoints again (about five minutes
 	rm -rf demo/checkpoints.new
 	$(BIN)/python -m demo.train --out demo/checkpoints.new --eval-set demo/datasets/math_eval.jsonl
 	rm -rf demo/checkpoints && mv demo/checkpoints.new demo/checkpoints
+
+docs: install-dev  ## The documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+URL ?= http://localhost:8765
+reference: install-dev  ## The pages of docs/ that describe the program; needs a running server (URL)
+	$(BIN)/python -m reference --url $(URL)
+
+screenshots: install-dev  ## Pictures of the web UI into docs/images, from a server of its own
+	$(BIN)/python -m tests.e2e.screenshots
 
 lock: install-dev  ## Compile requirements/*.lock from pyproject.toml
 	requirements/lock

@@ -1,4 +1,8 @@
-"""What Streamlit runs for each visitor: the connection in the sidebar, and the page that was chosen."""
+"""What Streamlit runs for each visitor: the connection in the sidebar, and the page that was chosen.
+
+The pages lie in `views`: files in a folder `pages` beside this one Streamlit would take for programs of their own, and
+run them, blank, for whoever opens the address of one.
+"""
 
 import sys
 from pathlib import Path
@@ -9,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import streamlit as st
 
 from ui import connection
-from ui.pages import data, evals, jobs, models, overview, playground, solve, system
+from ui.views import data, evals, jobs, models, overview, playground, solve, system
 
 st.set_page_config(page_title="Switchyard", page_icon=":material/train:", layout="wide")
 chosen = st.navigation(

@@ -26,7 +26,7 @@ def choose_model(label: str, key: str, *, and_active: bool = True) -> str | None
 def say_no_models() -> None:
     st.info(
         "No model is registered. Copy a checkpoint's folder below `models/` on the server and register it on the page"
-        " Models, or have a trainer send it: `switchyard push FOLDER --id NAME`.",
+        " Models, or have a trainer send it: `switchyard models push FOLDER NAME`.",
         icon=":material/deployed_code:",
     )
 

@@ -11,7 +11,7 @@ def _script(name: str) -> None:
     from ui import connection  # noqa: PLC0415
 
     connection.ask_for_key()
-    importlib.import_module(f"ui.pages.{name}").show()
+    importlib.import_module(f"ui.views.{name}").show()
 
 
 def opened(name: str, key: str | None = None, tab: str | None = None) -> AppTest:

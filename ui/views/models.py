@@ -119,7 +119,7 @@ def _upload() -> None:
     with st.form("models_upload"):
         st.caption(
             "All files of the folder: config.json, tokenizer, *.safetensors. For more than 2 GB use"
-            " `switchyard push FOLDER --id NAME`, which goes on where it was interrupted."
+            " `switchyard models push FOLDER NAME`, which goes on where it was interrupted."
         )
         model_id = st.text_input("Id", key="models_upload_id")
         files = st.file_uploader("Files", accept_multiple_files=True, key="models_upload_files")

@@ -1,0 +1,94 @@
+"""How long the pages of the web UI take with 10,000 jobs and 1,000 models: `python -m benchmarks.ui`.
+
+A real gateway and control over an engine that adds up, a real Streamlit, and Chromium: from the click on a page's link
+until its script has ended.
+"""
+
+import argparse
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, cast
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.browser import browser, web_ui
+from tests.e2e.server import Server
+from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
+
+PAGES = ("Overview", "Playground", "Solve", "Models", "Evals", "Data", "Jobs", "System")
+_IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+
+
+@contextmanager
+def full(folder: Path, jobs: int, models: int) -> Iterator[Depot]:
+    """With an eval of each of two models, and copies of these rows."""
+    with depot(folder) as there:
+        there.register(EARLY, 300)
+        there.http.put("/datasets/sums.jsonl", content=LINES.encode()).raise_for_status()
+        there.evaluate(EARLY)
+        there.evaluate(MODEL)
+        rows = {"template": "What is {{a}}+1?", "rows": [{"a": 41}], "num_examples": 1}
+        there.done("/data_gen/jobs", {"model_id": "active", "strategy": "custom", "config": rows})
+        with closing(sqlite3.connect(there.settings.layout.database, timeout=60)) as database, database:
+            _copy(database, "models", models)
+            _copy(database, "jobs", jobs)
+        yield there
+
+
+def _copy(database: sqlite3.Connection, table: str, count: int) -> None:
+    """Until there are `count` rows, each a minute older than the one before."""
+    database.row_factory = sqlite3.Row
+    originals = [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY created_at")]
+    oldest = datetime.fromisoformat(originals[0]["created_at"])
+    names = list(originals[0])
+    rows: list[dict[str, Any]] = []
+    for number in range(count - len(originals)):
+        row = originals[number % len(originals)]
+        made_at = (oldest - timedelta(minutes=number + 1)).isoformat(sep=" ")
+        changed = {"id": f"{row['id']}_{number:05d}", "created_at": made_at, "fingerprint": None, "step": 300 + number}
+        rows.append(row | {name: value for name, value in changed.items() if name in row})
+    slots = ", ".join(f":{name}" for name in names)
+    database.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({slots})", rows)
+
+
+def seen_s(page: Page, name: str) -> float:
+    """From the click on the page's link until it is there whole."""
+    began = time.perf_counter()
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
+    expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
+    page.locator(_IDLE).wait_for()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--models", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, full(Path(folder), told.jobs, told.models) as there:
+        server = cast("Server", SimpleNamespace(url=there.url, base_dir=Path(folder)))
+        with web_ui(server) as url, browser() as chrome:
+            page = chrome.new_page(viewport={"width": 1280, "height": 900})
+            expect.set_options(timeout=60_000)
+            page.goto(url)
+            took: dict[str, list[float]] = {name: [] for name in PAGES}
+            for _ in range(told.rounds + 1):
+                for name in (*PAGES[1:], PAGES[0]):
+                    took[name].append(seen_s(page, name))
+    print(f"{told.jobs} jobs, {told.models} models, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
+    for name, times in took.items():
+        first, *later = times
+        print(f"{name:11s} first {first:5.2f} s   then {median(later):5.2f} s (at most {max(later):.2f} s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""`python -m reference [--url URL]` (`make reference`): writes the pages of docs/ that describe the program.
+
+Routes and metrics are what a running server says, so they are written only where its URL is given.
+"""
+
+import argparse
+from pathlib import Path
+
+import httpx
+
+from reference import api, commands, metrics, settings
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+API, METRICS, COMMANDS = (DOCS / "reference" / f"{name}.md" for name in ("api", "metrics", "commands"))
+SETTINGS = DOCS / "settings.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", help="a running server, of this version and without a GPU")
+    url = parser.parse_args().url
+    SETTINGS.write_text(settings.filled(SETTINGS.read_text()))
+    COMMANDS.write_text(commands.page())
+    if url is not None:
+        with httpx.Client(base_url=url, trust_env=False) as http:
+            API.write_text(api.page(http.get("/openapi.json").raise_for_status().json()))
+            METRICS.write_text(metrics.page(http.get("/metrics").raise_for_status().text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Debian's Chromium, driven by Playwright, and the web UI that it looks at."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.server import Server, free_port, wait_until
+
+_INSTALL_LIMIT_S = 240.0
+_START_LIMIT_S = 60.0
+_INSTALL = ("apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium")
+
+
+def chromium() -> str:
+    """The program; root installs Debian's where there is none. Skips the test where it cannot be had."""
+    found = shutil.which("chromium")
+    if found is not None:
+        return found
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        pytest.skip("chromium is not installed, and only root on Debian can install it here: apt install chromium")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (_INSTALL, ("apt-get", "update"), _INSTALL):  # the lists of packages may be missing
+        try:
+            subprocess.run(command, check=False, capture_output=True, timeout=_INSTALL_LIMIT_S, env=environment)
+        except subprocess.TimeoutExpired:
+            break
+        found = shutil.which("chromium")
+        if found is not None:
+            return found
+    pytest.skip("chromium is not installed, and Debian's package cannot be had here")
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """One without a window. Chromium's own sandbox does not work for root."""
+    program = chromium()
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        running = playwright.chromium.launch(executable_path=program, args=arguments)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+@contextmanager
+def web_ui(server: Server) -> Iterator[str]:
+    """The UI of this server; its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "ui", "--port", str(port), "--api-url", server.url]
+    with (server.base_dir / "ui.txt").open("w") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_until("the web UI is ready", lambda: _is_up(url), _START_LIMIT_S)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/_stcore/health", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False

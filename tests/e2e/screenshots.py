@@ -1,0 +1,141 @@
+"""`make screenshots`: a picture of each page of the web UI into docs/images, from a server with the demo model."""
+
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.e2e.browser import browser, web_ui
+from tests.e2e.server import DEMO, FINAL_ID, REPOSITORY, Server
+
+IMAGES = REPOSITORY / "docs" / "images"
+DATASET = "math_eval.jsonl"
+STEPS = (300, 500)
+_COLOURS = 96
+_PATIENCE_MS = 60_000
+_QUESTION = "What is 17+25?"
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="switchyard-") as folder, Server(Path(folder)) as server:
+        server.wait_ready()
+        _fill(server)
+        with web_ui(server) as url, browser() as chrome:
+            page = chrome.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+            expect.set_options(timeout=_PATIENCE_MS)
+            page.set_default_timeout(_PATIENCE_MS)
+            for name, prepare in _PAGES.items():
+                page.goto(f"{url}/{name.partition('-')[0]}")
+                expect(page.get_by_role("heading", level=1)).to_be_visible()
+                prepare(page, server)
+                expect(page.get_by_test_id("stSpinner")).to_have_count(0)
+                _keep(page.screenshot(animations="disabled"), IMAGES / f"ui-{name}.png")
+                print(IMAGES / f"ui-{name}.png", flush=True)
+
+
+def _fill(server: Server) -> None:
+    """Two earlier checkpoints, an eval of each model and training data from the failures of the first."""
+    evals = []
+    for step in STEPS:
+        name = f"run7-step-{step}"
+        server.copy_checkpoint(DEMO / f"step-{step:04d}", name)
+        _post(server, "/models/register", {"id": name, "source": "trainer", "step": step, "tags": "run7"})
+        evals.append(_evaluate(server, name))
+    _evaluate(server, FINAL_ID)
+    config = {"source_eval_run_id": evals[0], "domain": "math", "num_examples": 60, "max_tokens": 8}
+    body = {"model_id": FINAL_ID, "strategy": "fix_eval_failures", "config": config}
+    _done(server, _post(server, "/data_gen/jobs", body))
+
+
+def _evaluate(server: Server, model_id: str) -> str:
+    _post(server, "/models/set_active", {"id": model_id})
+    made = _post(server, "/eval/jobs", {"model_id": model_id, "name": "run7", "dataset_ref": DATASET})
+    return _done(server, made)
+
+
+def _done(server: Server, made: dict[str, Any]) -> str:
+    job = server.job(made["job_id"])
+    assert job["status"] == "done", job
+    return str(made["job_id"])
+
+
+def _post(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = server.http.post(path, json=body).raise_for_status().json()
+    return answer
+
+
+def _overview(page: Page, server: Server) -> None:
+    """With a little traffic to draw."""
+    for number in range(12):
+        for _ in range(2 + 5 * (number % 4)):
+            server.ask(_QUESTION)
+        page.wait_for_timeout(1000)
+
+
+def _playground(page: Page, _: Server) -> None:
+    page.get_by_text("Side by side with a second model").click()
+    page.get_by_role("combobox").nth(1).click()
+    page.get_by_role("option", name=f"run7-step-{STEPS[0]}").click()
+    page.get_by_placeholder("Ask, for example").fill(_QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("tokens · ")).to_have_count(2)
+
+
+def _solve(page: Page, _: Server) -> None:
+    page.get_by_role("tabpanel").first.get_by_role("combobox").first.click()
+    page.get_by_role("option", name=_QUESTION).click()
+    page.get_by_role("button", name="Solve", exact=True).first.click()
+    expect(page.get_by_test_id("stAlert")).to_be_visible()
+
+
+def _models(page: Page, _: Server) -> None:
+    page.get_by_role("combobox").first.click()
+    page.get_by_role("option", name=f"run7-step-{STEPS[1]}").click()
+    page.get_by_role("button", name="Activate").click()
+    expect(page.get_by_text(f"run7-step-{STEPS[1]} serves")).to_be_visible()
+
+
+def _evals(page: Page, _: Server) -> None:
+    expect(page.get_by_test_id("stVegaLiteChart").locator("canvas, svg").first).to_be_visible()
+
+
+def _compare(page: Page, _: Server) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.get_by_text("❌").first).to_be_visible()
+
+
+def _data(page: Page, _: Server) -> None:
+    page.get_by_text("Read", exact=True).click()
+    expect(page.get_by_text("user: ").first).to_be_visible()
+
+
+def _shown(page: Page, _: Server) -> None:
+    page.wait_for_timeout(1500)
+
+
+_PAGES: dict[str, Callable[[Page, Server], None]] = {
+    "overview": _overview,
+    "playground": _playground,
+    "solve": _solve,
+    "models": _models,
+    "evals": _evals,
+    "evals-compare": _compare,
+    "data": _data,
+    "jobs": _shown,
+    "system": _shown,
+}
+
+
+def _keep(png: bytes, path: Path) -> None:
+    """With as few colours as such a page has, which makes the file a third as large."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""The pages of docs/reference that a running server wrote are what this one would write (`make reference`)."""
+
+from reference import api, metrics
+from reference.__main__ import API, METRICS
+from tests.e2e.server import Server
+
+
+def test_the_page_of_routes_is_what_the_server_answers(server: Server) -> None:
+    assert api.page(server.http.get("/openapi.json").json()) == API.read_text()
+
+
+def test_the_page_of_metrics_is_what_the_server_counts(server: Server) -> None:
+    """A card has series of its own, which are not on the page."""
+    said = metrics.page(server.http.get("/metrics").text)
+    assert _without_cards(said) == _without_cards(METRICS.read_text())
+
+
+def _without_cards(page: str) -> list[str]:
+    return [line for line in page.splitlines() if not line.startswith("| `switchyard_gpu_")]
