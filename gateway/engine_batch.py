@@ -56,7 +56,7 @@ async def run_batch(
 
     Raises a group with EngineDeadError when the engine dies: no item has an answer then.
     """
-    renderer = _Renderer(client, state.online_renderer, sampling)
+    renderer = _Renderer(client, state, sampling)
     loop = asyncio.get_running_loop()
     batch = batch_id(job_id.get(), uuid.uuid4().hex)
     tasks: list[asyncio.Task[BatchOutput]] = []
@@ -74,11 +74,13 @@ async def run_batch(
 class _Renderer:
     """Turns items into token ids and sampling parameters; one a batch. Blocks, so it runs in a thread."""
 
-    def __init__(self, client: AsyncLLM, online: Any, sampling: BatchSampling) -> None:
+    def __init__(self, client: AsyncLLM, state: Any, sampling: BatchSampling) -> None:
+        online = state.online_renderer
         self._renderer = client.renderer
         self._model_config = client.model_config
         self._tokenizer = client.renderer.get_tokenizer()
-        self._defaults = client.model_config.get_diff_sampling_param()
+        # The model's, which the engine's config would read from the folder it was started from: that may be gone.
+        self._defaults = state.openai_serving_chat.default_sampling_params
         self._sampling = sampling
         self._params: dict[str, SamplingParams] = {}
         chat = ChatCompletionRequest(messages=[{"role": "user", "content": "-"}], **_options(sampling))

@@ -1,46 +1,24 @@
 """Debian's Chromium, driven by Playwright, and the web UI that it looks at."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests import debian
 from tests.e2e.server import Server, free_port, wait_until
 
-_INSTALL_LIMIT_S = 240.0
 _START_LIMIT_S = 60.0
-_INSTALL = ("apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium")
-
-
-def chromium() -> str:
-    """The program; root installs Debian's where there is none. Skips the test where it cannot be had."""
-    found = shutil.which("chromium")
-    if found is not None:
-        return found
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        pytest.skip("chromium is not installed, and only root on Debian can install it here: apt install chromium")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (_INSTALL, ("apt-get", "update"), _INSTALL):  # the lists of packages may be missing
-        try:
-            subprocess.run(command, check=False, capture_output=True, timeout=_INSTALL_LIMIT_S, env=environment)
-        except subprocess.TimeoutExpired:
-            break
-        found = shutil.which("chromium")
-        if found is not None:
-            return found
-    pytest.skip("chromium is not installed, and Debian's package cannot be had here")
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """One without a window. Chromium's own sandbox does not work for root."""
-    program = chromium()
+    """One without a window; skips the test where there is none. Chromium's own sandbox does not work for root."""
+    program = debian.program("chromium")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         running = playwright.chromium.launch(executable_path=program, args=arguments)

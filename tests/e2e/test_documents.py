@@ -1,7 +1,6 @@
 """README and tutorial do what they say: every command block of them is run, and answers what stands below it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import debian
 from tests.documents import COMMANDS, README, TUTORIAL, Block, blocks_of
 from tests.e2e.server import FINAL_ID, REPOSITORY, Server
 
@@ -34,8 +34,7 @@ jq() { command jq -e "$@"; }
 def home(server: Server, tmp_path: Path) -> Iterator[Path]:
     """Where `~/llm` is the running server's; leaves the server with the models that it had."""
     for program in ("bash", "curl", "jq"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed, which README and tutorial use")
+        debian.program(program)
     (tmp_path / "llm").symlink_to(server.base_dir)
     before = {model["id"] for model in server.http.get("/models").json()["models"]}
     yield tmp_path

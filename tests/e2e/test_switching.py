@@ -151,6 +151,18 @@ def test_a_reload_in_place_answers_as_a_fresh_engine_does(server: Server, regist
     _activate(server, FINAL_ID)
 
 
+def test_the_model_that_an_engine_was_started_with_may_be_deleted(server: Server, registered: dict[str, str]) -> None:
+    server.copy_checkpoint(EARLY, "gone")
+    assert server.http.post("/models/register", json={"id": "gone", "source": "test"}).status_code == 200
+    _activate(server, "gone", method="restart")
+    _activate(server, FINAL_ID, method="in_place")
+    assert server.http.delete("/models/gone?files=true").status_code == 200
+    assert answer_of(server.ask("What is 17+25?")) == "42"
+    body = {"model_id": FINAL_ID, "name": "after", "dataset_ref": "math_eval.jsonl", "max_samples": 8}
+    job = server.job(server.http.post("/eval/jobs", json=body).json()["job_id"])
+    assert job["status"] == "done", job["error"]
+
+
 def test_keep_goes_on_with_the_new_weights(server: Server, registered: dict[str, str]) -> None:
     body = {"model": "active", "prompt": "0", "max_tokens": 400, "ignore_eos": True, "temperature": 0}
     answers: list[httpx.Response] = []

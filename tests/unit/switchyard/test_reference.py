@@ -34,6 +34,14 @@ def test_a_setting_without_a_row_and_a_row_without_a_setting_are_found() -> None
         settings.filled(page + "| `INFERENCE_NOTHING` | integer | `1` | nothing |\n")
 
 
+def test_defaults_in_the_readme_are_those_of_the_page_of_settings() -> None:
+    rows = re.compile(r"^\| `(INFERENCE_\w+)` \|(?: [^|]* \|)?? ([^|]*) \| [^|]* \|$", re.MULTILINE)
+    defaults = dict(rows.findall(SETTINGS.read_text()))
+    readme = dict(rows.findall((REPOSITORY / "README.md").read_text()))
+    assert len(readme) > 5
+    assert {name: defaults[name] for name in readme} == readme
+
+
 def _said() -> Iterator[tuple[Path, str]]:
     """Commands in code: between backticks, or at the beginning of a line of a block."""
     for file in _READ:

@@ -190,10 +190,3 @@ def test_a_wrong_secret_is_refused_without_being_said(monkeypatch: pytest.Monkey
     with pytest.raises(SettingsRefused) as refused:
         load()
     assert "hunter2" not in str(refused.value)
-
-
-def test_every_setting_is_in_the_documentation() -> None:
-    page = (EXAMPLE.parents[1] / "docs" / "settings.md").read_text()
-    names = [each.name for each in origins(load())]
-    variables = {f"INFERENCE_{name.replace('.', '__').upper()}" for name in names if "profiles." not in name}
-    assert not [variable for variable in variables if f"`{variable}`" not in page]
