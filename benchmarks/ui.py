@@ -19,12 +19,11 @@ from typing import Any, cast
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.browser import browser, web_ui
+from tests.e2e.browser import IDLE, browser, web_ui
 from tests.e2e.server import Server
 from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
 
 PAGES = ("Overview", "Playground", "Solve", "Models", "Evals", "Data", "Jobs", "System")
-_IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
 
 @contextmanager
@@ -64,7 +63,7 @@ def seen_s(page: Page, name: str) -> float:
     began = time.perf_counter()
     page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
     expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
-    page.locator(_IDLE).wait_for()
+    page.locator(IDLE).wait_for()
     return time.perf_counter() - began
 
 

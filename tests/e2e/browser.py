@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import debian
 from tests.e2e.server import Server, free_port, wait_until
 
+IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 _START_LIMIT_S = 60.0
 
 
@@ -42,6 +43,14 @@ def web_ui(server: Server) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(20)
+
+
+def open_page(page: Page, url: str, name: str) -> None:
+    """By its address, as a bookmark does, and until all of it is there; the first page's is that of the UI."""
+    page.goto(url if name == "overview" else f"{url}/{name}")
+    expect(page.get_by_role("heading", name=name.capitalize(), level=1)).to_be_visible()
+    page.locator(IDLE).wait_for()
+    expect(page.get_by_role("dialog")).to_have_count(0)  # "Page not found"
 
 
 def _is_up(url: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.e2e.browser import browser, web_ui
+from tests.e2e.browser import browser, open_page, web_ui
 from tests.e2e.server import DEMO, FINAL_ID, REPOSITORY, Server
 
 IMAGES = REPOSITORY / "docs" / "images"
@@ -26,14 +26,14 @@ def main() -> None:
         server.wait_ready()
         _fill(server)
         with web_ui(server) as url, browser() as chrome:
-            page = chrome.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+            page = chrome.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
             expect.set_options(timeout=_PATIENCE_MS)
             page.set_default_timeout(_PATIENCE_MS)
             for name, prepare in _PAGES.items():
-                page.goto(f"{url}/{name.partition('-')[0]}")
-                expect(page.get_by_role("heading", level=1)).to_be_visible()
+                open_page(page, url, name.partition("-")[0])
                 prepare(page, server)
-                expect(page.get_by_test_id("stSpinner")).to_have_count(0)
+                for unready in ("stSpinner", "stSkeleton"):
+                    expect(page.get_by_test_id(unready)).to_have_count(0)
                 _keep(page.screenshot(animations="disabled"), IMAGES / f"ui-{name}.png")
                 print(IMAGES / f"ui-{name}.png", flush=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browser import browser, web_ui
+from tests.e2e.browser import browser, open_page, web_ui
 from tests.e2e.server import EARLY, FINAL_ID, Server
 
 EARLY_ID = "browser-0300"
@@ -55,11 +55,6 @@ def page(chrome: Browser) -> Iterator[Page]:
     assert not trouble
 
 
-def _open(page: Page, url: str, name: str) -> None:
-    page.goto(f"{url}/{name}")
-    expect(page.get_by_role("heading", name=name.capitalize(), level=1)).to_be_visible()
-
-
 def _choose(page: Page, label: str, option: str) -> None:
     """In a select box: by its label, the option whose text begins so."""
     page.get_by_role("combobox", name=re.compile(f"{re.escape(label)}$")).click()
@@ -74,7 +69,7 @@ def _evaluate(server: Server, model_id: str) -> None:
 
 
 def test_a_chat_answers(page: Page, url: str) -> None:
-    _open(page, url, "playground")
+    open_page(page, url, "playground")
     page.get_by_placeholder("Ask, for example").fill("What is 17+25?")
     page.keyboard.press("Enter")
     answer = page.get_by_test_id("stChatMessage").nth(1)
@@ -83,7 +78,7 @@ def test_a_chat_answers(page: Page, url: str) -> None:
 
 
 def test_activate_switches_and_roll_back_goes_back(page: Page, url: str, server: Server) -> None:
-    _open(page, url, "models")
+    open_page(page, url, "models")
     _choose(page, "Switch to", EARLY_ID)
     page.get_by_role("button", name="Activate").click()
     expect(page.get_by_text(f"{EARLY_ID} serves; before it {FINAL_ID}.")).to_be_visible()
@@ -96,7 +91,7 @@ def test_activate_switches_and_roll_back_goes_back(page: Page, url: str, server:
 
 
 def test_an_eval_that_is_started_runs_to_its_chart(page: Page, url: str, server: Server) -> None:
-    _open(page, url, "evals")
+    open_page(page, url, "evals")
     page.get_by_role("tab", name="Start one").click()
     _choose(page, "Dataset", DATASET)
     count = page.get_by_label("At most so many questions")
@@ -116,7 +111,7 @@ def test_an_eval_that_is_started_runs_to_its_chart(page: Page, url: str, server:
 def test_compare_shows_what_was_fixed_and_broken(page: Page, url: str, server: Server) -> None:
     _evaluate(server, EARLY_ID)
     _evaluate(server, FINAL_ID)
-    _open(page, url, "evals")
+    open_page(page, url, "evals")
     page.get_by_role("tab", name="Compare").click()
     fixed, broken = (page.get_by_test_id("stMetric").filter(has_text=name) for name in ("Fixed", "Broken"))
     expect(fixed).to_contain_text(re.compile(r"[1-9]"))
@@ -127,7 +122,7 @@ def test_compare_shows_what_was_fixed_and_broken(page: Page, url: str, server: S
 
 
 def test_a_page_that_refreshes_itself_keeps_what_is_being_typed(page: Page, url: str, server: Server) -> None:
-    _open(page, url, "models")
+    open_page(page, url, "models")
     page.get_by_role("tab", name="Register").click()
     typed = page.get_by_label("Tags, with commas between")
     typed.press_sequentially("half a wo")
@@ -144,6 +139,6 @@ def test_a_page_that_refreshes_itself_keeps_what_is_being_typed(page: Page, url:
 def test_every_page_fits_a_narrow_screen(page: Page, url: str) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     for name in PAGES:
-        _open(page, url, name)
+        open_page(page, url, name)
         expect(page.get_by_test_id("stException")).to_have_count(0)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, f"{name} is wider than the screen"

@@ -76,6 +76,7 @@ def _switch() -> None:
                 patient = server(patient=True)
                 done = patient.roll_back() if roll_back else _activate(patient, chosen, method, in_flight)
             st.session_state["models_switched"] = done
+            st.rerun()  # the table above says at once which one is active
     if (shown := st.session_state.get("models_switched")) is not None:
         _switched(shown)
 

@@ -66,7 +66,7 @@ def _power() -> None:
             "Profile", names, index=names.index(now.profile) if now.profile in names else None, key="system_profile"
         )
         watts = NOTHING if now.power_limit_w is None else f"{now.power_limit_w:.0f} W a card"
-        st.caption(f"Now {now.profile or 'none'}: {watts}, {now.max_concurrent_jobs} jobs at once")
+        st.caption(f"Now {now.profile or 'none'}: {watts}, jobs at once: {now.max_concurrent_jobs}")
         if chosen and st.button("Set", key="system_set_profile"):
             told = server().set_power_profile(chosen)
             st.success(f"{told.profile} holds.")
