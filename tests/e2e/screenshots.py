@@ -40,16 +40,16 @@ def main() -> None:
 
 def _fill(server: Server) -> None:
     """Two earlier checkpoints, an eval of each model and training data from the failures of the first."""
-    evals = []
     for step in STEPS:
         name = f"run7-step-{step}"
         server.copy_checkpoint(DEMO / f"step-{step:04d}", name)
         _post(server, "/models/register", {"id": name, "source": "trainer", "step": step, "tags": "run7"})
-        evals.append(_evaluate(server, name))
+        measured = _evaluate(server, name)
+        if step == STEPS[0]:
+            config = {"source_eval_run_id": measured, "domain": "math", "num_examples": 60, "samples": 16}
+            body = {"model_id": name, "strategy": "fix_eval_failures", "config": config | {"max_tokens": 8}}
+            _done(server, _post(server, "/data_gen/jobs", body))
     _evaluate(server, FINAL_ID)
-    config = {"source_eval_run_id": evals[0], "domain": "math", "num_examples": 60, "max_tokens": 8}
-    body = {"model_id": FINAL_ID, "strategy": "fix_eval_failures", "config": config}
-    _done(server, _post(server, "/data_gen/jobs", body))
 
 
 def _evaluate(server: Server, model_id: str) -> str:
