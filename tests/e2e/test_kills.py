@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def _metrics(server: Server, job_id: str) -> dict[str, Any]:
     """Of the job once it is done, without times; its result is what stands in metrics.json."""
     job = server.job(job_id)
     assert job["status"] == "done", job["error"]
+    assert isinstance(job["result"], dict)
     metrics = json.loads((server.base_dir / "runs" / "eval" / job_id / "metrics.json").read_text())
     assert {key: metrics[key] for key in job["result"] if key in metrics} == job["result"]
     return {key: value for key, value in metrics.items() if key not in TIMING_KEYS}
@@ -52,13 +54,13 @@ def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
         job_id = _post_job(server)
         samples = tmp_path / "runs" / "eval" / job_id / "samples.jsonl"
         for victim, mark in zip([*victims, "all"], marks, strict=True):
-            wait_until(f"{mark} samples", lambda mark=mark: samples.exists() and _count(samples) >= mark, 120.0)
+            wait_until(f"{mark} samples", partial(_has, samples, mark), 120.0)
             if victim == "all":
                 server.expected_code = -9
                 _kill_all(server)
             else:
                 server.named(victim).kill()
-                wait_until("the server has noticed", lambda victim=victim: _is_back(server, victim), 120.0)
+                wait_until("the server has noticed", partial(_is_back, server, victim), 120.0)
     with Server(tmp_path) as server:
         server.wait_ready()
         assert _metrics(server, job_id) == undisturbed
@@ -66,8 +68,8 @@ def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
         assert len(ids) == len(set(ids)) == SAMPLES, "none lost, none twice"
 
 
-def _count(samples: Path) -> int:
-    return samples.read_bytes().count(b"\n")
+def _has(samples: Path, lines: int) -> bool:
+    return samples.exists() and samples.read_bytes().count(b"\n") >= lines
 
 
 def _is_back(server: Server, title: str) -> bool:
