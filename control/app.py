@@ -28,11 +28,12 @@ from control.jobs.caretaker import Caretaker
 from control.jobs.disk_guard import DiskGuard
 from control.jobs.intake import Intake
 from control.jobs.lender import ActivatorLender
+from control.jobs.limits import WorkerLimits
 from control.jobs.loans import LoanBook
 from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
 from control.jobs.window import Window
-from control.jobs.worker import Worker, WorkerLimits
+from control.jobs.worker import Worker
 from control.loading import Loading
 from control.ports import JobKind
 from control.power.choices import PowerChoices

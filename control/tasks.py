@@ -36,3 +36,12 @@ class Tasks:
         error = task.exception()
         if error is not None and not isinstance(error, ControlError):
             log.error("%s crashed", task.get_name(), exc_info=error)
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for the event, but no longer than that."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

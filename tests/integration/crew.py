@@ -12,10 +12,11 @@ from control.clock import utc_now
 from control.db import Database, url_of
 from control.jobs.caretaker import Caretaker
 from control.jobs.intake import Intake, NewJob
+from control.jobs.limits import WorkerLimits
 from control.jobs.loans import LoanBook
 from control.jobs.queue import JobQueue
 from control.jobs.window import Window
-from control.jobs.worker import Worker, WorkerLimits
+from control.jobs.worker import Worker
 from control.ports import JobContext, JobRequest
 from control.repository import ModelRepository
 from control.shards.book import ShardBook
