@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,23 @@ async def town(
                 answer = await owner.post(path, json=body)
                 assert answer.status_code == 200, answer.text
         yield Town(f"http://127.0.0.1:{port}", settings, gateway, engines[-1] if engines else None, http, owner)  # type: ignore[arg-type]
+
+
+Story = Callable[[Town], Awaitable[None]]
+
+
+def tell(base: Path, story: Story, **changes: Any) -> None:
+    """What happens in a town, from its start to its stop."""
+
+    async def run() -> None:
+        async with town(base, **changes) as there:
+            await story(there)
+
+    asyncio.run(run())
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
 
 
 @asynccontextmanager

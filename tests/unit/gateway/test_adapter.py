@@ -2,7 +2,7 @@
 
 from switchyard.contract import ActivateRequest, LoadRequest, ModelRef
 from tests.unit.gateway.fakes import model, signature
-from tests.unit.gateway.test_pool import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario, until
 
 BASE = model("base", signature())
 OTHER = model("other", signature())

@@ -1,0 +1,124 @@
+"""Requests that no client of good will sends: unfinished, silent, malformed, or from pages of other sites."""
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+import httpx
+
+from switchyard.access_settings import AccessSettings, LimitSettings
+from tests.integration.town import MODEL, Town, tell
+
+
+def test_a_body_that_never_arrives(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        port = int(there.url.rpartition(":")[2])
+        for path in ("/v1/chat/completions", "/jobs/x/cancel"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{{".encode())
+            head = await asyncio.wait_for(reader.readline(), 30)
+            assert b" 408 " in head, (path, head)
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
+        writer.write(head)
+        assert b" 413 " in await asyncio.wait_for(reader.readline(), 30)
+        writer.close()
+
+    tell(tmp_path, story, limits=LimitSettings(body_timeout_s=0.2))
+
+
+def test_connections_that_say_nothing_disturb_nobody(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        port = int(there.url.rpartition(":")[2])
+        silent = []
+        for _ in range(2000):
+            each = socket.socket()
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+            silent.append(each)
+        try:
+            began = time.monotonic()
+            async with httpx.AsyncClient(base_url=there.url) as stranger:  # a connection of its own
+                assert (await stranger.post("/v1/chat/completions", json={"model": MODEL})).status_code == 200
+            assert (await there.chat()).status_code == 200
+            assert time.monotonic() - began < 10
+            async with asyncio.timeout(20):  # all but the newest are closed by the server
+                while sum(_is_closed(each) for each in silent) < 1936:
+                    await asyncio.sleep(0.05)
+        finally:
+            for each in silent:
+                each.close()
+
+    tell(tmp_path, story, limits=LimitSettings(max_silent_connections=64))
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_a_head_that_never_ends(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        port = int(there.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000)
+        assert b" 431 " in await asyncio.wait_for(reader.readline(), 30)
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nX:")
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+
+    tell(tmp_path, story, limits=LimitSettings(head_timeout_s=0.3))
+
+
+def test_malformed_credentials(tmp_path: Path) -> None:
+    wrong = [
+        (b"authorization", b"Bearer"),
+        (b"authorization", b"Bearer \xff\xfe"),
+        (b"authorization", b"Basic eDp5"),
+        (b"x-api-key", b""),
+        (b"x-api-key", b"x" * 10_000),
+    ]
+
+    async def story(there: Town) -> None:
+        await there.key()
+        for header in wrong:
+            answer = await there.http.post("/v1/chat/completions", json={"model": MODEL}, headers=[header])
+            assert answer.status_code == 401, header
+
+    tell(tmp_path, story)
+
+
+def test_pages_of_other_sites_may_not_use_an_open_server(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        evil = {"origin": "https://evil.example", "content-type": "text/plain"}
+        refused = await there.http.post("/models/rollback", headers=evil)
+        assert refused.status_code == 403
+        assert "access-control-allow-origin" not in refused.headers
+        assert (await there.http.get("/models", headers={"host": "evil.example"})).status_code == 403
+        own = {"origin": there.url, "host": there.url.removeprefix("http://")}
+        assert (await there.http.get("/models", headers=own)).status_code == 200
+        assert (await there.http.get("/models", headers={"host": "localhost:1"})).status_code == 200
+
+    tell(tmp_path, story)
+
+
+def test_origins_that_are_set_may(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        mine, other = "https://ui.example.org", "https://evil.example"
+        asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        allowed = await there.http.options("/v1/chat/completions", headers={"origin": mine, **asked})
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == mine
+        assert (await there.http.options("/v1/chat/completions", headers={"origin": other, **asked})).status_code == 400
+        answer = await there.http.get("/models", headers={"origin": mine})
+        assert answer.headers["access-control-allow-origin"] == mine
+
+    tell(tmp_path, story, access=AccessSettings(cors_origins=["https://ui.example.org"]))

@@ -1,0 +1,178 @@
+"""Switches in place and beside the running engine, as the requests at the gate see them."""
+
+import asyncio
+
+from switchyard.contract import ActivateRequest
+from tests.unit.gateway.fakes import model, reference, signature
+from tests.unit.gateway.pool_house import House, scenario, until
+
+A, B = model("a", signature()), model("b", signature())
+OTHER = model("other", signature(tensors_sha="x"))
+
+
+@scenario
+async def test_in_place_keeps_the_engine_and_changes_its_name(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    result = await house.pool.activate(ActivateRequest(model=B, reference=reference("b")))
+    assert (result.status, result.method, result.previous) == ("activated", "in_place", "a")
+    assert result.proof is not None
+    assert result.proof.kind == "reference"
+    assert await house.ask() == b"b:"
+    assert len(house.garage.started) == 1
+    assert house.pool.snapshot().slots[0].model == B
+
+
+@scenario
+async def test_in_place_a_request_inside_finishes_first_and_others_wait(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
+    await until(lambda: house.gate.slot is None)
+    later = asyncio.create_task(house.ask())
+    await until(lambda: house.pool.snapshot().held == 1)
+    assert engine.reloads == 0
+    engine.release.set()
+    assert await inside == b"a:"
+    assert (await switching).in_flight == 1
+    assert await later == b"b:"
+
+
+@scenario
+async def test_a_failed_proof_in_place_brings_the_old_tensors_back(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    result = await house.pool.activate(ActivateRequest(model=B, reference=reference("somebody else")))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert result.proof is not None
+    assert not result.proof.passed
+    assert await house.ask() == b"a:"
+    assert len(house.garage.started) == 1
+
+
+@scenario
+async def test_a_reload_that_tears_brings_the_old_tensors_back(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    house.garage.started[0].cannot_take = {"b"}
+    result = await house.pool.activate(ActivateRequest(model=B))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert await house.ask() == b"a:"
+    assert len(house.garage.started) == 1
+
+
+@scenario
+async def test_when_the_old_tensors_do_not_go_back_either_a_new_engine_has_them(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    house.garage.started[0].cannot_take = {"a", "b"}
+    result = await house.pool.activate(ActivateRequest(model=B))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert [engine.stopped for engine in house.garage.started] == [True, False]
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_an_engine_that_dies_when_it_is_frozen_is_replaced(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    house.garage.started[0].dies_when_frozen = True
+    result = await house.pool.activate(ActivateRequest(model=B, in_flight="keep"))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert await house.ask() == b"a:"
+    assert [engine.stopped for engine in house.garage.started] == [True, False]
+
+
+@scenario
+async def test_keep_freezes_and_resumes_who_is_inside(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    result = await house.pool.activate(ActivateRequest(model=B, in_flight="keep"))
+    assert (result.method, result.in_flight) == ("in_place", 1)
+    assert not engine.frozen
+    engine.release.set()
+    assert await inside == b"b:"
+
+
+@scenario
+async def test_blue_green_nobody_waits_and_the_old_one_finishes(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    old = house.garage.started[0]
+    old.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await old.entered.wait()
+    house.garage.may_start.clear()
+    house.garage.starting.clear()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=OTHER)))
+    await house.garage.starting.wait()
+    assert house.gate.slot is not None
+    house.garage.may_start.set()
+    result = await switching
+    assert (result.method, result.paused_ms, result.held_ms) == ("blue_green", 0, 0)
+    assert await house.ask() == b"other:"
+    assert [slot.phase for slot in house.pool.snapshot().slots] == ["ready", "draining"]
+    assert not old.stopped
+    old.release.set()
+    assert await inside == b"a:"
+    await until(lambda: old.stopped)
+    await until(lambda: len(house.pool.snapshot().slots) == 1)
+
+
+@scenario
+async def test_a_bad_candidate_beside_the_old_one_is_never_reached(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    result = await house.pool.activate(ActivateRequest(model=OTHER, reference=reference("somebody else")))
+    assert (result.status, result.method, result.rolled_back_to) == ("failed", "blue_green", "a")
+    assert result.held_ms == 0
+    assert house.garage.started[1].stopped
+    assert not house.garage.started[0].stopped
+    assert await house.ask() == b"a:"
+
+
+def test_a_model_loaded_beside_takes_over_at_once_and_the_old_one_stays() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        house.free_bytes = 10_000
+        await house.pool.activate(ActivateRequest(model=model("a", signature())))
+        await house.pool.residents.load(model("b", signature()), None)
+        result = await house.pool.activate(ActivateRequest(model=model("b", signature())))
+        assert (result.status, result.method, result.paused_ms, result.held_ms) == ("activated", "blue_green", 0.0, 0.0)
+        assert await house.ask() == b"b:"
+        assert [(slot.model.id, slot.active) for slot in house.pool.snapshot().slots] == [("b", True), ("a", False)]
+        assert len(house.garage.started) == 2
+        assert not house.garage.started[0].stopped
+
+    run()
+
+
+def test_a_model_loaded_beside_that_fails_its_proof_does_not_take_over() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        house.free_bytes = 10_000
+        await house.pool.activate(ActivateRequest(model=model("a")))
+        await house.pool.residents.load(model("b", signature()), None)
+        result = await house.pool.activate(ActivateRequest(model=model("b", signature()), reference=reference("c")))
+        assert (result.status, result.rolled_back_to) == ("failed", "a")
+        assert await house.ask() == b"a:"
+        await until(lambda: house.garage.started[1].stopped)
+
+    run()
+
+
+def test_an_idle_model_gives_way_to_a_switch_that_needs_its_memory() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        house.free_bytes = 1_100
+        await house.pool.activate(ActivateRequest(model=model("a", signature())))
+        await house.pool.residents.load(model("b", signature()), None)
+        beside = house.garage.started[1]
+        house.memory_of = lambda: 1_100 if beside.stopped else 500
+        other = model("c", signature(architecture="LlamaForCausalLM"))
+        result = await house.pool.activate(ActivateRequest(model=other))
+        assert result.method == "blue_green"
+        assert beside.stopped
+
+    run()
