@@ -61,6 +61,21 @@ class ShardLedger(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CardUse:
+    """What a job has used of the cards; None where it is not known.
+
+    `gpu_seconds`: time of all cards. `energy`: `joules` and `joules_per_1000_tokens`.
+    """
+
+    gpu_seconds: float | None = None
+    energy: dict[str, float] | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """For a job's result."""
+        return {"gpu_seconds": self.gpu_seconds, "energy": self.energy}
+
+
 class StandaloneContext(Protocol):
     """One attempt at a job that needs no model."""
 
@@ -82,6 +97,10 @@ class JobContext(StandaloneContext, Protocol):
     batch_items: int
     batch_window_items: int
     shards: ShardLedger
+
+    async def used(self) -> CardUse:
+        """Asked at the end: what the job's attempts have used since control started. The same when asked again."""
+        ...
 
 
 class JobRequest(BaseModel):

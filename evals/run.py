@@ -146,6 +146,7 @@ class EvalRun:
             "samples_per_s": _rate(self._tally.total - resumed_samples, seconds),
             "tokens_per_s": _rate(self._tally.completion_tokens - resumed_tokens, seconds),
             "resumed_samples": resumed_samples,
+            **(await self._context.used()).shown(),
             "dataset_digest": facts.digest,
             "model_digest": model.digest,
             "template_digest": config.asked.template_digest if config.asked else None,

@@ -10,9 +10,7 @@ from evals.intervals import mean_error, normal_95, ratio_error, standard_error, 
 from evals.metrics import Metric, decisive, metrics_named, scored
 from evals.record import SampleRecord
 
-TIMING_KEYS = frozenset(
-    {"seconds", "samples_per_s", "tokens_per_s", "resumed_samples", "gpu_seconds", "gpu_energy_joules"}
-)
+TIMING_KEYS = frozenset({"seconds", "samples_per_s", "tokens_per_s", "resumed_samples", "gpu_seconds", "energy"})
 """What may differ between two runs of the same greedy evaluation; all else is equal."""
 
 Outcome = Literal["correct", "wrong", "truncated", "unparsed", "engine_error"]

@@ -3,17 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from control.errors import DatabaseUnavailable, JobCancelled
 from control.jobs.queue import JobQueue
-from control.ports import BatchEngine, ShardLedger
+from control.ports import BatchEngine, CardUse, ShardLedger
 from switchyard.contract import ModelRef
 
 REPORT_INTERVAL_S = 1.0
+
+JobMeter = Callable[[str], Awaitable[CardUse]]
+"""What a job has used of the cards until now."""
 
 log = logging.getLogger(__name__)
 
@@ -81,3 +84,10 @@ class EngineAttempt(Attempt):
     batch_items: int
     batch_window_items: int
     shards: ShardLedger
+    meter: JobMeter | None = None
+    _used: CardUse | None = field(default=None, init=False)
+
+    async def used(self) -> CardUse:
+        if self._used is None:
+            self._used = CardUse() if self.meter is None else await self.meter(self.job_id)
+        return self._used

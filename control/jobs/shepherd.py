@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from control.errors import (
 )
 from control.jobs.backoff import rest_s
 from control.jobs.beside import Beside
-from control.jobs.context import Attempt, EngineAttempt
+from control.jobs.context import Attempt, EngineAttempt, JobMeter
 from control.jobs.events import note
 from control.jobs.limits import WorkerLimits
 from control.jobs.loans import EngineLender
@@ -39,9 +39,6 @@ from switchyard import request_id as ids
 from switchyard.contract import ModelRef
 from switchyard.full_disk import is_disk_full
 from switchyard.paths import Layout
-
-JobMeter = Callable[[str], Awaitable[dict[str, float] | None]]
-"""What a job has used until now, for its result; None when nothing was measured."""
 
 log = logging.getLogger(__name__)
 
@@ -172,8 +169,8 @@ class Shepherd:
         if not isinstance(attempt, EngineAttempt):
             return await self._standalone[job.type].run(attempt)
         result = await self._kinds[job.type].run(attempt)
-        used = await self._meter(job.id) if self._meter else None
-        return result if used is None else result | {"energy": used}
+        used = await attempt.used()
+        return result | {name: value for name, value in used.shown().items() if value is not None}
 
     async def _settle(self, job: JobRow, attempt: Attempt, run: asyncio.Task[dict[str, Any]]) -> None:
         """Writes the end of a run; where the row is not this worker's any more, whoever took it has the last word."""
@@ -260,6 +257,7 @@ class Shepherd:
             batch_items=self._limits.batch_items,
             batch_window_items=self._limits.window.items((model.engine or {}).get("max_num_seqs")),
             shards=self._shards,
+            meter=self._meter,
             queue=self._queue,
             owner=self._owner,
         )

@@ -11,11 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from control.errors import DatabaseUnavailable
 from control.jobs.beside import Beside, BesideLoader
 from control.jobs.caretaker import Caretaker
+from control.jobs.context import JobMeter
 from control.jobs.ids import new_owner
 from control.jobs.limits import WorkerLimits
 from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
-from control.jobs.shepherd import JobMeter, Shepherd
+from control.jobs.shepherd import Shepherd
 from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.repository import ModelRepository
 from control.tables import JobRow

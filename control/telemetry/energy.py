@@ -1,9 +1,10 @@
-"""Who used the energy: a second's joules go to those whose generations took up the engine in it."""
+"""Who used the cards: a second, and its joules, go to those whose generations took up the engine in it."""
 
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from control.ports import CardUse
 from control.telemetry.cards import Card, CardsSeen
 from switchyard.contract import RequestClass, UsageReport
 
@@ -17,19 +18,26 @@ _JOBS_KEPT = 1024
 class EnergyBook:
     """Pure book-keeping of joules since the process started. What is given in is given out: nothing is lost.
 
+    Of the cards' time only the jobs' shares are kept.
+
     The shares are those of `busy_s`, the time that generations were in the engine. It is known when one ends, so what
     is used while none ends waits in `pending_j` for the next. `idle_j`: nothing was being generated.
     """
 
     by_model: OrderedDict[tuple[str, RequestClass], float] = field(default_factory=OrderedDict)
     by_job: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    gpu_s_by_job: OrderedDict[str, float] = field(default_factory=OrderedDict)
     by_job_type: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     idle_j: float = 0.0
     pending_j: float = 0.0
+    _pending_gpu_s: float = 0.0
     _last: UsageReport | None = None
 
-    def tick(self, joules: float, report: UsageReport | None) -> None:
-        """`report` is None when the gateway could not be asked: then nobody is known to have used it."""
+    def tick(self, joules: float, report: UsageReport | None, gpu_s: float = 0.0) -> None:
+        """What the cards used, and for how long, since the last tick.
+
+        `report` is None when the gateway could not be asked: then nobody is known to have used it.
+        """
         if report is None:
             self.idle_j += joules
             return
@@ -42,8 +50,10 @@ class EnergyBook:
         )
         whole_s = sum(shares.values())
         self.pending_j += joules
+        self._pending_gpu_s += gpu_s
         if whole_s > 0:
             given_j, self.pending_j = self.pending_j, 0.0
+            given_gpu_s, self._pending_gpu_s = self._pending_gpu_s, 0.0
             for key, busy_s in shares.items():
                 _add(self.by_model, key, given_j * busy_s / whole_s, _MODELS_KEPT)
             jobs = _since(
@@ -51,10 +61,11 @@ class EnergyBook:
             )
             for job, busy_s in jobs.items():
                 _add(self.by_job, job, given_j * busy_s / whole_s, _JOBS_KEPT)
+                _add(self.gpu_s_by_job, job, given_gpu_s * busy_s / whole_s, _JOBS_KEPT)
                 self.by_job_type[job.rsplit("_", 3)[0]] += given_j * busy_s / whole_s  # <type>_<date>_<time>_<random>
         elif not report.in_flight:
             self.idle_j += self.pending_j
-            self.pending_j = 0.0
+            self.pending_j = self._pending_gpu_s = 0.0
 
     def joules_per_1000_tokens(self, model: str) -> float | None:
         """Over all classes, prompt and completion tokens alike; None before there are any."""
@@ -66,18 +77,21 @@ class EnergyBook:
         joules = sum(given for (name, _), given in self.by_model.items() if name == model)
         return joules * 1000 / tokens if tokens and joules else None
 
-    def of_job(self, job_id: str) -> dict[str, float] | None:
-        """For a job's result; None when nothing was measured."""
-        joules = self.by_job.get(job_id)
-        if joules is None:
-            return None
+    def of_job(self, job_id: str) -> CardUse:
+        """Time without energy is that of cards that cannot tell what they draw."""
+        joules, gpu_s = self.by_job.get(job_id), self.gpu_s_by_job.get(job_id)
+        gpu_seconds = round(gpu_s, 3) if gpu_s else None
+        if not joules:
+            return CardUse(gpu_seconds)
         tokens = sum(
             row.prompt_tokens + row.completion_tokens
             for row in (self._last.jobs if self._last else ())
             if row.job_id == job_id
         )
         found = {"joules": round(joules, 3)}
-        return found | ({"joules_per_1000_tokens": round(joules * 1000 / tokens, 3)} if tokens else {})
+        return CardUse(
+            gpu_seconds, found | ({"joules_per_1000_tokens": round(joules * 1000 / tokens, 3)} if tokens else {})
+        )
 
 
 def joules_between(before: CardsSeen, now: CardsSeen) -> float:
@@ -87,6 +101,14 @@ def joules_between(before: CardsSeen, now: CardsSeen) -> float:
         return 0.0
     earlier = {card.index: card for card in before.cards}
     return sum(_of_card(earlier[card.index], card, gap_s) for card in now.cards if card.index in earlier)
+
+
+def gpu_seconds_between(before: CardsSeen, now: CardsSeen) -> float:
+    """The time between two samples, once for each card that is in both."""
+    gap_s = now.at_s - before.at_s
+    if not 0 < gap_s <= _LONGEST_GAP_S:
+        return 0.0
+    return gap_s * len({card.index for card in before.cards} & {card.index for card in now.cards})
 
 
 def _of_card(before: Card, now: Card, gap_s: float) -> float:

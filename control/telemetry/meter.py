@@ -4,8 +4,9 @@ import asyncio
 
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
+from control.ports import CardUse
 from control.telemetry.cards import CardsSeen
-from control.telemetry.energy import EnergyBook, joules_between
+from control.telemetry.energy import EnergyBook, gpu_seconds_between, joules_between
 from control.telemetry.sampler import CardSampler
 
 
@@ -22,17 +23,17 @@ class EnergyMeter:
         if not seen.cards:
             return
         async with self._taking:  # reports have to come into the book in the order in which they were made
-            joules = joules_between(self._before, seen)
+            joules, gpu_s = joules_between(self._before, seen), gpu_seconds_between(self._before, seen)
             self._before = seen
             try:
                 report = await self._gateway.usage()
             except GatewayUnavailable:
                 report = None
-            self.book.tick(joules, report)
+            self.book.tick(joules, report, gpu_s)
 
-    async def of_job(self, job_id: str, sampler: CardSampler) -> dict[str, float] | None:
+    async def of_job(self, job_id: str, sampler: CardSampler) -> CardUse:
         """What a job used until now, its last second included."""
         if not sampler.seen.cards:
-            return None
+            return CardUse()
         await sampler.look()
         return self.book.of_job(job_id)

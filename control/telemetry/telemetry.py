@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from concurrent.futures import Future
 
 from control.gateway_client import GatewayClient
+from control.ports import CardUse
 from control.telemetry.cards import CardReader
 from control.telemetry.meter import EnergyMeter
 from control.telemetry.sampler import CardSampler, in_thread
@@ -26,5 +27,5 @@ class Telemetry:
             self._reading = in_thread(self._system.read)
         return await asyncio.shield(asyncio.wrap_future(self._reading))
 
-    def of_job(self, job_id: str) -> Awaitable[dict[str, float] | None]:
+    def of_job(self, job_id: str) -> Awaitable[CardUse]:
         return self.meter.of_job(job_id, self.cards)

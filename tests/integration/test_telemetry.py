@@ -129,6 +129,7 @@ def test_a_job_says_what_it_used_and_which_request_made_it(tmp_path: Path) -> No
             assert job["result"]["energy"]["joules"] <= 30
             used = await metric(here, 'switchyard_energy_joules_total{class="batch",model="a"')
             assert used == job["result"]["energy"]["joules"]
+            assert job["result"]["gpu_seconds"] > 0
 
             made = await here.http.post("/echo/jobs", json={"model_id": "a"}, headers={"X-Request-Id": "r-17"})
             job = await here.job(made.json()["job_id"], "done")

@@ -1,7 +1,8 @@
 import pytest
 
+from control.ports import CardUse
 from control.telemetry.cards import Card, CardsSeen
-from control.telemetry.energy import EnergyBook, joules_between
+from control.telemetry.energy import EnergyBook, gpu_seconds_between, joules_between
 from switchyard.contract import JobUsage, ModelUsage, RequestClass, UsageReport
 
 
@@ -36,7 +37,7 @@ def test_a_second_goes_to_those_whose_work_took_up_the_engine() -> None:
     assert book.by_model == {("m", "interactive"): 25 + 100, ("m", "batch"): 75}
     assert book.by_job == {"eval_1": 75}
     assert book.joules_per_1000_tokens("m") == pytest.approx(200 * 1000 / 500)
-    assert book.of_job("eval_1") == {"joules": 75, "joules_per_1000_tokens": 250}
+    assert book.of_job("eval_1").energy == {"joules": 75, "joules_per_1000_tokens": 250}
 
 
 def test_while_a_long_answer_runs_its_energy_waits_for_its_end() -> None:
@@ -54,7 +55,21 @@ def test_an_idle_card_uses_energy_for_nobody() -> None:
     book.tick(70, report(interactive=5))
     book.tick(30, None)
     assert book.idle_j == 100
-    assert book.of_job("eval_1") is None
+    assert book.of_job("eval_1") == CardUse()
+
+
+def test_the_cards_time_is_shared_out_as_their_energy_is() -> None:
+    book = EnergyBook()
+    book.tick(0, report(in_flight=2), gpu_s=2)  # two cards, a second, nothing has ended yet
+    book.tick(0, report(interactive=1, batch=3, jobs={"eval_1": 3}), gpu_s=2)
+    book.tick(0, report(interactive=1, batch=3, jobs={"eval_1": 3}), gpu_s=2)  # idle
+    assert book.of_job("eval_1") == CardUse(gpu_seconds=3), "the cards do not say what they draw"
+
+
+def test_cards_that_were_not_seen_for_long_have_no_time_to_give() -> None:
+    assert gpu_seconds_between(seen(1.0), seen(2.5)) == 1.5
+    assert gpu_seconds_between(CardsSeen(), seen(2.5)) == 0
+    assert gpu_seconds_between(seen(1.0), seen(1000.0)) == 0
 
 
 def test_a_restarted_gateway_counts_from_nought() -> None:

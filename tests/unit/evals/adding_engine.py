@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from control.errors import JobCancelled
-from control.ports import BatchEngine, ShardLedger
+from control.ports import BatchEngine, CardUse, ShardLedger
 from switchyard.contract import AskRequest, AskResult, BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
 from tests.unit.ledger import MemoryLedger
 
@@ -108,10 +108,14 @@ class RunContext:
     shards: ShardLedger = field(default_factory=MemoryLedger)
     cancel_after: int | None = None
     reports: list[tuple[int, int]] = field(default_factory=list)
+    card_use: CardUse = field(default_factory=CardUse)
     engine: BatchEngine = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine = self.adding
+
+    async def used(self) -> CardUse:
+        return self.card_use
 
     async def report(self, done: int, total: int) -> None:
         self.reports.append((done, total))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from control.errors import BadJob, GatewayUnavailable, JobCancelled, WrongWeights
+from control.ports import CardUse
 from evals.kind import EvalKind
 from evals.request import EvalJobRequest
 from evals.run import EvalRun
@@ -85,7 +86,16 @@ def test_the_result_is_what_metrics_json_holds(bench: Bench) -> None:
     assert result["avg_loss"] == pytest.approx(0.1 * sum(answered) / sum(len(str(total)) for total in answered))
     assert (result["model_digest"], result["dataset_digest"]) == ("sha256:aa", context.config["dataset"]["digest"])
     assert result["resumed_samples"] == 0
+    assert (result["gpu_seconds"], result["energy"]) == (None, None), "there is no card"
     assert sorted(path.name for path in context.run_dir.iterdir()) == ["config.json", "metrics.json", "samples.jsonl"]
+
+
+def test_what_the_cards_gave_is_in_the_result(bench: Bench) -> None:
+    context = bench.context()
+    context.card_use = CardUse(12.5, {"joules": 4000.0})
+    result = _run(context)
+    assert (result["gpu_seconds"], result["energy"]) == (12.5, {"joules": 4000.0})
+    assert result == _json(context, "metrics.json")
 
 
 def test_samples_and_config_are_complete(bench: Bench) -> None:
