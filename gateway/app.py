@@ -165,7 +165,9 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     rates = Rates(store_url.get_secret_value() if store_url else None)
     key_link = KeyLink(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
-    public = PublicApp(dispatch, control, UploadLink(control), dialects, information, upstream)
+    public = PublicApp(
+        dispatch, control, UploadLink(control, settings.limits.body_timeout_s), dialects, information, upstream
+    )
     drain = Drain(_behind_door(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     return Gateway(
         pool=pool,

@@ -1,6 +1,7 @@
 """Connections that say nothing, or never finish saying it, cost nobody but themselves."""
 
 import asyncio
+import os
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -9,6 +10,7 @@ from switchyard.access_settings import LimitSettings
 
 MAX_HEAD_BYTES = 64 * 1024
 GRACE_S = 1.0
+TAKE_BODY = "switchyard.take_body"  # an extension in the scope: GuardedConnection.take_body
 _REASON = b'{"detail":"The request line and its headers are longer than %d bytes."}' % MAX_HEAD_BYTES
 _HEAD_TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
@@ -77,6 +79,8 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self.scheme == "http":
+            self.scope["extensions"] = {TAKE_BODY: {"take": self.take_body}}
         if self._head_timer is None:  # a further request on a connection that was kept
             self._await_head()
 
@@ -95,6 +99,18 @@ class GuardedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self._refused:
             super().on_message_complete()
+
+    def take_body(self) -> tuple[bytes, int]:
+        """What has come of the body and nobody has read, and the socket that the rest comes from: a descriptor of the
+        caller's own, not blocking. Raises OSError when the client is gone.
+
+        The parser sees nothing of that rest, so the connection is closed after the answer.
+        """
+        self.flow.pause_reading()
+        descriptor = os.dup(self.transport.get_extra_info("socket").fileno())
+        self.cycle.keep_alive = False
+        begun, self.cycle.body = bytes(self.cycle.body), bytearray()
+        return begun, descriptor
 
     def _refuse_head(self) -> None:
         self._refused = True

@@ -1,19 +1,25 @@
 """PUT /models/{id}/files/{name}: the body goes from the socket to the file that control names, and to nobody else.
 
 Control is asked before the first byte and told after the last one; it never sees the bytes pass, and proves them as
-they lie on disk. So a checkpoint costs the gateway's event loop a few copies, and no second hop.
+they lie on disk. A thread copies them from the socket to the file; where it cannot (TLS), or too many do so already,
+the event loop passes them on.
 """
 
 import asyncio
 import logging
 import os
 import re
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import httpx
 
-from gateway.asgi import Receive, Scope, Send, send_json
+from gateway.asgi import Message, Receive, Scope, Send, send_json
+from gateway.body_copier import BodyCopier
+from gateway.connection import TAKE_BODY
 from gateway.control_link import ControlLink
 from gateway.errors import GatewayError
 from switchyard.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
@@ -21,11 +27,14 @@ from switchyard.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 
+TakeBody = Callable[[], tuple[bytes, int]]
+
 _PATH = re.compile(r"/models/([^/]+)/files/(.+)")
 _WRITE_BYTES = 2 * 1024 * 1024
 _MOST_PIECES = 512  # of the 1024 that the kernel takes at once
 _PROOF_TIMEOUT_S = 600.0
 _OPEN_TIMEOUT_S = 600.0  # what an earlier control left is proven again first
+_MOST_COPIERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +52,16 @@ class _Progress:
 
 @dataclass(slots=True)
 class UploadLink:
-    """Two bodies at most are written at a time by threads of its own; at most 4 MiB of a body are in memory."""
+    """At most 4 MiB of a body are in memory. A client may be silent for `patience_s` in the middle of one."""
 
     control: ControlLink
+    patience_s: float
     _writers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="upload"))
+    _copiers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_MOST_COPIERS, thread_name_prefix="upload-copy")
+    )
+    _copying: int = 0
+    _turns: WeakValueDictionary[str, threading.Lock] = field(default_factory=WeakValueDictionary)
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -64,7 +79,7 @@ class UploadLink:
         progress = _Progress()
         trouble: OSError | None = None
         try:
-            await self._write(piece, receive, progress)
+            await self._fill(piece, scope, receive, progress)
         except OSError as error:
             trouble = error
             log.error("%s cannot be written: %s", piece.path, error)
@@ -77,13 +92,41 @@ class UploadLink:
         else:
             await _relay(closed, send)
 
-    async def _write(self, piece: _Piece, receive: Receive, progress: _Progress) -> None:
-        """Until all bytes are in the file, or the client goes away. Raises OSError, and what `receive` raises.
+    async def _fill(self, piece: _Piece, scope: Scope, receive: Receive, progress: _Progress) -> None:
+        """Until all bytes are in the file, or the client goes away. Raises OSError, RequestTimeout."""
+        file = await asyncio.get_running_loop().run_in_executor(self._writers, os.open, piece.path, os.O_WRONLY)
+        try:
+            message = await receive()
+            extension = scope.get("extensions", {}).get(TAKE_BODY)
+            if extension is None or self._copying >= _MOST_COPIERS or not message.get("more_body", False):
+                await self._pass_on(file, piece, _beginning_with(message, receive), progress)
+            else:
+                await self._copy(file, piece, message, extension["take"], progress)
+        finally:
+            os.close(file)
 
-        One write is under way while the next is gathered.
-        """
+    async def _copy(self, file: int, piece: _Piece, first: Message, take: TakeBody, progress: _Progress) -> None:
+        try:
+            begun, descriptor = take()
+        except OSError:  # the client is gone
+            return
+        self._copying += 1
+        turn = self._turns.setdefault(piece.path, threading.Lock())
+        copier = BodyCopier(descriptor, file, piece.offset, piece.length, turn, self.patience_s)
+        pieces = [first.get("body", b""), begun]
+        copied = asyncio.get_running_loop().run_in_executor(self._copiers, copier.run, pieces)
+        try:
+            await asyncio.shield(copied)
+        finally:
+            copier.stop()
+            await asyncio.wait({copied})
+            self._copying -= 1
+            copied.exception()  # retrieved also when this request was cancelled
+            progress.written_bytes = copier.written_bytes
+
+    async def _pass_on(self, file: int, piece: _Piece, receive: Receive, progress: _Progress) -> None:
+        """One write is under way while the next is gathered."""
         loop = asyncio.get_running_loop()
-        file = await loop.run_in_executor(self._writers, os.open, piece.path, os.O_WRONLY)
         writing: asyncio.Future[int] | None = None
         gathered, size, more = [], 0, True
         try:
@@ -110,7 +153,6 @@ class UploadLink:
                 await asyncio.wait({writing})
                 if writing.exception() is None:
                     progress.written_bytes += writing.result()
-            os.close(file)
 
     async def _ask(self, path: str, body: dict[str, object], timeout_s: float) -> httpx.Response | None:
         try:
@@ -118,6 +160,15 @@ class UploadLink:
         except httpx.HTTPError as error:
             log.warning("control does not answer %s: %s", path, error)
             return None
+
+
+def _beginning_with(message: Message, receive: Receive) -> Receive:
+    left = [message]
+
+    async def received() -> Message:
+        return left.pop() if left else await receive()
+
+    return received
 
 
 def _report(piece: _Piece, progress: _Progress, trouble: OSError | None) -> dict[str, object]:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from control.app import create_app
 from evals.kind import EvalKind
 from gateway.app import create_gateway
+from gateway.connection import guarded
 from gateway.slot import Engine
 from switchyard.contract import ModelRef
 from switchyard.paths import Layout
@@ -49,7 +50,7 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
         fake.running(),
         _serving(app, beside),
         gateway.running(),
-        _serving(gateway.public, listener, lifespan="off"),
+        _serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits)),
     ):
         yield Front(f"http://127.0.0.1:{listener.getsockname()[1]}", layout, fake, app)
 
