@@ -1,0 +1,53 @@
+"""Virtual environments of their own, for tools that pin other versions than vLLM does; made once, kept in .cache."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import REPOSITORY
+
+_INSTALL_LIMIT_S = 240.0
+
+
+def python_with(name: str, *, beside_ours: bool = False) -> Path:
+    """The interpreter of an environment with requirements/<name>.txt; skips the test where it cannot be made.
+
+    `beside_ours`: those alone, without what they ask for, and what is installed here is seen too.
+    """
+    requirements = REPOSITORY / "requirements" / f"{name}.txt"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    folder = REPOSITORY / ".cache" / name / digest
+    python = folder / "bin" / "python"
+    if not (folder / "whole").exists():
+        uv = str(Path(sys.executable).with_name("uv"))
+        alone = ["--no-deps"] if beside_ours else []
+        try:
+            run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], _INSTALL_LIMIT_S)
+            install = [uv, "pip", "install", "-q", "--python", str(python), *alone, "-r", str(requirements)]
+            run(install, _INSTALL_LIMIT_S)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or str(error)
+            pytest.skip(f"{name} cannot be installed here: {said[-500:]}")
+        (folder / "whole").touch()
+    if beside_ours:
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (packages / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return python
+
+
+def run(command: list[str], limit_s: float, environment: dict[str, str] | None = None) -> str:
+    """What it prints. Raises CalledProcessError with the end of what it complained."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    try:
+        ended = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=limit_s, env=kept | (environment or {})
+        )
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr[-4000:])
+        raise
+    return ended.stdout
