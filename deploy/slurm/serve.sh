@@ -16,6 +16,9 @@ export INFERENCE_PORT=${INFERENCE_PORT:-$((20000 + ${SLURM_ARRAY_JOB_ID:-${SLURM
 export INFERENCE_HOST=0.0.0.0
 export INFERENCE_BASE_DIR=${SWITCHYARD_BASE_DIR:-$HOME/switchyard}/$tier-$task
 export INFERENCE_HOSTS_FILE=$INFERENCE_BASE_DIR/hosts.json # its own: no tier asks itself
+# SLURM kills what is left of a preempted job after its KillWait, which is 30 seconds unless somebody has set it.
+export INFERENCE_DRAIN_TIMEOUT_S=${INFERENCE_DRAIN_TIMEOUT_S:-20}
+export INFERENCE_UI=${INFERENCE_UI:-false}
 mkdir -p "$INFERENCE_BASE_DIR"
 [ -f "$INFERENCE_HOSTS_FILE" ] || echo '{}' >"$INFERENCE_HOSTS_FILE"
 

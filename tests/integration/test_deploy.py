@@ -100,7 +100,30 @@ def test_compose_names_files_and_settings_that_there_are(tmp_path: Path) -> None
     environment = {name: re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 32, value) for name, value in server["environment"].items()}
     image = re.findall(r"^ +(?:ENV )?(INFERENCE_\w+)=(\S+)", (folder / "Dockerfile").read_text(), re.MULTILINE)
     assert_settings(dict(image) | environment, tmp_path)
-    assert set(yaml.safe_load((folder / "compose.cuda.yml").read_text())["services"]) == {"server"}
+    assert set(yaml.safe_load((folder / "compose.cuda.yml").read_text())["services"]) == {"server", "ui"}
+
+
+def test_the_web_ui_of_compose_answers_its_health_check(tmp_path: Path) -> None:
+    service = yaml.safe_load((DEPLOY / "docker" / "compose.yml").read_text())["services"]["ui"]
+    port = free_port()
+    assert service["entrypoint"][:3] == ["tini", "--", "python"]
+    arguments = [*service["entrypoint"][3:], *service["command"]]
+    here = {"0.0.0.0": "127.0.0.1", "8501": str(port), "http://server:8765": "http://127.0.0.1:9"}
+    command = [sys.executable, *(here.get(argument, argument) for argument in arguments)]
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(DEPLOY.parent)}
+    healthy = [sys.executable, *service["healthcheck"]["test"][2:-1]]
+    healthy.append(service["healthcheck"]["test"][-1].replace("8501", str(port)))
+    ui = psutil.Popen(command, cwd=tmp_path, env=environment)
+    try:
+        wait_until(
+            "it is healthy", lambda: subprocess.run(healthy, capture_output=True, check=False).returncode == 0, 60
+        )
+        ui.send_signal(signal.SIGTERM)
+        assert ui.wait(20) == 0
+    finally:
+        if ui.is_running():
+            ui.kill()
+            ui.wait()
 
 
 def test_docker_compose_understands_its_files() -> None:
