@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +17,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
+import yaml
 
 from tests.e2e.server import free_port, wait_until
 
@@ -60,6 +64,8 @@ class _Host(ThreadingHTTPServer):
 
 @contextmanager
 def upstream() -> Iterator[str]:
+    _Upstream.may_end.clear()
+    _Upstream.over.clear()
     server = _Host(("127.0.0.1", 0), _Upstream)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -149,3 +155,53 @@ def test_sigterm_with_nothing_in_flight_waits_for_nobody(tmp_path: Path) -> None
     with upstream() as other, gateway(tmp_path, other, drain_s=60) as (process, _):
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_kubernetes_ends_a_pod(tmp_path: Path) -> None:
+    """Both containers' own commands get SIGTERM at once, and end well within what the pod is granted after preStop."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    overlay = REPOSITORY / "deploy" / "kubernetes" / "overlays" / "cpu"
+    built = subprocess.run([kubectl, "kustomize", overlay], capture_output=True, text=True, check=True)
+    objects = {one["kind"]: one for one in yaml.safe_load_all(built.stdout)}
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    containers = {each["name"]: each for each in pod["containers"]}
+    settings = objects["ConfigMap"]["data"] | {"INFERENCE_BASE_DIR": str(tmp_path), "INFERENCE_HOST": "127.0.0.1"}
+    settings |= {
+        "INFERENCE_PORT": str(free_port()),
+        "INFERENCE_INSTALL_DEMO": "false",
+        "INFERENCE_ACCESS__MODE": "open",
+    }
+    settings |= {"INFERENCE_ENGINE__WARM_START": "false", "INFERENCE_HOSTS_FILE": str(tmp_path / "hosts.json")}
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
+    environment = bare | {"PYTHONPATH": str(REPOSITORY)} | settings
+    with upstream() as other, ThreadPoolExecutor(1) as pool:
+        (tmp_path / "hosts.json").write_text(json.dumps({"tiers": {"fast": {"upstreams": [other]}}}))
+        processes = [_contained(containers[name]["command"], environment) for name in ("gateway", "control")]
+        http = httpx.Client(base_url=f"http://127.0.0.1:{settings['INFERENCE_PORT']}", timeout=60, trust_env=False)
+        try:
+            wait_until("both answer", lambda: _alive(http) and http.get("/jobs/stats").status_code == 200, 60)
+            begun = threading.Semaphore(0)
+            reading = pool.submit(_read, http, 1, begun)
+            assert begun.acquire(timeout=60)
+            told_s = time.monotonic()
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            wait_until("the Service leaves it out", lambda: http.get("/readyz").status_code == 503, 5)
+            _Upstream.may_end.set()
+            assert reading.result(10) == "whole"
+            assert [process.wait(30) for process in processes] == [0, 0]
+            before_s = float(containers["gateway"]["lifecycle"]["preStop"]["exec"]["command"][1])
+            assert time.monotonic() - told_s < pod["terminationGracePeriodSeconds"] - before_s
+        finally:
+            http.close()
+            for process in processes:
+                if process.is_running():
+                    process.kill()
+                    process.wait()
+
+
+def _contained(command: list[str], environment: dict[str, str]) -> psutil.Popen:
+    assert command[:3] == ["tini", "--", "python"]
+    return psutil.Popen([sys.executable, *command[3:]], env=environment)
