@@ -1,6 +1,7 @@
 """What the commands have in common: where the server is, how things are printed, how errors end."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ EXIT_KEY = 4  # no key, a bad one, or one that may not do this
 EXIT_INTERRUPTED = 130
 
 RETRY_S = 2.0
+_NICENESS = 10
 PATIENCE_S = 60.0  # how long a server that went away is waited for while a job is watched
 
 Host = Annotated[
@@ -39,6 +41,11 @@ Host = Annotated[
     typer.Option("--host", help="The server: a URL, host:port, or a name in hosts.json (default: the environment's)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def step_aside() -> None:
+    """For upkeep beside a running server, which comes first where cores are few."""
+    os.nice(_NICENESS)
 
 
 @contextmanager

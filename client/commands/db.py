@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from client.commands.config import settings_here
-from client.terminal import EXIT_REFUSED, stop
+from client.terminal import EXIT_REFUSED, step_aside, stop
 
 app = typer.Typer(no_args_is_help=True, help="Back up and restore the database of a server on this machine.")
 
@@ -21,6 +21,7 @@ def backup(
     from switchyard.database_file import BackupRefused, file_of
     from switchyard.database_file import backup as copy
 
+    step_aside()
     target = file or Path(f"switchyard-{time.strftime('%Y%m%dT%H%M%S')}.sqlite")
     try:
         size = copy(file_of(settings), target)

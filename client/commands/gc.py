@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from client.commands.config import settings_here
-from client.terminal import EXIT_FAILED, EXIT_REFUSED, AsJson, print_json, stop, table
+from client.terminal import EXIT_FAILED, EXIT_REFUSED, AsJson, print_json, step_aside, stop, table
 
 
 def gc(
@@ -24,6 +24,7 @@ def gc(
     if all(value is None for value in wanted.model_dump().values()):
         stop("Everything is kept: none of the settings retention.… is set (docs/deploy.md).", EXIT_REFUSED)
     layout = settings.layout
+    step_aside()
     try:
         finished = retention.finished_jobs(file_of(settings))
     except BackupRefused:
