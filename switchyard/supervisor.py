@@ -1,10 +1,14 @@
 """`switchyard up`: starts gateway and control, restarts what dies, ends both, and says where to find them."""
 
 import asyncio
+import errno
 import logging
+import os
+import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import setproctitle
@@ -13,10 +17,13 @@ from switchyard import hosts, logs, web_ui
 from switchyard.banner import Announcer
 from switchyard.base_lock import BaseInUse, hold
 from switchyard.child import Child
+from switchyard.full_disk import is_disk_full
 from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
 
+EXIT_START_REFUSED = 2  # as for flags and settings; deploy/systemd does not try again then
+_LEAST_FREE_BYTES = 16_000_000
 _ENDING_S = 4.5  # of a process that has nothing more to answer; ended outright after that
 
 
@@ -44,10 +51,9 @@ def claim(settings: Settings) -> TextIO:
     try:
         layout.create()
         lock = hold(layout)
+        _check_room(layout.base)
     except OSError as error:
-        raise StartRefused(
-            f"The base directory {layout.base} cannot be used: {error}. Set INFERENCE_BASE_DIR."
-        ) from error
+        raise StartRefused(_unusable(layout.base, error)) from error
     except BaseInUse as error:
         raise StartRefused(
             f"Another server (process {error.holder}) already runs on {layout.base}; stop it or set INFERENCE_BASE_DIR."
@@ -66,6 +72,22 @@ def claim(settings: Settings) -> TextIO:
             f"Cannot listen on {where}: {error.strerror}. Set INFERENCE_HOST or INFERENCE_PORT."
         ) from error
     return lock
+
+
+def _check_room(base: Path) -> None:
+    """Raises OSError where not even the database could be begun."""
+    if shutil.disk_usage(base).free < _LEAST_FREE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _unusable(base: Path, error: OSError) -> str:
+    place = f"The base directory {base}"
+    if is_disk_full(error):
+        return f"{place} lies on a full disk: make room there, or set INFERENCE_BASE_DIR."
+    if base.exists() and not base.is_dir():
+        return f"{place} cannot be used: it is a file. Set INFERENCE_BASE_DIR."
+    at = f" ({error.filename})" if error.filename not in {None, str(base)} else ""
+    return f"{place} cannot be used: {error.strerror or error}{at}. Set INFERENCE_BASE_DIR."
 
 
 def _try_port(host: str, port: int) -> None:
@@ -105,12 +127,13 @@ async def _supervise(settings: Settings) -> int:
         patience = f"what is being answered may take {settings.drain_timeout_s:g} s, a second Ctrl-C ends it at once"
         print(f"\nStopping ({patience}) …", flush=True)
     else:
-        print(f"{refused} refused to start; see the message above or {settings.layout.logs}.", file=sys.stderr)
+        log.error("%s refused to start, and has said why", refused)
     if ui is not None:
         children.append(ui)
-    for number in (signal.SIGTERM, signal.SIGINT):  # a second Ctrl-C does not wait
-        loop.add_signal_handler(number, _kill_all, children)
+    # A second Ctrl-C does not wait. A second SIGTERM says nothing new: SLURM sends it to a script, which passes it on,
+    # and to us as well.
+    loop.add_signal_handler(signal.SIGINT, _kill_all, children)
     await asyncio.gather(*(child.stop(settings.drain_timeout_s + _ENDING_S) for child in children))
     await asyncio.gather(*running, announcer, return_exceptions=True)
     stopped.cancel()
-    return 0 if refused is None else 1
+    return 0 if refused is None else EXIT_START_REFUSED

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -53,13 +54,37 @@ def test_a_base_directory_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("kept")
     ended = start(tmp_path, file, *UP)
-    refused(ended, 2, str(file), "cannot be used", "Set INFERENCE_BASE_DIR.")
+    refused(ended, 2, str(file), "cannot be used: it is a file", "Set INFERENCE_BASE_DIR.")
     assert len(ended.stderr.strip().splitlines()) == 1
     assert file.read_text() == "kept"
 
 
 def test_a_base_directory_that_nobody_can_write(tmp_path: Path) -> None:
     refused(start(tmp_path, Path("/proc/switchyard"), *UP), 2, "/proc/switchyard", "Set INFERENCE_BASE_DIR.")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(made, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_base_directory_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    ended = start(tmp_path, small_disk / "base", *UP)
+    refused(ended, 2, str(small_disk / "base"), "lies on a full disk", "make room there", "INFERENCE_BASE_DIR")
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_base_directory_on_a_disk_that_is_read_only(small_disk: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    ended = start(tmp_path, small_disk / "base", *UP)
+    refused(ended, 2, str(small_disk / "base"), "cannot be used: Read-only file system", "INFERENCE_BASE_DIR")
+    assert len(ended.stderr.strip().splitlines()) == 1
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
@@ -115,6 +140,7 @@ def test_a_database_of_a_newer_program(layout: Layout) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     ended = start(layout.base, layout.base, "-m", "control")
     refused(ended, EXIT_REFUSED, "control cannot start: the database is at revision 9999", "restore a backup")
+    assert len(ended.stderr.strip().splitlines()) == 1
 
 
 def test_sockets_left_by_a_crash_are_in_nobodys_way(layout: Layout) -> None:
