@@ -33,7 +33,7 @@ from gateway.batch_share import BatchShare
 from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch
 from gateway.engine_capabilities import load_flags
-from gateway.engine_guard import GUARD_VARIABLE
+from gateway.engine_guard import GUARD_VARIABLE, STOP_SIGNAL
 from gateway.engine_log import LogMark
 from gateway.engine_lora import lora_flags
 from gateway.engine_meter import meter_outputs
@@ -234,7 +234,7 @@ class Engine:
 
     async def shutdown(self) -> None:
         """Ends the engine's processes and frees their memory (seconds)."""
-        await asyncio.to_thread(self.client.shutdown)
+        await asyncio.to_thread(_end, self.client)
         remove(self._segments)
         gc.unfreeze()
         gc.collect()
@@ -264,7 +264,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         raise
     except (Exception, SystemExit) as error:  # vLLM raises whatever its libraries raise, and argparse exits
         if client is not None:
-            await asyncio.to_thread(client.shutdown)
+            await asyncio.to_thread(_end, client)
         cause = mark.root_cause() or f"{type(error).__name__}: {error}"
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     gc.collect()
@@ -273,6 +273,17 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     share = BatchShare(2 * settings.max_num_seqs, settings.batch_beside_interactive)
     has_reasoning_parser = settings.reasoning_parser is not None
     return Engine(client, app, args, share, task=task, has_reasoning_parser=has_reasoning_parser)
+
+
+def _end(client: AsyncLLM) -> None:
+    """Ends the engine's processes, which do not listen to the signal that vLLM sends them (gateway.engine_guard)."""
+    manager: Any = client.engine_core.resources.engine_manager
+    if manager is not None:
+        manager.manager_stopped.set()  # as vLLM does: they are meant to end
+        for process in manager.processes:
+            if process.is_alive():
+                os.kill(process.pid, STOP_SIGNAL)
+    client.shutdown()
 
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:

@@ -1,7 +1,10 @@
-"""Loaded by vLLM inside its own processes (entry point `vllm.general_plugins`): ends them when their parent is gone.
+"""Loaded by vLLM in its own processes (entry point `vllm.general_plugins`): they end with the gateway, and not before.
 
 vLLM's engine core outlives a front end that was killed outright, and would go on holding memory and cores. The
 variable is set by the gateway alone, so other users of this vLLM installation notice nothing.
+
+SLURM sends SIGTERM to every process of a job at once. An engine that obeyed would break off what the gateway still has
+to finish, so it listens to STOP_SIGNAL alone, which vLLM takes for the same.
 """
 
 import os
@@ -10,9 +13,11 @@ import signal
 from switchyard.process import follow_parent
 
 GUARD_VARIABLE = "SWITCHYARD_GATEWAY_PID"
+STOP_SIGNAL = signal.SIGINT
 
 
 def register() -> None:
     gateway_pid = os.environ.get(GUARD_VARIABLE)
     if gateway_pid is not None and int(gateway_pid) != os.getpid():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         follow_parent(signal.SIGKILL)

@@ -25,6 +25,7 @@ for name in (
 vllm.v1.executor.multiproc_executor.get_mp_context = lambda: CONTEXT
 setattr(forkserver._forkserver, "ensure_running", resource_tracker.ensure_running)  # noqa: B010
 setproctitle.setproctitle("switchyard: engine starter")
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends with the gateway: engines end with this process
 follow_parent(signal.SIGKILL)
 gc.collect()
 gc.freeze()  # what is here now is never garbage, and a collector that looked at it would copy it into every fork
