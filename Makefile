@@ -44,7 +44,7 @@ demo-model: install-dev  ## Train the demo checkpoints again (about five minutes
 
 docs: install-dev  ## The documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "build/site/index.html"
+	@echo "build/site/index.html; with its search: $(BIN)/python -m http.server -d build/site"
 
 URL ?= http://localhost:8765
 reference: install-dev  ## The pages of docs/ that describe the program; needs a running server (URL)

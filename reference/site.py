@@ -1,7 +1,7 @@
 """MkDocs hooks: the repository's Markdown as a site, without a second copy of anything.
 
 README, CONTRIBUTING and CHANGELOG become pages, the decisions get a list, and a link to a file that is no page becomes
-its text. A link to what is not there fails the build.
+its name. A link to what is not there fails the build.
 """
 
 import os
@@ -44,7 +44,7 @@ def rewritten(markdown: str, source: str) -> str:
             return f"[{text}]({os.path.relpath(uri, here)}{anchor})"
         if not there.exists():
             raise PluginError(f"{source} links to {target}, which is not there.")
-        return text
+        return text if there.name in text else f"{text} (`{there.relative_to(REPOSITORY)}`)"
 
     return _LINK.sub(link, markdown)
 

@@ -29,12 +29,13 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         ("README.md", "[a](docs/switching.md#the-proof)", "[a](switching.md#the-proof)"),
         ("README.md", "[a](docs/decisions)", "[a](decisions/index.md)"),
         ("docs/deploy.md", "[`deploy/`](../deploy)", "`deploy/`"),
+        ("docs/tiers.md", "[an example](../config/hosts.json.example)", "an example (`config/hosts.json.example`)"),
         ("docs/decisions/0015-ids-that-move.md", "[a](../../README.md)", "[a](../index.md)"),
         ("docs/deploy.md", "[a](https://example.org/x)", "[a](https://example.org/x)"),
         ("docs/deploy.md", "[a](#disk)", "[a](#disk)"),
     ],
 )
-def test_a_link_leads_to_the_page_or_becomes_its_text(source: str, link: str, becomes: str) -> None:
+def test_a_link_leads_to_the_page_or_becomes_a_name(source: str, link: str, becomes: str) -> None:
     assert rewritten(link, source) == becomes
 
 
