@@ -14,8 +14,6 @@ from os import pwrite
 from gateway.errors import RequestTimeout
 
 _BUFFER_BYTES = 1024 * 1024
-_WAKE_BYTES = 256 * 1024  # the thread sleeps until so many bytes have come
-_LOOK_UP_MS = 500
 _DRAINED_BYTES = 128 * 1024 * 1024
 
 
@@ -23,11 +21,19 @@ class BodyCopier:
     """Takes over `descriptor`, a socket's, and closes it at the end. `written_bytes` is right at every moment.
 
     `turn` is the file's: the kernel lets one thread write to a file at a time, and those that wait there burn a core
-    each (three of them took five times the processor time of one).
+    each (three of them took five times the processor time of one). While it waits for the client it looks whether it is
+    to stop every `look_up_s`.
     """
 
     def __init__(
-        self, descriptor: int, file: int, position: int, length: int, turn: threading.Lock, patience_s: float
+        self,
+        descriptor: int,
+        file: int,
+        position: int,
+        length: int,
+        turn: threading.Lock,
+        patience_s: float,
+        look_up_s: float = 0.5,
     ) -> None:
         self._descriptor = descriptor
         self._file = file
@@ -35,6 +41,7 @@ class BodyCopier:
         self._left = length
         self._turn = turn
         self._patience_s = patience_s
+        self._look_up_s = look_up_s
         self._stopped = False
         self.written_bytes = 0
 
@@ -81,10 +88,10 @@ class BodyCopier:
             if count is not None:
                 heard_s = time.monotonic()
                 take(buffer[:count])
-            elif time.monotonic() - heard_s > self._patience_s:
+                continue
+            if time.monotonic() - heard_s > self._patience_s:
                 raise RequestTimeout(f"The client sent nothing more for {self._patience_s:g} s.")
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(1, min(_WAKE_BYTES, self._left)))
-            readable.poll(_LOOK_UP_MS)
+            readable.poll(1000 * self._look_up_s)
 
 
 def _received(client: socket.socket, buffer: memoryview) -> int | None:

@@ -18,12 +18,12 @@ BODY = os.urandom(3_000_000)
 class Copy:
     """`client` sends; the file is `path`, the copier's place in it begins at byte 10."""
 
-    def __init__(self, path: Path, patience_s: float = 20.0) -> None:
+    def __init__(self, path: Path, patience_s: float = 20.0, look_up_s: float = 0.1) -> None:
         self.client, server = socket.socketpair()
         server.setblocking(False)
         self.path = path
         self.file = os.open(path, os.O_WRONLY | os.O_CREAT)
-        self.copier = BodyCopier(server.detach(), self.file, 10, len(BODY), threading.Lock(), patience_s)
+        self.copier = BodyCopier(server.detach(), self.file, 10, len(BODY), threading.Lock(), patience_s, look_up_s)
 
     def close(self) -> None:
         self.client.close()
@@ -63,7 +63,7 @@ def test_a_client_that_falls_silent(tmp_path: Path, pool: ThreadPoolExecutor) ->
     copy.client.sendall(BODY[1000:5000])
     with pytest.raises(RequestTimeout):
         copied.result(20)
-    assert copy.copier.written_bytes == 5000, "less than it is woken for, and kept all the same"
+    assert copy.copier.written_bytes == 5000
     copy.close()
 
 
@@ -73,6 +73,14 @@ def test_a_disk_that_is_full_lets_the_client_finish(pool: ThreadPoolExecutor) ->
     copy.client.sendall(BODY)  # all of it is taken, or a client would never read the answer
     with pytest.raises(OSError, match="No space left"):
         copied.result(20)
+    copy.close()
+
+
+def test_nothing_is_waited_for_once_all_is_there(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    copy = Copy(tmp_path / "file", look_up_s=3600.0)
+    copied = pool.submit(copy.copier.run, [BODY[:1000]])
+    copy.client.sendall(BODY[1000:])
+    copied.result(20)
     copy.close()
 
 
