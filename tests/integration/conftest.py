@@ -1,10 +1,14 @@
-"""The databases that the queue is tested on."""
+"""Databases: those that the queue is tested on, and one in a base directory."""
 
+import asyncio
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from control.db import Database, database_url
+from switchyard.paths import Layout
 from tests.integration.postgres import PostgresServer, postgres_server
 
 _numbers = itertools.count()
@@ -24,3 +28,18 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         server: PostgresServer = request.getfixturevalue("postgres")
         monkeypatch.setenv("INFERENCE_DATABASE_URL", server.new_database(f"test_{next(_numbers)}"))
     return name
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A base directory with a migrated database."""
+    layout = Layout(base=tmp_path, models=tmp_path / "models")
+    layout.create()
+
+    async def migrate() -> None:
+        database = Database(database_url(layout.database))
+        await database.migrate()
+        await database.close()
+
+    asyncio.run(migrate())
+    return layout

@@ -1,10 +1,7 @@
 """`switchyard db` as a person runs it, on a migrated database with somebody writing into it."""
 
-import asyncio
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,38 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from control.db import Database, database_url
 from switchyard.base_lock import hold
 from switchyard.paths import Layout
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def db(base: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
-    return subprocess.run(
-        [sys.executable, "-c", "from client.cli import main; main()", "db", *map(str, arguments)],
-        cwd=base,
-        env=bare | {"INFERENCE_BASE_DIR": str(base), "PYTHONPATH": str(REPOSITORY)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+from tests.integration.programs import switchyard
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """With a migrated database in which `settings_count` rows can be counted."""
-    layout = Layout(base=tmp_path, models=tmp_path / "models")
-    layout.create()
-
-    async def migrate() -> None:
-        database = Database(database_url(layout.database))
-        await database.migrate()
-        await database.close()
-
-    asyncio.run(migrate())
+def counting(layout: Layout) -> Layout:
+    """Its database has a table in which rows can be counted."""
     with closing(sqlite3.connect(layout.database)) as connection:
         connection.execute("CREATE TABLE counted (a INTEGER, b INTEGER)")
         connection.commit()
@@ -80,66 +53,66 @@ def writing(file: Path) -> Iterator[threading.Event]:
         thread.join()
 
 
-def test_a_backup_beside_a_writer_is_one_moment(layout: Layout) -> None:
-    saved = layout.base / "saved.sqlite"
-    with writing(layout.database):
-        ended = db(layout.base, "backup", saved)
+def test_a_backup_beside_a_writer_is_one_moment(counting: Layout) -> None:
+    saved = counting.base / "saved.sqlite"
+    with writing(counting.database):
+        ended = switchyard(counting.base, "db", "backup", saved)
     assert ended.returncode == 0, ended.stderr
     rows = counted(saved)
     numbers = sorted({number for number, _ in rows})
     assert rows  # whole transactions without a gap
     assert numbers == list(range(len(numbers)))
     assert len(rows) == 2 * len(numbers)
-    again = db(layout.base, "backup", saved)
+    again = switchyard(counting.base, "db", "backup", saved)
     assert again.returncode == 2
     assert "is there already" in again.stderr
     assert counted(saved) == rows
-    assert [path.name for path in layout.base.iterdir() if path.name.startswith(".saved")] == []
+    assert [path.name for path in counting.base.iterdir() if path.name.startswith(".saved")] == []
 
 
-def test_a_restore_brings_the_old_rows_back_and_keeps_the_new(layout: Layout) -> None:
-    saved = layout.base / "saved.sqlite"
-    assert db(layout.base, "backup", saved).returncode == 0
-    late = sqlite3.connect(layout.database)  # left open, as a crash leaves it: its row stands in the log alone
+def test_a_restore_brings_the_old_rows_back_and_keeps_the_new(counting: Layout) -> None:
+    saved = counting.base / "saved.sqlite"
+    assert switchyard(counting.base, "db", "backup", saved).returncode == 0
+    late = sqlite3.connect(counting.database)  # left open, as a crash leaves it: its row stands in the log alone
     late.execute("INSERT INTO counted VALUES (7, 7)")
     late.commit()
-    ended = db(layout.base, "restore", saved)
+    ended = switchyard(counting.base, "db", "restore", saved)
     late.close()
     assert ended.returncode == 0, ended.stderr
-    assert counted(layout.database) == []
-    (kept,) = layout.base.glob("db.sqlite.before-*[0-9]")
+    assert counted(counting.database) == []
+    (kept,) = counting.base.glob("db.sqlite.before-*[0-9]")
     assert counted(kept) == [(7, 7)]
     assert str(kept) in ended.stdout
 
 
-def test_a_restore_beside_a_server_is_refused(layout: Layout) -> None:
-    saved = layout.base / "saved.sqlite"
-    assert db(layout.base, "backup", saved).returncode == 0
-    with closing(sqlite3.connect(layout.database)) as connection, connection:
+def test_a_restore_beside_a_server_is_refused(counting: Layout) -> None:
+    saved = counting.base / "saved.sqlite"
+    assert switchyard(counting.base, "db", "backup", saved).returncode == 0
+    with closing(sqlite3.connect(counting.database)) as connection, connection:
         connection.execute("INSERT INTO counted VALUES (1, 1)")
-    with hold(layout):
-        ended = db(layout.base, "restore", saved)
+    with hold(counting):
+        ended = switchyard(counting.base, "db", "restore", saved)
     assert ended.returncode == 2
     assert f"(process {os.getpid()})" in ended.stderr
     assert "stop it first" in ended.stderr
-    assert counted(layout.database) == [(1, 1)]
+    assert counted(counting.database) == [(1, 1)]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"no database at all, but long enough to look at" * 50, "no SQLite"), (b"", "no database of Switchyard's")],
 )
-def test_what_is_no_backup_is_refused(layout: Layout, content: bytes, said: str) -> None:
-    file = layout.base / "odd"
+def test_what_is_no_backup_is_refused(counting: Layout, content: bytes, said: str) -> None:
+    file = counting.base / "odd"
     file.write_bytes(content)
-    before = layout.database.read_bytes()
-    ended = db(layout.base, "restore", file)
+    before = counting.database.read_bytes()
+    ended = switchyard(counting.base, "db", "restore", file)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
-    assert layout.database.read_bytes() == before
+    assert counting.database.read_bytes() == before
 
 
 def test_postgresql_is_sent_to_its_own_tools(tmp_path: Path) -> None:
-    ended = db(tmp_path, "backup", INFERENCE_DATABASE_URL="postgresql+asyncpg://somebody@nowhere/x")
+    ended = switchyard(tmp_path, "db", "backup", database_url="postgresql+asyncpg://somebody@nowhere/x")
     assert ended.returncode == 2
     assert "pg_dump" in ended.stderr

@@ -3,30 +3,17 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from switchyard.base_lock import hold
 from switchyard.paths import Layout
 from tests.e2e.server import free_port
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.integration.programs import switchyard
 
 
 def doctor(folder: Path, **settings: object) -> tuple[int, dict[str, tuple[bool, str]]]:
     """The exit code, and of each check whether it was good and what was said."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
-    given = {"base_dir": folder, "port": free_port()} | settings
-    ended = subprocess.run(
-        [sys.executable, "-c", "from client.cli import main; main()", "doctor", "--here", "--json"],
-        cwd=folder,
-        env=bare | {"PYTHONPATH": str(REPOSITORY)} | {f"INFERENCE_{name.upper()}": str(given[name]) for name in given},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = switchyard(folder, "doctor", "--here", "--json", **({"port": free_port()} | settings))
     found = json.loads(ended.stdout)
     return ended.returncode, {one["check"]: (one["good"], one["said"]) for one in found}
 

@@ -1,6 +1,5 @@
 """Starts that cannot be: each refused, by `switchyard up` or the process that notices, in words with the way out."""
 
-import asyncio
 import os
 import signal
 import socket
@@ -15,35 +14,20 @@ import httpx
 import psutil
 import pytest
 
-from control.db import Database, database_url
 from switchyard.base_lock import hold
 from switchyard.child import EXIT_REFUSED
 from switchyard.paths import Layout
 from tests.e2e.server import free_port, wait_until
+from tests.integration.programs import Ended, environment_of, python, switchyard
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-UP = ("-c", "from client.cli import main; main()", "up")
-
-
-def environment_of(base: Path, **settings: object) -> dict[str, str]:
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
-    given = {"base_dir": base, "port": free_port(), "install_demo": False} | settings
-    return bare | {"PYTHONPATH": str(REPOSITORY)} | {f"INFERENCE_{name.upper()}": str(given[name]) for name in given}
+NO_DEMO = {"install_demo": False}
 
 
-def start(folder: Path, base: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment_of(base, **settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def up(folder: Path, *flags: str, **settings: object) -> Ended:
+    return switchyard(folder, "up", *flags, **({"port": free_port()} | NO_DEMO | settings))
 
 
-def refused(ended: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+def refused(ended: Ended, code: int, *words: str) -> None:
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     for word in words:
@@ -53,14 +37,14 @@ def refused(ended: subprocess.CompletedProcess[str], code: int, *words: str) -> 
 def test_a_base_directory_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("kept")
-    ended = start(tmp_path, file, *UP)
+    ended = up(tmp_path, base_dir=file)
     refused(ended, 2, str(file), "cannot be used: it is a file", "Set INFERENCE_BASE_DIR.")
     assert len(ended.stderr.strip().splitlines()) == 1
     assert file.read_text() == "kept"
 
 
 def test_a_base_directory_that_nobody_can_write(tmp_path: Path) -> None:
-    refused(start(tmp_path, Path("/proc/switchyard"), *UP), 2, "/proc/switchyard", "Set INFERENCE_BASE_DIR.")
+    refused(up(tmp_path, base_dir="/proc/switchyard"), 2, "/proc/switchyard", "Set INFERENCE_BASE_DIR.")
 
 
 @pytest.fixture
@@ -75,14 +59,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_base_directory_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
-    ended = start(tmp_path, small_disk / "base", *UP)
+    ended = up(tmp_path, base_dir=small_disk / "base")
     refused(ended, 2, str(small_disk / "base"), "lies on a full disk", "make room there", "INFERENCE_BASE_DIR")
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
 def test_a_base_directory_on_a_disk_that_is_read_only(small_disk: Path, tmp_path: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    ended = start(tmp_path, small_disk / "base", *UP)
+    ended = up(tmp_path, base_dir=small_disk / "base")
     refused(ended, 2, str(small_disk / "base"), "cannot be used: Read-only file system", "INFERENCE_BASE_DIR")
     assert len(ended.stderr.strip().splitlines()) == 1
 
@@ -92,14 +76,14 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        ended = start(tmp_path, tmp_path, *UP, port=port)
+        ended = up(tmp_path, port=port)
     refused(ended, 2, f"Cannot listen on 127.0.0.1:{port}", "in use", "INFERENCE_PORT")
 
 
 def test_a_second_server_on_one_base_directory(tmp_path: Path) -> None:
     layout = Layout(base=tmp_path, models=tmp_path / "models")
     with hold(layout):
-        ended = start(tmp_path, tmp_path, *UP)
+        ended = up(tmp_path)
     refused(ended, 2, f"Another server (process {os.getpid()})", str(tmp_path), "INFERENCE_BASE_DIR")
 
 
@@ -117,28 +101,14 @@ def test_a_second_server_on_one_base_directory(tmp_path: Path) -> None:
 def test_a_flag_or_a_setting_that_means_nothing(
     flags: list[str], settings: dict[str, object], said: str, tmp_path: Path
 ) -> None:
-    refused(start(tmp_path, tmp_path, *UP, *flags, **settings), 2, said)
+    refused(up(tmp_path, *flags, **settings), 2, said)
     assert not (tmp_path / "db.sqlite").exists()
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(base=tmp_path, models=tmp_path / "models")
-    layout.create()
-
-    async def migrate() -> None:
-        database = Database(database_url(layout.database))
-        await database.migrate()
-        await database.close()
-
-    asyncio.run(migrate())
-    return layout
 
 
 def test_a_database_of_a_newer_program(layout: Layout) -> None:
     with closing(sqlite3.connect(layout.database)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    ended = start(layout.base, layout.base, "-m", "control")
+    ended = python(layout.base, "-m", "control", **NO_DEMO)
     refused(ended, EXIT_REFUSED, "control cannot start: the database is at revision 9999", "restore a backup")
     assert len(ended.stderr.strip().splitlines()) == 1
 
@@ -146,7 +116,7 @@ def test_a_database_of_a_newer_program(layout: Layout) -> None:
 def test_sockets_left_by_a_crash_are_in_nobodys_way(layout: Layout) -> None:
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(layout.control_socket))
-    process = psutil.Popen([sys.executable, "-m", "control"], cwd=layout.base, env=environment_of(layout.base))
+    process = psutil.Popen([sys.executable, "-m", "control"], cwd=layout.base, env=environment_of(layout.base, NO_DEMO))
     try:
         wait_until("control listens", lambda: _listens(layout.control_socket), 60)
         transport = httpx.HTTPTransport(uds=str(layout.control_socket))
