@@ -23,6 +23,7 @@ from datagen.errors import NothingPassed
 from datagen.filters import Filters
 from datagen.gatekeeper import Gatekeeper
 from datagen.judging import objections
+from datagen.made import Made
 from datagen.manifest import write_card, write_manifest
 from datagen.pool import Pool
 from datagen.records import Draft, Origin, Rejection, subject
@@ -61,7 +62,7 @@ class DataGenRun:
         self._stored = StoredConfig.model_validate(context.config)
         self._config: GenerationConfig = self._stored.parsed()
         self._tally = Tally()
-        self._made: set[int] = set()
+        self._made = Made()
         self._open: list[dict[str, Any]] = []
         self._shards: list[ShardFacts] = []
         self._writer = ShardWriter(
