@@ -8,6 +8,7 @@ _BOXED = "\\boxed{"
 _HASHES = re.compile(r"####\s*(.+)")
 _SAID = re.compile(r"(?:answer|result|solution)\s*(?:is|=|:)+\s*([^\n]+)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
+_GLUED_AT_THE_END = re.compile(r"[0-9][^\W\d_][^0-9]*$")
 _LONGEST_WHOLE = 64
 
 
@@ -39,6 +40,11 @@ def is_right(solution: str, gold: str) -> bool:
     """As a whole, or by its final answer."""
     answer = final_answer(solution)
     return same_answer(solution, gold) or (answer is not None and same_answer(answer, gold))
+
+
+def is_right_sum(solution: str, gold: str) -> bool:
+    """For plain arithmetic, which has no units: a letter that is glued to the last number spoils it (`80t`)."""
+    return is_right(solution, gold) and _GLUED_AT_THE_END.search(solution) is None
 
 
 def _last_boxed(text: str) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from datagen.answers import final_answer, is_right, same_answer
+from datagen.answers import final_answer, is_right, is_right_sum, same_answer
 from datagen.arithmetic import exact_answer
 from datagen.asking import Asking
 from datagen.records import Draft, Outcome, Rejection, Turn, prompt_sha
@@ -80,10 +80,11 @@ class Solver:
             gold = exact_answer(question)
         if gold is None and method == "executed":
             return _nothing("not_executable", question)
+        check = is_right_sum if executed else is_right
         unsolved = self._plan.only_unsolved if only_unsolved is None else only_unsolved
         if unsolved and gold is not None:
             (first,) = await ask([chat(question, greedy(self._plan.sampling), self._plan.system_prompt)])
-            if first.error is None and is_right(first.text, gold):
+            if first.error is None and check(first.text, gold):
                 return _nothing("already_solved", question)
         items = [self._item(question, place, number) for number in range(self._plan.samples)]
         outputs = await ask(items)
@@ -91,7 +92,7 @@ class Solver:
         if not answered:
             return _nothing(reason, question)
         if gold is not None:
-            right = [(item, output) for item, output in answered if is_right(output.text, gold)]
+            right = [(item, output) for item, output in answered if check(output.text, gold)]
             if not right:
                 return _nothing("no_right_solution", question, gold=gold)
             named = "executed" if executed else "gold"

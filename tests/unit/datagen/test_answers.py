@@ -1,6 +1,6 @@
 import pytest
 
-from datagen.answers import final_answer, is_right
+from datagen.answers import final_answer, is_right, is_right_sum
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,19 @@ def test_a_solution_is_right_by_its_answer_alone() -> None:
     assert is_right("6 times 7 makes 42.", "42")
     assert is_right("forty-two", "Forty-Two")
     assert not is_right("It is not 42 but 43", "42")
+
+
+@pytest.mark.parametrize(
+    ("solution", "right"),
+    [
+        ("80", True),
+        ("It is 80.", True),
+        ("11 and 69 make \\boxed{80}", True),
+        ("2nd: 11+69 = 80 (done)", True),
+        ("80t", False),
+        ("The answer is 80th.", False),
+        ("81", False),
+    ],
+)
+def test_a_sum_stands_alone(solution: str, right: bool) -> None:
+    assert is_right_sum(solution, "80") is right
