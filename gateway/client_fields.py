@@ -1,6 +1,6 @@
 """Fields of vLLM's requests by which one client could harm another, and what it may say in them.
 
-docs/decisions/0020-a-client-may-step-back.md says why.
+docs/decisions/0022-a-client-may-step-back.md says why.
 """
 
 from gateway.access.ask import NOTHING, Ask
