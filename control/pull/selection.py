@@ -12,6 +12,7 @@ from control.errors import Invalid
 from switchyard.digest import is_content
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+_DENSE = re.compile(r"[0-9]+_Dense/")  # of sentence-transformers; control.vector_model says which are served
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _BESIDE = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
 
@@ -37,6 +38,8 @@ def select(repository: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
         return _adapter(repository, by_name)
     if "config.json" not in by_name:
         raise Invalid(f"{repository} holds no config.json, so no model for transformers or vLLM{_hint(by_name)}")
+    if dense := sorted(name for name in by_name if _DENSE.match(name)):
+        raise Invalid(f"{repository} has the module {dense[0].partition('/')[0]}, which is not served")
     shards = [name for name in by_name if _SHARD.fullmatch(name)]
     if INDEX in by_name and shards:
         weights = [INDEX, *shards]

@@ -21,6 +21,13 @@ def test_of_a_repository_only_the_checkpoint_is_taken_small_files_first() -> Non
     ]  # fmt: skip
 
 
+def test_of_sentence_transformers_what_says_how_vectors_are_made() -> None:
+    listed = files("model.safetensors", "config.json", "modules.json", "1_Pooling/config.json", "2_Normalize/x.bin")
+    assert {file.name for file in select("a/b", listed)} == {
+        "model.safetensors", "config.json", "modules.json", "1_Pooling/config.json",
+    }  # fmt: skip
+
+
 def test_an_adapter() -> None:
     listed = files("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "optimizer.pt")
     assert {file.name for file in select("a/b", listed)} == {"adapter_model.safetensors", "adapter_config.json"}
@@ -33,6 +40,7 @@ def test_an_adapter() -> None:
         (["config.json", "model.safetensors.index.json"], "no safetensors"),
         (["model.Q4_K_M.gguf"], "model.Q4_K_M.gguf is GGUF"),
         (["README.md"], "no config.json"),
+        (["config.json", "model.safetensors", "2_Dense/model.safetensors"], "has the module 2_Dense"),
         (["adapter_config.json", "adapter_model.bin"], "adapter_model.bin is a pickle"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from client.checkpoint import look
 from control.checkpoint import inspect
 from control.digest_cache import DigestCache
 from control.errors import Invalid
@@ -31,6 +32,11 @@ def test_how_vectors_are_pooled_belongs_to_the_content(tmp_path: Path) -> None:
     plain = inspect(write_checkpoint(tmp_path / "plain"), DigestCache())
     assert len({mean.digest, last.digest, plain.digest}) == 3
     assert mean.signature.tokenizer_sha != last.signature.tokenizer_sha  # so it is no switch in place
+
+
+def test_a_client_that_pushes_it_counts_the_same_files(tmp_path: Path) -> None:
+    folder = write_modules(tmp_path / "m", MODULES)
+    assert {"modules.json", "1_Pooling/config.json"} <= {file.name for file in look(folder)}
 
 
 @pytest.mark.parametrize(
