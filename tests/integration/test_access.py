@@ -83,6 +83,18 @@ def test_a_client_cannot_say_who_it_is(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+def test_the_audit_log_has_actions_of_people_and_nothing_that_the_gateway_asks(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        key = await there.key(scopes=["admin"])
+        await there.gateway.key_link.sync()
+        queued = await there.http.post("/generate", json={"prompt": "x", "queue": True}, headers=bearer(key))
+        assert queued.status_code == 202
+        entries = (await there.http.get("/audit", headers=bearer(key))).json()["entries"]
+        assert {entry["path"] for entry in entries} == {"/keys", "/models/register", "/models/set_active"}
+
+    tell(tmp_path, story)
+
+
 def test_a_revoked_key_is_refused_at_once_and_with_control_away(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         admin = await there.key(scopes=["admin"])

@@ -45,5 +45,13 @@ def test_ollama_pull(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPat
                 with pytest.raises(ollama.ResponseError, match="acme/nothing"):
                     async for _ in await client.pull("acme/nothing", stream=True):
                         pass
+                key = await here.key(scopes=["admin"])
+                headers = {"authorization": f"Bearer {key}"}
+                async with ollama.AsyncClient(host=here.url, trust_env=False, headers=headers) as admin:
+                    assert (await admin.pull("acme/tiny")).status == "success"
+                entry = (await here.owner.get("/audit")).json()["entries"][0]
+                assert (entry["path"], entry["target"], entry["actor"]) == ("/pull", "acme/tiny", key.split("_")[1])
+                job = (await here.owner.get("/jobs?type=pull&limit=1")).json()["jobs"][0]
+                assert (await here.owner.get(f"/jobs/{job['id']}")).json()["created_by"] == key.split("_")[1]
 
     asyncio.run(run())
