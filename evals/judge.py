@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Annotated, Any, Self
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from control.errors import BadJob, ModelNotServed
 from control.ports import BatchEngine
@@ -33,7 +33,8 @@ Does the answer to grade say the same as the reference answer? Reply with one wo
 
 _VERDICT = re.compile(r"\b(IN)?CORRECT\b", re.IGNORECASE)
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-_FIELD = re.compile(r"\{\{\s*(question|target|prediction)\s*\}\}")
+_FIELD = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z_0-9.-]*)\s*\}\}")
+_FIELDS = ("question", "target", "prediction")
 _TRIES = 4
 _FIRST_PAUSE_S = 0.5
 _TIMEOUT_S = 120.0
@@ -50,6 +51,17 @@ class JudgeSpec(BaseModel):
     url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+[^\s?#@]*$", max_length=2000)] | None = None
     template: Annotated[str, Field(min_length=1)] = DEFAULT_TEMPLATE
     max_tokens: Annotated[int, Field(ge=1)] = 512
+
+    @field_validator("template")
+    @classmethod
+    def _with_a_prediction(cls, template: str) -> str:
+        names = _FIELD.findall(template)
+        unknown = [name for name in names if name not in _FIELDS]
+        if unknown:
+            raise ValueError(f"{{{{{unknown[0]}}}}} is none of {', '.join(_FIELDS)}")
+        if "prediction" not in names:
+            raise ValueError("without {{prediction}} the judge does not see the answer")
+        return template
 
 
 class JudgeUnreachable(Exception):

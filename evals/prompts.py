@@ -20,7 +20,7 @@ from switchyard.contract import BatchItem, ChatMessage, Continuations
 
 Style = Literal["chat", "completion", "messages"]
 
-_FIELD = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z_0-9]*)\s*\}\}")
+_FIELD = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z_0-9.-]*)\s*\}\}")  # what may have been meant as one
 _CONVERSATIONS: frozenset[DatasetFormat] = frozenset({"messages", "sharegpt"})
 _PROGRAM_ENDS = ("\nclass ", "\ndef ", "\nif ", "\nprint(")
 _LETTER_REQUEST = "Answer with the letter of the right choice."

@@ -57,7 +57,7 @@ class EvalJobRequest(JobRequest):
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=-_MAX_SEED - 1, le=_MAX_SEED)] | None = None
+    seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] | None = None  # to vLLM -1 is none
     stop: list[StopText] = Field(default=[], max_length=MAX_STOP_TEXTS)
 
     @property

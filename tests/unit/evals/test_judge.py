@@ -99,6 +99,12 @@ def test_what_an_answer_says_is_no_template(court: Court) -> None:
     assert court.asked[0]["messages"][0]["content"] == "{{target}} Capital of France?"
 
 
+@pytest.mark.parametrize("template", ["{{prediction}} {{answer}}", "Is {{question}} easy?"])
+def test_a_template_that_shows_no_answer_or_what_there_is_not(template: str) -> None:
+    with pytest.raises(ValidationError, match=r"is none of question, target|does not see the answer"):
+        JudgeSpec(model="big", template=template)
+
+
 def test_a_key_goes_to_its_own_url_alone(court: Court) -> None:
     _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {court.url + "/": SecretStr("secret")}))
     _grade(judge_by_url(JudgeSpec(model="big", url=court.url + "/other"), {court.url: SecretStr("secret")}))

@@ -1,7 +1,10 @@
+import pytest
+
 from evals.formats import parse_sample
-from evals.prompts import Prompter
+from evals.prompts import Prompter, UnknownField
 from evals.request import MAX_STOP_TEXTS
 from evals.sample import Sample
+from switchyard.contract import ChatMessage
 
 
 def _sample(raw: bytes) -> Sample:
@@ -42,3 +45,12 @@ def test_no_format_has_more_stops_than_the_engine_takes() -> None:
         b'{"question": "2+2?", "answer": 4}',
     ):
         assert 0 < len(Prompter(as_chat=False).stop(_sample(raw))) <= MAX_STOP_TEXTS
+
+
+def test_a_template_takes_a_field_by_its_name_and_knows_no_other_syntax() -> None:
+    sample = _sample(b'{"question": "2+2?", "answer": 4, "grade-level": 3}')
+    assert Prompter(template="{{ grade-level }}: {{question}}").item(sample).messages == [
+        ChatMessage(role="user", content="3: 2+2?")
+    ]
+    with pytest.raises(UnknownField, match=r"\{\{question.__class__\}\} is no field"):
+        Prompter(template="{{question.__class__}}").item(sample)

@@ -45,6 +45,7 @@ def test_sampling_is_passed_on() -> None:
         {"top_p": 0},
         {"top_p": 1.1},
         {"seed": 2**63},
+        {"seed": -1},
         {"stop": [""]},
         {"stop": ["a", "b", "c", "d", "e"]},
         {"fewshots": 5},
