@@ -20,7 +20,7 @@ from switchyard.setting_origins import load
 
 GRACE_S = 2
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("control")
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ from switchyard.process import allow_many_connections, follow_parent
 from switchyard.setting_origins import load
 from switchyard.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gateway")
 
 _CLOSING_S = 1  # for what does not hold the exit back: uploads, streams of events, idle connections
 
