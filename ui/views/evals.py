@@ -10,6 +10,7 @@ from ui.eval_samples import browse, side_by_side
 from ui.format import NOTHING, percent
 
 _EVERY_S = 3.0
+_SHOWN = 5  # under way, of each status
 
 
 def show() -> None:
@@ -54,9 +55,9 @@ def _put_dataset() -> None:
 @st.fragment(run_every=_EVERY_S)
 def _results() -> None:
     with trouble_shown():
-        running = [job for job in server().list_jobs(type="eval", limit=100) if job.status in {"pending", "running"}]
-        for job in running[:5]:
-            _under_way(job)
+        for status in ("running", "pending"):
+            for job in server().list_jobs(type="eval", status=status, limit=_SHOWN):
+                _under_way(job)
         points = [point.as_json() for point in server().eval_history(limit=500)]
         if not points:
             st.info("No eval is done yet. The tab *Start one* makes the first.")
