@@ -15,7 +15,8 @@ _VERDICTS: dict[str, Verdict | None] = {
     "right": "right",
     "failed in the engine": "failed",
 }
-_ICONS = {"right": "✅", "wrong": "❌", "failed": "⚠️"}
+# No emoji: not every machine has a font for them.
+_ICONS = {"right": "✓", "wrong": "✗", "failed": "⚠"}
 
 Sample = dict[str, Any]
 

@@ -106,7 +106,7 @@ def _evals(page: Page, _: Server) -> None:
 
 def _compare(page: Page, _: Server) -> None:
     page.get_by_role("tab", name="Compare").click()
-    expect(page.get_by_text("❌").first).to_be_visible()
+    expect(page.get_by_text("✗").first).to_be_visible()
 
 
 def _data(page: Page, _: Server) -> None:

@@ -117,8 +117,8 @@ def test_compare_shows_what_was_fixed_and_broken(page: Page, url: str, server: S
     expect(fixed).to_contain_text(re.compile(r"[1-9]"))
     expect(broken).to_contain_text(re.compile(r"\d"))
     expect(page.get_by_text(re.compile("^What is ")).first).to_be_visible()
-    expect(page.get_by_text(re.compile("^❌ ")).first).to_be_visible()
-    expect(page.get_by_text(re.compile("^✅ ")).first).to_be_visible()
+    expect(page.get_by_text(re.compile("^✗ ")).first).to_be_visible()
+    expect(page.get_by_text(re.compile("^✓ ")).first).to_be_visible()
 
 
 def test_a_page_that_refreshes_itself_keeps_what_is_being_typed(page: Page, url: str, server: Server) -> None:

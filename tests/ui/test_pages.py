@@ -82,8 +82,8 @@ def test_compare_shows_what_was_fixed_with_both_answers() -> None:
     assert "Fixed: 6" in seen
     assert "Broken: 0" in seen
     answers = [element.value for element in page.code]
-    assert "❌ 22" in answers
-    assert "✅ 21" in answers
+    assert "✗ 22" in answers
+    assert "✓ 21" in answers
 
 
 def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:

@@ -11,7 +11,13 @@ _SHOWN = 30
 _LISTED = 100
 _TYPES = ("all", "eval", "data_gen", "pull", "batch", "inference")
 _STATUSES = ("all", "pending", "running", "done", "failed", "cancelled")
-_ICONS = {"pending": "🕓", "running": "▶️", "done": "✅", "failed": "❌", "cancelled": "🚫"}
+_ICONS = {
+    "pending": ":material/schedule:",
+    "running": ":material/play_arrow:",
+    "done": ":material/check:",
+    "failed": ":material/error:",
+    "cancelled": ":material/block:",
+}
 
 
 def show() -> None:

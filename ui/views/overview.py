@@ -55,8 +55,8 @@ def _live() -> None:
 
 def _status(health: Health) -> None:
     colour = _COLOURS[health.status]
-    active, state, uptime, jobs = st.columns(4)
-    active.metric("Active model", health.active_model or NOTHING)
+    active, state, uptime, jobs = st.columns([2, 1, 1, 1])  # names of models are long
+    active.metric("Active model", health.active_model or NOTHING, help=health.active_model)
     state.metric("Health", health.status)
     uptime.metric("Up for", duration(health.uptime_seconds))
     with jobs:
