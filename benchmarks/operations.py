@@ -1,6 +1,6 @@
 """What upkeep costs those who ask meanwhile, and how long a stop takes: `python -m benchmarks.operations`.
 
-A server at rest on a database with 100,000 jobs and the files of 3,000 runs: how long GET /jobs/stats takes
+A server at rest on a database with 100,000 jobs and the files of 10,000 runs: how long GET /jobs/stats takes
 over HTTP meanwhile, while the database is backed up again and again, and while `switchyard gc` looks, and removes. Then
 a server with the demo model and 64 streams, half of which outlast the drain: from SIGTERM to its exit, and how each
 stream ended.
@@ -29,7 +29,7 @@ from benchmarks.telemetry import fill
 from switchyard.settings import Settings
 
 JOBS = 100_000
-RUNS = 3_000
+RUNS = 10_000
 LIMIT_MS = 50
 STREAMS = 64
 ASKED_EVERY_S = 0.02
@@ -62,9 +62,10 @@ def upkeep(base: Path) -> None:
     shown = Table("meanwhile", "requests", "p50 ms", "p99 ms", "worst ms", f"p99 at most {LIMIT_MS} ms")
     with switchyard(base, model_path=CHECKPOINT) as url, httpx.Client(base_url=url, trust_env=False) as http:
         add(shown, "nothing", while_running(http, [sys.executable, "-c", "import time; time.sleep(8)"], environment))
-        backups = " && ".join(f"{_SWITCHYARD} db backup {base}/backup-{number}.sqlite" for number in range(5))
-        add(shown, "5 backups", while_running(http, ["sh", "-c", backups], environment))
-        add(shown, "gc --dry-run", while_running(http, [_SWITCHYARD, "gc", "--dry-run", "--json"], environment))
+        backups = " && ".join(f"{_SWITCHYARD} db backup {base}/backup-{number}.sqlite" for number in range(12))
+        add(shown, "12 backups", while_running(http, ["sh", "-c", backups], environment))
+        looks = " && ".join([f"{_SWITCHYARD} gc --dry-run --json"] * 4)
+        add(shown, "4 times gc --dry-run", while_running(http, ["sh", "-c", looks], environment))
         add(shown, f"gc of {RUNS:,} runs", while_running(http, [_SWITCHYARD, "gc", "--json"], environment))
         left = sum(1 for _ in settings.layout.eval_runs.iterdir())
         if left:
