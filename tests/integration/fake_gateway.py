@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -43,6 +42,7 @@ from switchyard.contract import (
     UsageReport,
 )
 from switchyard.request_id import JOB_ID_HEADER
+from tests.integration.serving import serving
 
 
 class FakeGateway:
@@ -92,17 +92,10 @@ class FakeGateway:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self.socket_path))
         listener.listen(64)
-        config = uvicorn.Config(
-            self._app(), ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1, loop="asyncio"
-        )
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            yield
+            async with serving(self._app(), listener, at_once=True, lifespan="off", loop="asyncio"):
+                yield
         finally:
-            server.should_exit = server.force_exit = True
-            await task
-            listener.close()
             self.socket_path.unlink(missing_ok=True)
             self.active = None
 

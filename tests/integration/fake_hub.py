@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from tests.integration.serving import serving
 
 CHUNK_BYTES = 64 * 1024
 
@@ -79,17 +80,8 @@ class FakeHub:
         listener.bind(("127.0.0.1", self.port))
         listener.listen(64)
         self.port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            self._app(), ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=0, loop="asyncio"
-        )
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
+        async with serving(self._app(), listener, at_once=True, lifespan="off", loop="asyncio"):
             yield
-        finally:
-            server.should_exit = server.force_exit = True
-            await task
-            listener.close()
 
     def _app(self) -> FastAPI:
         app = FastAPI()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
 from control.app import create_app
@@ -21,6 +20,7 @@ from switchyard.contract import ModelRef
 from switchyard.paths import Layout
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
+from tests.integration.serving import serving
 
 
 @dataclass(slots=True)
@@ -48,34 +48,11 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
     beside.listen(64)
     async with (
         fake.running(),
-        _serving(app, beside),
+        serving(app, beside),
         gateway.running(),
-        _serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits)),
+        serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits)),
     ):
         yield Front(f"http://127.0.0.1:{listener.getsockname()[1]}", layout, fake, app)
-
-
-@asynccontextmanager
-async def _serving(app: Any, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        app,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-        timeout_keep_alive=60,  # as the program itself: a connection that is kept is not closed while it is used
-        **options,
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-        listener.close()
 
 
 async def _serve_until_killed(base: Path, port: int) -> None:

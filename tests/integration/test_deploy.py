@@ -21,6 +21,7 @@ import yaml
 
 from switchyard import hosts
 from tests.e2e.server import free_port, wait_until
+from tests.threaded_server import threaded
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 OVERLAYS = ("cpu", "gpu", "replicas")
@@ -168,14 +169,8 @@ class _Streaming(BaseHTTPRequestHandler):
 @contextmanager
 def streaming() -> Iterator[int]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Streaming)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with threaded(server):
         yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Spans as a collector receives them."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,6 +12,7 @@ from gateway.asgi import Message, Receive, Scope, Send, send_json
 from gateway.observation import Observed
 from gateway.tracing import tracer_of
 from switchyard.settings import LogSettings, TelemetrySettings
+from tests.threaded_server import threaded
 
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -40,12 +40,8 @@ class Collector:
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     collector = Collector()
-    thread = threading.Thread(target=collector.server.serve_forever)
-    thread.start()
-    yield collector
-    collector.server.shutdown()
-    thread.join()
-    collector.server.server_close()
+    with threaded(collector.server):
+        yield collector
 
 
 def test_a_span_takes_up_the_callers_trace_and_hands_it_on(collector: Collector) -> None:

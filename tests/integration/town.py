@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from control.app import create_app
@@ -22,6 +21,7 @@ from switchyard.contract import Capabilities, ModelRef
 from switchyard.settings import Settings
 from switchyard.unix_http import unix_transport
 from tests.integration.house import PACE, settings_of
+from tests.integration.serving import serving
 from tests.unit.control.checkpoints import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
@@ -32,12 +32,6 @@ def _no_capabilities() -> Capabilities:
     return Capabilities(
         device="cpu", memory_bytes=1 << 30, architectures=[], model_types=[], quantize={}, prequantized=[]
     )
-
-
-class SilentServer(uvicorn.Server):
-    """One of several in a process, so it leaves signals alone."""
-
-    def install_signal_handlers(self) -> None: ...
 
 
 @dataclass
@@ -136,18 +130,7 @@ async def running_control(
 async def listening(app: App, settings: Settings, **options: Any) -> AsyncIterator[int]:
     """The public port as the gateway sets it up; yields its number."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        http=guarded(settings.limits),
-        timeout_graceful_shutdown=1,
-        timeout_keep_alive=60,
-        **options,
-    )
-    async with _serving(SilentServer(config), listener):
+    async with serving(app, listener, lifespan="off", http=guarded(settings.limits), **options):
         yield listener.getsockname()[1]
 
 
@@ -156,24 +139,6 @@ async def on_socket(app: Any, path: Path) -> AsyncIterator[None]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(128)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=60
-    )
-    async with _serving(SilentServer(config), listener):
+    async with serving(app, listener):
         yield
     path.unlink()
-
-
-@asynccontextmanager
-async def _serving(server: uvicorn.Server, listener: socket.socket) -> AsyncIterator[None]:
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.005)
-        if task.done():
-            task.result()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-        listener.close()

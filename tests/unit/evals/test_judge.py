@@ -1,6 +1,5 @@
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,6 +12,7 @@ from evals.formats import parse_sample
 from evals.judge import Judge, JudgeSpec, judge_by_id, judge_by_url
 from evals.record import MetricScore, SampleRecord, record_of
 from switchyard.contract import BatchOutput, BatchRequest, BatchResult
+from tests.threaded_server import threaded
 from tests.unit.evals.adding_engine import AddingEngine
 
 
@@ -46,12 +46,8 @@ class Court:
 @pytest.fixture
 def court() -> Iterator[Court]:
     court = Court()
-    thread = threading.Thread(target=court.server.serve_forever)
-    thread.start()
-    yield court
-    court.server.shutdown()
-    thread.join()
-    court.server.server_close()
+    with threaded(court.server):
+        yield court
 
 
 def _record() -> SampleRecord:
