@@ -8,7 +8,7 @@ _BOXED = "\\boxed{"
 _HASHES = re.compile(r"####\s*(.+)")
 _SAID = re.compile(r"(?:answer|result|solution)\s*(?:is|=|:)+\s*([^\n]+)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
-_GLUED_AT_THE_END = re.compile(r"[0-9][^\W\d_][^0-9]*$")
+_WITH_DIGITS = re.compile(r"\w*[0-9]\w*")
 _LONGEST_WHOLE = 64
 
 
@@ -43,8 +43,9 @@ def is_right(solution: str, gold: str) -> bool:
 
 
 def is_right_sum(solution: str, gold: str) -> bool:
-    """For plain arithmetic, which has no units: a letter that is glued to the last number spoils it (`80t`)."""
-    return is_right(solution, gold) and _GLUED_AT_THE_END.search(solution) is None
+    """For plain arithmetic, which has no units: letters that are glued to the last number spoil it (`80t`, `94t6`)."""
+    numbers = _WITH_DIGITS.findall(solution)
+    return is_right(solution, gold) and bool(numbers) and numbers[-1].isdecimal()
 
 
 def _last_boxed(text: str) -> str | None:
