@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from tests.e2e.server import EARLY, FINAL_ID, Server
+import pytest
+
+from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of
 
 SUMS = [{"a": a, "b": b} for a in range(10, 100, 3) for b in range(11, 100, 7)]
 SCRIPT = """
@@ -41,6 +44,11 @@ def _generate(server: Server, strategy: str, model_id: str = FINAL_ID, **config:
     server.job(made.json()["job_id"])
     job: dict[str, Any] = server.http.get(f"/data_gen/jobs/{made.json()['job_id']}").json()
     return job
+
+
+def _rows(server: Server, job: dict[str, Any]) -> list[dict[str, Any]]:
+    folder = server.base_dir / "train_shards_out"
+    return [json.loads(line) for name in job["shards"] for line in (folder / name).read_text().splitlines()]
 
 
 def _is_right(row: dict[str, Any]) -> bool:
@@ -92,11 +100,47 @@ def test_a_trainer_takes_shards_over_http(server: Server) -> None:
     assert [shard["rows"] for shard in manifest["shards"]] == [15, 15, 10]
 
 
-def test_failures_of_an_early_checkpoint_become_verified_examples(server: Server) -> None:
-    server.copy_checkpoint(EARLY, "early")
-    registered = server.http.post("/models/register", json={"id": "early", "source": "4090"})
-    assert registered.status_code == 200, registered.text
+@pytest.fixture
+def early(server: Server) -> Iterator[Server]:
+    """The shared server with an early checkpoint as the active model."""
+    if not (server.models_dir / "early").exists():
+        server.copy_checkpoint(EARLY, "early")
+        registered = server.http.post("/models/register", json={"id": "early", "source": "4090"})
+        assert registered.status_code == 200, registered.text
     assert server.http.post("/models/set_active", json={"id": "early"}).status_code == 200
+    yield server
+    assert server.http.post("/models/set_active", json={"id": FINAL_ID}).status_code == 200
+
+
+def test_custom_makes_examples_of_what_an_early_checkpoint_got_wrong(early: Server) -> None:
+    """Additions that it gets wrong without sampling, and right by chance."""
+    sums = [{"a": a, "b": b} for a in range(10, 100) for b in range(10, 100)]
+    config: dict[str, Any] = {"template": "What is {{a}}+{{b}}?", "rows": sums, "domain": "math", "max_tokens": 8}
+    job = _generate(
+        early,
+        "custom",
+        "early",
+        **config,
+        verify="executed",
+        only_unsolved=True,
+        samples_per_row=16,
+        num_examples=500,
+        temperature=1.0,
+    )
+    assert job["status"] == "done", job["error"]
+    assert job["result"]["accepted"] == 500
+    assert job["result"]["verified_by"] == {"executed": 500}
+    assert job["result"]["rejected"]["already_solved"] > 0
+    rows = _rows(early, job)
+    assert len({row["messages"][0]["content"] for row in rows}) > 400
+    assert all(_is_right(row) for row in rows)
+    asked = [(row["messages"][0]["content"], row["messages"][1]["content"]) for row in rows[::50]]
+    again = [answer_of(early.ask(question, "early")) == answer for question, answer in asked]
+    assert sum(again) <= 1, "two answers of one probability may change places"
+
+
+def test_failures_of_an_early_checkpoint_become_verified_examples(early: Server) -> None:
+    server = early
     asked = {"model_id": "early", "name": "before", "dataset_ref": "math_eval.jsonl"}
     eval_id = server.http.post("/eval/jobs", json=asked).json()["job_id"]
     assert server.job(eval_id)["status"] == "done"
@@ -109,7 +153,6 @@ def test_failures_of_an_early_checkpoint_become_verified_examples(server: Server
         replay_share=0.2,
         max_tokens=8,
     )
-    assert server.http.post("/models/set_active", json={"id": FINAL_ID}).status_code == 200
     assert job["status"] == "done", job["error"]
     result = job["result"]
     assert result["accepted"] == 120
@@ -117,11 +160,7 @@ def test_failures_of_an_early_checkpoint_become_verified_examples(server: Server
     assert result["split"]["dev_questions"] + result["split"]["test_questions"] == 600
     assert 10 < result["replayed"] < 40
     assert result["verified_by"] == {"executed": 120}
-    rows = [
-        json.loads(line)
-        for name in job["shards"]
-        for line in (server.base_dir / "train_shards_out" / name).read_text().splitlines()
-    ]
+    rows = _rows(server, job)
     assert all(_is_right(row) for row in rows)
     sealed = {
         json.loads(line)["question"]
@@ -154,9 +193,5 @@ def test_control_killed_in_mid_job_loses_and_doubles_nothing(server: Server) -> 
     job = answer.json()
     assert job["status"] == "done", job["error"]
     assert len(job["shards"]) == 7
-    rows = [
-        json.loads(line)
-        for name in job["shards"]
-        for line in (server.base_dir / "train_shards_out" / name).read_text().splitlines()
-    ]
+    rows = _rows(server, job)
     assert len(rows) == len({row["id"] for row in rows}) == job["result"]["accepted"]
