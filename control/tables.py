@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, ForeignKey, Index, MetaData, Text, UniqueConstraint
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 NO_DIGEST = ""  # the `model_digest` of a job that runs on no model's content
@@ -47,6 +47,17 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON(none_as_null=True),
         list[str]: JSON(),
     }
+
+
+class Singleton:
+    """A table of one row at most."""
+
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[CheckConstraint]:
+        return (CheckConstraint("singleton = 1", name="singleton"),)
 
 
 class ModelRow(Base):
@@ -105,16 +116,13 @@ class ActivationRow(Base):
     )
 
 
-class ActiveModelRow(Base):
-    """At most one row: the model that ought to be served."""
+class ActiveModelRow(Singleton, Base):
+    """The model that ought to be served."""
 
     __tablename__ = "active_model"
 
-    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     since: Mapped[datetime]
-
-    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
 
 
 class JobRow(Base):
@@ -179,18 +187,15 @@ class JobAttemptRow(Base):
     error: Mapped[str | None]
 
 
-class LoanRow(Base):
-    """At most one row: the engine is lent to `job_id` and goes back to `return_to` when that job is over."""
+class LoanRow(Singleton, Base):
+    """The engine is lent to `job_id` and goes back to `return_to` when that job is over."""
 
     __tablename__ = "engine_loan"
 
-    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     job_id: Mapped[str]
     model_id: Mapped[str]
     return_to: Mapped[str | None]
     since: Mapped[datetime]
-
-    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
 
 
 class ShardRow(Base):
@@ -229,16 +234,13 @@ class ShardRow(Base):
     )
 
 
-class PowerChoiceRow(Base):
-    """At most one row: the power profile that was chosen last."""
+class PowerChoiceRow(Singleton, Base):
+    """The power profile that was chosen last."""
 
     __tablename__ = "power_choice"
 
-    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     profile: Mapped[str]
     chosen_at: Mapped[datetime]
-
-    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
 
 
 class ApiKeyRow(Base):
@@ -259,16 +261,13 @@ class ApiKeyRow(Base):
     revoked_at: Mapped[datetime | None]
 
 
-class AccessStateRow(Base):
-    """At most one row: `revision` counts the changes of keys since this database had its first (`epoch`)."""
+class AccessStateRow(Singleton, Base):
+    """`revision` counts the changes of keys since this database had its first (`epoch`)."""
 
     __tablename__ = "access_state"
 
-    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     epoch: Mapped[str]
     revision: Mapped[int]
-
-    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
 
 
 class KeyUsageRow(Base):
