@@ -261,13 +261,11 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         app = await _build_app(client, args, model)
     except asyncio.CancelledError:
         raise
-    except EngineStartFailed:
-        if client is not None:
-            await asyncio.to_thread(client.shutdown)
-        raise
     except (Exception, SystemExit) as error:  # vLLM raises whatever its libraries raise, and argparse exits
         if client is not None:
             await asyncio.to_thread(_end, client)
+        if isinstance(error, EngineStartFailed):
+            raise
         cause = mark.root_cause() or f"{type(error).__name__}: {error}"
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     # As many again as are computed may wait inside, so that the engine never does.
