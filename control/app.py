@@ -24,6 +24,7 @@ from control.errors import ControlError
 from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.inference import InferenceKind
+from control.jobs.backoff import FIRST_REST_S
 from control.jobs.caretaker import Caretaker
 from control.jobs.disk_guard import DiskGuard
 from control.jobs.intake import Intake
@@ -88,6 +89,7 @@ def create_app(
     more_routes: Sequence[APIRouter] = (),
     pace: Pace = DEFAULT_PACE,
     job_poll_s: float = 1.0,
+    job_rest_s: float = FIRST_REST_S,
     compute_reference: Compute | None = None,
     card_reader: CardReader | None = None,
 ) -> FastAPI:
@@ -172,6 +174,7 @@ def create_app(
                     window=Window(settings.engine.max_num_seqs, settings.batch_items, settings.batch_window_items),
                     lease_s=settings.job_lease_s,
                     poll_s=job_poll_s,
+                    rest_s=job_rest_s,
                     max_concurrent_by_type=settings.max_concurrent_by_type,
                     retries=settings.job_retries,
                     max_standalone=settings.max_concurrent_pulls,

@@ -6,9 +6,9 @@ FIRST_REST_S = 5.0
 LONGEST_REST_S = 600.0
 
 
-def rest_s(setbacks: int, jitter: float) -> float:
+def rest_s(setbacks: int, jitter: float, first_s: float = FIRST_REST_S) -> float:
     """After `setbacks` attempts in a row that got nowhere (from 1); `jitter` in [0, 1) shortens it by up to a half."""
-    whole_s = min(FIRST_REST_S * 2.0 ** (min(setbacks, 32) - 1), LONGEST_REST_S)
+    whole_s = min(first_s * 2.0 ** (min(setbacks, 32) - 1), LONGEST_REST_S)
     return whole_s * (1 - jitter / 2)
 
 

@@ -42,7 +42,6 @@ from switchyard.paths import Layout
 
 log = logging.getLogger(__name__)
 
-REST_S = 5.0  # a job whose model left the engine is left alone so long, unless the active model changes
 LONGEST_PAUSE_SETBACKS = 5
 
 
@@ -127,12 +126,12 @@ class Shepherd:
                 attempt = await self._attempt(job)
                 await asyncio.to_thread(stack.enter_context, RunLock(attempt.run_dir))
             except RunIsLocked:
-                await self._release(job, "an earlier attempt is still alive", rest_s=REST_S)
+                await self._release(job, "an earlier attempt is still alive", rest_s=self._limits.rest_s)
             except DatabaseUnavailable as error:
                 log.error("%s cannot begin: %s", job.id, error)
             except OSError as error:
                 if is_disk_full(error):
-                    await self._release(job, _full(self._layout.runs), rest_s=REST_S, shown=True)
+                    await self._release(job, _full(self._layout.runs), rest_s=self._limits.rest_s, shown=True)
                 else:
                     await self._finish(job, "failed", error=str(error))
             except ControlError as error:
@@ -186,7 +185,7 @@ class Shepherd:
             await self._finish(job, "done", result=result)
         except ModelNotServed as error:
             self._beside.forget(job.model_id)
-            await self._release(job, str(error), rest_s=REST_S)
+            await self._release(job, str(error), rest_s=self._limits.rest_s)
         except (GatewayUnavailable, HubUnavailable, JobPaused) as error:
             await self._set_back(job, attempt, error)
         except JobCancelled:
@@ -215,7 +214,7 @@ class Shepherd:
         elif setbacks > self._limits.retries:
             await self._finish(job, "failed", error=f"given up after {setbacks} attempts that got nowhere: {error}")
             return
-        pause_s = rest_s(setbacks, random.random())  # noqa: S311  # jitter
+        pause_s = rest_s(setbacks, random.random(), self._limits.rest_s)  # noqa: S311  # jitter
         await self._release(job, str(error), rest_s=pause_s, setbacks=setbacks, shown=paused)
 
     async def _watch(self, attempt: Attempt, over: asyncio.Event) -> None:

@@ -136,7 +136,13 @@ async def control(
     settings = settings_of(base, **changes)
     kind = EchoKind()
     app = create_app(
-        settings, [kind], pace=PACE, job_poll_s=0.05, compute_reference=compute_reference, card_reader=card_reader
+        settings,
+        [kind],
+        pace=PACE,
+        job_poll_s=0.05,
+        job_rest_s=1.0,
+        compute_reference=compute_reference,
+        card_reader=card_reader,
     )
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
