@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import signal
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from control.__main__ import main
 from switchyard.unix_http import unix_transport
 from tests.integration.fake_gateway import FakeGateway
+from tests.integration.forked import Forked
 from tests.integration.house import House, control, settings_of, until
 
 # After control's request came in, and after the gateway's answer went out: hashing, the row, the wire, the commit.
@@ -20,12 +20,12 @@ MOMENTS_MS = [0, 1, 2, 4, 8, 16, 32]
 
 
 class DoomedControl:
-    """`python -m control` on the house's base directory; it speaks on its own socket."""
+    """Control's program on the house's base directory; it speaks on its own socket."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
         self._socket = settings_of(base).layout.control_socket
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Forked | None = None
 
     async def start(self) -> None:
         self._socket.unlink(missing_ok=True)
@@ -34,9 +34,7 @@ class DoomedControl:
             "INFERENCE_INSTALL_DEMO": "false",
             "INFERENCE_PROOF_COMPUTE_MAX_BYTES": "0",
         }
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "control", env=environment, stderr=asyncio.subprocess.DEVNULL
-        )
+        self._process = Forked(main, environment)
 
         async def answers() -> bool:
             with suppress(httpx.HTTPError):
@@ -54,12 +52,11 @@ class DoomedControl:
 
     def kill(self) -> None:
         assert self._process is not None
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+        self._process.kill()
 
     async def gone(self) -> None:
         assert self._process is not None
-        await self._process.wait()
+        await self._process.gone()
 
     def _http(self) -> httpx.AsyncClient:
         transport = unix_transport(self._socket)
