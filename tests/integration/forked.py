@@ -5,15 +5,15 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["control.__main__"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["control.__main__"])
 
 
 class Forked:
     """`main` in a process of its own, with this environment and no other; begun when this is made."""
 
     def __init__(self, main: Callable[[], object], environment: Mapping[str, str]) -> None:
-        self._process = _context.Process(target=_begin, args=(main, dict(environment)), daemon=True)
+        self._process = CONTEXT.Process(target=_begin, args=(main, dict(environment)), daemon=True)
         self._process.start()
 
     def kill(self) -> None:

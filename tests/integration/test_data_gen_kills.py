@@ -3,11 +3,12 @@
 import asyncio
 import json
 import math
+import os
 import random
 import re
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import httpx
 from control.app import create_app
 from datagen.kind import DataGenKind
 from switchyard.contract import BatchItem, BatchOutput
+from tests.integration.datagen_control import serve
 from tests.integration.fake_gateway import FakeGateway
+from tests.integration.forked import Forked
 from tests.integration.house import DEADLINE_S, PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint
 
@@ -76,8 +79,8 @@ class Trainer:
 
 async def live_and_die(base: Path, trainer: Trainer, life_s: float) -> None:
     """Killed `life_s` after its first line in a log."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.integration.datagen_control", str(base))
-    ended = asyncio.create_task(process.wait())
+    process = Forked(partial(serve, base), os.environ)
+    ended = asyncio.create_task(process.gone())
     loop = asyncio.get_running_loop()
     before_bytes, dies_s, gives_up_s = logged_bytes(base), math.inf, loop.time() + DEADLINE_S
     while loop.time() < min(dies_s, gives_up_s):

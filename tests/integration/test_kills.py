@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import json
+import os
 import random
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from control.app import create_app
 from evals.kind import EvalKind
 from evals.tally import TIMING_KEYS
 from switchyard.contract import BatchItem, BatchOutput
-from tests.integration.eval_control import UP
+from tests.integration.eval_control import serve
 from tests.integration.fake_gateway import FakeGateway
+from tests.integration.forked import CONTEXT, Forked
 from tests.integration.house import PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint
 
@@ -96,17 +98,15 @@ async def undisturbed(base: Path) -> list[dict[str, Any]]:
 
 async def live_and_die(base: Path, life_s: float, *, from_up: bool) -> None:
     """Kills control so long after it began to work, which a loaded machine may put off, or after its start."""
-    command = (sys.executable, "-m", "tests.integration.eval_control", str(base))
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
+    is_up = CONTEXT.Event()
+    process = Forked(partial(serve, base, is_up), os.environ)
+    ended = asyncio.create_task(process.gone())
     if from_up:
-        assert (await process.stdout.readline()).decode().strip() == UP
-    try:
-        async with asyncio.timeout(life_s):
-            raise AssertionError(f"control ended by itself with {await process.wait()}")
-    except TimeoutError:
-        process.kill()
-    await process.wait()
+        assert await asyncio.to_thread(is_up.wait, 60)
+    await asyncio.wait({ended}, timeout=life_s)
+    assert not ended.done(), "control ended by itself"
+    process.kill()
+    await ended
 
 
 def test_control_killed_at_any_moment(tmp_path: Path) -> None:
