@@ -22,8 +22,8 @@ from datagen.similarity import Fingerprint, SimilarityIndex
 
 _WORDS = [
     stem + ending
-    for stem in "write sum poem list explain cat tree number city river music find make tell short".split()  # noqa: SIM905
-    for ending in "a e i o u s ing ed er ly".split()  # noqa: SIM905
+    for stem in "write sum poem list explain cat tree number city river music find make tell short".split()  # noqa: SIM905 - as words
+    for ending in "a e i o u s ing ed er ly".split()  # noqa: SIM905 - as words
 ]
 _COMMON = ["the", "a", "of", "to", "in", "is", "and", "for", "what", "how"]
 _SHORT_SEEDS = [{"instruction": f"Add {n} and {n + 7}", "output": str(2 * n + 7)} for n in range(10, 90)]

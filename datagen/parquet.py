@@ -14,7 +14,7 @@ def is_available() -> bool:
 def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Written aside, fsynced, renamed. Blocks; raises OSError."""
     import pyarrow as pa  # noqa: PLC0415 - slow to import, and few jobs write it
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415 - likewise
 
     aside = path.with_name(f".{path.name}.part")
     try:

@@ -23,7 +23,7 @@ for name in (
 
 # An engine's first process starts the second one the same way, by the fork server that it comes from itself.
 vllm.v1.executor.multiproc_executor.get_mp_context = lambda: CONTEXT
-setattr(forkserver._forkserver, "ensure_running", resource_tracker.ensure_running)  # noqa: B010
+setattr(forkserver._forkserver, "ensure_running", resource_tracker.ensure_running)  # noqa: B010 - typeshed does not know it
 setproctitle.setproctitle("switchyard: engine starter")
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends with the gateway: engines end with this process
 follow_parent(signal.SIGKILL)

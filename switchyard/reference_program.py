@@ -45,7 +45,7 @@ def reference_of(path: Path) -> Reference:
     if _is_headless(path):
         raise ValueError("the model makes vectors, of which no token's probability says anything")
     import torch  # noqa: PLC0415 - whoever looks at this module need not have it
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - likewise
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)

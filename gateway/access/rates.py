@@ -103,8 +103,8 @@ def _redis(url: str) -> tuple[Storage, Callable[[], Awaitable[None]]]:
     """The store, and how to close it. Raises StoreRefused."""
     try:
         from redis.asyncio import ConnectionPool  # noqa: PLC0415 - only who shares rates installs it
-        from redis.asyncio.retry import Retry  # noqa: PLC0415
-        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.asyncio.retry import Retry  # noqa: PLC0415 - likewise
+        from redis.backoff import NoBackoff  # noqa: PLC0415 - likewise
     except ModuleNotFoundError as error:
         raise StoreRefused("limits.store_url needs another package: pip install 'switchyard[redis]'") from error
     plain = url.removeprefix("redis+") if url.startswith("redis+unix") else url

@@ -8,7 +8,7 @@ PAGES = ("overview", "playground", "solve", "models", "evals", "data", "jobs", "
 def _script(name: str) -> None:
     import importlib  # noqa: PLC0415 - Streamlit runs this function's text as a script of its own
 
-    from ui import connection  # noqa: PLC0415
+    from ui import connection  # noqa: PLC0415 - likewise
 
     connection.ask_for_key()
     importlib.import_module(f"ui.views.{name}").show()

@@ -76,7 +76,7 @@ def test_the_dev_halfs_own_questions_where_they_are_asked_for(bench: Bench) -> N
     """By their gold answers, past decontamination; the test half stays sealed."""
     records = [
         {"input": f"How old is the {name}?", "target": str(40 + n)}
-        for n, name in enumerate("oak elm ash yew fir bay box fig gum lime palm pear pine plum rowan teak".split())  # noqa: SIM905
+        for n, name in enumerate("oak elm ash yew fir bay box fig gum lime palm pear pine plum rowan teak".split())  # noqa: SIM905 - as words
     ]
     eval_run(bench, records)
     bench.dataset("exam.jsonl", *(record["input"] for record in records))
