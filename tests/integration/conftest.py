@@ -9,6 +9,7 @@ import pytest
 
 from control.db import Database, database_url
 from switchyard.paths import Layout
+from tests.integration.fake_hub import FakeHub
 from tests.integration.postgres import PostgresServer, postgres_server
 
 _numbers = itertools.count()
@@ -43,3 +44,12 @@ def layout(tmp_path: Path) -> Layout:
 
     asyncio.run(migrate())
     return layout
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """A model hub that is not running yet, in an environment that names no other."""
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    return FakeHub()

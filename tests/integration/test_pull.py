@@ -1,16 +1,11 @@
 """POST /pull against a hub on loopback, with the real huggingface_hub."""
 
 import asyncio
-import contextlib
 import json
 import os
-import random
-import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,61 +13,14 @@ import pytest
 from pydantic import SecretStr
 
 from switchyard.settings import EngineSettings
-from tests.integration.adapter_files import write_adapter, write_base
-from tests.integration.fake_hub import FakeHub, Repository, Trick
+from tests.integration.adapter_files import write_base
+from tests.integration.fake_hub import FakeHub, Trick
 from tests.integration.house import House, house, until
+from tests.integration.pulls import LARGE_BYTES, WEIGHTS, add, add_adapter, ended, pull, pulling, visible
 from tests.integration.standing import Standing, standing
-from tests.unit.control.checkpoints import CONFIG, write_checkpoint, write_shard
+from tests.unit.control.checkpoints import write_checkpoint
 
-WEIGHTS = "model.safetensors"
-LARGE_BYTES = 4_000_000
 TOKEN = "hf_a_secret_that_nobody_may_read"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-    return FakeHub()
-
-
-@asynccontextmanager
-async def pulling(hub: FakeHub, base: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> AsyncIterator[House]:
-    async with hub.running():
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        monkeypatch.setenv("HF_HOME", str(base / "hf"))
-        async with house(base, **({"hub_timeout_s": 1} | changes)) as here:
-            yield here
-
-
-def add(hub: FakeHub, name: str, folder: Path, seed: int = 0, **changes: Any) -> Repository:
-    """A repository whose weights are large enough to be cut into pieces; beside them a pickle and some code."""
-    write_checkpoint(folder, seed)
-    data = random.Random(seed).randbytes(LARGE_BYTES)
-    write_shard(folder / WEIGHTS, {"weight": data})
-    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
-    (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    (folder / "modeling.py").write_text("raise SystemExit")
-    return hub.add(name, folder)
-
-
-def add_adapter(hub: FakeHub, name: str, folder: Path) -> None:
-    hub.add(name, write_adapter(folder))
-
-
-async def pull(here: House, model: str, **body: Any) -> Any:
-    response = await here.http.post("/pull", json={"model": model, **body})
-    assert response.status_code == 202, response.text
-    return response.json()
-
-
-async def ended(here: House, job_id: str) -> Any:
-    return await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] in {"done", "failed"})
-
-
-def visible(here: House) -> list[str]:
-    return sorted(path.name for path in here.layout.models.iterdir() if not path.name.startswith("."))
 
 
 def test_a_pull_registers_and_activates(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,66 +310,3 @@ def test_a_request_that_makes_no_sense(empty: Standing[House], body: dict[str, A
         assert (await empty.here.get("/jobs"))["jobs"] == []
 
     empty.run(run())
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 80 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    made = mount is not None and subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=80m", "none", str(folder)], capture_output=True, check=False
-    ).returncode == 0  # fmt: skip
-    if not made:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up_meanwhile(
-    tmp_path: Path, small_disk: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(hub, "acme/tiny", tmp_path / "source")
-    hub.may_send.clear()
-
-    async def run() -> None:
-        changes = {"models_dir": small_disk, "hub_timeout_s": 60, "min_free_disk_bytes": 0}
-        async with pulling(hub, tmp_path / "base", monkeypatch, **changes) as here:
-            job_id = (await pull(here, "acme/tiny"))["job_id"]
-            await until(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 1)
-            filler = small_disk / "filler"
-            with contextlib.suppress(OSError), filler.open("wb") as stream:
-                while True:
-                    stream.write(bytes(1024 * 1024))
-            hub.may_send.set()
-            job = await ended(here, job_id)
-            assert job["status"] == "failed"
-            assert f"{WEIGHTS} cannot be written: No space left on device" in job["error"]
-            filler.unlink()
-            await here.post(f"/jobs/{job_id}/retry")
-            assert (await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] == "done"))["local_path"]
-
-    asyncio.run(run())
-
-
-def test_a_pull_pauses_before_the_disk_is_full(
-    tmp_path: Path, small_disk: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(hub, "acme/tiny", tmp_path / "source")
-    hub.may_send.clear()
-
-    async def run() -> None:
-        changes = {"models_dir": small_disk, "hub_timeout_s": 60, "min_free_disk_bytes": 20_000_000}
-        async with pulling(hub, tmp_path / "base", monkeypatch, **changes) as here:
-            job_id = (await pull(here, "acme/tiny"))["job_id"]
-            await until(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 1)
-            filler = small_disk / "filler"
-            filler.write_bytes(bytes(65_000_000))
-            paused = await here.job(job_id, "pending")
-            assert f"space on the disk of {small_disk}" in paused["waiting_for"]
-            hub.may_send.set()
-            filler.unlink()
-            assert (await here.job(job_id, "done"))["local_path"]
-
-    asyncio.run(run())

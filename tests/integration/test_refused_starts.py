@@ -18,6 +18,7 @@ from switchyard.base_lock import hold
 from switchyard.child import EXIT_REFUSED
 from switchyard.paths import Layout
 from tests.e2e.server import free_port, wait_until
+from tests.integration.mounts import small_file_system
 from tests.integration.programs import Ended, environment_of, python, switchyard
 
 NO_DEMO = {"install_demo": False}
@@ -49,13 +50,8 @@ def test_a_base_directory_that_nobody_can_write(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(made, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_file_system(tmp_path / "disk", "1m") as folder:
+        yield folder
 
 
 def test_a_base_directory_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
