@@ -91,7 +91,7 @@ def test_an_eval_from_the_command_line(tmp_path: Path) -> None:
 def test_cancelling_and_watching_what_fails(tmp_path: Path) -> None:
     async def run() -> None:
         async with served(tmp_path) as (url, gateway):
-            gateway.batch_takes_s = 1.0
+            gateway.batch_takes_s = 60.0
             _, out, _ = await switchyard("eval", "run", "d", "--no-wait", "--json", url=url)
             job_id = json.loads(out)["job_id"]
             assert await switchyard("jobs", "cancel", job_id, url=url) == (0, f"{job_id} is cancelled.\n", "")
