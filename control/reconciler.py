@@ -53,9 +53,10 @@ class Reconciler:
             in_step = False
             pause_s = self._pace.out_of_step_s
             try:
+                wanted = await self._history.active()
                 state = await self._gateway.state()
                 interrupted = await self._settle(interrupted, state)
-                in_step = not interrupted and await self._reconcile(state)
+                in_step = not interrupted and await self._reconcile(state, wanted)
             except GatewayUnavailable as error:
                 self._note(f"waiting for the gateway: {error}", logging.INFO)
             except ControlError as error:
@@ -89,11 +90,13 @@ class Reconciler:
                 await self._history.fail(row.id, "interrupted")
         return []
 
-    async def _reconcile(self, state: GatewayState) -> bool:
-        """True when there is nothing to do."""
+    async def _reconcile(self, state: GatewayState, before: ActiveModel | None) -> bool:
+        """True when there is nothing to do. `before` was wanted when the state was asked for."""
         wanted = await self._history.active()
         if wanted is None or serves(state, _ref(wanted)):
             return True
+        if wanted != before:  # a switch has ended since, and the state may be older than that
+            return False
         if state.switching_to is not None or self._activator.target is not None:
             return False
         if any(_is_of(failed, wanted) and failed.retry_in_s > 0 for failed in state.failed_loads):

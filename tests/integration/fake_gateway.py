@@ -81,6 +81,7 @@ class FakeGateway:
         self.headers: list[dict[str, str]] = []  # of each batch
         self.used_items: dict[str, int] = {}  # by job
         self.on_state: Callable[[], None] = lambda: None
+        self.hold_states: asyncio.Event | None = None
         self.on_answer: Callable[[], None] = lambda: None
 
     @asynccontextmanager
@@ -105,7 +106,10 @@ class FakeGateway:
         @app.get(GATEWAY_STATE_PATH)
         async def state() -> GatewayState:
             self.on_state()
-            return self._state()
+            answer = self._state()
+            if self.hold_states is not None:
+                await self.hold_states.wait()
+            return answer
 
         @app.get(GATEWAY_USAGE_PATH)
         async def usage() -> UsageReport:

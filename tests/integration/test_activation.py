@@ -256,6 +256,25 @@ def test_a_gateway_that_restarts_gets_its_model_back(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_switch_that_ends_while_the_gateway_is_looked_at_is_not_made_twice(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            seen = asyncio.Semaphore(0)
+            here.gateway.on_state = seen.release
+            here.gateway.hold_states = asyncio.Event()  # what they say is settled, and arrives when the switch is over
+            await seen.acquire()
+            await here.post("/models/set_active", id="b")
+            here.gateway.hold_states.set()
+            here.gateway.hold_states = None
+            for _ in range(5):
+                await seen.acquire()
+            assert here.gateway.activated == ["a", "b"]
+
+    asyncio.run(run())
+
+
 def test_a_failed_load_is_left_to_cool_down(tmp_path: Path) -> None:
     async def run() -> None:
         async with house(tmp_path) as here:
