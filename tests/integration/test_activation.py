@@ -334,8 +334,8 @@ def test_an_interrupted_switch_that_the_gateway_finished_is_done(tmp_path: Path)
         async with control(tmp_path, gateway) as here:
             row = (await here.get("/models/activations"))["activations"][0]
             assert row["status"] == "running", "nothing is decided before the gateway answers"
+            gateway.active = target
             async with gateway.running():
-                gateway.active = target
                 await until(lambda: active_id(here), lambda model_id: model_id == "b")
                 row = (await here.get("/models/activations"))["activations"][0]
                 assert (row["id"], row["status"]) == ("b", "done")
