@@ -18,7 +18,7 @@ def difference(found: float, expected: float) -> float:
 
 
 # Of a proof for which clients wait, on a CPU: about 0.1 s of one core, whatever the model's size.
-_PAUSED_BYTES_TOKENS = 25e9
+_PAUSED_BYTES_TOKENS = 20e9
 _FEWEST_TOKENS = 40
 
 
