@@ -20,6 +20,7 @@ DEMO = REPOSITORY / "demo" / "checkpoints"
 EARLY, FINAL = DEMO / "step-0300", DEMO / "step-1500"
 FINAL_ID = "demo-step-1500"
 _START_TIMEOUT_S = 240.0
+_GONE_WITHIN_S = 5.0  # a large process that was killed takes a moment to go
 _STOP_TIMEOUT_S = 40.0  # a figure for the stop itself is tests/e2e/test_stopping.py's
 
 
@@ -110,7 +111,7 @@ class Server:
         try:
             code = self.process.wait(_STOP_TIMEOUT_S)
         finally:
-            left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+            _, left = psutil.wait_procs(family, timeout=_GONE_WITHIN_S)
             for process in left:
                 process.kill()
             self.http.close()

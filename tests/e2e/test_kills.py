@@ -60,7 +60,7 @@ def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
                 _kill_all(server)
             else:
                 server.named(victim).kill()
-                wait_until("the server has noticed", partial(_is_back, server, victim), 120.0)
+                wait_until("the server has noticed", partial(_is_back, server, victim), 240.0)
     with Server(tmp_path) as server:
         server.wait_ready()
         assert _metrics(server, job_id) == undisturbed
