@@ -111,7 +111,7 @@ class Server:
         try:
             code = self.process.wait(_STOP_TIMEOUT_S)
         finally:
-            _, left = psutil.wait_procs(family, timeout=_GONE_WITHIN_S)
+            left = psutil.wait_procs(family, timeout=_GONE_WITHIN_S)[1]
             for process in left:
                 process.kill()
             self.http.close()
