@@ -8,6 +8,7 @@ import gc
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +282,8 @@ def _end(client: AsyncLLM) -> None:
         manager.manager_stopped.set()  # as vLLM does: they are meant to end
         for process in manager.processes:
             if process.is_alive():
-                os.kill(process.pid, STOP_SIGNAL)
+                with suppress(ProcessLookupError):  # it may have ended just now
+                    os.kill(process.pid, STOP_SIGNAL)
     client.shutdown()
 
 

@@ -5,6 +5,7 @@ vanish. Here a collector that exists is used again: the engines differ by the la
 that are not loaded any more are kept for a few switches and then dropped, or there would be more with every checkpoint.
 """
 
+import threading
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
 
@@ -18,6 +19,7 @@ _NAMES_KEPT = 8
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
+_registering = threading.Lock()  # engines start in threads, also two at once
 _collectors: dict[str, MetricWrapperBase] = {}
 _names: dict[str, None] = {}  # of models that have series, the newest last
 
@@ -45,14 +47,15 @@ class ReusingStatLogger(PrometheusStatLogger):
     living: ClassVar[WeakSet["ReusingStatLogger"]] = WeakSet()
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)  # unregisters all of vLLM's collectors, then makes or finds its own
-        registered = list(REGISTRY._collector_to_names)
-        for collector in _collectors.values():
-            if collector not in registered:
-                REGISTRY.register(collector)
-        self.model = str(next(iter(self.per_engine_labelvalues.values()))[0])
-        self.living.add(self)
-        _forget_old(self.model, {each.model for each in self.living})
+        with _registering:
+            super().__init__(*args, **options)  # unregisters all of vLLM's collectors, then makes or finds its own
+            registered = list(REGISTRY._collector_to_names)
+            for collector in _collectors.values():
+                if collector not in registered:
+                    REGISTRY.register(collector)
+            self.model = str(next(iter(self.per_engine_labelvalues.values()))[0])
+            self.living.add(self)
+            _forget_old(self.model, {each.model for each in self.living})
 
     def log_engine_initialized(self) -> None:
         """Called by vLLM once an engine runs: its settings are a series' labels, which the next engine's replace."""

@@ -29,7 +29,7 @@ key_variable=${key_variable//-/_}
 server=
 registrar=
 
-# shellcheck disable=SC2317 # the trap calls it
+# shellcheck disable=SC2317,SC2329 # the trap calls it
 leave() {
     [ -z "$registrar" ] || kill "$registrar" 2>/dev/null || true
     "$python" "$home/deploy/slurm/register.py" remove "$hosts" "$tier" "$url" || true

@@ -114,6 +114,7 @@ def test_solve_with_prompts_that_can_be_edited(server: Server) -> None:
         ("/generate", {"prompt": "x", "max_tokens": 1, "max_new_tokens": 2}, 422, "max_new_tokens"),
         ("/generate", {"prompt": "x", "stream": True, "queue": True}, 422, "queue"),
         ("/generate", {"prompt": "x", "temperature": "hot"}, 422, "temperature"),
+        ("/generate", {"prompt": "x", "top_k": 2**64}, 422, "top_k"),
         ("/generate", {"prompt": "x", "max_tokens": 100_000}, 400, "512"),
         ("/generate", {"prompt": "x" * 600}, 400, "512"),
         ("/generate", {"prompt": "x", "model_id": "gpt2"}, 404, "Model not available locally"),

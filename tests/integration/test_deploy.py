@@ -1,4 +1,4 @@
-"""The files in deploy/, each checked by the tool that reads it, where that tool is installed."""
+"""The files in deploy/, each checked by the tool that reads it: one that pip brought, the machine's or Debian's."""
 
 import json
 import os
@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from switchyard import hosts
+from tests import debian
 from tests.e2e.server import free_port, wait_until
 from tests.threaded_server import threaded
 
@@ -28,7 +29,8 @@ OVERLAYS = ("cpu", "gpu", "replicas")
 
 
 def path_of(tool: str) -> str:
-    program = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    """Of a tool of the dev extra, or of one that only its maker's site has."""
+    program = shutil.which(tool, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if program is None:
         pytest.skip(f"{tool} is not installed")
     return program
@@ -36,7 +38,7 @@ def path_of(tool: str) -> str:
 
 def run(tool: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [path_of(tool), *map(str, arguments)],
+        [tool if "/" in tool else path_of(tool), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,8 +55,16 @@ def test_systemd_understands_the_unit_and_the_drop_in(tmp_path: Path) -> None:
     drop_in = tmp_path / "switchyard.service.d" / "power.conf"
     drop_in.parent.mkdir()
     drop_in.write_text((DEPLOY / "systemd" / "power.conf").read_text())
-    ended = run("systemd-analyze", "verify", "--man=no", file)
+    ended = run(debian.program("systemd-analyze", "systemd"), "verify", "--man=no", file)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_sudo_understands_what_it_may_do(tmp_path: Path) -> None:
+    file = tmp_path / "switchyard"
+    file.write_text((DEPLOY / "systemd" / "switchyard.sudoers").read_text())
+    file.chmod(0o440)
+    ended = run(debian.program("visudo", "sudo"), "--check", "--strict", f"--file={file}")
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
@@ -84,10 +94,9 @@ def test_kubernetes_takes_every_overlay(overlay: str, tmp_path: Path) -> None:
     settings = objects["ConfigMap"]["data"]
     assert pod["spec"]["terminationGracePeriodSeconds"] > 5 + int(settings["INFERENCE_DRAIN_TIMEOUT_S"])
     assert_settings(settings, tmp_path)
-    if shutil.which("kubernetes-validate"):
-        (tmp_path / "objects.yaml").write_text(built.stdout)
-        valid = run("kubernetes-validate", "--strict", "-k", "1.32", tmp_path / "objects.yaml")
-        assert valid.returncode == 0, valid.stdout + valid.stderr
+    (tmp_path / "objects.yaml").write_text(built.stdout)
+    valid = run("kubernetes-validate", "--strict", "-k", "1.34", tmp_path / "objects.yaml")
+    assert valid.returncode == 0, valid.stdout + valid.stderr
 
 
 def test_compose_names_files_and_settings_that_there_are(tmp_path: Path) -> None:
@@ -125,6 +134,12 @@ def test_the_web_ui_of_compose_answers_its_health_check(tmp_path: Path) -> None:
         if ui.is_running():
             ui.kill()
             ui.wait()
+
+
+@pytest.mark.parametrize("name", ["compose.yml", "compose.cuda.yml"])
+def test_the_compose_files_keep_to_the_specification(name: str) -> None:
+    ended = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "docker" / name)
+    assert ended.returncode == 0, ended.stdout
 
 
 def test_docker_compose_understands_its_files() -> None:
@@ -193,11 +208,10 @@ def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:
             f" http {{ access_log off; {places} include {tmp_path}/switchyard.conf; }}"
         )
         (tmp_path / "nginx.conf").write_text(whole)
-        tested = run("nginx", "-t", "-e", "stderr", "-c", tmp_path / "nginx.conf")
+        program = debian.program("nginx", "nginx-light")
+        tested = run(program, "-t", "-e", "stderr", "-c", tmp_path / "nginx.conf")
         assert tested.returncode == 0, tested.stderr
-        nginx = psutil.Popen(
-            [path_of("nginx"), "-e", "stderr", "-c", tmp_path / "nginx.conf"], stderr=subprocess.DEVNULL
-        )
+        nginx = psutil.Popen([program, "-e", "stderr", "-c", tmp_path / "nginx.conf"], stderr=subprocess.DEVNULL)
         try:
             wait_until("nginx listens", lambda: _listens(port), 20)
             for asked, got in (
