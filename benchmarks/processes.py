@@ -51,14 +51,14 @@ def limited_key(url: str) -> str:
 
 @contextlib.contextmanager
 def bare_vllm(checkpoint: Path = CHECKPOINT) -> Iterator[str]:
-    """What `vllm serve` runs, with a slot's flags and without an access log, which Switchyard does not write either.
+    """What `vllm serve` runs, with a slot's flags. Both servers write a line for each request.
 
     Started by its module: the `vllm` command of vLLM's CPU wheel looks for a distribution of another name.
     """
     port = free_port()
     model = ModelRef(id=MODEL_ID, path=str(checkpoint), digest="")
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *serve_flags(model, EngineSettings())]
-    command += ["--port", str(port), "--host", "127.0.0.1", "--disable-uvicorn-access-log"]
+    command += ["--port", str(port), "--host", "127.0.0.1"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": str(EngineSettings().cpu_kv_cache_gib)}
     with running(command, environment, f"http://127.0.0.1:{port}", "/health") as url:
         yield url

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -13,8 +13,10 @@ from evals.programs import code_of, program_of
 from evals.record import MetricScore, SampleRecord
 from evals.sample import LETTERS
 from evals.sandbox import Sandbox
-from evals.scorers import ANSWER_SCORERS
+from evals.scorers import ANSWER_SCORERS, Score
 from evals.scoring_crew import ScoringCrew
+
+_AT_ONCE = frozenset({"text", "choices"})  # places where a score is a computation of microseconds
 
 
 class Scoring:
@@ -41,6 +43,8 @@ class Scoring:
 
     async def score(self, records: Sequence[SampleRecord]) -> list[SampleRecord]:
         """The same records with their scores, in order. Raises ScoringBroken."""
+        if all(metric.place in _AT_ONCE for metric in self.metrics):  # a task for each would cost more than its score
+            return [self._scored(record, _at_once) for record in records]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(record)) for record in records]
@@ -56,6 +60,12 @@ class Scoring:
         if record.error is not None:
             return record
         scores = {metric.name: await self._by(metric, record) for metric in self.metrics if _applies(metric, record)}
+        return self._scored(record, lambda metric, _: scores[metric.name])
+
+    def _scored(self, record: SampleRecord, by: Callable[[Metric, SampleRecord], MetricScore]) -> SampleRecord:
+        if record.error is not None:
+            return record
+        scores = {metric.name: by(metric, record) for metric in self.metrics if _applies(metric, record)}
         main = scores.get(self.main.name)
         if main is None:
             return record.model_copy(update={"scores": scores})
@@ -63,8 +73,8 @@ class Scoring:
         return record.model_copy(update={"scores": scores, **found})
 
     async def _by(self, metric: Metric, record: SampleRecord) -> MetricScore:
-        if metric.place == "choices":
-            return _by_loglikelihood(metric, record)
+        if metric.place in _AT_ONCE:
+            return _at_once(metric, record)
         scores = await asyncio.gather(*(self._answer(metric, answer, record) for answer in record.answers))
         whole = combined(scores)
         if metric.k == 1:
@@ -87,11 +97,8 @@ class Scoring:
             return await self._crew.score(metric.name, answer, record.accepted)
         if metric.place == "program":
             return await self._run(answer, record)
-        if metric.place == "judge":
-            assert self._judge is not None
-            return await self._judge.grade(record, answer)
-        score = ANSWER_SCORERS[metric.name](answer, record)
-        return MetricScore(value=score.value, correct=score.correct, extracted=score.extracted, parsed=score.parsed)
+        assert self._judge is not None
+        return await self._judge.grade(record, answer)
 
 
 def pass_at_k(answers: int, right: int, k: int) -> float:
@@ -122,6 +129,16 @@ def combined(scores: Sequence[MetricScore]) -> MetricScore:
 def _applies(metric: Metric, record: SampleRecord) -> bool:
     """The decisive metric may have been added to metrics that ask for a program."""
     return record.code is None or metric.place == "program"
+
+
+def _at_once(metric: Metric, record: SampleRecord) -> MetricScore:
+    if metric.place == "choices":
+        return _by_loglikelihood(metric, record)
+    return combined([_of_text(ANSWER_SCORERS[metric.name](answer, record)) for answer in record.answers])
+
+
+def _of_text(score: Score) -> MetricScore:
+    return MetricScore(value=score.value, correct=score.correct, extracted=score.extracted, parsed=score.parsed)
 
 
 def _by_loglikelihood(metric: Metric, record: SampleRecord) -> MetricScore:

@@ -41,6 +41,7 @@ from gateway.engine_meter import meter_outputs
 from gateway.engine_metrics import ReusingStatLogger
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
+from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
@@ -311,6 +312,7 @@ async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> Fast
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()
     _set_fingerprint(app.state, model)
+    shorten(app)
     return app
 
 

@@ -1,9 +1,11 @@
 """Where log lines go: JSON lines in `api_server.log` and `jobs.log`, the engine's raw output in `gpu_worker.log`."""
 
 import atexit
+import json
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,17 @@ def _file_handler(name: str, component: str, settings: Settings, *, raw_writers:
 
 
 class _Json(JsonFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """A line that is only facts, as every request leaves one, is put together without looking for what else a
+        record may hold.
+        """
+        if not isinstance(record.msg, dict) or record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        whose = {name: getattr(record, name) for name in ("request_id", "job_id") if hasattr(record, name)}
+        when = datetime.fromtimestamp(record.created, tz=UTC).isoformat()
+        who = {"level": record.levelname, "logger": record.name, **self.static_fields}
+        return json.dumps({**who, **record.msg, **whose, "time": when}, default=str)
+
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         if not log_data["message"]:  # a line that is only facts
             del log_data["message"]

@@ -18,7 +18,7 @@ from ui.views import data, evals, jobs, models, overview, playground, solve, sys
 st.set_page_config(page_title="Switchyard", page_icon=":material/train:", layout="wide")
 chosen = st.navigation(
     [
-        st.Page(overview.show, title="Overview", icon=":material/monitoring:", url_path="overview", default=True),
+        st.Page(overview.show, title="Overview", icon=":material/monitoring:", default=True),
         st.Page(playground.show, title="Playground", icon=":material/forum:", url_path="playground"),
         st.Page(solve.show, title="Solve", icon=":material/calculate:", url_path="solve"),
         st.Page(models.show, title="Models", icon=":material/deployed_code:", url_path="models"),
@@ -26,6 +26,8 @@ chosen = st.navigation(
         st.Page(data.show, title="Data", icon=":material/dataset:", url_path="data"),
         st.Page(jobs.show, title="Jobs", icon=":material/checklist:", url_path="jobs"),
         st.Page(system.show, title="System", icon=":material/memory:", url_path="system"),
+        # The first page has the address / alone; who types the name that all others have finds it too.
+        st.Page(overview.show, title="Overview", url_path="overview", visibility="hidden"),
     ]
 )
 connection.ask_for_key()

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+_HELD = "switchyard_held_requests"
+
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
@@ -18,9 +20,12 @@ def read(text: str) -> Gauges:
     """A server that leaves a series out has none of it. Requests for what this page itself asks are not counted."""
     sums = {"switchyard_requests_total": 0.0, "vllm:num_requests_running": 0.0, "vllm:num_requests_waiting": 0.0}
     held = 0.0
-    for family in text_string_to_metric_families(text):
+    names = (*sums, _HELD)
+    # The library's parser would spend most of its time on what is not asked for.
+    ours = "\n".join(line for line in text.splitlines() if line.startswith(names)) + "\n"
+    for family in text_string_to_metric_families(ours):
         for sample in family.samples:
-            if sample.name == "switchyard_held_requests":
+            if sample.name == _HELD:
                 held += sample.value
             elif sample.name == "switchyard_requests_total" and not _is_inference(sample.labels.get("route", "")):
                 continue

@@ -46,8 +46,8 @@ def web_ui(server: Server) -> Iterator[str]:
 
 
 def open_page(page: Page, url: str, name: str) -> None:
-    """By its address, as a bookmark does, and until all of it is there; the first page's is that of the UI."""
-    page.goto(url if name == "overview" else f"{url}/{name}")
+    """By its address, as a bookmark does, and until all of it is there."""
+    page.goto(f"{url}/{name}")
     expect(page.get_by_role("heading", name=name.capitalize(), level=1)).to_be_visible()
     page.locator(IDLE).wait_for()
     expect(page.get_by_role("dialog")).to_have_count(0)  # "Page not found"
