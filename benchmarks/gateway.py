@@ -22,8 +22,8 @@ Server = tuple[str, str | None]  # URL and key
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--requests", type=int, default=150, help="requests a round")
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--requests", type=int, default=10, help="requests of each client a round, and at least 100")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 16, 64])
     parser.add_argument("--open", action="store_true", help="demand no key")
     parser.add_argument("--litellm", type=Path, metavar="FOLDER", help="compare with a LiteLLM proxy installed there")
@@ -36,7 +36,7 @@ def main() -> None:
         if args.litellm:
             servers["litellm"] = stack.enter_context(litellm_proxy(args.litellm, bare, MODEL_ID))
         for clients in args.clients:
-            requests = args.requests if clients > 1 else args.requests // 2
+            requests = max(100, args.requests * clients)
             rounds: dict[str, list[Load]] = {name: [] for name in servers}
             for at, key in servers.values():
                 chat_load(at, MODEL_ID, clients, requests, key)
