@@ -60,6 +60,9 @@ from switchyard.contract import (
 from switchyard.settings import EngineSettings
 
 _PROBE_TIMEOUT_S = 120.0
+# With so many a first token takes less than twice as long as without (benchmarks/eval.py): each lengthens a step where
+# there are a few cores, and hardly where there are thousands.
+_BESIDE_ON_CPU, _BESIDE_ON_GPU = 4, 16
 
 # What vLLM is made of, 600,000 objects, is never garbage. A collector that looks at it holds every stream up for half a
 # second, at each engine's end. Not frozen are an engine's own objects, some 30,000: they go when the engine goes.
@@ -273,7 +276,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         cause = mark.root_cause() or f"{type(error).__name__}: {error}"
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     # As many again as are computed may wait inside, so that the engine never does.
-    share = BatchShare(2 * settings.max_num_seqs, settings.batch_beside_interactive)
+    beside = settings.batch_beside_interactive or (_BESIDE_ON_CPU if current_platform.is_cpu() else _BESIDE_ON_GPU)
+    share = BatchShare(2 * settings.max_num_seqs, beside)
     has_reasoning_parser = settings.reasoning_parser is not None
     return Engine(client, app, args, share, task=task, has_reasoning_parser=has_reasoning_parser)
 

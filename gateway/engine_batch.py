@@ -1,52 +1,24 @@
-"""Batch work on one engine, in process: no HTTP request and no JSON of token log-probabilities an item.
-
-Prompts are rendered by the objects, and with the parameters, that `/v1/chat/completions` and `/v1/completions` of the
-same slot use, so a chat template gives the same tokens on either way.
-"""
+"""Batch work on one engine, in process: no HTTP request and no JSON of token log-probabilities an item."""
 
 import asyncio
-import copy
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from jinja2 import TemplateError
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
-from vllm.exceptions import VLLMClientError, VLLMValidationError
-from vllm.outputs import RequestOutput
-from vllm.renderers import merge_kwargs
-from vllm.renderers.inputs.preprocess import parse_model_prompt
-from vllm.sampling_params import SamplingParams
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.batch_share import BatchShare
-from gateway.engine_scores import PlacedText, last_output, place, score
+from gateway.engine_prompts import ITEM_ERRORS, Prompt, Renderer
+from gateway.engine_scores import last_output, score
 from gateway.usage import batch_id
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, Completion, Continuations, TextScore
+from switchyard.contract import BatchItem, BatchOutput, BatchSampling, Completion, TextScore
 from switchyard.request_id import job_id
-
-# What vLLM and its libraries raise for a prompt that cannot be asked, as its own error handlers list them.
-_ITEM_ERRORS = (VLLMClientError, ValueError, TypeError, OverflowError, NotImplementedError, TemplateError)
-# What vLLM calls the parameter that a prompt of too many characters or tokens is refused for.
-_LENGTHS = ("input_text", "input_tokens")
-
-
-@dataclass(slots=True)
-class _Prompt:
-    """An item ready for the engine, or why it cannot be asked."""
-
-    engine_input: Any = None
-    params: SamplingParams | None = None
-    prompt_tokens: int = 0
-    reference: PlacedText | None = None
-    texts: list[PlacedText] = field(default_factory=list)
-    error: str | None = None
-    too_long: bool = False
 
 
 async def run_batch(
@@ -56,10 +28,10 @@ async def run_batch(
 
     Raises a group with EngineDeadError when the engine dies: no item has an answer then.
     """
-    renderer = _Renderer(client, state, sampling)
+    renderer = Renderer(client, state, sampling)
     loop = asyncio.get_running_loop()
     batch = batch_id(job_id.get(), uuid.uuid4().hex)
-    tasks: list[asyncio.Task[BatchOutput]] = []
+    tasks: list[asyncio.Task[_Answer | BatchOutput]] = []
     async with asyncio.TaskGroup() as group:
         while portion := items[len(tasks) : len(tasks) + share.portion()]:
             if tasks:
@@ -68,151 +40,30 @@ async def run_batch(
             # Templates and tokenizers run in vLLM's own renderer thread, beside the event loop.
             for prompt in await loop.run_in_executor(client.renderer._executor, renderer.render, portion):
                 tasks.append(group.create_task(_answer(client, prompt, f"{batch}-{len(tasks)}", share)))
-    return [task.result() for task in tasks]
+    answers = [task.result() for task in tasks]
+    tokenizer = client.output_processor.tokenizer
+    return await loop.run_in_executor(client.renderer._executor, _outputs, answers, tokenizer)
 
 
-class _Renderer:
-    """Turns items into token ids and sampling parameters; one a batch. Blocks, so it runs in a thread."""
+@dataclass(slots=True)
+class _Answer:
+    """What the engine has said to an item; its words may be tokens still."""
 
-    def __init__(self, client: AsyncLLM, state: Any, sampling: BatchSampling) -> None:
-        online = state.online_renderer
-        self._renderer = client.renderer
-        self._model_config = client.model_config
-        self._tokenizer = client.renderer.get_tokenizer()
-        # The model's, which the engine's config would read from the folder it was started from: that may be gone.
-        self._defaults = state.openai_serving_chat.default_sampling_params
-        self._sampling = sampling
-        self._params: dict[str, SamplingParams] = {}
-        chat = ChatCompletionRequest(messages=[{"role": "user", "content": "-"}], **_options(sampling))
-        plain = CompletionRequest(prompt="-", **_options(sampling))
-        self._chat_params = chat.build_chat_params(
-            online.chat_template, online.chat_template_content_format
-        ).with_defaults(merge_kwargs(online.default_chat_template_kwargs, {"tools": None, "tokenize": False}))
-        self._chat_tokens = chat.build_tok_params(self._model_config)
-        self._plain_tokens = plain.build_tok_params(self._model_config)
-
-    def render(self, items: Sequence[BatchItem]) -> list[_Prompt]:
-        prompts = [_Prompt() for _ in items]
-        own = [(item, prompt) for item, prompt in zip(items, prompts, strict=True) if item.generate]
-        # Continuations have prompts of their own, rendered as those of items that generate nothing.
-        others = [
-            (
-                BatchItem(messages=item.continuations.messages, prompt=item.continuations.prompt, generate=False),
-                _Prompt(),
-            )
-            if item.continuations
-            else None
-            for item in items
-        ]
-        pairs = [*own, *(pair for pair in others if pair is not None)]
-        chats = [(item, prompt) for item, prompt in pairs if item.messages is not None and item.prompt is None]
-        plains = [(item, prompt) for item, prompt in pairs if item.prompt is not None and item.messages is None]
-        self._render_group(chats, self._render_chats)
-        self._render_group(plains, self._render_plains)
-        for _, prompt in pairs:
-            if prompt.engine_input is None and prompt.error is None:
-                prompt.error = "an item has either `messages` or `prompt`"
-        for item, prompt, other in zip(items, prompts, others, strict=True):
-            if other is not None and item.continuations is not None:
-                self._place_texts(item.continuations, prompt, other[1])
-            elif not item.generate:
-                prompt.error = "an item that generates nothing needs `continuations`"
-        return prompts
-
-    def _place_texts(self, continuations: Continuations, prompt: _Prompt, context: _Prompt) -> None:
-        if context.error is not None:
-            prompt.error, prompt.too_long = prompt.error or context.error, prompt.too_long or context.too_long
-            return
-        ids = context.engine_input["prompt_token_ids"]
-        prompt.prompt_tokens = prompt.prompt_tokens or len(ids)
-        prompt.texts = [place(self._tokenizer, ids, continuations.prompt, text) for text in continuations.texts]
-
-    def _render_group(
-        self,
-        pairs: list[tuple[BatchItem, _Prompt]],
-        render: Callable[[list[BatchItem]], list[Any]],
-    ) -> None:
-        """Renders all at once; where one cannot be, each by itself, so that it fails alone."""
-        if not pairs:
-            return
-        try:
-            inputs = render([item for item, _ in pairs])
-        except _ITEM_ERRORS as error:
-            if len(pairs) == 1:
-                pairs[0][1].error = str(error) or type(error).__name__
-                pairs[0][1].too_long = isinstance(error, VLLMValidationError) and error.parameter in _LENGTHS
-                return
-            for pair in pairs:
-                self._render_group([pair], render)
-            return
-        for (item, prompt), engine_input in zip(pairs, inputs, strict=True):
-            self._complete(item, prompt, engine_input)
-
-    def _render_chats(self, items: list[BatchItem]) -> list[Any]:
-        conversations = [[message.model_dump(exclude_none=True) for message in item.messages or ()] for item in items]
-        inputs: list[Any] = self._renderer.render_chat(conversations, self._chat_params, self._chat_tokens)[1]
-        return inputs
-
-    def _render_plains(self, items: list[BatchItem]) -> list[Any]:
-        parsed = [parse_model_prompt(self._model_config, item.prompt) for item in items]
-        inputs: list[Any] = self._renderer.render_cmpl(parsed, self._plain_tokens)
-        return inputs
-
-    def _complete(self, item: BatchItem, prompt: _Prompt, engine_input: Any) -> None:
-        ids = engine_input["prompt_token_ids"]
-        prompt.engine_input, prompt.prompt_tokens = engine_input, len(ids)
-        limit = self._model_config.max_model_len
-        if len(ids) >= limit:
-            prompt.error = f"the prompt has {len(ids)} tokens, which leaves none to answer in (context: {limit})"
-            prompt.too_long = True
-            return
-        if not item.generate:
-            return
-        sampling = item.sampling or self._sampling
-        try:
-            params = self._params_of(item, sampling)
-            params.max_tokens = get_max_tokens(limit, sampling.max_tokens, len(ids), self._defaults)
-        except _ITEM_ERRORS as error:
-            prompt.error = str(error)
-            return
-        if item.reference:
-            prompt.reference = place(self._tokenizer, ids, item.prompt, item.reference)
-            params.logprobs, params.flat_logprobs = 0, True
-        prompt.params = params
-
-    def _params_of(self, item: BatchItem, sampling: BatchSampling) -> SamplingParams:
-        """The item's own copy. Built once for all items that differ in their seeds and lengths alone."""
-        alike = sampling.model_copy(update={"seed": None, "max_tokens": 1})
-        key = f"{item.messages is None} {alike.model_dump_json() if item.sampling else ''}"
-        if key not in self._params:
-            request = (
-                CompletionRequest(prompt="-", **_options(alike))
-                if item.messages is None
-                else ChatCompletionRequest(messages=[{"role": "user", "content": "-"}], **_options(alike))
-            )
-            self._params[key] = request.to_sampling_params(1, self._defaults)
-        params = copy.copy(self._params[key])
-        params.structured_outputs = copy.copy(params.structured_outputs)
-        params.seed = sampling.seed
-        return params
+    prompt: Prompt
+    generated: RequestOutput
+    reference: TextScore | None
+    scores: list[TextScore]
+    latency_s: float
 
 
-def _options(sampling: BatchSampling) -> dict[str, Any]:
-    """As the fields of vLLM's requests; the longest answer is worked out for each prompt by itself."""
-    options = sampling.model_dump(exclude={"max_tokens", "stop", "json_schema"}) | {"stop": sampling.stop or None}
-    if sampling.json_schema is not None:
-        options["structured_outputs"] = {"json": sampling.json_schema}
-    return options
-
-
-async def _answer(client: AsyncLLM, prompt: _Prompt, request_id: str, share: BatchShare) -> BatchOutput:
+async def _answer(client: AsyncLLM, prompt: Prompt, request_id: str, share: BatchShare) -> _Answer | BatchOutput:
     if prompt.error is not None:
         return BatchOutput(error=prompt.error, too_long=prompt.too_long)
     async with share.place():
         return await _ask(client, prompt, request_id)
 
 
-async def _ask(client: AsyncLLM, prompt: _Prompt, request_id: str) -> BatchOutput:
+async def _ask(client: AsyncLLM, prompt: Prompt, request_id: str) -> _Answer | BatchOutput:
     started = time.monotonic()
     try:
         scores = [await score(client, text, f"{request_id}-{number}") for number, text in enumerate(prompt.texts)]
@@ -222,27 +73,53 @@ async def _ask(client: AsyncLLM, prompt: _Prompt, request_id: str) -> BatchOutpu
         reference = await _reference_score(client, prompt, generated, f"{request_id}-score")
     except EngineDeadError:
         raise
-    except _ITEM_ERRORS as error:
+    except ITEM_ERRORS as error:
         return BatchOutput(error=str(error) or type(error).__name__)
-    answers = [
-        Completion(text=one.text, finish_reason=one.finish_reason, completion_tokens=len(one.token_ids))
+    return _Answer(prompt, generated, reference, scores, _since(started))
+
+
+def _outputs(answers: Sequence[_Answer | BatchOutput], tokenizer: Any) -> list[BatchOutput]:
+    """Blocks for as long as it takes to put the words together."""
+    return [_output(answer, tokenizer) if isinstance(answer, _Answer) else answer for answer in answers]
+
+
+def _output(answer: _Answer, tokenizer: Any) -> BatchOutput:
+    generated, reference = answer.generated, answer.reference
+    completions = [
+        Completion(
+            text=_text(answer.prompt, generated, one, tokenizer),
+            finish_reason=one.finish_reason,
+            completion_tokens=len(one.token_ids),
+        )
         for one in generated.outputs
     ]
     return BatchOutput(
-        text=answers[0].text,
-        finish_reason=answers[0].finish_reason,
+        text=completions[0].text,
+        finish_reason=completions[0].finish_reason,
         prompt_tokens=len(generated.prompt_token_ids or ()),
-        completion_tokens=sum(answer.completion_tokens for answer in answers),
-        latency_s=_since(started),
+        completion_tokens=sum(completion.completion_tokens for completion in completions),
+        latency_s=answer.latency_s,
         reference_logprob=reference.logprob if reference else None,
         reference_tokens=reference.tokens if reference and reference.logprob is not None else 0,
-        completions=answers if len(answers) > 1 else [],
-        continuations=scores,
+        completions=completions if len(completions) > 1 else [],
+        continuations=answer.scores,
     )
 
 
+def _text(prompt: Prompt, generated: RequestOutput, one: CompletionOutput, tokenizer: Any) -> str:
+    """By the class that vLLM puts words together with while it streams, so that both ways give the same."""
+    if prompt.params is None or prompt.params.detokenize or tokenizer is None:
+        return one.text
+    asked: Any = SimpleNamespace(
+        sampling_params=prompt.params, prompt_token_ids=generated.prompt_token_ids, prompt_embeds=None, request_id="-"
+    )
+    words = IncrementalDetokenizer.from_new_request(tokenizer, asked)
+    words.update(list(one.token_ids), one.finish_reason == "stop")
+    return words.get_next_output_text(finished=True, delta=False)
+
+
 async def _reference_score(
-    client: AsyncLLM, prompt: _Prompt, generated: RequestOutput, request_id: str
+    client: AsyncLLM, prompt: Prompt, generated: RequestOutput, request_id: str
 ) -> TextScore | None:
     """Of the reference after the prompt; None without one.
 

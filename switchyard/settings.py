@@ -43,7 +43,7 @@ class EngineSettings(Group):
 
     max_model_len: Count | None = None
     max_num_seqs: Count = 256
-    batch_beside_interactive: Count = 16
+    batch_beside_interactive: Count | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     seed: int = 0
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
     max_concurrent_by_type: dict[str, Annotated[int, Field(ge=0)]] = {}
     max_pending_jobs: Count = 10_000
     job_retries: Annotated[int, Field(ge=0)] = 20
-    batch_items: Annotated[int, Field(ge=1, le=1024)] = 64
+    batch_items: Annotated[int, Field(ge=1, le=1024)] = 128
     batch_window_items: Count | None = None
     job_lease_s: PositiveSeconds = 15.0
     min_free_disk_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 1_000_000_000

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-_FULL_ENGINES = 2  # as many items as the engine runs at once, and as many again that wait in it for a place
+# As many items as the engine runs at once, as many again that wait in it for a place, and as many as both that are on
+# their way there or back: with fewer the engine waits whenever a request of them is being scored.
+_FULL_ENGINES = 4
 
 
 @dataclass(frozen=True, slots=True)

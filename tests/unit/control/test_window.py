@@ -6,8 +6,8 @@ from control.jobs.window import Window
 @pytest.mark.parametrize(
     ("window", "of_the_model", "items"),
     [
-        (Window(max_num_seqs=256, batch_items=64), None, 512),
-        (Window(max_num_seqs=256, batch_items=64), 1024, 2048),
+        (Window(max_num_seqs=256, batch_items=64), None, 1024),
+        (Window(max_num_seqs=256, batch_items=64), 1024, 4096),
         (Window(max_num_seqs=256, batch_items=64), 8, 128),
         (Window(max_num_seqs=256, batch_items=64, fixed_items=200), 1024, 200),
     ],
