@@ -15,7 +15,7 @@ from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
 from switchyard import logs
 from switchyard.child import EXIT_REFUSED
-from switchyard.process import follow_parent
+from switchyard.process import follow_parent, spare_collector
 from switchyard.setting_origins import load
 
 GRACE_S = 2
@@ -36,6 +36,7 @@ def main() -> int:
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     layout.control_socket.unlink(missing_ok=True)
+    spare_collector()
     try:
         uvicorn.run(
             app,

@@ -57,6 +57,7 @@ from switchyard.contract import (
     Proof,
     Reference,
 )
+from switchyard.process import spare_collector
 from switchyard.settings import EngineSettings
 
 _PROBE_TIMEOUT_S = 120.0
@@ -65,10 +66,8 @@ _PROBE_TIMEOUT_S = 120.0
 _BESIDE_ON_CPU, _BESIDE_ON_GPU = 4, 16
 
 # What vLLM is made of, 600,000 objects, is never garbage. A collector that looks at it holds every stream up for half a
-# second, at each engine's end. Not frozen are an engine's own objects, some 30,000: they go when the engine goes.
-gc.freeze()
-# Looking at those takes 20 ms, and requests would have that happen every few seconds; as it is, every few minutes.
-gc.set_threshold(5_000, 20, 50)
+# second, at each engine's end. Not spared are an engine's own objects, some 30,000: they go when the engine goes.
+spare_collector()
 
 
 def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
