@@ -86,6 +86,8 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
     flags += lora_flags(model, settings)
     if settings.max_model_len is not None:
         flags.append(f"--max-model-len={settings.max_model_len}")
+    if settings.max_num_batched_tokens is not None:
+        flags.append(f"--max-num-batched-tokens={settings.max_num_batched_tokens}")
     if endpoint := os.environ.get(ENDPOINT_VARIABLE):
         flags.append(f"--otlp-traces-endpoint={endpoint}")
     if settings.tool_call_parser is not None:

@@ -43,6 +43,7 @@ class EngineSettings(Group):
 
     max_model_len: Count | None = None
     max_num_seqs: Count = 256
+    max_num_batched_tokens: Count | None = None
     batch_beside_interactive: Count | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     seed: int = 0
