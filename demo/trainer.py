@@ -35,6 +35,7 @@ def loop(client: SwitchyardClient, folder: Path, rounds: int, examples: int, ste
     model = Qwen3ForCausalLM.from_pretrained(START, dtype=torch.float32, local_files_only=True)
     hook = CheckpointHook(run, client=client, activate=True, evals=[Eval(DATASET, max_samples=600)], keep=3)
     accuracies = []
+    learnt: list[Example] = []  # of every round: a few new ones alone would have the model forget the rest
     for number in range(rounds + 1):
         step = number * steps
         saved = folder / f"step-{step}"
@@ -50,7 +51,8 @@ def loop(client: SwitchyardClient, folder: Path, rounds: int, examples: int, ste
         if number < rounds:
             made = list(generated(client, metrics.job_id, examples))
             print(f"           {len(made)} verified examples made from its failures", flush=True)
-            train_on(model, tok, made, steps)
+            learnt += made
+            train_on(model, tok, learnt, steps)
     hook.close()
     return accuracies
 

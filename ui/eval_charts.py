@@ -42,6 +42,10 @@ def history_table(points: list[Point]) -> pd.DataFrame:
     )
 
 
+def newest(points: list[Point], count: int) -> list[Point]:
+    return _in_order(points)[-count:]
+
+
 def _in_order(points: list[Point]) -> list[Point]:
     return sorted(points, key=lambda point: str(point["created_at"]))
 

@@ -55,6 +55,34 @@ def test_an_eval_of_a_dataset_outside_its_folder(server: Server, reference: str)
     assert "dataset" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_body_that_is_sent_as_a_form(server: Server, path: str) -> None:
+    """As curl does without a header; it gets the answer that it would get of vLLM."""
+    body = b'{"model": "active", "prompt": "x", "messages": [{"role": "user", "content": "x"}]}'
+    response = server.http.post(path, content=body, headers={"content-type": "application/x-www-form-urlencoded"})
+    assert response.status_code == 400
+    assert "application/json" in response.json()["error"]["message"]
+    content_type = "Application/JSON; charset=utf-8"
+    assert server.http.post(path, content=body, headers={"content-type": content_type}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "named"),
+    [
+        ("/v1/chat/completions", {"messages": "x"}, "messages"),
+        ("/v1/chat/completions", {"messages": [], "temperature": "hot"}, "temperature"),
+        ("/v1/completions", {"prompt": "x", "max_tokens": [1]}, "max_tokens"),
+        ("/v1/completions", {"prompt": {"a": 1}}, "prompt"),
+    ],
+)
+def test_a_field_that_is_not_what_it_should_be_is_named(
+    server: Server, path: str, wrong: dict[str, object], named: str
+) -> None:
+    response = server.http.post(path, json={"model": "active", **wrong})
+    assert response.status_code == 400
+    assert named in response.text
+
+
 def test_nothing_was_changed(server: Server) -> None:
     assert [model["id"] for model in server.http.get("/models").json()["models"]].count(FINAL_ID) == 1
     assert server.http.get("/models/active").json()["id"] == FINAL_ID

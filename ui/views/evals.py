@@ -5,12 +5,13 @@ import streamlit as st
 from client.results import Job
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
-from ui.eval_charts import accuracy_chart, history_table
+from ui.eval_charts import accuracy_chart, history_table, newest
 from ui.eval_samples import browse, side_by_side
 from ui.format import NOTHING, percent
 
 _EVERY_S = 3.0
 _SHOWN = 5  # under way, of each status
+_DRAWN = 200  # points of the chart; a browser takes a second for 500
 
 
 def show() -> None:
@@ -65,8 +66,11 @@ def _results() -> None:
         names = sorted({str(point["dataset"]) for point in points})
         dataset = st.selectbox("Dataset", names, key="evals_shown_dataset")
         mine = [point for point in points if point["dataset"] == dataset]
-        st.altair_chart(accuracy_chart(mine))
-        st.caption("The bars are 95 % intervals. Lines join evals with the same questions, prompts and settings.")
+        st.altair_chart(accuracy_chart(newest(mine, _DRAWN)))
+        of_all = f" Drawn are the newest {_DRAWN} of {len(mine)}." if len(mine) > _DRAWN else ""
+        st.caption(
+            f"The bars are 95 % intervals. Lines join evals with the same questions, prompts and settings.{of_all}"
+        )
         st.dataframe(history_table(mine), hide_index=True)
 
 
