@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""What a process of ours does for itself at its start: it follows its parent, and takes what it needs."""
 
 import contextlib
 import gc

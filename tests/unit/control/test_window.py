@@ -12,5 +12,7 @@ from control.jobs.window import Window
         (Window(max_num_seqs=256, batch_items=64, fixed_items=200), 1024, 200),
     ],
 )
-def test_a_window_holds_what_runs_and_as_much_again(window: Window, of_the_model: int | None, items: int) -> None:
+def test_a_window_holds_what_the_engine_has_and_as_much_on_its_way(
+    window: Window, of_the_model: int | None, items: int
+) -> None:
     assert window.items(of_the_model) == items
