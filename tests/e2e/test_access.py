@@ -133,7 +133,7 @@ def in_the_engine(server: Server, admin: str) -> float:
     )
 
 
-ENDLESS = {"model": FINAL_ID, "prompt": "7", "max_tokens": 450, "ignore_eos": True, "n": 256}
+ENDLESS = {"model": FINAL_ID, "prompt": "7", "max_tokens": 450, "ignore_eos": True, "n": 1024}
 
 
 @pytest.mark.parametrize("streamed", [True, False])

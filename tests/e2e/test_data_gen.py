@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import debian
 from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of
 
 SUMS = [{"a": a, "b": b} for a in range(10, 100, 3) for b in range(11, 100, 7)]
@@ -29,6 +30,8 @@ done
 
 def _by_script(server: Server, body: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     """The status that the script ends with, and the rows that it copies."""
+    for program in ("bash", "curl", "jq"):
+        debian.program(program)
     environment = {**os.environ, "URL": server.url, "BODY": json.dumps(body)}
     environment["INFERENCE_MODELS_DIR"] = str(server.models_dir)
     done = subprocess.run(

@@ -164,7 +164,7 @@ def test_the_model_that_an_engine_was_started_with_may_be_deleted(server: Server
 
 
 def test_keep_goes_on_with_the_new_weights(server: Server, registered: dict[str, str]) -> None:
-    body = {"model": "active", "prompt": "0", "max_tokens": 400, "ignore_eos": True, "temperature": 0}
+    body = {"model": "active", "prompt": "0", "max_tokens": 400, "ignore_eos": True, "n": 64}
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(server.http.post("/v1/completions", json=body)))
     asking.start()
@@ -174,12 +174,12 @@ def test_keep_goes_on_with_the_new_weights(server: Server, registered: dict[str,
     assert result["method"] == "in_place"
     assert result["in_flight"] == 1
     assert answers[0].status_code == 200
-    assert answers[0].json()["usage"]["completion_tokens"] == 400
+    assert answers[0].json()["usage"]["completion_tokens"] == 400 * 64
     _activate(server, FINAL_ID)
 
 
 def test_abort_tells_the_client(server: Server, registered: dict[str, str]) -> None:
-    body = {"model": "active", "prompt": "0", "max_tokens": 480, "ignore_eos": True, "temperature": 0}
+    body = {"model": "active", "prompt": "0", "max_tokens": 480, "ignore_eos": True, "n": 64}
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(server.http.post("/v1/completions", json=body)))
     asking.start()
