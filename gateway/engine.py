@@ -43,6 +43,7 @@ from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
+from gateway.engine_tokens import tokenize_together
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
 from gateway.reasoning import with_reasoning_content
@@ -305,9 +306,11 @@ def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespac
     args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
-    return args, AsyncLLM.from_vllm_config(
+    client = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[ReusingStatLogger]
     )
+    tokenize_together(client.renderer)
+    return args, client
 
 
 async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> FastAPI:

@@ -19,7 +19,7 @@ from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from gateway.engine_scores import PlacedText, place
+from gateway.engine_scores import PlacedText, place, place_answers
 from switchyard.contract import BatchItem, BatchSampling, Continuations
 
 # What vLLM and its libraries raise for a prompt that cannot be asked, as its own error handlers list them.
@@ -117,6 +117,7 @@ class Renderer:
             return
         for (item, prompt), engine_input in zip(pairs, inputs, strict=True):
             self._complete(item, prompt, engine_input)
+        self._place_references(pairs)
 
     def _render_chats(self, items: list[BatchItem]) -> list[Any]:
         conversations = [[message.model_dump(exclude_none=True) for message in item.messages or ()] for item in items]
@@ -146,9 +147,22 @@ class Renderer:
             prompt.error = str(error)
             return
         if item.reference:
-            prompt.reference = place(self._tokenizer, ids, item.prompt, item.reference)
             params.logprobs, params.flat_logprobs = 0, True
         prompt.params = params
+
+    def _place_references(self, pairs: Sequence[tuple[BatchItem, Prompt]]) -> None:
+        chats: list[tuple[Prompt, Sequence[int], str]] = []
+        for item, prompt in pairs:
+            if not item.reference or prompt.params is None:
+                continue
+            ids = prompt.engine_input["prompt_token_ids"]
+            if item.prompt is None:
+                chats.append((prompt, ids, item.reference))
+            else:
+                prompt.reference = place(self._tokenizer, ids, item.prompt, item.reference)
+        placed = place_answers(self._tokenizer, [ids for _, ids, _ in chats], [text for *_, text in chats])
+        for (prompt, *_), reference in zip(chats, placed, strict=True):
+            prompt.reference = reference
 
     def _params_of(self, item: BatchItem, sampling: BatchSampling) -> SamplingParams:
         """The item's own copy. Built once for all items that differ in their seeds and lengths alone."""

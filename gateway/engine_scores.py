@@ -30,6 +30,12 @@ def place(tokenizer: Any, prompt_ids: Sequence[int], prompt: str | None, text: s
     return PlacedText(prompt_ids, tokenizer.encode(text, add_special_tokens=False))
 
 
+def place_answers(tokenizer: Any, contexts: Sequence[Sequence[int]], texts: Sequence[str]) -> list[PlacedText]:
+    """Each text behind the chat whose token ids stand beside it: tokenized in one call, as one after the other."""
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    return [PlacedText(context, own) for context, own in zip(contexts, ids, strict=True)]
+
+
 async def score(client: AsyncLLM, text: PlacedText, request_id: str) -> TextScore:
     """Null where prompt and text do not fit in the context, or the text has no token."""
     count = len(text.ids)
