@@ -6,12 +6,15 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from setproctitle import setproctitle
 from streamlit.web import cli
 
 from switchyard.process import follow_parent
+from ui import views
 
 EXIT_REFUSED = 78  # EX_CONFIG of sysexits.h: starting again would fail the same way
 APP = Path(__file__).with_name("app.py")
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if told.supervised:
         _follow_parent()
     os.nice(_NICENESS)
+    for page in iter_modules(views.__path__, f"{views.__name__}."):
+        import_module(page.name)  # now, and not while the first visitor waits
     cli.main(["run", str(APP), *_flags(told.address, told.port)], prog_name="streamlit")
 
 

@@ -1,5 +1,7 @@
 """Choosing among what the server has."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from client.results import Model
@@ -8,12 +10,13 @@ from ui.connection import server
 ACTIVE = "active"
 
 
-def choose_model(label: str, key: str, *, and_active: bool = True) -> str | None:
+def choose_model(label: str, key: str, *, and_active: bool = True, models: Sequence[Model] | None = None) -> str | None:
     """An id, or `active`; None where no model is registered, which the page is told in words.
 
-    Raises SwitchyardError.
+    `models`: those of the server, where the page has just asked for them. Raises SwitchyardError.
     """
-    models = server().list_models()
+    if models is None:
+        models = server().list_models()
     if not models:
         say_no_models()
         return None

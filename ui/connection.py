@@ -1,8 +1,10 @@
 """The server that the pages speak of, the visitor's key, and what is shown when it cannot or will not answer."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import streamlit as st
 
@@ -13,6 +15,7 @@ URL_VARIABLE = "API_URL"
 _KEY = "api_key"
 _PATIENCE_S = 10.0
 _GENERATION_PATIENCE_S = 600.0
+_Answer = TypeVar("_Answer")
 
 
 def ask_for_key() -> None:
@@ -28,6 +31,19 @@ def server(*, patient: bool = False) -> SwitchyardClient:
     """`patient`: for what takes as long as an answer is generated. It never asks twice: pages refresh by themselves."""
     timeout_s = _GENERATION_PATIENCE_S if patient else _PATIENCE_S
     return _client(os.environ.get(URL_VARIABLE) or None, st.session_state.get(_KEY) or None, timeout_s)
+
+
+def soon(call: Callable[[], _Answer]) -> "Future[_Answer]":
+    """Asks the server beside what else the page asks it; `result()` gives the answer, or raises what `call` raises.
+
+    For methods of `server()`: a thread beside the page's own draws nothing and knows no visitor.
+    """
+    return _askers().submit(call)
+
+
+@st.cache_resource(show_spinner=False)
+def _askers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(32, thread_name_prefix="asks the server")
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -2,26 +2,45 @@
 
 from typing import Any
 
-import altair as alt
 import pandas as pd
+import streamlit as st
 
 Point = dict[str, Any]
 
 
-def accuracy_chart(points: list[Point]) -> alt.LayerChart | alt.FacetChart:
+def draw_accuracy(points: list[Point]) -> None:
     """By step where every point has one, else by the order in which they were made."""
     rows = pd.DataFrame([_row(point, number) for number, point in enumerate(_in_order(points))])
     by_step = bool(rows["step"].notna().all())
-    where = alt.X("step:Q" if by_step else "number:O", title="training step" if by_step else "eval")
-    height = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
-    colour = alt.Color("series:N", legend=None)
-    base = alt.Chart(rows).encode(x=where, color=colour)
-    tips = ["model", "step", alt.Tooltip("accuracy:Q", format=".1%"), "job"]
-    return alt.layer(
-        base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"),
-        base.mark_line().encode(y=height),
-        base.mark_point(filled=True, size=60).encode(y=height, tooltip=tips),
-    ).properties(height=280)
+    where = (
+        {"field": "step", "type": "quantitative", "title": "training step"}
+        if by_step
+        else {"field": "number", "type": "ordinal", "title": "eval"}
+    )
+    height = {
+        "field": "accuracy",
+        "type": "quantitative",
+        "title": "accuracy",
+        "scale": {"domain": [0, 1]},
+        "axis": {"format": "%"},
+    }
+    tips = [
+        {"field": "model", "type": "nominal"},
+        {"field": "step", "type": "quantitative"},
+        {"field": "accuracy", "type": "quantitative", "format": ".1%"},
+        {"field": "job", "type": "nominal"},
+    ]
+    interval = {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}
+    spec: dict[str, Any] = {
+        "height": 280,
+        "encoding": {"x": where, "color": {"field": "series", "type": "nominal", "legend": None}},
+        "layer": [
+            {"mark": "rule", "encoding": interval},
+            {"mark": "line", "encoding": {"y": height}},
+            {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {"y": height, "tooltip": tips}},
+        ],
+    }
+    st.vega_lite_chart(rows, spec)
 
 
 def history_table(points: list[Point]) -> pd.DataFrame:

@@ -1,16 +1,19 @@
 """Evals: start one, see accuracy by step, compare two, read what was answered."""
 
+from functools import partial
+
 import streamlit as st
 
 from client.results import Job
 from ui.choice import choose_model
-from ui.connection import server, trouble_shown
-from ui.eval_charts import accuracy_chart, history_table, newest
+from ui.connection import server, soon, trouble_shown
+from ui.eval_charts import draw_accuracy, history_table, newest
 from ui.eval_samples import browse, side_by_side
 from ui.format import NOTHING, percent
 
 _EVERY_S = 3.0
 _SHOWN = 5  # under way, of each status
+_LISTED = 300
 _DRAWN = 200  # points of the chart; a browser takes a second for 500
 
 
@@ -56,17 +59,23 @@ def _put_dataset() -> None:
 @st.fragment(run_every=_EVERY_S)
 def _results() -> None:
     with trouble_shown():
-        for status in ("running", "pending"):
-            for job in server().list_jobs(type="eval", status=status, limit=_SHOWN):
+        there = server()
+        lists = [
+            soon(partial(there.list_jobs, type="eval", status=status, limit=_SHOWN))
+            for status in ("running", "pending")
+        ]
+        history = soon(partial(there.eval_history, limit=_LISTED))
+        for jobs in lists:
+            for job in jobs.result():
                 _under_way(job)
-        points = [point.as_json() for point in server().eval_history(limit=500)]
+        points = [point.as_json() for point in history.result()]
         if not points:
             st.info("No eval is done yet. The tab *Start one* makes the first.")
             return
         names = sorted({str(point["dataset"]) for point in points})
         dataset = st.selectbox("Dataset", names, key="evals_shown_dataset")
         mine = [point for point in points if point["dataset"] == dataset]
-        st.altair_chart(accuracy_chart(newest(mine, _DRAWN)))
+        draw_accuracy(newest(mine, _DRAWN))
         of_all = f" Drawn are the newest {_DRAWN} of {len(mine)}." if len(mine) > _DRAWN else ""
         st.caption(
             f"The bars are 95 % intervals. Lines join evals with the same questions, prompts and settings.{of_all}"

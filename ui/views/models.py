@@ -23,10 +23,10 @@ _EVERY_S = 5.0
 
 def show() -> None:
     st.title("Models")
-    _registered()
+    models = _registered()
     switch, register, upload = st.tabs(["Switch", "Register", "Upload"])
     with switch:
-        _switch()
+        _switch(models)
     with register:
         _register()
     with upload:
@@ -35,14 +35,17 @@ def show() -> None:
 
 
 @st.fragment(run_every=_EVERY_S)
-def _registered() -> None:
+def _registered() -> list[Model] | None:
+    """What the server has, for the rest of the page; None where it did not say."""
+    models = None
     with trouble_shown():
         models = server().list_models()
-        if not models:
+        if models:
+            st.dataframe(pd.DataFrame([_row(model) for model in models]), hide_index=True)
+            st.caption(f"{len(models)} registered, the newest first")
+        else:
             say_no_models()
-            return
-        st.dataframe(pd.DataFrame([_row(model) for model in models]), hide_index=True)
-        st.caption(f"{len(models)} registered, the newest first")
+    return models
 
 
 def _row(model: Model) -> dict[str, Any]:
@@ -60,9 +63,9 @@ def _row(model: Model) -> dict[str, Any]:
     }
 
 
-def _switch() -> None:
+def _switch(models: list[Model] | None) -> None:
     with trouble_shown():
-        chosen = choose_model("Switch to", "models_target", and_active=False)
+        chosen = choose_model("Switch to", "models_target", and_active=False, models=models)
         if chosen is None:
             return
         with st.expander("How"):

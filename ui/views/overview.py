@@ -2,15 +2,19 @@
 
 import time
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 import streamlit as st
 
+from client.client import SwitchyardClient
 from client.errors import Forbidden, SwitchyardError, Unavailable
-from client.results import Gpu, Health
+from client.results import Gpu, Health, JobStats, System
 from ui import gauges
-from ui.connection import server, trouble_shown
+from ui.charts import lines
+from ui.connection import server, soon, trouble_shown
 from ui.format import NOTHING, duration
 from ui.gauges import Gauges
 
@@ -42,25 +46,29 @@ def show() -> None:
 @st.fragment(run_every=_EVERY_S)
 def _live() -> None:
     with trouble_shown():
-        health = server().health()
-        _status(health)
+        there = server()
+        health, jobs, system, gpu = (
+            soon(there.health), soon(there.job_stats), soon(there.system_stats), soon(there.gpu_stats)
+        )  # fmt: skip
+        metrics = soon(partial(_gauges, there))
+        _status(health.result(), jobs)
         trend: Trend = st.session_state.setdefault("trend", Trend())
         row: dict[str, float] = {"time": time.time()}
-        _traffic(row, trend)
-        _memory(row)
-        _cards(row)
+        _traffic(row, trend, metrics)
+        _memory(row, system)
+        _cards(row, gpu)
         trend.rows.append(row)
         _charts(trend)
 
 
-def _status(health: Health) -> None:
+def _status(health: Health, stats: "Future[JobStats]") -> None:
     colour = _COLOURS[health.status]
     active, state, uptime, jobs = st.columns([2, 1, 1, 1])  # names of models are long
     active.metric("Active model", health.active_model or NOTHING, help=health.active_model)
     state.metric("Health", health.status)
     uptime.metric("Up for", duration(health.uptime_seconds))
     with jobs:
-        _jobs()
+        _jobs(stats)
     if health.status != "ok":
         said = {
             "loading": "A model is being loaded; requests wait or are refused until it is there.",
@@ -72,17 +80,17 @@ def _status(health: Health) -> None:
         st.info("No model is active. Register and activate one on the page Models.", icon=":material/deployed_code:")
 
 
-def _jobs() -> None:
+def _jobs(asked: "Future[JobStats]") -> None:
     try:
-        stats = server().job_stats()
+        stats = asked.result()
     except (Forbidden, Unavailable):
         st.metric("Jobs", NOTHING)
         return
     st.metric("Jobs running / waiting", f"{stats.running} / {stats.pending}")
 
 
-def _traffic(row: dict[str, float], trend: Trend) -> None:
-    seen = _gauges()
+def _traffic(row: dict[str, float], trend: Trend, asked: "Future[Gauges | None]") -> None:
+    seen = asked.result()
     rate, running, waiting = st.columns(3)
     per_s = None if seen is None else trend.rate(seen.requests, time.monotonic())
     rate.metric("Requests/s", NOTHING if per_s is None else f"{per_s:.1f}")
@@ -92,25 +100,25 @@ def _traffic(row: dict[str, float], trend: Trend) -> None:
         row |= {"running": seen.running, "waiting": seen.waiting} | ({} if per_s is None else {"requests/s": per_s})
 
 
-def _gauges() -> Gauges | None:
+def _gauges(there: SwitchyardClient) -> Gauges | None:
     """None for a key that may not see them."""
     try:
-        with server().streaming("GET", "/metrics") as answer:
+        with there.streaming("GET", "/metrics") as answer:
             return gauges.read(answer.read().decode())
     except (Forbidden, Unavailable):
         return None
 
 
-def _memory(row: dict[str, float]) -> None:
+def _memory(row: dict[str, float], asked: "Future[System]") -> None:
     try:
-        system = server().system_stats()
+        system = asked.result()
     except (Forbidden, Unavailable):
         return
     row |= {"CPU %": 100 * system.cpu_load, "RAM %": system.ram_percent}
 
 
-def _cards(row: dict[str, float]) -> None:
-    gpu = _gpu()
+def _cards(row: dict[str, float], asked: "Future[Gpu]") -> None:
+    gpu = _gpu(asked)
     if gpu is None:
         st.caption("No GPU is seen here, so processor and memory are drawn alone.")
         return
@@ -124,9 +132,9 @@ def _cards(row: dict[str, float]) -> None:
         )
 
 
-def _gpu() -> Gpu | None:
+def _gpu(asked: "Future[Gpu]") -> Gpu | None:
     try:
-        return server().gpu_stats()
+        return asked.result()
     except Unavailable:
         return None
     except SwitchyardError as error:
@@ -137,13 +145,14 @@ def _gpu() -> Gpu | None:
 def _charts(trend: Trend) -> None:
     table = pd.DataFrame(list(trend.rows))
     table["time"] = pd.to_datetime(table["time"], unit="s", utc=True)
-    table = table.set_index("time")
     load, traffic = st.columns(2)
     shares = [name for name in table.columns if name.endswith("%")]
     if shares:
         load.subheader("Load")
-        load.line_chart(table[shares], height=240, y_label="%", x_label="")
+        with load:
+            lines(table, shares, "%")
     counts = [name for name in ("requests/s", "running", "waiting") if name in table.columns]
     if counts:
         traffic.subheader("Traffic")
-        traffic.line_chart(table[counts], height=240, x_label="")
+        with traffic:
+            lines(table, counts, None)
