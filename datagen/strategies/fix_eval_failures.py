@@ -71,7 +71,8 @@ class FixEvalFailures:
             majority=config.majority,
         )
         self._solver = Solver(plan, config.seed)
-        self._accepted = self._replayed = self._replaying = self._replays_solved = 0
+        self._accepted = self._repairing = 0
+        self._replayed = self._replaying = self._replays_solved = 0
         self.digest = run.digest
 
     @classmethod
@@ -91,7 +92,11 @@ class FixEvalFailures:
             )
         if not self._replay_is_due:
             source = self._run.failed[number % len(self._run.failed)]
-            return await self._vary(source, number, ask, tags=(), only_unsolved=self._config.only_unsolved)
+            self._repairing += 1
+            try:
+                return await self._vary(source, number, ask, tags=(), only_unsolved=self._config.only_unsolved)
+            finally:
+                self._repairing -= 1
         self._replaying += 1
         try:
             source = self._run.passed[seed_of(self._config.seed, number, REPLAY) % len(self._run.passed)]
@@ -121,11 +126,16 @@ class FixEvalFailures:
 
     @property
     def _replay_is_due(self) -> bool:
-        """Replays succeed oftener than repairs, so their share is that of what was accepted, not of what was tried."""
+        """Replays succeed oftener than repairs, so their share is that of what is accepted, not of what is tried.
+
+        All of a job's examples may be under way before the first one is accepted: what is under way counts as accepted,
+        up to the examples that are wanted.
+        """
         if not self._run.passed:
             return False
         under_way = max(self._replayed, self._replays_solved) + self._replaying
-        return under_way < self._config.replay_share * (self._accepted + self._replaying)
+        expected = min(self._accepted + self._replaying + self._repairing, self._config.num_examples)
+        return under_way < self._config.replay_share * expected
 
     async def _vary(
         self, source: Source, number: int, ask: Asking, *, tags: tuple[str, ...], only_unsolved: bool

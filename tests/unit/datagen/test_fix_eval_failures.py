@@ -1,7 +1,9 @@
 """From an eval run to examples of what it showed to be missing."""
 
+import asyncio
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from control.errors import BadJob
 from datagen.failures import cause_of, half_of
 from datagen.variants import with_other_numbers, written_variant
-from switchyard.contract import BatchItem, BatchOutput
+from switchyard.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
 
 EVAL_ID = "eval_20251122_053000_k3f9"
@@ -70,6 +72,48 @@ def test_gaps_become_verified_examples_and_no_eval_question_does(bench: Bench) -
     assert {row["metadata"]["source_id"] for row in rows} <= dev
     assert result["split"]["dev_questions"] == len(dev)
     assert result["split"]["used"] == "dev"
+
+
+class AllAtOnce(SayingEngine):
+    """Answers nothing before everyone who will ask has asked, as an engine with room for all of a job does."""
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        self.asking += 1
+        asked = 0
+        while asked < self.asking:
+            asked = self.asking
+            for _ in range(50):
+                await asyncio.sleep(0)
+        return await super().generate(request)
+
+    asking = 0
+
+
+def all_at_once(bench: Bench, answer: Callable[[BatchItem], BatchOutput], num_samples: int) -> dict[str, Any]:
+    """A quarter of the examples are to be replays."""
+    config = {"source_eval_run_id": EVAL_ID, "num_samples": num_samples, "replay_share": 0.25}
+    checked = bench.check("fix_eval_failures", **config)
+    return bench.go(bench.context(checked, AllAtOnce(answer), batch_items=128, batch_window_items=1024))
+
+
+def test_replays_have_their_share_when_all_answers_come_at_once(bench: Bench) -> None:
+    eval_run(bench, sums(60))
+    result = all_at_once(bench, often_right, num_samples=80)
+    assert result["accepted"] == 80
+    assert 12 <= result["replayed"] <= 21
+
+
+def test_replays_do_not_take_over_where_repairs_hardly_succeed(bench: Bench) -> None:
+    eval_run(bench, sums(60))
+
+    def hardly_ever(item: BatchItem) -> BatchOutput:
+        assert item.sampling is not None
+        a, b = prompt_of(item).removeprefix("What is ").removesuffix("?").split("+")
+        return said(str(int(a) + int(b) + (item.sampling.seed is None or item.sampling.seed % 64 > 0)))
+
+    result = all_at_once(bench, hardly_ever, num_samples=40)
+    assert result["accepted"] == 40
+    assert result["replayed"] <= 10
 
 
 def test_the_dev_halfs_own_questions_where_they_are_asked_for(bench: Bench) -> None:
