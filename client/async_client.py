@@ -170,9 +170,8 @@ class AsyncSwitchyardClient:
                 content_of(answer)
                 raise OtherVersion(f"{method} {path}", "no stream of events")
             reader = EventReader()
-            async for line in answer.aiter_lines():
-                event = reader.feed(line)
-                if event is not None:
+            async for piece in answer.aiter_bytes():
+                for event in reader.feed(piece):
                     yield event
 
     async def chat(

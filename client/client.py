@@ -209,10 +209,8 @@ class SwitchyardClient:
                 content_of(answer)
                 raise OtherVersion(f"{method} {path}", "no stream of events")
             reader = EventReader()
-            for line in answer.iter_lines():
-                event = reader.feed(line)
-                if event is not None:
-                    yield event
+            for piece in answer.iter_bytes():
+                yield from reader.feed(piece)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], model: str = "active", **more: Any) -> Iterator[str]:
         """The answer's text as it is generated."""

@@ -1,6 +1,7 @@
-"""Server-sent events, line by line, and what the server says by them."""
+"""Server-sent events, out of the bytes that come, and what the server says by them."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
@@ -11,12 +12,24 @@ from client.results import Job, JobNews
 
 @dataclass(slots=True)
 class EventReader:
-    """`feed` takes a line and gives an event once it is whole: its name ("" where it has none) and its data."""
+    """`feed` takes what has come and gives the events that are whole now: name ("" where it has none) and data.
+
+    A line ends where the protocol says. httpx's own lines also end at every character that Unicode calls a line's end,
+    which JSON leaves as it is, and which a model may say.
+    """
 
     _name: str = ""
     _data: list[str] = field(default_factory=list)
+    _rest: bytes = b""
 
-    def feed(self, line: str) -> tuple[str, str] | None:
+    def feed(self, piece: bytes) -> Iterator[tuple[str, str]]:
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            event = self._take(line.removesuffix(b"\r").decode(errors="replace"))
+            if event is not None:
+                yield event
+
+    def _take(self, line: str) -> tuple[str, str] | None:
         if line:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")

@@ -126,7 +126,7 @@ def _head(job_id: str, name: str) -> list[dict[str, Any]]:
     with server().streaming("GET", path, headers={"range": f"bytes=0-{_READ_BYTES - 1}"}) as answer:
         text = answer.read().decode(errors="replace")
     whole = text if len(text) < _READ_BYTES else text.rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    return [json.loads(line) for line in whole.split("\n") if line.strip()]
 
 
 def _examples(rows: list[dict[str, Any]]) -> None:
