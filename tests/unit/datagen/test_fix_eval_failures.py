@@ -77,6 +77,8 @@ def test_gaps_become_verified_examples_and_no_eval_question_does(bench: Bench) -
 class AllAtOnce(SayingEngine):
     """Answers nothing before everyone who will ask has asked, as an engine with room for all of a job does."""
 
+    asking = 0
+
     async def generate(self, request: BatchRequest) -> BatchResult:
         self.asking += 1
         asked = 0
@@ -85,8 +87,6 @@ class AllAtOnce(SayingEngine):
             for _ in range(50):
                 await asyncio.sleep(0)
         return await super().generate(request)
-
-    asking = 0
 
 
 def all_at_once(bench: Bench, answer: Callable[[BatchItem], BatchOutput], num_samples: int) -> dict[str, Any]:
