@@ -39,12 +39,13 @@ from gateway.engine_log import LogMark
 from gateway.engine_lora import lora_flags
 from gateway.engine_meter import meter_outputs
 from gateway.engine_metrics import ReusingStatLogger
-from gateway.engine_processes import CONTEXT
+from gateway.engine_processes import CONTEXT, compute_where_it_schedules
 from gateway.engine_proof import prove, token_from
 from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
-from gateway.engine_tokens import tokenize_together
+from gateway.engine_tokens import know_end_of_sequence, tokenize_together
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
+from gateway.engine_whole import note_first_tokens
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
 from gateway.reasoning import with_reasoning_content
 from gateway.tracing import ENDPOINT_VARIABLE
@@ -298,18 +299,23 @@ def _end(client: AsyncLLM) -> None:
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:
     os.environ[GUARD_VARIABLE] = str(os.getpid())
+    forked = current_platform.is_cpu() and settings.warm_start
     if current_platform.is_cpu():
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
-        if settings.warm_start:
-            vllm_processes.get_mp_context = lambda: CONTEXT
+    if forked:
+        vllm_processes.get_mp_context = lambda: CONTEXT
     parser = make_arg_parser(FlexibleArgumentParser())
     args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    if forked:
+        compute_where_it_schedules(config)
     client = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[ReusingStatLogger]
     )
     tokenize_together(client.renderer)
+    know_end_of_sequence(client.renderer)
+    note_first_tokens(client.output_processor)
     return args, client
 
 

@@ -116,3 +116,6 @@ class _Adapted:
 
     def generate(self, *args: Any, **options: Any) -> Any:
         return self._client.generate(*args, lora_request=self._lora, **options)
+
+    async def add_request(self, *args: Any, **options: Any) -> Any:
+        return await self._client.add_request(*args, lora_request=self._lora, **options)

@@ -21,3 +21,6 @@ def register() -> None:
     if gateway_pid is not None and int(gateway_pid) != os.getpid():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         follow_parent(signal.SIGKILL)
+        from gateway.engine_whole import keep_whole  # noqa: PLC0415 - vLLM's parts, in vLLM's own processes alone
+
+        keep_whole()

@@ -21,7 +21,7 @@ for name in (
 ):
     import_module(name)
 
-# An engine's first process starts the second one the same way, by the fork server that it comes from itself.
+# Where a model needs more than one process, the first starts the others the same way, by the server it comes from.
 vllm.v1.executor.multiproc_executor.get_mp_context = lambda: CONTEXT
 setattr(forkserver._forkserver, "ensure_running", resource_tracker.ensure_running)  # noqa: B010 - typeshed does not know it
 setproctitle.setproctitle("switchyard: engine starter")

@@ -1,12 +1,14 @@
-"""Where an engine's processes come from: forks of one that has imported vLLM already, where there is no GPU.
+"""Where an engine's process comes from: a fork of one that has imported vLLM already, where there is no GPU.
 
-An engine is two processes, one started by the other, and each needs seconds to import vLLM before it can do anything.
-Here a process that does nothing else (`multiprocessing`'s fork server) imports it once; an engine's processes are forks
-of that one, share its memory and begin at once. With a GPU vLLM's own way stays: whether all that CUDA needs survives
-a fork was not seen.
+vLLM's own way there is two processes, one started by the other. Each needs seconds to import vLLM before it can do
+anything, and in every step of the engine one waits for the other, in a loop that takes a core. Here a process that does
+nothing else (`multiprocessing`'s fork server) imports vLLM once; an engine is one fork of it, begins at once and
+schedules and computes in turn, as it does with one GPU. With a GPU vLLM's own way stays: whether all that CUDA needs
+survives a fork was not seen.
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from multiprocessing import forkserver
@@ -59,10 +61,21 @@ def for_gpu() -> bool:
     return False
 
 
+def compute_where_it_schedules(config: Any) -> None:
+    """Has the engine of this VllmConfig be one process, where the model needs one worker alone.
+
+    vLLM's CPU platform refuses that, since a process that is there already cannot be given OpenMP's variables; a
+    WarmProcess takes them all the same. So it is said after the platform has looked.
+    """
+    if config.parallel_config.world_size == 1:
+        config.parallel_config.distributed_executor_backend = "uni"
+
+
 class WarmProcess(ForkServerProcess):
     """A process that begins with vLLM imported and with the environment that its parent has when it is started."""
 
     _environment: dict[str, str]
+    _kwargs: dict[str, Any]
 
     def start(self) -> None:
         self._environment = dict(os.environ)
@@ -71,7 +84,8 @@ class WarmProcess(ForkServerProcess):
     def run(self) -> None:
         os.environ.clear()
         os.environ.update(self._environment)
-        _take_threads_and_places()
+        with _compute_environment(self._kwargs.get("vllm_config")):
+            _take_threads_and_places()
         super().run()
 
 
@@ -79,6 +93,16 @@ class WarmContext(ForkServerContext):
     """Stands where vLLM looks for a way to start processes (its `get_mp_context`)."""
 
     Process = WarmProcess
+
+
+def _compute_environment(config: Any) -> AbstractContextManager[None]:
+    """What vLLM sets for a process that computes; for one that has others compute, nothing."""
+    if config is None or config.parallel_config.distributed_executor_backend != "uni":
+        return nullcontext()
+    from vllm.utils.ompmultiprocessing import OMPProcessManager  # noqa: PLC0415  # imported already where this runs
+
+    environment: AbstractContextManager[None] = OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0)
+    return environment
 
 
 def _take_threads_and_places() -> None:
@@ -89,7 +113,9 @@ def _take_threads_and_places() -> None:
         torch.set_num_threads(int(threads))
     for variable in _PLACES:
         if variable in os.environ:
-            os.sched_setaffinity(0, places_in(os.environ[variable]))
+            places = places_in(os.environ[variable])
+            if len(places) > 1:  # bound to one core, an engine would share it with the next one and leave others idle
+                os.sched_setaffinity(0, places)
 
 
 def places_in(binding: str) -> set[int]:

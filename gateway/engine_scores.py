@@ -1,5 +1,6 @@
 """The log-probability of a text after a prompt, by one more pass over both (`prompt_logprobs`)."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,13 @@ async def score(client: AsyncLLM, text: PlacedText, request_id: str) -> TextScor
 
 
 async def last_output(client: AsyncLLM, engine_input: Any, params: SamplingParams, request_id: str) -> RequestOutput:
-    outputs = client.generate(engine_input, params, request_id, priority=BATCH_PRIORITY)
-    final: RequestOutput = [output async for output in outputs][-1]  # FINAL_ONLY: there is one
+    """As `AsyncLLM.generate` of FINAL_ONLY parameters, without a generator for the one output that there is."""
+    answer = await client.add_request(request_id, engine_input, params, priority=BATCH_PRIORITY)
+    try:
+        final: RequestOutput = await answer.get()
+    except asyncio.CancelledError:
+        await client.abort(answer.request_id, internal=True)
+        raise
+    finally:
+        answer.close()
     return final

@@ -1,11 +1,13 @@
-"""Prompts that come together are tokenized in one call, where vLLM's renderer calls the tokenizer for each."""
+"""What a renderer asks its tokenizer for less often than vLLM does."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def tokenize_together(renderer: Any) -> None:
-    """Changes this renderer's `tokenize_prompts`, which batch work alone goes through.
+    """Has prompts that come together be tokenized in one call, where vLLM's renderer calls the tokenizer for each.
+
+    Changes this renderer's `tokenize_prompts`, which batch work alone goes through.
 
     Only the tokenizer's call is another: what vLLM does to a text before and to its tokens after, it still does.
     """
@@ -22,3 +24,9 @@ def tokenize_together(renderer: Any) -> None:
         return one_by_one(prompts, params)
 
     renderer.tokenize_prompts = together
+
+
+def know_end_of_sequence(renderer: Any) -> None:
+    """Looks the token up once. vLLM does for each request, which borrows a tokenizer from a pool to have it look."""
+    token: int | None = renderer.get_eos_token_id()
+    renderer.get_eos_token_id = lambda: token

@@ -1,0 +1,124 @@
+"""Answers that nobody reads along leave the engine once, when they are complete.
+
+vLLM's engine sends every token of every request by itself, also to a front end that keeps them until the last one has
+come. That is a message to pack, to unpack and to note for each token of each item of a job, in the event loop that
+other people's streams go through. When the first token was there is sent along, so that vLLM's times stay right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
+
+# What comes with the first token alone.
+_BEGINNING = ("prefill_stats", "new_prompt_logprobs_tensors", "prompt_token_id_logprobs")
+# An output with anything else is sent when it is made: at the end, or with what cannot be put together here.
+_WAITS = {"request_id", "new_token_ids", "new_logprobs", "events", "trace_headers", "num_nans_in_logits", *_BEGINNING}
+_others = attrgetter(*(name for name in EngineCoreOutput.__struct_fields__ if name not in _WAITS))
+# Among the headers of a trace, which are all that the engine can say of a request in its own words.
+_FIRST_TOKEN = "switchyard-first-token"  # noqa: S105 - the name of a header
+
+
+@dataclass(slots=True)
+class _Kept:
+    first_token_s: float
+    outputs: list[EngineCoreOutput] = field(default_factory=list)
+
+
+class Whole:
+    """What one scheduler keeps back, by request."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+
+    def filtered(
+        self, outputs: Sequence[EngineCoreOutput], requests: dict[str, Any], now_s: float
+    ) -> list[EngineCoreOutput]:
+        """Those to be sent now; `requests` are the scheduler's unfinished ones, by id."""
+        sent = []
+        for output in outputs:
+            kept = self._kept.get(output.request_id)
+            if not _can_wait(output) or not (kept or _unread(requests.get(output.request_id))):
+                sent.append(_merged(kept, output) if kept and kept.outputs else output)
+                if kept:
+                    kept.outputs.clear()
+                continue
+            if kept is None:
+                kept = self._kept[output.request_id] = _Kept(now_s)
+            kept.outputs.append(output)
+        # Finished just now, or aborted: nobody waits for these any more.
+        for request_id in [each for each in self._kept if each not in requests]:
+            del self._kept[request_id]
+        return sent
+
+
+def keep_whole() -> None:
+    """For this process, which is an engine's."""
+    update = Scheduler.update_from_output
+
+    def update_from_output(
+        scheduler: Scheduler, scheduler_output: SchedulerOutput, model_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        by_client: dict[int, EngineCoreOutputs] = update(scheduler, scheduler_output, model_output)
+        wholes: dict[int, Whole] = scheduler.__dict__.setdefault("switchyard_wholes", {})
+        for client, outputs in by_client.items():
+            if client not in wholes:
+                wholes[client] = Whole()
+            outputs.outputs = wholes[client].filtered(outputs.outputs, scheduler.requests, outputs.timestamp)
+        return by_client
+
+    Scheduler.update_from_output = update_from_output
+
+
+def note_first_tokens(processor: Any) -> None:
+    """Has an OutputProcessor note the times of an answer that came whole as if each token had come by itself."""
+    note = processor._update_stats_from_output
+
+    def noted(request: Any, output: EngineCoreOutput, timestamp: float | None, stats: Any) -> None:
+        note(request, output, timestamp, stats)
+        first_token_s = (output.trace_headers or {}).get(_FIRST_TOKEN)
+        if stats is None or timestamp is None or first_token_s is None or not request.is_prefilling:
+            return
+        times = request.stats
+        since_s = timestamp - float(first_token_s)
+        times.first_token_ts -= since_s
+        times.first_token_latency -= since_s
+        stats.time_to_first_tokens_iter[-1] -= since_s
+        later_tokens = len(output.new_token_ids) - 1
+        stats.inter_token_latencies_iter += [since_s / later_tokens] * later_tokens if later_tokens else []
+
+    processor._update_stats_from_output = noted
+
+
+def _unread(request: Any) -> bool:
+    """Whether the front end needs nothing of a request before its end; stop strings are looked for there."""
+    params = request.sampling_params if request is not None else None
+    return params is not None and params.output_kind == RequestOutputKind.FINAL_ONLY and not params.stop
+
+
+def _can_wait(output: EngineCoreOutput) -> bool:
+    return all(value is None for value in _others(output))
+
+
+def _merged(kept: _Kept, last: EngineCoreOutput) -> EngineCoreOutput:
+    """The last one, with all that came before."""
+    first, outputs = kept.outputs[0], [*kept.outputs, last]
+    last.new_token_ids = [token for output in outputs for token in output.new_token_ids]
+    last.events = [event for output in outputs for event in output.events or ()] or None
+    for name in _BEGINNING:
+        if getattr(last, name) is None:
+            setattr(last, name, getattr(first, name))
+    if first.prefill_stats is not None:
+        last.trace_headers = {**(last.trace_headers or {}), _FIRST_TOKEN: str(kept.first_token_s)}
+    logprobs = [output.new_logprobs for output in outputs if output.new_logprobs is not None]
+    if len(logprobs) > 1:
+        token_ids, values, ranks, _ = zip(*logprobs, strict=True)
+        last.new_logprobs = LogprobsLists(np.concatenate(token_ids), np.concatenate(values), np.concatenate(ranks))
+    return last
