@@ -3,7 +3,7 @@
 The job's time is what its row says, from started to completed: it includes reading the dataset, prompts, scoring,
 the reference's loss, files and database. The offline time is the bare call. Both take turns in one run. After them: a
 client that posts one prompt a request, the time to the first token of an interactive client while an eval runs and at
-rest, and control's memory after a small and a large job.
+rest, and the most memory that control has during a job of 1,000 samples and during a large one.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from demo.addition import Addition, split
 from demo.tokenizer import TURN_END, TURN_START
 
 MAX_TOKENS = 256
+_INTERACTIVE_S = 20.0
 
 
 @contextlib.contextmanager
@@ -110,25 +111,35 @@ async def one_by_one_per_s(url: str, prompts: Sequence[str]) -> float:
         return len(prompts) / (time.perf_counter() - started)
 
 
-def _control_mb() -> float:
+def _control() -> psutil.Process:
     for process in psutil.Process().children(recursive=True):
         if " ".join(process.cmdline()).startswith("switchyard: control"):
-            return float(process.memory_info().rss) / 1e6
+            return process
     raise RuntimeError("control is not there")
 
 
-def _interactive(client: httpx.Client, url: str, seconds: float, job: str | None) -> list[float]:
-    """First-token times for so long at rest, or while the job runs."""
+def _most_mb(client: httpx.Client, dataset: str, samples: int) -> float:
+    """The most resident memory that control has while a job runs (looked at every 0.1 s)."""
+    control, over = _control(), threading.Event()
+    seen = [float(control.memory_info().rss)]
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            seen.append(float(control.memory_info().rss))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        job_seconds(client, post_job(client, dataset, samples))
+    finally:
+        over.set()
+        watching.join()
+    return max(seen) / 1e6
+
+
+def _interactive(url: str, seconds: float) -> list[float]:
     stop = threading.Event()
-
-    def wait() -> None:
-        if job is None:
-            time.sleep(seconds)
-        else:
-            job_seconds(client, job)
-        stop.set()
-
-    threading.Thread(target=wait).start()
+    threading.Timer(seconds, stop.set).start()
     return asyncio.run(first_token_ms(url, stop))
 
 
@@ -171,15 +182,21 @@ def main() -> None:
         print(
             f"one prompt a request, one after the other: {single:.0f}/s; the job is {rate / single:.1f} times as fast"
         )
-        at_rest = _interactive(client, url, 15.0, None)
-        small_mb = _control_mb()
+        at_rest = _interactive(url, _INTERACTIVE_S)
         write_dataset(datasets / "large.jsonl", additions, args.large)
-        beside = _interactive(client, url, 0.0, post_job(client, "large.jsonl", args.large))
+        job_id = post_job(client, "large.jsonl", args.large)
+        beside = _interactive(url, _INTERACTIVE_S)
+        status = client.get(f"/jobs/{job_id}").raise_for_status().json()["status"]
+        client.post(f"/jobs/{job_id}/cancel").raise_for_status()
         print(
-            f"time to first token, p99: {_p99(at_rest):.1f} ms at rest, {_p99(beside):.1f} ms beside an eval,"
-            f" ratio {_p99(beside) / _p99(at_rest):.2f} (medians {median(at_rest):.1f} and {median(beside):.1f} ms)"
+            f"time to first token, p99: {_p99(at_rest):.1f} ms at rest, {_p99(beside):.1f} ms beside an eval"
+            f" ({status}), ratio {_p99(beside) / _p99(at_rest):.2f} (medians {median(at_rest):.1f} and"
+            f" {median(beside):.1f} ms)",
+            flush=True,
         )
-        print(f"control's memory: {small_mb:.0f} MB before, {_control_mb():.0f} MB after a job of {args.large} samples")
+        write_dataset(datasets / "small.jsonl", additions, 1000)
+        small_mb, large_mb = _most_mb(client, "small.jsonl", 1000), _most_mb(client, "large.jsonl", args.large)
+        print(f"control's memory: at most {small_mb:.0f} MB at 1000 samples, {large_mb:.0f} MB at {args.large}")
         client.close()
 
 

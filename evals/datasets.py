@@ -4,8 +4,9 @@ import gzip
 import hashlib
 import heapq
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from evals.errors import DatasetBroken, DatasetMissing, DatasetOutside
 from evals.formats import parse_sample
 from evals.formats.fields import decode
 from evals.sample import BrokenLine, DatasetFormat, Sample
+from evals.sample_ids import SampleIds
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _MAX_LISTED = 10
@@ -79,20 +81,24 @@ def scan_dataset(
 ) -> DatasetFacts:
     """Checks the first `max_samples` samples (None: all) and takes the digest of the whole file.
 
-    Blocks; raises DatasetBroken, also for a sample that `check` refuses.
+    Blocks; raises DatasetBroken, also for an id that is there twice and for a sample that `check` refuses.
     """
     name = str(path.relative_to(datasets_dir.resolve()))
     samples = 0
     format_: DatasetFormat | None = None
     ignored: dict[str, None] = {}
+    ids = SampleIds()
     with open_dataset(path) as stream:
         for sample in read_samples(stream, name, max_samples, field_map, check):
             samples += 1
+            ids.add(sample.id)
             format_ = sample.format
             if len(ignored) < _MAX_LISTED_KEYS:
                 ignored.update(dict.fromkeys(sample.metadata))
         if format_ is None:
             raise DatasetBroken(name, None, "has no samples")
+        if repeated := ids.repeated():
+            _refuse_repeated(stream, name, max_samples, field_map, repeated)
         digest = digest_of(stream)
         return DatasetFacts(
             name=name,
@@ -102,6 +108,22 @@ def scan_dataset(
             size_bytes=stream.tell(),
             ignored_keys=sorted(ignored)[:_MAX_LISTED_KEYS],
         )
+
+
+def _refuse_repeated(
+    stream: BufferedReader,
+    file: str,
+    max_samples: int | None,
+    field_map: FieldMap | None,
+    repeated: Container[int],
+) -> None:
+    """Reads again what was read without an error, to name the lines. `repeated`: the ids' `hash`."""
+    line_of_id: dict[str, int] = {}
+    lines = islice(_filled_lines(stream, file), max_samples)
+    for index, (line, raw) in enumerate(lines):
+        sample_id = parse_sample(raw, line=line, index=index, field_map=field_map).id
+        if hash(sample_id) in repeated and line_of_id.setdefault(sample_id, line) != line:
+            raise DatasetBroken(file, line, f"the id {sample_id!r} is that of line {line_of_id[sample_id]} already")
 
 
 def digest_of(stream: BufferedReader) -> str:
@@ -119,10 +141,8 @@ def read_samples(
 ) -> Iterator[Sample]:
     """The first `max_samples` samples (None: all) from the stream's start, lazily; `file` is its name in errors.
 
-    Raises DatasetBroken at the line that breaks the file, has another format than the first, repeats an id (of a whole
-    file that is not looked for: its ids would not fit in memory), or is refused by `check`.
+    Raises DatasetBroken at the line that breaks the file, has another format than the first, or is refused by `check`.
     """
-    line_of_id: dict[str, int] = {}
     format_: DatasetFormat | None = None
     for index, (line, raw) in enumerate(_filled_lines(stream, file)):
         if index == max_samples:
@@ -132,9 +152,6 @@ def read_samples(
             format_ = format_ or sample.format
             if sample.format != format_:
                 raise BrokenLine(f"mixed formats: it is {sample.format}, the lines before are {format_}")
-            earlier = line if max_samples is None else line_of_id.setdefault(sample.id, line)
-            if earlier != line:
-                raise BrokenLine(f"the id {sample.id!r} is that of line {earlier} already")
             if check is not None:
                 check(sample)
         except BrokenLine as error:

@@ -83,7 +83,7 @@ def test_missing_in_an_empty_folder(tmp_path: Path) -> None:
         resolve_dataset("nope", tmp_path)
 
 
-def _scan(folder: Path, content: bytes, max_samples: int = 1000) -> DatasetFacts:
+def _scan(folder: Path, content: bytes, max_samples: int | None = 1000) -> DatasetFacts:
     path = folder / "set.jsonl"
     path.write_bytes(content)
     return scan_dataset(path.resolve(), folder, max_samples)
@@ -133,6 +133,13 @@ def test_scan_names_file_and_line(tmp_path: Path, content: bytes, message: str) 
     with pytest.raises(DatasetBroken) as caught:
         _scan(tmp_path, content)
     assert message in str(caught.value)
+
+
+def test_ids_beyond_the_samples_wanted_may_repeat(tmp_path: Path) -> None:
+    lines = [b'{"id": %d, "question": "q", "answer": "a"}\n' % number for number in (1, 2, 3, 1)]
+    assert _scan(tmp_path, b"".join(lines), max_samples=3).samples == 3
+    with pytest.raises(DatasetBroken, match="line 4: the id '1' is that of line 1 already"):
+        _scan(tmp_path, b"".join(lines), max_samples=None)
 
 
 def test_a_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
