@@ -13,7 +13,7 @@ from evals.tally import TIMING_KEYS
 from tests.e2e.server import FINAL_ID, Server, wait_until
 
 SAMPLES = 2000
-VICTIMS = ["switchyard: gateway", "switchyard: control", "VLLM::EngineCore", "VLLM::Worker"]
+VICTIMS = ["switchyard: gateway", "switchyard: control", "switchyard: engine starter", "VLLM::EngineCore"]
 
 
 def _post_job(server: Server) -> str:
