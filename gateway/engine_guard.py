@@ -5,10 +5,13 @@ variable is set by the gateway alone, so other users of this vLLM installation n
 
 SLURM sends SIGTERM to every process of a job at once. An engine that obeyed would break off what the gateway still has
 to finish, so it listens to STOP_SIGNAL alone, which vLLM takes for the same.
+
+Engines also learn here to send whole answers (gateway.engine_whole).
 """
 
 import os
 import signal
+import sys
 
 from switchyard.process import follow_parent
 
@@ -21,6 +24,7 @@ def register() -> None:
     if gateway_pid is not None and int(gateway_pid) != os.getpid():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         follow_parent(signal.SIGKILL)
-        from gateway.engine_whole import keep_whole  # noqa: PLC0415 - vLLM's parts, in vLLM's own processes alone
+        if "vllm.v1.engine.core" in sys.modules:  # an engine's process, and not one that looks at a model's class
+            from gateway.engine_whole import keep_whole  # noqa: PLC0415 - vLLM's parts, where they are loaded already
 
-        keep_whole()
+            keep_whole()
