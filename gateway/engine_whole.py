@@ -1,4 +1,4 @@
-"""Answers that nobody reads along leave the engine once, when they are complete.
+"""Answers that nobody reads along leave the engine when they are complete, long ones in parts.
 
 vLLM's engine sends every token of every request by itself, also to a front end that keeps them until the last one has
 come. That is a message to pack, to unpack and to note for each token of each item of a job, in the event loop that
@@ -17,6 +17,9 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 
+# A long answer is sent every so many steps, so that the front end's counters move. What is kept also holds on to the
+# log-probabilities of all that was computed in the same step.
+_MOST_STEPS = 64
 # What comes with the first token alone.
 _BEGINNING = ("prefill_stats", "new_prompt_logprobs_tensors", "prompt_token_id_logprobs")
 # An output with anything else is sent when it is made: at the end, or with what cannot be put together here.
@@ -45,14 +48,15 @@ class Whole:
         sent = []
         for output in outputs:
             kept = self._kept.get(output.request_id)
-            if not _can_wait(output) or not (kept or _unread(requests.get(output.request_id))):
-                sent.append(_merged(kept, output) if kept and kept.outputs else output)
-                if kept:
-                    kept.outputs.clear()
-                continue
-            if kept is None:
+            if kept is None and _can_wait(output) and _unread(requests.get(output.request_id)):
                 kept = self._kept[output.request_id] = _Kept(now_s)
+            if kept is None:
+                sent.append(output)
+                continue
             kept.outputs.append(output)
+            if len(kept.outputs) == _MOST_STEPS or not _can_wait(output):
+                sent.append(_merged(kept.outputs, kept.first_token_s))
+                kept.outputs = []
         # Finished just now, or aborted: nobody waits for these any more.
         for request_id in [each for each in self._kept if each not in requests]:
             del self._kept[request_id]
@@ -78,21 +82,23 @@ def keep_whole() -> None:
 
 
 def note_first_tokens(processor: Any) -> None:
-    """Has an OutputProcessor note the times of an answer that came whole as if each token had come by itself."""
+    """Has an OutputProcessor note the times of tokens that came together as if each had come by itself."""
     note = processor._update_stats_from_output
 
     def noted(request: Any, output: EngineCoreOutput, timestamp: float | None, stats: Any) -> None:
         note(request, output, timestamp, stats)
-        first_token_s = (output.trace_headers or {}).get(_FIRST_TOKEN)
-        if stats is None or timestamp is None or first_token_s is None or not request.is_prefilling:
+        tokens = len(output.new_token_ids)
+        if stats is None or timestamp is None or tokens < 2:
             return
-        times = request.stats
-        since_s = timestamp - float(first_token_s)
-        times.first_token_ts -= since_s
-        times.first_token_latency -= since_s
-        stats.time_to_first_tokens_iter[-1] -= since_s
-        later_tokens = len(output.new_token_ids) - 1
-        stats.inter_token_latencies_iter += [since_s / later_tokens] * later_tokens if later_tokens else []
+        between = stats.inter_token_latencies_iter
+        if not request.is_prefilling:
+            between += [between.pop() / tokens] * tokens
+        elif first_token_s := (output.trace_headers or {}).get(_FIRST_TOKEN):
+            since_s = timestamp - float(first_token_s)
+            request.stats.first_token_ts -= since_s
+            request.stats.first_token_latency -= since_s
+            stats.time_to_first_tokens_iter[-1] -= since_s
+            between += [since_s / (tokens - 1)] * (tokens - 1)
 
     processor._update_stats_from_output = noted
 
@@ -107,16 +113,18 @@ def _can_wait(output: EngineCoreOutput) -> bool:
     return all(value is None for value in _others(output))
 
 
-def _merged(kept: _Kept, last: EngineCoreOutput) -> EngineCoreOutput:
+def _merged(outputs: Sequence[EngineCoreOutput], first_token_s: float) -> EngineCoreOutput:
     """The last one, with all that came before."""
-    first, outputs = kept.outputs[0], [*kept.outputs, last]
+    first, last = outputs[0], outputs[-1]
+    if len(outputs) == 1:
+        return last
     last.new_token_ids = [token for output in outputs for token in output.new_token_ids]
     last.events = [event for output in outputs for event in output.events or ()] or None
+    if first.prefill_stats is not None:
+        last.trace_headers = {**(last.trace_headers or {}), _FIRST_TOKEN: str(first_token_s)}
     for name in _BEGINNING:
         if getattr(last, name) is None:
             setattr(last, name, getattr(first, name))
-    if first.prefill_stats is not None:
-        last.trace_headers = {**(last.trace_headers or {}), _FIRST_TOKEN: str(kept.first_token_s)}
     logprobs = [output.new_logprobs for output in outputs if output.new_logprobs is not None]
     if len(logprobs) > 1:
         token_ids, values, ranks, _ = zip(*logprobs, strict=True)
