@@ -66,9 +66,9 @@ class BatchShare:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # let in and cancelled at once
+            if not turn.cancelled():  # let in and cancelled at once
                 self._inside -= 1
-            else:
+            elif turn in self._waiting:  # else passed over already, by somebody who left in between
                 self._waiting.remove(turn)
             self._let_in()
             raise

@@ -230,7 +230,9 @@ class Engine:
             raise InvalidRequest(f"`{name}` makes embeddings and generates no text")
         try:
             return await run_batch(self.client, self._state, items, sampling, self.share)
-        except* EngineDeadError as group:
+        except ExceptionGroup as group:
+            if group.subgroup(EngineDeadError) is None:
+                raise
             raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
 
     async def attach(self, model: ModelRef) -> AdapterFront:

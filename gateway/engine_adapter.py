@@ -61,7 +61,9 @@ class AdapterFront:
         """As Engine.batch."""
         try:
             return await run_batch(self._client, self._state, items, sampling, self._share)
-        except* EngineDeadError as group:
+        except ExceptionGroup as group:
+            if group.subgroup(EngineDeadError) is None:
+                raise
             raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
 
     async def detach(self) -> None:

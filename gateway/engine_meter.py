@@ -1,8 +1,9 @@
 """Counts the tokens of the request that runs in this context, where vLLM hands them over: streams and refusals too."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
+from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -28,6 +29,21 @@ def meter_outputs(client: AsyncLLM) -> None:
 
     client.generate = metered_generate
     client.encode = metered_encode
+
+
+async def metered(answer: Awaitable[RequestOutput]) -> RequestOutput:
+    """A whole answer that was not asked for by `generate`, noted in METER all the same."""
+    meter = METER.get()
+    if meter is None:
+        return await answer
+    task = meter.begin()
+    try:
+        output = await answer
+        meter.prompt_tokens += len(output.prompt_token_ids or ())
+        meter.completion_tokens += sum(len(each.token_ids) for each in output.outputs)
+    finally:
+        meter.end(task)
+    return output
 
 
 async def _generated(

@@ -9,6 +9,7 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from gateway.engine_meter import metered
 from switchyard.contract import BATCH_PRIORITY, TextScore
 
 
@@ -58,6 +59,10 @@ async def score(client: AsyncLLM, text: PlacedText, request_id: str) -> TextScor
 
 async def last_output(client: AsyncLLM, engine_input: Any, params: SamplingParams, request_id: str) -> RequestOutput:
     """As `AsyncLLM.generate` of FINAL_ONLY parameters, without a generator for the one output that there is."""
+    return await metered(_answer(client, engine_input, params, request_id))
+
+
+async def _answer(client: AsyncLLM, engine_input: Any, params: SamplingParams, request_id: str) -> RequestOutput:
     answer = await client.add_request(request_id, engine_input, params, priority=BATCH_PRIORITY)
     try:
         final: RequestOutput = await answer.get()

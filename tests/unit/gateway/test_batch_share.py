@@ -108,3 +108,15 @@ def test_an_item_that_is_cancelled_while_it_waits_takes_no_place() -> None:
         assert crowd.inside == [3, 4, 6, 8]
 
     run(test)
+
+
+def test_one_that_is_cancelled_while_another_leaves_is_only_cancelled() -> None:
+    async def test(crowd: Crowd) -> None:
+        await crowd.come(1, 2, 3, 4, 5, 6)
+        crowd.leave[1].set()  # 1 leaves first, and passes over 5, which has not noticed yet
+        crowd.tasks[5].cancel()
+        await settled()
+        assert crowd.tasks[5].cancelled()
+        assert crowd.inside == [2, 3, 4, 6]
+
+    run(test)
