@@ -2,6 +2,7 @@
 
 import re
 
+from datagen.arithmetic import value_of
 from evals.scorers import SCORERS
 
 _BOXED = "\\boxed{"
@@ -10,6 +11,9 @@ _SAID = re.compile(r"(?:answer|result|solution)\s*(?:is|=|:)+\s*([^\n]+)", re.IG
 _NUMBER = re.compile(r"(?<![\w.])-?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
 _WITH_DIGITS = re.compile(r"\w*[0-9]\w*")
 _LONGEST_WHOLE = 64
+_LETTER = re.compile(r"[^\W\d_]")
+_THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_AROUND_SUM = " \t*#$.,;"  # what marks an answer or ends a sentence
 
 
 def final_answer(solution: str) -> str | None:
@@ -43,9 +47,21 @@ def is_right(solution: str, gold: str) -> bool:
 
 
 def is_right_sum(solution: str, gold: str) -> bool:
-    """For plain arithmetic, which has no units: letters that are glued to the last number spoil it (`80t`, `94t6`)."""
+    """For plain arithmetic, which has no units: letters that are glued to the last number spoil it (`80t`, `94t6`).
+
+    An answer without words is arithmetic too, and has to hold (`11+69=80`): `(80` and `6?80` do not.
+    """
+    if not _LETTER.search(solution):
+        return all(_holds(line) for line in solution.split("\n")) and is_right(solution, gold)
     numbers = _WITH_DIGITS.findall(solution)
     return is_right(solution, gold) and bool(numbers) and numbers[-1].isdecimal()
+
+
+def _holds(line: str) -> bool:
+    """Whether all sides of an equation are worth the same; a number alone and an empty line do hold."""
+    sides = (side.strip(_AROUND_SUM) for side in _THOUSANDS.sub("", line).split("="))
+    values = [value_of(side) for side in sides if side]
+    return None not in values and len(set(values)) <= 1
 
 
 def _last_boxed(text: str) -> str | None:

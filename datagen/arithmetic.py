@@ -33,8 +33,16 @@ def exact_answer(question: str) -> str | None:
         return None
     if re.search(r"[^\s\w?.!,:=']", rest):
         return None
+    value = value_of(found[0])
+    return None if value is None else _written(value)
+
+
+def value_of(expression: str) -> Fraction | None:
+    """None where it is anything but numbers, operators and brackets in their places, or too long."""
+    if len(expression) > _LONGEST:
+        return None
     try:
-        return _written(_value(found[0].translate(_SAME)))
+        return _value(expression.translate(_SAME))
     except (_NoExpression, ZeroDivisionError):
         return None
 

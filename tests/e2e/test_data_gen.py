@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -55,9 +56,10 @@ def _rows(server: Server, job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_right(row: dict[str, Any]) -> bool:
+    """Whether the answer ends with the sum: what a model puts in front of it, chance decides."""
     question, answer = (turn["content"] for turn in row["messages"])
     a, b = question.removeprefix("What is ").removesuffix("?").split("+")
-    return int(a) + int(b) == int(answer)
+    return re.findall(r"[0-9]+", answer)[-1:] == [str(int(a) + int(b))]
 
 
 def test_the_script_that_generates_training_data(server: Server) -> None:

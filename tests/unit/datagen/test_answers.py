@@ -33,6 +33,17 @@ def test_a_solution_is_right_by_its_answer_alone() -> None:
         ("It is 80.", True),
         ("11 and 69 make \\boxed{80}", True),
         ("2nd: 11+69 = 80 (done)", True),
+        ("11+69=80", True),
+        ("11 + 69 = 10 + 70 = **80**", True),
+        ("11+60=71,\n71+9=80.", True),
+        ("$80$", True),
+        ("= (80)", True),
+        ("11+69=80\n#### 80", True),
+        ("(80", False),
+        ("6?80", False),
+        ("80)", False),
+        ("12+69=80", False),
+        ("((((" * 100 + "80", False),
         ("80t", False),
         ("80t6", False),
         ("eighty", False),
@@ -43,3 +54,8 @@ def test_a_solution_is_right_by_its_answer_alone() -> None:
 )
 def test_a_sum_stands_alone(solution: str, right: bool) -> None:
     assert is_right_sum(solution, "80") is right
+
+
+@pytest.mark.parametrize("solution", ["1,234", "1000 + 234 = 1,234", "1234"])
+def test_a_sum_may_have_thousands_separators(solution: str) -> None:
+    assert is_right_sum(solution, "1234")
