@@ -4,6 +4,8 @@ SQLite needs its pragmas said on every connection, PostgreSQL a lock for what mu
 knows which database it talks to.
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,9 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from control.errors import DatabaseUnavailable
 from control.migrate import upgrade
+from control.tasks import is_set_within
 from switchyard.settings import Settings
 
+log = logging.getLogger(__name__)
+
 BUSY_TIMEOUT_MS = 5_000
+_LAST_TRANSACTIONS_S = 2.0
 _LOCK_ALONE, _LOCK_MIGRATION = 7_265_100, 7_265_101
 _SQLITE_SAYS = {
     "locked": "it is locked by another program",
@@ -49,13 +55,26 @@ class Database:
         if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _set_pragmas)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._closed = False
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """Raises DatabaseUnavailable for what is the database's trouble and not the statement's."""
-        with _translated():
-            async with self._sessions.begin() as session:
-                yield session
+        """Raises DatabaseUnavailable for what is the database's trouble and not the statement's, and once closed."""
+        if self._closed:
+            raise DatabaseUnavailable("the database cannot be used any more: the program stops")
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            with _translated():
+                async with self._sessions.begin() as session:
+                    yield session
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncSession]:
@@ -83,6 +102,12 @@ class Database:
                 await connection.run_sync(run)
 
     async def close(self) -> None:
+        """Waits for the transactions under way and takes no more: a connection that came back to a pool which is
+        disposed of already, or was made after that, would be closed by nobody.
+        """
+        self._closed = True
+        if not await is_set_within(self._idle, _LAST_TRANSACTIONS_S):
+            log.error("%d transactions do not end, their connections are given up", self._under_way)
         await self._engine.dispose()
 
 

@@ -1,0 +1,68 @@
+"""A database that is closed while others still use it leaves no connection behind."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from control.db import Database, database_url
+from control.errors import DatabaseUnavailable
+
+
+def _descriptors(file: Path) -> list[str]:
+    """What this process has open of the database: the file, its log and its shared memory."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [target for link in links if (target := os.readlink(link)).startswith(str(file))]
+
+
+def test_it_waits_for_the_transactions_under_way_and_takes_no_more(tmp_path: Path) -> None:
+    file = tmp_path / "db.sqlite"
+
+    async def run() -> None:
+        database = Database(database_url(file))
+        await database.migrate()
+        inside, may_go = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            async with database.transaction() as session:
+                await session.execute(text("DELETE FROM jobs"))
+                inside.set()
+                await may_go.wait()
+
+        straggler = asyncio.create_task(slow())
+        await inside.wait()
+        closing = asyncio.create_task(database.close())
+        await asyncio.sleep(0)
+        with pytest.raises(DatabaseUnavailable, match="the program stops"):
+            async with database.transaction():
+                pass
+        assert not closing.done()
+        assert _descriptors(file) != []
+        may_go.set()
+        await straggler
+        await closing
+        assert _descriptors(file) == []
+
+    asyncio.run(run())
+
+
+def test_who_never_ends_keeps_it_open_for_a_moment_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        database = Database(database_url(tmp_path / "db.sqlite"))
+        inside = asyncio.Event()
+
+        async def endless() -> None:
+            async with database.transaction():
+                inside.set()
+                await asyncio.Event().wait()
+
+        straggler = asyncio.create_task(endless())
+        await inside.wait()
+        await database.close()
+        assert not straggler.done()
+        straggler.cancel()
+
+    asyncio.run(run())
+    assert "1 transactions do not end" in caplog.text
