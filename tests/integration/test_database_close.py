@@ -1,9 +1,9 @@
 """A database that is closed while others still use it leaves no connection behind."""
 
 import asyncio
-import os
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -11,10 +11,9 @@ from control.db import Database, database_url
 from control.errors import DatabaseUnavailable
 
 
-def _descriptors(file: Path) -> list[str]:
+def _opened(file: Path) -> list[str]:
     """What this process has open of the database: the file, its log and its shared memory."""
-    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    return [target for link in links if (target := os.readlink(link)).startswith(str(file))]
+    return [opened.path for opened in psutil.Process().open_files() if opened.path.startswith(str(file))]
 
 
 def test_it_waits_for_the_transactions_under_way_and_takes_no_more(tmp_path: Path) -> None:
@@ -39,11 +38,11 @@ def test_it_waits_for_the_transactions_under_way_and_takes_no_more(tmp_path: Pat
             async with database.transaction():
                 pass
         assert not closing.done()
-        assert _descriptors(file) != []
+        assert _opened(file) != []
         may_go.set()
         await straggler
         await closing
-        assert _descriptors(file) == []
+        assert _opened(file) == []
 
     asyncio.run(run())
 
