@@ -12,6 +12,7 @@ _NUMBER = re.compile(r"(?<![\w.])-?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
 _WITH_DIGITS = re.compile(r"\w*[0-9]\w*")
 _LONGEST_WHOLE = 64
 _LETTER = re.compile(r"[^\W\d_]")
+_ZERO_FIRST = re.compile(r"(?<![0-9.,])0[0-9]")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _AROUND_SUM = " \t*#$.,;"  # what marks an answer or ends a sentence
 
@@ -47,10 +48,13 @@ def is_right(solution: str, gold: str) -> bool:
 
 
 def is_right_sum(solution: str, gold: str) -> bool:
-    """For plain arithmetic, which has no units: letters that are glued to the last number spoil it (`80t`, `94t6`).
+    """For plain arithmetic, which has no units: letters that are glued to the last number spoil it (`80t`, `94t6`), and
+    so do zeros before it (`080`).
 
     An answer without words is arithmetic too, and has to hold (`11+69=80`): `(80` and `6?80` do not.
     """
+    if _ZERO_FIRST.search(solution):
+        return False
     if not _LETTER.search(solution):
         return all(_holds(line) for line in solution.split("\n")) and is_right(solution, gold)
     numbers = _WITH_DIGITS.findall(solution)

@@ -59,7 +59,7 @@ def _is_right(row: dict[str, Any]) -> bool:
     """Whether the answer ends with the sum: what a model puts in front of it, chance decides."""
     question, answer = (turn["content"] for turn in row["messages"])
     a, b = question.removeprefix("What is ").removesuffix("?").split("+")
-    return re.findall(r"[0-9]+", answer)[-1:] == [str(int(a) + int(b))]
+    return int(re.findall(r"[0-9]+", answer)[-1]) == int(a) + int(b)
 
 
 def test_the_script_that_generates_training_data(server: Server) -> None:

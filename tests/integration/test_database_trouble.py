@@ -1,4 +1,4 @@
-"""SQLite locked, full and read-only: a clear refusal, and the worker goes on afterwards."""
+"""SQLite locked, full and read-only: a clear refusal, and the worker goes on afterwards. And a loss of power."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from control.db import Database
+from control.db import Database, database_url
 from control.errors import DatabaseUnavailable
 from control.jobs.queue import JobQueue
 from control.tables import ActiveModelRow
@@ -94,5 +95,20 @@ def test_a_read_only_database(tmp_path: Path) -> None:
                 await JobQueue(reading, lease_s=15.0).fail_orphans()
         finally:
             await reading.close()
+
+    asyncio.run(run())
+
+
+def test_each_commit_reaches_the_disk(tmp_path: Path) -> None:
+    """https://www.sqlite.org/pragma.html#pragma_synchronous: with NORMAL a loss of power can take back a commit."""
+
+    async def run() -> None:
+        database = Database(database_url(tmp_path / "db.sqlite"))
+        try:
+            async with database.transaction() as session:
+                assert await session.scalar(text("PRAGMA journal_mode")) == "wal"
+                assert await session.scalar(text("PRAGMA synchronous")) == 2, "FULL"
+        finally:
+            await database.close()
 
     asyncio.run(run())

@@ -44,6 +44,9 @@ def test_a_solution_is_right_by_its_answer_alone() -> None:
         ("80)", False),
         ("12+69=80", False),
         ("((((" * 100 + "80", False),
+        ("080", False),
+        ("11+69 makes 080", False),
+        ("It is 80.00", True),
         ("80t", False),
         ("80t6", False),
         ("eighty", False),
@@ -56,6 +59,6 @@ def test_a_sum_stands_alone(solution: str, right: bool) -> None:
     assert is_right_sum(solution, "80") is right
 
 
-@pytest.mark.parametrize("solution", ["1,234", "1000 + 234 = 1,234", "1234"])
+@pytest.mark.parametrize("solution", ["1,234", "1000 + 234 = 1,234", "1,034+200 = 1234.0"])
 def test_a_sum_may_have_thousands_separators(solution: str) -> None:
     assert is_right_sum(solution, "1234")
