@@ -20,7 +20,8 @@ def program(name: str, package: str | None = None) -> str:
         return found
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         pytest.skip(f"{name} is not installed, and only root on Debian can install it here: apt install {package}")
-    install = ("apt-get", "install", "-y", "-q", "--no-install-recommends", package)
+    patient = ("-o", f"DPkg::Lock::Timeout={_LIMIT_S / 2:.0f}")  # another test process may be installing
+    install = ("apt-get", *patient, "install", "-y", "-q", "--no-install-recommends", package)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (install, ("apt-get", "update"), install):  # the lists of packages may be missing or old
         try:

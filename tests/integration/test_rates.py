@@ -1,7 +1,6 @@
 """Rates that several gateways share in a real Redis, and what happens when it goes away."""
 
 import asyncio
-import shutil
 import signal
 import subprocess
 import time
@@ -11,16 +10,14 @@ from pathlib import Path
 import pytest
 
 from gateway.access.rates import Rates
-
-REDIS = shutil.which("redis-server")
+from tests import debian
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    if REDIS is None:
-        pytest.skip("no redis-server is installed here")
+    server = debian.program("redis-server")
     socket = tmp_path / "redis.sock"
-    command = [REDIS, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)]
+    command = [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
