@@ -1,6 +1,7 @@
 """`python -m control`: the sidecar process, serving on its Unix socket until SIGTERM."""
 
 import logging
+import os
 import signal
 import sys
 
@@ -19,6 +20,7 @@ from switchyard.process import follow_parent, spare_collector
 from switchyard.setting_origins import load
 
 GRACE_S = 2
+NICENESS = 10  # whoever waits for a token goes before samples that are scored and files that are hashed
 
 log = logging.getLogger("control")
 
@@ -26,6 +28,7 @@ log = logging.getLogger("control")
 def main() -> int:
     """Serves until SIGTERM or SIGINT, then gives the jobs back; EXIT_REFUSED when starting again would not help."""
     setproctitle("switchyard: control")
+    os.nice(NICENESS)
     follow_parent(signal.SIGTERM)
     settings = load()
     layout = settings.layout
