@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.engine import serve_flags
+from gateway.engine_config import serve_flags
 from switchyard.contract import ModelRef
 from switchyard.settings import EngineSettings
 

@@ -15,16 +15,13 @@ from typing import Any
 from fastapi import FastAPI
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.elastic_ep.middleware import ScalingMiddleware
 from vllm.exceptions import VLLMClientError
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
-from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine import utils as vllm_processes
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -33,13 +30,12 @@ from gateway.asgi import App
 from gateway.batch_share import BatchShare
 from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch
-from gateway.engine_capabilities import load_flags
+from gateway.engine_config import engine_config, is_forked
 from gateway.engine_guard import GUARD_VARIABLE, STOP_SIGNAL
 from gateway.engine_log import LogMark
-from gateway.engine_lora import lora_flags
 from gateway.engine_meter import meter_outputs
 from gateway.engine_metrics import ReusingStatLogger
-from gateway.engine_processes import CONTEXT, compute_where_it_schedules
+from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
@@ -48,7 +44,6 @@ from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.engine_whole import note_first_tokens
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
 from gateway.reasoning import with_reasoning_content
-from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import (
     ACTIVE_ALIAS,
     BatchItem,
@@ -70,39 +65,6 @@ _BESIDE_ON_CPU, _BESIDE_ON_GPU = 4, 16
 # What vLLM is made of, 600,000 objects, is never garbage. A collector that looks at it holds every stream up for half a
 # second, at each engine's end. Not spared are an engine's own objects, some 30,000: they go when the engine goes.
 spare_collector()
-
-
-def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
-    """The `vllm serve` flags of a slot; benchmarks start a bare `vllm serve` with the very same."""
-    flags = [
-        f"--model={model.path}",
-        "--served-model-name", model.id, ACTIVE_ALIAS,
-        f"--max-num-seqs={settings.max_num_seqs}",
-        f"--dtype={settings.dtype}",
-        f"--seed={settings.seed}",
-        f"--gpu-memory-utilization={settings.gpu_memory_utilization}",
-        "--scheduling-policy=priority",
-        "--worker-extension-cls=gateway.engine_worker.SwitchyardWorker",
-    ]  # fmt: skip
-    flags += load_flags(model)
-    flags += lora_flags(model, settings)
-    if settings.max_model_len is not None:
-        flags.append(f"--max-model-len={settings.max_model_len}")
-    if settings.max_num_batched_tokens is not None:
-        flags.append(f"--max-num-batched-tokens={settings.max_num_batched_tokens}")
-    if endpoint := os.environ.get(ENDPOINT_VARIABLE):
-        flags.append(f"--otlp-traces-endpoint={endpoint}")
-    if settings.tool_call_parser is not None:
-        flags += ["--enable-auto-tool-choice", f"--tool-call-parser={settings.tool_call_parser}"]
-    if settings.reasoning_parser is not None:
-        flags.append(f"--reasoning-parser={settings.reasoning_parser}")
-    if settings.trust_remote_code:
-        flags.append("--trust-remote-code")
-    if current_platform.is_cpu():
-        flags.append("--enforce-eager")
-    elif settings.attention_backend is not None:
-        flags.append(f"--attention-backend={settings.attention_backend}")
-    return flags
 
 
 class Engine:
@@ -301,17 +263,9 @@ def _end(client: AsyncLLM) -> None:
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:
     os.environ[GUARD_VARIABLE] = str(os.getpid())
-    forked = current_platform.is_cpu() and settings.warm_start
-    if current_platform.is_cpu():
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
-    if forked:
+    if is_forked(settings):
         vllm_processes.get_mp_context = lambda: CONTEXT
-    parser = make_arg_parser(FlexibleArgumentParser())
-    args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
-    validate_parsed_serve_args(args)
-    config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
-    if forked:
-        compute_where_it_schedules(config)
+    args, config = engine_config(model, settings)
     client = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[ReusingStatLogger]
     )

@@ -25,6 +25,8 @@ def register() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         follow_parent(signal.SIGKILL)
         if "vllm.v1.engine.core" in sys.modules:  # an engine's process, and not one that looks at a model's class
-            from gateway.engine_whole import keep_whole  # noqa: PLC0415 - vLLM's parts, where they are loaded already
+            from gateway.engine_steps import size_steps  # noqa: PLC0415 - vLLM's parts, where they are loaded already
+            from gateway.engine_whole import keep_whole  # noqa: PLC0415
 
             keep_whole()
+            size_steps()

@@ -4,8 +4,10 @@ import time
 from typing import Any
 
 from gateway.engine_generator import make_generators_rewindable
+from gateway.engine_norms import register_norms
 
-make_generators_rewindable()  # this module is imported in the worker's process alone
+make_generators_rewindable()
+register_norms()  # this module is imported in the worker's process alone
 
 
 class SwitchyardWorker:

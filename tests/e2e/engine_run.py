@@ -1,0 +1,112 @@
+"""Steps and norms of an engine on the CPU, in a process of its own: `python -m tests.e2e.engine_run CHECKPOINT`.
+
+vLLM's real scheduler, worker and kernels, put together from what the gateway configures and what its plugin does.
+Prints JSON.
+"""
+
+import json
+import os
+import sys
+from itertools import count
+from typing import Any
+
+import torch
+from vllm import SamplingParams, ir
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.core import EngineCore
+from vllm.v1.executor import Executor
+
+from gateway.engine_config import engine_config
+from gateway.engine_guard import GUARD_VARIABLE
+from gateway.engine_processes import for_gpu
+from switchyard.contract import BATCH_PRIORITY, ModelRef
+from switchyard.settings import EngineSettings
+
+PROMPT_TOKENS = 48
+NUMBERS = count()
+
+
+def request(core: EngineCore, priority: int) -> Any:
+    """A prompt of 48 tokens that has no block of tokens in common with another."""
+    number = next(NUMBERS)
+    asked = EngineCoreRequest(
+        request_id=str(number),
+        prompt_token_ids=[number // 200, number % 200, *range(PROMPT_TOKENS - 2)],
+        mm_features=None,
+        sampling_params=SamplingParams(temperature=0.0, max_tokens=2),
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=None,
+        data_parallel_rank=None,
+        priority=priority,
+    )
+    return core.preprocess_add_request(asked)
+
+
+def steps_of(core: EngineCore, priorities: list[int]) -> list[int]:
+    """The tokens of each step while requests of these priorities are computed."""
+    for priority in priorities:
+        core.add_request(*request(core, priority))
+    sizes = []
+    schedule = core.scheduler.schedule
+
+    def watched(*args: Any) -> Any:
+        scheduled = schedule(*args)
+        sizes.append(scheduled.total_num_scheduled_tokens)
+        return scheduled
+
+    core.scheduler.schedule = watched
+    while core.scheduler.has_requests():
+        core.step()
+    core.scheduler.schedule = schedule
+    return sizes
+
+
+def norm_difference(x: torch.Tensor, weight: torch.Tensor | None) -> float:
+    """Between the norm that an engine takes and PyTorch's, in units of the latter's size; also of the fused one."""
+    native, fused = ir.ops.rms_norm.impls["native"].impl_fn, ir.ops.fused_add_rms_norm
+    residual = torch.randn(x.shape).to(x.dtype)
+    pairs = [(ir.ops.rms_norm(x, weight, 1e-6), native(x, weight, 1e-6))]
+    expected = fused.impls["native"].impl_fn(x, residual, weight, 1e-6)
+    pairs += zip(fused.maybe_inplace(x.clone(), residual.clone(), weight, 1e-6), expected, strict=True)
+    difference: float = max(((one - other).abs() / (1 + other.abs())).max().item() for one, other in pairs)
+    return difference
+
+
+def norms() -> dict[str, float]:
+    torch.manual_seed(0)
+    differences: dict[str, float] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        rows = torch.randn(9, 384).to(dtype)
+        weight = torch.randn(128).to(dtype)
+        name = str(dtype).removeprefix("torch.")
+        differences |= {
+            f"{name} rows": norm_difference(rows[:, :128].contiguous(), weight),
+            f"{name} parts of rows": norm_difference(rows[:, 128:256], weight),
+            f"{name} heads": norm_difference(rows[:, :256].view(9, 8, 32), weight[:32]),
+            f"{name} odd": norm_difference(rows[:, :33].contiguous(), weight[:33]),
+            f"{name} without weight": norm_difference(rows, None),
+            f"{name} weight of another type": norm_difference(rows[:, :128].contiguous(), weight.to(torch.float16)),
+        }
+    return differences
+
+
+def main(checkpoint: str) -> None:
+    if for_gpu():
+        print(json.dumps(None))
+        return
+    os.environ[GUARD_VARIABLE] = str(os.getppid())
+    config = engine_config(ModelRef(id="demo", path=checkpoint, digest="-"), EngineSettings())[1]
+    core = EngineCore(config, Executor.get_class(config), log_stats=False)
+    steps = {
+        "jobs": steps_of(core, [BATCH_PRIORITY] * 200),
+        "people": steps_of(core, [0] * 100),
+        "both": steps_of(core, [*[BATCH_PRIORITY] * 200, 0]),
+    }
+    taken = [ir.ops.rms_norm.get_priority(), ir.ops.fused_add_rms_norm.get_priority()]
+    print(json.dumps({"prompt_tokens": PROMPT_TOKENS, "steps": steps, "norms": norms(), "priorities": taken}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,46 @@
+"""What the gateway adds to vLLM's engine on the CPU: steps that fit who is inside, and norms by vLLM's own kernels."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from gateway.step_size import BATCH_TOKENS_BESIDE
+from tests.e2e.server import FINAL, REPOSITORY
+
+# Of a number as large as 1: a float32 keeps seven digits, a bfloat16 is rounded twice to eight bits.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2 / 2**8}
+
+
+@pytest.fixture(scope="module")
+def engine() -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.e2e.engine_run", str(FINAL)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    seen: dict[str, Any] | None = json.loads(done.stdout.splitlines()[-1])
+    if seen is None:
+        pytest.skip("vLLM sizes steps and takes kernels by itself where there is a GPU")
+    return seen
+
+
+def test_jobs_alone_are_computed_in_larger_steps_than_what_people_wait_for(engine: dict[str, Any]) -> None:
+    people, jobs = max(engine["steps"]["people"]), max(engine["steps"]["jobs"])
+    assert (people, jobs) == (2048, 4096), "vLLM's own defaults on the CPU, of its server and offline"
+
+
+def test_a_job_adds_little_to_the_step_that_somebody_waits_for(engine: dict[str, Any]) -> None:
+    """200 items and one request of a person are inside at once; after it the items have the engine for themselves."""
+    first, *others = engine["steps"]["both"]
+    assert engine["prompt_tokens"] < first <= engine["prompt_tokens"] + BATCH_TOKENS_BESIDE
+    assert max(others) == 4096
+
+
+def test_norms_are_what_pytorch_makes_of_them(engine: dict[str, Any]) -> None:
+    assert engine["priorities"] == [["switchyard", "native"]] * 2
+    for case, difference in engine["norms"].items():
+        assert difference <= TOLERANCES[case.split()[0]], case
+    assert engine["norms"]["bfloat16 heads"] > 0, (
+        "these are parts of rows, and the kernel rounds otherwise than PyTorch"
+    )
