@@ -3,7 +3,8 @@
 The job's time is what its row says, from started to completed: it includes reading the dataset, prompts, scoring,
 the reference's loss, files and database. The offline time is the bare call. Both take turns in one run. After them: a
 client that posts one prompt a request, the time to the first token of an interactive client at rest and while an eval
-runs, in turns too, and the most memory that control has during a job of 1,000 samples and during a large one.
+runs, in turns too, that of one who asks after a silence and finds the engine full of an eval, and the most memory that
+control has during a job of 1,000 samples and during a large one.
 """
 
 import argparse
@@ -29,10 +30,12 @@ import psutil
 from benchmarks.processes import CHECKPOINT, MODEL_ID, switchyard
 from demo.addition import Addition, split
 from demo.tokenizer import TURN_END, TURN_START
+from gateway.batch_share import LINGER_S
 
 MAX_TOKENS = 256
 _INTERACTIVE_S = 10.0
 _INTERACTIVE_TURNS = 5
+_ARRIVALS = 16
 
 
 @contextlib.contextmanager
@@ -87,12 +90,12 @@ def write_dataset(path: Path, additions: Sequence[Addition], samples: int) -> No
             print(json.dumps(sample), file=file)
 
 
-async def first_token_ms(url: str, stop: threading.Event) -> list[float]:
+async def first_token_ms(url: str, stop: threading.Event, pause_s: float = 0.0) -> list[float]:
     """Times to the first token of one client that streams, again and again, until told to stop; sorted."""
     times = []
     body = {"model": "active", "prompt": prompt_of(Addition(17, 25)), "max_tokens": 8, "temperature": 0, "stream": True}
     async with aiohttp.ClientSession() as session:
-        while not stop.is_set():
+        while not await asyncio.to_thread(stop.wait, pause_s):
             started = time.perf_counter()
             async with session.post(f"{url}/v1/completions", json=body) as response:
                 await response.content.readany()
@@ -138,10 +141,10 @@ def _most_mb(client: httpx.Client, dataset: str, samples: int) -> float:
     return max(seen) / 1e6
 
 
-def _interactive(url: str, seconds: float) -> list[float]:
+def _interactive(url: str, seconds: float, pause_s: float = 0.0) -> list[float]:
     stop = threading.Event()
     threading.Timer(seconds, stop.set).start()
-    return asyncio.run(first_token_ms(url, stop))
+    return asyncio.run(first_token_ms(url, stop, pause_s))
 
 
 def _p99(ordered: list[float]) -> float:
@@ -164,6 +167,20 @@ def _beside_an_eval(client: httpx.Client, url: str, samples: int) -> None:
         f"time to first token, p99: {rest_ms:.1f} ms at rest, {beside_ms:.1f} ms beside an eval, ratio"
         f" {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(turns)} turns; medians"
         f" {median_rest_ms:.1f} and {median_beside_ms:.1f} ms)",
+        flush=True,
+    )
+
+
+def _into_a_full_engine(client: httpx.Client, url: str, samples: int) -> None:
+    """Prints the time to the first token of requests that are far enough apart for the eval to fill the engine."""
+    pause_s = LINGER_S + 0.6
+    job_id = post_job(client, "large.jsonl", samples)
+    times = _interactive(url, _ARRIVALS * pause_s + 1.0, pause_s)
+    if client.post(f"/jobs/{job_id}/cancel").status_code != httpx.codes.OK:
+        raise SystemExit(f"{job_id} ended too early: --large needs a larger number")
+    print(
+        f"time to first token of a request into an engine full of an eval: median {median(times):.1f} ms, at most"
+        f" {times[-1]:.1f} ms ({len(times)} requests)",
         flush=True,
     )
 
@@ -205,6 +222,7 @@ def main() -> None:
         )
         write_dataset(datasets / "large.jsonl", additions, args.large)
         _beside_an_eval(client, url, args.large)
+        _into_a_full_engine(client, url, args.large)
         write_dataset(datasets / "small.jsonl", additions, 1000)
         small_mb, large_mb = _most_mb(client, "small.jsonl", 1000), _most_mb(client, "large.jsonl", args.large)
         print(f"control's memory: at most {small_mb:.0f} MB at 1000 samples, {large_mb:.0f} MB at {args.large}")
