@@ -29,8 +29,12 @@ class Prometheus:
         return found
 
     def knows(self, expression: str) -> bool:
+        return bool(self.query(expression))
+
+    def is_ready(self) -> bool:
+        """It listens before it has opened its storage, and answers 503 in between."""
         try:
-            return bool(self.query(expression))
+            return self.http.get("/-/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
@@ -54,6 +58,7 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with (folder / "output.txt").open("w") as output, subprocess.Popen(command, stderr=output) as process:
         running = Prometheus(f"http://{address}")
         try:
+            wait_until("Prometheus is ready", running.is_ready, 60)
             yield running
         finally:
             running.http.close()
