@@ -9,8 +9,9 @@ from typing import Protocol
 
 from switchyard.contract import BATCH_PRIORITY
 
-# What batch work adds at most to a step that people wait for.
-BATCH_TOKENS_BESIDE = 512
+# What batch work adds of its prompts, at most, to a step that people wait for. Its answers go on, by a token each: vLLM
+# computes those before whatever is new, so a step without room for them would leave out those who wait.
+BATCH_PROMPT_TOKENS_BESIDE = 256
 
 
 class Unfinished(Protocol):
@@ -32,7 +33,7 @@ def step_tokens(requests: Iterable[Unfinished], usual: int, large: int) -> int:
     `usual` while people are inside alone, less while batch work is there too, `large` while there is nothing else. A
     prompt longer than a usual step makes no large ones: what its log-probabilities take in memory grows with the step.
     """
-    waited_for = 0
+    waited_for = answers = 0
     batch = long = False
     for request in requests:
         if request.priority < BATCH_PRIORITY:
@@ -40,6 +41,7 @@ def step_tokens(requests: Iterable[Unfinished], usual: int, large: int) -> int:
         else:
             batch = True
             long = long or request.num_prompt_tokens > usual
+            answers += request.num_computed_tokens >= request.num_prompt_tokens
     if not waited_for:
         return usual if long else large
-    return min(usual, waited_for + BATCH_TOKENS_BESIDE) if batch else usual
+    return min(usual, waited_for + answers + BATCH_PROMPT_TOKENS_BESIDE) if batch else usual

@@ -7,6 +7,7 @@ Prints JSON.
 import json
 import os
 import sys
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -23,17 +24,18 @@ from switchyard.contract import BATCH_PRIORITY, ModelRef
 from switchyard.settings import EngineSettings
 
 PROMPT_TOKENS = 48
+ANSWERS = 700
 NUMBERS = count()
 
 
-def request(core: EngineCore, priority: int) -> Any:
-    """A prompt of 48 tokens that has no block of tokens in common with another."""
+def add(core: EngineCore, priority: int, max_tokens: int = 2) -> str:
+    """A prompt of 48 tokens that has no block of tokens in common with another; returns the request's id."""
     number = next(NUMBERS)
     asked = EngineCoreRequest(
         request_id=str(number),
         prompt_token_ids=[number // 200, number % 200, *range(PROMPT_TOKENS - 2)],
         mm_features=None,
-        sampling_params=SamplingParams(temperature=0.0, max_tokens=2),
+        sampling_params=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True),
         pooling_params=None,
         arrival_time=0.0,
         lora_request=None,
@@ -41,26 +43,46 @@ def request(core: EngineCore, priority: int) -> Any:
         data_parallel_rank=None,
         priority=priority,
     )
-    return core.preprocess_add_request(asked)
+    core.add_request(*core.preprocess_add_request(asked))
+    return str(number)
 
 
-def steps_of(core: EngineCore, priorities: list[int]) -> list[int]:
-    """The tokens of each step while requests of these priorities are computed."""
-    for priority in priorities:
-        core.add_request(*request(core, priority))
-    sizes = []
+def steps(core: EngineCore) -> Iterator[dict[str, int]]:
+    """Each step until nothing is left: how many tokens were computed for each request, by id."""
+    seen: list[dict[str, int]] = []
     schedule = core.scheduler.schedule
 
     def watched(*args: Any) -> Any:
         scheduled = schedule(*args)
-        sizes.append(scheduled.total_num_scheduled_tokens)
+        seen.append(scheduled.num_scheduled_tokens)
         return scheduled
 
     core.scheduler.schedule = watched
     while core.scheduler.has_requests():
         core.step()
+        yield seen[-1]
     core.scheduler.schedule = schedule
-    return sizes
+
+
+def sizes_of(core: EngineCore, priorities: list[int]) -> list[int]:
+    """The tokens of each step while requests of these priorities are computed."""
+    for priority in priorities:
+        add(core, priority)
+    return [sum(step.values()) for step in steps(core)]
+
+
+def late(core: EngineCore) -> list[int]:
+    """The tokens that a person's request got, and all tokens, in the first step after it came to so many answers."""
+    for _ in range(ANSWERS):
+        add(core, BATCH_PRIORITY, max_tokens=40)
+    person = None
+    firsts: list[int] = []
+    for step in steps(core):
+        if person is not None and not firsts:
+            firsts = [step.get(person, 0), sum(step.values())]
+        if person is None and len(step) == sum(step.values()) == ANSWERS:
+            person = add(core, 0)
+    return firsts
 
 
 def norm_difference(x: torch.Tensor, weight: torch.Tensor | None) -> float:
@@ -97,15 +119,21 @@ def main(checkpoint: str) -> None:
         print(json.dumps(None))
         return
     os.environ[GUARD_VARIABLE] = str(os.getppid())
-    config = engine_config(ModelRef(id="demo", path=checkpoint, digest="-"), EngineSettings())[1]
+    settings = EngineSettings(max_num_seqs=1024)
+    config = engine_config(ModelRef(id="demo", path=checkpoint, digest="-"), settings)[1]
     core = EngineCore(config, Executor.get_class(config), log_stats=False)
-    steps = {
-        "jobs": steps_of(core, [BATCH_PRIORITY] * 200),
-        "people": steps_of(core, [0] * 100),
-        "both": steps_of(core, [*[BATCH_PRIORITY] * 200, 0]),
+    sizes = {
+        "jobs": sizes_of(core, [BATCH_PRIORITY] * 200),
+        "people": sizes_of(core, [0] * 100),
+        "both": sizes_of(core, [*[BATCH_PRIORITY] * 200, 0]),
+        "late": late(core),
     }
     taken = [ir.ops.rms_norm.get_priority(), ir.ops.fused_add_rms_norm.get_priority()]
-    print(json.dumps({"prompt_tokens": PROMPT_TOKENS, "steps": steps, "norms": norms(), "priorities": taken}))
+    print(
+        json.dumps(
+            {"prompt_tokens": PROMPT_TOKENS, "answers": ANSWERS, "steps": sizes, "norms": norms(), "priorities": taken}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.step_size import BATCH_TOKENS_BESIDE
+from gateway.step_size import BATCH_PROMPT_TOKENS_BESIDE
 from tests.e2e.server import FINAL, REPOSITORY
 
 # Of a number as large as 1: a float32 keeps seven digits, a bfloat16 is rounded twice to eight bits.
@@ -33,8 +33,15 @@ def test_jobs_alone_are_computed_in_larger_steps_than_what_people_wait_for(engin
 def test_a_job_adds_little_to_the_step_that_somebody_waits_for(engine: dict[str, Any]) -> None:
     """200 items and one request of a person are inside at once; after it the items have the engine for themselves."""
     first, *others = engine["steps"]["both"]
-    assert engine["prompt_tokens"] < first <= engine["prompt_tokens"] + BATCH_TOKENS_BESIDE
+    assert engine["prompt_tokens"] < first <= engine["prompt_tokens"] + BATCH_PROMPT_TOKENS_BESIDE
     assert max(others) == 4096
+
+
+def test_many_answers_of_a_job_leave_room_for_who_comes(engine: dict[str, Any]) -> None:
+    """Once a token each of what is there already took all of a small step, and who had just come was left out."""
+    theirs, all_of_it = engine["steps"]["late"]
+    assert theirs == engine["prompt_tokens"]
+    assert all_of_it == engine["prompt_tokens"] + engine["answers"]
 
 
 def test_norms_are_what_pytorch_makes_of_them(engine: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.step_size import BATCH_TOKENS_BESIDE, step_tokens
+from gateway.step_size import BATCH_PROMPT_TOKENS_BESIDE, step_tokens
 from switchyard.contract import BATCH_PRIORITY
 
 USUAL, LARGE = 2048, 4096
@@ -34,11 +34,12 @@ def batch(tokens: int = 30) -> Inside:
         ([batch(), batch(USUAL + 1)], USUAL),
         ([Inside(0)], USUAL),
         ([Inside(0, 10_000)] * 3, USUAL),
-        ([Inside(0), *[batch()] * 300], 30 + BATCH_TOKENS_BESIDE),
-        ([Inside(-1, 700), Inside(0, 100), batch()], 800 + BATCH_TOKENS_BESIDE),
-        ([Inside(0, 900, num_computed_tokens=600), batch()], 300 + BATCH_TOKENS_BESIDE),
-        ([Inside(0, 30, num_computed_tokens=30), batch(5000)], 1 + BATCH_TOKENS_BESIDE),
+        ([Inside(0), *[batch()] * 300], 30 + BATCH_PROMPT_TOKENS_BESIDE),
+        ([Inside(-1, 700), Inside(0, 100), batch()], 800 + BATCH_PROMPT_TOKENS_BESIDE),
+        ([Inside(0, 900, num_computed_tokens=600), batch()], 300 + BATCH_PROMPT_TOKENS_BESIDE),
+        ([Inside(0, 30, num_computed_tokens=30), batch(5000)], 1 + BATCH_PROMPT_TOKENS_BESIDE),
         ([Inside(0, 10_000), batch()], USUAL),
+        ([Inside(0), *[Inside(BATCH_PRIORITY, 30, 33)] * 700, batch()], 730 + BATCH_PROMPT_TOKENS_BESIDE),
     ],
 )
 def test_only_batch_work_makes_large_steps_and_none_that_people_wait_for(inside: list[Inside], tokens: int) -> None:
