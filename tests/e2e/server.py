@@ -1,5 +1,6 @@
 """The real program, as a user starts it: `switchyard up` on a free port and a fresh base directory."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +33,13 @@ def wait_until(what: str, happened: Callable[[], bool], timeout_s: float) -> flo
         assert waited < timeout_s, f"not within {timeout_s:.0f} s: {what}"
         time.sleep(0.1)
     return time.monotonic() - started
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Some may end by themselves in between, as an engine does whose parent is gone."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 class Server:
@@ -112,8 +120,7 @@ class Server:
             code = self.process.wait(_STOP_TIMEOUT_S)
         finally:
             left = psutil.wait_procs(family, timeout=_GONE_WITHIN_S)[1]
-            for process in left:
-                process.kill()
+            kill(left)
             self.http.close()
             self._output.close()
         if error is None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from evals.tally import TIMING_KEYS
-from tests.e2e.server import FINAL_ID, Server, wait_until
+from tests.e2e.server import FINAL_ID, Server, kill, wait_until
 
 SAMPLES = 2000
 VICTIMS = ["switchyard: gateway", "switchyard: control", "switchyard: engine starter", "VLLM::EngineCore"]
@@ -34,8 +34,7 @@ def _metrics(server: Server, job_id: str) -> dict[str, Any]:
 
 def _kill_all(server: Server) -> None:
     """As a machine that loses its power; the order of the kills lets nobody start anybody again."""
-    for process in server.processes():
-        process.kill()
+    kill(server.processes())
     psutil.wait_procs([server.process], timeout=10)
 
 

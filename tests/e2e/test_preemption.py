@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.server import FINAL, REPOSITORY, free_port, wait_until
+from tests.e2e.server import FINAL, REPOSITORY, free_port, kill, wait_until
 
 KEY = "k" * 32
 LONG = {"model": "active", "prompt": "7", "max_tokens": 400, "ignore_eos": True, "stream": True}
@@ -88,9 +88,7 @@ def batch_job(folder: Path, port: int) -> Iterator[psutil.Popen]:
             yield job
             assert [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
         finally:
-            for one in family:
-                if one.is_running():
-                    one.kill()
+            kill(family)
             job.wait()
 
 

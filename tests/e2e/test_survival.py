@@ -13,7 +13,7 @@ import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of, kill, wait_until
 
 
 def test_inference_goes_on_without_control(server: Server) -> None:
@@ -138,8 +138,7 @@ def test_a_server_killed_in_the_middle_of_a_switch_comes_back(tmp_path: Path) ->
         switch = threading.Thread(target=_activate_and_ignore, args=(first.url, "early"))
         switch.start()
         wait_until("the switch runs", lambda: first.http.get("/status").json()["switching_to"] == "early", 60.0)
-        for process in first.processes():
-            process.kill()
+        kill(first.processes())
         switch.join()
         first.expected_code = -signal.SIGKILL
     with Server(tmp_path) as second:
