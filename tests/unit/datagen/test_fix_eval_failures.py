@@ -75,18 +75,26 @@ def test_gaps_become_verified_examples_and_no_eval_question_does(bench: Bench) -
 
 
 class AllAtOnce(SayingEngine):
-    """Answers nothing before everyone who will ask has asked, as an engine with room for all of a job does."""
+    """Answers nothing before everyone who will ask has asked, and then all of them together, as an engine with room for
+    all of a job does."""
 
     asking = 0
+    _settling: asyncio.Task[None] | None = None
 
     async def generate(self, request: BatchRequest) -> BatchResult:
         self.asking += 1
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle())
+        await asyncio.shield(self._settling)
+        return await super().generate(request)
+
+    async def _settle(self) -> None:
         asked = 0
         while asked < self.asking:
             asked = self.asking
             for _ in range(50):
                 await asyncio.sleep(0)
-        return await super().generate(request)
+        self._settling = None
 
 
 def all_at_once(bench: Bench, answer: Callable[[BatchItem], BatchOutput], num_samples: int) -> dict[str, Any]:
