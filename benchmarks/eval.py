@@ -95,7 +95,8 @@ async def first_token_ms(url: str, stop: threading.Event, pause_s: float = 0.0) 
     times = []
     body = {"model": "active", "prompt": prompt_of(Addition(17, 25)), "max_tokens": 8, "temperature": 0, "stream": True}
     async with aiohttp.ClientSession() as session:
-        while not await asyncio.to_thread(stop.wait, pause_s):
+        while not stop.is_set():
+            await asyncio.sleep(pause_s)
             started = time.perf_counter()
             async with session.post(f"{url}/v1/completions", json=body) as response:
                 await response.content.readany()
@@ -151,6 +152,12 @@ def _p99(ordered: list[float]) -> float:
     return ordered[int(0.99 * (len(ordered) - 1))]
 
 
+def _cancel(client: httpx.Client, job_id: str) -> None:
+    """Of a job that is meant to be running still."""
+    if client.post(f"/jobs/{job_id}/cancel").status_code != httpx.codes.OK:
+        raise SystemExit(f"{job_id} ended too early: --large needs a larger number")
+
+
 def _beside_an_eval(client: httpx.Client, url: str, samples: int) -> None:
     """Prints the time to the first token at rest and beside an eval of large.jsonl, by turns."""
     turns = []
@@ -158,8 +165,7 @@ def _beside_an_eval(client: httpx.Client, url: str, samples: int) -> None:
         at_rest = _interactive(url, _INTERACTIVE_S)
         job_id = post_job(client, "large.jsonl", samples)
         beside = _interactive(url, _INTERACTIVE_S)
-        if client.post(f"/jobs/{job_id}/cancel").status_code != httpx.codes.OK:
-            raise SystemExit(f"{job_id} ended before its turn did: --large needs a larger number")
+        _cancel(client, job_id)
         turns.append((_p99(at_rest), _p99(beside), median(at_rest), median(beside)))
     rest_ms, beside_ms, median_rest_ms, median_beside_ms = (median(column) for column in zip(*turns, strict=True))
     ratios = sorted(beside / rest for rest, beside, *_ in turns)
@@ -175,9 +181,8 @@ def _into_a_full_engine(client: httpx.Client, url: str, samples: int) -> None:
     """Prints the time to the first token of requests that are far enough apart for the eval to fill the engine."""
     pause_s = LINGER_S + 0.6
     job_id = post_job(client, "large.jsonl", samples)
-    times = _interactive(url, _ARRIVALS * pause_s + 1.0, pause_s)
-    if client.post(f"/jobs/{job_id}/cancel").status_code != httpx.codes.OK:
-        raise SystemExit(f"{job_id} ended too early: --large needs a larger number")
+    times = _interactive(url, _ARRIVALS * pause_s, pause_s)
+    _cancel(client, job_id)
     print(
         f"time to first token of a request into an engine full of an eval: median {median(times):.1f} ms, at most"
         f" {times[-1]:.1f} ms ({len(times)} requests)",

@@ -113,7 +113,8 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
 
 
 def main() -> None:
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the counters and say little
+    # Series of when a counter began would double the counters and say little.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client gives this function no types
     setproctitle.setproctitle("switchyard: gateway")
     follow_parent(signal.SIGTERM)
     settings = load()

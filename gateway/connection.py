@@ -60,7 +60,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._refused = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrowed by uvicorn's
         super().connection_made(transport)
         self._await_head()
 

@@ -6,7 +6,7 @@ variable is set by the gateway alone, so other users of this vLLM installation n
 SLURM sends SIGTERM to every process of a job at once. An engine that obeyed would break off what the gateway still has
 to finish, so it listens to STOP_SIGNAL alone, which vLLM takes for the same.
 
-Engines also learn here to send whole answers (gateway.engine_whole).
+Engines also learn here to send whole answers (gateway.engine_whole) and to size their steps (gateway.engine_steps).
 """
 
 import os
@@ -26,7 +26,7 @@ def register() -> None:
         follow_parent(signal.SIGKILL)
         if "vllm.v1.engine.core" in sys.modules:  # an engine's process, and not one that looks at a model's class
             from gateway.engine_steps import size_steps  # noqa: PLC0415 - vLLM's parts, where they are loaded already
-            from gateway.engine_whole import keep_whole  # noqa: PLC0415
+            from gateway.engine_whole import keep_whole  # noqa: PLC0415 - likewise
 
             keep_whole()
             size_steps()

@@ -4,11 +4,12 @@ An engine on the CPU is not compiled (that takes a compiler on the machine, and 
 norm would be half a dozen passes of PyTorch over the activations. A kernel does it in one.
 """
 
-# ruff: noqa: ARG001 - an implementation has the arguments of vLLM's own, by name
+# ruff: noqa: ARG001 - vLLM refuses an implementation, or its `supports_args`, that lacks one of its arguments
 
 from typing import Any
 
 import torch
+from vllm import _custom_ops as kernels
 from vllm import ir
 from vllm.config import VllmConfig
 
@@ -36,7 +37,7 @@ def _rms_norm(
 ) -> torch.Tensor:
     """[..., size] -> [..., size]. Queries and keys are parts of longer rows, which the kernel takes for adjacent."""
     output = torch.empty(x.shape, dtype=x.dtype)
-    torch.ops._C.rms_norm(output, x.contiguous(), weight, epsilon)
+    kernels.rms_norm(output, x.contiguous(), weight, epsilon)
     return output
 
 
@@ -48,7 +49,7 @@ def _fused_add_rms_norm(
     variance_size: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The norm of both's sum, and the sum: [..., size] each. Writes them where the arguments were."""
-    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
+    kernels.fused_add_rms_norm(x, x_residual, weight, epsilon)
     return x, x_residual
 
 
