@@ -11,13 +11,15 @@ ASK_KEY = "switchyard.ask"
 BYTES_PER_TOKEN = 4  # of English text and JSON, on the low side: an estimate should rather be too high
 DEFAULT_MAX_TOKENS = 256  # where a request names no bound
 _MOST = 1 << 40
+_LONGEST_NUMBER = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """`prompt_tokens` is estimated from the body's length, `max_tokens` is over all of its answers.
 
-    `priority` and `request_id` are as they stand in the body, whatever they are.
+    `prompts` times `answers` sequences are made in the engine for it. `embeds`: they are texts to be made vectors of,
+    for which nothing is generated. `priority` and `request_id` are as they stand in the body, whatever they are.
     """
 
     model: str | None = None
@@ -25,6 +27,13 @@ class Ask:
     max_tokens: int = 0
     priority: Any = None
     request_id: Any = None
+    prompts: int = 1
+    answers: int = 1
+    embeds: bool = False
+
+    @property
+    def sequences(self) -> int:
+        return self.prompts * self.answers
 
     @property
     def tokens(self) -> int:
@@ -41,7 +50,10 @@ class _Body(msgspec.Struct):
     model: Any = None
     model_id: Any = None
     prompt: Any = None
+    prompt_embeds: Any = None
+    input: Any = None
     n: Any = None
+    best_of: Any = None
     num_return_sequences: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
@@ -63,19 +75,40 @@ def ask_of(body: bytes) -> Ask:
         return NOTHING
     predicted = found.options.get("num_predict") if isinstance(found.options, dict) else None
     bounds = (found.max_completion_tokens, found.max_tokens, found.max_output_tokens, found.max_new_tokens, predicted)
-    longest = next((bound for bound in bounds if _is_count(bound)), DEFAULT_MAX_TOKENS)
-    answers = next((count for count in (found.n, found.num_return_sequences) if _is_count(count)), 1)
+    longest = next((count for count in map(_count, bounds) if count), DEFAULT_MAX_TOKENS)
+    answers = max(_count(said) or 1 for said in (found.n, found.best_of, found.num_return_sequences))
+    embeds = _holds_many(found.input)
+    prompts = len(found.input) if embeds else max(1, _prompts(found.prompt) + _embedded(found.prompt_embeds))
     model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
-    asked = min(longest * answers * _prompts(found.prompt), _MOST)
-    return Ask(model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id)
+    asked = 0 if embeds else min(longest * answers * prompts, _MOST)
+    return Ask(
+        model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id, prompts, answers, embeds
+    )  # fmt: skip
 
 
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _count(value: object) -> int | None:
+    """A positive number as pydantic would read it, which takes `"5"` and `5.0` for 5; None for anything else."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        return None
+    return int(value) or None
+
+
+def _holds_many(value: object) -> TypeGuard[list[object]]:
+    """A list of texts or of token lists is many prompts, one of tokens is one; so is one of messages."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str | list)
 
 
 def _prompts(prompt: object) -> int:
-    """How many prompts a completion request holds: a list of texts or of token lists is many, one of tokens is one."""
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
-        return len(prompt)
-    return 1
+    if prompt is None:
+        return 0
+    return len(prompt) if _holds_many(prompt) else 1
+
+
+def _embedded(embeds: object) -> int:
+    """Prompts that come as vectors, in base64: each stands for one beside those in `prompt`."""
+    return len(embeds) if isinstance(embeds, list) else int(embeds is not None)

@@ -16,11 +16,13 @@ from gateway.dispatch import Dispatch
 from gateway.gate import Gate
 from gateway.inference_routes import create_routes
 from gateway.naming import Naming
+from gateway.request_bounds import RequestBounds
 from gateway.slot import Slot
 from switchyard.contract import GatewayState
 from switchyard.settings import Settings
 from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
 
+BOUNDS = RequestBounds(max_sequences=64, max_text_chars=1_000_000, max_values=1_000_000)
 IDENTITY = [(b"x-model-id", b"a"), (b"x-model-digest", b"sha256:a")]
 EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
 
@@ -48,7 +50,7 @@ class Inner:
 def ask(base: Path, inner: Inner, path: str, **body: Any) -> Client:
     settings = Settings(base_dir=base)
     control = ControlLink(base / "no.sock", 10_000)
-    dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control)
+    dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
     client = Client(json.dumps(body).encode(), path)
 
     async def scenario() -> None:
