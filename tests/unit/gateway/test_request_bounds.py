@@ -187,7 +187,7 @@ def test_a_large_body_is_looked_into_beside_the_event_loop() -> None:
         ("/v1/responses", encoded(input="x" * 8, instructions="y" * 3), Texts("input", 11)),
         (CHAT, encoded(messages=[said("x" * 6), said("y" * 6)]), Texts("messages", 20)),
         ("/v1/messages", encoded(messages=[said("x")], system="s" * 50), Texts("system", 55)),
-        (CHAT, encoded(messages=[said([{"type": "image_url", "image_url": {"url": "x" * 99}}])]), Texts("messages", 13)),
+        (CHAT, encoded(messages=[said([{"type": "image_url", "image_url": {"url": "x" * 9}}])]), Texts("messages", 13)),
         (CHAT, encoded(messages=[], tools=[{"function": {"description": "x" * 99}}]), Texts("tools", 99)),
         (CHAT, b"[]", Texts()),
     ],
