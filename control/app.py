@@ -75,6 +75,7 @@ from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
+from switchyard.loop_lag import LoopLag
 from switchyard.request_id import Traced
 from switchyard.settings import Settings
 
@@ -194,6 +195,8 @@ def create_app(
             await key_book.tell()
             reconciler = Reconciler(activator, history, gateway, pace)
             background = Tasks()
+            lag = LoopLag()
+            background.spawn(lag.run(), name="loop lag")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
             await governor.start(background)
@@ -228,6 +231,7 @@ def create_app(
                 usage=UsageBook(database),
                 audit=AuditLog(database),
                 files=files,
+                lag=lag,
                 aliases=settings.aliases,
             )
             yield

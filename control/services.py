@@ -24,6 +24,7 @@ from control.registry import Registry
 from control.shards.inbox import ShardInbox
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
+from switchyard.loop_lag import LoopLag
 from switchyard.paths import Layout
 from switchyard.settings import Alias
 
@@ -49,6 +50,7 @@ class Services:
     usage: UsageBook
     audit: AuditLog
     files: FileStore
+    lag: LoopLag
     aliases: Mapping[str, Alias]
 
 

@@ -48,6 +48,7 @@ from gateway.upstream.app import UpstreamApp
 from gateway.usage import usage
 from switchyard import hosts
 from switchyard.contract import Capabilities, ModelRef
+from switchyard.loop_lag import LoopLag
 from switchyard.settings import Settings
 
 
@@ -94,6 +95,7 @@ class Gateway:
     drain: Drain
     upstream: UpstreamApp
     rates: Rates
+    lag: LoopLag
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -103,6 +105,7 @@ class Gateway:
             asyncio.create_task(self.key_link.run(), name="keys"),
             asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.upstream.run(), name="upstream"),
+            asyncio.create_task(self.lag.run(), name="loop lag"),
         ]
         try:
             yield writer
@@ -154,7 +157,8 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     naming = Naming(settings.aliases, settings.unknown_model)
     bounds = _request_bounds(settings)
     dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming, bounds)
-    exposition = Exposition(control)
+    lag = LoopLag()
+    exposition = Exposition(control, lag)
     information = Information(
         settings, pool, control, directory, Nvml(), time.monotonic(), exposition, upstream.directory
     ).app()
@@ -186,6 +190,7 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
         drain=drain,
         upstream=upstream,
         rates=rates,
+        lag=lag,
     )
 
 
