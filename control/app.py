@@ -99,7 +99,8 @@ def create_app(
     A start that is refused leaves the reason, one sentence, in `app.state.refusal`.
     """
     files = FileStore(settings.layout, settings.max_file_bytes)
-    job_kinds = [*job_kinds, InferenceKind(), BatchKind(files)]
+    batch_kind = BatchKind(files, settings.max_sequences_per_request)
+    job_kinds = [*job_kinds, InferenceKind(), batch_kind]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -231,6 +232,7 @@ def create_app(
                 usage=UsageBook(database),
                 audit=AuditLog(database),
                 files=files,
+                batch_kind=batch_kind,
                 lag=lag,
                 aliases=settings.aliases,
             )

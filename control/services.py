@@ -12,6 +12,7 @@ from control.access.usage_book import UsageBook
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.batches.files import FileStore
+from control.batches.kind import BatchKind
 from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.jobs.intake import Intake
@@ -50,6 +51,7 @@ class Services:
     usage: UsageBook
     audit: AuditLog
     files: FileStore
+    batch_kind: BatchKind
     lag: LoopLag
     aliases: Mapping[str, Alias]
 

@@ -85,14 +85,14 @@ class Admission:
         refusal = decide(self._load(inside), ask, self._bounds)
         if refusal is not None:
             raise Overloaded(f"The server is busy: {refusal.reason}", refusal.retry_after_s)
-        inside.sequences += ask.sequences
+        inside.sequences += ask.sequences.total
         inside.tokens += ask.tokens
 
     def leave(self, slot: object, ask: Ask) -> None:
         inside = self._slots[slot]
-        inside.sequences -= ask.sequences
+        inside.sequences -= ask.sequences.total
         inside.tokens -= ask.tokens
-        inside.ends_s.extend([self._clock()] * min(ask.sequences, _RATE_OVER))
+        inside.ends_s.extend([self._clock()] * min(ask.sequences.total, _RATE_OVER))
 
     def _load(self, inside: _Inside) -> Load:
         if inside.sequences < self._bounds.max_running:

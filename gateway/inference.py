@@ -51,7 +51,7 @@ class Inference:
             raise InvalidRequest(f"{item.path} is no inference route")
         with suppress(InvalidRequest):  # which the route says in its own words
             scope[ASK_KEY] = await self.dispatch.bounds.ask(body)
-        async with self.places.place(scope.get(ASK_KEY, NOTHING).sequences):
+        async with self.places.place(scope.get(ASK_KEY, NOTHING).sequences.total):
             await route(scope, receive, answer.send)
         said = answer.decoded()
         if answer.status in _WORTH_A_RETRY:

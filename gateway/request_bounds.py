@@ -23,7 +23,6 @@ HARMLESS_BYTES = 16 * 1024
 _IN_THREAD_BYTES = 256 * 1024
 _MAX_DEPTH = 128
 _LONGEST_NAME = 512  # characters of a string that the gateway itself looks up, writes down or hands on
-_MOST_EMBEDDINGS = 2048  # texts in one request, as OpenAI has it
 
 _NAMES = ("model", "model_id", "name", "request_id", "previous_response_id", "session_id", "user")
 _SAFETY_NAMES = ("safety_identifier", "cache_salt", "prompt_cache_key", "service_tier")
@@ -97,20 +96,26 @@ class RequestBounds:
         return ask
 
     def _check_shape(self, body: bytes) -> None:
+        try:
+            fields = _members.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise InvalidRequest("The body is no JSON object.") from None
+        except RecursionError:
+            raise _too_deep() from None
         if _values_at_most(body) > self.max_values or body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
             if body.count(b'"') > 2 * self.max_values and _quotes(body) > 2 * self.max_values:
                 raise InvalidRequest(f"The body holds more than {self.max_values} strings (limits.max_body_values).")
             structure = _structure(body)
-            _check_depth(structure)
             if (values := _values_at_most(structure)) > self.max_values:
-                field, most = _fullest(body)
+                field, most = _fullest(fields)
                 raise InvalidField(
                     field,
                     f"the body holds {values} JSON values, most of them here ({most}); at most {self.max_values} are"
                     " taken (setting limits.max_body_values)",
                 )
-        for name, raw in _fields(body).items():
-            self._check_field(name, raw)
+            _check_depth(structure)
+        for name, raw in fields.items():
+            self._check_field(name, bytes(raw))
 
     def _check_field(self, name: str, raw: bytes) -> None:
         if len(name) > _LONGEST_NAME:
@@ -133,16 +138,8 @@ class RequestBounds:
             raise InvalidField("model", f"has {len(ask.model)} characters; names have at most {_LONGEST_NAME}")
         if isinstance(ask.request_id, str) and len(ask.request_id) > _LONGEST_NAME:
             raise InvalidField("request_id", f"has {len(ask.request_id)} characters; at most {_LONGEST_NAME} are taken")
-        if ask.embeds:
-            if ask.prompts > _MOST_EMBEDDINGS:
-                raise InvalidField("input", f"holds {ask.prompts} texts; at most {_MOST_EMBEDDINGS} are taken at once")
-        elif ask.sequences > self.max_sequences:
-            field = "n" if ask.answers > 1 else "prompt"
-            raise InvalidField(
-                field,
-                f"{ask.prompts} prompts with {ask.answers} answers each are {ask.sequences} sequences; a request may"
-                f" have {self.max_sequences} (setting limits.max_sequences_per_request, or engine.max_num_seqs)",
-            )
+        if (refusal := ask.sequences.too_many(self.max_sequences)) is not None:
+            raise InvalidField(*refusal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +251,10 @@ def _values(raw: bytes) -> int:
     return _values_at_most(_structure(raw))
 
 
-def _fullest(body: bytes) -> tuple[str, int]:
-    counts = {name: _values(raw) for name, raw in _fields(body).items()}
-    name = max(counts, key=lambda one: counts[one], default="")
-    return name[:_LONGEST_NAME], counts.get(name, 0)
+def _fullest(fields: Mapping[str, msgspec.Raw]) -> tuple[str, int]:
+    counts = {name: _values(bytes(raw)) for name, raw in fields.items()}
+    name = max(counts, key=lambda one: counts[one])
+    return name[:_LONGEST_NAME], counts[name]
 
 
 def _unescaped(raw: bytes) -> bytes:
@@ -284,4 +281,8 @@ def _check_depth(structure: bytes) -> None:
             return
         brackets = fewer
     if b"[]" in brackets:
-        raise InvalidRequest(f"The body is nested too deeply: more than {_MAX_DEPTH} levels.")
+        raise _too_deep()
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"The body is nested too deeply: more than {_MAX_DEPTH} levels.")

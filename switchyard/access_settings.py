@@ -80,7 +80,7 @@ class LimitSettings(_Group):
     max_queued_requests: Annotated[int, Field(ge=0)] = 4096
     max_queued_tokens: Annotated[int, Field(ge=1)] = 8_000_000
     max_sequences_per_request: Annotated[int, Field(ge=1, le=65536)] | None = None
-    max_text_chars: Annotated[int, Field(ge=1024)] = 1_000_000
+    max_text_chars: Annotated[int, Field(ge=1024)] = 500_000
     max_body_values: Annotated[int, Field(ge=1024)] = 1_000_000
     request_timeout_s: Seconds = 1800.0
     stream_timeout_s: Seconds = 3600.0
