@@ -8,14 +8,17 @@ into; those of some hundred KB are looked into in a thread, piece by piece, sinc
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.access.ask import Ask, ask_of
 from gateway.errors import InvalidField, InvalidRequest
+
+T = TypeVar("T")
 
 HARMLESS_BYTES = 16 * 1024
 """A body up to this length may hold what it likes, apart from depth, names and sequences."""
@@ -57,11 +60,24 @@ _CHARS: Mapping[str, int] = dict.fromkeys((*_NAMES, *_SAFETY_NAMES), _LONGEST_NA
 # What a chat's prompt is rendered from. `tools` count, since templates write them into the prompt.
 _CHAT_TEXTS = ("messages", "system", "instructions", "input", "tools", "documents", "chat_template_kwargs")
 _LONG_KEY = 32  # characters; shorter ones are the names of fields, which are no text
-_MEDIA = frozenset({"url", "image_url", "video_url", "audio_url", "data", "file_data", "images"})
+_MEDIA = frozenset(
+    {
+        "image_url", "image", "input_image", "image_embeds", "audio_url", "input_audio", "audio_embeds", "video_url",
+        "prompt_embeds",
+    }
+)  # fmt: skip
 
 _BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
 _PIECE_BYTES = 1 << 20
+
+
+# One at a time: each holds the interpreter for tens of milliseconds, and the event loop has its turn between two.
+_looking = ThreadPoolExecutor(1, thread_name_prefix="bodies")
+
+
+async def _beside(look: Callable[..., T], *about: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_looking, look, *about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,7 @@ class RequestBounds:
         """What the body asks for, once it is known to be within these bounds. Raises InvalidField, InvalidRequest."""
         if len(body) <= _IN_THREAD_BYTES:
             return self.ask_now(body)
-        return await asyncio.to_thread(self.ask_now, body)
+        return await _beside(self.ask_now, body)
 
     @classmethod
     def unbounded(cls) -> "RequestBounds":
@@ -102,7 +118,7 @@ class RequestBounds:
             raise InvalidRequest("The body is no JSON object.") from None
         except RecursionError:
             raise _too_deep() from None
-        if _values_at_most(body) > self.max_values or body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
+        if _may_hold_more(body, self.max_values) or body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
             if body.count(b'"') > 2 * self.max_values and _quotes(body) > 2 * self.max_values:
                 raise InvalidRequest(f"The body holds more than {self.max_values} strings (limits.max_body_values).")
             structure = _structure(body)
@@ -121,7 +137,7 @@ class RequestBounds:
         if len(name) > _LONGEST_NAME:
             raise InvalidRequest(f"The name of a field has {len(name)} characters; at most {_LONGEST_NAME} are taken.")
         limit = _VALUES.get(name, _MOST_VALUES)
-        if _values_at_most(raw) > limit:
+        if _may_hold_more(raw, limit):
             structure = _structure(raw)
             if name in _LISTS_OF_TOKENS and b"{" not in structure:
                 limit = self.max_values
@@ -177,7 +193,7 @@ async def texts_of(body: bytes, path: str) -> Texts:
     """How long the texts of a body are. It may be any body that `RequestBounds.ask` took."""
     if len(body) <= _IN_THREAD_BYTES:
         return measured(body, path)
-    return await asyncio.to_thread(measured, body, path)
+    return await _beside(measured, body, path)
 
 
 def measured(body: bytes, path: str) -> Texts:
@@ -222,11 +238,30 @@ def _decoded(raw: bytes) -> object:
 
 
 def _chars(raw: bytes) -> int:
-    return sum(map(len, _strings(_decoded(raw))))
+    """Of a field that a chat's prompt is rendered from. Pictures and sounds, as parts of messages, are no text."""
+    value = _decoded(raw)
+    if not isinstance(value, list):
+        return sum(map(len, _strings(value)))
+    return sum(_message_chars(message) for message in value)
+
+
+def _message_chars(message: Any) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return sum(map(len, _strings(message)))
+    # A part is told by its type, and only where parts are: elsewhere, say in a tool's schema, templates write it down.
+    chars = sum(map(len, _strings({**message, "content": None})))
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "tool_result":
+            chars += _message_chars(part)
+        elif not (isinstance(kind, str) and kind in _MEDIA):
+            chars += sum(map(len, _strings(part)))
+    return chars
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every text in a value; pictures and sounds are none."""
+    """Every text in a value."""
     pending = [value]
     while pending:
         one = pending.pop()
@@ -238,13 +273,17 @@ def _strings(value: Any) -> Iterator[str]:
             for name, inner in one.items():
                 if len(name) > _LONG_KEY:
                     yield name
-                if name not in _MEDIA:
-                    pending.append(inner)
+                pending.append(inner)
 
 
 def _values_at_most(raw: bytes) -> int:
     """As many values as there can be in some JSON: commas and brackets in its strings are counted too."""
     return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+
+
+def _may_hold_more(raw: bytes, values: int) -> bool:
+    """Each takes two bytes at least, with its comma or its bracket's other half."""
+    return len(raw) > 2 * values and _values_at_most(raw) > values
 
 
 def _values(raw: bytes) -> int:

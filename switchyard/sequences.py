@@ -38,20 +38,24 @@ class Sequences:
         return self.answers_field if self.answers > 1 else "prompt", reason
 
 
+_ONE = Sequences()
+
+
 def sequences_of(
     answers: Mapping[str, object],
-    *,
     prompt: object = None,
     prompt_embeds: object = None,
     input: object = None,  # noqa: A002 - the field's name
 ) -> Sequences:
     """Of fields as they stand in a body, whatever they are. `answers`: every field that says how many are wanted."""
-    prompts = len(input) if _holds_many(input) else max(1, _prompts(prompt) + _embedded(prompt_embeds))
     most, field = 1, "n"
     for name, value in answers.items():
         if value is not None and (number := count(value) or 1) > most:
             most, field = number, name
-    return Sequences(prompts, most, _holds_many(input), field)
+    if _holds_many(input):
+        return Sequences(len(input), most, embeds=True, answers_field=field)
+    prompts = max(1, _prompts(prompt) + _embedded(prompt_embeds))
+    return _ONE if prompts == most == 1 else Sequences(prompts, most, answers_field=field)
 
 
 def count(value: object) -> int | None:

@@ -107,12 +107,8 @@ def _parsed(raw: bytes, number: int, endpoint: str) -> Line:
 
 def _sequences(line: Line) -> Sequences:
     body = line.body
-    return sequences_of(
-        {name: body.get(name) for name in ("n", "best_of")},
-        prompt=body.get("prompt"),
-        prompt_embeds=body.get("prompt_embeds"),
-        input=body.get("input"),
-    )
+    answers = {name: body.get(name) for name in ("n", "best_of")}
+    return sequences_of(answers, body.get("prompt"), body.get("prompt_embeds"), body.get("input"))
 
 
 def _model(line: Line) -> str:

@@ -71,12 +71,8 @@ def ask_of(body: bytes) -> Ask:
     predicted = found.options.get("num_predict") if isinstance(found.options, dict) else None
     bounds = (found.max_completion_tokens, found.max_tokens, found.max_output_tokens, found.max_new_tokens, predicted)
     longest = next((number for number in map(count, bounds) if number), DEFAULT_MAX_TOKENS)
-    sequences = sequences_of(
-        {"n": found.n, "best_of": found.best_of, "num_return_sequences": found.num_return_sequences},
-        prompt=found.prompt,
-        prompt_embeds=found.prompt_embeds,
-        input=found.input,
-    )
+    answers = {"n": found.n, "best_of": found.best_of, "num_return_sequences": found.num_return_sequences}
+    sequences = sequences_of(answers, found.prompt, found.prompt_embeds, found.input)
     model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
     asked = 0 if sequences.embeds else min(longest * sequences.total, _MOST)
     return Ask(model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id, sequences)

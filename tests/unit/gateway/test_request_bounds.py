@@ -14,6 +14,11 @@ from gateway.slot import Slot
 from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
 
 BOUNDS = RequestBounds(max_sequences=8, max_text_chars=50_000, max_values=100_000)
+TOOL_RESULT = {
+    "type": "tool_result",
+    "tool_use_id": "1",
+    "content": [{"type": "image", "source": {"data": "x" * 99}}, {"type": "text", "text": "x" * 50}],
+}
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
@@ -193,8 +198,12 @@ def test_a_large_body_is_looked_into_beside_the_event_loop() -> None:
         ("/v1/responses", encoded(input="x" * 8, instructions="y" * 3), Texts("input", 11)),
         (CHAT, encoded(messages=[said("x" * 6), said("y" * 6)]), Texts("messages", 20)),
         ("/v1/messages", encoded(messages=[said("x")], system="s" * 50), Texts("system", 55)),
-        (CHAT, encoded(messages=[said([{"type": "image_url", "image_url": {"url": "x" * 9}}])]), Texts("messages", 13)),
+        (CHAT, encoded(messages=[said([{"type": "image_url", "image_url": {"url": "x" * 9}}])]), Texts("messages", 4)),
+        ("/v1/messages", encoded(messages=[said([TOOL_RESULT])]), Texts("messages", 4 + 11 + 1 + 4 + 50)),
         (CHAT, encoded(messages=[], tools=[{"function": {"description": "x" * 99}}]), Texts("tools", 99)),
+        (CHAT, encoded(messages=[], tools=[{"url": "x" * 99, "type": "image_url"}]), Texts("tools", 108)),
+        (CHAT, encoded(messages=[{"tool_calls": [{"arguments": {"url": "x" * 99}}]}]), Texts("messages", 99)),
+        (CHAT, encoded(messages=[{"k" * 99: 1}]), Texts("messages", 99)),
         (CHAT, b"[]", Texts()),
     ],
 )  # fmt: skip
