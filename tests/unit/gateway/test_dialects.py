@@ -47,11 +47,12 @@ class Inner:
         await send({"type": "http.response.body", "body": b""})
 
 
-def ask(base: Path, inner: Inner, path: str, **body: Any) -> Client:
+def ask(base: Path, inner: Inner, path: str, headers: Sequence[tuple[bytes, bytes]] = (), **body: Any) -> Client:
     settings = Settings(base_dir=base)
     control = ControlLink(base / "no.sock", 10_000)
     dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
     client = Client(json.dumps(body).encode(), path)
+    client.scope["headers"] = list(headers)
 
     async def scenario() -> None:
         await dialects(client.scope, client.receive, client.send)
@@ -183,3 +184,10 @@ def test_an_aborted_stream_is_an_error_event_to_anthropics_clients() -> None:
     assert name == "event: error"
     error = json.loads(data.removeprefix("data: "))
     assert (error["type"], error["error"]["type"]) == ("error", "overloaded_error")
+
+
+def test_a_key_that_no_header_can_carry_is_refused(tmp_path: Path) -> None:
+    key = (b"idempotency-key", "schlüssel".encode())
+    client = ask(tmp_path, Inner({}), "/generate", [key], prompt="x", queue=True)
+    assert client.status == 422
+    assert "Idempotency-Key" in json.loads(client.body)["detail"]
