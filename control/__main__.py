@@ -35,7 +35,8 @@ def main() -> int:
     layout.create()
     logs.configure("control", settings)
     routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports(settings.judge_api_keys))]
-    app = create_app(settings, [EvalKind(settings.judge_api_keys), DataGenKind(layout)], more_routes=routes)
+    evaluations = EvalKind(settings.judge_api_keys, settings.max_sequences_per_request)
+    app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     layout.control_socket.unlink(missing_ok=True)

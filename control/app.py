@@ -75,6 +75,7 @@ from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
+from switchyard.loop_lag import LoopLag
 from switchyard.request_id import Traced
 from switchyard.settings import Settings
 
@@ -98,7 +99,8 @@ def create_app(
     A start that is refused leaves the reason, one sentence, in `app.state.refusal`.
     """
     files = FileStore(settings.layout, settings.max_file_bytes)
-    job_kinds = [*job_kinds, InferenceKind(), BatchKind(files)]
+    batch_kind = BatchKind(files, settings.max_sequences_per_request)
+    job_kinds = [*job_kinds, InferenceKind(), batch_kind]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -194,6 +196,8 @@ def create_app(
             await key_book.tell()
             reconciler = Reconciler(activator, history, gateway, pace)
             background = Tasks()
+            lag = LoopLag()
+            background.spawn(lag.run(), name="loop lag")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
             await governor.start(background)
@@ -228,6 +232,8 @@ def create_app(
                 usage=UsageBook(database),
                 audit=AuditLog(database),
                 files=files,
+                batch_kind=batch_kind,
+                lag=lag,
                 aliases=settings.aliases,
             )
             yield

@@ -14,7 +14,7 @@ from control.ports import JobContext, JobRequest
 from evals.datasets import DatasetFacts, open_dataset, read_samples, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from evals.fewshot import POOL_SAMPLES
-from evals.request import Asked, EvalConfig, EvalJobRequest, Misfit
+from evals.request import MAX_ANSWERS, Asked, EvalConfig, EvalJobRequest, Misfit
 from evals.run import EvalRun
 
 
@@ -25,13 +25,20 @@ class EvalKind:
     route: ClassVar[str] = "/eval"
     request_model: ClassVar[builtins.type[JobRequest]] = EvalJobRequest
 
-    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None) -> None:
+    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None, max_answers: int = MAX_ANSWERS) -> None:
+        """`max_answers`: to one question, of those that an engine works on at once."""
         self._judge_keys = judge_keys or {}
+        self._max_answers = max_answers
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of a job that can run: every sample was read once. Blocks; raises Invalid or NotFound."""
         assert isinstance(request, EvalJobRequest)
         request.check()
+        if request.n > self._max_answers:
+            raise Invalid(
+                f"n: {request.n} answers a question; at most {self._max_answers} are made at once (setting"
+                " limits.max_sequences_per_request, or engine.max_num_seqs)"
+            )
         facts = _scanned(request, "dataset_ref", request.dataset_ref, request.max_samples, datasets_dir)
         examples = None
         if request.fewshot_dataset_ref is not None:

@@ -17,6 +17,7 @@ from switchyard.contract import BatchSampling
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
 _MAX_SHOTS = 100
+MAX_ANSWERS = 256
 MAX_STOP_TEXTS = 4  # what vLLM takes (VLLM_MAX_STOP_STRINGS)
 
 StopText = Annotated[str, Field(min_length=1)]
@@ -52,7 +53,7 @@ class EvalJobRequest(JobRequest):
     fewshot_dataset_ref: Name | None = None
     fewshot_seed: int = 1234
     judge: JudgeSpec | None = None
-    n: Annotated[int, Field(ge=1, le=256)] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] = 1
     max_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

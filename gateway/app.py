@@ -20,6 +20,7 @@ from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
 from gateway.admission import Admission, Bounds
 from gateway.asgi import App, Receive, Scope, Send
+from gateway.batch_share import BatchShare
 from gateway.control_link import ControlLink
 from gateway.dialects.router import Dialects
 from gateway.dialects.served import Served
@@ -38,6 +39,7 @@ from gateway.observation import Observed
 from gateway.openapi import describe
 from gateway.pool import Pool
 from gateway.private_api import create_private_app
+from gateway.request_bounds import RequestBounds
 from gateway.router import Router
 from gateway.slot import Engine, StartEngine
 from gateway.tracing import Tracer, tracer_of
@@ -46,6 +48,7 @@ from gateway.upstream.app import UpstreamApp
 from gateway.usage import usage
 from switchyard import hosts
 from switchyard.contract import Capabilities, ModelRef
+from switchyard.loop_lag import LoopLag
 from switchyard.settings import Settings
 
 
@@ -92,6 +95,7 @@ class Gateway:
     drain: Drain
     upstream: UpstreamApp
     rates: Rates
+    lag: LoopLag
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -101,6 +105,7 @@ class Gateway:
             asyncio.create_task(self.key_link.run(), name="keys"),
             asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.upstream.run(), name="upstream"),
+            asyncio.create_task(self.lag.run(), name="loop lag"),
         ]
         try:
             yield writer
@@ -150,12 +155,14 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     layout = settings.layout
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
     naming = Naming(settings.aliases, settings.unknown_model)
-    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming)
-    exposition = Exposition(control)
+    bounds = _request_bounds(settings)
+    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming, bounds)
+    lag = LoopLag()
+    exposition = Exposition(control, lag)
     information = Information(
         settings, pool, control, directory, Nvml(), time.monotonic(), exposition, upstream.directory
     ).app()
-    dialects = create_routes(settings, dispatch, Served(pool.snapshot, naming), control)
+    dialects = create_routes(settings, dispatch, Served(pool.snapshot, naming), control, bounds)
     dialects.add(describe(gate, control, dialects.routes, information.routes))
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
@@ -168,25 +175,33 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     public = PublicApp(
         dispatch, control, UploadLink(control, settings.limits.body_timeout_s), dialects, information, upstream
     )
+    at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
+    inference = Inference(dispatch, dialects, BatchShare(at_once, at_once))
     drain = Drain(_behind_door(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     return Gateway(
         pool=pool,
         control=control,
         public=Observed(drain, settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, Inference(dispatch, dialects), usage, ask_engine, key_link, key_usage),
+        private=create_private_app(pool, router, inference, usage, ask_engine, key_link, key_usage),
         keyring=keyring,
         key_link=key_link,
         deadlines=deadlines,
         drain=drain,
         upstream=upstream,
         rates=rates,
+        lag=lag,
     )
 
 
 def _bounds(settings: Settings) -> Bounds:
     limits = settings.limits
     return Bounds(settings.engine.max_num_seqs, limits.max_queued_requests, limits.max_queued_tokens)
+
+
+def _request_bounds(settings: Settings) -> RequestBounds:
+    limits = settings.limits
+    return RequestBounds(settings.max_sequences_per_request, limits.max_text_chars, limits.max_body_values)
 
 
 def _behind_door(
@@ -203,6 +218,7 @@ def _behind_door(
         guard=BrowserGuard(origins, names_checked=access.mode == "auto"),
         max_request_bytes=settings.max_request_bytes,
         body_timeout_s=limits.body_timeout_s,
+        bounds=_request_bounds(settings),
     )
     if not access.cors_origins:
         return door

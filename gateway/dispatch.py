@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gateway.access.ask import ASK_KEY, ask_of
+from gateway.access.ask import ASK_KEY
 from gateway.access.meter import METER
 from gateway.adapter import Served
 from gateway.admission import Admission
@@ -21,6 +21,7 @@ from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.naming import Naming, model_named
+from gateway.request_bounds import HARMLESS_BYTES, NO_TEXTS, RequestBounds, texts_of
 from gateway.router import Router
 from gateway.upstream.app import UpstreamApp
 
@@ -49,6 +50,7 @@ class Dispatch:
     admission: Admission = field(default_factory=Admission.unbounded)
     upstream: UpstreamApp | None = None
     naming: Naming = field(default_factory=Naming)
+    bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -59,7 +61,7 @@ class Dispatch:
         send = in_envelope(scope["path"], send)
         try:
             body = await read_body(receive, self.max_request_bytes)
-            ask = scope.get(ASK_KEY) or ask_of(body)
+            ask = scope.get(ASK_KEY) or await self.bounds.ask(body)
             if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
                 check(ask, scope["path"])
             name = model_named(body)
@@ -68,7 +70,10 @@ class Dispatch:
                 body = self.naming.rewritten(body, scope["path"], name, target)
                 await self.upstream.relay(target, body, scope, receive, send)
                 return
+            texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(body, scope["path"])
             slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
+            engine = slot.host.engine
+            texts.check(self.bounds, engine.max_model_len_tokens, engine.max_chars_per_token)
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), send)
                 return

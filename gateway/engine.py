@@ -39,7 +39,7 @@ from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
-from gateway.engine_tokens import know_end_of_sequence, tokenize_together
+from gateway.engine_tokens import know_end_of_sequence, long_texts_in_turn, tokenize_together
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.engine_whole import note_first_tokens
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
@@ -96,6 +96,12 @@ class Engine:
     def max_model_len_tokens(self) -> int:
         length: int = self.client.model_config.max_model_len
         return length
+
+    @property
+    def max_chars_per_token(self) -> int:
+        """The length of the longest token: a text of more characters than as many as fit cannot fit."""
+        tokenizer: Any = self.client.renderer.tokenizer
+        return getattr(tokenizer, "max_chars_per_token", 1024)
 
     @property
     def max_adapters(self) -> int:
@@ -270,6 +276,7 @@ def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespac
         config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[ReusingStatLogger]
     )
     tokenize_together(client.renderer)
+    long_texts_in_turn(client.renderer)
     know_end_of_sequence(client.renderer)
     note_first_tokens(client.output_processor)
     return args, client

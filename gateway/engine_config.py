@@ -19,6 +19,8 @@ from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, ModelRef
 from switchyard.settings import EngineSettings
 
+_RENDERERS = 2  # threads that render templates and tokenize: one for long texts, one for short ones
+
 
 def is_forked(settings: EngineSettings) -> bool:
     """Whether engines are forks of a process that has imported vLLM already (gateway.engine_processes)."""
@@ -36,6 +38,8 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
     args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    if config.model_config.runner_type != "pooling":  # there vLLM refuses it with pictures
+        config.model_config.renderer_num_workers = _RENDERERS
     if is_forked(settings):
         compute_where_it_schedules(config)
     if current_platform.is_cpu():

@@ -46,6 +46,9 @@ class Engine(Protocol):
     @property
     def max_model_len_tokens(self) -> int: ...
 
+    @property
+    def max_chars_per_token(self) -> int: ...
+
     def openapi(self) -> dict[str, Any]:
         """Describes the routes of `app`. Blocks the first time."""
         ...

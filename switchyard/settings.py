@@ -288,6 +288,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def max_sequences_per_request(self) -> int:
+        """Of a request's prompts times the answers to each."""
+        return self.limits.max_sequences_per_request or self.engine.max_num_seqs
+
+    @property
     def engine_to_start(self) -> EngineSettings:
         """`flash_attention: false` asks for vLLM's Triton backend, which runs on every card that vLLM runs on."""
         if self.flash_attention or self.engine.attention_backend is not None:

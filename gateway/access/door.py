@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from prometheus_client import Counter
 
 from gateway.access.allowance import Allowances
-from gateway.access.ask import ASK_KEY, Ask, ask_of
+from gateway.access.ask import ASK_KEY, Ask
 from gateway.access.browser import BrowserGuard
 from gateway.access.credentials import check_path, stamp, token_of
 from gateway.access.deadlines import Deadlines
@@ -21,6 +21,7 @@ from gateway.access.usage import UsageTotals
 from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
 from gateway.errors import Forbidden, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.observation import KEY_CLASS
+from gateway.request_bounds import RequestBounds
 from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand
 from switchyard.request_id import key_id
 
@@ -46,6 +47,7 @@ class Door:
     guard: BrowserGuard
     max_request_bytes: int
     body_timeout_s: float
+    bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
     _refused: int = field(default=0, init=False)
     _logged_s: float = field(default=0.0, init=False)
 
@@ -111,7 +113,7 @@ class Door:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         body = await self._body(scope, receive)
-        ask = ask_of(body)
+        ask = await self.bounds.ask(body)
         scope[ASK_KEY] = ask
         meter = Meter()
         METER.set(meter)

@@ -59,3 +59,12 @@ def test_check_refuses_naming_the_field(
     (tmp_path / "plain.txt").write_text('{"prompt": "1+1=", "answer": 2}\n')
     with pytest.raises(error, match=message):
         _check(tmp_path, **fields)
+
+
+def test_no_more_answers_a_question_than_an_engine_works_on(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text(LINE)
+    asked: dict[str, Any] = {"model_id": "m", "name": "n", "dataset_ref": "set.jsonl", "temperature": 1.0}
+    kind = EvalKind(max_answers=64)
+    kind.check(EvalJobRequest(**asked, n=64), tmp_path)
+    with pytest.raises(Invalid, match="n: 65 answers a question; at most 64"):
+        kind.check(EvalJobRequest(**asked, n=65), tmp_path)

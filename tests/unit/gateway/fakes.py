@@ -95,6 +95,10 @@ class FakeEngine:
     def max_model_len_tokens(self) -> int:
         return 512
 
+    @property
+    def max_chars_per_token(self) -> int:
+        return 12
+
     async def attach(self, model: ModelRef) -> FakeFront:
         self.attached.append(model.digest)
         return FakeFront(model, self)
