@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -87,7 +87,10 @@ class DataGenRun:
                 log = stack.enter_context(AttemptsLog(self._context.run_dir / LOG_FILE))
                 await self._take_up(log, strategy, pool)
                 await asyncio.to_thread(self._write_config, strategy)
-                await self._generate(log, strategy, guard, pool)
+                async with AsyncExitStack() as held:
+                    if isinstance(strategy, AbstractAsyncContextManager):
+                        await held.enter_async_context(strategy)
+                    await self._generate(log, strategy, guard, pool)
                 return await self._conclude(log, strategy, guard)
 
     @property

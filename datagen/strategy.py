@@ -14,6 +14,7 @@ from datagen.asking import Asking
 from datagen.config import GenerationConfig
 from datagen.errors import DataGenError, Refused
 from datagen.records import Outcome
+from datagen.rendering import LIMIT_S
 
 GROUP = "switchyard.datagen_strategies"
 BUILT_IN: Mapping[str, str] = {
@@ -33,11 +34,12 @@ class UnknownStrategy(DataGenError):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a strategy may read."""
+    """Where a strategy may read, and how long a row may keep a template or a schema busy."""
 
     base_dir: Path
     datasets_dir: Path
     runs_dir: Path
+    render_limit_s: float = LIMIT_S
 
     def file(self, field: str, name: str) -> Path:
         """A JSONL file inside the base directory that a config names; none of the server's own. Raises Refused."""
@@ -62,7 +64,8 @@ class Strategy(Protocol):
 
     `similarity_limit`: a question nearer than that to a known one is not new. `same_numbers`: with other numbers in it
     a question is another one, however alike the words are. `digest` is that of everything that was read, so that a run
-    which goes on later knows whether it still has the same in its hands.
+    which goes on later knows whether it still has the same in its hands. One that is an asynchronous context manager
+    too is entered before its attempts and left after them.
     """
 
     config_model: ClassVar[type[GenerationConfig]]

@@ -36,13 +36,15 @@ class BrokenLine(Exception):
 class CodeTask:
     """What a program is judged by: `before` stands ahead of the model's code, `after` (the tests) behind it.
 
-    `entry_point`: the function the tests call; an answer without it is taken as the rest of `stub`.
+    `entry_point`: the function the tests call; an answer without it is taken as the rest of `stub`. `names`: what the
+    reference solution defines, which the tests take from the model's code even where Python has something of that name.
     """
 
     before: str
     after: str
     stub: str = ""
     entry_point: str | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
