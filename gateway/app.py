@@ -150,7 +150,9 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     layout = settings.layout
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
     naming = Naming(settings.aliases, settings.unknown_model)
-    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming)
+    dispatch = Dispatch(
+        router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming, settings.engine.structured
+    )
     exposition = Exposition(control)
     information = Information(
         settings, pool, control, directory, Nvml(), time.monotonic(), exposition, upstream.directory

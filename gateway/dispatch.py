@@ -19,10 +19,11 @@ from gateway.asgi import (
 from gateway.client_fields import check
 from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.envelopes import in_envelope
-from gateway.errors import GatewayError, ModelNotFound
+from gateway.errors import GatewayError, InvalidField, ModelNotFound
 from gateway.naming import Naming, model_named
 from gateway.router import Router
 from gateway.upstream.app import UpstreamApp
+from switchyard.structured_bounds import StructuredLimits, TooMuch, check_body
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
 POST_PATHS = frozenset(
@@ -49,6 +50,7 @@ class Dispatch:
     admission: Admission = field(default_factory=Admission.unbounded)
     upstream: UpstreamApp | None = None
     naming: Naming = field(default_factory=Naming)
+    structured: StructuredLimits = field(default_factory=StructuredLimits)
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -62,6 +64,7 @@ class Dispatch:
             ask = scope.get(ASK_KEY) or ask_of(body)
             if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
                 check(ask, scope["path"])
+            self._bound(body)
             name = model_named(body)
             target = self.naming.target(name)
             if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
@@ -84,6 +87,13 @@ class Dispatch:
                 await slot.serve(scope, replay(body, receive), send)
             finally:
                 self.admission.leave(slot.host, ask)
+
+    def _bound(self, body: bytes) -> None:
+        """Raises InvalidField."""
+        try:
+            check_body(body, self.structured)
+        except TooMuch as error:
+            raise InvalidField(error.field, str(error)) from error
 
     async def _slot(self, name: str | None, receive: Receive) -> Served:
         """Raises what `Router.enter` raises; a model that is nowhere is refused with the names that are somewhere."""
