@@ -21,11 +21,13 @@ from switchyard.process import follow_parent
 # Processor time bounds a grammar; this is for a machine that has none to give.
 _WALL_FACTOR = 12
 # Of addresses, beyond those that the process has itself; a compiled grammar of ordinary size has megabytes.
-_MEMORY_BYTES = 3 << 30
+_MEMORY_BYTES = 2 << 30
 _NICENESS = 5
 # Tokens that are tried, and how long any may take to be looked for among all.
 _TRIED_TOKENS = 96
 _TOKEN_S = 0.1
+# vLLM checks a request in the event loop, once more when it is let in.
+_CHECK_S = 0.3
 _LONGEST_REASON = 500
 
 _MODULES = {
@@ -133,12 +135,19 @@ class _Compiler:
         self._config = engine_config
         self._tokenizer = cached_tokenizer_from_config(model_config=engine_config.model_config)
         self._backends: dict[str, Any] = {}
+        self._prepared = False
 
     def prepare(self) -> None:
-        """Makes what every compilation needs, once, before the first fork."""
-        if "xgrammar" not in self._backends:
-            with suppress(Exception):  # a tokenizer that it does not know: found out, and said, by each grammar
-                self._backends["xgrammar"] = self._made("xgrammar")
+        """Makes what every grammar needs, once, before the first fork."""
+        if self._prepared:
+            return
+        self._prepared = True
+        for name in ("xgrammar", "guidance"):
+            with suppress(Exception):  # of a tokenizer that it does not know: each grammar finds that out, and says it
+                self._backends[name] = self._made(name)
+        with suppress(Exception):  # likewise; vLLM keeps what this makes
+            import_module("vllm.sampling_params")._get_llg_tokenizer(self._tokenizer)
+        self._checked(import_module("vllm.sampling_params").StructuredOutputsParams(choice=["a"]))
 
     def verdict(self, params: Any, stop_token_ids: set[int]) -> Verdict:
         try:
@@ -150,18 +159,26 @@ class _Compiler:
         return Verdict(None, time.process_time())
 
     def _try(self, params: Any, stop_token_ids: set[int]) -> None:
-        from vllm.sampling_params import SamplingParams  # noqa: PLC0415 - as above
         from vllm.v1.structured_output.request import get_structured_output_key  # noqa: PLC0415 - as above
 
-        config = self._config
-        asked = SamplingParams(structured_outputs=params)
-        asked._validate_structured_outputs(config.model_config, config.structured_outputs_config, self._tokenizer)
-        assert asked.structured_outputs is not None
+        started = time.process_time()
+        asked = self._checked(params)
+        if time.process_time() - started > _CHECK_S:
+            raise ValueError("takes too long to be read")
         name = asked.structured_outputs._backend
         backend = self._backends.get(name) or self._made(name)
         kind, text = get_structured_output_key(asked.structured_outputs)
         grammar = backend.compile_grammar(kind, text, stop_token_ids=stop_token_ids)
         self._follow(backend, grammar, stop_token_ids)
+
+    def _checked(self, params: Any) -> Any:
+        """Sampling parameters with these, as vLLM lets them in: with the back end of its choice."""
+        from vllm.sampling_params import SamplingParams  # noqa: PLC0415 - as above
+
+        asked = SamplingParams(structured_outputs=params)
+        config = self._config
+        asked._validate_structured_outputs(config.model_config, config.structured_outputs_config, self._tokenizer)
+        return asked
 
     def _made(self, name: str) -> Any:
         kind = getattr(import_module(_MODULES[name][0]), _MODULES[name][1])
@@ -194,7 +211,7 @@ def _allowed(mask: Any, number: int, stop_token_ids: set[int]) -> int | None:
         word = words[place] & 0xFFFFFFFF
         while word:
             bit = (word & -word).bit_length() - 1
-            token = place * 32 + bit
+            token: int = place * 32 + bit
             if token not in stop_token_ids:
                 return token
             word &= word - 1

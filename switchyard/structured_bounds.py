@@ -102,21 +102,16 @@ def check_value(field: str, value: object, limits: StructuredLimits, factor: int
             raise TooMuch(field, f"{depth} levels and more", limits.max_depth, "max_depth")
         if isinstance(part, str):
             _check_string(field, key, part, limits)
-            continue
-        count = len(part)
-        if isinstance(part, dict):
-            if key in _MAPS:
-                properties += count
-            if key == "patternProperties":
-                for pattern in part:
-                    _check_string(field, "pattern", pattern, limits)
-        elif key in _VALUES:
-            values += count
-        elif key in _PARTS:
-            parts += count
-    _check_count(field, "properties", properties, limits.max_properties * factor, "max_properties")
-    _check_count(field, "values to choose from", values, limits.max_enum_values * factor, "max_enum_values")
-    _check_count(field, "parts", parts, 2 * limits.max_properties * factor, "max_properties")
+        elif isinstance(part, dict):
+            properties += len(part) if key in _MAPS else 0
+            _check_count(field, "properties", properties, limits.max_properties * factor, "max_properties")
+            for pattern in part if key == "patternProperties" else ():
+                _check_string(field, "pattern", pattern, limits)
+        else:
+            values += len(part) if key in _VALUES else 0
+            parts += len(part) if key in _PARTS else 0
+            _check_count(field, "values to choose from", values, limits.max_enum_values * factor, "max_enum_values")
+            _check_count(field, "parts", parts, 2 * limits.max_properties * factor, "max_properties")
 
 
 def _check_count(field: str, what: str, count: int, limit: int, setting: str) -> None:
