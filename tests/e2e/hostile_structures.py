@@ -127,6 +127,12 @@ def _tool(schema: Json, name: str = "f") -> Json:
     return {"type": "function", "function": {"name": name, "parameters": schema}}
 
 
+SLOW = frozenset(
+    {"patterns for names", "what two back ends cannot do", "a regex of many classes", "a grammar that is ambiguous"}
+)
+"""Those that take all of their deadline: one of a kind is enough for a test."""
+
+
 def hostile() -> dict[str, tuple[frozenset[int], str, Json]]:
     """By name: the statuses that are right, the path and the body."""
     asked: dict[str, tuple[frozenset[int], str, Json]] = {}
