@@ -42,7 +42,7 @@ class StructuredLimits(BaseModel):
     max_depth: Annotated[int, Field(ge=4, le=64)] = 64
     max_pattern_bytes: _Count = 4096
     max_grammar_bytes: _Count = 32 * 1024
-    compile_timeout_s: Annotated[float, Field(ge=0.1, le=600)] = 5.0
+    compile_timeout_s: Annotated[float, Field(ge=1, le=600)] = 5.0
 
 
 class TooMuch(ValueError):

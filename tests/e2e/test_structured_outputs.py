@@ -22,6 +22,10 @@ LARGE = {"type": "object", "properties": {f"p{i}": {} for i in range(1_001)}}
 LOOP = {"$ref": "#"}
 
 
+def _format(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+
+
 def _held(server: Server, held: dict[str, Any], **options: Any) -> httpx.Response:
     return server.http.post("/v1/completions", json=COMPLETION | {"structured_outputs": held} | options)
 
@@ -61,12 +65,16 @@ def test_hostile_structures_are_refused_while_another_client_goes_on(server: Ser
 @pytest.mark.parametrize(
     ("path", "more", "param"),
     [
-        ("/v1/chat/completions", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": LARGE}}}, "response_format"),
-        ("/v1/chat/completions", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": LOOP}}}, "structured_outputs.json"),
+        ("/v1/chat/completions", {"response_format": _format(LARGE)}, "response_format"),
+        ("/v1/chat/completions", {"response_format": _format(LOOP)}, "structured_outputs.json"),
         ("/v1/completions", {"prompt": "1", "structured_outputs": {"regex": "(a"}}, "structured_outputs.regex"),
-        ("/v1/responses", {"input": "1", "text": {"format": {"type": "json_schema", "name": "a", "schema": LARGE}}}, "text"),
+        (
+            "/v1/responses",
+            {"input": "1", "text": {"format": {"type": "json_schema", "name": "a", "schema": LARGE}}},
+            "text",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_refusal_names_the_field(server: Server, path: str, more: dict[str, Any], param: str) -> None:
     answer = server.http.post(path, json=CHAT | more)
     assert answer.status_code == 400
