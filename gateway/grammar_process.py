@@ -60,8 +60,8 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
     Ends when the connection does.
     """
     setproctitle.setproctitle("switchyard: grammars")
-    for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the gateway
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which what it is forked from ignores
     follow_parent(signal.SIGKILL)
     os.nice(_NICENESS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -74,7 +74,7 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
             nearest = min((trial.ends for trial in trials.values()), default=now + 60.0)
             ready = wait([connection, *trials], max(0.0, nearest - now))
             if connection in ready:
-                trial = _begin(compiler, timeout_s, *connection.recv())
+                trial = _begin(connection, compiler, timeout_s, *connection.recv())
                 trials[trial.result] = trial
             for each in [one for one in trials if one in ready or trials[one].ends <= time.monotonic()]:
                 trial = trials.pop(each)
@@ -83,13 +83,15 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
         os.kill(trial.pid, signal.SIGKILL)
 
 
-def _begin(compiler: "_Compiler", timeout_s: float, number: int, params: Any, stop_token_ids: set[int]) -> _Trial:
-    compiler.prepare()
+def _begin(
+    connection: Connection, compiler: "_Compiler", timeout_s: float, number: int, params: Any, stop_token_ids: set[int]
+) -> _Trial:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(reader)
+            connection.close()
             _bound(timeout_s)
             with Connection(writer, readable=False) as result:
                 result.send(compiler.verdict(params, stop_token_ids))
@@ -127,7 +129,7 @@ def _bound(timeout_s: float) -> None:
 
 
 class _Compiler:
-    """vLLM's own checks and back ends, as the engine of this config has them."""
+    """vLLM's own checks and back ends, as the engine of this config has them: all that every fork needs."""
 
     def __init__(self, engine_config: Any) -> None:
         from vllm.tokenizers import cached_tokenizer_from_config  # noqa: PLC0415 - takes seconds where it is no fork
@@ -135,19 +137,12 @@ class _Compiler:
         self._config = engine_config
         self._tokenizer = cached_tokenizer_from_config(model_config=engine_config.model_config)
         self._backends: dict[str, Any] = {}
-        self._prepared = False
-
-    def prepare(self) -> None:
-        """Makes what every grammar needs, once, before the first fork."""
-        if self._prepared:
-            return
-        self._prepared = True
         for name in ("xgrammar", "guidance"):
             with suppress(Exception):  # of a tokenizer that it does not know: each grammar finds that out, and says it
                 self._backends[name] = self._made(name)
-        with suppress(Exception):  # likewise; vLLM keeps what this makes
+        with suppress(Exception):  # likewise; vLLM keeps what these make
+            self._checked(import_module("vllm.sampling_params").StructuredOutputsParams(choice=["a"]))
             import_module("vllm.sampling_params")._get_llg_tokenizer(self._tokenizer)
-        self._checked(import_module("vllm.sampling_params").StructuredOutputsParams(choice=["a"]))
 
     def verdict(self, params: Any, stop_token_ids: set[int]) -> Verdict:
         try:
