@@ -44,14 +44,16 @@ class EnginePatches(Group):
 
     `whole_answers`: answers that nobody reads along leave the engine in parts of 64 tokens. `step_sizes`: large steps
     while only jobs are inside. `cpu_norms`: vLLM's C++ kernels for norms. `rewindable_generators`: seeds with prompts
-    that are read in parts. `grammar_budget`: a grammar that takes too long within a step ends its own request.
-    `short_routes`: less ceremony before the two busiest routes. `fewer_lookups`: jobs' prompts are tokenized together.
+    that are read in parts. `own_logprobs`: log-probabilities beside a request that names tokens. `grammar_budget`: a
+    grammar that takes too long within a step ends its own request. `short_routes`: less ceremony before the two busiest
+    routes. `fewer_lookups`: jobs' prompts are tokenized together.
     """
 
     whole_answers: bool = True
     step_sizes: bool = True
     cpu_norms: bool = True
     rewindable_generators: bool = True
+    own_logprobs: bool = True
     grammar_budget: bool = True
     short_routes: bool = True
     fewer_lookups: bool = True

@@ -21,6 +21,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
+from vllm.v1.sample.sampler import Sampler
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.backend_guidance import GuidanceGrammar
 from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
@@ -29,6 +30,7 @@ from gateway.engine_config import engine_config
 from gateway.engine_generator import make_generators_rewindable
 from gateway.engine_grammars import bound_grammars
 from gateway.engine_guard import GUARD_VARIABLE
+from gateway.engine_logprobs import give_each_its_own
 from gateway.engine_norms import register_norms
 from gateway.engine_processes import for_gpu
 from gateway.engine_steps import size_steps
@@ -55,6 +57,8 @@ _PATCHED: tuple[tuple[Any, str], ...] = (
     (XgrammarGrammar, "accept_tokens"),
     (GuidanceGrammar, "fill_bitmask"),
     (GuidanceGrammar, "accept_tokens"),
+    (Sampler, "forward"),
+    (Sampler, "gather_specific_token_logprobs"),
     (torch, "Generator"),
 )
 _HELD_TO: tuple[Json, ...] = (
@@ -161,6 +165,7 @@ def patched(names: set[str]) -> Iterator[None]:
         "whole_answers": keep_whole,
         "step_sizes": size_steps,
         "grammar_budget": bound_grammars,
+        "own_logprobs": give_each_its_own,
         "rewindable_generators": make_generators_rewindable,
     }
     for name, patch in patches.items():
@@ -189,14 +194,36 @@ def answers(checkpoint: str, names: set[str], count: int, seed: int) -> dict[str
         if "fewer_lookups" in names:
             tokenize_together(engine.renderer)
             know_end_of_sequence(engine.renderer)
-        read = _asked_of(engine, count, seed)
+        context = engine.model_config.max_model_len
+        rng = random.Random(seed)
+        read = _asked_of(engine, [Asked(number, rng, context) for number in range(count)])
+        if names == set(EnginePatches.model_fields):
+            read |= _named(engine)
         engine.engine_core.shutdown()
     return read
 
 
-def _asked_of(engine: LLMEngine, count: int, seed: int) -> dict[str, Read]:
-    rng = random.Random(seed)
-    requests = [Asked(number, rng, engine.model_config.max_model_len) for number in range(count)]
+def _named(engine: LLMEngine) -> dict[str, Read]:
+    """Requests that name tokens among others that do not, and under the same name with `alone` each by itself."""
+    read: dict[str, Read] = {}
+    wanted: list[Json] = [{"logprob_token_ids": [48, 49, 50]}, {"logprobs": 1}, {"logprobs": 5}, {}]
+    wanted += [{"logprob_token_ids": list(range(40, 60))}, {"logprobs": 20}, {"logprob_token_ids": [51]}]
+
+    def asked(number: int, name: str) -> Asked:
+        one = Asked(0, random.Random(number), 64)
+        one.id, one.step, one.leaves, one.prompt = f"{name} {number}", 0, NEVER, [49 + number, 43, 49, 61]
+        kind = RequestOutputKind.DELTA if number % 2 else RequestOutputKind.FINAL_ONLY
+        one.params = SamplingParams(
+            temperature=0.0, max_tokens=5 + number, ignore_eos=True, output_kind=kind, **wanted[number]
+        )
+        return one
+
+    for number in range(len(wanted)):
+        read |= _asked_of(engine, [asked(number, "alone")])
+    return read | _asked_of(engine, [asked(number, "beside") for number in range(len(wanted))])
+
+
+def _asked_of(engine: LLMEngine, requests: list[Asked]) -> dict[str, Read]:
     waiting = sorted(requests, key=lambda asked: asked.step, reverse=True)
     leaving: dict[str, int] = {}
     gone: set[str] = set()
@@ -228,14 +255,18 @@ def main(checkpoint: str, count: int, seed: int) -> None:
     every = set(EnginePatches.model_fields)
     plain = answers(checkpoint, set(), count, seed)
     seen: dict[str, Json] = {}
-    for name, names in {"all": every, **{one: {one} for one in sorted(every - {"short_routes"})}}.items():
+    # Each goes with the one that lets the engine read prompts in parts, as it does where nothing is switched off.
+    alone = {name: {name, "rewindable_generators"} for name in sorted(every - {"short_routes"})}
+    for name, names in {"all": every, **alone}.items():
         if len(sys.argv) > 4 and name not in sys.argv[4:]:
             continue
         changed = answers(checkpoint, names, count, seed)
+        for key in [key for key in changed if key.startswith("alone")]:
+            plain[key.replace("alone", "beside")] = changed.pop(key)
         differences = {key: plain[key].difference(read) for key, read in changed.items() if key in plain}
         seen[name] = {
             "compared": len(differences),
-            "missing": sorted(plain.keys() ^ changed.keys()),
+            "missing": sorted(key for key in plain.keys() ^ changed.keys() if not key.startswith("beside")),
             "different": {key: how for key, how in differences.items() if how is not None},
         }
     print(json.dumps(seen))
