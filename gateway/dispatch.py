@@ -64,13 +64,13 @@ class Dispatch:
             ask = scope.get(ASK_KEY) or ask_of(body)
             if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
                 check(ask, scope["path"])
-            self._bound(body)
             name = model_named(body)
             target = self.naming.target(name)
             if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
                 body = self.naming.rewritten(body, scope["path"], name, target)
                 await self.upstream.relay(target, body, scope, receive, send)
                 return
+            self._bound(body)
             slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), send)

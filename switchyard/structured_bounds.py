@@ -5,7 +5,6 @@ before anything else is done with one; what is within them and still expensive i
 deadline (gateway.engine_structured).
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -18,11 +17,15 @@ _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSc
 _VALUES = ("enum", "choice", "choices")
 _PARTS = ("anyOf", "oneOf", "allOf", "prefixItems", "structures", "triggers", "tags", "elements", "required")
 _PATTERNS = ("pattern", "regex")
+_JSON = ("json", "structural_tag", "schema", "json_schema")  # which may be texts of JSON
+_TEXTS = frozenset((*_PATTERNS, *_JSON, "grammar"))
 # Where the fields of a request hold what is bounded here, over all of vLLM's routes.
 _FIELDS = ("response_format", "structured_outputs", "text", "output_config", "output_format")
 _TOOLS = ("tools", "functions")
 # A list of tools is many schemas: an editor's assistant brings a hundred.
 _TOOLS_FACTOR = 8
+# An optional one of pydantic's takes four; all are walked over in the event loop.
+_CONTAINERS_A_PROPERTY = 6
 # Around a schema in a request: response_format, json_schema, schema; a structural tag has more.
 _WRAPPER_LEVELS = 16
 
@@ -96,15 +99,24 @@ def check_text(field: str, text: bytes | str, limits: StructuredLimits, factor: 
 
 def check_value(field: str, value: object, limits: StructuredLimits, factor: int = 1) -> None:
     """Of what was decoded already. Raises TooMuch."""
-    properties = values = parts = 0
-    for key, part, depth in _walk(value):
+    properties = values = parts = containers = 0
+    stack: list[tuple[str | None, Any, int]] = [(None, value, 1)] if isinstance(value, dict | list) else []
+    while stack:
+        key, part, depth = stack.pop()
         if depth > limits.max_depth + _WRAPPER_LEVELS:
             raise TooMuch(field, f"{depth} levels and more", limits.max_depth, "max_depth")
-        if isinstance(part, str):
-            _check_string(field, key, part, limits)
-        elif isinstance(part, dict):
+        below_it = part.values() if isinstance(part, dict) else part
+        containers += sum(isinstance(below, dict | list) for below in below_it)
+        most = _CONTAINERS_A_PROPERTY * limits.max_properties * factor
+        _check_count(field, "objects and arrays", containers, most, "max_properties")
+        if isinstance(part, dict):
             properties += len(part) if key in _MAPS else 0
             _check_count(field, "properties", properties, limits.max_properties * factor, "max_properties")
+            for name, below in part.items():
+                if isinstance(below, dict | list):
+                    stack.append((name, below, depth + 1))
+                elif name in _TEXTS and isinstance(below, str):
+                    _check_string(field, name, below, limits)
             for pattern in part if key == "patternProperties" else ():
                 _check_string(field, "pattern", pattern, limits)
         else:
@@ -112,6 +124,7 @@ def check_value(field: str, value: object, limits: StructuredLimits, factor: int
             parts += len(part) if key in _PARTS else 0
             _check_count(field, "values to choose from", values, limits.max_enum_values * factor, "max_enum_values")
             _check_count(field, "parts", parts, 2 * limits.max_properties * factor, "max_properties")
+            stack += [(None, below, depth + 1) for below in part if isinstance(below, dict | list)]
 
 
 def _check_count(field: str, what: str, count: int, limit: int, setting: str) -> None:
@@ -119,27 +132,12 @@ def _check_count(field: str, what: str, count: int, limit: int, setting: str) ->
         raise TooMuch(field, f"{count} {what}", limit, setting)
 
 
-def _check_string(field: str, key: str | None, text: str, limits: StructuredLimits) -> None:
+def _check_string(field: str, key: str, text: str, limits: StructuredLimits) -> None:
     if key in _PATTERNS and len(text) > limits.max_pattern_bytes:
         raise TooMuch(
             field, f"a regular expression of {len(text)} characters", limits.max_pattern_bytes, "max_pattern_bytes"
         )
     if key == "grammar" and len(text) > limits.max_grammar_bytes:
         raise TooMuch(field, f"a grammar of {len(text)} characters", limits.max_grammar_bytes, "max_grammar_bytes")
-    if key in ("json", "structural_tag", "schema", "json_schema") and text[:1] in "{[":
-        check_text(field, text, limits)  # JSON within JSON
-
-
-def _walk(value: object) -> Iterator[tuple[str | None, Any, int]]:
-    """Every object, array and text in it, with the key that it stands under and its depth."""
-    stack: list[tuple[str | None, object, int]] = [(None, value, 1)]
-    while stack:
-        key, part, depth = stack.pop()
-        if isinstance(part, Mapping):
-            yield key, part, depth
-            stack += [(str(name), below, depth + 1) for name, below in part.items()]
-        elif isinstance(part, list):
-            yield key, part, depth
-            stack += [(key if isinstance(below, str) else None, below, depth + 1) for below in part]
-        elif isinstance(part, str):
-            yield key, part, depth
+    if key in _JSON and text.lstrip()[:1] in ("{", "["):
+        check_text(field, text, limits)

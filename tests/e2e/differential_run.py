@@ -29,9 +29,8 @@ from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
 from gateway.engine_config import engine_config
 from gateway.engine_generator import make_generators_rewindable
 from gateway.engine_grammars import bound_grammars
-from gateway.engine_guard import GUARD_VARIABLE
+from gateway.engine_guard import GUARD_VARIABLE, PATCHES_OFF_VARIABLE
 from gateway.engine_logprobs import give_each_its_own
-from gateway.engine_norms import register_norms
 from gateway.engine_processes import for_gpu
 from gateway.engine_steps import size_steps
 from gateway.engine_tokens import know_end_of_sequence, tokenize_together
@@ -251,7 +250,8 @@ def main(checkpoint: str, count: int, seed: int) -> None:
         print(json.dumps(None))
         return
     os.environ[GUARD_VARIABLE] = str(os.getppid())
-    register_norms()
+    # A worker registers its norms, which a config may name or not; what it changes at once is changed here by turns.
+    os.environ[PATCHES_OFF_VARIABLE] = "rewindable_generators,own_logprobs"
     every = set(EnginePatches.model_fields)
     plain = answers(checkpoint, set(), count, seed)
     seen: dict[str, Json] = {}
