@@ -156,7 +156,15 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
     naming = Naming(settings.aliases, settings.unknown_model)
     bounds = _request_bounds(settings)
-    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming, bounds)
+    dispatch = Dispatch(
+        router,
+        settings.max_request_bytes,
+        Admission(_bounds(settings)),
+        upstream,
+        naming,
+        bounds,
+        settings.engine.structured,
+    )
     lag = LoopLag()
     exposition = Exposition(control, lag)
     information = Information(

@@ -19,11 +19,12 @@ from gateway.asgi import (
 from gateway.client_fields import check
 from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.envelopes import in_envelope
-from gateway.errors import GatewayError, ModelNotFound
+from gateway.errors import GatewayError, InvalidField, ModelNotFound
 from gateway.naming import Naming, model_named
 from gateway.request_bounds import HARMLESS_BYTES, NO_TEXTS, RequestBounds, texts_of
 from gateway.router import Router
 from gateway.upstream.app import UpstreamApp
+from switchyard.structured_bounds import StructuredLimits, TooMuch, check_body
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
 POST_PATHS = frozenset(
@@ -51,6 +52,7 @@ class Dispatch:
     upstream: UpstreamApp | None = None
     naming: Naming = field(default_factory=Naming)
     bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
+    structured: StructuredLimits = field(default_factory=StructuredLimits)
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -71,6 +73,7 @@ class Dispatch:
                 await self.upstream.relay(target, body, scope, receive, send)
                 return
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(body, scope["path"])
+            self._bound(body)
             slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
             engine = slot.host.engine
             texts.check(self.bounds, engine.max_model_len_tokens, engine.max_chars_per_token)
@@ -89,6 +92,13 @@ class Dispatch:
                 await slot.serve(scope, replay(body, receive), send)
             finally:
                 self.admission.leave(slot.host, ask)
+
+    def _bound(self, body: bytes) -> None:
+        """Raises InvalidField."""
+        try:
+            check_body(body, self.structured)
+        except TooMuch as error:
+            raise InvalidField(error.field, str(error)) from error
 
     async def _slot(self, name: str | None, receive: Receive) -> Served:
         """Raises what `Router.enter` raises; a model that is nowhere is refused with the names that are somewhere."""

@@ -31,7 +31,7 @@ from gateway.batch_share import BatchShare
 from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch
 from gateway.engine_config import engine_config, is_forked
-from gateway.engine_guard import GUARD_VARIABLE, STOP_SIGNAL
+from gateway.engine_guard import GUARD_VARIABLE, PATCHES_OFF_VARIABLE, STOP_SIGNAL, is_patched
 from gateway.engine_log import LogMark
 from gateway.engine_meter import meter_outputs
 from gateway.engine_metrics import ReusingStatLogger
@@ -39,6 +39,7 @@ from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
+from gateway.engine_structured import GrammarCheck, structured_token_from
 from gateway.engine_tokens import know_end_of_sequence, long_texts_in_turn, tokenize_together
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.engine_whole import note_first_tokens
@@ -76,6 +77,7 @@ class Engine:
         app: FastAPI,
         args: Namespace,
         share: BatchShare,
+        grammars: GrammarCheck,
         *,
         task: ModelTask = "generate",
         has_reasoning_parser: bool = False,
@@ -83,6 +85,7 @@ class Engine:
         self.client = client
         self._args = args
         self.share = share
+        self._grammars = grammars
         self.task = task
         self._app = app
         self._has_reasoning_parser = has_reasoning_parser
@@ -143,6 +146,19 @@ class Engine:
         """One token or vector from the engine, before all other work. Hangs as long as the engine does."""
         try:
             await (vector_from if self.task == "embed" else token_from)(self.client)
+        except EngineDeadError as error:
+            raise Unserved("The engine is dead.", 5.0) from error
+
+    async def structured_alive(self, timeout_s: float) -> None:
+        """One token that is held to a tiny grammar, before all other work; nothing for a model that makes vectors.
+
+        Raises TimeoutError when there is none in time: structured requests hang, even where others are answered.
+        """
+        if self.task == "embed":
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await structured_token_from(self.client)
         except EngineDeadError as error:
             raise Unserved("The engine is dead.", 5.0) from error
 
@@ -218,6 +234,7 @@ class Engine:
 
     async def shutdown(self) -> None:
         """Ends the engine's processes and frees their memory (seconds)."""
+        self._grammars.close()
         await asyncio.to_thread(_end, self.client)
         remove(self._segments)
         gc.collect()  # milliseconds: the engine's own objects, and what it was imported from is frozen
@@ -237,6 +254,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         args, client = await asyncio.to_thread(_start_blocking, model, settings)
         assert client is not None
         task = task_of(model.id, await client.get_supported_tasks())
+        grammars = GrammarCheck(client, settings.structured, forked=is_forked(settings))
+        grammars.install()
         meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client
         app = await _build_app(client, args, model)
     except asyncio.CancelledError:
@@ -252,7 +271,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     beside = settings.batch_beside_interactive or (_BESIDE_ON_CPU if current_platform.is_cpu() else _BESIDE_ON_GPU)
     share = BatchShare(2 * settings.max_num_seqs, beside)
     has_reasoning_parser = settings.reasoning_parser is not None
-    return Engine(client, app, args, share, task=task, has_reasoning_parser=has_reasoning_parser)
+    return Engine(client, app, args, share, grammars, task=task, has_reasoning_parser=has_reasoning_parser)
 
 
 def _end(client: AsyncLLM) -> None:
@@ -269,16 +288,19 @@ def _end(client: AsyncLLM) -> None:
 
 def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:
     os.environ[GUARD_VARIABLE] = str(os.getpid())
+    os.environ[PATCHES_OFF_VARIABLE] = ",".join(name for name, on in settings.patches if not on)
     if is_forked(settings):
         vllm_processes.get_mp_context = lambda: CONTEXT
     args, config = engine_config(model, settings)
     client = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[ReusingStatLogger]
     )
-    tokenize_together(client.renderer)
+    if settings.patches.fewer_lookups:
+        tokenize_together(client.renderer)
+        know_end_of_sequence(client.renderer)
     long_texts_in_turn(client.renderer)
-    know_end_of_sequence(client.renderer)
-    note_first_tokens(client.output_processor)
+    if settings.patches.whole_answers:
+        note_first_tokens(client.output_processor)
     return args, client
 
 
@@ -291,7 +313,8 @@ async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> Fast
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()
     _set_fingerprint(app.state, model)
-    shorten(app)
+    if is_patched("short_routes"):
+        shorten(app)
     return app
 
 

@@ -43,8 +43,9 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
     if is_forked(settings):
         compute_where_it_schedules(config)
     if current_platform.is_cpu():
-        norm_by_kernels(config)
-        if settings.max_num_batched_tokens is None:
+        if settings.patches.cpu_norms:
+            norm_by_kernels(config)
+        if settings.patches.step_sizes and settings.max_num_batched_tokens is None:
             allow_large_steps(config)
     return args, config
 

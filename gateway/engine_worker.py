@@ -4,9 +4,14 @@ import time
 from typing import Any
 
 from gateway.engine_generator import make_generators_rewindable
+from gateway.engine_guard import is_patched
+from gateway.engine_logprobs import give_each_its_own
 from gateway.engine_norms import register_norms
 
-make_generators_rewindable()
+if is_patched("rewindable_generators"):
+    make_generators_rewindable()
+if is_patched("own_logprobs"):
+    give_each_its_own()
 register_norms()  # this module is imported in the worker's process alone
 
 

@@ -18,6 +18,7 @@ from switchyard.contract import ACTIVE_ALIAS
 from switchyard.paths import Layout
 from switchyard.retention import RetentionSettings
 from switchyard.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
+from switchyard.structured_bounds import StructuredLimits
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -38,6 +39,26 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class EnginePatches(Group):
+    """What is changed of vLLM's inside; each can be left as vLLM has it. docs/engine.md says what each one does.
+
+    `whole_answers`: answers that nobody reads along leave the engine in parts of 64 tokens. `step_sizes`: large steps
+    while only jobs are inside. `cpu_norms`: vLLM's C++ kernels for norms. `rewindable_generators`: seeds with prompts
+    that are read in parts. `own_logprobs`: log-probabilities beside a request that names tokens. `grammar_budget`: a
+    grammar that takes too long within a step ends its own request. `short_routes`: less ceremony before the two busiest
+    routes. `fewer_lookups`: jobs' prompts are tokenized together.
+    """
+
+    whole_answers: bool = True
+    step_sizes: bool = True
+    cpu_norms: bool = True
+    rewindable_generators: bool = True
+    own_logprobs: bool = True
+    grammar_budget: bool = True
+    short_routes: bool = True
+    fewer_lookups: bool = True
+
+
 class EngineSettings(Group):
     """What vLLM is started with, the same for every slot."""
 
@@ -56,6 +77,8 @@ class EngineSettings(Group):
     warm_start: bool = True
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
     reasoning_parser: Annotated[str, Field(min_length=1)] | None = None
+    structured: StructuredLimits = StructuredLimits()
+    patches: EnginePatches = EnginePatches()
 
 
 class Alias(Group):
