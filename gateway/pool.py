@@ -128,7 +128,7 @@ class Pool:
                     # The supervisor loop: a defect of one switch costs the slot, which is started again, and no more.
                     log.exception("the switch to %s crashed", request.model.id)
                     if self._slot is not None:
-                        self._slot.phase = "dead"
+                        self._slot.condemn()
                     ended.set_exception(EngineReloadFailed(f"the switch crashed: {type(error).__name__}: {error}"))
                 else:
                     ended.set_result(result)

@@ -39,7 +39,11 @@ class Group(BaseModel):
 
 
 class EngineSettings(Group):
-    """What vLLM is started with, the same for every slot."""
+    """What vLLM is started with, the same for every slot, and how long an engine may be silent.
+
+    `start_timeout_s`: a start that takes longer, or a reload in place, has failed; a second is added for each 50 MB of
+    weights. `hang_timeout_s`: an engine that makes no step and gives no token for so long is started again.
+    """
 
     max_model_len: Count | None = None
     max_num_seqs: Count = 256
@@ -54,6 +58,8 @@ class EngineSettings(Group):
     max_loras: Annotated[int, Field(ge=0)] = 0
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     warm_start: bool = True
+    start_timeout_s: PositiveSeconds = 600.0
+    hang_timeout_s: PositiveSeconds = 30.0
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
     reasoning_parser: Annotated[str, Field(min_length=1)] | None = None
 

@@ -81,6 +81,7 @@ class FakeEngine:
         self.frozen = False
         self.dies_when_frozen = False
         self.reloads = 0
+        self.progress = 0
         self.cannot_take: set[str] = set()
         self.max_adapters = 2
         self.task: ModelTask = "generate"
