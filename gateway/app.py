@@ -129,7 +129,7 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
         max_loaded=settings.max_loaded_models,
         load_wait_s=settings.hold_timeout_s,
         cool_down_s=settings.model_load_cooldown_s,
-        watchdog=Watchdog(deadline_s=settings.engine.hang_timeout_s),
+        watchdog=Watchdog.within(settings.engine.hang_timeout_s),
     )
     control = ControlLink(
         settings.layout.control_socket,

@@ -7,10 +7,12 @@ import multiprocessing
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 from gateway.engine_processes import starter_pid
+from gateway.engine_segments import remove, segments_of
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,14 @@ def family_of(pids: Iterable[int | None]) -> Family:
 
 def kill(family: Family, *, grace_s: float = 0.0, wait_s: float = _GONE_WITHIN_S) -> None:
     """Kills those that do not go within `grace_s`, and blocks until they are gone and their memory is free."""
-    for process in _left(family, grace_s):
+    left = _left(family, grace_s)
+    segments = frozenset[Path]().union(*(segments_of(process.pid) for process in left))
+    for process in left:
         with suppress(psutil.Error):
             process.kill()
     if wait_s and (left := _left(family, wait_s)):
         log.error("processes of an engine do not go although they were killed: %s", left)
+    remove(segments)
 
 
 def _left(family: Family, wait_s: float) -> list[psutil.Process]:

@@ -30,13 +30,18 @@ class Watchdog:
     returns when that part of the engine works; it may raise GatewayError when the engine is dead.
     """
 
-    every_s: float = _EVERY_S
     deadline_s: float = _DEADLINE_S
+    every_s: float = _EVERY_S
     second: Callable[[Slot], Awaitable[None]] | None = None
     clock_s: Callable[[], float] = time.monotonic
     _watches: dict[Slot, "_Watch"] = field(default_factory=dict, init=False)
     _ends: set[asyncio.Task[int]] = field(default_factory=set, init=False)
     _ticking: asyncio.Task[None] | None = field(default=None, init=False)
+
+    @classmethod
+    def within(cls, hang_timeout_s: float) -> "Watchdog":
+        """One that finds a silent engine within at most twice that time."""
+        return cls(hang_timeout_s, min(_EVERY_S, hang_timeout_s))
 
     @property
     def tick_s(self) -> float:
