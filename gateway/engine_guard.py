@@ -6,7 +6,8 @@ variable is set by the gateway alone, so other users of this vLLM installation n
 SLURM sends SIGTERM to every process of a job at once. An engine that obeyed would break off what the gateway still has
 to finish, so it listens to STOP_SIGNAL alone, which vLLM takes for the same.
 
-Engines also learn here to send whole answers (gateway.engine_whole) and to size their steps (gateway.engine_steps).
+Engines also learn here to send whole answers (gateway.engine_whole), to size their steps
+(gateway.engine_steps), and to have a place for probes when they are full (gateway.engine_places).
 """
 
 import os
@@ -25,8 +26,10 @@ def register() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         follow_parent(signal.SIGKILL)
         if "vllm.v1.engine.core" in sys.modules:  # an engine's process, and not one that looks at a model's class
-            from gateway.engine_steps import size_steps  # noqa: PLC0415 - vLLM's parts, where they are loaded already
+            from gateway.engine_places import lend_places  # noqa: PLC0415 - vLLM's parts, where they are loaded already
+            from gateway.engine_steps import size_steps  # noqa: PLC0415 - likewise
             from gateway.engine_whole import keep_whole  # noqa: PLC0415 - likewise
 
             keep_whole()
             size_steps()
+            lend_places()
