@@ -1,7 +1,7 @@
 """Places for probes in a full engine: proofs of a switch, and a watchdog's question.
 
-Priority orders those who wait and makes nobody leave. With `max_num_seqs` long answers running a proof comes to its turn
-when one of them ends, which may be later than a switch waits for it: a healthy candidate would be rolled back.
+Priority orders those who wait and makes nobody leave. With `max_num_seqs` long answers running a proof would wait until
+one of them ends, which may be later than a switch waits for it: a healthy candidate would be rolled back.
 """
 
 from typing import Any
