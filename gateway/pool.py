@@ -146,14 +146,18 @@ class Pool:
         while True:
             if self._orders.empty() and self._wanted is not None and (self._slot is None or self._slot.dead):
                 return None
-            self.residents.bury()
-            active = [self._slot] if self._slot is not None else []
-            self._watchdog.look_at(*active, *self.residents.slots)
+            self._look_around()
             try:
                 async with asyncio.timeout(self._poll_s):
                     return await self._orders.get()
             except TimeoutError:
                 continue
+
+    def _look_around(self) -> None:
+        """Takes out residents that died, and has all others watched."""
+        self.residents.bury()
+        active = [self._slot] if self._slot is not None else []
+        self._watchdog.look_at(*active, *self.residents.slots)
 
     async def _switch(self, request: ActivateRequest) -> ActivateResult:
         if request.model.base is not None:
@@ -297,6 +301,7 @@ class Pool:
                     dead = None
                 if not self._orders.empty() or await self._restored(self._wanted, delay_s):
                     return
+            self._look_around()  # whatever the active model does, those beside it are served
             await self._order_or_delay(delay_s)
             delay_s = min(self._max_restart_delay_s, delay_s * 2)
 
