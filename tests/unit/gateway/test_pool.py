@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.errors import EngineReloadFailed, MethodImpossible, NoRoom, SwitchInProgress, Unserved
+from gateway.slot import Slot
 from switchyard.contract import ActivateRequest
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
@@ -169,6 +170,22 @@ async def test_an_engine_that_hangs_is_replaced(house: House) -> None:
     assert stuck.stopped
     assert await house.ask() == b"a:"
     assert b"died" in await asking
+
+
+@scenario
+async def test_an_engine_is_replaced_when_the_second_question_is_never_answered(house: House) -> None:
+    never = asyncio.Event()
+
+    async def second(slot: Slot) -> None:
+        if slot.engine is house.garage.started[0]:
+            await never.wait()
+
+    house.watchdog.every_s = house.watchdog.deadline_s = 0.02
+    house.watchdog.second = second
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
+    assert house.garage.started[0].stopped
+    assert await house.ask() == b"a:"
 
 
 @scenario
