@@ -71,7 +71,8 @@ async def attach(
             return earlier, proof
         if earlier is None:
             await _make_room(host, model.id)
-        front = await host.engine.attach(model)
+        with host.busy_switching():  # the engine reads the adapter's files and does nothing else meanwhile
+            front = await host.engine.attach(model)
         try:
             proof = await front.prove(reference)
             if not proof.passed:

@@ -27,6 +27,7 @@ from gateway.dialects.served import Served
 from gateway.directory import ControlDirectory
 from gateway.dispatch import Dispatch
 from gateway.drain import Drain
+from gateway.engine_turns import one_at_a_time
 from gateway.exposition import Exposition
 from gateway.gate import Gate
 from gateway.gpu import Nvml
@@ -41,13 +42,14 @@ from gateway.pool import Pool
 from gateway.private_api import create_private_app
 from gateway.request_bounds import RequestBounds
 from gateway.router import Router
-from gateway.slot import Engine, StartEngine
+from gateway.slot import StartEngine
 from gateway.tracing import Tracer, tracer_of
 from gateway.upload_link import UploadLink
 from gateway.upstream.app import UpstreamApp
 from gateway.usage import usage
+from gateway.watchdog import Watchdog
 from switchyard import hosts
-from switchyard.contract import Capabilities, ModelRef
+from switchyard.contract import Capabilities
 from switchyard.loop_lag import LoopLag
 from switchyard.settings import Settings
 
@@ -122,17 +124,6 @@ class Gateway:
                 await asyncio.to_thread(self.tracer.close)
 
 
-def one_at_a_time(start_engine: StartEngine) -> StartEngine:
-    """vLLM takes its settings from the environment while it starts, so two engines never start at once."""
-    alone = asyncio.Lock()
-
-    async def start(model: ModelRef) -> Engine:
-        async with alone:
-            return await start_engine(model)
-
-    return start
-
-
 def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Callable[[], Capabilities]) -> Gateway:
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
     pool = Pool(
@@ -143,6 +134,7 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
         max_loaded=settings.max_loaded_models,
         load_wait_s=settings.hold_timeout_s,
         cool_down_s=settings.model_load_cooldown_s,
+        watchdog=Watchdog.within(settings.engine.hang_timeout_s),
     )
     control = ControlLink(
         settings.layout.control_socket,

@@ -27,6 +27,8 @@ from switchyard.unix_http import unix_transport
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 2.0
+_LOOK_EVERY_S = 5.0
+_PATIENCE = 4  # so often in a row control may not say that it lives while a request waits for it
 _AWAY = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
 _MULTIPART_BYTES = 64 * 1024  # the fields and boundaries around a file
 _JSON = {"content-type": "application/json"}
@@ -39,8 +41,15 @@ class ControlLink:
     """One pooled client to control. An answer is streamed through, whatever it is."""
 
     def __init__(
-        self, socket: Path, max_request_bytes: int, max_dataset_bytes: int = 0, max_file_bytes: int = 0
+        self,
+        socket: Path,
+        max_request_bytes: int,
+        max_dataset_bytes: int = 0,
+        max_file_bytes: int = 0,
+        look_every_s: float = _LOOK_EVERY_S,
     ) -> None:
+        self._look_every_s = look_every_s
+        self._looking: asyncio.Task[bool] | None = None
         self._max_request_bytes = max_request_bytes
         self._max_dataset_bytes = max(max_request_bytes, max_dataset_bytes)
         self._max_file_bytes = max(max_request_bytes, max_file_bytes)
@@ -109,7 +118,7 @@ class ControlLink:
         body = self._body(scope, receive)
         request = self._client.build_request(scope["method"], url, headers=headers, content=body)
         try:
-            answer = await self._client.send(request, stream=True)
+            answer = await self._answered(request)
         except RequestTooLarge as error:
             await (send_openai_error if scope["path"].startswith("/v1/") else send_detail)(send, error)
             return
@@ -133,6 +142,28 @@ class ControlLink:
             gone.cancel()
             await asyncio.gather(pump, gone, return_exceptions=True)
             await answer.aclose()
+
+    async def _answered(self, request: httpx.Request) -> httpx.Response:
+        """The beginning of the answer, after however long while control lives: a switch may take minutes.
+
+        Raises httpx.HTTPError, also for a control that is stopped or stuck: its socket takes connections all the same.
+        """
+        sending = asyncio.create_task(self._client.send(request, stream=True))
+        silent = 0
+        try:
+            while not (await asyncio.wait((sending,), timeout=self._look_every_s))[0]:
+                silent = 0 if await self._lives() else silent + 1
+                if silent >= _PATIENCE and not sending.done():
+                    raise httpx.ReadTimeout("it is stopped or stuck")
+            return sending.result()
+        finally:
+            sending.cancel()
+
+    async def _lives(self) -> bool:
+        """`is_up`, asked once however many wait."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self.is_up())
+        return await asyncio.shield(self._looking)
 
     def _body(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes] | None:
         """The request's body as it comes in; None where the headers announce none."""

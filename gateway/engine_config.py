@@ -13,6 +13,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from gateway.engine_capabilities import load_flags
 from gateway.engine_lora import lora_flags
 from gateway.engine_norms import norm_by_kernels
+from gateway.engine_places import keep_places
 from gateway.engine_processes import compute_where_it_schedules
 from gateway.engine_steps import allow_large_steps
 from gateway.tracing import ENDPOINT_VARIABLE
@@ -47,6 +48,7 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
             norm_by_kernels(config)
         if settings.patches.step_sizes and settings.max_num_batched_tokens is None:
             allow_large_steps(config)
+    keep_places(config)
     return args, config
 
 

@@ -6,8 +6,9 @@ variable is set by the gateway alone, so other users of this vLLM installation n
 SLURM sends SIGTERM to every process of a job at once. An engine that obeyed would break off what the gateway still has
 to finish, so it listens to STOP_SIGNAL alone, which vLLM takes for the same.
 
-Engines also learn here to send whole answers (gateway.engine_whole), to size their steps (gateway.engine_steps) and to
-bound what grammars take of a step (gateway.engine_grammars). Each of these can be left out (setting engine.patches).
+Engines also learn here to send whole answers (gateway.engine_whole), to size their steps (gateway.engine_steps), to
+bound what grammars take of a step (gateway.engine_grammars), and to have a place for probes when they are full
+(gateway.engine_places). Each of these can be left out (setting engine.patches).
 """
 
 import os
@@ -28,12 +29,14 @@ def register() -> None:
         follow_parent(signal.SIGKILL)
         if "vllm.v1.engine.core" in sys.modules:  # an engine's process, and not one that looks at a model's class
             from gateway.engine_grammars import bound_grammars  # noqa: PLC0415 - vLLM's parts, which are loaded already
+            from gateway.engine_places import lend_places  # noqa: PLC0415 - likewise
             from gateway.engine_steps import size_steps  # noqa: PLC0415 - likewise
             from gateway.engine_whole import keep_whole  # noqa: PLC0415 - likewise
 
             for name, patch in (
                 ("whole_answers", keep_whole),
                 ("step_sizes", size_steps),
+                ("probe_places", lend_places),
                 ("grammar_budget", bound_grammars),
             ):
                 if is_patched(name):

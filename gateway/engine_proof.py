@@ -7,6 +7,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
+from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -84,9 +85,9 @@ async def _prompt_logprobs(client: AsyncLLM, token_ids: list[int], request_id: s
     return list(logprobs)
 
 
-async def token_from(client: AsyncLLM) -> None:
-    """Returns when the engine has generated one token. Raises EngineDeadError."""
+async def token_from(client: AsyncLLM, token_ids: list[int]) -> None:
+    """Returns when the engine has generated one token; nothing is tokenized. Raises EngineDeadError."""
     params = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
-    request: Any = {"prompt_token_ids": client.renderer.get_tokenizer().encode("1")}
+    request: Any = tokens_input(token_ids)
     async for _ in client.generate(request, params, f"alive-{uuid.uuid4().hex}", priority=PROOF_PRIORITY):
         pass

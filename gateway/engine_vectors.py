@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import dist, isfinite
 from typing import Any
 
+from vllm.inputs.engine import tokens_input
 from vllm.pooling_params import PoolingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -46,13 +47,13 @@ async def prove_vectors(client: AsyncLLM) -> Proof:
     return Proof(kind="weak", prompts=len(vectors), passed=passed)
 
 
-async def vector_from(client: AsyncLLM) -> None:
-    """Returns when the engine has made one vector. Raises EngineDeadError."""
-    await _vector(client, client.renderer.get_tokenizer().encode("1"), f"alive-{uuid.uuid4().hex}")
+async def vector_from(client: AsyncLLM, token_ids: list[int]) -> None:
+    """Returns when the engine has made one vector; nothing is tokenized. Raises EngineDeadError."""
+    await _vector(client, token_ids, f"alive-{uuid.uuid4().hex}")
 
 
 async def _vector(client: AsyncLLM, token_ids: list[int], request_id: str) -> list[float]:
-    request: Any = {"prompt_token_ids": token_ids[: client.model_config.max_model_len]}
+    request: Any = tokens_input(token_ids[: client.model_config.max_model_len])
     params = PoolingParams(task="embed")
     outputs = [output async for output in client.encode(request, params, request_id, priority=PROOF_PRIORITY)]
     return [float(value) for value in outputs[-1].outputs.data]

@@ -110,6 +110,15 @@ def wants_memory(situation: Situation) -> bool:
     return situation.anything_runs and shortage(situation.candidate, situation.memory) is not None
 
 
+def starts_engine(situation: Situation) -> bool:
+    """Whether the switch will load the candidate into an engine of its own, as far as memory does not matter."""
+    if situation.wanted == "in_place" or situation.in_flight == "keep":
+        return False
+    if situation.resident and situation.wanted != "restart":
+        return False
+    return situation.wanted != "auto" or in_place_obstacle(situation) is not None
+
+
 def shortage(candidate: Signature | None, memory: Memory) -> str | None:
     """Why one more engine with this model has no memory, or None when it has."""
     if candidate is None:

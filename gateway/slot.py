@@ -61,6 +61,11 @@ class Engine(Protocol):
 
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof: ...
 
+    @property
+    def progress(self) -> int:
+        """Grows with every step that the engine makes for somebody."""
+        ...
+
     async def alive(self) -> None: ...
 
     async def freeze(self) -> None: ...
@@ -91,6 +96,8 @@ class Slot:
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
+        self._condemned = False
+        self._suspensions = 0
         self._answers: dict[asyncio.Task[None], _Answer] = {}
         self.last_used_s = time.monotonic()
         self._in_flight = 0
@@ -137,7 +144,26 @@ class Slot:
 
     @property
     def dead(self) -> bool:
-        return self.phase == "dead" or self.engine.dead
+        return self._condemned or self.engine.dead
+
+    def condemn(self) -> None:
+        """Takes the engine for dead, for good: it hangs, or nobody knows what is in it."""
+        self._condemned = True
+        self._empty.set()  # whoever is inside is served no more, so nobody waits for them
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the engine is busy with a switch and need not answer a watchdog."""
+        return self._suspensions > 0
+
+    @contextmanager
+    def busy_switching(self) -> Iterator[None]:
+        """What is done inside has deadlines of its own; until it is over the engine is not watched."""
+        self._suspensions += 1
+        try:
+            yield
+        finally:
+            self._suspensions -= 1
 
     def answering(self, name: str) -> "Slot | Adapter | None":
         """Who on this engine answers to that id: the slot itself or an adapter."""
@@ -155,7 +181,7 @@ class Slot:
         )
 
     async def emptied(self, timeout_s: float) -> bool:
-        """Waits until no request is inside; False when some still are after `timeout_s`."""
+        """Waits until no request is inside, or none that can be served; False when some are after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
@@ -208,7 +234,8 @@ class Slot:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         self._in_flight += 1
-        self._empty.clear()
+        if not self._condemned:
+            self._empty.clear()
         try:
             yield
         finally:

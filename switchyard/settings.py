@@ -45,8 +45,8 @@ class EnginePatches(Group):
     `whole_answers`: answers that nobody reads along leave the engine in parts of 64 tokens. `step_sizes`: large steps
     while only jobs are inside. `cpu_norms`: vLLM's C++ kernels for norms. `rewindable_generators`: seeds with prompts
     that are read in parts. `own_logprobs`: log-probabilities beside a request that names tokens. `grammar_budget`: a
-    grammar that takes too long within a step ends its own request. `short_routes`: less ceremony before the two busiest
-    routes. `fewer_lookups`: jobs' prompts are tokenized together.
+    grammar that takes too long within a step ends its own request. `probe_places`: a full engine has a place for probes.
+    `short_routes`: less ceremony before the two busiest routes. `fewer_lookups`: jobs' prompts are tokenized together.
     """
 
     whole_answers: bool = True
@@ -55,12 +55,17 @@ class EnginePatches(Group):
     rewindable_generators: bool = True
     own_logprobs: bool = True
     grammar_budget: bool = True
+    probe_places: bool = True
     short_routes: bool = True
     fewer_lookups: bool = True
 
 
 class EngineSettings(Group):
-    """What vLLM is started with, the same for every slot."""
+    """What vLLM is started with, the same for every slot, and how long an engine may be silent.
+
+    `start_timeout_s`: a start that takes longer, or a reload in place, has failed; a second is added for each 50 MB of
+    weights. `hang_timeout_s`: an engine that makes no step and gives no token for so long is started again.
+    """
 
     max_model_len: Count | None = None
     max_num_seqs: Count = 256
@@ -75,6 +80,8 @@ class EngineSettings(Group):
     max_loras: Annotated[int, Field(ge=0)] = 0
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     warm_start: bool = True
+    start_timeout_s: PositiveSeconds = 600.0
+    hang_timeout_s: PositiveSeconds = 30.0
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
     reasoning_parser: Annotated[str, Field(min_length=1)] | None = None
     structured: StructuredLimits = StructuredLimits()

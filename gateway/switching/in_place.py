@@ -2,7 +2,7 @@
 
 import logging
 
-from gateway.errors import GatewayError, ProofFailed
+from gateway.errors import EngineReloadFailed, GatewayError, ProofFailed
 from gateway.proof_difference import paused_tokens
 from gateway.slot import Slot
 from gateway.switching.restart import start_again
@@ -21,12 +21,13 @@ async def in_place(switch: Transaction) -> Outcome:
     if not keeps and not await switch.drain(slot):
         return switch.drain_failed(slot)
     switch.pause()
-    try:
-        if keeps:
-            await slot.engine.freeze()
-        proof = await _take(slot, switch.request.model, switch.request.reference, resume=keeps)
-    except GatewayError as error:
-        return switch.failed(error, await _restore(switch, slot, previous, previous_reference, resume=keeps))
+    with slot.busy_switching():
+        try:
+            if keeps:
+                await slot.engine.freeze()
+            proof = await _take(slot, switch.request.model, switch.request.reference, resume=keeps)
+        except GatewayError as error:
+            return switch.failed(error, await _restore(switch, slot, previous, previous_reference, resume=keeps))
     switch.open(slot)
     return switch.activated(slot, proof)
 
@@ -36,6 +37,8 @@ async def _take(slot: Slot, model: ModelRef, reference: Reference | None, *, res
 
     Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.
     """
+    if slot.dead:
+        raise EngineReloadFailed("the engine died before anything was loaded into it")
     await slot.engine.reload(model)
     slot.become(model, reference)
     if resume:

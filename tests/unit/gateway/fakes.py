@@ -81,6 +81,7 @@ class FakeEngine:
         self.frozen = False
         self.dies_when_frozen = False
         self.reloads = 0
+        self.progress = 0
         self.cannot_take: set[str] = set()
         self.max_adapters = 2
         self.task: ModelTask = "generate"
@@ -90,6 +91,9 @@ class FakeEngine:
         self.release = asyncio.Event()
         self.release.set()
         self.entered = asyncio.Event()
+        self.reloading = asyncio.Event()
+        self.may_reload = asyncio.Event()
+        self.may_reload.set()
 
     @property
     def max_model_len_tokens(self) -> int:
@@ -145,6 +149,8 @@ class FakeEngine:
     async def reload(self, model: ModelRef) -> None:
         if model.id == "defect":
             raise ZeroDivisionError("nobody thought of this")
+        self.reloading.set()
+        await self.may_reload.wait()
         if self.dead or model.id in self.cannot_take:
             self.ref = ModelRef(id="mixture", path="", digest="")
             raise EngineReloadFailed(f"{model.id}: a tensor is missing")
@@ -163,6 +169,7 @@ class Garage:
 
     def __init__(self) -> None:
         self.started: list[FakeEngine] = []
+        self.asked: list[str] = []
         self.broken: set[str] = set()
         self.unsound: set[str] = set()
         self.starting = asyncio.Event()
@@ -170,6 +177,7 @@ class Garage:
         self.may_start.set()
 
     async def start(self, ref: ModelRef) -> FakeEngine:
+        self.asked.append(ref.id)
         self.starting.set()
         await self.may_start.wait()
         if ref.id in self.broken:
