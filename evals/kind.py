@@ -3,17 +3,15 @@
 import builtins
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-
-from pydantic import SecretStr
 
 from control.errors import BadJob, Invalid, NotFound
 from control.ports import JobContext, JobRequest
 from evals.datasets import DatasetFacts, open_dataset, read_samples, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from evals.fewshot import POOL_SAMPLES
+from evals.judge import AllowedJudges
 from evals.request import Asked, EvalConfig, EvalJobRequest, Misfit
 from evals.run import EvalRun
 
@@ -25,13 +23,15 @@ class EvalKind:
     route: ClassVar[str] = "/eval"
     request_model: ClassVar[builtins.type[JobRequest]] = EvalJobRequest
 
-    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None) -> None:
-        self._judge_keys = judge_keys or {}
+    def __init__(self, judges: AllowedJudges | None = None) -> None:
+        self._judges = judges or AllowedJudges()
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of a job that can run: every sample was read once. Blocks; raises Invalid or NotFound."""
         assert isinstance(request, EvalJobRequest)
         request.check()
+        if request.judge is not None and request.judge.url is not None:
+            self._judges.url_of(request.judge)
         facts = _scanned(request, "dataset_ref", request.dataset_ref, request.max_samples, datasets_dir)
         examples = None
         if request.fewshot_dataset_ref is not None:
@@ -59,7 +59,7 @@ class EvalKind:
     async def run(self, context: JobContext) -> dict[str, Any]:
         """Writes config.json, samples.jsonl and metrics.json; the result is what metrics.json holds."""
         try:
-            return await EvalRun(context, self._judge_keys).run()
+            return await EvalRun(context, self._judges).run()
         except EvalError as error:
             raise BadJob(str(error)) from error
 
