@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
 from datagen.errors import DataGenError, Refused
+from datagen.places import PRIVATE
 from datagen.records import Outcome
 
 GROUP = "switchyard.datagen_strategies"
@@ -21,9 +22,6 @@ BUILT_IN: Mapping[str, str] = {
     "fix_eval_failures": "datagen.strategies.fix_eval_failures:FixEvalFailures",
     "custom": "datagen.strategies.custom:Custom",
 }
-
-
-_PRIVATE = frozenset({"models", "logs", "references", "checkpoints", "sockets", "files", "prompts", "config"})
 
 
 class UnknownStrategy(DataGenError):
@@ -38,6 +36,7 @@ class Sources:
     base_dir: Path
     datasets_dir: Path
     runs_dir: Path
+    models_dir: Path
 
     def file(self, field: str, name: str) -> Path:
         """A JSONL file inside the base directory that a config names; none of the server's own. Raises Refused."""
@@ -48,7 +47,7 @@ class Sources:
             path = (root / name).resolve()
             if not path.is_relative_to(root):
                 raise Refused(field, f"{name!r} is not inside the base directory")
-            if path.relative_to(root).parts[0] in _PRIVATE:
+            if path.relative_to(root).parts[0].casefold() in PRIVATE or path.is_relative_to(self.models_dir.resolve()):
                 raise Refused(field, f"{name!r} belongs to the server")
             if path.is_file():
                 return path
