@@ -223,6 +223,7 @@ class Settings(BaseSettings):
 
     hf_token: SecretStr | None = None
     hub_timeout_s: Count = 10
+    hub_hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
 
     engine: EngineSettings = EngineSettings()
     logs: LogSettings = LogSettings()

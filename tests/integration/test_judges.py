@@ -2,10 +2,7 @@
 
 import asyncio
 import gzip
-import itertools
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -13,40 +10,11 @@ from evals.formats import parse_sample
 from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
 from evals.record import MetricScore, record_of
 from switchyard.contract import BatchOutput
-from tests.integration.wild_server import reply, wild_server
+from tests.integration.wild_server import reply, speaking, wild_server
 
 SECRET = "what only this machine may read"
 CONTENT = b'{"choices": [{"message": {"content": "%s"}}]}'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
-
-Speak = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def speaking(speak: Speak) -> AsyncIterator[str]:
-    """A server that answers each request by what `speak` writes, for as long as anybody listens; its base URL."""
-    talks: set[asyncio.Task[None]] = set()
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        talks.add(task)
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await speak(writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.close()
-        for task in talks:
-            task.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
 
 
 async def graded(url: str, timeout_s: float = 60.0, max_reply_bytes: int = 1_000_000) -> MetricScore:
@@ -113,7 +81,7 @@ def test_a_small_answer_that_unpacks_to_400_megabytes() -> None:
 
 
 def test_an_answer_without_end_is_cut_off() -> None:
-    async def endless(writer: asyncio.StreamWriter) -> None:
+    async def endless(_: str, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + b"\r\n")
         while True:
             writer.write(b" " * 65_536)
@@ -121,7 +89,7 @@ def test_an_answer_without_end_is_cut_off() -> None:
 
     async def run() -> MetricScore:
         async with speaking(endless) as url:
-            return await graded(url)
+            return await graded(f"{url}/v1")
 
     assert "longer than 1000000 bytes" in str(asyncio.run(run()).error)
 
@@ -129,15 +97,15 @@ def test_an_answer_without_end_is_cut_off() -> None:
 def test_an_answer_of_a_byte_now_and_then_is_given_up() -> None:
     """No single read takes long, the whole would never end."""
 
-    async def drip(writer: asyncio.StreamWriter) -> None:
+    async def drip(_: str, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + b"\r\n")
-        for _ in itertools.count():
+        while True:
             writer.write(b" ")
             await writer.drain()
             await asyncio.sleep(0.01)
 
     async def run() -> MetricScore:
         async with speaking(drip) as url:
-            return await graded(url, timeout_s=0.3)
+            return await graded(f"{url}/v1", timeout_s=0.3)
 
     assert "no whole answer within 0.3 s" in str(asyncio.run(run()).error)

@@ -113,12 +113,10 @@ def test_an_output_folder_that_leads_out_by_now_is_never_written_to(
     bench: Bench, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
-    context = bench.context(bench.check("custom", **PLAIN, num_examples=1, output_dir="out/x"), SayingEngine(_fine))
+    context = bench.context(
+        bench.check("custom", **PLAIN, num_examples=1, output_dir="out/x"), SayingEngine(lambda _: "Fine.")
+    )
     (bench.layout.base / "out").symlink_to(outside)
     with pytest.raises(BadJob, match="leads out of the base directory"):
         bench.go(context)
     assert list(outside.iterdir()) == []
-
-
-def _fine(_: str) -> str:
-    return "Fine."
