@@ -155,7 +155,7 @@ def create_app(
                 registry,
                 activator,
                 abilities,
-                Hub(settings.hf_token, settings.hub_timeout_s),
+                Hub(settings.hf_token, settings.hub_timeout_s, settings.hub_hosts),
                 trust_remote_code=settings.engine.trust_remote_code,
                 spare_bytes=settings.min_free_disk_bytes,
             )

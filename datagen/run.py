@@ -25,6 +25,7 @@ from datagen.gatekeeper import Gatekeeper
 from datagen.judging import objections
 from datagen.made import Made
 from datagen.manifest import write_card, write_manifest
+from datagen.places import SHARDS
 from datagen.pool import Pool
 from datagen.records import Draft, Origin, Rejection, subject
 from datagen.request import StoredConfig
@@ -68,6 +69,7 @@ class DataGenRun:
         self._writer = ShardWriter(
             ledger=context.shards,
             base_dir=sources.base_dir,
+            models_dir=sources.models_dir,
             run_dir=context.run_dir,
             folder=self._config.output_dir,
             job_id=context.job_id,
@@ -117,7 +119,7 @@ class DataGenRun:
         earlier = self._config.against_earlier_shards
         pool = Pool(self._context.run_dir, earlier=earlier, same_numbers=strategy.same_numbers)
         stack.enter_context(pool)
-        folders = {self._sources.base_dir / self._config.output_dir, self._sources.base_dir / "train_shards_out"}
+        folders = {self._sources.base_dir / self._config.output_dir, self._sources.base_dir / SHARDS}
         pool.catch_up(sorted(folders))
         return strategy, guard, pool
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
 from datagen.errors import DataGenError, Refused
+from datagen.places import PRIVATE
 from datagen.records import Outcome
 from datagen.rendering import LIMIT_S
 
@@ -22,9 +23,6 @@ BUILT_IN: Mapping[str, str] = {
     "fix_eval_failures": "datagen.strategies.fix_eval_failures:FixEvalFailures",
     "custom": "datagen.strategies.custom:Custom",
 }
-
-
-_PRIVATE = frozenset({"models", "logs", "references", "checkpoints", "sockets", "files", "prompts", "config"})
 
 
 class UnknownStrategy(DataGenError):
@@ -39,6 +37,7 @@ class Sources:
     base_dir: Path
     datasets_dir: Path
     runs_dir: Path
+    models_dir: Path
     render_limit_s: float = LIMIT_S
 
     def file(self, field: str, name: str) -> Path:
@@ -50,7 +49,7 @@ class Sources:
             path = (root / name).resolve()
             if not path.is_relative_to(root):
                 raise Refused(field, f"{name!r} is not inside the base directory")
-            if path.relative_to(root).parts[0] in _PRIVATE:
+            if path.relative_to(root).parts[0].casefold() in PRIVATE or path.is_relative_to(self.models_dir.resolve()):
                 raise Refused(field, f"{name!r} belongs to the server")
             if path.is_file():
                 return path

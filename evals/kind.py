@@ -3,17 +3,15 @@
 import builtins
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-
-from pydantic import SecretStr
 
 from control.errors import BadJob, Invalid, NotFound
 from control.ports import JobContext, JobRequest
 from evals.datasets import DatasetFacts, open_dataset, read_samples, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from evals.fewshot import POOL_SAMPLES
+from evals.judge import AllowedJudges
 from evals.request import MAX_ANSWERS, Asked, EvalConfig, EvalJobRequest, Misfit
 from evals.run import EvalRun
 
@@ -25,9 +23,9 @@ class EvalKind:
     route: ClassVar[str] = "/eval"
     request_model: ClassVar[builtins.type[JobRequest]] = EvalJobRequest
 
-    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None, max_answers: int = MAX_ANSWERS) -> None:
+    def __init__(self, judges: AllowedJudges | None = None, max_answers: int = MAX_ANSWERS) -> None:
         """`max_answers`: to one question, of those that an engine works on at once."""
-        self._judge_keys = judge_keys or {}
+        self._judges = judges or AllowedJudges()
         self._max_answers = max_answers
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
@@ -39,6 +37,8 @@ class EvalKind:
                 f"n: {request.n} answers a question; at most {self._max_answers} are made at once (setting"
                 " limits.max_sequences_per_request, or engine.max_num_seqs)"
             )
+        if request.judge is not None and request.judge.url is not None:
+            self._judges.url_of(request.judge)
         facts = _scanned(request, "dataset_ref", request.dataset_ref, request.max_samples, datasets_dir)
         examples = None
         if request.fewshot_dataset_ref is not None:
@@ -66,7 +66,7 @@ class EvalKind:
     async def run(self, context: JobContext) -> dict[str, Any]:
         """Writes config.json, samples.jsonl and metrics.json; the result is what metrics.json holds."""
         try:
-            return await EvalRun(context, self._judge_keys).run()
+            return await EvalRun(context, self._judges).run()
         except EvalError as error:
             raise BadJob(str(error)) from error
 

@@ -3,14 +3,12 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
-
-from pydantic import SecretStr
 
 from control.errors import Conflict, Invalid
 from control.ports import DoneEval, SampleQuery
 from evals.compare import compare, paired
+from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import NAMES, metric_named
 from evals.rescore import parse_request, records_of, rescore, scores_by
@@ -22,8 +20,8 @@ _SAME = ("dataset_digest", "template_digest", "seed")
 class EvalReports:
     """Rescorings that run are shared by all who ask for the same one, and go on when nobody waits any more."""
 
-    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None) -> None:
-        self._judge_keys = judge_keys or {}
+    def __init__(self, judges: AllowedJudges | None = None) -> None:
+        self._judges = judges or AllowedJudges()
         self._running: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}
 
     async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
@@ -34,10 +32,10 @@ class EvalReports:
         return await asyncio.to_thread(_compare, a, b, name)
 
     async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:
-        request = parse_request(body, int(done.result.get("answers_per_sample", 1)))
+        request = parse_request(body, int(done.result.get("answers_per_sample", 1)), self._judges)
         key = (done.job_id, request.key)
         if key not in self._running:
-            self._running[key] = asyncio.create_task(rescore(done, request, self._judge_keys))
+            self._running[key] = asyncio.create_task(rescore(done, request, self._judges))
             self._running[key].add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(self._running[key])
 

@@ -3,17 +3,16 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from control.errors import Conflict, Invalid
 from control.ports import DoneEval
 from evals.errors import EvalError
-from evals.judge import JudgeSpec, judge_by_url
+from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
 from evals.metrics import NAMES, metric_named, scored
 from evals.record import MetricScore, SampleRecord
 from evals.run_files import read_json, write_json
@@ -41,7 +40,7 @@ class RescoreRequest(BaseModel):
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def parse_request(body: bytes, answers_each: int) -> RescoreRequest:
+def parse_request(body: bytes, answers_each: int, judges: AllowedJudges) -> RescoreRequest:
     """Raises Invalid naming the field."""
     try:
         request = RescoreRequest.model_validate_json(body)
@@ -59,6 +58,8 @@ def parse_request(body: bytes, answers_each: int) -> RescoreRequest:
         raise Invalid("judge: the metric `judge` and the field that says who judges go together")
     if request.judge is not None and request.judge.url is None:
         raise Invalid("judge: scoring again uses no engine, so a judge needs a url")
+    if request.judge is not None:
+        judges.url_of(request.judge)
     return request
 
 
@@ -70,7 +71,7 @@ def records_of(done: DoneEval) -> list[SampleRecord]:
         raise Conflict(f"{done.job_id} kept no samples (per_example_logging was false, or they were deleted)") from None
 
 
-async def rescore(done: DoneEval, request: RescoreRequest, judge_keys: Mapping[str, SecretStr]) -> dict[str, Any]:
+async def rescore(done: DoneEval, request: RescoreRequest, judges: AllowedJudges) -> dict[str, Any]:
     """The metrics, also kept in `rescored/<key>.json` beside the scores of each sample. Raises Invalid, Conflict."""
     key = request.key
     folder = done.run_dir / FOLDER
@@ -84,7 +85,7 @@ async def rescore(done: DoneEval, request: RescoreRequest, judge_keys: Mapping[s
     tally = Tally(request.metrics, int(done.result.get("answers_per_sample", 1)))
     scores: dict[str, Any] = {}
     try:
-        judge = judge_by_url(request.judge, judge_keys) if request.judge else None
+        judge = judge_by_url(request.judge, judges) if request.judge else None
         async with Scoring(request.metrics, judge) as scoring:
             pending = iter(records)
             while chunk := list(islice(pending, _CHUNK)):

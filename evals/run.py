@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -10,14 +10,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
-from control.errors import BadJob, WrongWeights
+from control.errors import BadJob, Invalid, WrongWeights
 from control.ports import JobContext
 from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, resolve_dataset
 from evals.feed import Feed
 from evals.fewshot import draw_shots
-from evals.judge import Judge, judge_by_id, judge_by_url
+from evals.judge import AllowedJudges, Judge, judge_by_id, judge_by_url
 from evals.prompts import Prompter
 from evals.record import record_of
 from evals.request import EvalConfig
@@ -37,11 +35,11 @@ class EvalRun:
     def __init__(
         self,
         context: JobContext,
-        judge_keys: Mapping[str, SecretStr] | None = None,
+        judges: AllowedJudges | None = None,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._context = context
-        self._judge_keys = judge_keys or {}
+        self._judges = judges or AllowedJudges()
         self._clock_s = clock_s
         self._config = EvalConfig.model_validate(context.config)
         self._tally = Tally(self._config.metrics, self._config.n)
@@ -68,7 +66,12 @@ class EvalRun:
         spec = self._config.judge
         if spec is None:
             return None
-        return judge_by_url(spec, self._judge_keys) if spec.url else judge_by_id(spec, self._context.engine)
+        if spec.url is None:
+            return judge_by_id(spec, self._context.engine)
+        try:
+            return judge_by_url(spec, self._judges)
+        except Invalid as error:  # settings changed since the job was made
+            raise BadJob(str(error)) from error
 
     def _earlier_result(self) -> dict[str, Any] | None:
         self._context.run_dir.mkdir(parents=True, exist_ok=True)

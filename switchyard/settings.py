@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from switchyard.access_settings import AccessSettings, LimitSettings, TlsSettings
-from switchyard.address import is_loopback
+from switchyard.address import is_loopback, normal_url
 from switchyard.contract import ACTIVE_ALIAS
 from switchyard.paths import Layout
 from switchyard.retention import RetentionSettings
@@ -229,6 +229,7 @@ class Settings(BaseSettings):
     max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_dataset_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**3
+    judge_urls: list[str] = []
     judge_api_keys: dict[str, SecretStr] = {}
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     hold_timeout_s: PositiveSeconds = 300.0
@@ -252,6 +253,7 @@ class Settings(BaseSettings):
 
     hf_token: SecretStr | None = None
     hub_timeout_s: Count = 10
+    hub_hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
 
     engine: EngineSettings = EngineSettings()
     logs: LogSettings = LogSettings()
@@ -282,6 +284,13 @@ class Settings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
             raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
         return url
+
+    @field_validator("judge_urls", "judge_api_keys")
+    @classmethod
+    def _judges_are_urls(cls, judges: Any) -> Any:
+        for url in judges:
+            normal_url(url)
+        return judges
 
     @field_validator("aliases")
     @classmethod

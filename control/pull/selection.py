@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from control.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from control.checkpoint import INDEX, WEIGHTS
@@ -23,7 +24,7 @@ class RemoteFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    size_bytes: int
+    size_bytes: Annotated[int, Field(ge=0, lt=2**53)]
     sha256: str | None = None
     git_sha1: str | None = None
 

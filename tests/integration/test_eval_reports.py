@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.integration.house import PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint
 
 LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
+
+EVAL: dict[str, Any] = {"model_id": "active", "name": "n", "dataset_ref": "sums"}
+JUDGED: dict[str, Any] = {"metrics": ["judge"], "judge": {"model": "big", "url": "http://169.254.169.254/v1"}}
 
 
 class Desk:
@@ -204,11 +208,18 @@ async def test_what_cannot_be_reported_says_why(here: Desk) -> None:
         (f"/eval/jobs/{done}/rescore", {"metrics": []}, 422, "metrics: "),
         (f"/eval/jobs/{done}/rescore", {"metric": ["f1"]}, 422, "metrics: "),
         (f"/eval/jobs/{done}/rescore", {"metrics": ["acc"]}, 422, "acc does not fit sample 1: it has no choices"),
+        (
+            f"/eval/jobs/{done}/rescore",
+            JUDGED,
+            422,
+            "judge.url: http://169.254.169.254/v1 is not allowed: .*judge_urls",
+        ),
+        ("/eval/jobs", {**EVAL, **JUDGED}, 422, "judge.url: http://169.254.169.254/v1 is not allowed: .*judge_urls"),
         (f"/eval/jobs/{bare}/rescore", {"metrics": ["f1"]}, 409, "kept no samples"),
         ("/eval/jobs/eval_none/rescore", {"metrics": ["f1"]}, 404, "no eval job is called 'eval_none'"),
     ):
         refused = await here.http.post(path, json=body)
         assert refused.status_code == status, refused.text
-        assert detail in refused.json()["detail"]
+        assert re.search(detail, refused.json()["detail"])
     compared = await here.http.get("/eval/compare", params={"a": done, "b": "eval_none"})
     assert (compared.status_code, compared.json()["detail"][:2]) == (404, "b:")
