@@ -45,6 +45,7 @@ def main() -> int:
             app,
             uds=str(layout.control_socket),
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             timeout_graceful_shutdown=GRACE_S,
             timeout_keep_alive=settings.keep_alive_s,

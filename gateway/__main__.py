@@ -98,6 +98,7 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
         app,
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # gateway.access.proxies takes them, from the settings' proxies alone
         lifespan="off",
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=_CLOSING_S,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client import Counter
 
@@ -13,9 +14,10 @@ from gateway.access.allowance import Allowances
 from gateway.access.ask import ASK_KEY, Ask, ask_of
 from gateway.access.browser import BrowserGuard
 from gateway.access.credentials import check_path, stamp, token_of
-from gateway.access.deadlines import Deadlines
+from gateway.access.deadlines import Deadlines, MayGoOn
 from gateway.access.keyring import EVERYBODY, NOBODY, Caller, Keyring
 from gateway.access.meter import METER, Meter
+from gateway.access.proxies import TrustedProxies
 from gateway.access.refusal import refuse
 from gateway.access.usage import UsageTotals
 from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
@@ -44,6 +46,7 @@ class Door:
     usage: UsageTotals
     deadlines: Deadlines
     guard: BrowserGuard
+    proxies: TrustedProxies
     max_request_bytes: int
     body_timeout_s: float
     _refused: int = field(default=0, init=False)
@@ -56,6 +59,7 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        self.proxies.see(scope)
         path: str = scope["path"]
         demanded = demand(scope["method"], path)
         try:
@@ -69,13 +73,18 @@ class Door:
             async with self._admitted(caller, demanded):
                 if demanded == "infer" and scope["method"] == "POST":
                     await self._infer(scope, receive, send, caller)
-                else:
+                elif demanded == "open":
                     await self.app(scope, self._in_time(receive), send)
+                else:
+                    await self.deadlines.attend(self.app, scope, self._in_time(receive), send, self._check_of(caller))
         except GatewayError as error:
             self._note(error, scope)
             await refuse(path, send, error)
         except ClientDisconnected:
             return
+
+    def _check_of(self, caller: Caller) -> MayGoOn:
+        return partial(self.keyring.check, caller)
 
     def _caller(self, scope: Scope, demanded: Demand) -> Caller:
         """Raises Unauthorized, Forbidden, Unserved."""
@@ -115,15 +124,16 @@ class Door:
         scope[ASK_KEY] = ask
         meter = Meter()
         METER.set(meter)
+        may_go_on = self._check_of(caller)
         record = caller.record
         if record is None:
-            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter)
+            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter, may_go_on)
             if caller.id != ANONYMOUS:
                 self.usage.add(caller.id, meter)
             return
         reserved = await self.allowances.reserve(record, ask)
         try:
-            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter)
+            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter, may_go_on)
         finally:
             self.usage.add(record.id, meter)
             await self.allowances.settle(record, reserved, _used(meter, ask))
