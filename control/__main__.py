@@ -16,6 +16,7 @@ from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
 from switchyard import logs
 from switchyard.child import EXIT_REFUSED
+from switchyard.privacy import make_private, reserve_socket
 from switchyard.process import follow_parent, spare_collector
 from switchyard.setting_origins import load
 
@@ -27,6 +28,7 @@ log = logging.getLogger("control")
 
 def main() -> int:
     """Serves until SIGTERM or SIGINT, then gives the jobs back; EXIT_REFUSED when starting again would not help."""
+    make_private()
     setproctitle("switchyard: control")
     os.nice(NICENESS)
     follow_parent(signal.SIGTERM)
@@ -38,7 +40,7 @@ def main() -> int:
     app = create_app(settings, [EvalKind(settings.judge_api_keys), DataGenKind(layout)], more_routes=routes)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    layout.control_socket.unlink(missing_ok=True)
+    reserve_socket(layout.control_socket)
     spare_collector()
     try:
         uvicorn.run(

@@ -77,12 +77,11 @@ def test_the_events_of_a_job_and_a_log_that_is_followed(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         expiring = await there.key(scopes=["jobs"], expires_in_days=1)
         revoked = await there.key(scopes=["admin"])
-        (there.settings.layout.logs / "control.log").write_text("line\n")
         made = await there.owner.post("/echo/jobs", json={"model_id": MODEL})
         path = f"/jobs/{made.json()['job_id']}/events"
         async with (
             open_stream(there, "GET", path, expiring) as events,
-            open_stream(there, "GET", "/logs/control?follow=true", revoked) as log,
+            open_stream(there, "GET", "/logs/api_server?follow=true", revoked) as log,
         ):
             await revoke(there, revoked)
             assert "event: error" in await cut_off(log)
