@@ -203,6 +203,7 @@ def _behind_door(
         deadlines=deadlines,
         guard=BrowserGuard(origins, frozenset(name.lower() for name in access.host_names)),
         proxies=TrustedProxies(access.trusted_proxies),
+        isolate_keys=access.isolate_keys,
         max_request_bytes=settings.max_request_bytes,
         body_timeout_s=limits.body_timeout_s,
     )

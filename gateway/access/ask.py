@@ -17,7 +17,7 @@ _MOST = 1 << 40
 class Ask:
     """`prompt_tokens` is estimated from the body's length, `max_tokens` is over all of its answers.
 
-    `priority` and `request_id` are as they stand in the body, whatever they are.
+    `priority`, `request_id` and `previous_response_id` are as they stand in the body, whatever they are.
     """
 
     model: str | None = None
@@ -25,6 +25,7 @@ class Ask:
     max_tokens: int = 0
     priority: Any = None
     request_id: Any = None
+    previous_response_id: Any = None
 
     @property
     def tokens(self) -> int:
@@ -50,6 +51,7 @@ class _Body(msgspec.Struct):
     options: Any = None
     priority: Any = None
     request_id: Any = None
+    previous_response_id: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -67,7 +69,7 @@ def ask_of(body: bytes) -> Ask:
     answers = next((count for count in (found.n, found.num_return_sequences) if _is_count(count)), 1)
     model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
     asked = min(longest * answers * _prompts(found.prompt), _MOST)
-    return Ask(model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id)
+    return Ask(model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id, found.previous_response_id)
 
 
 def _is_count(value: object) -> TypeGuard[int]:

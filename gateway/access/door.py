@@ -21,9 +21,10 @@ from gateway.access.proxies import TrustedProxies
 from gateway.access.refusal import refuse
 from gateway.access.usage import UsageTotals
 from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
-from gateway.errors import Forbidden, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.dispatch import RESPONSES_PREFIX
+from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
 from gateway.observation import KEY_CLASS
-from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand
+from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand, tier_in
 from switchyard.request_id import key_id
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Door:
     deadlines: Deadlines
     guard: BrowserGuard
     proxies: TrustedProxies
+    isolate_keys: bool
     max_request_bytes: int
     body_timeout_s: float
     _refused: int = field(default=0, init=False)
@@ -104,6 +106,10 @@ class Door:
             raise Forbidden(
                 f"The key {caller.id} has the scopes {has}; {scope['method']} {scope['path']} needs {demanded}."
             )
+        elif self.isolate_keys and "admin" not in caller.scopes and _is_kept_response(scope["path"]):
+            raise NotShown(
+                "Answers that are kept are shown to administrators alone here (setting access.isolate_keys)."
+            )
         return caller
 
     @contextlib.asynccontextmanager
@@ -122,6 +128,10 @@ class Door:
         body = await self._body(scope, receive)
         ask = ask_of(body)
         scope[ASK_KEY] = ask
+        if self.isolate_keys and "admin" not in caller.scopes and ask.previous_response_id is not None:
+            raise NotShown(
+                "previous_response_id: kept answers cannot be gone on from here (setting access.isolate_keys)."
+            )
         meter = Meter()
         METER.set(meter)
         may_go_on = self._check_of(caller)
@@ -185,6 +195,11 @@ class Door:
                 error,
             )
             self._refused, self._logged_s = 0, now
+
+
+def _is_kept_response(path: str) -> bool:
+    tier = tier_in(path)
+    return path[len(tier) + 1 if tier else 0 :].startswith(RESPONSES_PREFIX)
 
 
 def _class_of(caller: Caller) -> str:

@@ -205,10 +205,9 @@ def test_several_gateways_of_one_database(tmp_path: Path) -> None:
     async def run() -> None:
         first, second = tmp_path / "first", tmp_path / "second"
         url = f"sqlite+aiosqlite:///{tmp_path}/shared.sqlite"
-        changes = {"database_url": SecretStr(url)}
         async with (
-            town(first, with_control=False, **changes) as one,
-            town(second, with_control=False, **changes) as other,
+            town(first, with_control=False, database_url=SecretStr(url)) as one,
+            town(second, with_control=False, database_url=SecretStr(url)) as other,
         ):
             async with running_control(one.settings), running_control(other.settings):
                 key = await new_key(one, scopes=["admin"])

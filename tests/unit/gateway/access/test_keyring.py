@@ -144,9 +144,10 @@ def test_a_set_that_cannot_follow_closes_the_server_until_it_is_accepted(tmp_pat
 def test_an_older_set_from_control_that_knew_better_closes_the_server(tmp_path: Path) -> None:
     ring = keyring(tmp_path, key_set(revision=5))
     assert not ring.put(key_set(revision=4), asked_with=4)
-    assert ring.closed is None
+    assert ring.caller(TOKEN).id == KEY_ID
     assert not ring.put(key_set(revision=4), asked_with=5)
-    assert ring.closed is not None
+    with pytest.raises(Unserved):
+        ring.caller(TOKEN)
     ring.put(key_set(revision=6))
     assert ring.caller(TOKEN).id == KEY_ID
 
