@@ -156,12 +156,19 @@ class KeyBook:
 
     async def key_set(self) -> KeySet:
         """What gateways know: every key that was ever made, the revoked ones too, so that they are named as such."""
+        state = select(AccessStateRow.epoch, AccessStateRow.revision)
+        rows = select(ApiKeyRow).order_by(ApiKeyRow.id).execution_options(populate_existing=True)
         async with self._database.transaction() as session:
-            state = await session.get(AccessStateRow, 1)
-            rows = (await session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.id))).all()
-        if state is None:
+            before = (await session.execute(state)).first()
+            while True:
+                keys = [_record(row) for row in (await session.scalars(rows)).all()]
+                after = (await session.execute(state)).first()
+                if before == after:  # PostgreSQL shows each statement what was committed meanwhile
+                    break
+                before = after
+        if before is None:
             return KeySet(epoch="", revision=0, keys=[])
-        return KeySet(epoch=state.epoch, revision=state.revision, keys=[_record(row) for row in rows])
+        return KeySet(epoch=before.epoch, revision=before.revision, keys=keys)
 
     async def newer_than(self, epoch: str | None, revision: int) -> KeySet | None:
         """The keys, unless the asker has them already."""

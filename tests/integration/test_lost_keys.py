@@ -1,6 +1,7 @@
 """A server with keys whose database is lost, replaced or put back: closed, until its owner says otherwise."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -71,6 +72,17 @@ async def recovered(there: Town, **body: Any) -> Any:
     return answer.json()
 
 
+async def recover_by_command(base: Path) -> Any:
+    """`switchyard keys recover`, as the machine's owner runs it."""
+    command = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("switchyard"), "keys", "recover", "--json",
+        env=os.environ | {"INFERENCE_BASE_DIR": str(base)}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, _ = await command.communicate()
+    assert command.returncode == 0
+    return json.loads(said)
+
+
 def remove_database(base: Path) -> None:
     for file in base.glob("db.sqlite*"):
         file.unlink()
@@ -104,7 +116,7 @@ def test_a_database_that_is_gone_closes_the_server_in_whatever_order_its_process
                 assert await asked(there, key) == 503
                 over_the_port = await there.http.post("/internal/keys/recover", json={})
                 assert over_the_port.status_code == 503
-                done = await recovered(there)
+                done = await recover_by_command(tmp_path)
                 assert set(done["brought_back"]) == {key.split("_")[1], revoked.split("_")[1]}
                 for opens, status in ((key, 200), (done["made"]["key"], 200), (revoked, 401), (None, 401)):
                     assert await asked(there, opens) == status
