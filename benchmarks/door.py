@@ -17,6 +17,7 @@ from gateway.access.browser import BrowserGuard
 from gateway.access.deadlines import Deadlines
 from gateway.access.door import Door
 from gateway.access.keyring import Keyring
+from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
 from gateway.asgi import App, Message, Receive, Scope, Send
@@ -44,7 +45,9 @@ def _door(folder: Path, name: str, record: KeyRecord | None) -> App:
         allowances=Allowances(Rates(None)),
         usage=UsageTotals(),
         deadlines=Deadlines(limits),
-        guard=BrowserGuard(frozenset(), names_checked=False),
+        guard=BrowserGuard(frozenset(), frozenset({"*"})),
+        proxies=TrustedProxies(()),
+        isolate_keys=False,
         max_request_bytes=1 << 20,
         body_timeout_s=limits.body_timeout_s,
     )

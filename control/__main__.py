@@ -17,6 +17,7 @@ from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
 from switchyard import logs
 from switchyard.child import EXIT_REFUSED
+from switchyard.privacy import make_private, reserve_socket
 from switchyard.process import follow_parent, spare_collector
 from switchyard.setting_origins import load
 
@@ -28,6 +29,7 @@ log = logging.getLogger("control")
 
 def main() -> int:
     """Serves until SIGTERM or SIGINT, then gives the jobs back; EXIT_REFUSED when starting again would not help."""
+    make_private()
     setproctitle("switchyard: control")
     os.nice(NICENESS)
     follow_parent(signal.SIGTERM)
@@ -41,13 +43,14 @@ def main() -> int:
     app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    layout.control_socket.unlink(missing_ok=True)
+    reserve_socket(layout.control_socket)
     spare_collector()
     try:
         uvicorn.run(
             app,
             uds=str(layout.control_socket),
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             timeout_graceful_shutdown=GRACE_S,
             timeout_keep_alive=settings.keep_alive_s,

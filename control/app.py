@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 import switchyard
 from control.access.audit_log import AuditLog
 from control.access.audited import Audited
+from control.access.dataset_owners import DatasetOwners
 from control.access.key_book import KeyBook
 from control.access.usage_book import UsageBook
 from control.activation import Activator
@@ -235,6 +236,8 @@ def create_app(
                 batch_kind=batch_kind,
                 lag=lag,
                 aliases=settings.aliases,
+                dataset_owners=DatasetOwners(layout.datasets),
+                isolate_keys=settings.access.isolate_keys,
             )
             yield
 

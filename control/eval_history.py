@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from control.access.view import View
 from control.db import Database
 from control.errors import Conflict, NotFound
 from control.ports import DoneEval
@@ -27,11 +28,11 @@ class EvalHistory:
         self._database = database
         self._runs_dir = runs_dir
 
-    async def done(self, job_id: str, what: str) -> DoneEval:
-        """`what` names the parameter in errors. Raises NotFound, Conflict."""
+    async def done(self, job_id: str, what: str, view: View) -> DoneEval:
+        """`what` names the parameter in errors. Raises NotFound, for what `view` does not see too; Conflict."""
         async with self._database.transaction() as session:
             job = await session.get(JobRow, job_id)
-        if job is None or job.type != _EVAL:
+        if job is None or job.type != _EVAL or not view.sees(job.created_by):
             raise NotFound(f"{what}: no eval job is called {job_id!r}")
         if job.status != "done" or job.result is None:
             raise Conflict(f"{what}: {job_id} is {job.status}; only an eval that is done can be looked into")
@@ -44,12 +45,12 @@ class EvalHistory:
             run_dir=self._runs_dir / job.id,
         )
 
-    async def newest(self, limit: int) -> Sequence[HistoryEntry]:
+    async def newest(self, limit: int, view: View) -> Sequence[HistoryEntry]:
         same = (ModelRow.id == JobRow.model_id) & (ModelRow.digest == JobRow.model_digest)
         statement = (
             select(JobRow, ModelRow.step)
             .outerjoin(ModelRow, same)
-            .where(JobRow.type == _EVAL, JobRow.status == "done")
+            .where(JobRow.type == _EVAL, JobRow.status == "done", view.rows(JobRow.created_by))
             .order_by(JobRow.created_at.desc(), JobRow.id.desc())
             .limit(limit)
         )

@@ -19,7 +19,7 @@ from control.errors import (
     NoRoom,
     WrongWeights,
 )
-from switchyard.access import GATEWAY_KEYS_PATH, KeySet
+from switchyard.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
@@ -133,10 +133,11 @@ class GatewayClient:
         """As BatchEngine.generate, without patience."""
         return await self._post(GATEWAY_BATCH_PATH, request, BatchResult, BATCH_TIMEOUT_S)
 
-    async def tell_keys(self, keys: KeySet) -> None:
-        """Raises GatewayUnavailable."""
+    async def tell_keys(self, keys: KeySet, *, recovered: bool = False) -> None:
+        """`recovered`: it is to take them whatever it knew before. Raises GatewayUnavailable."""
+        path = GATEWAY_RECOVERED_KEYS_PATH if recovered else GATEWAY_KEYS_PATH
         with translated():
-            response = await self._client.put(GATEWAY_KEYS_PATH, content=keys.model_dump_json())
+            response = await self._client.put(path, content=keys.model_dump_json())
         if response.status_code != 204:
             raise GatewayUnavailable(f"the gateway did not take the keys: {response.status_code}")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from control.access.audit_log import AuditLog
+from control.access.dataset_owners import DatasetOwners
 from control.access.key_book import KeyBook
 from control.access.usage_book import UsageBook
 from control.activation import Activator
@@ -54,6 +55,8 @@ class Services:
     batch_kind: BatchKind
     lag: LoopLag
     aliases: Mapping[str, Alias]
+    dataset_owners: DatasetOwners
+    isolate_keys: bool
 
 
 def _services(request: Request) -> Services:

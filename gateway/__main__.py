@@ -25,6 +25,7 @@ from switchyard import logs
 from switchyard.child import EXIT_REFUSED
 from switchyard.contract import Capabilities, ModelRef
 from switchyard.hosts import HostsRefused
+from switchyard.privacy import make_private, reserve_socket
 from switchyard.process import allow_many_connections, follow_parent
 from switchyard.setting_origins import load
 from switchyard.settings import Settings
@@ -58,8 +59,7 @@ async def serve(settings: Settings) -> None:
         return found
 
     gateway = create_gateway(settings, start_engine, ask_engine)
-    with contextlib.suppress(FileNotFoundError):
-        layout.gateway_socket.unlink()
+    reserve_socket(layout.gateway_socket)
     public = PublicListener(
         lambda host: _server(gateway.public, settings, host=host, port=settings.port),
         settings.host,
@@ -98,6 +98,7 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
         app,
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # gateway.access.proxies takes them, from the settings' proxies alone
         lifespan="off",
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=_CLOSING_S,
@@ -115,6 +116,7 @@ def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds:
 def main() -> None:
     # Series of when a counter began would double the counters and say little.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client gives this function no types
+    make_private()
     setproctitle.setproctitle("switchyard: gateway")
     follow_parent(signal.SIGTERM)
     settings = load()

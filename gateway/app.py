@@ -16,6 +16,7 @@ from gateway.access.deadlines import Deadlines
 from gateway.access.door import Door
 from gateway.access.key_link import KeyLink
 from gateway.access.keyring import Keyring
+from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
 from gateway.admission import Admission, Bounds
@@ -215,7 +216,9 @@ def _behind_door(
         allowances=Allowances(rates),
         usage=usage,
         deadlines=deadlines,
-        guard=BrowserGuard(origins, names_checked=access.mode == "auto"),
+        guard=BrowserGuard(origins, frozenset(name.lower() for name in access.host_names)),
+        proxies=TrustedProxies(access.trusted_proxies),
+        isolate_keys=access.isolate_keys,
         max_request_bytes=settings.max_request_bytes,
         body_timeout_s=limits.body_timeout_s,
         bounds=_request_bounds(settings),

@@ -3,6 +3,7 @@
 GatewayError
 ├── BadPath             400  the path climbs, or holds what no path of ours does
 ├── Unauthorized        401  no key, or one that is not valid; says which
+├── NotShown            404  it is another key's, or may be (setting access.isolate_keys)
 ├── Forbidden           403  the key may not do this, or a page of another site asks
 ├── TooManyRequests     429  a limit of the key is reached; carries when to try again
 ├── Overloaded          429  too much waits for the model already; carries when to try again
@@ -52,6 +53,11 @@ class Unauthorized(GatewayError):
 class Forbidden(GatewayError):
     status = 403
     code = "forbidden"
+
+
+class NotShown(GatewayError):
+    status = 404
+    code = "not_found"
 
 
 class TooManyRequests(GatewayError):

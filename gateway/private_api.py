@@ -20,7 +20,7 @@ from gateway.inference import Inference
 from gateway.pool import Pool
 from gateway.router import Router
 from gateway.usage import UsageBook
-from switchyard.access import GATEWAY_KEYS_PATH, KeySet
+from switchyard.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
 from switchyard.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
@@ -97,8 +97,9 @@ def create_private_app(
         return await _answer(request, UnloadRequest, run)
 
     async def keys(request: Request) -> Response:
+        take = key_link.accept if request.url.path == GATEWAY_RECOVERED_KEYS_PATH else key_link.put
         try:
-            key_link.put(KeySet.model_validate_json(await request.body()))
+            take(KeySet.model_validate_json(await request.body()))
         except ValidationError as error:
             return JSONResponse({"detail": str(error), "code": "invalid"}, 422)
         return Response(status_code=204)
@@ -116,6 +117,7 @@ def create_private_app(
     return Starlette(
         routes=[
             Route(GATEWAY_KEYS_PATH, keys, methods=["PUT"]),
+            Route(GATEWAY_RECOVERED_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
             Route(GATEWAY_USAGE_PATH, used, methods=["GET"]),
             Route(GATEWAY_CAPABILITIES_PATH, capabilities, methods=["GET"]),

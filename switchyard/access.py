@@ -18,7 +18,9 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 Demand = Scope | Literal["open", "any"]
 
 CONTROL_SYNC_PATH = "/internal/keys/sync"
+CONTROL_RECOVER_PATH = "/internal/keys/recover"
 GATEWAY_KEYS_PATH = "/keys"
+GATEWAY_RECOVERED_KEYS_PATH = "/keys/recovered"
 
 # Whom the gateway says it acts for; it takes these off whatever a client sends.
 PRIVATE_HEADER_PREFIX = b"x-switchyard-"
@@ -70,6 +72,12 @@ class KeySet(Message):
     epoch: str
     revision: int
     keys: list[KeyRecord]
+
+
+class KeyMemory(KeySet):
+    """A gateway's copy of the keys on disk. `demanded`: keys were demanded here once, which no database undoes."""
+
+    demanded: bool = False
 
 
 class Usage(Message):

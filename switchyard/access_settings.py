@@ -1,5 +1,6 @@
 """Settings of who may do what, and how much."""
 
+import ipaddress
 import ssl
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 _SHORTEST_ADMIN_KEY = 32
 
+HostName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?)$")]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -19,11 +21,18 @@ class AccessSettings(_Group):
     """`mode`: `auto` demands a key as soon as one was made, and until then listens on loopback alone; `keys` always
     demands one; `open` never does, wherever it listens. `admin_key` is a key with the scope admin that is in no
     database, for machines that are set up by a program.
+
+    `host_names`: what else than localhost, its own name and its addresses a server without keys may be called in `Host`
+    (`*`: anything). `trusted_proxies`: addresses or networks whose `X-Forwarded-For` says where a request comes from.
+    `isolate_keys`: a key without the scope admin sees what it made itself, and nothing of other keys.
     """
 
     mode: Literal["auto", "keys", "open"] = "auto"
     admin_key: SecretStr | None = None
     cors_origins: list[str] = []
+    host_names: Annotated[list[HostName], Field(max_length=256)] = []
+    trusted_proxies: Annotated[list[str], Field(max_length=256)] = []
+    isolate_keys: bool = False
 
     @field_validator("admin_key")
     @classmethod
@@ -41,6 +50,16 @@ class AccessSettings(_Group):
             if origin != "*" and ("://" not in origin or origin.count("/") != 2):
                 raise ValueError(f"{origin!r} is no origin such as https://ui.example.org")
         return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{network!r} is no address and no network such as 10.0.0.0/8") from error
+        return networks
 
 
 class TlsSettings(_Group):

@@ -66,8 +66,9 @@ class Announcer:
         if access.mode != "auto" or access.admin_key is not None or is_loopback(self._settings.host):
             return False
         try:
-            return not json.loads(self._settings.layout.key_cache.read_text())["keys"]
-        except (OSError, ValueError, KeyError):
+            known = json.loads(self._settings.layout.key_cache.read_text())
+            return not (known["keys"] or known.get("demanded"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return True
 
     def text(self, model: str, seconds: float) -> str:

@@ -73,6 +73,6 @@ class LogFile:
             except FileNotFoundError:
                 pass
             self.close()
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._inode = os.fstat(self._descriptor).st_ino
         return self._descriptor

@@ -63,7 +63,7 @@ def take_over_engine_log(settings: Settings) -> None:
 
 def redirect_output(path: Path) -> None:
     """Appends this process's stdout and stderr, and those of every process it starts, to a file."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, sys.stdout.fileno())

@@ -6,6 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from switchyard.privacy import check_socket_folder, tighten
+
 _LONGEST_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS
 
 
@@ -75,14 +77,28 @@ class Layout:
         return self._socket("control.sock")
 
     def create(self) -> None:
-        """Makes every folder. Raises OSError when the base directory is a file or cannot be written."""
+        """Makes every folder, and closes what the server keeps to other users of the machine; `models` is the user's.
+
+        Raises OSError when the base directory is a file or cannot be written, or others can get at the sockets.
+        """
+        self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tighten(self.base)
         working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references, self.uploads, self.files)
-        for folder in (self.base, self.models, *working):
+        for folder in (self.models, *working):
             folder.mkdir(parents=True, exist_ok=True)
         sockets = self.gateway_socket.parent
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if sockets.stat().st_uid != os.getuid():
-            raise PermissionError(f"{sockets} belongs to another user")
+        for path in self.kept_private:
+            tighten(path)
+        check_socket_folder(sockets)
+
+    @property
+    def kept_private(self) -> tuple[Path, ...]:
+        """What nobody but the server's user may enter or read; what lies in these folders is closed with them."""
+        folders = (self.datasets, self.logs, self.runs, self.shards, self.references, self.uploads, self.files)
+        database = (self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm"))
+        own = (self.gateway_socket.parent, self.prompts, self.key_cache, self.lock_file)
+        return (self.base, *folders, *own, *database)
 
     def _socket(self, name: str) -> Path:
         beside = self.base / "sockets" / name

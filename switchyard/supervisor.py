@@ -18,6 +18,7 @@ from switchyard.banner import Announcer
 from switchyard.base_lock import BaseInUse, hold
 from switchyard.child import Child
 from switchyard.full_disk import is_disk_full
+from switchyard.privacy import make_private, open_to_others
 from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,27 @@ def run(settings: Settings) -> int:
 
     Raises StartRefused before anything is started.
     """
+    make_private()
+    layout = settings.layout
+    were_open = open_to_others(layout.kept_private)
     lock = claim(settings)
     setproctitle.setproctitle("switchyard: up")
     logs.configure("up", settings)
+    _tell_of_open(were_open, open_to_others(layout.kept_private))
     try:
         return asyncio.run(_supervise(settings))
     finally:
         lock.close()
+
+
+def _tell_of_open(before: list[Path], now: list[Path]) -> None:
+    if closed := [str(path) for path in before if path not in now]:
+        log.warning("closed to other users of this machine, as they were open to them: %s", ", ".join(closed))
+    if now:
+        still = ", ".join(str(path) for path in now)
+        log.warning(
+            "open to other users of this machine, and a link or not this user's, so left as they are: %s", still
+        )
 
 
 def claim(settings: Settings) -> TextIO:

@@ -13,6 +13,7 @@ import typer
 from client.client import SwitchyardClient
 from client.errors import SwitchyardError
 from client.terminal import AsJson, Host, exit_code, facts, print_json, server_at, stop, table
+from switchyard.access import CONTROL_RECOVER_PATH
 from switchyard.paths import Layout
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
@@ -88,6 +89,29 @@ def revoke(key_id: KeyId, local: Local = False, host: Host = None, as_json: AsJs
     with _server(host, local=local) as server:
         revoked = server.revoke_key(key_id)
     print_json(revoked) if as_json else print(f"{revoked['id']} is revoked.")
+
+
+@app.command()
+def recover(
+    new_key: Annotated[bool, typer.Option(help="Make a new administrator's key and print it.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Open a server again that closed because its keys were lost or replaced; on its own machine, as its user.
+
+    Keys that the server remembers are brought back if the database has none; revoked ones stay revoked.
+    """
+    with _server(None, local=True) as server:
+        done = server.post(CONTROL_RECOVER_PATH, {"new_key": new_key})
+    if as_json:
+        print_json(done)
+        return
+    for what, ids in (("brought back", done["brought_back"]), ("revoked again", done["revoked"])):
+        if ids:
+            print(f"{what}: {', '.join(ids)}", file=sys.stderr)
+    if done["made"] is not None:
+        print(done["made"]["key"])
+        print("This key may everything. It is not stored: keep it now.", file=sys.stderr)
+    print("The server takes the keys that are in the database now (switchyard keys list).", file=sys.stderr)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,11 +15,26 @@ from control.clock import Clock, utc_now
 from control.db import Database
 from control.errors import Conflict, GatewayUnavailable, Invalid, NotFound
 from control.tables import AccessStateRow, ApiKeyRow
-from switchyard.access import KeyRecord, KeySet, digest_of, new_token
+from switchyard.access import OWNER, KeyRecord, KeySet, digest_of, new_token
 
 log = logging.getLogger(__name__)
 
-Push = Callable[[KeySet], Awaitable[None]]
+RECOVERED = "recovered"
+
+
+class Push(Protocol):
+    async def __call__(self, keys: KeySet, *, recovered: bool = False) -> None:
+        """Raises GatewayUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery did. `brought_back` and `revoked` are ids of keys; `token` is None where no key was made."""
+
+    brought_back: list[str]
+    revoked: list[str]
+    made: ApiKeyRow | None = None
+    token: str | None = None
 
 
 class KeyBook:
@@ -67,6 +84,49 @@ class KeyBook:
         await self.tell()
         return row, token
 
+    async def recover(self, remembered: KeySet | None, *, with_new_key: bool) -> Recovery:
+        """Makes the database's keys the ones that hold, and the gateway take them.
+
+        What the gateway remembers comes first where it is of this database, or the database has no keys: keys that were
+        lost are brought back, revoked ones are revoked again. A database with keys of its own is taken as it is.
+        Raises GatewayUnavailable; what was written stays, and the same again is harmless.
+        """
+        now = self._clock()
+        key_id, token = new_token()
+        made: ApiKeyRow | None = None
+        async with self._database.alone() as session:
+            state = await session.get(AccessStateRow, 1)
+            rows = {row.id: row for row in (await session.scalars(select(ApiKeyRow))).all()}
+            brought_back: list[str] = []
+            revoked: list[str] = []
+            if remembered is not None and (not rows or (state is not None and state.epoch == remembered.epoch)):
+                for record in remembered.keys:
+                    if record.id not in rows:
+                        session.add(_row(record, now))
+                        brought_back.append(record.id)
+                    elif record.revoked and rows[record.id].revoked_at is None:
+                        rows[record.id].revoked_at = now
+                        revoked.append(record.id)
+                await self._go_on_after(session, remembered)
+            if with_new_key:
+                made = ApiKeyRow(
+                    id=key_id,
+                    name=RECOVERED,
+                    digest=digest_of(token),
+                    scopes=["admin"],
+                    requests_per_min=None,
+                    tokens_per_min=None,
+                    max_concurrent=None,
+                    created_at=now,
+                    created_by=OWNER,
+                    expires_at=None,
+                    revoked_at=None,
+                )
+                session.add(made)
+            await self._bump(session)
+        await self._push(await self.key_set(), recovered=True)
+        return Recovery(brought_back, revoked, made, token if made is not None else None)
+
     async def revoke(self, key_id: str) -> ApiKeyRow:
         """Revoking twice is no error. Raises NotFound; Conflict for the last key that could make others."""
         now = self._clock()
@@ -96,12 +156,19 @@ class KeyBook:
 
     async def key_set(self) -> KeySet:
         """What gateways know: every key that was ever made, the revoked ones too, so that they are named as such."""
+        state = select(AccessStateRow.epoch, AccessStateRow.revision)
+        rows = select(ApiKeyRow).order_by(ApiKeyRow.id).execution_options(populate_existing=True)
         async with self._database.transaction() as session:
-            state = await session.get(AccessStateRow, 1)
-            rows = (await session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.id))).all()
-        if state is None:
+            before = (await session.execute(state)).first()
+            while True:
+                keys = [_record(row) for row in (await session.scalars(rows)).all()]
+                after = (await session.execute(state)).first()
+                if before == after:  # PostgreSQL shows each statement what was committed meanwhile
+                    break
+                before = after
+        if before is None:
             return KeySet(epoch="", revision=0, keys=[])
-        return KeySet(epoch=state.epoch, revision=state.revision, keys=[_record(row) for row in rows])
+        return KeySet(epoch=before.epoch, revision=before.revision, keys=keys)
 
     async def newer_than(self, epoch: str | None, revision: int) -> KeySet | None:
         """The keys, unless the asker has them already."""
@@ -120,6 +187,18 @@ class KeyBook:
         )
 
     @staticmethod
+    async def _go_on_after(session: AsyncSession, remembered: KeySet) -> None:
+        """Counts on from what gateways know, so that all of them take what comes."""
+        if not remembered.epoch:
+            return
+        state = await session.get(AccessStateRow, 1)
+        if state is None:
+            session.add(AccessStateRow(singleton=1, epoch=remembered.epoch, revision=remembered.revision))
+        else:
+            state.epoch, state.revision = remembered.epoch, max(state.revision, remembered.revision)
+        await session.flush()
+
+    @staticmethod
     async def _bump(session: AsyncSession) -> None:
         changed = await session.execute(
             update(AccessStateRow).values(revision=AccessStateRow.revision + 1).returning(AccessStateRow.revision)
@@ -133,6 +212,23 @@ class KeyBook:
             await self._push(await self.key_set())
         except GatewayUnavailable as error:
             log.info("the gateway will ask for the keys when it is back: %s", error)
+
+
+def _row(record: KeyRecord, now: datetime) -> ApiKeyRow:
+    """A key that only a gateway knows any more; when it was made is not known."""
+    return ApiKeyRow(
+        id=record.id,
+        name=record.name,
+        digest=record.digest,
+        scopes=list(record.scopes),
+        requests_per_min=record.requests_per_min,
+        tokens_per_min=record.tokens_per_min,
+        max_concurrent=record.max_concurrent,
+        created_at=now,
+        created_by=RECOVERED,
+        expires_at=datetime.fromtimestamp(record.expires_at, UTC) if record.expires_at is not None else None,
+        revoked_at=now if record.revoked else None,
+    )
 
 
 def _record(row: ApiKeyRow) -> KeyRecord:

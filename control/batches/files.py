@@ -1,6 +1,7 @@
 """Uploaded files, a folder each with `content` and `meta.json`, and the output files in the runs of batches."""
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ OUTPUT_FILES = {"output": "output.jsonl", "errors": "errors.jsonl"}
 
 _UPLOAD_ID = re.compile(r"file-[0-9a-f]{24}")
 _OUTPUT_ID = re.compile(r"file-(?P<job_id>batch_[0-9]{8}_[0-9]{6}_[a-z0-9]{4})-(?P<part>output|errors)")
-_CONTENT, _META = "content", "meta.json"
+_CONTENT, _META, _OWNER = "content", "meta.json", "owner"
 
 
 class StoredFile(BaseModel):
@@ -49,8 +50,12 @@ class FileStore:
         self._max_file_bytes = max_file_bytes
         self._clock = clock
 
-    async def add(self, filename: str, purpose: Purpose, chunks: AsyncIterator[bytes]) -> StoredFile:
-        """Raises Invalid when the file is empty or too long, and what `chunks` raises; nothing is left then."""
+    async def add(
+        self, filename: str, purpose: Purpose, chunks: AsyncIterator[bytes], owner: str | None = None
+    ) -> StoredFile:
+        """`owner`: the key that brought it.
+
+        Raises Invalid when the file is empty or too long, and what `chunks` raises; nothing is left then."""
         file_id = f"file-{secrets.token_hex(12)}"
         aside = self._folder / f".{file_id}.part"
         aside.mkdir(parents=True)
@@ -59,7 +64,7 @@ class FileStore:
             stored = StoredFile(
                 id=file_id, bytes=size_bytes, created_at=_seconds(self._clock()), filename=filename, purpose=purpose
             )
-            _write_durably(aside / _META, stored.model_dump_json().encode())
+            _write_durably(aside / _META, json.dumps(stored.model_dump() | {_OWNER: owner}).encode())
             aside.rename(self._folder / file_id)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -107,6 +112,19 @@ class FileStore:
             raise NotFound(f"there is no file {file_id!r}")
         return path
 
+    def owner(self, file_id: str) -> str | None:
+        """The key that brought an uploaded file; None where that is not known. Raises NotFound."""
+        try:
+            return _owner_of(json.loads((self.path(file_id).parent / _META).read_bytes()))
+        except (OSError, ValueError):
+            return None
+
+    @staticmethod
+    def job_of(file_id: str) -> str | None:
+        """The batch that wrote a file; None for an upload."""
+        found = _OUTPUT_ID.fullmatch(file_id)
+        return found["job_id"] if found else None
+
     def output_id(self, job_id: str, part: Literal["output", "errors"]) -> str | None:
         """The id of what a batch has written; None where that is nothing."""
         path = self._runs / job_id / OUTPUT_FILES[part]
@@ -140,6 +158,11 @@ class FileStore:
     @staticmethod
     def _entries(folder: Path) -> list[Path]:
         return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _owner_of(meta: object) -> str | None:
+    owner = meta.get(_OWNER) if isinstance(meta, dict) else None
+    return owner if isinstance(owner, str) else None
 
 
 def _seconds(moment: datetime) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
 from control.db import Database
 from control.errors import Conflict, NotFound, QueueFull
@@ -40,7 +41,8 @@ class NewJob:
     """`identity` is what makes two jobs of a type and a model's content the same; None: no two are.
 
     `standalone`: `model_id` names what the job is about and need not be registered; one such job of a type and id at a
-    time: the same work asked for meanwhile is the answer, other work is refused.
+    time: the same work asked for meanwhile is the answer, other work is refused. `view`: among whose jobs the same work
+    is looked for.
     """
 
     type: str
@@ -52,6 +54,7 @@ class NewJob:
     dedupe: bool = False
     idempotency: Idempotency | None = None
     standalone: bool = False
+    view: View = EVERYTHING
 
 
 class Intake:
@@ -80,6 +83,7 @@ class Intake:
                     raise Conflict(f"{present.id} is at work on {new.model_id} already: wait for it or cancel it")
             elif new.dedupe and fingerprint is not None:
                 same = select(JobRow).where(JobRow.fingerprint == fingerprint, JobRow.status.in_(_SAME_WORK))
+                same = same.where(new.view.rows(JobRow.created_by))
                 present = await session.scalar(same.order_by(JobRow.created_at).limit(1))
                 if present is not None:
                     return present, "deduplicated"
@@ -137,7 +141,8 @@ async def _live(session: AsyncSession, new: NewJob) -> JobRow | None:
 async def _of_key(session: AsyncSession, idempotency: Idempotency) -> JobRow | None:
     job = await session.scalar(select(JobRow).where(JobRow.idempotency_key == idempotency.key))
     if job is not None and job.request_hash != idempotency.request_hash:
-        raise Conflict(f"Idempotency-Key {idempotency.key!r} was used for another request ({job.id})")
+        shown = idempotency.key.rpartition("\n")[2]
+        raise Conflict(f"Idempotency-Key {shown!r} was used for another request ({job.id})")
     return job
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Update, and_, case, exists, func, literal,
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
 from control.db import Database
 from control.errors import Conflict, NotFound
@@ -49,11 +50,11 @@ class JobQueue:
         self._clock = clock
         self.changes = Changes()
 
-    async def get(self, job_id: str, job_type: str | None = None) -> JobRow:
-        """Raises NotFound, for a job of another type too."""
+    async def get(self, job_id: str, job_type: str | None = None, *, view: View = EVERYTHING) -> JobRow:
+        """Raises NotFound, for a job of another type or that `view` does not see too."""
         async with self._database.transaction() as session:
             job = await session.get(JobRow, job_id)
-        if job is None or job_type not in {None, job.type}:
+        if job is None or job_type not in {None, job.type} or not view.sees(job.created_by):
             raise NotFound(f"there is no {job_type + ' ' if job_type else ''}job {job_id!r}")
         return job
 
@@ -64,9 +65,20 @@ class JobQueue:
             return (await session.scalars(statement)).all()
 
     async def newest_first(
-        self, job_type: str | None, status: Status | None, limit: int, older_than: JobRow | None = None
+        self,
+        job_type: str | None,
+        status: Status | None,
+        limit: int,
+        older_than: JobRow | None = None,
+        *,
+        view: View = EVERYTHING,
     ) -> Sequence[JobRow]:
-        statement = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+        statement = (
+            select(JobRow)
+            .where(view.rows(JobRow.created_by))
+            .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+            .limit(limit)
+        )
         if job_type is not None:
             statement = statement.where(JobRow.type == job_type)
         if status is not None:
@@ -77,13 +89,20 @@ class JobQueue:
         async with self._database.transaction() as session:
             return (await session.scalars(statement)).all()
 
-    async def stats(self) -> dict[str, int]:
+    async def ids(self, job_type: str, view: View) -> set[str]:
+        """Of all jobs of a type that `view` sees."""
+        statement = select(JobRow.id).where(JobRow.type == job_type, view.rows(JobRow.created_by))
+        async with self._database.transaction() as session:
+            return set((await session.scalars(statement)).all())
+
+    async def stats(self, view: View = EVERYTHING) -> dict[str, int]:
         """Jobs by status, and how many were made in the last hour."""
         hour_ago = self._clock() - timedelta(hours=1)
+        seen = view.rows(JobRow.created_by)
         async with self._database.transaction() as session:
-            counts = await session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
+            counts = await session.execute(select(JobRow.status, func.count()).where(seen).group_by(JobRow.status))
             by_status: dict[str, int] = dict(iter(counts))
-            recent = await session.scalar(select(func.count()).where(JobRow.created_at >= hour_ago))
+            recent = await session.scalar(select(func.count()).where(JobRow.created_at >= hour_ago, seen))
         return {status: by_status.get(status, 0) for status in STATUSES} | {"jobs_last_hour": recent or 0}
 
     async def census(self) -> "Census":

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from control.access.view import Viewer
 from control.clock import iso
 from control.eval_history import HistoryEntry
 from control.ports import EvalReports, SampleQuery, Verdict
@@ -17,14 +18,15 @@ def router_of(reports: EvalReports) -> APIRouter:
     router = APIRouter()
 
     @router.get("/eval/compare")
-    async def compare(a: str, b: str, services: Wired, metric: str | None = None) -> dict[str, Any]:
-        first, second = await services.evals.done(a, "a"), await services.evals.done(b, "b")
+    async def compare(a: str, b: str, services: Wired, view: Viewer, metric: str | None = None) -> dict[str, Any]:
+        first, second = await services.evals.done(a, "a", view), await services.evals.done(b, "b", view)
         return await reports.compare(first, second, metric)
 
     @router.get("/eval/jobs/{job_id}/samples")
     async def samples(
         job_id: str,
         services: Wired,
+        view: Viewer,
         verdict: Verdict | None = None,
         text: Annotated[str, Query(max_length=1000)] = "",
         sample_id: Annotated[list[str] | None, Query(alias="id", max_length=1000)] = None,
@@ -32,25 +34,26 @@ def router_of(reports: EvalReports) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> dict[str, Any]:
         """What the engine failed on first, then wrong answers, then right ones, each in the dataset's order."""
-        done = await services.evals.done(job_id, "job_id")
+        done = await services.evals.done(job_id, "job_id", view)
         wanted = SampleQuery(verdict, text, frozenset(sample_id or ()), offset, limit)
         return await reports.samples(done, wanted)
 
     @router.post("/eval/jobs/{job_id}/rescore")
-    async def rescore(job_id: str, http: Request, services: Wired) -> dict[str, Any]:
-        done = await services.evals.done(job_id, "job_id")
+    async def rescore(job_id: str, http: Request, services: Wired, view: Viewer) -> dict[str, Any]:
+        done = await services.evals.done(job_id, "job_id", view)
         return await reports.rescore(done, await http.body())
 
     @router.get("/eval/history")
     async def history(
         services: Wired,
+        view: Viewer,
         dataset: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> dict[str, Any]:
         """By step, those without one by time; `series` is equal where settings and dataset content are."""
         points = [
             _point(entry, reports.series(entry.job.config))
-            for entry in await services.evals.newest(limit)
+            for entry in await services.evals.newest(limit, view)
             if dataset is None or _is_of(entry, dataset)
         ]
         points.sort(key=lambda point: (point["series"], point["step"] is None, point["step"] or 0, point["created_at"]))

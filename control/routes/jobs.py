@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from control.access.view import Viewer
 from control.clock import utc_now
 from control.errors import ControlError, Invalid
 from control.jobs.states import LIVE, Status
@@ -33,32 +34,33 @@ async def show_one(job: JobRow, services: Services) -> dict[str, Any]:
 @router.get("/jobs")
 async def list_jobs(
     services: Wired,
+    view: Viewer,
     job_type: Annotated[str | None, Query(alias="type")] = None,
     status: Status | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     if job_type is not None and job_type not in services.worker.types:
         raise Invalid(f"type: there is no {job_type!r}; known are {', '.join(services.worker.types)}")
-    jobs = await services.queue.newest_first(job_type, status, limit)
+    jobs = await services.queue.newest_first(job_type, status, limit, view=view)
     active = await services.history.active()
     now = utc_now()
     return {"jobs": [show(job, active.id if active else None, now, services.worker.held) for job in jobs]}
 
 
 @router.get("/jobs/stats")
-async def stats(services: Wired) -> dict[str, int]:
-    return await services.queue.stats()
+async def stats(services: Wired, view: Viewer) -> dict[str, int]:
+    return await services.queue.stats(view)
 
 
 @router.get("/jobs/{job_id}")
-async def get_job(job_id: str, services: Wired) -> dict[str, Any]:
-    return await show_one(await services.queue.get(job_id), services)
+async def get_job(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
+    return await show_one(await services.queue.get(job_id, view=view), services)
 
 
 @router.get("/jobs/{job_id}/events")
-async def events(job_id: str, services: Wired) -> StreamingResponse:
+async def events(job_id: str, services: Wired, view: Viewer) -> StreamingResponse:
     """Server-sent events: `state` with the whole job at first and at each change of state, `progress` between."""
-    job = await services.queue.get(job_id)
+    job = await services.queue.get(job_id, view=view)
     return StreamingResponse(_events(job, services), media_type=_EVENT_STREAM, headers=_UNBUFFERED)
 
 
@@ -100,14 +102,16 @@ def _event(name: str, data: dict[str, Any]) -> str:
 
 
 @router.post("/jobs/{job_id}/cancel")
-async def cancel(job_id: str, services: Wired) -> dict[str, Any]:
+async def cancel(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
+    await services.queue.get(job_id, view=view)
     job = await services.queue.cancel(job_id)
     services.worker.interrupt(job_id)
     return {"job_id": job.id, "status": job.status}
 
 
 @router.post("/jobs/{job_id}/retry")
-async def retry(job_id: str, services: Wired) -> dict[str, Any]:
+async def retry(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
+    await services.queue.get(job_id, view=view)
     job = await services.queue.retry(job_id)
     services.worker.wake()
     return {"job_id": job.id, "status": job.status}

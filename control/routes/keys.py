@@ -1,17 +1,29 @@
 """/keys and /audit: who may use this server, and what administrators did."""
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from control.access.new_key import NewKey
 from control.access.principal import Principal
 from control.access.usage_book import UsageSum
 from control.clock import iso, utc_now
+from control.errors import NotFound
 from control.services import Wired
 from control.tables import ApiKeyRow
-from switchyard.access import CONTROL_SYNC_PATH, SyncAnswer, SyncRequest
+from switchyard.access import (
+    CONTROL_RECOVER_PATH,
+    CONTROL_SYNC_PATH,
+    OWNER,
+    KeyMemory,
+    KeySet,
+    SyncAnswer,
+    SyncRequest,
+)
 
 router = APIRouter()
 
@@ -83,6 +95,34 @@ async def sync(request: SyncRequest, services: Wired) -> SyncAnswer:
     """The gateway's alone: it hands no such path on from outside."""
     await services.usage.note(request.source, request.usage)
     return SyncAnswer(keys=await services.keys.newer_than(request.epoch, request.revision))
+
+
+class RecoverRequest(BaseModel):
+    """`new_key`: an administrator's key is made as well."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    new_key: bool = True
+
+
+@router.post(CONTROL_RECOVER_PATH, include_in_schema=False)
+async def recover(request: RecoverRequest, http: Request, response: Response, services: Wired) -> dict[str, Any]:
+    """The machine owner's alone, on control's own socket: `switchyard keys recover`."""
+    if Principal.of(http.scope["headers"]).actor != OWNER:
+        raise NotFound("keys are recovered on the server's machine: switchyard keys recover")
+    remembered = await asyncio.to_thread(_remembered, services.layout.key_cache)
+    done = await services.keys.recover(remembered, with_new_key=request.new_key)
+    response.headers["Cache-Control"] = "no-store"
+    made = None if done.made is None else {"key": done.token} | _show(done.made, [])
+    return {"status": "recovered", "brought_back": done.brought_back, "revoked": done.revoked, "made": made}
+
+
+def _remembered(file: Path) -> KeySet | None:
+    """What the gateway knows of the keys; None where there is nothing that can be read."""
+    try:
+        return KeyMemory.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _show(row: ApiKeyRow, usage: Sequence[UsageSum]) -> dict[str, Any]:

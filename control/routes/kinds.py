@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from pydantic import ValidationError
 
+from control.access.references import check_references
+from control.access.view import View, Viewer
 from control.errors import Invalid
 from control.jobs.intake import Idempotency, NewJob
 from control.ports import QUEUE_FIELDS, JobKind, JobRequest
@@ -25,29 +27,34 @@ def router_of(kind: JobKind) -> APIRouter:
     async def create(
         http: Request,
         services: Wired,
+        view: Viewer,
         key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)] = None,
     ) -> dict[str, Any]:
         try:
             request = kind.request_model.model_validate_json(await http.body())
         except ValidationError as error:
             raise Invalid(readable(error.errors())) from error
-        return await make_job(services, kind, request, key)
+        return await make_job(services, kind, request, key, view)
 
     @router.get(f"{kind.route}/jobs/{{job_id}}")
-    async def get_one(job_id: str, services: Wired) -> dict[str, Any]:
-        return await show_one(await services.queue.get(job_id, kind.type), services)
+    async def get_one(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
+        return await show_one(await services.queue.get(job_id, kind.type, view=view), services)
 
     return router
 
 
-async def make_job(services: Services, kind: JobKind, request: JobRequest, key: str | None) -> dict[str, Any]:
+async def make_job(
+    services: Services, kind: JobKind, request: JobRequest, key: str | None, view: View
+) -> dict[str, Any]:
     """Checks and takes in a job, or finds the one that was made under the same Idempotency-Key before."""
+    key = view.scoped(key)
     idempotency = Idempotency.of(key, kind.type, request.model_dump(mode="json")) if key else None
     if idempotency is not None:
         present = await services.intake.find_by_key(idempotency)
         if present is not None:
             return {"job_id": present.id, "status": present.status, "existing": True}
     request = request.model_copy(update={"model_id": await services.registry.resolve(request.model_id)})
+    await check_references(services, view, request.model_dump(mode="json"))
     checked = await asyncio.to_thread(kind.check, request, services.layout.datasets)
     config = {name: value for name, value in checked.items() if name not in QUEUE_FIELDS}
     job, novelty = await services.intake.create(
@@ -60,6 +67,7 @@ async def make_job(services: Services, kind: JobKind, request: JobRequest, key: 
             identity=kind.identity(config),
             dedupe=request.dedupe,
             idempotency=idempotency,
+            view=view,
         )
     )
     services.worker.wake()

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from control.access.view import Viewer
 from control.clock import utc_now
 from control.services import Services, Wired
 from control.shards.inbox import ShardStatus
@@ -47,32 +48,35 @@ async def download(row: ShardRow, services: Services) -> FileResponse:
 @router.get("/shards")
 async def list_shards(
     services: Wired,
+    view: Viewer,
     status: ShardStatus | None = None,
     job_id: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> dict[str, Any]:
     now = utc_now()
-    return {"shards": [show(row, now) for row in await services.inbox.published(status, job_id, limit)]}
+    return {"shards": [show(row, now) for row in await services.inbox.published(status, job_id, limit, view)]}
 
 
 @router.post("/shards/claim")
-async def claim(services: Wired, request: ClaimRequest | None = None) -> dict[str, Any]:
+async def claim(services: Wired, view: Viewer, request: ClaimRequest | None = None) -> dict[str, Any]:
     """The oldest free shard with a `claim_id`, or `{"shard": null}`."""
     wish = request or ClaimRequest()
-    row = await services.inbox.claim(wish.claimed_by, wish.timeout_s, wish.job_id)
+    row = await services.inbox.claim(wish.claimed_by, wish.timeout_s, wish.job_id, view)
     return {"shard": None if row is None else show(row, utc_now()) | {"claim_id": row.claim_id}}
 
 
 @router.get("/shards/{name}")
-async def get_shard(name: str, services: Wired) -> FileResponse:
-    return await download(await services.inbox.get(name), services)
+async def get_shard(name: str, services: Wired, view: Viewer) -> FileResponse:
+    return await download(await services.inbox.get(name, view), services)
 
 
 @router.post("/shards/{name}/ack")
-async def acknowledge(name: str, request: AckRequest, services: Wired) -> dict[str, Any]:
+async def acknowledge(name: str, request: AckRequest, services: Wired, view: Viewer) -> dict[str, Any]:
+    await services.inbox.get(name, view)
     return show(await services.inbox.acknowledge(name, request.claim_id), utc_now())
 
 
 @router.post("/shards/{name}/nack")
-async def refuse(name: str, request: NackRequest, services: Wired) -> dict[str, Any]:
+async def refuse(name: str, request: NackRequest, services: Wired, view: Viewer) -> dict[str, Any]:
+    await services.inbox.get(name, view)
     return show(await services.inbox.refuse(name, request.claim_id, request.reason), utc_now())

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
 from control.db import Database
 from control.errors import Conflict, NotFound
-from control.tables import ShardRow
+from control.tables import JobRow, ShardRow
 
 ShardStatus = Literal["free", "claimed", "acknowledged"]
 STATUSES: Final[tuple[ShardStatus, ...]] = get_args(ShardStatus)
@@ -27,10 +28,11 @@ class ShardInbox:
         self._database = database
         self._clock = clock
 
-    async def get(self, name: str) -> ShardRow:
-        """Raises NotFound, also before it is published."""
+    async def get(self, name: str, view: View = EVERYTHING) -> ShardRow:
+        """Raises NotFound, also before it is published, and for one that `view` does not see."""
+        statement = select(ShardRow).where(ShardRow.name == name, _seen_by(view))
         async with self._database.transaction() as session:
-            row = await session.get(ShardRow, name)
+            row = await session.scalar(statement)
         if row is None or row.state != "published":
             raise NotFound(f"there is no shard {name!r}: see GET /shards")
         return row
@@ -39,18 +41,28 @@ class ShardInbox:
         """Those that are published, in the order they were made."""
         return await self._select(ShardRow.job_id == job_id, ordered_by_ordinal=True)
 
-    async def published(self, status: ShardStatus | None, job_id: str | None, limit: int) -> Sequence[ShardRow]:
+    async def at(self, path: str) -> ShardRow | None:
+        """The shard whose file is there, relative to the base directory, published or not."""
+        async with self._database.transaction() as session:
+            row: ShardRow | None = await session.scalar(select(ShardRow).where(ShardRow.path == path).limit(1))
+        return row
+
+    async def published(
+        self, status: ShardStatus | None, job_id: str | None, limit: int, view: View = EVERYTHING
+    ) -> Sequence[ShardRow]:
         """Oldest first."""
-        wishes = [] if job_id is None else [ShardRow.job_id == job_id]
+        wishes = [_seen_by(view)] if job_id is None else [_seen_by(view), ShardRow.job_id == job_id]
         if status is not None:
             wishes.append(self._is(status))
         return await self._select(*wishes, limit=limit)
 
-    async def claim(self, claimed_by: str, timeout_s: float, job_id: str | None = None) -> ShardRow | None:
+    async def claim(
+        self, claimed_by: str, timeout_s: float, job_id: str | None = None, view: View = EVERYTHING
+    ) -> ShardRow | None:
         """The oldest free shard, now claimed; None when there is none."""
         now = self._clock()
         wish = self._is("free") if job_id is None else and_(self._is("free"), ShardRow.job_id == job_id)
-        free = select(ShardRow.name).where(ShardRow.state == "published", wish)
+        free = select(ShardRow.name).where(ShardRow.state == "published", wish, _seen_by(view))
         free = free.order_by(ShardRow.day, ShardRow.number).limit(1)
         values = {
             "claim_id": secrets.token_hex(8),
@@ -105,6 +117,13 @@ class ShardInbox:
                 return and_(ShardRow.acknowledged_at.is_(None), ShardRow.claimed_until > now)
             case "acknowledged":
                 return ShardRow.acknowledged_at.is_not(None)
+
+
+def _seen_by(view: View) -> ColumnElement[bool]:
+    """A shard is its job's maker's."""
+    if view.owner is None:
+        return true()
+    return ShardRow.job_id.in_(select(JobRow.id).where(view.rows(JobRow.created_by)))
 
 
 def status_of(row: ShardRow, now: datetime) -> ShardStatus:

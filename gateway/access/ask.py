@@ -20,7 +20,7 @@ ONE = Sequences()
 class Ask:
     """`prompt_tokens` is estimated from the body's length, `max_tokens` is over all of its answers.
 
-    `priority` and `request_id` are as they stand in the body, whatever they are.
+    `priority`, `request_id` and `previous_response_id` are as they stand in the body, whatever they are.
     """
 
     model: str | None = None
@@ -29,6 +29,7 @@ class Ask:
     priority: Any = None
     request_id: Any = None
     sequences: Sequences = ONE
+    previous_response_id: Any = None
 
     @property
     def tokens(self) -> int:
@@ -57,6 +58,7 @@ class _Body(msgspec.Struct):
     options: Any = None
     priority: Any = None
     request_id: Any = None
+    previous_response_id: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -75,4 +77,12 @@ def ask_of(body: bytes) -> Ask:
     sequences = sequences_of(answers, found.prompt, found.prompt_embeds, found.input)
     model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
     asked = 0 if sequences.embeds else min(longest * sequences.total, _MOST)
-    return Ask(model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id, sequences)
+    return Ask(
+        model,
+        len(body) // BYTES_PER_TOKEN,
+        asked,
+        found.priority,
+        found.request_id,
+        sequences,
+        found.previous_response_id,
+    )

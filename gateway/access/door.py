@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client import Counter
 
@@ -13,16 +14,18 @@ from gateway.access.allowance import Allowances
 from gateway.access.ask import ASK_KEY, Ask
 from gateway.access.browser import BrowserGuard
 from gateway.access.credentials import check_path, stamp, token_of
-from gateway.access.deadlines import Deadlines
+from gateway.access.deadlines import Deadlines, MayGoOn
 from gateway.access.keyring import EVERYBODY, NOBODY, Caller, Keyring
 from gateway.access.meter import METER, Meter
+from gateway.access.proxies import TrustedProxies
 from gateway.access.refusal import refuse
 from gateway.access.usage import UsageTotals
 from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
-from gateway.errors import Forbidden, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.dispatch import RESPONSES_PREFIX
+from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
 from gateway.observation import KEY_CLASS
 from gateway.request_bounds import RequestBounds
-from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand
+from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand, tier_in
 from switchyard.request_id import key_id
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ class Door:
     usage: UsageTotals
     deadlines: Deadlines
     guard: BrowserGuard
+    proxies: TrustedProxies
+    isolate_keys: bool
     max_request_bytes: int
     body_timeout_s: float
     bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
@@ -58,6 +63,7 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        self.proxies.see(scope)
         path: str = scope["path"]
         demanded = demand(scope["method"], path)
         try:
@@ -71,13 +77,18 @@ class Door:
             async with self._admitted(caller, demanded):
                 if demanded == "infer" and scope["method"] == "POST":
                     await self._infer(scope, receive, send, caller)
-                else:
+                elif demanded == "open":
                     await self.app(scope, self._in_time(receive), send)
+                else:
+                    await self.deadlines.attend(self.app, scope, self._in_time(receive), send, self._check_of(caller))
         except GatewayError as error:
             self._note(error, scope)
             await refuse(path, send, error)
         except ClientDisconnected:
             return
+
+    def _check_of(self, caller: Caller) -> MayGoOn:
+        return partial(self.keyring.check, caller)
 
     def _caller(self, scope: Scope, demanded: Demand) -> Caller:
         """Raises Unauthorized, Forbidden, Unserved."""
@@ -97,6 +108,10 @@ class Door:
             raise Forbidden(
                 f"The key {caller.id} has the scopes {has}; {scope['method']} {scope['path']} needs {demanded}."
             )
+        elif self.isolate_keys and "admin" not in caller.scopes and _is_kept_response(scope["path"]):
+            raise NotShown(
+                "Answers that are kept are shown to administrators alone here (setting access.isolate_keys)."
+            )
         return caller
 
     @contextlib.asynccontextmanager
@@ -115,17 +130,22 @@ class Door:
         body = await self._body(scope, receive)
         ask = await self.bounds.ask(body)
         scope[ASK_KEY] = ask
+        if self.isolate_keys and "admin" not in caller.scopes and ask.previous_response_id is not None:
+            raise NotShown(
+                "previous_response_id: kept answers cannot be gone on from here (setting access.isolate_keys)."
+            )
         meter = Meter()
         METER.set(meter)
+        may_go_on = self._check_of(caller)
         record = caller.record
         if record is None:
-            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter)
+            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter, may_go_on)
             if caller.id != ANONYMOUS:
                 self.usage.add(caller.id, meter)
             return
         reserved = await self.allowances.reserve(record, ask)
         try:
-            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter)
+            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter, may_go_on)
         finally:
             self.usage.add(record.id, meter)
             await self.allowances.settle(record, reserved, _used(meter, ask))
@@ -177,6 +197,11 @@ class Door:
                 error,
             )
             self._refused, self._logged_s = 0, now
+
+
+def _is_kept_response(path: str) -> bool:
+    tier = tier_in(path)
+    return path[len(tier) + 1 if tier else 0 :].startswith(RESPONSES_PREFIX)
 
 
 def _class_of(caller: Caller) -> str:

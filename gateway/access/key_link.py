@@ -30,15 +30,22 @@ class KeyLink:
         self._source = source
         self._every_s = every_s
         self._away = False
+        self._compared = False
         self._others_may = asyncio.Event()
         self._client = httpx.AsyncClient(
             transport=unix_transport(socket), base_url="http://control", timeout=_TIMEOUT_S
         )
         self._look()
 
-    def put(self, keys: KeySet) -> None:
-        if self._keyring.put(keys):
+    def put(self, keys: KeySet, asked_with: int | None = None) -> None:
+        if self._keyring.put(keys, asked_with):
             log.info("keys: revision %d, %d keys", keys.revision, len(keys.keys))
+        self._look()
+
+    def accept(self, keys: KeySet) -> None:
+        """As the machine's owner said: these keys, whatever was known before."""
+        self._keyring.accept(keys)
+        log.warning("keys: accepted revision %d, %d keys", keys.revision, len(keys.keys))
         self._look()
 
     async def others_may(self) -> None:
@@ -50,13 +57,20 @@ class KeyLink:
         try:
             while True:
                 await self.sync()
-                await asyncio.sleep(self._every_s if self._keyring.version[0] is not None else _FIRST_S)
+                seen = self._keyring.version[0] is not None or self._keyring.closed is not None
+                await asyncio.sleep(self._every_s if seen else _FIRST_S)
         finally:
             await self._client.aclose()
 
     async def sync(self) -> None:
-        """One exchange; what goes wrong is logged once, and tried again the next time."""
-        epoch, revision = self._keyring.version
+        """One exchange; what goes wrong is logged once, and tried again the next time.
+
+        At first, after control was away and while the server is closed, all keys are asked for: a database that was
+        put in the place of another may say the same revision.
+        """
+        epoch, revision = known = self._keyring.version
+        if not self._compared or self._keyring.closed is not None:
+            epoch, revision = None, -1
         told = self._usage.untold()
         request = SyncRequest(source=self._source, epoch=epoch, revision=revision, usage=told)
         try:
@@ -71,11 +85,13 @@ class KeyLink:
             if not self._away:
                 log.warning("the keys cannot be compared with control's: %s", error or type(error).__name__)
             self._away = True
+            self._compared = False
             return
         self._away = False
+        self._compared = True
         self._usage.heard(told)
         if keys is not None:
-            self.put(keys)
+            self.put(keys, known[1])
 
     def _look(self) -> None:
         if self._keyring.lets_others_in:

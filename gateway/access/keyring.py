@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gateway.access.succession import WAY_OUT, objection
 from gateway.errors import Unauthorized, Unserved
-from switchyard.access import ANONYMOUS, SETTINGS_KEY, KeyRecord, KeySet, Scope, digest_of, id_of
+from switchyard.access import ANONYMOUS, SETTINGS_KEY, KeyMemory, KeyRecord, KeySet, Scope, digest_of, id_of
 from switchyard.access_settings import AccessSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,11 @@ _SETTINGS_CALLER = Caller(SETTINGS_KEY, frozenset({"admin"}))
 
 
 class Keyring:
-    """Filled from a file at start and by control ever after; the file is what a restart without control lives on."""
+    """Filled from a file at start and by control ever after; the file is what a restart without control lives on.
+
+    Once keys were demanded they always are: a set that cannot follow the one here (gateway.access.succession) closes
+    the server, until one comes that can or the machine's owner accepts it.
+    """
 
     def __init__(self, settings: AccessSettings, file: Path, clock: Callable[[], float] = time.time) -> None:
         self._mode = settings.mode
@@ -45,6 +50,9 @@ class Keyring:
         self._file = file
         self._clock = clock
         self._set: KeySet | None = None
+        self._demanded = self._mode == "keys" or self._admin_digest is not None
+        self._objection: str | None = None
+        self._is_broken = False
         self._callers: dict[str, Caller] = {}
         self._known = asyncio.Event()
         self._load()
@@ -56,10 +64,19 @@ class Keyring:
 
     @property
     def demands_keys(self) -> bool:
-        """True while a request without a key is refused. Once a key was made it stays so, also when that is revoked."""
+        """True while a request without a key is refused. Once they were, they always are, lost or not."""
         if self._mode != "auto":
             return self._mode == "keys"
-        return self._admin_digest is not None or self._set is None or bool(self._set.keys)
+        return self._demanded or self._set is None
+
+    @property
+    def closed(self) -> str | None:
+        """Why no key of a database opens anything now; None where keys do."""
+        if self._objection is not None:
+            return self._objection
+        if self._mode == "auto" and self._admin_digest is None and self._demanded and self._set and not self._set.keys:
+            return "keys were demanded here, and there are none now"
+        return None
 
     @property
     def lets_others_in(self) -> bool:
@@ -69,7 +86,7 @@ class Keyring:
         """
         if self._mode != "auto" or self._admin_digest is not None:
             return True
-        return self._set is not None and bool(self._set.keys)
+        return self._set is not None and self._demanded and self.closed is None
 
     @property
     def is_known(self) -> bool:
@@ -82,26 +99,48 @@ class Keyring:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._known.wait(), timeout_s)
 
-    def put(self, keys: KeySet) -> bool:
-        """Takes a newer set over; an older one of the same database, which overtook nothing, is left. True if taken."""
+    def put(self, keys: KeySet, asked_with: int | None = None) -> bool:
+        """Takes over a set that follows the one here, and closes the server for one that cannot. True if taken.
+
+        An older set of the same database may only have been overtaken, and is left; unless control gave it to who had
+        said that it has the revision `asked_with`, which is newer.
+        """
         here = self._set
-        if here is not None and here.epoch == keys.epoch and keys.revision <= here.revision:
+        if self._is_broken:
             return False
+        if here is not None:
+            if here.epoch == keys.epoch and keys.revision < here.revision and keys.revision >= (asked_with or 0):
+                return False
+            self._object(objection(here, keys))
+            if self._objection is not None or here == keys:
+                return False
         self._take(keys)
-        self._save(keys)
+        self._save()
         return True
 
+    def accept(self, keys: KeySet) -> None:
+        """Takes a set over whatever was here: the machine's owner said so."""
+        self._is_broken = False
+        self._object(None)
+        self._demanded = True
+        self._take(keys)
+        self._save()
+
     def caller(self, token: str | None) -> Caller:
-        """Whom a key belongs to. Raises Unauthorized, which says why; Unserved while the keys are not known yet."""
+        """Whom a key belongs to. Raises Unauthorized, which says why; Unserved while the server is closed, and while
+        the keys are not known yet.
+        """
         if not self.demands_keys:
             return EVERYBODY
+        given = digest_of(token) if token is not None else _NO_DIGEST
+        if self._admin_digest is not None and hmac.compare_digest(given, self._admin_digest):
+            return _SETTINGS_CALLER
+        if (closed := self.closed) is not None:
+            raise Unserved(f"The server is closed: {closed}. {WAY_OUT}", None)
         if self._set is None and self._mode == "auto" and self._admin_digest is None:
             raise Unserved("The keys are not known yet: the control process is starting.", 1.0)
         if token is None:
             raise Unauthorized("A key is needed: send it as `Authorization: Bearer …` or `X-API-Key: …`.")
-        given = digest_of(token)
-        if self._admin_digest is not None and hmac.compare_digest(given, self._admin_digest):
-            return _SETTINGS_CALLER
         if self._set is None:
             raise Unserved("The keys are not known yet: the control process is starting.", 1.0)
         key_id = id_of(token)
@@ -112,31 +151,80 @@ class Keyring:
         # Compared even for an id that is not there, so that the time tells nothing.
         if not hmac.compare_digest(given, record.digest if record else _NO_DIGEST) or caller is None or record is None:
             raise Unauthorized("The key is not known.")
-        if record.revoked:
-            raise Unauthorized(f"The key {key_id} is revoked.")
-        if record.expires_at is not None and record.expires_at <= self._clock():
-            raise Unauthorized(f"The key {key_id} is expired.")
+        self._check(record)
         return caller
+
+    def check(self, caller: Caller) -> None:
+        """Raises what `caller` would raise now for somebody who was let in before: Unauthorized, Unserved."""
+        if caller is _SETTINGS_CALLER or caller is NOBODY:
+            return
+        if caller is EVERYBODY:
+            if self.demands_keys:
+                raise Unauthorized("Keys are demanded now.")
+            return
+        if not self.demands_keys:
+            return
+        if (closed := self.closed) is not None:
+            raise Unserved(f"The server is closed: {closed}. {WAY_OUT}", None)
+        now = self._callers.get(caller.id)
+        if now is None or now.record is None:
+            raise Unauthorized(f"The key {caller.id} is not known any more.")
+        self._check(now.record)
+
+    def _check(self, record: KeyRecord) -> None:
+        """Raises Unauthorized."""
+        if record.revoked:
+            raise Unauthorized(f"The key {record.id} is revoked.")
+        if record.expires_at is not None and record.expires_at <= self._clock():
+            raise Unauthorized(f"The key {record.id} is expired.")
+
+    def _object(self, why: str | None) -> None:
+        if why is not None and why != self._objection:
+            log.error("the server is closed: %s. %s", why, WAY_OUT)
+        elif why is None and self._objection is not None:
+            log.warning("the keys are those that this server had, or were accepted: it is open for them again")
+        self._objection = why
 
     def _take(self, keys: KeySet) -> None:
         self._set = keys
+        self._demanded = self._demanded or bool(keys.keys)
         self._known.set()
         self._callers = {record.id: Caller(record.id, frozenset(record.scopes), record) for record in keys.keys}
 
     def _load(self) -> None:
         try:
-            self._take(KeySet.model_validate_json(self._file.read_bytes()))
+            stored = KeyMemory.model_validate_json(self._file.read_bytes())
         except FileNotFoundError:
             return
         except (OSError, ValidationError) as error:
-            log.error("the copy of the keys in %s cannot be used, so control is waited for: %s", self._file, error)
+            log.error("the copy of the keys in %s cannot be used: %s", self._file, error)
+            # Whether keys were demanded, and which were revoked, stood in it.
+            self._is_broken = self._demanded = True
+            self._object(f"its own copy of the keys, {self._file}, cannot be read")
+            self._known.set()
+            return
+        was_demanded = stored.demanded
+        self._demanded = self._demanded or stored.demanded
+        self._take(KeySet(epoch=stored.epoch, revision=stored.revision, keys=stored.keys))
+        if self._demanded and not was_demanded:
+            self._save()
 
-    def _save(self, keys: KeySet) -> None:
-        """Written aside and renamed; mkstemp makes it readable for this user alone."""
+    def _save(self) -> None:
+        """Written aside, synced and renamed; mkstemp makes it readable for this user alone."""
+        keys = self._set
+        assert keys is not None
+        memory = KeyMemory(epoch=keys.epoch, revision=keys.revision, keys=keys.keys, demanded=self._demanded)
         try:
             handle, aside = tempfile.mkstemp(dir=self._file.parent, prefix=f".{self._file.name}.")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(keys.model_dump_json())
+                file.write(memory.model_dump_json())
+                file.flush()
+                os.fsync(file.fileno())
             Path(aside).replace(self._file)
+            folder = os.open(self._file.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         except OSError as error:
             log.error("the copy of the keys in %s could not be written: %s", self._file, error)

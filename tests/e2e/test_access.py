@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -20,6 +21,9 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, s
     base = tmp_path_factory.mktemp("locked")
     (base / "config").mkdir()
     (base / "config" / "switchyard.toml").write_text("[limits]\nrequest_timeout_s = 6.0\n")
+    (base / "sockets").mkdir()
+    for folder in (base, base / "sockets"):
+        folder.chmod(0o777)  # as an earlier release or a careless hand left it
     with Server(base) as running:
         running.wait_ready()
         yield running, keys(running, "create", "root", "--scope", "admin", "--local")
@@ -161,10 +165,24 @@ def test_a_request_that_takes_too_long_is_ended_in_the_engine(locked: tuple[Serv
     assert time.monotonic() - left < 3.0
 
 
+def test_nothing_of_the_server_is_open_to_other_users_of_the_machine(locked: tuple[Server, str]) -> None:
+    server, _ = locked
+    base = server.base_dir
+    users = (base / "config", base / "models")
+    mine = [path for path in base.rglob("*") if not any(path.is_relative_to(folder) for folder in users)]
+    seen = {path: path.stat().st_mode for path in (base, *mine) if path.exists()}
+    assert {path.name for path in seen if stat.S_ISSOCK(seen[path])} >= {"gateway.sock", "control.sock"}
+    assert {str(path): oct(mode) for path, mode in seen.items() if mode & 0o077} == {}
+    assert seen[base / "sockets" / "control.sock"] & 0o777 == 0o600
+    assert "closed to other users" in (base / "logs" / "api_server.log").read_text()
+
+
 def test_admin_actions_are_in_the_audit_log(locked: tuple[Server, str]) -> None:
     server, admin = locked
     server.copy_checkpoint(EARLY, "early")
-    made = server.http.post("/models/register", json={"id": "early", "source": "t"}, headers=bearer(admin))
+    forged = {"x-forwarded-for": "203.0.113.9", "x-real-ip": "203.0.113.9", "forwarded": "for=203.0.113.9"}
+    asked = {"id": "early", "source": "t"}
+    made = server.http.post("/models/register", json=asked, headers=forged | bearer(admin))
     assert made.status_code == 200
     refused = server.http.post(
         "/models/set_active", json={"id": "early"}, headers=bearer(keys(server, "create", "x", "--local"))
@@ -174,3 +192,4 @@ def test_admin_actions_are_in_the_audit_log(locked: tuple[Server, str]) -> None:
         "entries"
     ][0]
     assert (entry["path"], entry["target"], entry["status"]) == ("/models/register", "early", 200)
+    assert entry["client"] == "127.0.0.1"

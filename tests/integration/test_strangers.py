@@ -4,8 +4,10 @@ import asyncio
 import socket
 import time
 from pathlib import Path
+from typing import Literal
 
 import httpx
+import pytest
 
 from switchyard.access_settings import AccessSettings, LimitSettings
 from tests.integration.town import MODEL, Town, tell
@@ -105,9 +107,83 @@ def test_pages_of_other_sites_may_not_use_an_open_server(tmp_path: Path) -> None
         assert (await there.http.get("/models", headers={"host": "evil.example"})).status_code == 403
         own = {"origin": there.url, "host": there.url.removeprefix("http://")}
         assert (await there.http.get("/models", headers=own)).status_code == 200
-        assert (await there.http.get("/models", headers={"host": "localhost:1"})).status_code == 200
+        for name in (
+            "localhost:1",
+            "LOCALHOST.",
+            "127.0.0.1:1",
+            "[::1]:1",
+            "192.0.2.7",
+            socket.gethostname(),
+            "a.localhost",
+        ):
+            assert (await there.http.get("/models", headers={"host": name})).status_code == 200, name
+        rebound = (
+            "evil.example",
+            "printer.local",
+            "box.internal",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[",
+            "@",
+        )
+        for name in rebound:
+            assert (await there.http.get("/models", headers={"host": name})).status_code == 403, name
 
     tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("mode", ["auto", "open"])
+def test_names_that_are_listed_may_and_others_may_not(tmp_path: Path, mode: Literal["auto", "open"]) -> None:
+    async def story(there: Town) -> None:
+        assert (await there.http.get("/models", headers={"host": "LLM.example.org:80"})).status_code == 200
+        refused = await there.http.get("/models", headers={"host": "evil.example"})
+        assert refused.status_code == 403
+        assert "access.host_names" in refused.json()["detail"]
+
+    tell(tmp_path, story, access=AccessSettings(mode=mode, host_names=["llm.Example.org"]))
+
+
+async def client_of_last_action(there: Town, *forwarded: tuple[str, str]) -> str:
+    await there.http.post("/models/rollback", headers=[*forwarded])
+    entry = (await there.owner.get("/audit", params={"limit": 1})).json()["entries"][0]
+    assert entry["path"] == "/models/rollback"
+    return str(entry["client"])
+
+
+def test_nobody_says_himself_where_he_comes_from(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        forged = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-real-ip", "203.0.113.9"),
+            ("forwarded", "for=203.0.113.9"),
+            ("x-switchyard-client", "203.0.113.9"),
+        ]
+        assert await client_of_last_action(there, *forged) == "127.0.0.1"
+
+    tell(tmp_path, story)
+
+
+def test_a_proxy_of_the_settings_says_where_a_request_comes_from(tmp_path: Path) -> None:
+    stories = [
+        ("203.0.113.9", "203.0.113.9"),
+        ("198.51.100.1, 203.0.113.9", "203.0.113.9"),  # the first was written by the client
+        ("198.51.100.1, 203.0.113.9, 10.1.2.3", "203.0.113.9"),  # 10.1.2.3 is a proxy too
+        ("203.0.113.9:4711", "203.0.113.9"),
+        ("[2001:db8::1]:80", "2001:db8::1"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9, nonsense", "127.0.0.1"),
+        ("10.9.9.9", "10.9.9.9"),
+        ("", "127.0.0.1"),
+    ]
+
+    async def story(there: Town) -> None:
+        for given, seen in stories:
+            assert await client_of_last_action(there, ("x-forwarded-for", given)) == seen, given
+        two = [("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "203.0.113.9")]
+        assert await client_of_last_action(there, *two) == "203.0.113.9"
+        assert await client_of_last_action(there, ("x-real-ip", "203.0.113.9")) == "127.0.0.1"
+
+    tell(tmp_path, story, access=AccessSettings(trusted_proxies=["127.0.0.1", "10.0.0.0/8"]))
 
 
 def test_origins_that_are_set_may(tmp_path: Path) -> None:

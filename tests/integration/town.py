@@ -130,7 +130,7 @@ async def running_control(
 async def listening(app: App, settings: Settings, **options: Any) -> AsyncIterator[int]:
     """The public port as the gateway sets it up; yields its number."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    async with serving(app, listener, lifespan="off", http=guarded(settings.limits), **options):
+    async with serving(app, listener, lifespan="off", http=guarded(settings.limits), proxy_headers=False, **options):
         yield listener.getsockname()[1]
 
 

@@ -22,7 +22,7 @@ class _House:
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
-            await self.deadlines.serve(self._stream, scope, receive, send, Meter())
+            await self.deadlines.serve(self._stream, scope, receive, send, Meter(), lambda: None)
         else:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})

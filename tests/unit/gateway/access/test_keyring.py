@@ -83,8 +83,9 @@ def test_keys_that_are_not_known_yet_let_nobody_in(tmp_path: Path) -> None:
 
 def test_the_settings_say_whether_keys_are_needed(tmp_path: Path) -> None:
     assert keyring(tmp_path, key_set(), mode="open").caller(None) is EVERYBODY
+    (tmp_path / "other").mkdir()
     with pytest.raises(Unauthorized):
-        keyring(tmp_path, NO_KEYS, mode="keys").caller(None)
+        keyring(tmp_path / "other", NO_KEYS, mode="keys").caller(None)
 
 
 def test_the_settings_own_key_needs_no_database(tmp_path: Path) -> None:
@@ -101,8 +102,7 @@ def test_an_older_set_never_replaces_a_newer_one(tmp_path: Path) -> None:
     assert not ring.put(key_set(revision=4))
     with pytest.raises(Unauthorized, match="revoked"):
         ring.caller(TOKEN)
-    assert ring.put(key_set(revision=1, epoch="another database"))
-    assert ring.caller(TOKEN).id == KEY_ID
+    assert ring.closed is None
 
 
 def test_the_copy_outlives_a_restart_and_is_nobody_elses(tmp_path: Path) -> None:
@@ -115,8 +115,73 @@ def test_the_copy_outlives_a_restart_and_is_nobody_elses(tmp_path: Path) -> None
     assert again.caller(TOKEN).id == KEY_ID
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        NO_KEYS,
+        KeySet(epoch="e", revision=6, keys=[]),
+        key_set(revision=6, epoch="another database"),
+        key_set(revision=6),  # the revoked key is valid again
+        key_set(revision=5),
+    ],
+)
+def test_a_set_that_cannot_follow_closes_the_server_until_it_is_accepted(tmp_path: Path, found: KeySet) -> None:
+    ring = keyring(tmp_path, key_set(revision=5, revoked=True))
+    assert not ring.put(found)
+    for again in (ring, keyring(tmp_path, found)):
+        for token in (None, TOKEN, new_token()[1]):
+            with pytest.raises(Unserved, match="switchyard keys recover"):
+                again.caller(token)
+        assert not again.lets_others_in
+    ring.accept(found)
+    with pytest.raises((Unauthorized, Unserved)):
+        ring.caller(None)
+    if found.keys:
+        assert ring.caller(TOKEN).id == KEY_ID
+        assert keyring(tmp_path, found).caller(TOKEN).id == KEY_ID
+
+
+def test_an_older_set_from_control_that_knew_better_closes_the_server(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, key_set(revision=5))
+    assert not ring.put(key_set(revision=4), asked_with=4)
+    assert ring.caller(TOKEN).id == KEY_ID
+    assert not ring.put(key_set(revision=4), asked_with=5)
+    with pytest.raises(Unserved):
+        ring.caller(TOKEN)
+    ring.put(key_set(revision=6))
+    assert ring.caller(TOKEN).id == KEY_ID
+
+
+def test_settings_that_demanded_keys_are_remembered(tmp_path: Path) -> None:
+    keyring(tmp_path, NO_KEYS, mode="keys")
+    ring = keyring(tmp_path, NO_KEYS)
+    with pytest.raises(Unserved):
+        ring.caller(None)
+    assert keyring(tmp_path, NO_KEYS, mode="open").caller(None) is EVERYBODY
+    ring.put(key_set())
+    assert ring.caller(TOKEN).id == KEY_ID
+
+
+def test_who_was_let_in_is_looked_at_again(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, NO_KEYS)
+    anybody = ring.caller(None)
+    ring.check(anybody)
+    ring.put(key_set(revision=1))
+    with pytest.raises(Unauthorized):
+        ring.check(anybody)
+    caller = ring.caller(TOKEN)
+    ring.check(caller)
+    ring.put(key_set(revision=2, expires_at=NOW))
+    with pytest.raises(Unauthorized, match="expired"):
+        ring.check(caller)
+    ring.put(key_set(revision=3, revoked=True))
+    with pytest.raises(Unauthorized, match="revoked"):
+        ring.check(caller)
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"keys": 3}', "\x00"])
 def test_a_broken_copy_lets_nobody_in(tmp_path: Path, content: str) -> None:
     (tmp_path / "keys.json").write_text(content)
-    with pytest.raises(Unserved):
-        keyring(tmp_path).caller(None)
+    for ring in (keyring(tmp_path), keyring(tmp_path, NO_KEYS), keyring(tmp_path, key_set())):
+        with pytest.raises(Unserved, match="switchyard keys recover"):
+            ring.caller(None)

@@ -1,0 +1,392 @@
+"""Keys that are isolated: over every route that lists or reads, one key sees nothing of another's work.
+
+A new route is a decision to be made: it belongs in one of the tables here, or the first test fails.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from control.app import create_app
+from control.clock import utc_now
+from control.db import Database, url_of
+from control.routes import datasets, evals
+from control.tables import JobRow, ShardRow
+from datagen.kind import DataGenKind
+from evals.kind import EvalKind
+from evals.reports import EvalReports
+from evals.shelf import DatasetShelf
+from switchyard.access import demand
+from switchyard.access_settings import AccessSettings
+from switchyard.contract import CONTROL_PREFIXES, BatchOutput
+from switchyard.settings import Settings
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import PACE, settings_of, until
+from tests.integration.town import MODEL, Town, bearer, tell
+from tests.unit.control.checkpoints import write_checkpoint
+
+MINE, OTHER, ADMIN = "aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"
+LINES = b"".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}).encode() + b"\n" for a in range(8))
+SECRET = "the-secret-of-a"
+MADE = "data_gen_20260101_000000_aaaa"
+
+# What is everybody's: models, the machine, and what makes something new.
+SHARED = {
+    ("GET", "/models"), ("GET", "/models/active"), ("GET", "/models/activations"), ("GET", "/models/{model_id}/files"),
+    ("GET", "/gpu"), ("GET", "/system"),
+}  # fmt: skip
+
+# Lists: of the other key's they have nothing.
+LISTS = (
+    "/jobs", "/jobs?type=eval", "/jobs/stats", "/shards", "/datasets", "/v1/files", "/v1/files?purpose=batch",
+    "/v1/batches", "/eval/history",
+)  # fmt: skip
+
+# One thing, by its name: for another key it is not there.
+BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
+    ("GET", "/jobs/{job_id}"): ("/jobs/{eval}", None),
+    ("GET", "/jobs/{job_id}/events"): ("/jobs/{eval}/events", None),
+    ("GET", "/eval/jobs/{job_id}"): ("/eval/jobs/{eval}", None),
+    ("GET", "/eval/jobs/{job_id}/samples"): ("/eval/jobs/{eval}/samples", None),
+    ("POST", "/eval/jobs/{job_id}/rescore"): ("/eval/jobs/{eval}/rescore", {"metrics": ["numeric"]}),
+    ("GET", "/eval/compare"): ("/eval/compare?a={eval}&b={eval}", None),
+    ("GET", "/data_gen/jobs/{job_id}"): ("/data_gen/jobs/{made}", None),
+    ("GET", "/data_gen/jobs/{job_id}/shards/{name:path}"): ("/data_gen/jobs/{made}/shards/{shard}", None),
+    ("GET", "/data_gen/jobs/{job_id}/files/{name}"): ("/data_gen/jobs/{made}/files/manifest.json", None),
+    ("GET", "/shards/{name}"): ("/shards/{shard}", None),
+    ("GET", "/datasets/{name:path}"): ("/datasets/private", None),
+    ("GET", "/v1/files/{file_id}"): ("/v1/files/{output}", None),
+    ("GET", "/v1/files/{file_id}/content"): ("/v1/files/{file}/content", None),
+    ("GET", "/v1/batches/{batch_id}"): ("/v1/batches/{batch}", None),
+    # What changes something, and so comes last.
+    ("POST", "/shards/{name}/nack"): ("/shards/{shard}/nack", {"claim_id": "{claim}"}),
+    ("POST", "/shards/{name}/ack"): ("/shards/{shard}/ack", {"claim_id": "{claim}"}),
+    ("POST", "/jobs/{job_id}/cancel"): ("/jobs/{waiting}/cancel", {}),
+    ("POST", "/jobs/{job_id}/retry"): ("/jobs/{waiting}/retry", {}),
+    ("POST", "/v1/batches/{batch_id}/cancel"): ("/v1/batches/{batch}/cancel", {}),
+    ("DELETE", "/v1/files/{file_id}"): ("/v1/files/{file}", None),
+}  # fmt: skip
+
+# Making: what a new job names must be its maker's; tested one by one below.
+MAKING = {
+    ("POST", "/eval/jobs"), ("POST", "/data_gen/jobs"), ("POST", "/v1/batches"), ("POST", "/v1/files"),
+    ("POST", "/shards/claim"), ("PUT", "/datasets/{name:path}"),
+}  # fmt: skip
+
+
+def stamped(key: str) -> dict[str, str]:
+    """As the gateway says who asks."""
+    return {"x-switchyard-key": key, "x-switchyard-scopes": "admin" if key == ADMIN else "jobs"}
+
+
+def application(settings: Settings) -> FastAPI:
+    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
+    kinds = [EvalKind(), DataGenKind(settings.layout)]
+    return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.05)
+
+
+def test_every_route_is_decided() -> None:
+    decided = SHARED | MAKING | set(BY_NAME) | {("GET", path.partition("?")[0]) for path in LISTS}
+    found = set()
+    for route in application(settings_of(Path("/nowhere"))).routes:
+        if not isinstance(route, APIRoute):
+            continue
+        below = any(route.path == prefix or route.path.startswith(prefix + "/") for prefix in CONTROL_PREFIXES)
+        for method in route.methods:
+            if below and demand(method, route.path.replace(":path", "")) != "admin":
+                found.add((method, route.path))
+    assert found - decided == set(), "is it another key's to see?"
+    assert decided - found == set(), "no such route any more"
+
+
+@dataclass
+class Shop:
+    """Control, where MINE has made one of everything; `names` has what BY_NAME asks for."""
+
+    http: httpx.AsyncClient
+    settings: Settings
+    names: dict[str, str]
+
+    async def ask(self, key: str, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        for name, value in self.names.items():
+            path = path.replace(f"{{{name}}}", value)
+            if isinstance(body, dict):
+                body = {k: value if v == f"{{{name}}}" else v for k, v in body.items()}
+        return await self.http.request(method, path, json=body, headers=stamped(key) | headers)
+
+    async def made(self, key: str, path: str, body: Any, **headers: str) -> Any:
+        answer = await self.ask(key, "POST", path, body, **headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def over(self, path: str) -> Any:
+        async def look() -> Any:
+            return (await self.ask(MINE, "GET", path)).json()
+
+        seen = await until(look, lambda job: job["status"] in {"done", "completed", "failed"})
+        assert seen["status"] != "failed", seen
+        return seen
+
+
+def eval_of(dataset: str, **fields: Any) -> dict[str, Any]:
+    return {"model_id": "active", "name": SECRET, "dataset_ref": dataset, "metrics": ["numeric"], **fields}
+
+
+def batch_lines() -> bytes:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": SECRET}]}
+    line = {"custom_id": "r", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(line).encode() + b"\n"
+
+
+@asynccontextmanager
+async def shop(base: Path, *, isolated: bool = True) -> AsyncIterator[Shop]:
+    settings = settings_of(base, access=AccessSettings(isolate_keys=isolated))
+    gateway = FakeGateway(settings.layout.gateway_socket)
+    gateway.answer = lambda _item: BatchOutput(text=SECRET, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+    app = application(settings)
+    async with gateway.running(), app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+            here = Shop(http, settings, {"made": MADE, "shard": "shard_20260101_001.jsonl"})
+            await _stock(here)
+            yield here
+
+
+async def _stock(here: Shop) -> None:
+    for model in (MODEL, "other"):
+        write_checkpoint(here.settings.layout.models / model, 1 if model == MODEL else 2)
+        await here.made(ADMIN, "/models/register", {"id": model, "source": "t"})
+    await here.made(ADMIN, "/models/set_active", {"id": MODEL})
+    put = await here.http.put("/datasets/private.jsonl", content=LINES, headers=stamped(MINE))
+    assert put.status_code == 201, put.text
+    (here.settings.layout.datasets / "common.jsonl").write_bytes(LINES)
+    here.names["eval"] = (await here.made(MINE, "/eval/jobs", eval_of("private")))["job_id"]
+    await here.over("/jobs/{eval}")
+    here.names["file"] = await upload(here, MINE)
+    asked = {"input_file_id": here.names["file"], "endpoint": "/v1/chat/completions"}
+    here.names["batch"] = (await here.made(MINE, "/v1/batches", asked))["id"]
+    here.names["output"] = (await here.over("/v1/batches/{batch}"))["output_file_id"]
+    here.names["waiting"] = (await here.made(MINE, "/eval/jobs", eval_of("common", model_id="other")))["job_id"]
+    await _generated(here)
+    claimed = await here.made(MINE, "/shards/claim", {})
+    here.names["claim"] = claimed["shard"]["claim_id"]
+
+
+async def _generated(here: Shop) -> None:
+    """A data generation job that is done, with its run and its shard."""
+    layout, now = here.settings.layout, utc_now()
+    run = layout.runs / "data_gen" / MADE
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text("{}")
+    (run / "attempts.jsonl").write_text(LINES.decode())
+    (layout.shards / here.names["shard"]).write_bytes(LINES)
+    database = Database(url_of(here.settings))
+    async with database.transaction() as session:
+        session.add(
+            JobRow(
+                id=MADE,
+                type="data_gen",
+                model_id=MODEL,
+                model_digest="d",
+                status="done",
+                config={"name": SECRET},
+                attempt=1,
+                progress_done=1,
+                created_by=MINE,
+                created_at=now,
+                started_at=now,
+                finished_at=now,
+                result={},
+            )
+        )
+        session.add(
+            ShardRow(
+                name=here.names["shard"],
+                path=f"{layout.shards.name}/{here.names['shard']}",
+                day="20260101",
+                number=1,
+                job_id=MADE,
+                ordinal=0,
+                state="published",
+                rows=8,
+                size_bytes=len(LINES),
+                created_at=now,
+                published_at=now,
+            )
+        )
+    await database.close()
+
+
+async def upload(here: Shop, key: str) -> str:
+    answer = await here.http.post(
+        "/v1/files", files={"file": ("in.jsonl", batch_lines())}, data={"purpose": "batch"}, headers=stamped(key)
+    )
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+def test_another_key_sees_nothing_and_an_administrator_everything(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with shop(tmp_path) as here:
+            traces = [SECRET, MINE, "private", *here.names.values()]
+            for path in LISTS:
+                empty, full = await here.ask(OTHER, "GET", path), await here.ask(MINE, "GET", path)
+                assert empty.status_code == full.status_code == 200, (path, empty.text, full.text)
+                assert [trace for trace in traces if trace in empty.text] == [], (path, empty.text)
+                assert full.json() == (await here.ask(ADMIN, "GET", path)).json(), path
+                assert full.json() != empty.json(), path
+            # The other one first: nothing that is refused has changed anything.
+            for (method, route), (path, body) in BY_NAME.items():
+                refused = await here.ask(OTHER, method, path, body)
+                assert refused.status_code == 404, (method, route, refused.text)
+                assert SECRET not in refused.text
+            for (method, route), (path, body) in BY_NAME.items():
+                if route.endswith("/events"):
+                    continue
+                assert (await here.ask(MINE, method, path, body)).status_code != 404, (method, route)
+
+    asyncio.run(run())
+
+
+def test_by_default_keys_of_one_scope_share_their_work(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with shop(tmp_path, isolated=False) as here:
+            for (method, route), (path, body) in BY_NAME.items():
+                if not route.endswith("/events"):
+                    assert (await here.ask(OTHER, method, path, body)).status_code != 404, (method, route)
+            assert SECRET in (await here.ask(OTHER, "GET", "/jobs")).text
+
+    asyncio.run(run())
+
+
+def test_a_job_reads_nothing_of_another_key(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with shop(tmp_path) as here:
+            layout = here.settings.layout
+            (layout.base / "mine.jsonl").write_bytes(LINES)  # the operator's
+            (layout.base / "link.jsonl").symlink_to(layout.runs / "data_gen" / MADE / "attempts.jsonl")
+            for dataset in (
+                "private",
+                "private.jsonl",
+                "./private",
+                "x/../private",
+                str(layout.datasets / "private.jsonl"),
+            ):
+                for body in (eval_of(dataset), eval_of("common", fewshot_dataset_ref=dataset, num_fewshot=1)):
+                    refused = await here.ask(OTHER, "POST", "/eval/jobs", body)
+                    assert refused.status_code == 404, (body, refused.text)
+                    assert "private.jsonl," not in refused.text
+            missing = await here.ask(OTHER, "POST", "/eval/jobs", eval_of("nowhere"))
+            assert "private" not in missing.text
+
+            def generate(strategy: str, **config: Any) -> dict[str, Any]:
+                return {"model_id": "active", "strategy": strategy, "config": {"num_samples": 1, **config}}
+
+            template = {"prompt_template": "{{ question }}"}
+            configs = [
+                generate("fix_eval_failures", source_eval_run_id=here.names["eval"]),
+                generate("custom", dataset_ref="private", **template),
+                generate("custom", input=f"runs/data_gen/{MADE}/attempts.jsonl", **template),
+                generate("custom", input=f"runs/eval/{here.names['eval']}/samples.jsonl", **template),
+                generate("custom", input=f"train_shards_out/{here.names['shard']}", **template),
+                generate("custom", input="datasets/private.jsonl", **template),
+                generate("custom", input="link.jsonl", **template),
+                generate("self_instruct", seed_file=f"runs/data_gen/{MADE}/attempts.jsonl"),
+            ]
+            for config in configs:
+                refused = await here.ask(OTHER, "POST", "/data_gen/jobs", config)
+                assert refused.status_code == 404, (config, refused.text)
+            taken = await here.ask(OTHER, "POST", "/data_gen/jobs", generate("custom", input="mine.jsonl", **template))
+            assert taken.status_code != 404, taken.text
+            batch = {"input_file_id": here.names["file"], "endpoint": "/v1/chat/completions"}
+            assert (await here.ask(OTHER, "POST", "/v1/batches", batch)).status_code == 404
+            claimed = await here.made(OTHER, "/shards/claim", {})
+            assert claimed["shard"] is None
+
+    asyncio.run(run())
+
+
+def test_the_same_idempotency_key_and_the_same_work_are_each_keys_own(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with shop(tmp_path) as here:
+            asked = eval_of("common", model_id="other", max_samples=3)
+            named = {"Idempotency-Key": "run-1"}
+            first = await here.made(MINE, "/eval/jobs", asked, **named)
+            second = await here.made(OTHER, "/eval/jobs", asked | {"max_samples": 4}, **named)
+            assert first["job_id"] != second["job_id"]
+            again = await here.made(MINE, "/eval/jobs", asked, **named)
+            assert (again["job_id"], again["existing"]) == (first["job_id"], True)
+            conflict = await here.ask(MINE, "POST", "/eval/jobs", asked | {"max_samples": 5}, **named)
+            assert conflict.status_code == 409
+            assert "'run-1'" in conflict.json()["detail"]
+            deduplicated = await here.made(OTHER, "/eval/jobs", asked | {"dedupe": True})
+            assert deduplicated["job_id"] != first["job_id"]
+            assert (await here.made(MINE, "/eval/jobs", asked | {"dedupe": True}))["job_id"] == first["job_id"]
+
+    asyncio.run(run())
+
+
+def test_a_data_set_is_written_by_who_put_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with shop(tmp_path) as here:
+
+            async def put(key: str, name: str, content: bytes = LINES, **query: Any) -> int:
+                answer = await here.http.put(f"/datasets/{name}", content=content, params=query, headers=stamped(key))
+                return answer.status_code
+
+            other = LINES + LINES
+            assert await put(OTHER, "private.jsonl", other, replace=True) == 409
+            assert await put(OTHER, "private.jsonl") == 409  # whether the content is the same is not told
+            assert await put(OTHER, "common.jsonl", other, replace=True) == 409
+            assert await put(OTHER, "common.jsonl") == 200
+            assert await put(OTHER, "broken.jsonl", b"{") == 422
+            assert await put(MINE, "broken.jsonl") == 201  # the name was free again
+            assert await put(MINE, "private.jsonl", other, replace=True) == 201
+            assert await put(ADMIN, "common.jsonl", other, replace=True) == 201
+            for name, seen in (("private", 404), ("broken", 404), ("common", 200)):
+                assert (await here.ask(OTHER, "GET", f"/datasets/{name}")).status_code == seen
+                assert (await here.ask(ADMIN, "GET", f"/datasets/{name}")).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_kept_answers_are_shown_to_administrators_alone(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        key, admin = await there.key(), await there.key(scopes=["admin"])
+        for method, path in (("GET", "/v1/responses/resp_x"), ("POST", "/v1/responses/resp_x/cancel")):
+            refused = await there.http.request(method, path, headers=bearer(key))
+            assert refused.status_code == 404
+            assert "isolate_keys" in refused.json()["error"]["message"]
+            assert "isolate_keys" not in (await there.http.request(method, path, headers=bearer(admin))).text
+        asked = {"model": MODEL, "input": "x"}
+        went_on = {**asked, "previous_response_id": "resp_x"}
+        assert (await there.http.post("/v1/responses", json=went_on, headers=bearer(key))).status_code == 404
+        assert (await there.http.post("/v1/responses", json=asked, headers=bearer(key))).status_code == 200
+
+    tell(tmp_path, story, access=AccessSettings(isolate_keys=True))
+
+
+@pytest.mark.parametrize("forged", ["x-switchyard-key", "x-switchyard-scopes"])
+def test_a_key_cannot_say_that_it_is_another(tmp_path: Path, forged: str) -> None:
+    async def story(there: Town) -> None:
+        key = await there.key(scopes=["jobs"])
+        other = await there.key(scopes=["jobs"])
+        put = await there.http.post(
+            "/v1/files", files={"file": ("in.jsonl", batch_lines())}, data={"purpose": "batch"}, headers=bearer(key)
+        )
+        file_id = put.json()["id"]
+        assert (await there.http.get(f"/v1/files/{file_id}", headers=bearer(key))).status_code == 200
+        value = "admin" if forged.endswith("scopes") else key.split("_")[1]
+        refused = await there.http.get(f"/v1/files/{file_id}", headers={forged: value, **bearer(other)})
+        assert refused.status_code == 404
+
+    tell(tmp_path, story, access=AccessSettings(isolate_keys=True))
