@@ -111,9 +111,8 @@ def register_model(
 ) -> Call[Registration]:
     """Makes files that lie under models/ on the server, or were uploaded, a model. The same content again is no error.
 
-    `replace`: other content may take the place of what has this id. `dry_run`: only say what it would come to, and which
-    files it would remove. `more` goes to the server as it is (`base_model`,
-    `quantize` …).
+    `replace`: other content may take the place of what has this id. `dry_run`: only say what it would come to, and
+    which files it would remove. `more` goes to the server as it is (`base_model`, `quantize` …).
     """
     body = {
         "id": id,
