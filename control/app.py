@@ -37,6 +37,7 @@ from control.jobs.queue import JobQueue
 from control.jobs.window import Window
 from control.jobs.worker import Worker
 from control.loading import Loading
+from control.placed_folders import PlacedFolders
 from control.ports import JobKind
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
@@ -114,7 +115,8 @@ def create_app(
             stack.push_async_callback(gateway.close)
 
             telemetry = Telemetry(card_reader or Nvml(), gateway, settings)
-            repository = ModelRepository(database)
+            placed = PlacedFolders(layout.models, database)
+            repository = ModelRepository(database, placed)
             history = ActivationLog(database)
             cache = DigestCache(layout.base / DIGEST_CACHE_NAME)
             references = References(
@@ -123,14 +125,16 @@ def create_app(
                 compute_max_bytes=settings.proof_compute_max_bytes,
             )
             abilities = EngineAbilities(gateway)
-            registry = Registry(layout, repository, history, cache, references, abilities, settings)
+            registry = Registry(layout, repository, history, cache, references, abilities, placed, settings)
             try:
                 await database.migrate()
+                await placed.finish()
                 await bootstrap(
                     layout,
                     repository,
                     registry,
                     history,
+                    placed,
                     install_demo=settings.install_demo,
                     model_path=settings.model_path,
                     quantize=await _quantize_of(settings, abilities),
@@ -147,15 +151,18 @@ def create_app(
                 registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
             )
             loading = Loading(registry, references, gateway)
-            uploads = Uploads(layout.uploads, layout.models, cache, repository.folders)
+            uploads = Uploads(layout.uploads, placed, cache, repository.folders)
             await asyncio.to_thread(uploads.forget_old)
-            registrar = Registrar(layout, registry, repository, history, activator, uploads, settings.moving_ids)
+            registrar = Registrar(
+                layout, registry, repository, history, activator, uploads, placed, settings.moving_ids
+            )
             lender = ActivatorLender(activator)
             pulls = PullKind(
                 layout.models,
                 registry,
                 activator,
                 abilities,
+                placed,
                 Hub(settings.hf_token, settings.hub_timeout_s, settings.hub_hosts),
                 trust_remote_code=settings.engine.trust_remote_code,
                 spare_bytes=settings.min_free_disk_bytes,

@@ -17,6 +17,7 @@ ControlError
 │                             422  … because it did not say what its checkpoint must say
 ├── ReferenceFailed           500  a reference could not be computed or stored
 ├── DatabaseTooNew                 a newer version wrote the database; refused at start
+├── DatabaseUnfit                  damaged, another program's, or not to be brought to this schema; refused at start
 └── JobError                  never an HTTP answer: how a running job ends
     ├── JobCancelled
     ├── ModelNotServed              the job's model left the engine: the job waits for it
@@ -99,6 +100,10 @@ class ReferenceFailed(ControlError):
 
 
 class DatabaseTooNew(ControlError):
+    pass
+
+
+class DatabaseUnfit(ControlError):
     pass
 
 

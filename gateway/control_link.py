@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -27,8 +28,6 @@ from switchyard.unix_http import unix_transport
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 2.0
-_LOOK_EVERY_S = 5.0
-_PATIENCE = 4  # so often in a row control may not say that it lives while a request waits for it
 _AWAY = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
 _MULTIPART_BYTES = 64 * 1024  # the fields and boundaries around a file
 _JSON = {"content-type": "application/json"}
@@ -38,7 +37,11 @@ _HOP_BY_HOP = frozenset(
 
 
 class ControlLink:
-    """One pooled client to control. An answer is streamed through, whatever it is."""
+    """One pooled client to control. An answer is streamed through, whatever it is.
+
+    It may take its time, but while it does, control must answer a /health within `stalled_after_s`: a control that is
+    stopped or hangs is given up then, like one that is away.
+    """
 
     def __init__(
         self,
@@ -46,9 +49,9 @@ class ControlLink:
         max_request_bytes: int,
         max_dataset_bytes: int = 0,
         max_file_bytes: int = 0,
-        look_every_s: float = _LOOK_EVERY_S,
+        stalled_after_s: float = 15.0,
     ) -> None:
-        self._look_every_s = look_every_s
+        self._stalled_after_s = stalled_after_s
         self._looking: asyncio.Task[bool] | None = None
         self._max_request_bytes = max_request_bytes
         self._max_dataset_bytes = max(max_request_bytes, max_dataset_bytes)
@@ -78,7 +81,8 @@ class ControlLink:
 
     async def ask(self, path: str, body: dict[str, object], timeout_s: float) -> httpx.Response:
         """A question of the gateway's own. Raises httpx.HTTPError."""
-        return await self._client.post(path, json=body, timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S))
+        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
+        return await self._unless_stalled(self._client.post(path, json=body, timeout=timeout))
 
     async def fetch(self, path: str, timeout_s: float) -> bytes | None:
         """What control says there; None when it does not answer as it should."""
@@ -95,7 +99,7 @@ class ControlLink:
         content = None if body is None else msgspec.json.encode(body)
         sent = {**_JSON, **forwarded(), **(headers or {})}
         try:
-            return await self._client.request(method, path, content=content, headers=sent)
+            return await self._unless_stalled(self._client.request(method, path, content=content, headers=sent))
         except httpx.HTTPError as error:
             raise Unserved(_AWAY, 2.0) from error
 
@@ -103,10 +107,38 @@ class ControlLink:
     async def listen(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """An event stream of control's, in pieces. Raises Unserved, in the middle too."""
         try:
-            async with self._client.stream("GET", path) as answer:
+            asked = self._client.send(self._client.build_request("GET", path), stream=True)
+            async with aclosing(await self._unless_stalled(asked)) as answer:
                 yield answer.aiter_raw()
         except httpx.HTTPError as error:
             raise Unserved(_AWAY, 2.0) from error
+
+    async def _unless_stalled(self, asked: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
+        """Raises what `asked` raises, and ReadTimeout once control answers nothing at all."""
+        asking = asyncio.ensure_future(asked)
+        look_s = self._stalled_after_s / 3
+        try:
+            while not (await asyncio.wait({asking}, timeout=look_s))[0]:
+                if not (await self._looked(look_s) or await self._looked(look_s)):
+                    raise httpx.ReadTimeout(f"no answer, not to /health either, for {self._stalled_after_s:g} s")
+            return asking.result()
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+
+    async def _looked(self, timeout_s: float) -> bool:
+        """As `_answers`, asked once however many wait."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._answers(timeout_s))
+        return await asyncio.shield(self._looking)
+
+    async def _answers(self, timeout_s: float) -> bool:
+        try:
+            await self._client.get("/health", timeout=timeout_s)
+        except httpx.HTTPError:
+            return False
+        return True
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -118,7 +150,7 @@ class ControlLink:
         body = self._body(scope, receive)
         request = self._client.build_request(scope["method"], url, headers=headers, content=body)
         try:
-            answer = await self._answered(request)
+            answer = await self._unless_stalled(self._client.send(request, stream=True))
         except RequestTooLarge as error:
             await (send_openai_error if scope["path"].startswith("/v1/") else send_detail)(send, error)
             return
@@ -142,28 +174,6 @@ class ControlLink:
             gone.cancel()
             await asyncio.gather(pump, gone, return_exceptions=True)
             await answer.aclose()
-
-    async def _answered(self, request: httpx.Request) -> httpx.Response:
-        """The beginning of the answer, after however long while control lives: a switch may take minutes.
-
-        Raises httpx.HTTPError, also for a control that is stopped or stuck: its socket takes connections all the same.
-        """
-        sending = asyncio.create_task(self._client.send(request, stream=True))
-        silent = 0
-        try:
-            while not (await asyncio.wait((sending,), timeout=self._look_every_s))[0]:
-                silent = 0 if await self._lives() else silent + 1
-                if silent >= _PATIENCE and not sending.done():
-                    raise httpx.ReadTimeout("it is stopped or stuck")
-            return sending.result()
-        finally:
-            sending.cancel()
-
-    async def _lives(self) -> bool:
-        """`is_up`, asked once however many wait."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self.is_up())
-        return await asyncio.shield(self._looking)
 
     def _body(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes] | None:
         """The request's body as it comes in; None where the headers announce none."""

@@ -112,7 +112,8 @@ def test_removing(tmp_path: Path) -> None:
             for model_id, status in (("a", 409), ("b", 409), ("c", 200), ("c", 404)):
                 response = await here.http.delete(f"/models/{model_id}", params={"files": "true"})
                 assert (model_id, response.status_code) == (model_id, status)
-            assert {folder.name for folder in here.layout.models.iterdir()} == {"a", "b"}
+            there = {folder.name for folder in here.layout.models.iterdir()}
+            assert there == {"a", "b", "c"}, "a person put it there, and keeps it"
 
     asyncio.run(run())
 
