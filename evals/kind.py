@@ -44,7 +44,7 @@ class EvalKind:
         return EvalConfig(**request.model_dump(), dataset=facts, asked=asked).stored()
 
     def identity(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Dataset content, prompts and sampling; not the names that were given to them."""
+        """Dataset content, prompts, sampling and what may fail; not the names that were given to them."""
         settings = EvalConfig.model_validate(config)
         return {
             "dataset": settings.dataset.digest,
@@ -54,6 +54,7 @@ class EvalKind:
             "metrics": sorted(set(settings.metrics)),
             "judge": settings.judge and settings.judge.model_dump(mode="json"),
             "per_example_logging": settings.per_example_logging,
+            "max_error_share": settings.max_error_share,
         }
 
     async def run(self, context: JobContext) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from control.errors import Invalid
 from control.ports import QUEUE_FIELDS, JobRequest
 from evals.datasets import DatasetFacts
+from evals.error_share import DEFAULT_MAX_ERROR_SHARE
 from evals.formats import BadFieldMap, check_field_map
 from evals.judge import JudgeSpec
 from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
@@ -36,13 +37,15 @@ class EvalJobRequest(JobRequest):
 
     `field_map` says which of a line's keys are a format's fields (`{"question": "q", "answer": "a"}`). `template` is
     the question's text with `{{field}}`; `apply_chat_template` null asks as the format does. Examples for
-    `num_fewshot` come from `fewshot_dataset_ref`, else from the dataset itself, chosen by `fewshot_seed`.
+    `num_fewshot` come from `fewshot_dataset_ref`, else from the dataset itself, chosen by `fewshot_seed`. The job fails
+    when a larger share of the questions than `max_error_share` gets an error in place of an answer.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     dataset_ref: Name
     metrics: list[str] = Field(default=["accuracy"], min_length=1)
     max_samples: Annotated[int, Field(ge=1)] = 1000
+    max_error_share: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MAX_ERROR_SHARE
     per_example_logging: bool = True
     field_map: dict[str, Name] | None = Field(default=None, min_length=1)
     system_prompt: str | None = None
