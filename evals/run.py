@@ -98,7 +98,9 @@ class EvalRun:
         examples = config.asked.fewshot_dataset if config.asked else None
         pool, facts = (dataset, config.dataset) if examples is None else (self._opened(examples), examples)
         try:
-            shots = draw_shots(pool, facts.name, config.num_fewshot, config.fewshot_seed, config.field_map)
+            shots = draw_shots(
+                pool, facts.name, config.num_fewshot, config.fewshot_seed, config.field_map, config.answer_is
+            )
         finally:
             if pool is not dataset:
                 pool.close()
@@ -123,7 +125,7 @@ class EvalRun:
         config, facts, model = self._config, self._config.dataset, self._context.model
         resumed_samples, resumed_tokens = self._tally.total, self._tally.completion_tokens
         await self._context.report(self._tally.total, facts.samples)
-        samples = read_samples(dataset, facts.name, config.max_samples, config.field_map)
+        samples = read_samples(dataset, facts.name, config.max_samples, config.field_map, answer_is=config.answer_is)
         feed = Feed(
             engine=self._context.engine,
             model=model,
