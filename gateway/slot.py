@@ -136,6 +136,11 @@ class Slot:
     def dead(self) -> bool:
         return self.phase == "dead" or self.engine.dead
 
+    @property
+    def names(self) -> list[str]:
+        """The ids that `answering` knows."""
+        return [self.model.id, *self.adapters]
+
     def answering(self, name: str) -> "Slot | Adapter | None":
         """Who on this engine answers to that id: the slot itself or an adapter."""
         return self if name == self.model.id else self.adapters.get(name)
