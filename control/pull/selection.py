@@ -7,7 +7,8 @@ from fnmatch import fnmatch
 from pydantic import BaseModel, ConfigDict
 
 from control.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from control.checkpoint import INDEX, WEIGHTS
+from control.checkpoint import WEIGHTS
+from control.checkpoint_layout import INDEX
 from control.errors import Invalid
 from switchyard.digest import is_content
 
