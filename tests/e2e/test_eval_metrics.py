@@ -82,6 +82,20 @@ def test_a_prompt_longer_than_the_context_is_counted_as_such(server: Server) -> 
     assert "context" in samples[1]["error"]
 
 
+def test_a_model_that_can_answer_nothing_fails_its_eval(server: Server) -> None:
+    lines = [{"question": f"{a}" * 5000, "answer": 42} for a in range(1, 10)]
+    path = server.base_dir / "datasets" / "hopeless.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    request = {"model_id": FINAL_ID, "name": "n", "dataset_ref": "hopeless", "max_error_share": 1.0}
+    job = server.job(server.http.post("/eval/jobs", json=request).json()["job_id"])
+    assert (job["status"], job["result"]) == ("failed", None)
+    assert job["error"].startswith(
+        "9 of the 9 samples asked so far have no result (none has one); most often (9 times): "
+    )
+    points = server.http.get("/eval/history", params={"dataset": "hopeless"}).json()["points"]
+    assert points == []
+
+
 def test_worked_examples_are_turns_before_the_question(server: Server) -> None:
     lines = [{"question": f"What is {a}+{a}?", "answer": 2 * a} for a in range(20, 24)]
     result, samples = evaluate(server, lines, "shots", num_fewshot=2)
