@@ -13,6 +13,7 @@ from pathlib import Path
 
 from control.activation import Activator, SwitchWish
 from control.activation_log import ActivationLog
+from control.checkpoint_layout import check_layout
 from control.errors import Conflict, Invalid
 from control.placed_files import Removal, left_alone
 from control.placed_folders import PlacedFolders
@@ -99,6 +100,7 @@ class Registrar:
 
     async def _register_upload(self, request: RegisterRequest, upload: Upload) -> Registration:
         await self._uploads.note_hashes(upload)
+        await asyncio.to_thread(check_layout, upload.files_folder)
         checkpoint = await self._registry.inspect(upload.files_folder)
         present = await self._models.find(request.id)
         if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):

@@ -20,6 +20,7 @@ from control.adapter import (
 )
 from control.capabilities import EngineAbilities, backend_of, check_servable
 from control.checkpoint import Checkpoint, inspect, tensors_of
+from control.checkpoint_layout import check_layout
 from control.clock import Clock, iso, utc_now
 from control.digest_cache import DigestCache
 from control.errors import Conflict, Invalid, NotFound
@@ -341,13 +342,17 @@ class Registry:
         self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=quantization)
 
     def allowed(self, request: RegisterRequest) -> Path:
-        """The folder that the request means, links resolved. Blocks. Raises Invalid when it is not under models/."""
+        """The folder that the request means, links resolved. Blocks.
+
+        Raises Invalid when it is not under models/, or holds what could be read as a second checkpoint.
+        """
         folder = self._layout.models / request.id if request.path is None else self._layout.base / request.path
         if not folder.is_dir():
             raise Invalid(f"path: there is no folder {folder}")
         resolved = folder.resolve()
         if not _inside(resolved, self._layout.models.resolve()):
             raise Invalid(f"path: {folder} lies outside {self._layout.models}, the only place models may be in")
+        check_layout(resolved)
         return resolved
 
 

@@ -51,7 +51,7 @@ class EvalKind:
         return EvalConfig(**request.model_dump(), dataset=facts, asked=asked).stored()
 
     def identity(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Dataset content, prompts and sampling; not the names that were given to them."""
+        """Dataset content, prompts, sampling and what may fail; not the names that were given to them."""
         settings = EvalConfig.model_validate(config)
         return {
             "dataset": settings.dataset.digest,
@@ -61,6 +61,7 @@ class EvalKind:
             "metrics": sorted(set(settings.metrics)),
             "judge": settings.judge and settings.judge.model_dump(mode="json"),
             "per_example_logging": settings.per_example_logging,
+            "max_error_share": settings.max_error_share,
         }
 
     async def run(self, context: JobContext) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class EvalKind:
 def _scanned(request: EvalJobRequest, field: str, ref: str, max_samples: int, datasets_dir: Path) -> DatasetFacts:
     try:
         path = resolve_dataset(ref, datasets_dir)
-        return scan_dataset(path, datasets_dir, max_samples, request.field_map, request.check_sample)
+        return scan_dataset(path, datasets_dir, max_samples, request.field_map, request.check_sample, request.answer_is)
     except DatasetMissing as error:
         raise NotFound(f"{field}: {error}") from error
     except DatasetBroken as error:
@@ -88,7 +89,7 @@ def _scanned(request: EvalJobRequest, field: str, ref: str, max_samples: int, da
 def _asked(request: EvalJobRequest, facts: DatasetFacts, datasets_dir: Path, examples: DatasetFacts | None) -> Asked:
     """Of the first sample, which stands for all: they have one format."""
     with open_dataset(datasets_dir.resolve() / facts.name) as stream:
-        sample = next(read_samples(stream, facts.name, 1, request.field_map))
+        sample = next(read_samples(stream, facts.name, 1, request.field_map, answer_is=request.answer_is))
     prompter = request.prompter
     stop = list(prompter.stop(sample))
     choices = prompter.continues_with(sample) if sample.choices else None
@@ -99,6 +100,8 @@ def _asked(request: EvalJobRequest, facts: DatasetFacts, datasets_dir: Path, exa
         },
     )  # fmt: skip
     said |= {"style": prompter.style(sample), "stop": stop, "choices": choices, "format": facts.format}
+    if request.answer_is is not None:  # what is not said has no part in digests of old
+        said["answer_is"] = request.answer_is
     said["examples"] = (examples or facts).digest if request.num_fewshot else None
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return Asked(

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from control.errors import Conflict, Invalid
 from control.ports import DoneEval
+from evals.error_share import DEFAULT_MAX_ERROR_SHARE, ErrorShare
 from evals.errors import EvalError
 from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
-from evals.metrics import NAMES, metric_named, scored
+from evals.metrics import NAMES, decisive, metric_named, scored
 from evals.record import MetricScore, SampleRecord
 from evals.run_files import read_json, write_json
 from evals.samples_log import read_records
@@ -72,7 +73,10 @@ def records_of(done: DoneEval) -> list[SampleRecord]:
 
 
 async def rescore(done: DoneEval, request: RescoreRequest, judges: AllowedJudges) -> dict[str, Any]:
-    """The metrics, also kept in `rescored/<key>.json` beside the scores of each sample. Raises Invalid, Conflict."""
+    """The metrics, also kept in `rescored/<key>.json` beside the scores of each sample.
+
+    Raises Invalid, Conflict (no samples, or more than the run's `max_error_share` of them got no verdict).
+    """
     key = request.key
     folder = done.run_dir / FOLDER
     kept = await asyncio.to_thread(read_json, folder / f"{key}.json")
@@ -83,6 +87,8 @@ async def rescore(done: DoneEval, request: RescoreRequest, judges: AllowedJudges
         raise Conflict(f"{done.job_id} has no samples")
     _check_fit(request, records)
     tally = Tally(request.metrics, int(done.result.get("answers_per_sample", 1)))
+    share = float(done.config.get("max_error_share", DEFAULT_MAX_ERROR_SHARE))
+    errors = ErrorShare(decisive(request.metrics), len(records), share)
     scores: dict[str, Any] = {}
     try:
         judge = judge_by_url(request.judge, judges) if request.judge else None
@@ -91,7 +97,10 @@ async def rescore(done: DoneEval, request: RescoreRequest, judges: AllowedJudges
             while chunk := list(islice(pending, _CHUNK)):
                 for record in await scoring.score(chunk):
                     tally.add(record)
+                    errors.add(record)
                     scores[record.id] = {name: score.model_dump() for name, score in record.scores.items()}
+                if reason := errors.exceeded():
+                    raise Conflict(f"metrics: {reason}")
             metrics = tally.metrics(await scoring.corpus(tally.corpus_counts))
     except EvalError as error:
         raise Invalid(f"metrics: {error}") from error

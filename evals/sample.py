@@ -23,6 +23,9 @@ DatasetFormat = Literal[
 AnswerForm = Literal["text", "hashes", "boxed", "letter", "code"]
 """Where in a prediction the answer stands: all of it, after `####`, in `\\boxed{}`, a choice's letter, a program."""
 
+AnswerIs = Literal["index", "letter", "text"]
+"""What says which choice is right: its index from 0, its letter, its text."""
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Turn = dict[str, Any]

@@ -44,6 +44,11 @@ class Adapter:
         """Who on this engine answers to that id."""
         return self.host.answering(name)
 
+    @property
+    def names(self) -> list[str]:
+        """The ids that this engine answers to."""
+        return self.host.names
+
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.host.serve(scope, receive, send, self)
 

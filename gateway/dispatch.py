@@ -74,7 +74,7 @@ class Dispatch:
                 return
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(body, scope["path"])
             self._bound(body)
-            slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
+            slot, body = await self._enter(scope["path"], name, body, receive)
             engine = slot.host.engine
             texts.check(self.bounds, engine.max_model_len_tokens, engine.max_chars_per_token)
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
@@ -100,12 +100,19 @@ class Dispatch:
         except TooMuch as error:
             raise InvalidField(error.field, str(error)) from error
 
-    async def _slot(self, name: str | None, receive: Receive) -> Served:
-        """Raises what `Router.enter` raises; a model that is nowhere is refused with the names that are somewhere."""
+    async def _enter(self, path: str, name: str | None, body: bytes, receive: Receive) -> tuple[Served, bytes]:
+        """Raises what `Router.enter` raises; a model that is nowhere is refused with all names that are somewhere."""
+
+        async def find(wanted: str | None) -> Served:
+            return await self.router.enter(wanted, lambda: until_disconnected(receive))
+
         try:
-            return await self.router.enter(name, lambda: until_disconnected(receive))
+            return await self.naming.enter(find, path, name, body)
         except ModelNotFound as error:
-            if self.upstream is None or not self.upstream.directory.tiers:
-                raise
-            elsewhere = [*self.upstream.directory.models(), *self.upstream.directory.tiers]
-            raise ModelNotFound(error.name, [*error.served, *elsewhere]) from None
+            raise ModelNotFound(name or error.name, await self._names()) from None
+
+    async def _names(self) -> list[str]:
+        names = await self.router.names()
+        if self.upstream is not None:
+            names += [*self.upstream.directory.models(), *self.upstream.directory.tiers]
+        return [*names, *self.naming.aliases_of(names)]

@@ -66,6 +66,11 @@ class Residents:
         alive = (slot for slot in self._slots.values() if not slot.dead)
         return next((found for slot in alive if (found := slot.answering(name)) is not None), None)
 
+    @property
+    def names(self) -> list[str]:
+        """The ids that `answering` knows."""
+        return [name for slot in self._slots.values() if not slot.dead for name in slot.names]
+
     async def load(
         self,
         model: ModelRef,

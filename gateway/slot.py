@@ -165,6 +165,11 @@ class Slot:
         finally:
             self._suspensions -= 1
 
+    @property
+    def names(self) -> list[str]:
+        """The ids that `answering` knows."""
+        return [self.model.id, *self.adapters]
+
     def answering(self, name: str) -> "Slot | Adapter | None":
         """Who on this engine answers to that id: the slot itself or an adapter."""
         return self if name == self.model.id else self.adapters.get(name)

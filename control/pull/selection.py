@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from control.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from control.checkpoint import INDEX, WEIGHTS
+from control.checkpoint import WEIGHTS
+from control.checkpoint_layout import INDEX
 from control.errors import Invalid
 from switchyard.digest import is_content
 

@@ -232,6 +232,9 @@ class Register:
         found = self.models.get(name)
         return LoadRequest(model=found, reference=self.references.get(name)) if found else None
 
+    async def names(self) -> list[str]:
+        return list(self.models)
+
 
 def residents_of(garage: Garage, **changed: Any) -> Residents:
     """Room for one beside the active slot, memory for all."""
