@@ -79,11 +79,13 @@ class Engine:
         *,
         task: ModelTask = "generate",
         has_reasoning_parser: bool = False,
+        reload_obstacle: str | None = None,
     ) -> None:
         self.client = client
         self._args = args
         self.share = share
         self.task = task
+        self.reload_obstacle = reload_obstacle
         self._app = app
         self._has_reasoning_parser = has_reasoning_parser
         self.app: App = with_reasoning_content(app) if has_reasoning_parser else app
@@ -231,6 +233,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         args, client = await asyncio.to_thread(_start_blocking, model, settings)
         assert client is not None
         task = task_of(model.id, await client.get_supported_tasks())
+        obstacles = await client.collective_rpc("switchyard_reload_obstacle")
         meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client
         app = await _build_app(client, args, model)
     except asyncio.CancelledError:
@@ -245,8 +248,15 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     # As many again as are computed may wait inside, so that the engine never does.
     beside = settings.batch_beside_interactive or (_BESIDE_ON_CPU if current_platform.is_cpu() else _BESIDE_ON_GPU)
     share = BatchShare(2 * settings.max_num_seqs, beside)
-    has_reasoning_parser = settings.reasoning_parser is not None
-    return Engine(client, app, args, share, task=task, has_reasoning_parser=has_reasoning_parser)
+    return Engine(
+        client,
+        app,
+        args,
+        share,
+        task=task,
+        has_reasoning_parser=settings.reasoning_parser is not None,
+        reload_obstacle=next(filter(None, obstacles), None),
+    )
 
 
 def _end(client: AsyncLLM) -> None:

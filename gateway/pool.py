@@ -329,6 +329,7 @@ class Pool:
             wanted=request.method,
             in_flight=request.in_flight,
             resident=resident is not None and resident.model.is_loaded_as(request.model),
+            reload_obstacle=slot.engine.reload_obstacle if slot else None,
         )
         if wants_memory(situation) and await self.residents.make_room(request.model):
             situation = replace(situation, memory=self._memory())

@@ -46,6 +46,11 @@ class Engine(Protocol):
     @property
     def max_model_len_tokens(self) -> int: ...
 
+    @property
+    def reload_obstacle(self) -> str | None:
+        """Why its model cannot take another checkpoint's tensors in place; None when it can."""
+        ...
+
     def openapi(self) -> dict[str, Any]:
         """Describes the routes of `app`. Blocks the first time."""
         ...

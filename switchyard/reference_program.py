@@ -112,7 +112,8 @@ def _not_finite(model: Any) -> str:
 def _is_headless(path: Path) -> bool:
     """A model of sentence-transformers, or a bare one as those are: BertModel and the like."""
     named = json.loads((path / "config.json").read_bytes()).get("architectures") or [""]
-    return (path / "modules.json").exists() or str(named[0]).endswith("Model")
+    is_bare = str(named[0]).endswith("Model") and not str(named[0]).endswith("LMHeadModel")
+    return (path / "modules.json").exists() or is_bare
 
 
 def usable(prompts: Iterable[list[int]]) -> list[list[int]]:

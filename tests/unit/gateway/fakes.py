@@ -91,6 +91,8 @@ class FakeEngine:
         self.release.set()
         self.entered = asyncio.Event()
 
+    reload_obstacle: str | None = None
+
     @property
     def max_model_len_tokens(self) -> int:
         return 512
