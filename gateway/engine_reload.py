@@ -7,8 +7,8 @@ answers, and nothing that says so. `benchmarks/architectures.py` compares a relo
 
 from typing import Any
 
-# Layers with parameters of their own that were found equal to a fresh engine's, to the last bit, after a reload; and what
-# is derived from them.
+# Layers with parameters of their own that were found equal to a fresh engine's, to the last bit, after a reload, and
+# classes derived from them.
 _CARRIED_OVER = frozenset(
     {
         "Attention", "ColumnParallelLinear", "Embedding", "GemmaRMSNorm", "LayerNorm", "MergedColumnParallelLinear",
