@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.completeness import missing_parts
 from control.digest import digest, file_shas
 from control.digest_cache import DigestCache
 from control.errors import Invalid
@@ -59,6 +60,9 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     if (folder / MODULES).is_file():
         check_modules(_read_json(folder / MODULES), folder)
     shards = _shards(folder)
+    lost = missing_parts(config, [tensor for members in shards.values() for tensor in members])
+    if lost is not None:
+        raise Invalid(f"the weights in {path} are not complete: {lost}")
     size_bytes = sum(file.stat().st_size for file in shards)
     quantization = quantization_of(config)
     checkpoint = Checkpoint(
