@@ -1,8 +1,8 @@
 """Whether a checkpoint's tensors are all there, as far as their names and shapes say: pure, and of no architecture.
 
 vLLM counts a fused matrix as loaded when any part of it was, and answers nonsense with the rest. What is looked at:
-that no layer is missing, that a layer has what layers of its kind have, that a projection has its siblings, and that there
-is a head where it is not tied to the embedding. What only the architecture knows is found when the checkpoint's
+that no layer is missing, that a layer has what layers of its kind have, that a projection has its siblings, and that
+there is a head where it is not tied to the embedding. What only the architecture knows is found when the checkpoint's
 reference is computed (switchyard.reference_program).
 """
 
