@@ -18,8 +18,8 @@ def probe_of(model: Any, tokenizer: Any, prompts: Sequence[str] = PROMPTS) -> di
     """For `register_model`'s `probe`: natural log-probabilities of each prompt's tokens, given those before them.
 
     Each prompt is continued by what the model finds likeliest: of such tokens it is sure, so they tell it from another
-    model. 13 forward passes a prompt on the model's own device, without gradients, the model's mode restored. None when no
-    prompt has two tokens. For a model whose weights are all on this rank (not FSDP, not ZeRO-3). Raises whatever the
+    model. 13 forward passes a prompt on the model's own device, without gradients, the model's mode restored. None when
+    no prompt has two tokens. For a model whose weights are all on this rank (not FSDP, not ZeRO-3). Raises whatever the
     model and the tokenizer raise.
     """
     torch = sys.modules["torch"]  # whoever has a model in memory has it loaded; a training box without one need not

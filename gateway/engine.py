@@ -173,6 +173,17 @@ class Engine:
             raise EngineReloadFailed(f"`{model.id}` could not be loaded in place: {error}") from error
         self._rename(model)
 
+    async def clear_cache(self) -> None:
+        """Forgets all that was computed of prompts, in every block. No request may be running.
+
+        Raises EngineReloadFailed when the engine died.
+        """
+        try:
+            await self.client.reset_prefix_cache(reset_running_requests=True)
+            await self.client.collective_rpc("switchyard_clear_cache")
+        except EngineDeadError as error:
+            raise EngineReloadFailed("the engine died while its cache was cleared") from error
+
     def _rename(self, model: ModelRef) -> None:
         names = self._state.openai_serving_models.base_model_paths
         names[:] = [BaseModelPath(name=name, model_path=model.path) for name in (model.id, ACTIVE_ALIAS)]

@@ -26,6 +26,16 @@ class SwitchyardWorker:
         repack(worker.model_runner.model)
         return time.perf_counter() - started
 
+    def switchyard_clear_cache(self) -> None:
+        """Writes zeros over the KV cache, of which nobody may need anything.
+
+        The CPU's attention multiplies what stands in unused rows by zero, and NaN stays NaN: one model that is not
+        finite would spoil the answers of the next.
+        """
+        worker: Any = self
+        for tensor in worker.model_runner.kv_caches:
+            tensor.zero_()
+
     def switchyard_reload_obstacle(self) -> str | None:
         """Why this engine's model cannot take another checkpoint's tensors in place, or None when it can."""
         worker: Any = self

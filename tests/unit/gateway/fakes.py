@@ -81,6 +81,7 @@ class FakeEngine:
         self.frozen = False
         self.dies_when_frozen = False
         self.reloads = 0
+        self.cleared = 0
         self.cannot_take: set[str] = set()
         self.max_adapters = 2
         self.task: ModelTask = "generate"
@@ -92,6 +93,9 @@ class FakeEngine:
         self.entered = asyncio.Event()
 
     reload_obstacle: str | None = None
+
+    async def clear_cache(self) -> None:
+        self.cleared += 1
 
     @property
     def max_model_len_tokens(self) -> int:
