@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from control.checkpoint_layout import INDEX, refuse_consolidated
+from control.completeness import missing_parts
 from control.digest import digest, file_shas
 from control.digest_cache import DigestCache
 from control.errors import Invalid
@@ -60,6 +61,9 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
         check_modules(_read_json(folder / MODULES), folder)
     refuse_consolidated(folder)
     shards = _shards(folder)
+    lost = missing_parts(config, [tensor for members in shards.values() for tensor in members])
+    if lost is not None:
+        raise Invalid(f"the weights in {path} are not complete: {lost}")
     size_bytes = sum(file.stat().st_size for file in shards)
     quantization = quantization_of(config)
     checkpoint = Checkpoint(

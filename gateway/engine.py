@@ -90,12 +90,14 @@ class Engine:
         *,
         task: ModelTask = "generate",
         has_reasoning_parser: bool = False,
+        reload_obstacle: str | None = None,
     ) -> None:
         self.client = client
         self._args = args
         self.share = share
         self._grammars = grammars
         self.task = task
+        self.reload_obstacle = reload_obstacle
         self._app = app
         self._has_reasoning_parser = has_reasoning_parser
         self.app: App = with_reasoning_content(app) if has_reasoning_parser else app
@@ -216,6 +218,18 @@ class Engine:
             raise EngineReloadFailed(f"`{model.id}` could not be loaded in place: {error}") from error
         self._rename(model)
 
+    async def clear_cache(self) -> None:
+        """Forgets all that was computed of prompts, in every block. No request may be running.
+
+        Raises EngineReloadFailed when the engine died or hangs.
+        """
+        try:
+            async with self._deadline("its cache was cleared"):
+                await self.client.reset_prefix_cache(reset_running_requests=True)
+                await self.client.collective_rpc("switchyard_clear_cache")
+        except EngineDeadError as error:
+            raise EngineReloadFailed("the engine died while its cache was cleared") from error
+
     @asynccontextmanager
     async def _deadline(self, doing: str, model: ModelRef | None = None) -> AsyncIterator[None]:
         """As long as the engine may take to start. One that takes longer hangs. Raises EngineReloadFailed."""
@@ -302,6 +316,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         try:
             async with asyncio.timeout_at(deadline_s):
                 task = task_of(model.id, await client.get_supported_tasks())
+                obstacles = await client.collective_rpc("switchyard_reload_obstacle")
                 grammars = GrammarCheck(client, settings.structured, forked=is_forked(settings))
                 grammars.install()
                 meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client
@@ -320,7 +335,6 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     # As many again as are computed may wait inside, so that the engine never does.
     beside = settings.batch_beside_interactive or (_BESIDE_ON_CPU if current_platform.is_cpu() else _BESIDE_ON_GPU)
     share = BatchShare(2 * settings.max_num_seqs, beside)
-    has_reasoning_parser = settings.reasoning_parser is not None
     return Engine(
         client,
         app,
@@ -331,7 +345,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         settings,
         family,
         task=task,
-        has_reasoning_parser=has_reasoning_parser,
+        has_reasoning_parser=settings.reasoning_parser is not None,
+        reload_obstacle=next(filter(None, obstacles), None),
     )
 
 

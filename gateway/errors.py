@@ -186,8 +186,7 @@ class ProofFailed(GatewayError):
     code = "proof_failed"
 
     def __init__(self, name: str, proof: Proof) -> None:
-        found = f"mean_abs_diff {proof.mean_abs_diff}, tolerance {proof.tolerance}"
-        super().__init__(f"`{name}` failed its proof ({proof.kind}, {proof.prompts} prompts, {found}).")
+        super().__init__(f"`{name}` failed its proof ({proof.kind}, {proof.prompts} prompts): {proof.reason}.")
         self.proof = proof
 
 

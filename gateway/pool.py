@@ -356,6 +356,7 @@ class Pool:
             wanted=request.method,
             in_flight=request.in_flight,
             resident=resident is not None and resident.model.is_loaded_as(request.model),
+            reload_obstacle=slot.engine.reload_obstacle if slot else None,
         )
 
     async def _order_or_delay(self, delay_s: float) -> None:

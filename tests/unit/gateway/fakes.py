@@ -82,6 +82,7 @@ class FakeEngine:
         self.dies_when_frozen = False
         self.reloads = 0
         self.progress = 0
+        self.cleared = 0
         self.cannot_take: set[str] = set()
         self.max_adapters = 2
         self.task: ModelTask = "generate"
@@ -94,6 +95,11 @@ class FakeEngine:
         self.reloading = asyncio.Event()
         self.may_reload = asyncio.Event()
         self.may_reload.set()
+
+    reload_obstacle: str | None = None
+
+    async def clear_cache(self) -> None:
+        self.cleared += 1
 
     @property
     def max_model_len_tokens(self) -> int:
