@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
     args = parser.parse_args()
-    engine_environment.set_defaults()
+    engine_environment.set_defaults(EngineSettings().max_num_seqs)
     engine_processes.prepare()
     with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder, suppress(KeyboardInterrupt):
         asyncio.run(measure_all(args.kinds, Path(folder)))
