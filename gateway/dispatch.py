@@ -21,7 +21,8 @@ from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.naming import Naming, model_named
-from gateway.request_bounds import HARMLESS_BYTES, NO_TEXTS, RequestBounds, texts_of
+from gateway.request_bounds import HARMLESS_BYTES, RequestBounds
+from gateway.request_texts import NO_TEXTS, texts_of
 from gateway.router import Router
 from gateway.upstream.app import UpstreamApp
 
@@ -73,7 +74,7 @@ class Dispatch:
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(body, scope["path"])
             slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
             engine = slot.host.engine
-            texts.check(self.bounds, engine.max_model_len_tokens, engine.max_chars_per_token)
+            texts.check(self.bounds.max_text_chars, engine.max_model_len_tokens, engine.max_chars_per_token)
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), send)
                 return

@@ -9,7 +9,8 @@ import pytest
 from gateway.dispatch import Dispatch
 from gateway.errors import InvalidField, InvalidRequest
 from gateway.gate import Gate
-from gateway.request_bounds import HARMLESS_BYTES, RequestBounds, Texts, measured
+from gateway.request_bounds import HARMLESS_BYTES, RequestBounds
+from gateway.request_texts import Texts, measured
 from gateway.slot import Slot
 from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
 
@@ -134,9 +135,17 @@ def test_a_large_body_that_no_parser_need_try(body: bytes) -> None:
         BOUNDS.ask_now(body)
 
 
-def test_a_body_of_strings_alone() -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt":[' + b'"",' * 300_000 + b'""]}',
+        b'{"x":[' + b'"a,b",' * 70_000 + b'""]}',
+        b"{" + b",".join(b'"%d":["a","b"]' % number for number in range(100_000)) + b"}",
+    ],
+)
+def test_a_body_of_strings_alone(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="strings"):
-        BOUNDS.ask_now(b'{"prompt":[' + b'"",' * 200_000 + b'""]}')
+        BOUNDS.ask_now(body)
 
 
 @pytest.mark.parametrize(
@@ -224,19 +233,19 @@ def test_how_long_the_texts_are(path: str, body: bytes, texts: Texts) -> None:
 )
 def test_what_fits_into_a_context_of_100_tokens(texts: Texts, fits: bool) -> None:
     if fits:
-        texts.check(BOUNDS, 100, 12)
+        texts.check(BOUNDS.max_text_chars, 100, 12)
         return
     with pytest.raises(InvalidField, match="at most"):
-        texts.check(BOUNDS, 100, 12)
+        texts.check(BOUNDS.max_text_chars, 100, 12)
 
 
 def test_a_long_context_takes_what_it_can_hold() -> None:
-    Texts("prompt", 800_000, cut=True).check(BOUNDS, 100_000, 4)
-    Texts("prompt", 400_000).check(BOUNDS, 100_000, 4)
+    Texts("prompt", 800_000, cut=True).check(BOUNDS.max_text_chars, 100_000, 4)
+    Texts("prompt", 400_000).check(BOUNDS.max_text_chars, 100_000, 4)
     with pytest.raises(InvalidField, match="maximum context length is 100000 tokens"):
-        Texts("prompt", 400_001).check(BOUNDS, 100_000, 4)
+        Texts("prompt", 400_001).check(BOUNDS.max_text_chars, 100_000, 4)
     with pytest.raises(InvalidField, match="max_text_chars"):
-        Texts("prompt", 800_001).check(BOUNDS, 100_000, 128)
+        Texts("prompt", 800_001).check(BOUNDS.max_text_chars, 100_000, 128)
 
 
 @pytest.mark.parametrize(
