@@ -62,7 +62,7 @@ class Dispatch:
         send = in_envelope(scope["path"], send)
         try:
             body = await read_body(receive, self.max_request_bytes)
-            ask = scope.get(ASK_KEY) or await self.bounds.ask(body)
+            ask = scope.get(ASK_KEY) or await self.bounds.ask(body, scope["path"])
             if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
                 check(ask, scope["path"])
             name = model_named(body)

@@ -1,6 +1,7 @@
 """JSON looked at as bytes: how many values it has and how deep it is, without making anything of it."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,6 +15,11 @@ _LONG_KEY = 32  # characters; shorter ones are the names of fields, which are no
 _BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
 _PIECE_BYTES = 1 << 20
+_DIGITS_AND_SPACE = b"0123456789 \t\r\n"
+_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"0" * 9)
+_TOO_LONG = b"0" * 19
+_LIST = re.compile(rb"\[,*\]")
+_LIST_OR_LISTS = re.compile(rb"\[(?:,*|\[,*\](?:,\[,*\])*)\]")
 
 
 # One at a time: each holds the interpreter for tens of milliseconds, and the event loop has its turn between two.
@@ -93,3 +99,10 @@ def is_deeper(structure: bytes, levels: int) -> bool:
             return False
         brackets = fewer
     return b"[]" in brackets
+
+
+def are_tokens(raw: bytes, *, nested: bool) -> bool:
+    """Whether some JSON is a list of whole numbers from 0 that fit into 64 bits, or, `nested`, a list of such lists."""
+    shape = raw.translate(None, _DIGITS_AND_SPACE)
+    fits = (_LIST_OR_LISTS if nested else _LIST).fullmatch(shape) is not None
+    return fits and _TOO_LONG not in raw.translate(_DIGITS_ALIKE)

@@ -16,6 +16,7 @@ from gateway.access.ask import Ask, ask_of
 from gateway.errors import InvalidField, InvalidRequest
 from gateway.json_shape import (
     IN_THREAD_BYTES,
+    are_tokens,
     beside,
     decoded,
     is_deeper,
@@ -36,12 +37,19 @@ _LONGEST_NAME = 512  # characters of a string that the gateway itself looks up, 
 _NAMES = ("model", "model_id", "name", "request_id", "previous_response_id", "session_id", "user")
 _SAFETY_NAMES = ("safety_identifier", "cache_salt", "prompt_cache_key", "service_tier")
 
-# How many values (items, members, and what they hold) a field may have, where it is not _MOST_VALUES. Token ids of
-# whole prompts, which cost least, are bounded by the body's own limit alone.
-_MOST_VALUES = 32 * 1024
-_MOST_STRINGS = 8 * _MOST_VALUES  # in all fields together, their names included
-_LISTS_OF_TOKENS = frozenset({"prompt", "input", "tokens", "context", "prompt_embeds"})
+# How many values (items, members, and what they hold) a field may have, where it is not _MOST_VALUES. vLLM tries each
+# message, part and tool against up to twenty types, and tells of each what does not fit: 32,000 take it seconds.
+_MOST_VALUES = 16 * 1024
+_MOST_STRINGS = 16 * _MOST_VALUES  # in all fields together, their names included
 _VALUES: Mapping[str, int] = {
+    "messages": 8 * 1024,
+    "tools": 8 * 1024,
+    "input": 4 * 1024,
+    "system": 4 * 1024,
+    "prompt": 4 * 1024,
+    "tokens": 4 * 1024,
+    "context": 4 * 1024,
+    "prompt_embeds": 4 * 1024,
     "stop": 64,
     "stop_sequences": 64,
     "bad_words": 256,
@@ -53,6 +61,9 @@ _VALUES: Mapping[str, int] = {
     "logprob_token_ids": 16 * 1024,
     "logit_bias": 16 * 1024,
 }
+# Those that may hold token ids of whole prompts, which cost little: where all of it is such, the body's limit holds.
+_OF_TOKENS = frozenset({"tokens", "context"})
+_OF_TOKENS_OR_LISTS_OF_THEM = frozenset({"prompt", "input"})
 # Characters of fields that no context bounds: each is tokenized, looked for at each token, or kept.
 _CHARS: Mapping[str, int] = dict.fromkeys((*_NAMES, *_SAFETY_NAMES), _LONGEST_NAME) | {
     "stop": 16 * 1024,
@@ -76,27 +87,27 @@ class RequestBounds:
     max_text_chars: int
     max_values: int
 
-    async def ask(self, body: bytes) -> Ask:
+    async def ask(self, body: bytes, path: str) -> Ask:
         """What the body asks for, once it is known to be within these bounds. Raises InvalidField, InvalidRequest."""
         if len(body) <= IN_THREAD_BYTES:
-            return self.ask_now(body)
-        return await beside(self.ask_now, body)
+            return self.ask_now(body, path)
+        return await beside(self.ask_now, body, path)
 
     @classmethod
     def unbounded(cls) -> "RequestBounds":
         return cls(sys.maxsize, sys.maxsize, sys.maxsize)
 
-    def ask_now(self, body: bytes) -> Ask:
+    def ask_now(self, body: bytes, path: str = "") -> Ask:
         """Blocks for as long as it takes to look through the body."""
         if len(body) > HARMLESS_BYTES:
-            self._check_shape(body)
+            self._check_shape(body, path)
         elif body.count(b"[") + body.count(b"{") > _MAX_DEPTH and is_deeper(structure_of(body), _MAX_DEPTH):
             raise _too_deep()
         ask = ask_of(body)
         self._check_ask(ask)
         return ask
 
-    def _check_shape(self, body: bytes) -> None:
+    def _check_shape(self, body: bytes, path: str) -> None:
         try:
             fields = members.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -119,17 +130,17 @@ class RequestBounds:
         for name, raw in fields.items():
             if len(name) > _LONGEST_NAME:
                 raise InvalidRequest(f"A field's name has {len(name)} characters; at most {_LONGEST_NAME} are taken.")
-            self._check_field(name, bytes(raw))
+            self._check_field(name, bytes(raw), path)
 
-    def _check_field(self, name: str, raw: bytes) -> None:
+    def _check_field(self, name: str, raw: bytes, path: str) -> None:
         limit = _VALUES.get(name, _MOST_VALUES)
         if may_hold_more(raw, limit):
             if (texts := quotes(raw) // 2) > 2 * _MOST_VALUES:
                 raise InvalidField(name, f"holds {texts} strings; at most {limit} values are taken")
-            structure = structure_of(raw)
-            if name in _LISTS_OF_TOKENS and b"{" not in structure:
+            nested = name in _OF_TOKENS_OR_LISTS_OF_THEM
+            if (nested or name in _OF_TOKENS) and not path.endswith("/responses") and are_tokens(raw, nested=nested):
                 limit = self.max_values
-            if (values := values_at_most(structure)) > limit:
+            if (values := values_at_most(structure_of(raw))) > limit:
                 raise InvalidField(
                     name, f"holds {values} JSON values, items and what is in them; at most {limit} are taken"
                 )

@@ -113,7 +113,7 @@ class Door:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         body = await self._body(scope, receive)
-        ask = await self.bounds.ask(body)
+        ask = await self.bounds.ask(body, scope["path"])
         scope[ASK_KEY] = ask
         meter = Meter()
         METER.set(meter)

@@ -89,6 +89,17 @@ def test_as_many_sequences_as_an_engine_works_on(body: bytes, sequences: int) ->
         (encoded(stop_sequences=["x" * 17_000]), "stop_sequences"),
         (encoded(bad_words=["x" * 200] * 257), "bad_words"),
         (encoded(bad_words=["x" * 8_500] * 2), "bad_words"),
+        (encoded(tokens=[-1] * 9_000), "tokens"),
+        (encoded(tokens=[[1]] * 9_000), "tokens"),
+        (encoded(context=[1.5] * 9_000), "context"),
+        (encoded(prompt=[1.5] * 9_000), "prompt"),
+        (encoded(prompt=[10**19] * 9_000), "prompt"),
+        (encoded(prompt=[1, [1]] * 9_000), "prompt"),
+        (encoded(prompt=[[[1]]] * 9_000), "prompt"),
+        (encoded(prompt=[None] * 9_000), "prompt"),
+        (encoded(input=[[1.5] * 9_000]), "input"),
+        (encoded(messages=[said([1] * 9_000)]), "messages"),
+        (encoded(tools=[1] * 9_000), "tools"),
         (encoded(messages=[said("x")] * 20_000), "messages"),
         (encoded(messages=[said([{"type": "text", "text": "x"}] * 20_000)]), "messages"),
         (encoded(messages=[said("x", tool_calls=[[]] * 40_000)]), "messages"),
@@ -112,6 +123,13 @@ def test_a_field_that_holds_too_much_is_named(body: bytes, field: str) -> None:
     assert caught.value.param == field
     assert "at most" in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_a_conversation_is_no_list_of_tokens() -> None:
+    body = encoded(input=[1] * 9_000)
+    BOUNDS.ask_now(body, "/v1/embeddings")
+    with pytest.raises(InvalidField, match="at most 4096"):
+        BOUNDS.ask_now(body, "/v1/responses")
 
 
 @pytest.mark.parametrize(
@@ -154,9 +172,13 @@ def test_a_body_of_strings_alone(body: bytes) -> None:
         encoded(prompt="a, [b], {c} " * 20_000),
         encoded(prompt='say \\"a, b\\" \\\\ and "c, [" ' * 10_000),
         encoded(messages=[said("a, b, [c] {d} " * 9_000)] * 20),
-        encoded(messages=[said("x", name="y") for _ in range(6_000)]),
+        encoded(messages=[said("x", name="y") for _ in range(2_000)]),
         encoded(messages=[said([{"type": "image_url", "image_url": {"url": "data:," + "A" * 300_000}}])]),
         encoded(prompt=[[1] * 12_000] * 8),
+        encoded(prompt=list(range(90_000))),
+        encoded(input=[[151_643, 2, 3] * 10] * 2_000),
+        encoded(tokens=[2**59] * 9_000),
+        json.dumps({"tokens": [1] * 9_000}, indent=2).encode(),
         encoded(allowed_token_ids=list(range(16_000)), prompt="x"),
         encoded(bad_words=["some words"] * 128, prompt="x" * 20_000),
         encoded(messages=[said("[" * 5_000)]),
@@ -184,7 +206,7 @@ def test_a_large_body_is_looked_into_beside_the_event_loop() -> None:
 
         going_on = asyncio.create_task(others())
         with pytest.raises(InvalidField, match="JSON values"):
-            await BOUNDS.ask(body)
+            await BOUNDS.ask(body, COMPLETIONS)
         going_on.cancel()
         assert turns > 1
 
