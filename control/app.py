@@ -35,6 +35,7 @@ from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
 from control.jobs.window import Window
 from control.jobs.worker import Worker
+from control.json_bound import JsonBound
 from control.loading import Loading
 from control.ports import JobKind
 from control.power.choices import PowerChoices
@@ -243,7 +244,7 @@ def create_app(
         version=switchyard.__version__,
         lifespan=lifespan,
         docs_url=None,
-        middleware=[Middleware(Traced)],
+        middleware=[Middleware(Traced), Middleware(JsonBound)],
     )
     app.state.refusal = None
     app.add_middleware(Audited)
