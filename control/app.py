@@ -36,6 +36,7 @@ from control.jobs.patience import PatientEngine
 from control.jobs.queue import JobQueue
 from control.jobs.window import Window
 from control.jobs.worker import Worker
+from control.json_bound import JsonBound
 from control.loading import Loading
 from control.placed_folders import PlacedFolders
 from control.ports import JobKind
@@ -253,7 +254,7 @@ def create_app(
         version=switchyard.__version__,
         lifespan=lifespan,
         docs_url=None,
-        middleware=[Middleware(Traced)],
+        middleware=[Middleware(Traced), Middleware(JsonBound)],
     )
     app.state.refusal = None
     app.add_middleware(Audited)

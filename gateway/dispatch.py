@@ -21,7 +21,8 @@ from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, InvalidField, ModelNotFound
 from gateway.naming import Naming, model_named
-from gateway.request_bounds import HARMLESS_BYTES, NO_TEXTS, RequestBounds, texts_of
+from gateway.request_bounds import HARMLESS_BYTES, RequestBounds
+from gateway.request_texts import NO_TEXTS, texts_of
 from gateway.router import Router
 from gateway.upstream.app import UpstreamApp
 from switchyard.structured_bounds import StructuredLimits, TooMuch, check_body
@@ -63,7 +64,7 @@ class Dispatch:
         send = in_envelope(scope["path"], send)
         try:
             body = await read_body(receive, self.max_request_bytes)
-            ask = scope.get(ASK_KEY) or await self.bounds.ask(body)
+            ask = scope.get(ASK_KEY) or await self.bounds.ask(body, scope["path"])
             if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
                 check(ask, scope["path"])
             name = model_named(body)
@@ -76,7 +77,7 @@ class Dispatch:
             self._bound(body)
             slot, body = await self._enter(scope["path"], name, body, receive)
             engine = slot.host.engine
-            texts.check(self.bounds, engine.max_model_len_tokens, engine.max_chars_per_token)
+            texts.check(self.bounds.max_text_chars, engine.max_model_len_tokens, engine.max_chars_per_token)
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), send)
                 return

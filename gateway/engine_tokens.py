@@ -30,20 +30,31 @@ def tokenize_together(renderer: Any) -> None:
 
 
 def long_texts_in_turn(renderer: Any) -> None:
-    """Has one request's long texts be tokenized at a time, one after the other.
+    """Has long texts be tokenized one after the other, whichever requests they are of.
 
     Changes this renderer's `tokenize_prompts_async`, which whoever waits for an answer goes through. vLLM puts all
     texts of all requests into the queue of a few threads, and a short one waits for all that came before it. Of the two
-    threads there are (gateway.engine_config) this leaves one to short texts.
+    threads there are (gateway.engine_config) this leaves one to short texts. A text whose client has left is tokenized
+    to its end all the same, since no thread can be stopped, and keeps its turn until then.
     """
     at_once = renderer.tokenize_prompts_async
     turn = asyncio.Lock()
 
+    def ended(work: "asyncio.Future[Any]") -> None:
+        turn.release()
+        if not work.cancelled():
+            work.exception()  # looked at, in case that nobody waits for it any more
+
     async def in_turn(prompts: Sequence[Any], params: Any) -> Any:
         if sum(_chars(prompt) for prompt in prompts) <= _LONG_CHARS:
             return await at_once(prompts, params)
-        async with turn:
-            return [(await at_once([prompt], params))[0] for prompt in prompts]
+        tokenized = []
+        for prompt in prompts:
+            await turn.acquire()
+            work = asyncio.ensure_future(at_once([prompt], params))
+            work.add_done_callback(ended)
+            tokenized += await asyncio.shield(work)
+        return tokenized
 
     renderer.tokenize_prompts_async = in_turn
 

@@ -50,7 +50,7 @@ class Inference:
         else:
             raise InvalidRequest(f"{item.path} is no inference route")
         with suppress(InvalidRequest):  # which the route says in its own words
-            scope[ASK_KEY] = await self.dispatch.bounds.ask(body)
+            scope[ASK_KEY] = await self.dispatch.bounds.ask(body, item.path)
         async with self.places.place(scope.get(ASK_KEY, NOTHING).sequences.total):
             await route(scope, receive, answer.send)
         said = answer.decoded()

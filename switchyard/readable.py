@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+_MOST = 20
 _PLACES = {"body", "query", "path", "header"}
 
 
 def readable(errors: Sequence[Any]) -> str:
     """`tags.0: input should be a valid string; sorce: unknown field`; takes what `ValidationError.errors()` gives."""
-    return "; ".join(_one(error) for error in errors)
+    told = [_one(error) for error in errors[:_MOST]]
+    if len(errors) > _MOST:
+        told.append(f"and {len(errors) - _MOST} more")
+    return "; ".join(told)
 
 
 def _one(error: dict[str, Any]) -> str:

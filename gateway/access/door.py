@@ -128,7 +128,7 @@ class Door:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         body = await self._body(scope, receive)
-        ask = await self.bounds.ask(body)
+        ask = await self.bounds.ask(body, scope["path"])
         scope[ASK_KEY] = ask
         if self.isolate_keys and "admin" not in caller.scopes and ask.previous_response_id is not None:
             raise NotShown(

@@ -2,7 +2,7 @@
 
 from gateway.asgi import Send, retry_header, send_detail, send_json, send_openai_error
 from gateway.envelopes import in_envelope
-from gateway.errors import GatewayError, Unauthorized
+from gateway.errors import GatewayError, InvalidRequest, Unauthorized
 from switchyard.access import tier_in
 
 _OF_VLLM = ("/tokenize", "/detokenize")
@@ -19,5 +19,7 @@ async def refuse(path: str, send: Send, error: GatewayError) -> None:
         await send_openai_error(in_envelope(plain, send), error, headers)
     elif path.startswith("/api/"):
         await send_json(send, error.status, {"error": str(error)}, headers)
+    elif isinstance(error, InvalidRequest):  # as those routes answer to what they cannot understand
+        await send_json(send, 422, {"detail": str(error), "code": error.code}, headers)
     else:
         await send_detail(send, error, headers)

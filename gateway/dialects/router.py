@@ -64,7 +64,7 @@ class Dialects:
         try:
             body = await read_body(receive, self._max_request_bytes)
             if route.request is not None and ASK_KEY not in scope:
-                scope[ASK_KEY] = await self._bounds.ask(body)
+                scope[ASK_KEY] = await self._bounds.ask(body, scope["path"])
             await route.handler(call, _checked(route, body))
         except ClientDisconnected:
             return

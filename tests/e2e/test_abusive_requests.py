@@ -29,9 +29,9 @@ ABUSES: list[tuple[str, dict[str, Any], str]] = [
     ("/generate", {"prompt": "x", "num_return_sequences": 1024}, "num_return_sequences: 1 prompts"),
     ("/v1/embeddings", {"input": ["x"] * 5_000}, "input: holds 5000 texts"),
     ("/tokenize", {"prompt": "ab " * 10 * MB}, "prompt"),
-    ("/tokenize", {"messages": said("ab " * 2 * MB)}, "messages"),
+    ("/tokenize", {"messages": said("ab " * 200_000)}, "messages"),
     (COMPLETIONS, {"prompt": "ab " * 10 * MB, "truncate_prompt_tokens": 10, "max_tokens": 1}, "prompt"),
-    (CHAT, {"messages": said("ab " * 5 * MB), "truncate_prompt_tokens": 10, "max_tokens": 1}, "messages"),
+    (CHAT, {"messages": said("ab " * MB), "truncate_prompt_tokens": 10, "max_tokens": 1}, "messages"),
     ("/detokenize", {"tokens": [70] * 5 * MB}, "tokens"),
     ("/detokenize", {"tokens": [70] * 70_000}, "tokens"),
     (COMPLETIONS, {"prompt": "x", "bad_words": ["ab " * 700_000] * 8}, "bad_words"),
@@ -44,10 +44,13 @@ ABUSES: list[tuple[str, dict[str, Any], str]] = [
     (MESSAGES, {"messages": said("x"), "max_tokens": 1, "system": [PART] * 200_000}, "system"),
     (MESSAGES, {"messages": said("x"), "max_tokens": 1, "stop_sequences": ["x" * MB]}, "stop_sequences"),
     (RESPONSES, {"input": said("x") * 200_000}, "input"),
+    (RESPONSES, {"input": [1] * 200_000}, "input"),
+    (COMPLETIONS, {"prompt": [1.5] * 1_000_000}, "prompt"),
+    (CHAT, {"messages": said([1] * 10_000)}, "messages"),
     ("/api/chat", {"messages": said("x") * 200_000, "stream": False}, "messages"),
-    ("/api/generate", {"prompt": "ab " * 5 * MB, "raw": True, "stream": False}, "prompt"),
+    ("/api/generate", {"prompt": "ab " * MB, "raw": True, "stream": False}, "prompt"),
     ("/chat", {"messages": said("x") * 200_000}, "messages"),
-    ("/solve/math", {"problem": "ab " * 5 * MB}, "messages"),
+    ("/solve/math", {"problem": "ab " * MB}, "messages"),
     (CHAT, {"model": "m" * MB, "messages": said("x")}, "model"),
     ("/api/chat", {"model": "m" * MB, "messages": said("x")}, "model"),
     ("/api/show", {"model": "m" * MB}, "model"),
@@ -108,7 +111,7 @@ def test_what_is_large_and_allowed_is_answered(server: Server, path: str, body: 
 
 
 def test_a_short_text_does_not_wait_for_long_ones(server: Server) -> None:
-    """Sixteen of them, which take a thread a second or more each, are before it."""
+    """Eight of them, which take a thread half a second or more each, are before it."""
     body = {"model": "active", "prompt": "ab " * 160_000}
     ended = 0
 
@@ -117,7 +120,7 @@ def test_a_short_text_does_not_wait_for_long_ones(server: Server) -> None:
         assert server.http.post("/tokenize", json=body).status_code == 200
         ended += 1
 
-    threads = [threading.Thread(target=ask) for _ in range(16)]
+    threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     while not ended:

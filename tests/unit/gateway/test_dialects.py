@@ -47,12 +47,14 @@ class Inner:
         await send({"type": "http.response.body", "body": b""})
 
 
-def ask(base: Path, inner: Inner, path: str, headers: Sequence[tuple[bytes, bytes]] = (), **body: Any) -> Client:
+def ask(base: Path, inner: Inner, path: str, **body: Any) -> Client:
+    return sent(base, inner, Client(json.dumps(body).encode(), path))
+
+
+def sent(base: Path, inner: Inner, client: Client) -> Client:
     settings = Settings(base_dir=base)
     control = ControlLink(base / "no.sock", 10_000)
     dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
-    client = Client(json.dumps(body).encode(), path)
-    client.scope["headers"] = list(headers)
 
     async def scenario() -> None:
         await dialects(client.scope, client.receive, client.send)
@@ -188,6 +190,8 @@ def test_an_aborted_stream_is_an_error_event_to_anthropics_clients() -> None:
 
 def test_a_key_that_no_header_can_carry_is_refused(tmp_path: Path) -> None:
     key = (b"idempotency-key", "schlüssel".encode())
-    client = ask(tmp_path, Inner({}), "/generate", [key], prompt="x", queue=True)
+    client = Client(b'{"prompt": "x", "queue": true}', "/generate")
+    client.scope["headers"] = [key]
+    sent(tmp_path, Inner({}), client)
     assert client.status == 422
     assert "Idempotency-Key" in json.loads(client.body)["detail"]

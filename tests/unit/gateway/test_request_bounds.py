@@ -9,7 +9,8 @@ import pytest
 from gateway.dispatch import Dispatch
 from gateway.errors import InvalidField, InvalidRequest
 from gateway.gate import Gate
-from gateway.request_bounds import HARMLESS_BYTES, RequestBounds, Texts, measured
+from gateway.request_bounds import HARMLESS_BYTES, RequestBounds
+from gateway.request_texts import Texts, measured
 from gateway.slot import Slot
 from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
 
@@ -88,6 +89,17 @@ def test_as_many_sequences_as_an_engine_works_on(body: bytes, sequences: int) ->
         (encoded(stop_sequences=["x" * 17_000]), "stop_sequences"),
         (encoded(bad_words=["x" * 200] * 257), "bad_words"),
         (encoded(bad_words=["x" * 8_500] * 2), "bad_words"),
+        (encoded(tokens=[-1] * 9_000), "tokens"),
+        (encoded(tokens=[[1]] * 9_000), "tokens"),
+        (encoded(context=[1.5] * 9_000), "context"),
+        (encoded(prompt=[1.5] * 9_000), "prompt"),
+        (encoded(prompt=[10**19] * 9_000), "prompt"),
+        (encoded(prompt=[1, [1]] * 9_000), "prompt"),
+        (encoded(prompt=[[[1]]] * 9_000), "prompt"),
+        (encoded(prompt=[None] * 9_000), "prompt"),
+        (encoded(input=[[1.5] * 9_000]), "input"),
+        (encoded(messages=[said([1] * 9_000)]), "messages"),
+        (encoded(tools=[1] * 9_000), "tools"),
         (encoded(messages=[said("x")] * 20_000), "messages"),
         (encoded(messages=[said([{"type": "text", "text": "x"}] * 20_000)]), "messages"),
         (encoded(messages=[said("x", tool_calls=[[]] * 40_000)]), "messages"),
@@ -113,6 +125,13 @@ def test_a_field_that_holds_too_much_is_named(body: bytes, field: str) -> None:
     assert len(str(caught.value)) < 500
 
 
+def test_a_conversation_is_no_list_of_tokens() -> None:
+    body = encoded(input=[1] * 9_000)
+    BOUNDS.ask_now(body, "/v1/embeddings")
+    with pytest.raises(InvalidField, match="at most 4096"):
+        BOUNDS.ask_now(body, "/v1/responses")
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -134,9 +153,17 @@ def test_a_large_body_that_no_parser_need_try(body: bytes) -> None:
         BOUNDS.ask_now(body)
 
 
-def test_a_body_of_strings_alone() -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt":[' + b'"",' * 300_000 + b'""]}',
+        b'{"x":[' + b'"a,b",' * 70_000 + b'""]}',
+        b"{" + b",".join(b'"%d":["a","b"]' % number for number in range(100_000)) + b"}",
+    ],
+)
+def test_a_body_of_strings_alone(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="strings"):
-        BOUNDS.ask_now(b'{"prompt":[' + b'"",' * 200_000 + b'""]}')
+        BOUNDS.ask_now(body)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +172,13 @@ def test_a_body_of_strings_alone() -> None:
         encoded(prompt="a, [b], {c} " * 20_000),
         encoded(prompt='say \\"a, b\\" \\\\ and "c, [" ' * 10_000),
         encoded(messages=[said("a, b, [c] {d} " * 9_000)] * 20),
-        encoded(messages=[said("x", name="y") for _ in range(6_000)]),
+        encoded(messages=[said("x", name="y") for _ in range(2_000)]),
         encoded(messages=[said([{"type": "image_url", "image_url": {"url": "data:," + "A" * 300_000}}])]),
         encoded(prompt=[[1] * 12_000] * 8),
+        encoded(prompt=list(range(90_000))),
+        encoded(input=[[151_643, 2, 3] * 10] * 2_000),
+        encoded(tokens=[2**59] * 9_000),
+        json.dumps({"tokens": [1] * 9_000}, indent=2).encode(),
         encoded(allowed_token_ids=list(range(16_000)), prompt="x"),
         encoded(bad_words=["some words"] * 128, prompt="x" * 20_000),
         encoded(messages=[said("[" * 5_000)]),
@@ -175,7 +206,7 @@ def test_a_large_body_is_looked_into_beside_the_event_loop() -> None:
 
         going_on = asyncio.create_task(others())
         with pytest.raises(InvalidField, match="JSON values"):
-            await BOUNDS.ask(body)
+            await BOUNDS.ask(body, COMPLETIONS)
         going_on.cancel()
         assert turns > 1
 
@@ -224,19 +255,19 @@ def test_how_long_the_texts_are(path: str, body: bytes, texts: Texts) -> None:
 )
 def test_what_fits_into_a_context_of_100_tokens(texts: Texts, fits: bool) -> None:
     if fits:
-        texts.check(BOUNDS, 100, 12)
+        texts.check(BOUNDS.max_text_chars, 100, 12)
         return
     with pytest.raises(InvalidField, match="at most"):
-        texts.check(BOUNDS, 100, 12)
+        texts.check(BOUNDS.max_text_chars, 100, 12)
 
 
 def test_a_long_context_takes_what_it_can_hold() -> None:
-    Texts("prompt", 800_000, cut=True).check(BOUNDS, 100_000, 4)
-    Texts("prompt", 400_000).check(BOUNDS, 100_000, 4)
+    Texts("prompt", 800_000, cut=True).check(BOUNDS.max_text_chars, 100_000, 4)
+    Texts("prompt", 400_000).check(BOUNDS.max_text_chars, 100_000, 4)
     with pytest.raises(InvalidField, match="maximum context length is 100000 tokens"):
-        Texts("prompt", 400_001).check(BOUNDS, 100_000, 4)
+        Texts("prompt", 400_001).check(BOUNDS.max_text_chars, 100_000, 4)
     with pytest.raises(InvalidField, match="max_text_chars"):
-        Texts("prompt", 800_001).check(BOUNDS, 100_000, 128)
+        Texts("prompt", 800_001).check(BOUNDS.max_text_chars, 100_000, 128)
 
 
 @pytest.mark.parametrize(
