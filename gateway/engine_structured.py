@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 _KNOWN_MOST = 4096
-_AT_ONCE = 8
+_AT_ONCE = 4
 _WAITING_MOST = 64
 # The process has to load a tokenizer first, and vLLM before it where it is no fork; a grammar has its own deadline.
 _START_S = 180.0
@@ -48,6 +48,7 @@ class GrammarCheck:
         self._limits = limits
         self._context: Any = CONTEXT if forked else get_context("spawn")
         self._known: OrderedDict[bytes, str | None] = OrderedDict()
+        self._last: tuple[object, frozenset[int]] = (None, frozenset())  # a job's items have one schema, the very same
         self._running: dict[bytes, asyncio.Task[str | None]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._starting = asyncio.Lock()
@@ -75,8 +76,10 @@ class GrammarCheck:
         if asked is None or asked.all_constraints_none():
             return
         kind = next(name for name in _KINDS if getattr(asked, name) is not None)
-        self._bound(kind, asked)
         stop_token_ids = self._stop_token_ids(params)
+        if asked.json is not None and asked.json is self._last[0] and stop_token_ids == self._last[1]:
+            return
+        self._bound(kind, asked)
         key = _key(asked, stop_token_ids)
         if key in self._known:
             self._known.move_to_end(key)
@@ -85,6 +88,7 @@ class GrammarCheck:
             reason = await self._found(key, asked, stop_token_ids)
         if reason is not None:
             raise VLLMValidationError(f"structured_outputs.{kind}: {reason}", parameter=f"structured_outputs.{kind}")
+        self._last = (asked.json, stop_token_ids)
 
     def close(self) -> None:
         """Ends the process; whoever waits for it is refused."""

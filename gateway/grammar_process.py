@@ -4,6 +4,7 @@ It has the model's tokenizer loaded; each grammar is compiled in a fork of it, w
 or crashes alone. There it is also followed for a few tokens, since some compile at once and are slow to follow.
 """
 
+import math
 import os
 import resource
 import signal
@@ -23,6 +24,9 @@ _WALL_FACTOR = 12
 # Of addresses, beyond those that the process has itself; a compiled grammar of ordinary size has megabytes.
 _MEMORY_BYTES = 2 << 30
 _NICENESS = 5
+# After so long a grammar is none of the ordinary ones, and computes only what others leave.
+_QUICK_S = 1.0
+_NICENESS_OF_SLOW = 19
 # Tokens that are tried, and how long any may take to be looked for among all.
 _TRIED_TOKENS = 96
 _TOKEN_S = 0.1
@@ -51,7 +55,12 @@ class _Trial:
     number: int
     pid: int
     ends: float
+    slow: float
     result: Connection
+
+    @property
+    def wakes(self) -> float:
+        return min(self.ends, self.slow)
 
 
 def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
@@ -71,11 +80,14 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
         connection.send((-1, Verdict(None)))
         while True:
             now = time.monotonic()
-            nearest = min((trial.ends for trial in trials.values()), default=now + 60.0)
+            nearest = min((trial.wakes for trial in trials.values()), default=now + 60.0)
             ready = wait([connection, *trials], max(0.0, nearest - now))
             if connection in ready:
                 trial = _begin(connection, compiler, timeout_s, *connection.recv())
                 trials[trial.result] = trial
+            for trial in trials.values():
+                if trial.slow <= time.monotonic():
+                    _step_back(trial)
             for each in [one for one in trials if one in ready or trials[one].ends <= time.monotonic()]:
                 trial = trials.pop(each)
                 connection.send((trial.number, _end(trial, timeout_s)))
@@ -98,7 +110,15 @@ def _begin(
         finally:
             os._exit(0)
     os.close(writer)
-    return _Trial(number, pid, time.monotonic() + timeout_s * _WALL_FACTOR, Connection(reader, writable=False))
+    now = time.monotonic()
+    return _Trial(number, pid, now + timeout_s * _WALL_FACTOR, now + _QUICK_S, Connection(reader, writable=False))
+
+
+def _step_back(trial: _Trial) -> None:
+    trial.slow = math.inf
+    with suppress(OSError):  # it, or one of its threads, has ended just now
+        for thread in os.listdir(f"/proc/{trial.pid}/task"):  # noqa: PTH208 - numbers, not paths
+            os.setpriority(os.PRIO_PROCESS, int(thread), _NICENESS_OF_SLOW)
 
 
 def _end(trial: _Trial, timeout_s: float) -> Verdict:
