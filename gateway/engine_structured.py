@@ -24,17 +24,18 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import PROOF_PRIORITY
-from gateway.grammar_process import Verdict, serve
+from gateway.grammar_process import WALL_FACTOR, Question, Verdict, serve
 from switchyard.structured_bounds import StructuredLimits, TooMuch, check_text, check_value
 
 log = logging.getLogger(__name__)
 
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 _KNOWN_MOST = 4096
-_AT_ONCE = 4
+_AT_ONCE, _SLOW_AT_ONCE = 4, 4
 _WAITING_MOST = 64
 # The process has to load a tokenizer first, and vLLM before it where it is no fork; a grammar has its own deadline.
 _START_S = 180.0
+_QUICK_S = 1.0
 _BEYOND_DEADLINE_S = 30.0
 # xgrammar puts the time and the place in its source before what it says.
 _PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ")
@@ -51,6 +52,8 @@ class GrammarCheck:
         self._last: tuple[object, frozenset[int]] = (None, frozenset())  # a job's items have one schema, the very same
         self._running: dict[bytes, asyncio.Task[str | None]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._slow = 0
+        self._sending = asyncio.Lock()
         self._starting = asyncio.Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
@@ -131,26 +134,49 @@ class GrammarCheck:
             self._known.popitem(last=False)
 
     async def _judged(self, asked: StructuredOutputsParams, stop_token_ids: frozenset[int]) -> str | None:
-        async with self._places:
-            await self._ready()
-            connection = self._connection
-            assert connection is not None
-            self._number += 1
-            answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
-            message = (self._number, _copy(asked), set(stop_token_ids))
+        """Ordinary ones take milliseconds and a place each; one that takes longer leaves its place to the next."""
+        number = self._number = self._number + 1
+        try:
+            async with self._places:
+                answer = await self._sent(number, _copy(asked), set(stop_token_ids))
+                await asyncio.wait({answer}, timeout=_QUICK_S)
+                if not answer.done() and self._slow >= _SLOW_AT_ONCE:
+                    await self._send((number, None, None))
+                    raise _unavailable(
+                        "Too many schemas and grammars that take long are being compiled; ask again soon."
+                    )
+            self._slow += 1
             try:
-                await asyncio.to_thread(connection.send, message)
                 # The process ends a grammar by itself after its deadline; this is for one that does nothing any more.
-                async with asyncio.timeout(self._limits.compile_timeout_s * 12 + _BEYOND_DEADLINE_S):
+                async with asyncio.timeout(self._limits.compile_timeout_s * WALL_FACTOR + _BEYOND_DEADLINE_S):
                     verdict = await answer
-            except (TimeoutError, OSError) as error:
-                self._gone()
-                raise _unavailable("The schema could not be checked; ask again soon.") from error
             finally:
-                self._answers.pop(message[0], None)
-        if verdict.reason is not None:
-            log.info("a grammar is refused after %.2f s: %s", verdict.seconds, verdict.reason)
-        return None if verdict.reason is None else _PLACE.sub("", verdict.reason).strip()
+                self._slow -= 1
+        except (TimeoutError, OSError) as error:
+            self._gone()
+            raise _unavailable("The schema could not be checked; ask again soon.") from error
+        finally:
+            self._answers.pop(number, None)
+        if verdict.reason is None:
+            return None
+        log.info("a grammar is refused after %.2f s: %s", verdict.seconds, verdict.reason)
+        return _PLACE.sub("", verdict.reason).strip()
+
+    async def _sent(
+        self, number: int, asked: StructuredOutputsParams, stop_token_ids: set[int]
+    ) -> asyncio.Future[Verdict]:
+        await self._ready()
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._send((number, asked, stop_token_ids))
+        return answer
+
+    async def _send(self, message: Question) -> None:
+        """Raises OSError."""
+        connection = self._connection
+        if connection is None:
+            raise BrokenPipeError
+        async with self._sending:
+            await asyncio.to_thread(connection.send, message)
 
     async def _ready(self) -> None:
         """Starts the process unless it runs."""

@@ -20,7 +20,7 @@ import setproctitle
 from switchyard.process import follow_parent
 
 # Processor time bounds a grammar; this is for a machine that has none to give.
-_WALL_FACTOR = 12
+WALL_FACTOR = 12
 # Of addresses, beyond those that the process has itself; a compiled grammar of ordinary size has megabytes.
 _MEMORY_BYTES = 2 << 30
 _NICENESS = 5
@@ -50,6 +50,10 @@ class Verdict:
     seconds: float = 0.0
 
 
+Question = tuple[int, Any, set[int] | None]
+"""A number, what vLLM calls StructuredOutputsParams, and the tokens that end an answer; without these, an end to it."""
+
+
 @dataclass(slots=True)
 class _Trial:
     number: int
@@ -66,7 +70,7 @@ class _Trial:
 def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
     """Takes (number, StructuredOutputsParams, stop token ids), gives (number, Verdict), in whatever order they end.
 
-    Ends when the connection does.
+    A number with nothing else ends that one. This function returns when the connection ends.
     """
     setproctitle.setproctitle("switchyard: grammars")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the gateway
@@ -83,8 +87,13 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
             nearest = min((trial.wakes for trial in trials.values()), default=now + 60.0)
             ready = wait([connection, *trials], max(0.0, nearest - now))
             if connection in ready:
-                trial = _begin(connection, compiler, timeout_s, *connection.recv())
-                trials[trial.result] = trial
+                number, params, stop_token_ids = connection.recv()
+                if params is not None:
+                    trial = _begin(connection, compiler, timeout_s, number, params, stop_token_ids)
+                    trials[trial.result] = trial
+                else:
+                    for trial in trials.values():
+                        trial.ends = -math.inf if trial.number == number else trial.ends
             for trial in trials.values():
                 if trial.slow <= time.monotonic():
                     _step_back(trial)
@@ -111,7 +120,7 @@ def _begin(
             os._exit(0)
     os.close(writer)
     now = time.monotonic()
-    return _Trial(number, pid, now + timeout_s * _WALL_FACTOR, now + _QUICK_S, Connection(reader, writable=False))
+    return _Trial(number, pid, now + timeout_s * WALL_FACTOR, now + _QUICK_S, Connection(reader, writable=False))
 
 
 def _step_back(trial: _Trial) -> None:
