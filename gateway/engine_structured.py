@@ -59,13 +59,15 @@ class GrammarCheck:
         self._connection: Connection | None = None
         self._answers: dict[int, asyncio.Future[Verdict]] = {}
         self._number = 0
+        self._probes: set[str] = set()
+        self._closed = False
 
     def install(self) -> None:
         """From now on the client's `add_request`, through which every request goes, checks first."""
         add = self._client.add_request
 
         async def checked(request_id: str, prompt: Any, params: Any, *args: Any, **options: Any) -> Any:
-            if getattr(params, "structured_outputs", None) is not None:
+            if getattr(params, "structured_outputs", None) is not None and request_id not in self._probes:
                 await self.check(params)
             return await add(request_id, prompt, params, *args, **options)
 
@@ -95,7 +97,29 @@ class GrammarCheck:
 
     def close(self) -> None:
         """Ends the process; whoever waits for it is refused."""
+        self._closed = True
         self._gone()
+
+    async def token(self) -> None:
+        """Returns when the engine has compiled a tiny grammar and made a token by it. Starts no process.
+
+        Raises EngineDeadError.
+        """
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            structured_outputs=StructuredOutputsParams(choice=["0", "1"]),
+        )
+        request: Any = {"prompt_token_ids": self._client.renderer.get_tokenizer().encode("1")}
+        request_id = f"alive-{uuid.uuid4().hex}"
+        self._probes.add(request_id)
+        try:
+            async for _ in self._client.generate(request, params, request_id, priority=PROOF_PRIORITY):
+                pass
+        finally:
+            self._probes.discard(request_id)
 
     def _bound(self, kind: str, asked: StructuredOutputsParams) -> None:
         value = getattr(asked, kind)
@@ -199,6 +223,9 @@ class GrammarCheck:
                     process.kill()
                 raise _unavailable("Structured outputs are not available now; ask again soon.") from error
             self._process, self._connection = process, ours
+            if self._closed:
+                self._gone()
+                raise _unavailable("The engine has ended; ask again soon.")
             asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
 
     def _read(self) -> None:
@@ -215,7 +242,7 @@ class GrammarCheck:
 
     def _gone(self) -> None:
         if self._connection is not None:
-            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())  # of none where it has none
             self._connection.close()
         if self._process is not None and self._process.is_alive():
             self._process.kill()
@@ -224,20 +251,6 @@ class GrammarCheck:
         for answer in answers.values():
             if not answer.done():
                 answer.set_exception(_unavailable("The schema could not be checked; ask again soon."))
-
-
-async def structured_token_from(client: AsyncLLM) -> None:
-    """Returns when the engine has compiled a tiny grammar and made a token by it. Raises EngineDeadError."""
-    params = SamplingParams(
-        temperature=0.0,
-        max_tokens=1,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        structured_outputs=StructuredOutputsParams(choice=["0", "1"]),
-    )
-    request: Any = {"prompt_token_ids": client.renderer.get_tokenizer().encode("1")}
-    async for _ in client.generate(request, params, f"alive-{uuid.uuid4().hex}", priority=PROOF_PRIORITY):
-        pass
 
 
 def _unavailable(message: str) -> GracefulHTTPError:
