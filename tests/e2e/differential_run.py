@@ -103,6 +103,8 @@ def _sampling(rng: random.Random, room: int) -> SamplingParams:
         (0.2, "flat_logprobs", lambda: True),
     ]
     chosen |= {name: make() for share, name, make in maybe if rng.random() < share}
+    if chosen["temperature"] == 0.0:
+        chosen.pop("n", None)
     if "stop" not in chosen:
         chosen.pop("include_stop_str_in_output", None)
         chosen["detokenize"] = rng.random() < 0.8
