@@ -1,5 +1,5 @@
 """The same random requests to engines with and without what the gateway changes of vLLM's inside, in one process:
-`python -m tests.e2e.differential_run CHECKPOINT REQUESTS SEED`.
+`python -m tests.e2e.differential_run CHECKPOINT REQUESTS SEED [CHANGE …]`.
 
 vLLM's real scheduler, worker, input and output processors. Requests are greedy or seeded and the engine computes with
 float32, so that what an answer is does not hang on what else is in a step. Prints JSON: by patch, how many answers were
@@ -265,6 +265,7 @@ def main(checkpoint: str, count: int, seed: int) -> None:
         changed = answers(checkpoint, names, count, seed)
         for key in [key for key in changed if key.startswith("alone")]:
             plain[key.replace("alone", "beside")] = changed.pop(key)
+        print(f"{name}: {len(changed)} answers", file=sys.stderr, flush=True)
         differences = {key: plain[key].difference(read) for key, read in changed.items() if key in plain}
         seen[name] = {
             "compared": len(differences),
