@@ -277,3 +277,5 @@ def main(checkpoint: str, count: int, seed: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    sys.stdout.flush()
+    os._exit(0)  # several engines in one process leave threads that wait for each other

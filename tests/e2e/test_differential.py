@@ -30,6 +30,6 @@ def seen() -> dict[str, Any]:
 def test_with_and_without_the_changes_the_answers_are_the_same(seen: dict[str, Any]) -> None:
     assert seen.keys() == set(CHANGES)
     for name, found in seen.items():
-        assert found["compared"] > REQUESTS, f"{name}: many are asked for several answers"
+        assert found["compared"] > REQUESTS * 0.8, f"{name}: of one in eight the client leaves"
         assert found["missing"] == [], name
         assert found["different"] == {}, name
