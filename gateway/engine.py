@@ -42,7 +42,7 @@ from gateway.engine_proof import prove, token_from
 from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
 from gateway.engine_start import in_time
-from gateway.engine_structured import GrammarCheck, structured_token_from
+from gateway.engine_structured import GrammarCheck
 from gateway.engine_tokens import know_end_of_sequence, long_texts_in_turn, tokenize_together
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.engine_whole import note_first_tokens
@@ -176,7 +176,7 @@ class Engine:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                await structured_token_from(self.client)
+                await self._grammars.token()
         except EngineDeadError as error:
             raise Unserved("The engine is dead.", 5.0) from error
 

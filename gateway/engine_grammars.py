@@ -23,7 +23,7 @@ from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend, Xgrammar
 log = logging.getLogger(__name__)
 
 # For all grammars of a step together. The slowest end beyond it, none that takes less than the second number.
-_STEP_S = 0.25
+_STEP_S = 0.1
 _ALWAYS_S = 0.01
 # One that takes its seconds holds up none of the others; all of them give way to the thread that computes.
 _COMPILING_THREADS = 8

@@ -15,9 +15,9 @@ def give_each_its_own() -> None:
     """For this process, which is a worker's."""
     sample, named_alone = Sampler.forward, Sampler.gather_specific_token_logprobs
 
-    def forward(sampler: Any, logits: Any, metadata: Any, *args: Any, **options: Any) -> Any:
-        sampler.switchyard_likeliest = metadata.max_num_logprobs
-        return sample(sampler, logits, metadata, *args, **options)
+    def forward(sampler: Any, logits: Any, sampling_metadata: Any, *args: Any, **options: Any) -> Any:
+        sampler.switchyard_likeliest = sampling_metadata.max_num_logprobs
+        return sample(sampler, logits, sampling_metadata, *args, **options)
 
     def named_and_likeliest(sampler: Any, logprobs: Any, ids: dict[int, list[int]], sampled: Any) -> Any:
         named = named_alone(sampler, logprobs, ids, sampled)

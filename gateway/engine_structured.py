@@ -24,17 +24,18 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import PROOF_PRIORITY
-from gateway.grammar_process import Verdict, serve
+from gateway.grammar_process import WALL_FACTOR, Question, Verdict, serve
 from switchyard.structured_bounds import StructuredLimits, TooMuch, check_text, check_value
 
 log = logging.getLogger(__name__)
 
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 _KNOWN_MOST = 4096
-_AT_ONCE = 8
+_AT_ONCE, _SLOW_AT_ONCE = 4, 4
 _WAITING_MOST = 64
 # The process has to load a tokenizer first, and vLLM before it where it is no fork; a grammar has its own deadline.
 _START_S = 180.0
+_QUICK_S = 1.0
 _BEYOND_DEADLINE_S = 30.0
 # xgrammar puts the time and the place in its source before what it says.
 _PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ")
@@ -48,20 +49,25 @@ class GrammarCheck:
         self._limits = limits
         self._context: Any = CONTEXT if forked else get_context("spawn")
         self._known: OrderedDict[bytes, str | None] = OrderedDict()
+        self._last: tuple[object, frozenset[int]] = (None, frozenset())  # a job's items have one schema, the very same
         self._running: dict[bytes, asyncio.Task[str | None]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._slow = 0
+        self._sending = asyncio.Lock()
         self._starting = asyncio.Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._answers: dict[int, asyncio.Future[Verdict]] = {}
         self._number = 0
+        self._probes: set[str] = set()
+        self._closed = False
 
     def install(self) -> None:
         """From now on the client's `add_request`, through which every request goes, checks first."""
         add = self._client.add_request
 
         async def checked(request_id: str, prompt: Any, params: Any, *args: Any, **options: Any) -> Any:
-            if getattr(params, "structured_outputs", None) is not None:
+            if getattr(params, "structured_outputs", None) is not None and request_id not in self._probes:
                 await self.check(params)
             return await add(request_id, prompt, params, *args, **options)
 
@@ -75,8 +81,10 @@ class GrammarCheck:
         if asked is None or asked.all_constraints_none():
             return
         kind = next(name for name in _KINDS if getattr(asked, name) is not None)
-        self._bound(kind, asked)
         stop_token_ids = self._stop_token_ids(params)
+        if asked.json is not None and asked.json is self._last[0] and stop_token_ids == self._last[1]:
+            return
+        self._bound(kind, asked)
         key = _key(asked, stop_token_ids)
         if key in self._known:
             self._known.move_to_end(key)
@@ -85,10 +93,33 @@ class GrammarCheck:
             reason = await self._found(key, asked, stop_token_ids)
         if reason is not None:
             raise VLLMValidationError(f"structured_outputs.{kind}: {reason}", parameter=f"structured_outputs.{kind}")
+        self._last = (asked.json, stop_token_ids)
 
     def close(self) -> None:
         """Ends the process; whoever waits for it is refused."""
+        self._closed = True
         self._gone()
+
+    async def token(self) -> None:
+        """Returns when the engine has compiled a tiny grammar and made a token by it. Starts no process.
+
+        Raises EngineDeadError.
+        """
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            structured_outputs=StructuredOutputsParams(choice=["0", "1"]),
+        )
+        request: Any = {"prompt_token_ids": self._client.renderer.get_tokenizer().encode("1")}
+        request_id = f"alive-{uuid.uuid4().hex}"
+        self._probes.add(request_id)
+        try:
+            async for _ in self._client.generate(request, params, request_id, priority=PROOF_PRIORITY):
+                pass
+        finally:
+            self._probes.discard(request_id)
 
     def _bound(self, kind: str, asked: StructuredOutputsParams) -> None:
         value = getattr(asked, kind)
@@ -127,26 +158,49 @@ class GrammarCheck:
             self._known.popitem(last=False)
 
     async def _judged(self, asked: StructuredOutputsParams, stop_token_ids: frozenset[int]) -> str | None:
-        async with self._places:
-            await self._ready()
-            connection = self._connection
-            assert connection is not None
-            self._number += 1
-            answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
-            message = (self._number, _copy(asked), set(stop_token_ids))
+        """Ordinary ones take milliseconds and a place each; one that takes longer leaves its place to the next."""
+        number = self._number = self._number + 1
+        try:
+            async with self._places:
+                answer = await self._sent(number, _copy(asked), set(stop_token_ids))
+                await asyncio.wait({answer}, timeout=_QUICK_S)
+                if not answer.done() and self._slow >= _SLOW_AT_ONCE:
+                    await self._send((number, None, None))
+                    raise _unavailable(
+                        "Too many schemas and grammars that take long are being compiled; ask again soon."
+                    )
+            self._slow += 1
             try:
-                await asyncio.to_thread(connection.send, message)
                 # The process ends a grammar by itself after its deadline; this is for one that does nothing any more.
-                async with asyncio.timeout(self._limits.compile_timeout_s * 12 + _BEYOND_DEADLINE_S):
+                async with asyncio.timeout(self._limits.compile_timeout_s * WALL_FACTOR + _BEYOND_DEADLINE_S):
                     verdict = await answer
-            except (TimeoutError, OSError) as error:
-                self._gone()
-                raise _unavailable("The schema could not be checked; ask again soon.") from error
             finally:
-                self._answers.pop(message[0], None)
-        if verdict.reason is not None:
-            log.info("a grammar is refused after %.2f s: %s", verdict.seconds, verdict.reason)
-        return None if verdict.reason is None else _PLACE.sub("", verdict.reason).strip()
+                self._slow -= 1
+        except (TimeoutError, OSError) as error:
+            self._gone()
+            raise _unavailable("The schema could not be checked; ask again soon.") from error
+        finally:
+            self._answers.pop(number, None)
+        if verdict.reason is None:
+            return None
+        log.info("a grammar is refused after %.2f s: %s", verdict.seconds, verdict.reason)
+        return _PLACE.sub("", verdict.reason).strip()
+
+    async def _sent(
+        self, number: int, asked: StructuredOutputsParams, stop_token_ids: set[int]
+    ) -> asyncio.Future[Verdict]:
+        await self._ready()
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._send((number, asked, stop_token_ids))
+        return answer
+
+    async def _send(self, message: Question) -> None:
+        """Raises OSError."""
+        connection = self._connection
+        if connection is None:
+            raise BrokenPipeError
+        async with self._sending:
+            await asyncio.to_thread(connection.send, message)
 
     async def _ready(self) -> None:
         """Starts the process unless it runs."""
@@ -169,6 +223,9 @@ class GrammarCheck:
                     process.kill()
                 raise _unavailable("Structured outputs are not available now; ask again soon.") from error
             self._process, self._connection = process, ours
+            if self._closed:
+                self._gone()
+                raise _unavailable("The engine has ended; ask again soon.")
             asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
 
     def _read(self) -> None:
@@ -185,7 +242,7 @@ class GrammarCheck:
 
     def _gone(self) -> None:
         if self._connection is not None:
-            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())  # of none where it has none
             self._connection.close()
         if self._process is not None and self._process.is_alive():
             self._process.kill()
@@ -194,20 +251,6 @@ class GrammarCheck:
         for answer in answers.values():
             if not answer.done():
                 answer.set_exception(_unavailable("The schema could not be checked; ask again soon."))
-
-
-async def structured_token_from(client: AsyncLLM) -> None:
-    """Returns when the engine has compiled a tiny grammar and made a token by it. Raises EngineDeadError."""
-    params = SamplingParams(
-        temperature=0.0,
-        max_tokens=1,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        structured_outputs=StructuredOutputsParams(choice=["0", "1"]),
-    )
-    request: Any = {"prompt_token_ids": client.renderer.get_tokenizer().encode("1")}
-    async for _ in client.generate(request, params, f"alive-{uuid.uuid4().hex}", priority=PROOF_PRIORITY):
-        pass
 
 
 def _unavailable(message: str) -> GracefulHTTPError:

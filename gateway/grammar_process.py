@@ -4,6 +4,7 @@ It has the model's tokenizer loaded; each grammar is compiled in a fork of it, w
 or crashes alone. There it is also followed for a few tokens, since some compile at once and are slow to follow.
 """
 
+import math
 import os
 import resource
 import signal
@@ -19,10 +20,13 @@ import setproctitle
 from switchyard.process import follow_parent
 
 # Processor time bounds a grammar; this is for a machine that has none to give.
-_WALL_FACTOR = 12
+WALL_FACTOR = 12
 # Of addresses, beyond those that the process has itself; a compiled grammar of ordinary size has megabytes.
 _MEMORY_BYTES = 2 << 30
 _NICENESS = 5
+# After so long a grammar is none of the ordinary ones, and computes only what others leave.
+_QUICK_S = 1.0
+_NICENESS_OF_SLOW = 19
 # Tokens that are tried, and how long any may take to be looked for among all.
 _TRIED_TOKENS = 96
 _TOKEN_S = 0.1
@@ -46,18 +50,27 @@ class Verdict:
     seconds: float = 0.0
 
 
+Question = tuple[int, Any, set[int] | None]
+"""A number, what vLLM calls StructuredOutputsParams, and the tokens that end an answer; without these, an end to it."""
+
+
 @dataclass(slots=True)
 class _Trial:
     number: int
     pid: int
     ends: float
+    slow: float
     result: Connection
+
+    @property
+    def wakes(self) -> float:
+        return min(self.ends, self.slow)
 
 
 def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
     """Takes (number, StructuredOutputsParams, stop token ids), gives (number, Verdict), in whatever order they end.
 
-    Ends when the connection does.
+    A number with nothing else ends that one. This function returns when the connection ends.
     """
     setproctitle.setproctitle("switchyard: grammars")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the gateway
@@ -71,11 +84,19 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
         connection.send((-1, Verdict(None)))
         while True:
             now = time.monotonic()
-            nearest = min((trial.ends for trial in trials.values()), default=now + 60.0)
+            nearest = min((trial.wakes for trial in trials.values()), default=now + 60.0)
             ready = wait([connection, *trials], max(0.0, nearest - now))
             if connection in ready:
-                trial = _begin(connection, compiler, timeout_s, *connection.recv())
-                trials[trial.result] = trial
+                number, params, stop_token_ids = connection.recv()
+                if params is not None:
+                    trial = _begin(connection, compiler, timeout_s, number, params, stop_token_ids)
+                    trials[trial.result] = trial
+                else:
+                    for trial in trials.values():
+                        trial.ends = -math.inf if trial.number == number else trial.ends
+            for trial in trials.values():
+                if trial.slow <= time.monotonic():
+                    _step_back(trial)
             for each in [one for one in trials if one in ready or trials[one].ends <= time.monotonic()]:
                 trial = trials.pop(each)
                 connection.send((trial.number, _end(trial, timeout_s)))
@@ -98,7 +119,15 @@ def _begin(
         finally:
             os._exit(0)
     os.close(writer)
-    return _Trial(number, pid, time.monotonic() + timeout_s * _WALL_FACTOR, Connection(reader, writable=False))
+    now = time.monotonic()
+    return _Trial(number, pid, now + timeout_s * WALL_FACTOR, now + _QUICK_S, Connection(reader, writable=False))
+
+
+def _step_back(trial: _Trial) -> None:
+    trial.slow = math.inf
+    with suppress(OSError):  # it, or one of its threads, has ended just now
+        for thread in os.listdir(f"/proc/{trial.pid}/task"):  # noqa: PTH208 - numbers, not paths
+            os.setpriority(os.PRIO_PROCESS, int(thread), _NICENESS_OF_SLOW)
 
 
 def _end(trial: _Trial, timeout_s: float) -> Verdict:

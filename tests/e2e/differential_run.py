@@ -1,5 +1,5 @@
 """The same random requests to engines with and without what the gateway changes of vLLM's inside, in one process:
-`python -m tests.e2e.differential_run CHECKPOINT REQUESTS SEED`.
+`python -m tests.e2e.differential_run CHECKPOINT REQUESTS SEED [CHANGE …]`.
 
 vLLM's real scheduler, worker, input and output processors. Requests are greedy or seeded and the engine computes with
 float32, so that what an answer is does not hang on what else is in a step. Prints JSON: by patch, how many answers were
@@ -103,6 +103,8 @@ def _sampling(rng: random.Random, room: int) -> SamplingParams:
         (0.2, "flat_logprobs", lambda: True),
     ]
     chosen |= {name: make() for share, name, make in maybe if rng.random() < share}
+    if chosen["temperature"] == 0.0:
+        chosen.pop("n", None)
     if "stop" not in chosen:
         chosen.pop("include_stop_str_in_output", None)
         chosen["detokenize"] = rng.random() < 0.8
@@ -263,6 +265,7 @@ def main(checkpoint: str, count: int, seed: int) -> None:
         changed = answers(checkpoint, names, count, seed)
         for key in [key for key in changed if key.startswith("alone")]:
             plain[key.replace("alone", "beside")] = changed.pop(key)
+        print(f"{name}: {len(changed)} answers", file=sys.stderr, flush=True)
         differences = {key: plain[key].difference(read) for key, read in changed.items() if key in plain}
         seen[name] = {
             "compared": len(differences),
@@ -274,3 +277,5 @@ def main(checkpoint: str, count: int, seed: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    sys.stdout.flush()
+    os._exit(0)  # several engines in one process leave threads that wait for each other

@@ -23,12 +23,12 @@ def _ended(*spent_s: float) -> list[bool]:
     ("spent_s", "ended"),
     [
         ((), []),
-        ((0.2, 0.04), [False, False]),
+        ((0.08, 0.015), [False, False]),
         ((0.0002,) * 256, [False] * 256),
         ((0.3,), [True]),
         ((0.001, 0.3, 0.002), [False, True, False]),
-        ((0.2, 0.15, 0.02), [True, False, False]),
-        ((0.2, 0.2, 0.2), [True, True, False]),
+        ((0.08, 0.07, 0.02), [True, False, False]),
+        ((0.08, 0.08, 0.08), [True, True, False]),
         ((0.009,) * 100, [False] * 100),
     ],
 )
