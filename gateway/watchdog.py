@@ -54,7 +54,7 @@ class Watchdog:
         for slot in slots:
             if slot not in self._watches:
                 self._watches[slot] = _Watch(slot, self._vigil(), self._vigil(), self.second)
-        if slots and self._ticking is None:
+        if slots and (self._ticking is None or self._ticking.done()):
             self._ticking = asyncio.create_task(self._tick(), name="watchdog")
 
     def stop(self) -> None:
