@@ -27,7 +27,8 @@ class Watchdog:
     process is not taken for a hung engine.
 
     `second`: another question, asked of each slot every `every_s` with one deadline, whatever else it answers. It
-    returns when that part of the engine works; it may raise GatewayError when the engine is dead.
+    returns when that part of the engine works; it may raise GatewayError when the engine is dead, and TimeoutError,
+    which is no answer.
     """
 
     deadline_s: float = _DEADLINE_S
@@ -132,7 +133,7 @@ class _Watch:
     async def _answered(self, name: str, answer: Awaitable[None]) -> None:
         try:
             await answer
-        except GatewayError:
-            return  # it died, which the pool sees by itself
+        except (GatewayError, TimeoutError):
+            return  # no answer: it died, which the pool sees by itself, or the deadline passes
         self._answers[name] += 1
         self._questions.pop(name, None)
