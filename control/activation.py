@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from control.activation_log import ActivationLog
 from control.clock import iso
 from control.errors import ActivationFailed, Conflict, ControlError, JobError
@@ -60,6 +62,8 @@ class Activator:
         self._tasks = Tasks()
         self._target: str | None = None
         self._switching: asyncio.Task[ActivateResult] | None = None
+        self.left_open = False
+        """Whether the database did not take the end of a switch, whose activation is still `running`."""
 
     @property
     def target(self) -> str | None:
@@ -133,6 +137,15 @@ class Activator:
         self, model: ModelRef, wish: SwitchWish, cause: str, on_success: Callable[[], Awaitable[None]] | None
     ) -> ActivateResult:
         activation_id = await self._history.begin(model, cause=cause, method=wish.method)
+        try:
+            return await self._carry_out(activation_id, model, wish, on_success)
+        except SQLAlchemyError:
+            self.left_open = True
+            raise
+
+    async def _carry_out(
+        self, activation_id: int, model: ModelRef, wish: SwitchWish, on_success: Callable[[], Awaitable[None]] | None
+    ) -> ActivateResult:
         try:
             reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
             result = await self._ask(model, reference, wish)

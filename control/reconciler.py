@@ -46,13 +46,15 @@ class Reconciler:
         self._wake.set()
 
     async def run(self) -> None:
-        """For ever, until cancelled. First settles the activations that an earlier process left unfinished."""
+        """For ever, until cancelled. Settles activations that were left unfinished, by an earlier process too."""
         interrupted = list(await self._history.unfinished())
         while True:
             self._wake.clear()
             in_step = False
             pause_s = self._pace.out_of_step_s
             try:
+                if self._activator.left_open:
+                    interrupted = await self._left_open() or interrupted
                 wanted = await self._history.active()
                 state = await self._gateway.state()
                 interrupted = await self._settle(interrupted, state)
@@ -77,9 +79,17 @@ class Reconciler:
             except TimeoutError:
                 pass
 
+    async def _left_open(self) -> list[ActivationRow]:
+        """Activations that a switch of this process has left unfinished; none while another runs, which has one too."""
+        rows = list(await self._history.unfinished())
+        if self._activator.target is not None:
+            return []
+        self._activator.left_open = False
+        return rows
+
     async def _settle(self, interrupted: list[ActivationRow], state: GatewayState) -> list[ActivationRow]:
         """Those that cannot be judged yet: the gateway is still at it."""
-        if state.switching_to is not None:
+        if state.switching_to is not None or (interrupted and self._activator.target is not None):
             return interrupted
         for row in interrupted:
             if state.active is not None and (state.active.id, state.active.digest) == (row.model_id, row.digest):
@@ -97,7 +107,7 @@ class Reconciler:
             return True
         if wanted != before:  # a switch has ended since, and the state may be older than that
             return False
-        if state.switching_to is not None or self._activator.target is not None:
+        if state.switching_to is not None or self._activator.target is not None or self._activator.left_open:
             return False
         if any(_is_of(failed, wanted) and failed.retry_in_s > 0 for failed in state.failed_loads):
             return False

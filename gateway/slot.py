@@ -106,6 +106,7 @@ class Slot:
         self._condemned = False
         self._suspensions = 0
         self._answers: dict[asyncio.Task[None], _Answer] = {}
+        self._batches: dict[asyncio.Task[Any], bool] = {}  # whether each was given up
         self.last_used_s = time.monotonic()
         self._in_flight = 0
         self._empty = asyncio.Event()
@@ -202,8 +203,15 @@ class Slot:
         return True
 
     async def abort_requests(self) -> int:
-        """Ends every request inside with an error that its client can see; returns how many there were."""
+        """Ends every request inside with an error that its client can see; returns how many there were.
+
+        Batches end only where the engine is dead: of a hung one they would wait for ever.
+        """
         answers = dict(self._answers)
+        if self.dead:
+            for batch in self._batches:
+                self._batches[batch] = True
+                batch.cancel()
         for task, answer in answers.items():
             answer.aborted = True
             task.cancel()
@@ -240,8 +248,19 @@ class Slot:
         self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: Adapter | None = None
     ) -> list[BatchOutput]:
         """Answers a batch at low priority. Raises Unserved when the engine dies meanwhile."""
-        with self._counted():
-            return await (self.engine if adapter is None else adapter.front).batch(items, sampling)
+        task = asyncio.current_task()
+        assert task is not None
+        self._batches[task] = False
+        try:
+            with self._counted():
+                return await (self.engine if adapter is None else adapter.front).batch(items, sampling)
+        except asyncio.CancelledError:
+            if not self._batches[task]:
+                raise
+            task.uncancel()
+            raise Unserved("The engine died during this batch and is being restarted.", _RETRY_AFTER_ABORT_S) from None
+        finally:
+            del self._batches[task]
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -23,10 +23,6 @@ class Vigil:
     _looked_s: float | None = field(default=None, init=False)
     _progress: int | None = field(default=None, init=False)
 
-    def lag_s(self, now_s: float) -> float:
-        """How much later than meant a look at this moment is."""
-        return 0.0 if self._looked_s is None else max(0.0, now_s - self._looked_s - self.tick_s)
-
     def look(self, now_s: float, progress: int, *, asked: bool, suspended: bool = False) -> Verdict:
         """`progress` is any number that changes when the engine shows life; `asked`: a question is with it now.
 

@@ -27,7 +27,8 @@ class Watchdog:
     process is not taken for a hung engine.
 
     `second`: another question, asked of each slot every `every_s` with one deadline, whatever else it answers. It
-    returns when that part of the engine works; it may raise GatewayError when the engine is dead.
+    returns when that part of the engine works; it may raise GatewayError when the engine is dead, and TimeoutError,
+    which is no answer.
     """
 
     deadline_s: float = _DEADLINE_S
@@ -54,7 +55,7 @@ class Watchdog:
         for slot in slots:
             if slot not in self._watches:
                 self._watches[slot] = _Watch(slot, self._vigil(), self._vigil(), self.second)
-        if slots and self._ticking is None:
+        if slots and (self._ticking is None or self._ticking.done()):
             self._ticking = asyncio.create_task(self._tick(), name="watchdog")
 
     def stop(self) -> None:
@@ -67,10 +68,12 @@ class Watchdog:
         return Vigil(self.every_s, self.deadline_s, self.tick_s)
 
     async def _tick(self) -> None:
+        now_s = self.clock_s()
         while True:
+            due_s = now_s + self.tick_s
             await asyncio.sleep(self.tick_s)
             now_s = self.clock_s()
-            lag_s = max((watch.first.lag_s(now_s) for watch in self._watches.values()), default=0.0)
+            lag_s = now_s - due_s
             if lag_s >= _LAG_TOLD_S:
                 log.warning("the event loop was held up for %.0f s; engines were not listened to meanwhile", lag_s)
             for watch in self._watches.values():
@@ -130,7 +133,7 @@ class _Watch:
     async def _answered(self, name: str, answer: Awaitable[None]) -> None:
         try:
             await answer
-        except GatewayError:
-            return  # it died, which the pool sees by itself
+        except (GatewayError, TimeoutError):
+            return  # no answer: it died, which the pool sees by itself, or the deadline passes
         self._answers[name] += 1
         self._questions.pop(name, None)

@@ -13,7 +13,7 @@ from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
 from switchyard.contract import ActivateRequest, FailedLoad, ModelRef, Proof
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, control, house, settings_of, until
+from tests.integration.house import House, by_hand, control, house, settings_of, until
 
 
 async def active_id(here: House) -> str:
@@ -394,6 +394,26 @@ def test_an_interrupted_switch_that_the_gateway_finished_is_done(tmp_path: Path)
                 await until(lambda: active_id(here), lambda model_id: model_id == "b")
                 row = (await here.get("/models/activations"))["activations"][0]
                 assert (row["id"], row["status"]) == ("b", "done")
+
+    asyncio.run(run())
+
+
+def test_a_switch_whose_end_the_database_does_not_take_is_settled_when_it_does(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            await here.add_model("b", seed=1)
+            await by_hand(
+                tmp_path,
+                "CREATE TRIGGER full BEFORE UPDATE ON activations WHEN NEW.status = 'done'"
+                " BEGIN SELECT RAISE(ABORT, 'disk is full'); END",
+            )
+            assert (await here.http.post("/models/set_active", json={"id": "b"})).status_code >= 500
+            await by_hand(tmp_path, "DROP TRIGGER full")
+            await until(lambda: active_id(here), lambda model_id: model_id == "b")
+            assert here.gateway.activated == ["a", "b"], "and it was not taken back meanwhile"
+            history = (await here.get("/models/activations"))["activations"]
+            assert [(row["id"], row["status"]) for row in history] == [("b", "done"), ("a", "done")]
 
     asyncio.run(run())
 

@@ -164,6 +164,8 @@ class FakeEngine:
         self.reloads += 1
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
+        self.entered.set()
+        await self.release.wait()
         return [BatchOutput(text=self.ref.id) for _ in items]
 
     async def shutdown(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import EngineReloadFailed, MethodImpossible, NoRoom, SwitchInProgress, Unserved
 from gateway.slot import Slot
-from switchyard.contract import ActivateRequest
+from switchyard.contract import ActivateRequest, BatchItem, BatchSampling
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 
@@ -170,6 +170,18 @@ async def test_an_engine_that_hangs_is_replaced(house: House) -> None:
     assert stuck.stopped
     assert await house.ask() == b"a:"
     assert b"died" in await asking
+
+
+@scenario
+async def test_a_batch_in_an_engine_that_hangs_is_given_up(house: House) -> None:
+    house.watchdog.every_s = house.watchdog.deadline_s = 0.02
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    house.garage.started[0].release.clear()
+    slot = house.gate.slot
+    assert slot is not None
+    with pytest.raises(Unserved, match="died"):
+        await slot.batch([BatchItem(prompt="1")], BatchSampling())
+    await until(lambda: house.gate.slot not in (None, slot))
 
 
 @scenario

@@ -67,7 +67,6 @@ def test_a_front_end_that_is_held_up_does_not_make_its_engine_dead() -> None:
     night.look()
     for _ in range(14):
         assert night.look(after_s=35.0) == "well", "answers lie unread while the event loop is held up"
-    assert night.vigil.lag_s(night.now_s + 36.0) == 35.0
 
 
 def test_an_engine_that_hangs_behind_a_busy_front_end_is_found_all_the_same() -> None:
