@@ -21,7 +21,10 @@ LONG = "a" * 300_000
 FILTERS = "{{ name }}{% for turn in turns %}{{ text | upper | lower | replace('b', 'c') | length }}{% endfor %}"
 _JOINED = "~".join(["text"] * 300)
 CONCATENATION = "{{ name }}{% for turn in turns %}{{ '' if " + _JOINED + " }}{% endfor %}"
-ROWS = [{"name": "one", "turns": [], "text": ""}, {"name": "two", "turns": [0] * 3000, "text": LONG}]
+ROWS: list[dict[str, Any]] = [
+    {"name": "one", "turns": [], "text": ""},
+    {"name": "two", "turns": [0] * 3000, "text": LONG},
+]
 BACKTRACKING = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}
 
 
