@@ -137,3 +137,23 @@ def test_a_first_row_that_never_ends_is_refused(tmp_path: Path) -> None:
         assert "config.template: takes longer than 1 s on the first row" in answer.json()["detail"]
 
     _tell(tmp_path, story, limit_s=1.0)
+
+
+def test_a_dataset_may_go_while_its_job_runs(tmp_path: Path) -> None:
+    async def story(here: Here) -> None:
+        taken = asyncio.Event()
+
+        def answer(_: BatchItem) -> BatchOutput:
+            if not taken.is_set():
+                (tmp_path / "datasets" / "rows.jsonl").unlink()
+                taken.set()
+            return BatchOutput(text="fine", finish_reason="stop")
+
+        here.gateway.answer = answer
+        rows = [{"name": f"{word} {number}"} for number in range(40) for word in ("red", "old", "big")]
+        job = await here.ended(
+            await here.job(template="{{name}}", dataset_ref=here.rows(rows), num_examples=120, max_similarity=1.0)
+        )
+        assert (job["status"], job["result"]["accepted"]) == ("done", 120)
+
+    _tell(tmp_path, story)
