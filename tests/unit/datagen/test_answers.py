@@ -4,6 +4,7 @@ import pytest
 
 from datagen.answers import final_answer, is_right, is_right_sum
 from datagen.arithmetic import exact_answer
+from datagen.strategies.self_instruct import instances, labelled_instances
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_sum_may_have_thousands_separators(solution: str) -> None:
     assert is_right_sum(solution, "1234")
 
 
-@pytest.mark.parametrize("unit", ["9", "a", "9 ", "(", " ", "\n", "1+", "answer is ", "####"])
+@pytest.mark.parametrize("unit", ["9", "a", "9 ", "(", " ", "\n", "1+", "answer is ", "####", "input:\n", "label: \n"])
 def test_no_text_takes_long(unit: str) -> None:
     """What a model says, and what a template makes, may be 200,000 characters."""
     text = "answer " + unit * (200_000 // len(unit))
@@ -75,4 +76,6 @@ def test_no_text_takes_long(unit: str) -> None:
     exact_answer(text)
     is_right_sum(text, "5")
     final_answer(text)
+    instances(text)
+    labelled_instances(text)
     assert time.process_time() - started_s < 10
