@@ -291,12 +291,22 @@ def _tested(code: str, tests: str, **more: object) -> ProgramEnd:
     return run_program(program, LIMITS)
 
 
-@pytest.mark.parametrize("tests", [CHECK, FLOATS], ids=["check", "floats"])
 @pytest.mark.parametrize("name", CHEATS)
-def test_no_program_passes_what_it_does_not_solve(name: str, tests: str) -> None:
-    end = _tested(CHEATS[name], tests)
+def test_no_program_passes_what_it_does_not_solve(name: str) -> None:
+    end = _tested(CHEATS[name], CHECK)
     assert not end.passed
     assert end.detail not in {"", "passed"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "equal to all", "an int that equals all", "a function that is equal", "a Mock", "builtins", "names of the test",
+        "a nonce in a frame",
+    ],
+)  # fmt: skip
+def test_no_program_passes_by_arithmetic_of_its_own(name: str) -> None:
+    assert not _tested(CHEATS[name], FLOATS).passed
 
 
 _CHECKS_STRICTLY = "def check(candidate):\n    try:\n        {}\n    except BaseException:\n        pass\n\ncheck(f)\n"
