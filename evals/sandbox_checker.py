@@ -332,10 +332,16 @@ def run(checker: Checker, task: dict[str, Any]) -> None:
     names = module.__dict__
     try:
         ahead = compile(task["prelude"], "<task>", "exec")
-    except SyntaxError:
-        pass
+    except (
+        SyntaxError
+    ):  # a decorator of what the program defines, most often: what stands before it is the task's still
+        lines = task["prelude"].rstrip().splitlines()
+        while lines and lines[-1].startswith("@"):
+            lines.pop()
+        with contextlib.suppress(SyntaxError):
+            exec(compile("\n".join(lines), "<task>", "exec"), names)  # noqa: S102 - the sandbox is there for it
     else:
-        exec(ahead, names)  # noqa: S102 - the sandbox is there for it
+        exec(ahead, names)  # noqa: S102
         checker.own = own_classes(names)
     tests = ast.parse(task["tests"], "<tests>")
     tested = set(task["names"])

@@ -326,6 +326,14 @@ def test_helpers_of_the_task_are_the_tasks() -> None:
     assert (forged.passed, forged.detail) == (False, "AssertionError: ")
 
 
+def test_helpers_are_the_tasks_ahead_of_a_decorator_too() -> None:
+    prelude = "import functools\ndef poly(x):\n    return x - 5\n\n@functools.cache\n"
+    tests = "assert abs(poly(f(0))) < 1e-6\n"
+    for code, passes in (("def f(x): return 5", True), ("def f(x): return 1\ndef poly(x): return 0", False)):
+        end = run_program(Program(code, tests, prelude=prelude, whole=f"{prelude}\n{code}", names=("f",)), LIMITS)
+        assert end.passed is passes
+
+
 HONEST: dict[str, tuple[str, str]] = {
     "plain": ("def f(x): return {3: 271828, 4: 314159}[x]", CHECK),
     "floats": ("def f(x): return {3: 2.71828, 4: 1.5}[x]", FLOATS),
