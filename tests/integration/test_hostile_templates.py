@@ -14,7 +14,7 @@ from control.app import create_app
 from datagen.kind import DataGenKind
 from switchyard.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import DEADLINE_S, PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint
 
 LONG = "a" * 300_000
@@ -116,8 +116,16 @@ def test_a_job_that_freezes_its_worker_fails_and_others_go_on(
 
 def test_a_frozen_job_can_be_cancelled(tmp_path: Path) -> None:
     async def story(here: Here) -> None:
+        asked = asyncio.Event()
+
+        def answer(_: BatchItem) -> BatchOutput:
+            asked.set()  # of row 1, which is handed out while row 2 is worked on
+            return BatchOutput(text="fine", finish_reason="stop")
+
+        here.gateway.answer = answer
         frozen = await here.job(template=CONCATENATION, dataset_ref=here.rows(ROWS), num_examples=2)
-        await until(lambda: here.seen(frozen), lambda job: job["progress"]["done"] == 1)
+        async with asyncio.timeout(DEADLINE_S):
+            await asked.wait()
         assert (await here.http.post(f"/jobs/{frozen}/cancel")).json()["status"] == "cancelled"
         job = await until(lambda: here.seen(frozen), lambda job: job["attempts"][-1]["ended_at"] is not None)
         assert (job["status"], job["attempts"][-1]["outcome"]) == ("cancelled", "cancelled")
