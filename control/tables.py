@@ -1,5 +1,6 @@
 """The tables. `jobs.status` is also written by people with `sqlite3`, so its name and values are a contract."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -30,8 +31,16 @@ NAMING = {
 }
 
 
+UNREADABLE_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+UNREADABLE = "unreadable"  # the one key of an object in place of what is none; its value is what stands there
+
+
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite forgets the zone, so it is taken off on the way in and put back on the way out."""
+    """A moment in UTC. SQLite forgets the zone, so it is taken off on the way in and put back on the way out.
+
+    SQLite also keeps what is no moment, where somebody wrote it by hand: that is read as UNREADABLE_TIME, so that one
+    odd row does not hide, or hold up, all others.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -49,13 +58,47 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        return _or_else(super().result_processor(dialect, coltype), lambda _: UNREADABLE_TIME)
+
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """A JSON object. What somebody else wrote there is read as an object that says so (`UNREADABLE`)."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:  # noqa: ARG002 - SQLAlchemy's
+        return value if value is None or isinstance(value, dict) else _unreadable(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], dict[str, Any] | None] | None:
+        return _or_else(super().result_processor(dialect, coltype), _unreadable)
+
+
+def _unreadable(value: Any) -> dict[str, Any]:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return {UNREADABLE: text[:200]}
+
+
+def _or_else(read: Callable[[Any], Any] | None, odd: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
+    if read is None:
+        return None
+
+    def tolerant(value: Any) -> Any:
+        try:
+            return read(value)
+        except (ValueError, TypeError, RecursionError):
+            return odd(value)
+
+    return tolerant
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         str: Text(),
         datetime: UtcDateTime(),
-        dict[str, Any]: JSON(none_as_null=True),
+        dict[str, Any]: JsonObject(),
         list[str]: JSON(),
     }
 

@@ -9,7 +9,8 @@ _BOXED = "\\boxed{"
 _HASHES = re.compile(r"####\s*(.+)")
 _SAID = re.compile(r"(?:answer|result|solution)\s*(?:is|=|:)+\s*([^\n]+)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?")
-_WITH_DIGITS = re.compile(r"\w*[0-9]\w*")
+_WORD = re.compile(r"\w+")
+_DIGIT = re.compile(r"[0-9]")
 _LONGEST_WHOLE = 64
 _LETTER = re.compile(r"[^\W\d_]")
 _ZERO_FIRST = re.compile(r"(?<![0-9.,])0[0-9]")
@@ -57,7 +58,7 @@ def is_right_sum(solution: str, gold: str) -> bool:
         return False
     if not _LETTER.search(solution):
         return all(_holds(line) for line in solution.split("\n")) and is_right(solution, gold)
-    numbers = _WITH_DIGITS.findall(solution)
+    numbers = [word for word in _WORD.findall(solution) if _DIGIT.search(word)]
     return is_right(solution, gold) and bool(numbers) and numbers[-1].isdecimal()
 
 

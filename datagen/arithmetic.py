@@ -9,6 +9,7 @@ _EXPRESSION = re.compile(rf"[-(\s]*{_NUMBER}(?:[\s()]*[-+*/×÷−][\s()]*{_NUMB
 _TOKEN = re.compile(rf"\s*({_NUMBER}|[-+*/()])")
 _SAME = str.maketrans({"×": "*", "÷": "/", "−": "-"})
 _LONGEST = 200
+_LONGEST_QUESTION = 1000
 _ASKING: Final = frozenset((
     "what", "whats", "what's", "is", "are", "compute", "calculate", "evaluate", "find", "simplify", "solve",
     "please", "tell", "me", "the", "value", "result", "answer", "of", "to", "how", "much", "does", "equal",
@@ -25,6 +26,8 @@ def exact_answer(question: str) -> str | None:
 
     Whole numbers as such, others as decimals where those end, else as a fraction in lowest terms.
     """
+    if len(question) > _LONGEST_QUESTION:  # finding takes the square of the length
+        return None
     found = _EXPRESSION.findall(question)
     if len(found) != 1 or len(found[0]) > _LONGEST:
         return None

@@ -91,6 +91,8 @@ class Rendering:
                 await asyncio.sleep(0)  # attempts that were woken together ask together
                 while self._waiting:
                     await self._work(self._next_batch())
+        except Refused as error:
+            self._fail(error)
         except (OSError, EOFError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             self._fail(DataGenError(f"{' '.join(self._program)} does not start: {why}"))
@@ -143,7 +145,9 @@ class Rendering:
         if self._process is None:
             self._process = await KillableProcess.start(self._program)
             self._process.send(self._first)
-            await self._process.answer(_START_LIMIT_S)
+            taken = await self._process.answer(_START_LIMIT_S)
+            if "refused" in taken:
+                raise Refused(*taken["refused"])
         return self._process
 
     async def _end(self) -> None:

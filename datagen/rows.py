@@ -1,6 +1,8 @@
 """Rows for prompts: JSON objects of any shape, a line each, fetched by number without the file in memory."""
 
 import json
+import os
+import weakref
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,10 @@ Row = Mapping[str, Any]
 
 
 class RowFile:
-    """A JSONL file as a sequence of rows. `field` is the config's field that named it, for errors."""
+    """A JSONL file as a sequence of rows. `field` is the config's field that named it, for errors.
+
+    It stays open: whoever removes or replaces it takes nothing from a job that works on it.
+    """
 
     def __init__(self, field: str, path: Path) -> None:
         """Checks every line. Blocks; raises Refused naming the line."""
@@ -23,6 +28,8 @@ class RowFile:
         self._starts = array("Q")
         try:
             with open_dataset(path) as stream:
+                self._descriptor = os.dup(stream.fileno())
+                weakref.finalize(self, os.close, self._descriptor)
                 self.digest = digest_of(stream)
                 stream.seek(0)
                 start = 0
@@ -31,6 +38,7 @@ class RowFile:
                         self._starts.append(start)
                         self._parsed(raw, line)
                     start += len(raw)
+                self._size_bytes = start
         except EvalError as error:
             raise Refused(field, str(error)) from error
         if not self._starts:
@@ -47,9 +55,9 @@ class RowFile:
         return len(self._starts)
 
     def __getitem__(self, number: int) -> Row:
-        with self._path.open("rb") as stream:
-            stream.seek(self._starts[number])
-            return self._parsed(stream.readline(MAX_LINE_BYTES + 1), number + 1)
+        start = self._starts[number]
+        end = self._starts[number + 1] if number + 1 < len(self._starts) else self._size_bytes
+        return self._parsed(os.pread(self._descriptor, end - start, start).split(b"\n", 1)[0], number + 1)
 
     def _parsed(self, raw: bytes, line: int) -> Row:
         place = f"{self._path.name}, line {line}"

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -107,7 +108,7 @@ class DataGenRun:
         return result
 
     def _prepare(self, stack: ExitStack) -> tuple[Strategy, Guard | None, Pool]:
-        strategy = self._stored.open_strategy(self._sources)
+        strategy = self._stored.open_strategy(replace(self._sources, new=False))
         if strategy.digest != self._stored.source_digest:
             raise BadJob("what the job reads (rows, seeds or eval run) changed since the job was made")
         guard = None

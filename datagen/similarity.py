@@ -27,6 +27,7 @@ from datagen.tokens import as_letters, numbers, words
 BANDS: Final = 32
 ROWS: Final = 4
 MOST_MEASURED: Final = 128
+MOST_WORDS: Final = 20_000  # what a question is known by: measuring takes the square of it, and holds up all of Python
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS document (
@@ -63,7 +64,7 @@ class Fingerprint:
 
     def __init__(self, question: str) -> None:
         tokens = words(question)
-        self.letters = as_letters(tokens)
+        self.letters = as_letters(tokens[:MOST_WORDS])
         self.quantities = _hash(" ".join(numbers(tokens))) if numbers(tokens) else 0
         self._bands: list[int] | None = None
 

@@ -32,13 +32,16 @@ class UnknownStrategy(DataGenError):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a strategy may read, and how long a row may keep a template or a schema busy."""
+    """Where a strategy may read, and how long a row may keep a template or a schema busy. `new`: the job is being made,
+    so what it is asked to do is tried on its first row.
+    """
 
     base_dir: Path
     datasets_dir: Path
     runs_dir: Path
     models_dir: Path
     render_limit_s: float = LIMIT_S
+    new: bool = True
 
     def file(self, field: str, name: str) -> Path:
         """A JSONL file inside the base directory that a config names; none of the server's own. Raises Refused."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from evals.errors import EvalError
 from evals.sample import LETTERS, DatasetFormat, Sample
 from switchyard.contract import BatchItem, ChatMessage, Continuations
 
@@ -27,8 +28,18 @@ _LETTER_REQUEST = "Answer with the letter of the right choice."
 _CODE_REQUEST = "Complete this Python function. Answer with the whole function in a code block."
 
 
+MOST_CHARACTERS = 8 * 1024**2  # of one prompt: as many as one line of a dataset may have
+
+
 class UnknownField(Exception):
     """A template names a field that a sample has not."""
+
+
+class PromptTooLong(EvalError):
+    def __init__(self) -> None:
+        super().__init__(
+            f"a prompt has more than {MOST_CHARACTERS} characters (question, template and examples together)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,10 @@ class Prompter:
         return () if sample.is_prompt else ("\nQuestion:",)
 
     def item(self, sample: Sample, *, generate: bool = True, continue_with_choices: bool = False) -> BatchItem:
-        """`generate` false: nothing but the choices' log-probabilities is asked for. Raises UnknownField."""
+        """`generate` false: nothing but the choices' log-probabilities is asked for.
+
+        Raises UnknownField, PromptTooLong.
+        """
         continuations = self._continuations(sample) if continue_with_choices else None
         if not generate:
             return BatchItem(continuations=continuations, generate=False)
@@ -89,17 +103,21 @@ class Prompter:
 
     def _turns(self, sample: Sample, *, choices_as_text: bool) -> list[ChatMessage]:
         turns = [] if self.system_prompt is None else [ChatMessage(role="system", content=self.system_prompt)]
+        length = 0
         for shot in self._shots_of(sample):
             turns.append(ChatMessage(role="user", content=self._user_turn(shot, choices_as_text)))
             turns.append(ChatMessage(role="assistant", content=_worked(shot, choices_as_text)))
+            length = _bounded(length + sum(len(turn.content) for turn in turns[-2:]))
         turns.append(ChatMessage(role="user", content=self._user_turn(sample, choices_as_text)))
         return turns
 
     def _text(self, sample: Sample, *, choices_as_text: bool) -> str:
         parts = [] if self.system_prompt is None else [self.system_prompt]
+        length = 0
         for shot in self._shots_of(sample):
             prompt = self._plain(shot, choices_as_text)
             parts.append(prompt + self._gap(shot, prompt) + _worked(shot, choices_as_text))
+            length = _bounded(length + len(parts[-1]))
         parts.append(self._plain(sample, choices_as_text))
         return "\n\n".join(parts)
 
@@ -131,12 +149,22 @@ class Prompter:
 
 
 def render(template: str, sample: Sample) -> str:
-    """Raises UnknownField."""
+    """Raises UnknownField, PromptTooLong."""
+    length = len(template)
 
     def value(match: re.Match[str]) -> str:
-        return _field(sample, match[1])
+        nonlocal length
+        field = _field(sample, match[1])
+        length = _bounded(length + len(field))
+        return field
 
     return _FIELD.sub(value, template)
+
+
+def _bounded(length: int) -> int:
+    if length > MOST_CHARACTERS:
+        raise PromptTooLong
+    return length
 
 
 def _field(sample: Sample, name: str) -> str:

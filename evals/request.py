@@ -11,7 +11,7 @@ from evals.error_share import DEFAULT_MAX_ERROR_SHARE
 from evals.formats import BadFieldMap, check_field_map
 from evals.judge import JudgeSpec
 from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
-from evals.prompts import Prompter, UnknownField
+from evals.prompts import Prompter, PromptTooLong, UnknownField
 from evals.sample import AnswerIs, BrokenLine, Sample
 from evals.sandbox import why_no_sandbox
 from switchyard.contract import BatchSampling
@@ -52,7 +52,7 @@ class EvalJobRequest(JobRequest):
     field_map: dict[str, Name] | None = Field(default=None, min_length=1)
     answer_is: AnswerIs | None = None
     system_prompt: str | None = None
-    template: Annotated[str, Field(min_length=1)] | None = None
+    template: Annotated[str, Field(min_length=1, max_length=50_000)] | None = None
     apply_chat_template: bool | None = None
     num_fewshot: Annotated[int, Field(ge=0, le=_MAX_SHOTS)] = 0
     fewshot_dataset_ref: Name | None = None
@@ -143,7 +143,7 @@ class EvalJobRequest(JobRequest):
             raise Misfit("system_prompt", f"goes with questions; this is a prompt ({sample.format}), asked as it is")
         try:
             self.prompter.item(sample)
-        except UnknownField as error:
+        except (UnknownField, PromptTooLong) as error:
             raise Misfit("template", str(error)) from error
 
 

@@ -1,10 +1,13 @@
 """Runs untrusted programs in evals.sandbox_program, and refuses where no sandbox can be had."""
 
 import asyncio
+import base64
 import json
 import os
+import py_compile
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,7 +90,10 @@ class Sandbox:
         self._free = asyncio.Semaphore(os.cpu_count() or 1)
 
     async def run(self, program: Program) -> ProgramEnd:
-        """Whether the program and its tests come to their end without an exception. Raises ScoringBroken where it cannot be run."""
+        """Whether the program and its tests come to their end without an exception.
+
+        Raises ScoringBroken where it cannot be run.
+        """
         async with self._free:
             return await asyncio.to_thread(run_program, program, self._limits)
 
@@ -146,9 +152,17 @@ def why_no_sandbox() -> str | None:
 
 @lru_cache
 def _modules() -> dict[str, str]:
-    """The source of what runs inside, by name."""
-    inside = (sandbox_values, sandbox_candidate, sandbox_checker)
-    return {str(module.__name__).rpartition(".")[2]: Path(str(module.__file__)).read_text("utf-8") for module in inside}
+    """What runs inside, by name: compiled, since it starts with every program; base64."""
+    compiled = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for module in (sandbox_values, sandbox_candidate, sandbox_checker):
+            name = module.__name__.rpartition(".")[2]
+            path = py_compile.compile(
+                str(module.__file__), f"{folder}/{name}.pyc", dfile=f"<{name}>", doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )  # fmt: skip
+            compiled[name] = base64.b64encode(Path(str(path)).read_bytes()).decode()
+    return compiled
 
 
 @lru_cache

@@ -11,6 +11,7 @@ refused, since only the program could make it.
 
 import ast
 import builtins
+import contextlib
 import functools
 import importlib
 import json
@@ -171,7 +172,8 @@ class Checker(Values):
             try:
                 return kind(*values)
             except Exception:  # noqa: BLE001  (some take other arguments than they have)
-                return type(kind.__name__, (Exception,), {})(str(told["text"]))
+                other: type[Exception] = type(kind.__name__, (Exception,), {})
+                return other(str(told["text"]))
         error = kind.__new__(kind)
         error.args = tuple(values)
         error.__dict__.update(self.decode(told["state"], table) or {})
@@ -243,7 +245,9 @@ class StandIn:
     def __enter__(self) -> Any:
         return _do(self, "enter")
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
         _do(self, "exit")
 
     def __instancecheck__(self, value: Any) -> bool:
@@ -328,20 +332,24 @@ def run(checker: Checker, task: dict[str, Any]) -> None:
     names = module.__dict__
     try:
         ahead = compile(task["prelude"], "<task>", "exec")
-    except SyntaxError:
-        pass
+    except (
+        SyntaxError
+    ):  # a decorator of what the program defines, most often: what stands before it is the task's still
+        lines = task["prelude"].rstrip().splitlines()
+        while lines and lines[-1].startswith("@"):
+            lines.pop()
+        with contextlib.suppress(SyntaxError):
+            exec(compile("\n".join(lines), "<task>", "exec"), names)  # noqa: S102 - the sandbox is there for it
     else:
-        exec(ahead, names)
+        exec(ahead, names)  # noqa: S102
         checker.own = own_classes(names)
     tests = ast.parse(task["tests"], "<tests>")
     tested = set(task["names"])
     for name in sorted(_wanted(tests) | tested):
         if name in tested or not (name in names or hasattr(builtins, name)):
-            try:
+            with contextlib.suppress(LookupError):
                 names[name] = checker.look(name, own=name in tested)
-            except LookupError:
-                pass
-    exec(compile(tests, "<tests>", "exec"), names)
+    exec(compile(tests, "<tests>", "exec"), names)  # noqa: S102
 
 
 def main() -> None:

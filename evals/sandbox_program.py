@@ -13,6 +13,7 @@ filter takes away system calls that no honest program needs. Root starts it as a
 namespace. Any step that fails ends it before the program runs.
 """
 
+import binascii
 import ctypes
 import errno
 import fcntl
@@ -105,9 +106,9 @@ def _build_root(readable: list[str], modules: dict[str, str], pivot_root: int) -
     for path in readable:
         _show(path, root + path)
     os.makedirs(f"{root}{_HARNESS_DIR}/evals")
-    for name, source in modules.items():
-        with open(f"{root}{_HARNESS_DIR}/evals/{name}.py", "w", encoding="utf-8") as file:
-            file.write(source)
+    for name, compiled in modules.items():
+        with open(f"{root}{_HARNESS_DIR}/evals/{name}.pyc", "wb") as file:
+            file.write(binascii.a2b_base64(compiled))
     os.mkdir(f"{root}/dev")
     _show("/dev/null", f"{root}/dev/null", read_only=False)
     os.mkdir(f"{root}/tmp")

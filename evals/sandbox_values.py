@@ -31,7 +31,7 @@ _CHANGING: dict[type, str] = {
 _MADE: dict[str, Callable[[Any], Any]] = {
     "list": lambda _: [], "dict": lambda _: {}, "set": lambda _: set(), "bytearray": lambda _: bytearray(),
     "ordered": lambda _: collections.OrderedDict(), "counter": lambda _: collections.Counter(),
-    "deque": lambda most: collections.deque(maxlen=most), "default": lambda made: collections.defaultdict(made),
+    "deque": lambda most: collections.deque(maxlen=most), "default": collections.defaultdict,
 }  # fmt: skip
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__), (int, int.__int__), (float, float.__float__), (complex, lambda v: complex(v.real, v.imag)),
@@ -86,7 +86,7 @@ class Values:
         """What such a node stands for."""
         raise NotImplementedError
 
-    def encode(self, value: Any, table: Table) -> Node:
+    def encode(self, value: Any, table: Table) -> Node:  # noqa: PLR0911 - a kind of value each
         kind = type(value)
         if kind in _RAW:
             return value
@@ -149,7 +149,7 @@ class Values:
             return items
         return [self.encode(item, table) for item in items]
 
-    def decode(self, node: Node, table: Table) -> Any:
+    def decode(self, node: Node, table: Table) -> Any:  # noqa: PLR0911, PLR0912 - likewise
         """Raises Unreadable, and what Python raises for values that do not fit together."""
         if not isinstance(node, list):
             if isinstance(node, dict):
@@ -183,7 +183,7 @@ class Values:
                 return self.own[rest[0]][rest[1]]  # type: ignore[index]  # an Enum's
             case "named":
                 name, fields, items = rest
-                return collections.namedtuple(str(name), fields)(*self._decoded(items, table))  # type: ignore[misc]
+                return collections.namedtuple(str(name), fields)(*self._decoded(items, table))  # noqa: PYI024
             case "own":
                 number, name, contents = rest
                 instance: Any = object.__new__(self.own[name])

@@ -35,14 +35,14 @@ class KillableProcess:
     async def answer(self, limit_s: float) -> dict[str, Any]:
         """The next one. Raises TimeoutError after `limit_s`, EOFError or ConnectionError when the process has died."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(limit_s):
-            try:
+        try:
+            async with asyncio.timeout(limit_s):
                 line = await self._process.stdout.readline()
-            except ValueError as error:
-                raise EOFError("its answer is too long") from error
-        if not line.endswith(b"\n"):
-            raise EOFError("it ended without an answer")
-        answer: dict[str, Any] = json.loads(line)
+            if not line.endswith(b"\n"):
+                raise EOFError("it ended without an answer")
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise EOFError("its answer is too long, or none") from error
         return answer
 
     async def ask(self, question: dict[str, Any], limit_s: float) -> dict[str, Any]:

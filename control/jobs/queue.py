@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, case, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Update, and_, case, exists, func, literal, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -17,7 +17,7 @@ from control.jobs.backoff import believable_until
 from control.jobs.changes import Changes
 from control.jobs.events import note
 from control.jobs.states import LIVE, RETRYABLE, STATUSES, Outcome, Status
-from control.tables import NO_DIGEST, ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
+from control.tables import NO_DIGEST, UNREADABLE_TIME, ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class JobQueue:
             rows = (await session.execute(counts)).all()
             since = await session.scalar(oldest)
         age_s = max(0.0, (self._clock() - since).total_seconds()) if since else 0.0
-        return Census({(job_type, status): number for job_type, status, number in rows}, age_s)
+        return Census({(str(job_type), str(status)): number for job_type, status, number in rows}, age_s)
 
     async def claim(
         self, owner: str, types: Collection[str], besides: Collection[str] = (), loaded: Collection[str] = ()
@@ -265,11 +265,12 @@ class JobQueue:
 
     async def release_lost(self, lease: Lease, reason: str) -> JobRow | None:
         """Gives back the job of a lease that is dead. None: it was renewed, or changed hands, meanwhile."""
+        is_odd = lease.expires_at == UNREADABLE_TIME  # nobody who renews leases writes such a one
         unchanged = and_(
             JobRow.id == lease.job_id,
             JobRow.status == "running",
             JobRow.lease_owner.is_not_distinct_from(lease.owner),
-            JobRow.lease_expires_at.is_not_distinct_from(lease.expires_at),
+            true() if is_odd else JobRow.lease_expires_at.is_not_distinct_from(lease.expires_at),
         )
         job = await self._change(unchanged, {"status": "pending", **_NO_LEASE}, "lost", reason)
         if job is not None:

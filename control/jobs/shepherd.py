@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from control.errors import (
+    BadJob,
     ControlError,
     DatabaseUnavailable,
     GatewayUnavailable,
@@ -33,7 +35,7 @@ from control.jobs.run_lock import RunIsLocked, RunLock
 from control.jobs.states import Status
 from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.repository import ModelRepository
-from control.tables import JobRow
+from control.tables import UNREADABLE, JobRow
 from control.tasks import is_set_within
 from switchyard import request_id as ids
 from switchyard.contract import ModelRef
@@ -43,6 +45,7 @@ from switchyard.paths import Layout
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_SETBACKS = 5
+_IS_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,10 @@ class Shepherd:
                     await self._finish(job, "failed", error=str(error))
             except ControlError as error:
                 await self._finish(job, "failed", error=str(error))
+            except Exception as error:
+                # The job boundary begins here: a row that cannot be begun would be taken up again for ever.
+                log.exception("job %s cannot begin", job.id)
+                await self._finish(job, "failed", error=f"{type(error).__name__}: {error}"[:500])
             else:
                 await self._run_to_its_end(job, attempt, borrows=borrows)
 
@@ -237,7 +244,13 @@ class Shepherd:
                     return
 
     async def _attempt(self, job: JobRow) -> Attempt:
-        """Raises NotFound when the job's model is not there any more, OSError when there is no place for its files."""
+        """Raises NotFound when the job's model is not there any more, OSError when there is no place for its files,
+        BadJob for a row that somebody wrote who is none of ours.
+        """
+        if not isinstance(job.config, dict) or UNREADABLE in job.config:
+            raise BadJob(f"its config in the database is no JSON object: {job.config!r}")
+        if not _IS_ID.fullmatch(job.id):
+            raise BadJob("its id is none that a job can have, since its files have a folder of that name")
         if job.type in self._standalone:
             run_dir = await self._run_dir(job)
             return Attempt(

@@ -33,16 +33,17 @@ def show(job: JobRow, waiting_for: str | None) -> dict[str, Any]:
         "created_by": job.created_by,
         "waiting_for": waiting_for,
     }
-    return shown | {name: (job.result or {}).get(name) for name in _LIFTED.get(job.type, ())}
+    shown |= {name: (job.result or {}).get(name) for name in _LIFTED.get(job.type, ())}
+    return {name: _text(value) if isinstance(value, bytes) else value for name, value in shown.items()}
 
 
 def show_progress(job: JobRow) -> dict[str, Any]:
-    rate_per_s = job.progress_rate_per_s
-    left = job.progress_total - job.progress_done if job.progress_total is not None else None
+    done, total, rate_per_s = map(_number, (job.progress_done, job.progress_total, job.progress_rate_per_s))
+    left = total - done if total is not None and done is not None else None
     running = job.status == "running"
     return {
-        "done": job.progress_done,
-        "total": job.progress_total,
+        "done": done,
+        "total": total,
         "rate_per_s": round(rate_per_s, 3) if rate_per_s else None,
         "eta_s": round(left / rate_per_s, 1) if running and rate_per_s and left is not None else None,
     }
@@ -60,3 +61,12 @@ def show_attempts(attempts: Sequence[JobAttemptRow]) -> list[dict[str, Any]]:
         }
         for row in attempts
     ]
+
+
+def _number(value: Any) -> Any:
+    """SQLite keeps words in a column of numbers, where somebody writes them by hand."""
+    return value if isinstance(value, int | float) else None
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
 from datagen.records import Draft, Outcome, Rejection, Turn, prompt_sha, sha_of
-from datagen.rendering import LIMIT_S, Rendering, tried
+from datagen.rendering import Rendering, tried
 from datagen.rows import Row, RowFile
 from datagen.schema import validator_of
 from datagen.solving import Method, SolvePlan, Solver, chat, seed_of
@@ -63,7 +63,7 @@ class Custom:
     similarity_limit: ClassVar[float] = 0.9
     same_numbers: ClassVar[bool] = True
 
-    def __init__(self, config: CustomConfig, rows: RowFile | Sequence[Row] | None, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, config: CustomConfig, rows: RowFile | Sequence[Row] | None, sources: Sources) -> None:
         """Raises Refused."""
         self._config = config
         self._rows = rows
@@ -72,7 +72,7 @@ class Custom:
         self._shown = [name for name in ("user", "assistant") if name in templates]
         if config.json_schema is not None:
             validator_of("json_schema", config.json_schema)
-        self._rendering = Rendering(templates, config.json_schema, limit_s=limit_s)
+        self._rendering = Rendering(templates, config.json_schema, limit_s=sources.render_limit_s)
         self._sampling = BatchSampling(
             temperature=0.7 if config.temperature is None else config.temperature,
             top_p=config.top_p or 1.0,
@@ -88,7 +88,8 @@ class Custom:
         )
         self._solver = Solver(plan, config.seed)
         self.digest = rows.digest if isinstance(rows, RowFile) else sha_of(rows)
-        tried(templates, config.json_schema, self._row(0), "template", limit_s)
+        if sources.new:
+            tried(templates, config.json_schema, self._row(0), "template", sources.render_limit_s)
 
     async def __aenter__(self) -> Self:
         await self._rendering.__aenter__()
@@ -106,7 +107,7 @@ class Custom:
             rows = RowFile.in_datasets(config.dataset_ref, sources.datasets_dir)
         elif config.input is not None:
             rows = RowFile("input", sources.file("input", config.input))
-        return cls(config, rows, sources.render_limit_s)
+        return cls(config, rows, sources)
 
     @property
     def attempts(self) -> int | None:

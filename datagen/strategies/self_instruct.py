@@ -33,10 +33,11 @@ _NOT_FOR_TEXT = re.compile(
 _PROGRAM = re.compile(r"^write a program\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"^\s*(?:[0-9]{1,3}\s*[.):]|[-*•])\s*(.+?)\s*$")
 _FORM = re.IGNORECASE | re.MULTILINE | re.DOTALL
-_INSTANCE = re.compile(r"^\s*input\s*:\s*(?P<input>.*?)\s*^\s*output\s*:\s*(?P<output>.*)\Z", _FORM)
+_INPUT = re.compile(r"^[^\S\n]*input\s*:", _FORM)
+_OUTPUT = re.compile(r"^[^\S\n]*output\s*:", _FORM)
 _LABELLED = re.compile(
-    r"^\s*(?:class )?label\s*:\s*(?P<label>[^\n]+)\n\s*input\s*:\s*(?P<input>.+?)\s*"
-    r"(?=^\s*(?:class )?label\s*:|\Z)",
+    r"^[^\S\n]*(?:class )?label\s*:[^\S\n]*(?P<label>\S[^\n]*)\n\s*input\s*:(?P<input>.+?)"
+    r"(?=^[^\S\n]*(?:class )?label\s*:|\Z)",
     _FORM,
 )
 _NO_INPUT = frozenset({"", "none", "n/a", "no input", "noinput", "<noinput>", "(none)", "-"})
@@ -285,12 +286,13 @@ def objection(instruction: str) -> str | None:
 
 def instances(text: str) -> list[tuple[str, str]]:
     """(input, output) of an answer in the form that was asked for; of any other, the whole of it is the output."""
-    found = _INSTANCE.search(text)
-    if found is None:
+    asked = _INPUT.search(text)
+    answered = None if asked is None else _OUTPUT.search(text, asked.end())
+    if asked is None or answered is None:
         rest = re.sub(r"^\s*output\s*:\s*", "", text, flags=re.IGNORECASE).strip()
         return [("", rest)] if rest else []
-    given, said = found["input"].strip(), found["output"].strip()
-    said = re.split(r"^\s*input\s*:", said, maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)[0].strip()
+    given, said = text[asked.end() : answered.start()].strip(), text[answered.end() :].strip()
+    said = _INPUT.split(said, maxsplit=1)[0].strip()
     return [("" if given.casefold().rstrip(".") in _NO_INPUT else given, said)]
 
 

@@ -14,14 +14,17 @@ from control.app import create_app
 from datagen.kind import DataGenKind
 from switchyard.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import DEADLINE_S, PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint
 
 LONG = "a" * 300_000
 FILTERS = "{{ name }}{% for turn in turns %}{{ text | upper | lower | replace('b', 'c') | length }}{% endfor %}"
 _JOINED = "~".join(["text"] * 300)
 CONCATENATION = "{{ name }}{% for turn in turns %}{{ '' if " + _JOINED + " }}{% endfor %}"
-ROWS = [{"name": "one", "turns": [], "text": ""}, {"name": "two", "turns": [0] * 3000, "text": LONG}]
+ROWS: list[dict[str, Any]] = [
+    {"name": "one", "turns": [], "text": ""},
+    {"name": "two", "turns": [0] * 3000, "text": LONG},
+]
 BACKTRACKING = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}
 
 
@@ -113,8 +116,16 @@ def test_a_job_that_freezes_its_worker_fails_and_others_go_on(
 
 def test_a_frozen_job_can_be_cancelled(tmp_path: Path) -> None:
     async def story(here: Here) -> None:
+        asked = asyncio.Event()
+
+        def answer(_: BatchItem) -> BatchOutput:
+            asked.set()  # of row 1, which is handed out while row 2 is worked on
+            return BatchOutput(text="fine", finish_reason="stop")
+
+        here.gateway.answer = answer
         frozen = await here.job(template=CONCATENATION, dataset_ref=here.rows(ROWS), num_examples=2)
-        await until(lambda: here.seen(frozen), lambda job: job["progress"]["done"] == 1)
+        async with asyncio.timeout(DEADLINE_S):
+            await asked.wait()
         assert (await here.http.post(f"/jobs/{frozen}/cancel")).json()["status"] == "cancelled"
         job = await until(lambda: here.seen(frozen), lambda job: job["attempts"][-1]["ended_at"] is not None)
         assert (job["status"], job["attempts"][-1]["outcome"]) == ("cancelled", "cancelled")
@@ -134,3 +145,23 @@ def test_a_first_row_that_never_ends_is_refused(tmp_path: Path) -> None:
         assert "config.template: takes longer than 1 s on the first row" in answer.json()["detail"]
 
     _tell(tmp_path, story, limit_s=1.0)
+
+
+def test_a_dataset_may_go_while_its_job_runs(tmp_path: Path) -> None:
+    async def story(here: Here) -> None:
+        taken = asyncio.Event()
+
+        def answer(_: BatchItem) -> BatchOutput:
+            if not taken.is_set():
+                (tmp_path / "datasets" / "rows.jsonl").unlink()
+                taken.set()
+            return BatchOutput(text="fine", finish_reason="stop")
+
+        here.gateway.answer = answer
+        rows = [{"name": f"{word} {number}"} for number in range(40) for word in ("red", "old", "big")]
+        job = await here.ended(
+            await here.job(template="{{name}}", dataset_ref=here.rows(rows), num_examples=120, max_similarity=1.0)
+        )
+        assert (job["status"], job["result"]["accepted"]) == ("done", 120)
+
+    _tell(tmp_path, story)

@@ -1,6 +1,10 @@
+import time
+
 import pytest
 
 from datagen.answers import final_answer, is_right, is_right_sum
+from datagen.arithmetic import exact_answer
+from datagen.strategies.self_instruct import instances, labelled_instances
 
 
 @pytest.mark.parametrize(
@@ -62,3 +66,16 @@ def test_a_sum_stands_alone(solution: str, right: bool) -> None:
 @pytest.mark.parametrize("solution", ["1,234", "1000 + 234 = 1,234", "1,034+200 = 1234.0"])
 def test_a_sum_may_have_thousands_separators(solution: str) -> None:
     assert is_right_sum(solution, "1234")
+
+
+@pytest.mark.parametrize("unit", ["9", "a", "9 ", "(", " ", "\n", "1+", "answer is ", "####", "input:\n", "label: \n"])
+def test_no_text_takes_long(unit: str) -> None:
+    """What a model says, and what a template makes, may be 200,000 characters."""
+    text = "answer " + unit * (200_000 // len(unit))
+    started_s = time.process_time()
+    exact_answer(text)
+    is_right_sum(text, "5")
+    final_answer(text)
+    instances(text)
+    labelled_instances(text)
+    assert time.process_time() - started_s < 10

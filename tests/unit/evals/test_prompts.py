@@ -1,7 +1,7 @@
 import pytest
 
 from evals.formats import parse_sample
-from evals.prompts import Prompter, UnknownField
+from evals.prompts import MOST_CHARACTERS, Prompter, PromptTooLong, UnknownField
 from evals.request import MAX_STOP_TEXTS
 from evals.sample import Sample
 from switchyard.contract import ChatMessage
@@ -54,3 +54,15 @@ def test_a_template_takes_a_field_by_its_name_and_knows_no_other_syntax() -> Non
     ]
     with pytest.raises(UnknownField, match=r"\{\{question.__class__\}\} is no field"):
         Prompter(template="{{question.__class__}}").item(sample)
+
+
+@pytest.mark.parametrize("as_chat", [True, False])
+def test_a_prompt_is_bounded_before_it_is_made(as_chat: bool) -> None:
+    """5,000 times a line of a megabyte would be five gigabytes."""
+    long = _sample(b'{"question": "' + b"a" * 1_000_000 + b'", "answer": 4}')
+    assert Prompter(template="{{question}}" * 8, as_chat=as_chat).item(long)
+    with pytest.raises(PromptTooLong, match=str(MOST_CHARACTERS)):
+        Prompter(template="{{question}}" * 5000, as_chat=as_chat).item(long)
+    shots = [_sample(b'{"question": "' + b"a" * 1_000_000 + str(n).encode() + b'", "answer": 4}') for n in range(100)]
+    with pytest.raises(PromptTooLong):
+        Prompter(shots=shots, num_fewshot=100, as_chat=as_chat).item(long)
