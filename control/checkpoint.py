@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.chat_templates import check_templates
 from control.digest import digest, file_shas
 from control.digest_cache import DigestCache
 from control.errors import Invalid
@@ -58,6 +59,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
     if (folder / MODULES).is_file():
         check_modules(_read_json(folder / MODULES), folder)
+    check_templates(folder)
     shards = _shards(folder)
     size_bytes = sum(file.stat().st_size for file in shards)
     quantization = quantization_of(config)

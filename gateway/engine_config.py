@@ -15,6 +15,7 @@ from gateway.engine_lora import lora_flags
 from gateway.engine_norms import norm_by_kernels
 from gateway.engine_processes import compute_where_it_schedules
 from gateway.engine_steps import allow_large_steps
+from gateway.engine_templates import bound_templates
 from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, ModelRef
 from switchyard.settings import EngineSettings
@@ -30,6 +31,7 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
 
     On the CPU it leaves this process's VLLM_CPU_KVCACHE_SPACE as the settings say.
     """
+    bound_templates()
     if current_platform.is_cpu():
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
     parser = make_arg_parser(FlexibleArgumentParser())
