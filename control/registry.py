@@ -19,7 +19,7 @@ from control.adapter import (
     inspect_adapter,
     is_adapter,
 )
-from control.capabilities import EngineAbilities, backend_of, check_servable
+from control.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
 from control.checkpoint import Checkpoint, inspect, tensors_of
 from control.clock import Clock, iso, utc_now
 from control.digest_cache import DigestCache
@@ -73,6 +73,7 @@ class Registry:
         self._q4_threshold_bytes = settings.model_q4_threshold_bytes
         self._max_loras = settings.engine.max_loras
         self._max_lora_rank = settings.engine.max_lora_rank
+        self._trust_remote_code = settings.engine.trust_remote_code
         self._clock = clock
 
     async def register(self, request: RegisterRequest) -> Registered:
@@ -140,6 +141,9 @@ class Registry:
     async def _checkpoint_row(self, request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
         if request.base_model is not None:
             raise Invalid("base_model: goes with a LoRA adapter, and this is a whole checkpoint")
+        can = self._abilities.known
+        if checkpoint.wants_code and not self._trust_remote_code and can is not None:
+            check_no_remote_code({"auto_map": True, "model_type": checkpoint.model_type}, can)
         if request.probe is not None:
             request.probe.fits(checkpoint)
         quantize = await self._quantize_for(request, checkpoint)

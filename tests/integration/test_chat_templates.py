@@ -91,7 +91,7 @@ def test_an_honest_template_says_what_it_said_before(monkeypatch: pytest.MonkeyP
         (
             "tokenizer_config.json",
             {"chat_template": [{"name": "x", "template": POWER}]},
-            "config.json, template 0: the",
+            "template 0: the",
         ),
         ("chat_template.json", {"chat_template": {"rag": POWER}}, "chat_template.json, template 'rag': the"),
     ],
