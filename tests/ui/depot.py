@@ -34,7 +34,7 @@ _SUM = re.compile(r"(\d+)\+(\d+)")
 
 
 class AddingEngine(FakeEngine):
-    """Knows sums, repeats what follows ECHO, never answers ENDLESS; as `early` it is wrong where the first number is even."""
+    """Knows sums, repeats what follows ECHO, never answers ENDLESS; as `early` it is wrong where the first is even."""
 
     def said(self, question: str) -> str:
         if question.startswith(ECHO):
