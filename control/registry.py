@@ -5,6 +5,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 Content = Checkpoint | Adapter
 
+_READERS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
@@ -73,6 +76,7 @@ class Registry:
         self._q4_threshold_bytes = settings.model_q4_threshold_bytes
         self._max_loras = settings.engine.max_loras
         self._max_lora_rank = settings.engine.max_lora_rank
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reads checkpoints")
         self._trust_remote_code = settings.engine.trust_remote_code
         self._clock = clock
 
@@ -219,8 +223,8 @@ class Registry:
         )
 
     async def inspect(self, folder: Path) -> Content:
-        """Raises Invalid. Reads the files in a thread."""
-        return await asyncio.to_thread(_inspect, folder, self._cache)
+        """Raises Invalid. Reads the files in threads of its own: it may take minutes, and others wait for a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _inspect, folder, self._cache)
 
     async def proven(self, model_id: str) -> ModelRef:
         """The model as the gateway takes it, its files just checked against what was registered.

@@ -20,6 +20,9 @@ from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, ModelRef
 from switchyard.settings import EngineSettings
 
+# vLLM takes an empty list for "any host", also one of this machine's own network; no host is called this.
+NO_MEDIA_DOMAIN = "none but those that INFERENCE_ENGINE__MEDIA_DOMAINS names"
+
 
 def is_forked(settings: EngineSettings) -> bool:
     """Whether engines are forks of a process that has imported vLLM already (gateway.engine_processes)."""
@@ -59,6 +62,7 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         "--scheduling-policy=priority",
         "--worker-extension-cls=gateway.engine_worker.SwitchyardWorker",
     ]  # fmt: skip
+    flags += ["--allowed-media-domains", *(settings.media_domains or [NO_MEDIA_DOMAIN])]
     flags += load_flags(model)
     flags += lora_flags(model, settings)
     if settings.max_model_len is not None:
