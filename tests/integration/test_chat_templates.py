@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jinja2.meta
+import jinja2.sandbox
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers.utils import chat_template_utils
@@ -69,6 +71,14 @@ def test_a_hostile_template_ends_in_the_thread_that_renders_it(template: str, mo
     bound_templates()
     with pytest.raises(TemplateTooExpensive):
         rendered(template, {"messages": [{"role": "user", "content": "hi"}]})
+
+
+def test_looking_for_a_templates_variables_works_no_constant_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM does before each new template is rendered; this would hold the interpreter's lock for ever."""
+    monkeypatch.setattr(jinja2.sandbox, "ImmutableSandboxedEnvironment", ImmutableSandboxedEnvironment)
+    bound_templates()
+    parsed = jinja2.sandbox.ImmutableSandboxedEnvironment().parse("{% if never %}" + POWER + "{% endif %}")
+    assert jinja2.meta.find_undeclared_variables(parsed) == {"never"}
 
 
 def test_an_honest_template_says_what_it_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
