@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.chat_templates import check_templates
 from control.checkpoint_layout import INDEX, refuse_consolidated
 from control.completeness import missing_parts
 from control.digest import digest, file_shas
@@ -22,12 +23,19 @@ _TOKENIZERS = (
     ("sentencepiece.bpe.model",), ("tekken.json",),
 )  # fmt: skip
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_KERNELS = (
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation",
+    "_experts_implementation", "_experts_implementation_internal",
+)  # fmt: skip
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`path` is absolute with links resolved; `size_bytes` is the weights' alone; `step` is the trainer's."""
+    """`path` is absolute with links resolved; `size_bytes` is the weights' alone; `step` is the trainer's.
+
+    `wants_code`: config.json names Python code of its own (auto_map) for the model.
+    """
 
     path: Path
     architecture: str
@@ -39,6 +47,8 @@ class Checkpoint:
     vocab_size: int | None
     digest: str
     signature: Signature
+    model_type: str | None = None
+    wants_code: bool = False
 
 
 def inspect(path: Path, cache: DigestCache) -> Checkpoint:
@@ -55,11 +65,13 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     architectures = config.get("architectures")
     if not (isinstance(architectures, list) and architectures and isinstance(architectures[0], str)):
         raise Invalid("config.json names no architectures")
+    check_no_kernels(config)
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
     if (folder / MODULES).is_file():
         check_modules(_read_json(folder / MODULES), folder)
     refuse_consolidated(folder)
+    check_templates(folder)
     shards = _shards(folder)
     lost = missing_parts(config, [tensor for members in shards.values() for tensor in members])
     if lost is not None:
@@ -84,9 +96,19 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
             objects={name: _read_object(folder / name) for name in READ_FILES if (folder / name).is_file()},
             file_shas=file_shas(folder, cache),
         ),
+        model_type=str(config.get("model_type")),
+        wants_code=bool(config.get("auto_map")),
     )
     cache.save()
     return checkpoint
+
+
+def check_no_kernels(config: Mapping[str, Any]) -> None:
+    """Raises Invalid for a config.json that names kernels of a hub: code, which transformers would fetch and run."""
+    for place in (config, *(part for part in config.values() if isinstance(part, dict))):
+        for key in _KERNELS:
+            if "/" in str(place.get(key) or ""):
+                raise Invalid(f"config.json: {key} names kernels of a hub, which are code: {str(place[key])[:100]!r}")
 
 
 def tensors_of(folder: Path) -> list[Tensor]:

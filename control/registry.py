@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from control.adapter import (
     inspect_adapter,
     is_adapter,
 )
-from control.capabilities import EngineAbilities, backend_of, check_servable
+from control.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
 from control.checkpoint import Checkpoint, inspect, tensors_of
 from control.checkpoint_layout import check_layout
 from control.clock import Clock, iso, utc_now
@@ -46,6 +47,8 @@ from switchyard.settings import Settings
 log = logging.getLogger(__name__)
 
 Content = Checkpoint | Adapter
+
+_READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Registry:
         self._q4_threshold_bytes = settings.model_q4_threshold_bytes
         self._max_loras = settings.engine.max_loras
         self._max_lora_rank = settings.engine.max_lora_rank
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reads checkpoints")
+        self._trust_remote_code = settings.engine.trust_remote_code
         self._clock = clock
 
     async def register(self, request: RegisterRequest) -> Registered:
@@ -148,6 +153,9 @@ class Registry:
     async def _checkpoint_row(self, request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
         if request.base_model is not None:
             raise Invalid("base_model: goes with a LoRA adapter, and this is a whole checkpoint")
+        can = self._abilities.known
+        if checkpoint.wants_code and not self._trust_remote_code and can is not None:
+            check_no_remote_code({"auto_map": True, "model_type": checkpoint.model_type}, can)
         if request.probe is not None:
             request.probe.fits(checkpoint)
         quantize = await self._quantize_for(request, checkpoint)
@@ -223,8 +231,8 @@ class Registry:
         )
 
     async def inspect(self, folder: Path) -> Content:
-        """Raises Invalid. Reads the files in a thread."""
-        return await asyncio.to_thread(_inspect, folder, self._cache)
+        """Raises Invalid. Reads the files in threads of its own: it may take minutes, and others wait for a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _inspect, folder, self._cache)
 
     async def proven(self, model_id: str) -> ModelRef:
         """The model as the gateway takes it, its files just checked against what was registered.

@@ -16,11 +16,14 @@ from gateway.engine_norms import norm_by_kernels
 from gateway.engine_places import keep_places
 from gateway.engine_processes import compute_where_it_schedules
 from gateway.engine_steps import allow_large_steps
+from gateway.engine_templates import bound_templates
 from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, ModelRef
 from switchyard.settings import EngineSettings
 
 _RENDERERS = 2  # threads that render templates and tokenize: one for long texts, one for short ones
+# vLLM takes an empty list for "any host", also one of this machine's own network; no host is called this.
+NO_MEDIA_DOMAIN = "none but those that INFERENCE_ENGINE__MEDIA_DOMAINS names"
 
 
 def is_forked(settings: EngineSettings) -> bool:
@@ -33,6 +36,7 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
 
     On the CPU it leaves this process's VLLM_CPU_KVCACHE_SPACE as the settings say.
     """
+    bound_templates()
     if current_platform.is_cpu():
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
     parser = make_arg_parser(FlexibleArgumentParser())
@@ -64,6 +68,7 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         "--scheduling-policy=priority",
         "--worker-extension-cls=gateway.engine_worker.SwitchyardWorker",
     ]  # fmt: skip
+    flags += ["--allowed-media-domains", *(settings.media_domains or [NO_MEDIA_DOMAIN])]
     flags += load_flags(model)
     flags += lora_flags(model, settings)
     if settings.max_model_len is not None:

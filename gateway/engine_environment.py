@@ -8,6 +8,8 @@ def set_defaults(max_sequences_per_request: int) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # inference never downloads anything
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # A host that may be asked for pictures must not send us to another one (EngineSettings.media_domains).
+    os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
     # The requests are done when an engine is ended; what is left has nothing to say, and a restart waits for it.
     os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "2")
     os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(max_sequences_per_request))

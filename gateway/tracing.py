@@ -4,6 +4,7 @@ import logging
 import os
 from typing import Protocol
 
+import requests
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -53,7 +54,9 @@ class _OpenTelemetry:
     def __init__(self, endpoint: str, sample_ratio: float) -> None:
         resource = Resource.create({"service.name": "switchyard"})
         self._provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        session = requests.Session()
+        session.max_redirects = 0  # the keys that OTEL_EXPORTER_OTLP_HEADERS has would go along
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, session=session)))
         self._tracer = self._provider.get_tracer("switchyard.gateway")
         self._propagator = TraceContextTextMapPropagator()
 

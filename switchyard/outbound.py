@@ -14,12 +14,16 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
+
+from switchyard.address import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -53,7 +57,7 @@ def may_connect(host: str, address: str, *, named: bool) -> bool:
     ip = _meant(ipaddress.ip_address(address.partition("%")[0]))
     if not named:
         return ip.is_global and not ip.is_multicast
-    if _is_literal(host):
+    if is_literal(host):
         return True
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
         return False
@@ -79,7 +83,9 @@ def addresses(host: str, port: int, *, named: bool) -> list[str]:
 
 def proxy_of(url: httpx.URL) -> str | None:
     """The proxy that the environment names for this URL: it resolves names, and is the operator's."""
-    return None if proxy_bypass(url.host) else getproxies().get(url.scheme)
+    if is_loopback(url.host) or proxy_bypass(url.host):
+        return None
+    return getproxies().get(url.scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ class Outbound:
         # Compressed, a megabyte may be a gigabyte.
         self._headers = {**headers, "accept-encoding": "identity", "user-agent": "switchyard"}
         self._client: httpx.AsyncClient | None = None
+        # Of its own: a name server that hangs must not take the threads that everything else waits for.
+        self._resolver = ThreadPoolExecutor(1, thread_name_prefix="resolves")
 
     async def __aenter__(self) -> Self:
         verify = httpx.create_ssl_context() if self._base.scheme == "https" else False
@@ -117,6 +125,7 @@ class Outbound:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._client is not None
+        self._resolver.shutdown(wait=False, cancel_futures=True)
         await self._client.aclose()
 
     async def post(self, path: str, body: Any) -> Answer:
@@ -138,8 +147,9 @@ class Outbound:
         if self._proxy is not None:
             return await self._exchange(url, body, {}, {})
         port = url.port or {"http": 80, "https": 443}[url.scheme]
-        found = await asyncio.to_thread(addresses, url.host, port, named=True)
-        sni = {} if _is_literal(url.host) else {"sni_hostname": url.host}
+        resolve = partial(addresses, url.host, port, named=True)
+        found = await asyncio.get_running_loop().run_in_executor(self._resolver, resolve)
+        sni = {} if is_literal(url.host) else {"sni_hostname": url.host}
         for address in found[:-1]:
             try:
                 return await self._exchange(url.copy_with(host=address), body, _host(url), sni)
@@ -167,7 +177,7 @@ def _host(url: httpx.URL) -> dict[str, str]:
     return {"host": url.netloc.decode("ascii")}
 
 
-def _is_literal(host: str) -> bool:
+def is_literal(host: str) -> bool:
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:

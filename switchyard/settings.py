@@ -76,6 +76,7 @@ class EngineSettings(Group):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     cpu_kv_cache_gib: Count = 1
     trust_remote_code: bool = False
+    media_domains: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
     attention_backend: str | None = None
     max_loras: Annotated[int, Field(ge=0)] = 0
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16

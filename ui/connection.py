@@ -10,6 +10,7 @@ import streamlit as st
 
 from client.client import SwitchyardClient
 from client.errors import Forbidden, NotSwitchyard, SwitchyardError, TooMany, Unauthorized, Unavailable, Unreachable
+from ui.harmless import harmless
 
 URL_VARIABLE = "API_URL"
 _KEY = "api_key"
@@ -57,17 +58,22 @@ def trouble_shown() -> Iterator[None]:
     try:
         yield
     except Unauthorized as error:
-        st.error(f"{error} Enter a key in the sidebar; `switchyard keys create` makes one.", icon=":material/key:")
+        st.error(
+            f"{harmless(str(error))} Enter a key in the sidebar; `switchyard keys create` makes one.",
+            icon=":material/key:",
+        )
     except Forbidden as error:
-        st.error(f"{error} Enter a key with that scope in the sidebar.", icon=":material/block:")
+        st.error(f"{harmless(str(error))} Enter a key with that scope in the sidebar.", icon=":material/block:")
     except Unreachable as error:
-        st.error(f"{error} Start it with `switchyard up`; this page tries again.", icon=":material/cloud_off:")
+        st.error(
+            f"{harmless(str(error))} Start it with `switchyard up`; this page tries again.", icon=":material/cloud_off:"
+        )
     except Unavailable as error:
-        st.warning(str(error), icon=":material/hourglass:")
+        st.warning(harmless(str(error)), icon=":material/hourglass:")
     except TooMany as error:
         after = f" Try again in {error.retry_after_s:.0f} s." if error.retry_after_s else ""
-        st.warning(f"{error}{after}", icon=":material/speed:")
+        st.warning(f"{harmless(str(error))}{after}", icon=":material/speed:")
     except NotSwitchyard as error:
-        st.error(f"{error} Is {URL_VARIABLE} right?", icon=":material/link_off:")
+        st.error(f"{harmless(str(error))} Is {URL_VARIABLE} right?", icon=":material/link_off:")
     except SwitchyardError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(harmless(str(error)), icon=":material/error:")

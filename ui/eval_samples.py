@@ -7,6 +7,7 @@ import streamlit as st
 
 from client.calls import Verdict
 from ui.connection import server
+from ui.harmless import harmless
 
 PER_PAGE = 10
 _VERDICTS: dict[str, Verdict | None] = {
@@ -35,7 +36,7 @@ def browse(job_id: str) -> None:
     st.caption(f"{told['offset'] + 1} to {told['offset'] + len(samples)} of {told['total']}")
     for sample in samples:
         with st.container(border=True):
-            st.caption(f"{_ICONS[sample['verdict']]} {sample['id']}")
+            st.caption(harmless(f"{_ICONS[sample['verdict']]} {sample['id']}"))
             st.text(question_of(sample))
             st.text(f"expected: {sample['target']}")
             _answer(sample)

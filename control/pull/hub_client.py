@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import httpx
 import httpx2
 
-from switchyard.outbound import AddressRefused, NoAnswer, addresses, proxy_of
+from switchyard.outbound import AddressRefused, NoAnswer, addresses, is_literal, proxy_of
 
 MAX_BRIEF_BYTES = 64 * 1024 * 1024
 LEAST_BYTES_PER_S = 1024
@@ -120,7 +120,7 @@ class HubTransport(httpx2.BaseTransport):
     def _sent(self, request: httpx2.Request, headers: httpx2.Headers) -> httpx2.Response:
         url = request.url
         proxy = proxy_of(httpx.URL(str(url)))
-        if proxy is not None:
+        if proxy is not None and not is_literal(url.host):
             if proxy not in self._proxied:
                 self._proxied[proxy] = httpx2.HTTPTransport(proxy=proxy)
             return self._proxied[proxy].handle_request(_with(request, url, headers, {}))

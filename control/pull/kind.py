@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from control.activation import Activator, SwitchWish
 from control.capabilities import EngineAbilities, check_no_remote_code
-from control.checkpoint import quantization_of
+from control.checkpoint import check_no_kernels, quantization_of
 from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable, Invalid
 from control.placed_folders import PlacedFolders
 from control.ports import StandaloneContext
@@ -102,6 +102,7 @@ class PullKind:
             trainers_name = (listing.adapter_config or {}).get("base_model_name_or_path")
             await self._registry.base_for(request.base_model, trainers_name if isinstance(trainers_name, str) else None)
             return
+        check_no_kernels(config)
         if config.get("auto_map") and not self._trust_remote_code:
             check_no_remote_code(config, await self._abilities.get())
         await self._registry.choose_quantize(request.quantize, weights_bytes(wanted), quantization_of(config))

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 _EVERY_S = 30.0
 _ANSWER_TIMEOUT_S = 5.0
 _MOST_MODELS = 1000
+_MOST_BYTES = 4 * 1024 * 1024  # decoded on the event loop
 _LONGEST_NAME = 300
 
 
@@ -79,11 +80,11 @@ class Directory:
                 if answer.status_code != 200:
                     log.warning("%s does not say which models it has: %d", replica.base_url, answer.status_code)
                     return
-                cards = _decoder.decode(await whole(answer, replica, _ANSWER_TIMEOUT_S))
+                cards = _decoder.decode(await whole(answer, replica, _ANSWER_TIMEOUT_S, _MOST_BYTES))
         except (UpstreamError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("%s does not say which models it has: %s", replica.base_url, error or "it takes too long")
             return
-        names = (card.id for card in cards.data if 0 < len(card.id) <= _LONGEST_NAME)
+        names = (card.id for card in cards.data if 0 < len(card.id) <= _LONGEST_NAME and card.id.isprintable())
         replica.models = tuple(dict.fromkeys(names))[:_MOST_MODELS]
 
     def _index(self) -> None:

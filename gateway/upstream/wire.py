@@ -81,13 +81,15 @@ async def chunks(answer: httpx.Response, replica: Replica, idle_timeout_s: float
         yield piece
 
 
-async def whole(answer: httpx.Response, replica: Replica, idle_timeout_s: float) -> bytes:
-    """The whole body. Raises UpstreamFailed, also for one of more than MAX_ANSWER_BYTES; UpstreamTimeout."""
+async def whole(
+    answer: httpx.Response, replica: Replica, idle_timeout_s: float, most_bytes: int = MAX_ANSWER_BYTES
+) -> bytes:
+    """The whole body. Raises UpstreamFailed, also for one of more than `most_bytes`; UpstreamTimeout."""
     body = bytearray()
     async for chunk in chunks(answer, replica, idle_timeout_s):
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise UpstreamFailed(f"{replica.base_url} answers with more than {MAX_ANSWER_BYTES} bytes.")
+        if len(body) > most_bytes:
+            raise UpstreamFailed(f"{replica.base_url} answers with more than {most_bytes} bytes.")
     return bytes(body)
 
 

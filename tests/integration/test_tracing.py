@@ -12,6 +12,7 @@ from gateway.asgi import Message, Receive, Scope, Send, send_json
 from gateway.observation import Observed
 from gateway.tracing import tracer_of
 from switchyard.settings import LogSettings, TelemetrySettings
+from tests.integration.wild_server import reply, wild_server
 from tests.threaded_server import threaded
 
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -72,6 +73,19 @@ def test_a_span_takes_up_the_callers_trace_and_hands_it_on(collector: Collector)
     assert attributes["switchyard.request_id"] == "r-1"
     assert attributes["gen_ai.request.model"] == "m"
     assert span.status.code == 2
+
+
+def test_a_collector_that_redirects_is_not_followed(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of the first one would go to the second one."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=secret")
+    moved = reply(b"", "307 Temporary Redirect", location=collector.endpoint)
+    with wild_server(lambda _, __: moved) as (url, seen):
+        tracer = tracer_of(TelemetrySettings(traces_endpoint=f"{url}/v1/traces"))
+        assert tracer is not None
+        tracer.begin({"method": "GET", "path": "/", "headers": []}, "/", "r-1").end(200, "")
+        tracer.close()
+        assert seen == ["POST /v1/traces"]
+    assert collector.spans == []
 
 
 def test_without_an_endpoint_there_is_none() -> None:

@@ -28,14 +28,17 @@ from tests.unit.gateway.fakes import FakeEngine
 
 EARLY = "early"
 LINES = "".join(json.dumps({"question": f"What is {a}+{a + 1}?", "answer": 2 * a + 1}) + "\n" for a in range(10, 22))
+ECHO = "Say: "
 ENDLESS = "What is the last digit of pi?"
 _SUM = re.compile(r"(\d+)\+(\d+)")
 
 
 class AddingEngine(FakeEngine):
-    """Knows sums, and never answers ENDLESS; as `early` it is wrong where the first number is even."""
+    """Knows sums, repeats what follows ECHO, never answers ENDLESS; as `early` it is wrong where the first is even."""
 
     def said(self, question: str) -> str:
+        if question.startswith(ECHO):
+            return question.removeprefix(ECHO)
         found = _SUM.search(question)
         if found is None:
             return "I add."

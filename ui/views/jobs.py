@@ -5,6 +5,7 @@ import streamlit as st
 from client.results import OVER, Job
 from ui.connection import server, trouble_shown
 from ui.format import duration, moment
+from ui.harmless import harmless
 
 _EVERY_S = 2.0
 _SHOWN = 30
@@ -55,9 +56,9 @@ def _job(job: Job) -> None:
         )
         _progress(job)
         if job.waiting_for:
-            st.caption(f"Waits: {job.waiting_for}")
+            st.caption(harmless(f"Waits: {job.waiting_for}"))
         if job.error:
-            st.error(job.error)
+            st.error(harmless(job.error))
         act, look = st.columns([1, 3])
         if job.status not in OVER:
             if act.button("Cancel", key=f"cancel_{job.id}"):

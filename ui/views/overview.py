@@ -17,6 +17,7 @@ from ui.charts import lines
 from ui.connection import server, soon, trouble_shown
 from ui.format import NOTHING, duration
 from ui.gauges import Gauges
+from ui.harmless import harmless
 
 _EVERY_S = 2.0
 _KEPT = 150  # five minutes
@@ -138,7 +139,7 @@ def _gpu(asked: "Future[Gpu]") -> Gpu | None:
     except Unavailable:
         return None
     except SwitchyardError as error:
-        st.caption(str(error))
+        st.caption(harmless(str(error)))
         return None
 
 

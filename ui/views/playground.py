@@ -6,9 +6,12 @@ import streamlit as st
 
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
+from ui.harmless import harmless
 from ui.talk import Talk
 
 _SAID = "playground_said"
+
+_REDRAW_S = 0.05
 
 Turn = dict[str, str]
 
@@ -64,14 +67,26 @@ def _exchange(model: str, history: list[Turn], asked: str, system: str, sampling
     said = [{"role": turn["role"], "content": turn["content"]} for turn in (*history, question)]
     talk = Talk(server(patient=True), model, [*before, *said], **sampling)
     with st.chat_message("assistant"), trouble_shown():
-        st.write_stream(iter(talk))
+        _streamed(talk)
         note = f"{talk.model} · {talk.summary}"
-        st.caption(note)
+        st.caption(harmless(note))
         history += [question, {"role": "assistant", "content": talk.text, "note": note}]
+
+
+def _streamed(talk: Talk) -> None:
+    """Draws the whole answer anew, so not for each token of a fast one. Raises SwitchyardError."""
+    place, drawn_s = st.empty(), 0.0
+    try:
+        for _ in talk:
+            if talk.total_s - drawn_s >= _REDRAW_S:
+                place.markdown(harmless(talk.text))
+                drawn_s = talk.total_s
+    finally:
+        place.markdown(harmless(talk.text))
 
 
 def _turn(turn: Turn) -> None:
     with st.chat_message(turn["role"]):
-        st.markdown(turn["content"])
+        st.markdown(harmless(turn["content"]))
         if "note" in turn:
-            st.caption(turn["note"])
+            st.caption(harmless(turn["note"]))

@@ -6,6 +6,7 @@ import streamlit as st
 
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
+from ui.harmless import harmless
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,13 @@ def _tab(task: Task, model: str) -> None:
 
 
 def _solution(task: Task, solved: dict[str, object]) -> None:
-    st.caption(f"{solved['problem']} · {solved['generation_time']} s")
+    st.caption(harmless(f"{solved['problem']} · {solved['generation_time']} s"))
     found = solved.get(task.result)
     if found is None:
         st.warning(f"No {task.result} could be told apart in the solution.")
     elif task.result == "code":
         st.code(str(found), language=None)
     else:
-        st.success(str(found))
+        st.success(harmless(str(found)))
     with st.expander("The whole solution", expanded=found is None):
         st.text(str(solved["solution"]))
