@@ -4,11 +4,13 @@ import asyncio
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 
 from control.placed_folders import PLACING
+from switchyard.settings import EngineSettings
+from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.doomed_control import DoomedControl
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, control, house, settings_of
@@ -58,31 +60,41 @@ def test_other_content_for_one_id_from_many_at_once(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("what", ["switch", "job", "adapter of it"])
+@pytest.mark.parametrize("what", ["switch", "job", "adapter"])
 def test_a_model_that_is_taken_into_use_while_it_is_removed(tmp_path: Path, what: str) -> None:
     """One of the two wins: the model is gone and the other is refused, or it is in use and stays."""
 
     async def run() -> None:
-        async with house(tmp_path) as here:
+        async with house(tmp_path, engine=EngineSettings(max_loras=2)) as here:
             await here.add_active("a")
             here.kind.may_go.clear()
-            for number in range(6):
+            for number in range(8):
                 model_id = f"m{number}"
-                await here.add_model(model_id, seed=number + 1)
-                removing, using = await asyncio.gather(
-                    here.http.delete(f"/models/{model_id}"), _use(here, what, model_id)
-                )
-                there = model_id in {model["id"] for model in (await here.get("/models"))["models"]}
-                assert (removing.status_code, there) in {(200, False), (409, True)}
-                assert using.status_code in ({404, 422} if not there else {200, 201, 202, 422}), using.text
+                write_base(here, model_id)
+                await here.post("/models/register", id=model_id, source="t")
+                write_adapter(here.layout.models / f"on-{model_id}")
+                using = asyncio.create_task(_use(here, what, model_id))
+                await asyncio.sleep(number / 500)
+                removing = await here.http.delete(f"/models/{model_id}")
+                used = await using
+                models = {model["id"]: model for model in (await here.get("/models"))["models"]}
+                assert (removing.status_code, model_id in models) in {(200, False), (409, True)}
+                if removing.status_code == 409:
+                    assert used.status_code in {200, 202}, used.text
+                elif what != "switch":  # one that was over before the removal is no use any more
+                    assert used.status_code in {404, 422}, used.text
+                assert {model["base_model"] for model in models.values()} <= {None, *models}
+                assert used.status_code != 500, used.text
+                if what == "switch":
+                    await here.post("/models/set_active", id="a")
             here.kind.may_go.set()
 
-    async def _use(here: House, what: str, model_id: str) -> Any:
+    async def _use(here: House, what: str, model_id: str) -> httpx.Response:
         if what == "switch":
             return await here.http.post("/models/set_active", json={"id": model_id})
         if what == "job":
             return await here.http.post("/echo/jobs", json={"model_id": model_id})
-        body = {"id": f"on-{model_id}", "source": "t", "path": f"models/{model_id}", "base_model": model_id}
+        body = {"id": f"on-{model_id}", "source": "t", "base_model": model_id}
         return await here.http.post("/models/register", json=body)
 
     asyncio.run(run())
