@@ -42,8 +42,8 @@ class PlacedFolders:
     @asynccontextmanager
     async def held(self, folder: Path) -> AsyncIterator[None]:
         """Nobody else registers or removes what lies there meanwhile: what was found stays so."""
-        name = await asyncio.to_thread(self._top, folder)
-        lock = self._locks.setdefault(name, asyncio.Lock())
+        place = await asyncio.to_thread(lambda: str(folder.parent.resolve() / folder.name))
+        lock = self._locks.setdefault(place, asyncio.Lock())
         async with lock:
             yield
 
@@ -144,11 +144,6 @@ class PlacedFolders:
         )
         async with self._database.transaction() as session:
             await session.merge(row)
-
-    def _top(self, folder: Path) -> str:
-        """The name right below models/ under which it lies; its path where it does not lie there."""
-        root, place = self._models.resolve(), folder.parent.resolve() / folder.name
-        return place.relative_to(root).parts[0] if place != root and place.is_relative_to(root) else str(place)
 
     def _name(self, folder: Path) -> str | None:
         """Of a folder right below models/; None for any other."""
