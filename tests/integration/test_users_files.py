@@ -19,6 +19,7 @@ from control.uploads.uploads import KEPT_S
 from tests.integration.fake_hub import FakeHub
 from tests.integration.front import Front, front
 from tests.integration.house import House, by_hand, house
+from tests.integration.programs import switchyard
 from tests.integration.pulls import add, ended, pull, pulling
 from tests.unit.control.checkpoints import write_checkpoint
 
@@ -263,3 +264,22 @@ def test_two_trainings_in_one_folder_leave_each_others_snapshots(tmp_path: Path)
         assert waiting == {"one", "two"}
         for hook in hooks:
             hook.close(timeout_s=0)
+
+
+def test_the_terminal_says_what_would_go_and_what_stays(tmp_path: Path) -> None:
+    def body(there: Front, client: SwitchyardClient) -> None:
+        client.push_checkpoint(write_checkpoint(tmp_path / "source"), "m")
+        mine = there.layout.models / "m" / "optimizer.pt"
+        mine.write_bytes(b"x")
+        asked = ("models", "rm", "m", "--files", "--host", there.url)
+        planned = switchyard(tmp_path, *asked, "--dry-run")
+        assert planned.returncode == 0, planned.stderr
+        assert planned.stdout.startswith("m would be removed.\n")
+        assert "files" in planned.stdout
+        assert f"rm -r -- {mine.parent}" in planned.stdout
+        assert [model.id for model in client.list_models()] == ["m"]
+        removed = switchyard(tmp_path, *asked)
+        assert removed.stdout.startswith("m is removed.\n"), removed.stderr
+        assert [path.name for path in mine.parent.iterdir()] == ["optimizer.pt"]
+
+    push(tmp_path / "base", body)
