@@ -19,6 +19,7 @@ from tests.unit.control.checkpoints import write_checkpoint
 MOMENTS_MS = [2, 10, 30]
 
 
+@pytest.mark.usefixtures("each_database")
 def test_one_id_registered_and_removed_by_many_at_once(tmp_path: Path) -> None:
     async def run() -> None:
         async with house(tmp_path) as here:

@@ -87,6 +87,7 @@ def test_replacing_through_a_link_leaves_what_it_led_to(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_moving_ids_copies_go_and_its_inbox_stays(tmp_path: Path) -> None:
     async def story(here: House) -> None:
         models = here.layout.models
