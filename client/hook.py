@@ -4,10 +4,12 @@ It never blocks and never raises into the training: what goes wrong is logged in
 """
 
 import contextlib
+import glob
 import logging
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 from collections import deque
@@ -285,8 +287,8 @@ class CheckpointHook:
         if self._server_path is not None:
             return _Saved(path, step, probe, snapshot=False)
         if not self._threads:
-            shutil.rmtree(path.parent / SNAPSHOTS, ignore_errors=True)  # of a training that was killed
-        aside = path.parent / SNAPSHOTS / f"{path.name}-{time.monotonic_ns()}"
+            _forget_killed(path.parent / SNAPSHOTS)
+        aside = path.parent / SNAPSHOTS / _own_folder() / f"{path.name}-{time.monotonic_ns()}"
         try:
             for file in look(path):
                 (aside / file.name).parent.mkdir(parents=True, exist_ok=True)
@@ -323,3 +325,27 @@ def _forget(saved: _Saved) -> None:
         shutil.rmtree(saved.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             saved.path.parent.rmdir()
+            saved.path.parent.parent.rmdir()
+
+
+def _own_folder() -> str:
+    """Trainings that save into one folder keep their snapshots apart."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _forget_killed(snapshots: Path) -> None:
+    """What trainings of this machine left that run no more."""
+    for folder in snapshots.glob(f"{glob.escape(socket.gethostname())}-*"):
+        number = folder.name.rpartition("-")[2]
+        if number.isdecimal() and not _is_alive(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

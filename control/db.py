@@ -18,9 +18,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from control.errors import DatabaseUnavailable, DatabaseUnfit
-from control.migrate import upgrade
+from control.migrate import revisions, upgrade
 from control.tasks import is_set_within
-from switchyard.database_check import DatabaseRefused, check
+from switchyard.database_check import DatabaseRefused, check, revision_of
+from switchyard.database_file import BackupRefused, backup
 from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,9 @@ class Database:
             check(self._file, signs_of_use=beside)
         except DatabaseRefused as error:
             raise DatabaseUnfit(str(error)) from error
+        newest, *older = revisions()
+        if revision_of(self._file) in older:
+            _keep_a_copy(self._file, self._file.with_name(f"{self._file.name}.before-{newest}"))
 
     def _check_there(self) -> None:
         """What is written to a file that was deleted or exchanged is lost when the program ends."""
@@ -150,6 +154,18 @@ class Database:
         except OSError:
             return (0, 0)
         return (status.st_dev, status.st_ino)
+
+
+def _keep_a_copy(database: Path, target: Path) -> None:
+    """The way back from an upgrade; without room for it there is none, and the upgrade goes on."""
+    if target.exists():
+        return
+    try:
+        backup(database, target)
+    except BackupRefused as error:
+        log.warning("the database is upgraded without a copy of it: %s", error)
+    else:
+        log.info("the database as it was before the upgrade is %s", target)
 
 
 def _file_of(url: str) -> Path | None:

@@ -1,5 +1,7 @@
 """Schema migrations, run from the installed `migrations` package: no alembic.ini."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 
 from alembic import command
@@ -13,16 +15,28 @@ from control.errors import DatabaseTooNew, DatabaseUnfit
 from control.tables import Base
 
 
+@contextmanager
+def _config() -> Iterator[Config]:
+    with as_file(files("migrations")) as folder:
+        config = Config()
+        config.set_main_option("script_location", str(folder).replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        yield config
+
+
+def revisions() -> list[str]:
+    """All that this program knows, newest first."""
+    with _config() as config:
+        return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+
+
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Upgrades to `revision` inside the connection's transaction.
 
     Raises DatabaseTooNew when the database carries a revision this program has never heard of, DatabaseUnfit when its
     tables are another program's.
     """
-    with as_file(files("migrations")) as folder:
-        config = Config()
-        config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        config.set_main_option("path_separator", "os")
+    with _config() as config:
         config.attributes["connection"] = connection
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         heads = set(MigrationContext.configure(connection).get_current_heads())

@@ -42,9 +42,8 @@ class PlacedFolders:
     @asynccontextmanager
     async def held(self, folder: Path) -> AsyncIterator[None]:
         """Nobody else registers or removes what lies there meanwhile: what was found stays so."""
-        root = await asyncio.to_thread(self._models.resolve)
-        name = folder.relative_to(root).parts[0] if folder != root and folder.is_relative_to(root) else str(folder)
-        lock = self._locks.setdefault(name, asyncio.Lock())
+        place = await asyncio.to_thread(lambda: str(folder.parent.resolve() / folder.name))
+        lock = self._locks.setdefault(place, asyncio.Lock())
         async with lock:
             yield
 

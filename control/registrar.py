@@ -8,7 +8,7 @@ import fnmatch
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from control.activation import Activator, SwitchWish
@@ -85,18 +85,23 @@ class Registrar:
         moves = request.path is None and self._moves(request.id)
         folder = await asyncio.to_thread(self._registry.allowed, request)
         if present is None and not moves:
-            return await self._take(request, None, folder)
+            if request.dry_run:
+                return await self._try(request, None, folder, folder)
+            return _plain(await self._registry.take_in(request, folder))
         checkpoint = await self._registry.inspect(folder)
         if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
-            return await self._again(request, present)
+            return await self._again(request, present) or await self._register_folder(request)
         if present is not None:
             await self._check_replaceable(request, present)
-        if not moves and (present is None or folder != Path(present.path)):
-            return await self._take(request, present, folder)
-        target = self._version(request.id, checkpoint.digest)
+        copied = moves or (present is not None and folder == Path(present.path))
+        target = self._version(request.id, checkpoint.digest) if copied else folder
         if request.dry_run:
             return await self._try(request, present, folder, target)
-        return await self._take(request, present, await self._copy(checkpoint, target))
+        async with self._placed.held(target):
+            if copied:
+                folder = await self._copy(checkpoint, target)
+            taken = await self._take(request, present, folder)
+        return await self._after(taken, present)
 
     async def _register_upload(self, request: RegisterRequest, upload: Upload) -> Registration:
         await self._uploads.note_hashes(upload)
@@ -105,6 +110,8 @@ class Registrar:
         present = await self._models.find(request.id)
         if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
             registered = await self._again(request, present)
+            if registered is None:
+                return await self._register_upload(request, upload)
             if not request.dry_run:
                 await self._uploads.drop(upload)
             return registered
@@ -116,41 +123,51 @@ class Registrar:
             target = self._layout.models / request.id
         if request.dry_run:
             return await self._try(request, present, checkpoint.path, target)
-        if target.exists() and (await self._registry.inspect(target)).digest == checkpoint.digest:
-            await self._uploads.drop(upload)  # placed by a try that was killed before it could register
-        else:
-            await self._uploads.place(upload, target)
-        return await self._take(request, present, target.resolve())
+        async with self._placed.held(target):
+            if target.exists() and (await self._registry.inspect(target)).digest == checkpoint.digest:
+                await self._uploads.drop(upload)  # placed by a try that was killed before it could register
+            else:
+                await self._uploads.place(upload, target)
+            taken = await self._take(request, present, target.resolve())
+        return await self._after(taken, present)
 
-    async def _again(self, request: RegisterRequest, present: ModelRow) -> Registration:
-        """The id has that content already."""
+    async def _again(self, request: RegisterRequest, present: ModelRow) -> Registration | None:
+        """The id has that content already; None when it was deleted meanwhile."""
         if request.dry_run:
             return Registration(present, existing=True)
-        return _plain(await self._registry.take_in(request, Path(present.path)))
+        try:
+            return _plain(await self._registry.take_in(request, Path(present.path)))
+        except Invalid:
+            if await self._models.find(request.id) is not None:
+                raise
+            return None
 
     async def _take(self, request: RegisterRequest, present: ModelRow | None, folder: Path) -> Registration:
-        if request.dry_run:
-            return await self._try(request, present, folder, folder)
+        """For a holder of the folder."""
         if present is None:
-            return _plain(await self._registry.take_in(request, folder))
-        async with self._placed.held(folder):
-            row = await self._registry.row_for(request, folder)
-            await self._registry.refer(row, request)
-            active = await self._history.active()
-            result = None
-            if active is not None and active.id == row.id:
-                result = await self._switch(row, Path(present.path))
-            else:
-                await self._models.replace(row, before=present.digest, going=Path(present.path))
+            return _plain(await self._registry.take_in_held(request, folder))
+        row = await self._registry.row_for(request, folder)
+        await self._registry.refer(row, request)
+        active = await self._history.active()
+        result = None
+        if active is not None and active.id == row.id:
+            result = await self._switch(row, Path(present.path))
+        else:
+            await self._models.replace(row, before=present.digest, going=Path(present.path))
         log.info("%s is %s now, it was %s", row.id, row.digest, present.digest)
+        return Registration(row, existing=False, replaced=present.digest, activation=result)
+
+    async def _after(self, taken: Registration, present: ModelRow | None) -> Registration:
+        """Of the content that was replaced, if there was some, goes what the server placed."""
+        if present is None:
+            return taken
         await self._registry.forget_reference(present.digest)
-        removal = await self._remove_folder(Path(present.path))
-        return Registration(row, existing=False, replaced=present.digest, activation=result, removal=removal)
+        return replace(taken, removal=await self._remove_folder(Path(present.path)))
 
     async def _try(
         self, request: RegisterRequest, present: ModelRow | None, folder: Path, target: Path
     ) -> Registration:
-        """What `_take` would come to, with the content of `folder` at `target`. Changes nothing."""
+        """What `_take` and `_after` would come to, with the content of `folder` at `target`. Changes nothing."""
         row = await self._registry.row_for(request, folder)
         if present is None:
             return Registration(row, existing=False)

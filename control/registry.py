@@ -95,9 +95,12 @@ class Registry:
     async def take_in(self, request: RegisterRequest, folder: Path) -> Registered:
         """`register` for a folder that is allowed wherever it lies (the operator named it)."""
         async with self._placed.held(folder):
-            row = await self.row_for(request, folder)
-            added = await self._models.add(row)
-        if added:
+            return await self.take_in_held(request, folder)
+
+    async def take_in_held(self, request: RegisterRequest, folder: Path) -> Registered:
+        """`take_in` for a holder of the folder."""
+        row = await self.row_for(request, folder)
+        if await self._models.add(row):
             log.info("registered %s from %s: %s", row.id, row.path, row.digest)
             await self.refer(row, request)
             return Registered(row, existing=False)

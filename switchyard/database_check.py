@@ -64,6 +64,18 @@ def check(database: Path, signs_of_use: tuple[Path, ...] = (), limit_s: float = 
     _check_pages(database, limit_s)
 
 
+def revision_of(database: Path) -> str | None:
+    """Of the schema, as the database says; None where there is none yet. Blocks."""
+    if not database.is_file() or not database.stat().st_size:
+        return None
+    try:
+        with closing(_opened(database)) as connection:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return None
+    return str(found[0]) if found else None
+
+
 def restoring(database: Path) -> str:
     """How to get a damaged database back: the command, with the newest backup beside it if there is one."""
     newest = next(backups(database), None)

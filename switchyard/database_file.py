@@ -61,6 +61,7 @@ def restore(saved: Path, database: Path, layout: Layout) -> Path | None:
     Raises BackupRefused, and has changed nothing then: the server runs, or the file is no database of ours.
     """
     check_backup(saved)
+    database = database.resolve()  # a link to another disk stays one
     try:
         layout.base.mkdir(parents=True, exist_ok=True)
         with hold(layout):
@@ -81,7 +82,7 @@ def _exchange(saved: Path, database: Path) -> Path | None:
         shutil.copyfile(saved, fresh)
         _sync(fresh)
         had_one = os.path.lexists(database)
-        if database.is_dir() or database.is_symlink():
+        if database.is_dir():
             database.rename(kept)
         elif had_one:
             os.link(database, kept)

@@ -94,6 +94,11 @@ class Server:
     def copy_checkpoint(self, source: Path, name: str) -> None:
         shutil.copytree(source, self.models_dir / name)
 
+    def forget(self, model_id: str) -> None:
+        """The model and its folder, which the server leaves where a test has put it there."""
+        self.http.delete(f"/models/{model_id}?files=true").raise_for_status()
+        shutil.rmtree(self.models_dir / model_id, ignore_errors=True)
+
     def ask(self, question: str, model: str = "active") -> httpx.Response:
         messages = [{"role": "user", "content": question}]
         return self.http.post("/v1/chat/completions", json={"model": model, "messages": messages, "temperature": 0})

@@ -38,7 +38,7 @@ def early(chrome: Browser, server: Server) -> Iterator[None]:
     server.http.post("/models/register", json={"id": EARLY_ID, "source": "test", "step": 300}).raise_for_status()
     yield
     server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
-    server.http.delete(f"/models/{EARLY_ID}?files=true").raise_for_status()
+    server.forget(EARLY_ID)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_page_that_refreshes_itself_keeps_what_is_being_typed(page: Page, url:
     expect(counted).not_to_have_text(before)
     assert typed.input_value() == "half a wo"
     expect(typed).to_be_focused()
-    server.http.delete("/models/browser-new?files=true").raise_for_status()
+    server.forget("browser-new")
 
 
 def test_every_page_fits_a_narrow_screen(page: Page, url: str) -> None:

@@ -41,7 +41,7 @@ def home(server: Server, tmp_path: Path) -> Iterator[Path]:
     server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
     for model in server.http.get("/models").json()["models"]:
         if model["id"] not in before:
-            server.http.delete(f"/models/{model['id']}?files=true").raise_for_status()
+            server.forget(model["id"])
 
 
 @pytest.mark.parametrize("document", [README, TUTORIAL], ids=lambda path: path.name)

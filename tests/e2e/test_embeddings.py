@@ -44,7 +44,7 @@ def embedding(server: Server) -> Iterator[Server]:
     server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
     for name in ("vectors", "early-vectors"):
         server.http.post(f"/models/{name}/unload").raise_for_status()
-        server.http.delete(f"/models/{name}?files=true").raise_for_status()
+        server.forget(name)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def talkative(server: Server) -> Iterator[Server]:
     server.http.post("/models/register", json={"id": "talkative", "source": "t"}).raise_for_status()
     yield server
     server.http.post("/models/talkative/unload").raise_for_status()
-    server.http.delete("/models/talkative?files=true").raise_for_status()
+    server.forget("talkative")
 
 
 @pytest.fixture(scope="module")

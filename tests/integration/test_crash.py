@@ -1,66 +1,17 @@
 """kill -9 of a real control process at many moments of a switch: afterwards database and gateway tell one story."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
-from control.__main__ import main
-from switchyard.unix_http import unix_transport
+from tests.integration.doomed_control import DoomedControl
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.forked import Forked
 from tests.integration.house import House, control, settings_of, until
 
 # After control's request came in, and after the gateway's answer went out: hashing, the row, the wire, the commit.
 MOMENTS_MS = [0, 1, 2, 4, 8, 16, 32]
-
-
-class DoomedControl:
-    """Control's program on the house's base directory; it speaks on its own socket."""
-
-    def __init__(self, base: Path) -> None:
-        self._base = base
-        self._socket = settings_of(base).layout.control_socket
-        self._process: Forked | None = None
-
-    async def start(self) -> None:
-        self._socket.unlink(missing_ok=True)
-        environment = os.environ | {
-            "INFERENCE_BASE_DIR": str(self._base),
-            "INFERENCE_INSTALL_DEMO": "false",
-            "INFERENCE_PROOF_COMPUTE_MAX_BYTES": "0",
-        }
-        self._process = Forked(main, environment)
-
-        async def answers() -> bool:
-            with suppress(httpx.HTTPError):
-                async with self._http() as http:
-                    return (await http.get("/health")).status_code == 200
-            return False
-
-        await until(answers, lambda it_does: it_does)
-
-    async def set_active(self, model_id: str) -> None:
-        """Its answer, or its death."""
-        with suppress(httpx.HTTPError):
-            async with self._http() as http:
-                await http.post("/models/set_active", json={"id": model_id})
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-
-    async def gone(self) -> None:
-        assert self._process is not None
-        await self._process.gone()
-
-    def _http(self) -> httpx.AsyncClient:
-        transport = unix_transport(self._socket)
-        return httpx.AsyncClient(transport=transport, base_url="http://control", timeout=30)
 
 
 async def prepared(base: Path, gateway: FakeGateway) -> None:

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from control.db import Database, database_url
 from control.errors import DatabaseUnfit
+from control.migrate import revisions
 from switchyard.child import EXIT_REFUSED, Child
-from switchyard.database_check import DatabaseRefused, check
+from switchyard.database_check import DatabaseRefused, backups, check, revision_of
 from switchyard.database_file import backup
 from switchyard.paths import Layout
 from switchyard.supervisor import until_over
@@ -140,6 +141,26 @@ def test_a_damaged_database_ends_the_start_and_a_restore_brings_it_back(layout: 
     assert restored.returncode == 0, restored.stderr
     check(layout.database)
     assert list(layout.base.glob("db.sqlite.before-*"))
+
+
+def test_an_upgrade_leaves_a_copy_to_go_back_to(layout: Layout) -> None:
+    with closing(sqlite3.connect(layout.database)) as connection, connection:
+        connection.execute("DROP TABLE placed_folders")
+        connection.execute("UPDATE alembic_version SET version_num = '0009'")
+
+    async def migrate() -> None:
+        database = Database(database_url(layout.database))
+        try:
+            await database.migrate()
+        finally:
+            await database.close()
+
+    asyncio.run(migrate())
+    (copy,) = backups(layout.database)
+    assert revision_of(copy) == "0009"
+    assert revision_of(layout.database) == revisions()[0]
+    asyncio.run(migrate())
+    assert list(backups(layout.database)) == [copy]
 
 
 @pytest.mark.parametrize("spoil", [_directory, _log_alone])

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import json
 import resource
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -246,3 +248,72 @@ def _until_written(file: Path) -> None:
     while not (file.exists() and file.stat().st_blocks):
         assert time.monotonic() < deadline, f"nothing is written to {file}"
         time.sleep(0.01)
+
+
+def test_a_registration_while_a_file_is_coming_in(tmp_path: Path) -> None:
+    async def body(there: Front, http: httpx.AsyncClient) -> None:
+        source = write_checkpoint(tmp_path / "source")
+        for file in source.iterdir():
+            assert (await put(http, file.name, file.read_bytes())).status_code == 200
+        async with _half_sent(there.url, 8_000_000, bytes(range(1, 251)) * 16_000):
+            await asyncio.to_thread(_until_written, there.layout.uploads / "m" / "files" / "x.json")
+            answer = await http.post("/models/register", json={"id": "m", "source": "t"})
+            assert (answer.status_code, answer.json()["detail"]) == (409, "files of m are coming in right now")
+            discarded = await http.delete("/models/m/files")
+            assert (discarded.status_code, discarded.json()["detail"]) == (409, "files of m are coming in right now")
+        assert list(there.layout.models.iterdir()) == []
+
+    visit(tmp_path / "base", body)
+
+
+def test_one_file_sent_by_many_with_other_content_each(tmp_path: Path) -> None:
+    """Whoever is told that it is whole has its own bytes there at that moment; the file is never a mixture."""
+
+    async def body(there: Front, http: httpx.AsyncClient) -> None:
+        contents = [bytes([number]) * 3_000_000 for number in range(1, 7)]
+        answers = await asyncio.gather(*(put(http, "x.json", content) for content in contents))
+        assert {answer.status_code for answer in answers} <= {200, 409}
+        hashes = {hashlib.sha256(content).hexdigest() for content in contents}
+        told = {answer.json()["sha256"] for answer in answers if answer.status_code == 200}
+        assert told
+        assert told <= hashes
+        content = await asyncio.to_thread((there.layout.uploads / "m" / "files" / "x.json").read_bytes)
+        assert hashlib.sha256(content).hexdigest() in told
+
+    visit(tmp_path, body)
+
+
+def test_room_that_one_upload_was_promised_is_not_promised_twice(tmp_path: Path) -> None:
+    async def body(there: Front, http: httpx.AsyncClient) -> None:
+        most = int(shutil.disk_usage(there.layout.uploads).free * 0.6)
+        begun = {"upload": "u", "files": [{"name": "model.safetensors", "size_bytes": most}]}
+        assert (await http.post("/models/m/files", json=begun)).status_code == 200
+        assert (await http.post("/models/m/files", json=begun)).status_code == 200, "the same one goes on"
+        other = await http.post("/models/other/files", json=begun)
+        assert (other.status_code, f"besides {most} that other uploads will take" in other.json()["detail"]) == (
+            507,
+            True,
+        )
+        assert (await http.delete("/models/m/files")).status_code == 200
+        assert (await http.post("/models/other/files", json=begun)).status_code == 200
+
+    visit(tmp_path, body)
+
+
+def test_a_book_that_names_files_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    """What lies below checkpoints/ may have been written by anybody who can reach the folder."""
+    victim = tmp_path / "precious"
+    victim.write_text("kept")
+    folder = tmp_path / "checkpoints" / "m"
+    folder.mkdir(parents=True)
+    told = {"size_bytes": 3, "chunks": [[3, None]], "begun": []}
+    (folder / "upload.json").write_text(
+        json.dumps({"upload": None, "expected": {}, "files": {"../../../precious": told}})
+    )
+
+    async def body(_: Front, http: httpx.AsyncClient) -> None:
+        assert (await http.get("/models/m/files")).status_code == 404
+        assert (await put(http, "x.json", b"{}")).status_code == 200
+        assert victim.read_text() == "kept"
+
+    visit(tmp_path, body)

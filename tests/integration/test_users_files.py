@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,10 +14,12 @@ import httpx
 import pytest
 
 from client import SwitchyardClient
+from client.hook import SNAPSHOTS, CheckpointHook
 from control.uploads.uploads import KEPT_S
 from tests.integration.fake_hub import FakeHub
 from tests.integration.front import Front, front
 from tests.integration.house import House, by_hand, house
+from tests.integration.programs import switchyard
 from tests.integration.pulls import add, ended, pull, pulling
 from tests.unit.control.checkpoints import write_checkpoint
 
@@ -82,6 +87,7 @@ def test_replacing_through_a_link_leaves_what_it_led_to(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+@pytest.mark.usefixtures("each_database")
 def test_a_moving_ids_copies_go_and_its_inbox_stays(tmp_path: Path) -> None:
     async def story(here: House) -> None:
         models = here.layout.models
@@ -238,3 +244,43 @@ def test_what_lies_beside_an_upload_outlives_it(tmp_path: Path) -> None:
             assert everything(there.layout.uploads / "m") == {"notes.txt"}
 
     asyncio.run(run())
+
+
+def test_two_trainings_in_one_folder_leave_each_others_snapshots(tmp_path: Path) -> None:
+    """Snapshots wait for a server that never answers; a training that was killed has left one too."""
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = tmp_path / SNAPSHOTS / f"{socket.gethostname()}-{int(killed.stdout)}" / "old"
+    left.mkdir(parents=True)
+    (left / "config.json").write_text("{}")
+    saved = [write_checkpoint(tmp_path / name) for name in ("one", "two")]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        SwitchyardClient(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=3.0, retry_s=0.0) as client,
+    ):
+        hooks = [CheckpointHook(f"run{number}", client=client, retry_s=0.0) for number in range(2)]
+        for hook, folder in zip(hooks, saved, strict=True):
+            hook.saved(folder, 1)
+        assert not left.exists()
+        waiting = {path.name.rpartition("-")[0] for path in (tmp_path / SNAPSHOTS).glob("*/*")}
+        assert waiting == {"one", "two"}
+        for hook in hooks:
+            hook.close(timeout_s=0)
+
+
+def test_the_terminal_says_what_would_go_and_what_stays(tmp_path: Path) -> None:
+    def body(there: Front, client: SwitchyardClient) -> None:
+        client.push_checkpoint(write_checkpoint(tmp_path / "source"), "m")
+        mine = there.layout.models / "m" / "optimizer.pt"
+        mine.write_bytes(b"x")
+        asked = ("models", "rm", "m", "--files", "--host", there.url)
+        planned = switchyard(tmp_path, *asked, "--dry-run")
+        assert planned.returncode == 0, planned.stderr
+        assert planned.stdout.startswith("m would be removed.\n")
+        assert "files" in planned.stdout
+        assert f"rm -r -- {mine.parent}" in planned.stdout
+        assert [model.id for model in client.list_models()] == ["m"]
+        removed = switchyard(tmp_path, *asked)
+        assert removed.stdout.startswith("m is removed.\n"), removed.stderr
+        assert [path.name for path in mine.parent.iterdir()] == ["optimizer.pt"]
+
+    push(tmp_path / "base", body)
