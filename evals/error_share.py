@@ -75,8 +75,7 @@ class ErrorShare:
         if not (over or hopeless or at_the_end):
             return None
         kind, count = self._kinds.most_common(1)[0]
-        share = f"max_error_share {self._max_share:g} allows {self._allowed} of {self._samples}"
-        return (
-            f"{self._errors} of the {self._asked} samples asked so far have no result"
-            f" ({'none has one' if nothing else share}); most often ({count} times): {self._examples[kind]}"
-        )
+        why = ["not one has"] if nothing else []
+        if over:
+            why.append(f"max_error_share {self._max_share:g} allows {self._allowed} of {self._samples}")
+        return f"{self._errors} of the {self._asked} samples asked so far have no result ({'; '.join(why)}); most often ({count} times): {self._examples[kind]}"

@@ -90,7 +90,7 @@ def test_a_model_that_can_answer_nothing_fails_its_eval(server: Server) -> None:
     job = server.job(server.http.post("/eval/jobs", json=request).json()["job_id"])
     assert (job["status"], job["result"]) == ("failed", None)
     assert job["error"].startswith(
-        "9 of the 9 samples asked so far have no result (none has one); most often (9 times): "
+        "9 of the 9 samples asked so far have no result (not one has); most often (9 times): "
     )
     points = server.http.get("/eval/history", params={"dataset": "hopeless"}).json()["points"]
     assert points == []
