@@ -78,4 +78,7 @@ class ErrorShare:
         why = ["not one has"] if nothing else []
         if over:
             why.append(f"max_error_share {self._max_share:g} allows {self._allowed} of {self._samples}")
-        return f"{self._errors} of the {self._asked} samples asked so far have no result ({'; '.join(why)}); most often ({count} times): {self._examples[kind]}"
+        return (
+            f"{self._errors} of the {self._asked} samples asked so far have no result ({'; '.join(why)});"
+            f" most often ({count} times): {self._examples[kind]}"
+        )
