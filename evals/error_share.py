@@ -53,6 +53,7 @@ class ErrorShare:
             return
         self._errors += 1
         self._too_long += record.too_long
+        reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
         kind = _NUMBER.sub("0", reason)
         if kind in self._kinds or len(self._kinds) < _MOST_REASONS:
             self._kinds[kind] += 1
@@ -74,10 +75,10 @@ class ErrorShare:
         if not (over or hopeless or at_the_end):
             return None
         kind, count = self._kinds.most_common(1)[0]
-        reason = self._examples[kind]
-        shown = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
-        share = f"max_error_share {self._max_share:g} allows {self._allowed} of {self._samples}"
+        why = ["not one has"] if nothing else []
+        if over:
+            why.append(f"max_error_share {self._max_share:g} allows {self._allowed} of {self._samples}")
         return (
-            f"{self._errors} of the {self._asked} samples asked so far have no result"
-            f" ({'none has one' if nothing else share}); most often ({count} times): {shown}"
+            f"{self._errors} of the {self._asked} samples asked so far have no result ({'; '.join(why)});"
+            f" most often ({count} times): {self._examples[kind]}"
         )

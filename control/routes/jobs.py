@@ -83,8 +83,8 @@ async def _events(job: JobRow, services: Services) -> AsyncIterator[str]:
     seen_progress: object = None
     quiet_s = 0.0
     with services.queue.changes.watch(job.id) as changed:
+        waits_for = await _waits_for(job, services)
         while True:
-            waits_for = await _waits_for(job, services)
             state, progress = (job.status, job.attempt, waits_for), (job.progress_done, job.progress_total)
             if state != seen_state:
                 quiet_s = 0.0
@@ -106,6 +106,7 @@ async def _events(job: JobRow, services: Services) -> AsyncIterator[str]:
             changed.clear()
             try:
                 job = await services.queue.get(job.id)
+                waits_for = await _waits_for(job, services)
             except ControlError as error:  # the answer has begun, so the failure has to be said in it
                 yield _event("error", {"detail": str(error)})
                 return

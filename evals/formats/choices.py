@@ -9,6 +9,7 @@ from evals.sample import LETTERS, AnswerIs, BrokenLine
 
 _MOST_CHOICES = len(LETTERS)
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]{0,30}")
+_INDEX = re.compile(r"[0-9]{1,2}")
 _BRACKETED = re.compile(r"\[.*?\]")
 _SAY_WHICH = "answer_is (index, letter or text) in the request says which is meant"
 
@@ -69,7 +70,7 @@ def _readings(choices: tuple[str, ...], right: Any) -> dict[AnswerIs, int | None
     """Which choice each way of reading names; None where it names none."""
     said = str(right).strip() if isinstance(right, str | int | float) and not isinstance(right, bool) else ""
     texts = [choice.strip() for choice in choices]
-    index = int(said) if said.isascii() and said.isdigit() and len(said) < 3 else -1
+    index = int(said) if _INDEX.fullmatch(said) else -1
     letter = LETTERS.find(said.upper()) if len(said) == 1 else -1
     folded = [choice.casefold() for choice in texts]
     text = texts.index(said) if said in texts else None
@@ -148,7 +149,7 @@ def _hellaswag(fields: Fields, answer_is: AnswerIs | None = None) -> Content:
     A label of digits is an index, whatever the endings say.
     """
     label = fields["label"]
-    if answer_is is None and isinstance(label, str) and label.strip().isdigit():
+    if answer_is is None and isinstance(label, str) and _INDEX.fullmatch(label.strip()):
         label = int(label)
     begin = text(fields, "ctx")
     topic = fields.get("activity_label")

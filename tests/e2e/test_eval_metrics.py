@@ -89,8 +89,8 @@ def test_a_model_that_can_answer_nothing_fails_its_eval(server: Server) -> None:
     request = {"model_id": FINAL_ID, "name": "n", "dataset_ref": "hopeless", "max_error_share": 1.0}
     job = server.job(server.http.post("/eval/jobs", json=request).json()["job_id"])
     assert (job["status"], job["result"]) == ("failed", None)
-    assert job["error"].startswith(
-        "9 of the 9 samples asked so far have no result (none has one); most often (9 times): "
+    assert str(job["error"]).startswith(
+        "9 of the 9 samples asked so far have no result (not one has); most often (9 times): "
     )
     points = server.http.get("/eval/history", params={"dataset": "hopeless"}).json()["points"]
     assert points == []

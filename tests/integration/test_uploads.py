@@ -317,3 +317,23 @@ def test_a_book_that_names_files_elsewhere_is_not_followed(tmp_path: Path) -> No
         assert victim.read_text() == "kept"
 
     visit(tmp_path, body)
+
+
+def test_two_sets_of_weights_are_refused_before_anything_is_placed(tmp_path: Path) -> None:
+    async def body(there: Front, http: httpx.AsyncClient) -> None:
+        source = write_checkpoint(tmp_path / "source", shards=2)
+        for file in source.iterdir():
+            await put(http, file.name, file.read_bytes())
+        whole = write_checkpoint(tmp_path / "whole", seed=4) / "model.safetensors"
+        await put(http, whole.name, whole.read_bytes())
+        refused = await http.post("/models/register", json={"id": "m", "source": "curl"})
+        assert refused.status_code == 422
+        assert "model.safetensors lies beside model-00001-of-00002.safetensors" in refused.json()["detail"]
+        assert list(there.layout.models.iterdir()) == []
+        assert (await http.delete("/models/m/files")).status_code == 200
+        for file in source.iterdir():
+            await put(http, file.name, file.read_bytes())
+        registered = await http.post("/models/register", json={"id": "m", "source": "curl"})
+        assert registered.status_code == 200, registered.text
+
+    visit(tmp_path / "base", body)

@@ -50,7 +50,7 @@ def test_a_model_that_answers_nothing_is_given_up_at_once() -> None:
     for _ in range(16):
         assert share.exceeded() is None
         share.add(_record("no chat template"))
-    assert str(share.exceeded()).startswith("16 of the 16 samples asked so far have no result (none has one)")
+    assert str(share.exceeded()).startswith("16 of the 16 samples asked so far have no result (not one has)")
 
 
 def test_long_prompts_first_are_no_reason_to_give_up() -> None:

@@ -170,6 +170,8 @@ def test_humaneval_and_mbpp_bring_their_tests() -> None:
             "'answerKey' is 'E', the labels are A, B",
         ),
         ({"ctx": "c", "endings": ["x", "y"], "label": ""}, "'label' is '': neither an index"),
+        ({"ctx": "c", "endings": ["x", "y"], "label": "²"}, "'label' is '²': neither an index"),
+        ({"ctx": "c", "endings": ["x", "y"], "label": "1" * 5000}, "neither an index"),
         ({"conversations": [{"from": "martian", "value": "q"}]}, "turn 1 is from 'martian'"),
         ({"conversations": [{"from": "human", "value": "q"}]}, "does not end with a turn of gpt"),
         ({"prompt": "p", "completion": "c", "answer": "a"}, "ambiguous: its keys are those of"),
