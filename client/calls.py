@@ -106,18 +106,20 @@ def register_model(
     probe: Mapping[str, Any] | None = None,
     activate: bool = False,
     replace: bool = False,
+    dry_run: bool = False,
     **more: Any,
 ) -> Call[Registration]:
     """Makes files that lie under models/ on the server, or were uploaded, a model. The same content again is no error.
 
-    `replace`: other content may take the place of what has this id. `more` goes to the server as it is (`base_model`,
-    `quantize` …).
+    `replace`: other content may take the place of what has this id. `dry_run`: only say what it would come to, and
+    which files it would remove. `more` goes to the server as it is (`base_model`, `quantize` …).
     """
     body = {
         "id": id,
         "source": source,
         "tags": tags if isinstance(tags, str) else list(tags),
-        **_given(path=path, step=step, probe=probe, activate=activate or None, replace=replace or None, **more),
+        **_given(path=path, step=step, probe=probe, activate=activate or None, replace=replace or None),
+        **_given(dry_run=dry_run or None, **more),
     }
     return Call("POST", "/models/register", Registration.model_validate, body=body, timeout_s=_REGISTER_TIMEOUT_S)
 
@@ -155,9 +157,13 @@ def list_activations(limit: int = 100) -> Call[list[PastActivation]]:
     )
 
 
-def delete_model(id: str, *, files: bool = False) -> Call[Json]:
-    """`files`: the folder under models/ too."""
-    return Call("DELETE", f"/models/{_part(id)}", as_it_is, params=_given(files="true" if files else None))
+def delete_model(id: str, *, files: bool = False, dry_run: bool = False) -> Call[Json]:
+    """`files`: also what the server put into its folder under models/; `removal` in the answer says what that was.
+
+    `dry_run`: only say so.
+    """
+    params = _given(files="true" if files else None, dry_run="true" if dry_run else None)
+    return Call("DELETE", f"/models/{_part(id)}", as_it_is, params=params)
 
 
 def pull_model(model: str, *, idempotency_key: str | None = None, **more: Any) -> Call[MadeJob]:

@@ -143,7 +143,8 @@ class PastActivation(Activation):
 class Registration(Result):
     """`existing`: the same content was registered under this id before; `replaced`: the digest that had the id.
 
-    With `quantize` the digest is that of what is loaded, not of the files.
+    With `quantize` the digest is that of what is loaded, not of the files. `removal`: what was removed of the replaced
+    content's folder, and what was left.
     """
 
     status: str
@@ -153,6 +154,7 @@ class Registration(Result):
     replaced: str | None = None
     quantize: str | None = None
     activation: Activation | None = None
+    removal: dict[str, Any] | None = None
 
 
 class ActiveModel(Result):

@@ -11,6 +11,7 @@ from setproctitle import setproctitle
 from control.app import create_app
 from control.routes import datasets, evals
 from datagen.kind import DataGenKind
+from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
@@ -36,8 +37,10 @@ def main() -> int:
     layout = settings.layout
     layout.create()
     logs.configure("control", settings)
-    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports(settings.judge_api_keys))]
-    app = create_app(settings, [EvalKind(settings.judge_api_keys), DataGenKind(layout)], more_routes=routes)
+    judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
+    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports(judges))]
+    evaluations = EvalKind(judges, settings.max_sequences_per_request)
+    app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     reserve_socket(layout.control_socket)

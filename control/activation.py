@@ -136,6 +136,9 @@ class Activator:
         try:
             reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
             result = await self._ask(model, reference, wish)
+            if reference is None and result.proof is not None and model.base is None:
+                why = f"there is no reference of this checkpoint: {self._references.why_missing(model.digest)}"
+                result = result.model_copy(update={"proof": result.proof.model_copy(update={"why": why})})
         except ControlError as error:
             await self._history.fail(activation_id, str(error))
             raise
@@ -154,7 +157,7 @@ class Activator:
 
     async def _restore(self, model_id: str) -> ActivateResult:
         model = await self._registry.proven(model_id)
-        reference = await self._references.reference_for(model.digest, wait_s=0)
+        reference = await self._references.stored(model.digest)
         result = await self._ask(model, reference, SwitchWish())
         if result.status == "failed":
             raise ActivationFailed(result)

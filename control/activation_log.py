@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.clock import Clock, utc_now
 from control.db import Database
+from control.errors import NotFound
 from control.tables import ActivationRow, ActiveModelRow, ModelRow
 from switchyard.contract import ActivateResult, ModelRef, SwitchMethod
 
@@ -40,8 +41,10 @@ class ActivationLog:
         return ActiveModel(model.id, model.path, model.digest, since)
 
     async def begin(self, model: ModelRef, *, cause: str, method: SwitchMethod) -> int:
-        """The new activation's id; it is `running` until `commit` or `fail`."""
-        async with self._database.transaction() as session:
+        """The new activation's id; it is `running` until `commit` or `fail`. Raises NotFound: deleted meanwhile."""
+        async with self._database.alone() as session:
+            if await session.get(ModelRow, model.id) is None:
+                raise NotFound(f"{model.id} was deleted before the switch to it began")
             row = ActivationRow(
                 model_id=model.id,
                 digest=model.digest,

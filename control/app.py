@@ -37,6 +37,7 @@ from control.jobs.queue import JobQueue
 from control.jobs.window import Window
 from control.jobs.worker import Worker
 from control.loading import Loading
+from control.placed_folders import PlacedFolders
 from control.ports import JobKind
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
@@ -76,6 +77,7 @@ from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
+from switchyard.loop_lag import LoopLag
 from switchyard.request_id import Traced
 from switchyard.settings import Settings
 
@@ -99,7 +101,8 @@ def create_app(
     A start that is refused leaves the reason, one sentence, in `app.state.refusal`.
     """
     files = FileStore(settings.layout, settings.max_file_bytes)
-    job_kinds = [*job_kinds, InferenceKind(), BatchKind(files)]
+    batch_kind = BatchKind(files, settings.max_sequences_per_request)
+    job_kinds = [*job_kinds, InferenceKind(), batch_kind]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -112,7 +115,8 @@ def create_app(
             stack.push_async_callback(gateway.close)
 
             telemetry = Telemetry(card_reader or Nvml(), gateway, settings)
-            repository = ModelRepository(database)
+            placed = PlacedFolders(layout.models, database)
+            repository = ModelRepository(database, placed)
             history = ActivationLog(database)
             cache = DigestCache(layout.base / DIGEST_CACHE_NAME)
             references = References(
@@ -121,14 +125,16 @@ def create_app(
                 compute_max_bytes=settings.proof_compute_max_bytes,
             )
             abilities = EngineAbilities(gateway)
-            registry = Registry(layout, repository, history, cache, references, abilities, settings)
+            registry = Registry(layout, repository, history, cache, references, abilities, placed, settings)
             try:
                 await database.migrate()
+                await placed.finish()
                 await bootstrap(
                     layout,
                     repository,
                     registry,
                     history,
+                    placed,
                     install_demo=settings.install_demo,
                     model_path=settings.model_path,
                     quantize=await _quantize_of(settings, abilities),
@@ -145,16 +151,19 @@ def create_app(
                 registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
             )
             loading = Loading(registry, references, gateway)
-            uploads = Uploads(layout.uploads, layout.models, cache, repository.folders)
+            uploads = Uploads(layout.uploads, placed, cache, repository.folders)
             await asyncio.to_thread(uploads.forget_old)
-            registrar = Registrar(layout, registry, repository, history, activator, uploads, settings.moving_ids)
+            registrar = Registrar(
+                layout, registry, repository, history, activator, uploads, placed, settings.moving_ids
+            )
             lender = ActivatorLender(activator)
             pulls = PullKind(
                 layout.models,
                 registry,
                 activator,
                 abilities,
-                Hub(settings.hf_token, settings.hub_timeout_s),
+                placed,
+                Hub(settings.hf_token, settings.hub_timeout_s, settings.hub_hosts),
                 trust_remote_code=settings.engine.trust_remote_code,
                 spare_bytes=settings.min_free_disk_bytes,
             )
@@ -195,6 +204,8 @@ def create_app(
             await key_book.tell()
             reconciler = Reconciler(activator, history, gateway, pace)
             background = Tasks()
+            lag = LoopLag()
+            background.spawn(lag.run(), name="loop lag")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
             await governor.start(background)
@@ -229,6 +240,8 @@ def create_app(
                 usage=UsageBook(database),
                 audit=AuditLog(database),
                 files=files,
+                batch_kind=batch_kind,
+                lag=lag,
                 aliases=settings.aliases,
                 dataset_owners=DatasetOwners(layout.datasets),
                 isolate_keys=settings.access.isolate_keys,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import re
 import shutil
 from importlib.resources import as_file, files
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from control.activation_log import ActivationLog
 from control.errors import Conflict, Invalid
+from control.placed_folders import PlacedFolders
 from control.quantize import QuantizeWish
 from control.registration import RegisterRequest, check_id
 from control.registry import Registered, Registry
@@ -28,6 +30,7 @@ async def bootstrap(
     models: ModelRepository,
     registry: Registry,
     history: ActivationLog,
+    placed: PlacedFolders,
     *,
     install_demo: bool,
     model_path: Path | None,
@@ -40,7 +43,7 @@ async def bootstrap(
     if model_path is not None:
         registered = await _register_operators(registry, model_path, quantize)
     elif install_demo and await models.is_empty():
-        await asyncio.to_thread(_copy_demo, layout)
+        await _place_demo(layout, placed)
         registered = await registry.register(RegisterRequest(id=DEMO_ID, source="demo", tags=["demo"]))
     else:
         return
@@ -67,18 +70,21 @@ async def _register_operators(registry: Registry, named: Path, quantize: Quantiz
         return await registry.take_in(request, folder)
 
 
-def _copy_demo(layout: Layout) -> None:
+async def _place_demo(layout: Layout, placed: PlacedFolders) -> None:
     """Copies aside and renames, so that nobody ever sees half a model."""
-    with as_file(files("demo")) as demo:
-        target = layout.models / DEMO_ID
-        if not target.exists():
-            aside = target.with_name(f".{DEMO_ID}.partial")
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.copytree(demo / _DEMO_CHECKPOINT, aside)
-            aside.rename(target)
-            log.info("installed the demo model at %s", target)
-        dataset = layout.datasets / _DEMO_DATASET
-        if not dataset.exists():
-            aside = dataset.with_name(f".{_DEMO_DATASET}.partial")
+    target = layout.models / DEMO_ID
+    if not await asyncio.to_thread(os.path.lexists, target):
+        aside = await asyncio.to_thread(placed.placing, target)
+        with as_file(files("demo")) as demo:
+            await asyncio.to_thread(shutil.copytree, demo / _DEMO_CHECKPOINT, aside)
+        await placed.place(aside, target, "demo")
+        log.info("installed the demo model at %s", target)
+    await asyncio.to_thread(_copy_dataset, layout.datasets / _DEMO_DATASET)
+
+
+def _copy_dataset(target: Path) -> None:
+    if not os.path.lexists(target):
+        aside = target.with_name(f".{_DEMO_DATASET}.partial")
+        with as_file(files("demo")) as demo:
             shutil.copyfile(demo / "datasets" / _DEMO_DATASET, aside)
-            aside.rename(dataset)
+        aside.rename(target)

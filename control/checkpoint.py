@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.checkpoint_layout import INDEX, refuse_consolidated
+from control.completeness import missing_parts
 from control.digest import digest, file_shas
 from control.digest_cache import DigestCache
 from control.errors import Invalid
@@ -15,7 +17,6 @@ from control.vector_model import MODULES, check_modules
 from switchyard.contract import Signature
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 _TOKENIZERS = (
     ("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("spiece.model",),
     ("sentencepiece.bpe.model",), ("tekken.json",),
@@ -58,7 +59,11 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
     if (folder / MODULES).is_file():
         check_modules(_read_json(folder / MODULES), folder)
+    refuse_consolidated(folder)
     shards = _shards(folder)
+    lost = missing_parts(config, [tensor for members in shards.values() for tensor in members])
+    if lost is not None:
+        raise Invalid(f"the weights in {path} are not complete: {lost}")
     size_bytes = sum(file.stat().st_size for file in shards)
     quantization = quantization_of(config)
     checkpoint = Checkpoint(

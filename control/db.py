@@ -17,9 +17,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from control.errors import DatabaseUnavailable
+from control.errors import DatabaseUnavailable, DatabaseUnfit
 from control.migrate import upgrade
 from control.tasks import is_set_within
+from switchyard.database_check import DatabaseRefused, check
 from switchyard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ _SQLITE_SAYS = {
     "full": "the disk is full",
     "readonly": "it is read-only",
     "disk I/O error": "the disk fails",
+    "malformed": "it is damaged: stop the server, then `switchyard db restore` puts a backup in its place",
+    "file is not a database": "it is damaged: stop the server, then `switchyard db restore` puts a backup in its place",
 }
 
 
@@ -54,6 +57,8 @@ class Database:
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _set_pragmas)
+        self._file = _file_of(url)
+        self._identity: tuple[int, int] | None = None
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._closed = False
         self._under_way = 0
@@ -65,6 +70,7 @@ class Database:
         """Raises DatabaseUnavailable for what is the database's trouble and not the statement's, and once closed."""
         if self._closed:
             raise DatabaseUnavailable("the database cannot be used any more: the program stops")
+        self._check_there()
         self._under_way += 1
         self._idle.clear()
         try:
@@ -87,19 +93,28 @@ class Database:
             yield session
 
     async def migrate(self) -> None:
-        """Brings the schema to this program's version, before anything is served: it holds the event loop.
+        """Brings the schema to this program's version, all of it or nothing, before anything is served.
 
-        Raises DatabaseTooNew, DatabaseUnavailable.
+        It holds the event loop. Raises DatabaseTooNew, DatabaseUnfit, DatabaseUnavailable.
         """
 
         def run(connection: Connection) -> None:
-            upgrade(connection)
+            try:
+                upgrade(connection)
+            except DBAPIError as error:
+                if error.connection_invalidated or any(trouble in str(error.orig) for trouble in _SQLITE_SAYS):
+                    raise
+                raise DatabaseUnfit(f"the database cannot be brought to this version's schema: {error.orig}") from error
 
+        await asyncio.to_thread(self._check_file)
         with _translated():
             async with self._engine.begin() as connection:
-                if not self._is_sqlite:
+                if self._is_sqlite:
+                    await connection.execute(text("BEGIN IMMEDIATE"))
+                else:
                     await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_MIGRATION)))
                 await connection.run_sync(run)
+        self._identity = self._found()
 
     async def close(self) -> None:
         """Waits for the transactions under way and takes no more: a connection that came back to a pool which is
@@ -109,6 +124,38 @@ class Database:
         if not await is_set_within(self._idle, _LAST_TRANSACTIONS_S):
             log.error("%d transactions do not end, their connections are given up", self._under_way)
         await self._engine.dispose()
+
+    def _check_file(self) -> None:
+        if self._file is None:
+            return
+        beside = (self._file.with_name("keys.json"), self._file.with_name(".digests.json"))
+        try:
+            check(self._file, signs_of_use=beside)
+        except DatabaseRefused as error:
+            raise DatabaseUnfit(str(error)) from error
+
+    def _check_there(self) -> None:
+        """What is written to a file that was deleted or exchanged is lost when the program ends."""
+        if self._identity is not None and self._found() != self._identity:
+            raise DatabaseUnavailable(
+                f"the database cannot be used now: {self._file} was deleted or exchanged while the server runs; stop"
+                " the server, and put it back or restore a backup (switchyard db restore)"
+            )
+
+    def _found(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+        except OSError:
+            return (0, 0)
+        return (status.st_dev, status.st_ino)
+
+
+def _file_of(url: str) -> Path | None:
+    prefix = "sqlite+aiosqlite:///"
+    rest = url.removeprefix(prefix)
+    return Path(rest) if url.startswith(prefix) and rest and not rest.startswith(("file:", ":")) else None
 
 
 @contextmanager
@@ -120,11 +167,15 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise _unavailable(error) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or _is_damage(error):
             raise _unavailable(error) from error
         raise
     except ConnectionError as error:  # the PostgreSQL driver's own, before there is a connection
         raise _unavailable(error) from error
+
+
+def _is_damage(error: DBAPIError) -> bool:
+    return any(said in str(error.orig) for said in ("malformed", "file is not a database"))
 
 
 def _unavailable(error: Exception) -> DatabaseUnavailable:

@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from control.digest_cache import DigestCache, stamp
 from control.errors import Invalid
+from control.finite import is_finite
 from control.shard import Tensor
 from switchyard.digest import CONTENT_FILES, content_digest, content_in_folders
 
@@ -15,11 +17,11 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 def digest(folder: Path, shards: Mapping[Path, list[Tensor]], cache: DigestCache) -> str:
     """Digest of the folder whose weights are `shards`. Blocks; reads what `cache` does not know, in pieces.
 
-    Raises Invalid when a file changes while it is read or cannot be read.
+    Raises Invalid when a file changes while it is read or cannot be read, or a tensor holds NaN or infinite numbers.
     """
     tensors: list[tuple[str, str, Sequence[int], str]] = []
     for file, members in shards.items():
-        hashes = _hashes(file, [(tensor.name, tensor.begin, tensor.end) for tensor in members], cache)
+        hashes = _hashes(file, members, cache)
         tensors += [(tensor.name, tensor.dtype, tensor.shape, hashes[tensor.name]) for tensor in members]
     return content_digest(tensors, file_shas(folder, cache))
 
@@ -31,30 +33,38 @@ def file_shas(folder: Path, cache: DigestCache) -> dict[str, str]:
     return {name: _hashes(folder / name, None, cache)[""] for name in names}
 
 
-def _hashes(file: Path, spans: list[tuple[str, int, int]] | None, cache: DigestCache) -> dict[str, str]:
-    """sha256 of each span `(name, begin, end)`; without spans, of the whole file under the name ''."""
+def _hashes(file: Path, tensors: Sequence[Tensor] | None, cache: DigestCache) -> dict[str, str]:
+    """sha256 of each tensor by its name; without tensors, of the whole file under the name ''."""
     try:
         before = stamp(file)
         known = cache.get(file, before)
-        if known is not None:
+        if known is not None and (tensors is None or cache.is_finite(file, before)):
             return known
+        whole = Tensor("", "", (), 0, before.size_bytes)
         with file.open("rb") as stream:
-            hashes = {}
-            for name, begin, end in spans if spans is not None else [("", 0, before.size_bytes)]:
-                stream.seek(begin)
-                state = hashlib.sha256()
-                left = end - begin
-                while left:
-                    piece = stream.read(min(left, _CHUNK_BYTES))
-                    if not piece:
-                        raise Invalid(f"{file.name} became shorter while it was read")
-                    state.update(piece)
-                    left -= len(piece)
-                hashes[name] = state.hexdigest()
+            hashes = {
+                each.name: _hash(stream, each, file.name) for each in (tensors if tensors is not None else [whole])
+            }
         after = stamp(file)
     except OSError as error:
         raise Invalid(f"{file.name} cannot be read: {error.strerror}") from error
     if after != before:
         raise Invalid(f"{file.name} changed while it was read: register again when the copy is complete")
-    cache.put(file, before, hashes)
+    cache.put(file, before, hashes, finite=tensors is not None)
     return hashes
+
+
+def _hash(stream: BinaryIO, tensor: Tensor, file_name: str) -> str:
+    """Raises Invalid when the file ends too early or a number is not finite."""
+    stream.seek(tensor.begin)
+    state = hashlib.sha256()
+    left = tensor.end - tensor.begin
+    while left:
+        piece = stream.read(min(left, _CHUNK_BYTES))
+        if not piece:
+            raise Invalid(f"{file_name} became shorter while it was read")
+        if not is_finite(piece, tensor.dtype):
+            raise Invalid(f"{file_name}: {tensor.name} holds numbers that are not finite (NaN or infinite)")
+        state.update(piece)
+        left -= len(piece)
+    return state.hexdigest()

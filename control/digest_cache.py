@@ -33,11 +33,14 @@ class DigestCache:
         self._file = file
         self._lock = threading.Lock()
         self._entries: dict[str, tuple[Stamp, dict[str, str]]] = {}
+        self._finite: dict[str, Stamp] = {}
         self._dirty = False
         if file is not None and file.is_file():
             try:
-                for path, (fields, hashes) in json.loads(file.read_bytes()).items():
+                for path, (fields, hashes, *finite) in json.loads(file.read_bytes()).items():
                     self._entries[path] = (Stamp(*fields), dict(hashes))
+                    if finite == [True]:
+                        self._finite[path] = self._entries[path][0]
             except (OSError, ValueError, TypeError, AttributeError) as error:
                 log.warning("cannot use %s, files will be read again: %s", file, error)
                 self._entries.clear()
@@ -47,9 +50,17 @@ class DigestCache:
             entry = self._entries.get(str(file))
         return entry[1] if entry and entry[0] == now else None
 
-    def put(self, file: Path, now: Stamp, hashes: dict[str, str]) -> None:
+    def is_finite(self, file: Path, now: Stamp) -> bool:
+        """Whether all numbers of this file of weights were found to be finite."""
+        with self._lock:
+            return self._finite.get(str(file)) == now
+
+    def put(self, file: Path, now: Stamp, hashes: dict[str, str], *, finite: bool = False) -> None:
+        """`finite`: the file's numbers were looked at, and all of them are finite."""
         with self._lock:
             self._entries[str(file)] = (now, hashes)
+            if finite:
+                self._finite[str(file)] = now
             self._dirty = True
 
     def save(self) -> None:
@@ -60,7 +71,10 @@ class DigestCache:
             if not self._dirty:
                 return
             self._entries = {path: entry for path, entry in self._entries.items() if Path(path).exists()}
-            text = json.dumps({path: [astuple(at), hashes] for path, (at, hashes) in self._entries.items()})
+            self._finite = {path: at for path, at in self._finite.items() if path in self._entries}
+            text = json.dumps(
+                {path: [astuple(at), hashes, path in self._finite] for path, (at, hashes) in self._entries.items()}
+            )
             aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
             try:
                 aside.write_text(text)

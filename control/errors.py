@@ -16,7 +16,9 @@ ControlError
 ├── ActivationFailed          500  the candidate did not come up; carries what serves instead
 │                             422  … because it did not say what its checkpoint must say
 ├── ReferenceFailed           500  a reference could not be computed or stored
+│   └── CheckpointBroken      422  … because the checkpoint lacks weights, or answers what is not finite
 ├── DatabaseTooNew                 a newer version wrote the database; refused at start
+├── DatabaseUnfit                  damaged, another program's, or not to be brought to this schema; refused at start
 └── JobError                  never an HTTP answer: how a running job ends
     ├── JobCancelled
     ├── ModelNotServed              the job's model left the engine: the job waits for it
@@ -98,7 +100,15 @@ class ReferenceFailed(ControlError):
     pass
 
 
+class CheckpointBroken(ReferenceFailed):
+    status = 422
+
+
 class DatabaseTooNew(ControlError):
+    pass
+
+
+class DatabaseUnfit(ControlError):
     pass
 
 

@@ -44,6 +44,7 @@ class Shown:
     book: EnergyBook
     power: PowerState
     held: Collection[str]
+    loop_lag_s: float
 
 
 def families(shown: Shown) -> list[Metric]:
@@ -59,6 +60,11 @@ def families(shown: Shown) -> list[Metric]:
         _gauge("switchyard_jobs_paused", "Types of jobs that wait for space on a disk.", len(shown.held)),
         _power(shown.power),
         _gauge("switchyard_control_log_lines_lost", "Log lines of control that no disk took.", lost_lines()),
+        _gauge(
+            "switchyard_control_event_loop_lag_seconds",
+            "The latest that control's event loop was in the last minute.",
+            shown.loop_lag_s,
+        ),
         *_process(),
     ]
 

@@ -1,5 +1,6 @@
 """The gateway as control sees it: its private API over a Unix socket. The only module that knows httpx."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,8 @@ from switchyard.unix_http import unix_transport
 STATE_TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 900.0
 CAPABILITIES_TIMEOUT_S = 60.0
-ACTIVATE_MARGIN_S = 60.0
+SWITCH_LOOK_EVERY_S = 5.0
+SWITCH_PATIENCE = 6  # so often in a row the gateway may not say its state while it switches, 5 s each
 LOAD_TIMEOUT_S = 900.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -66,7 +68,11 @@ def translated() -> Iterator[None]:
 class GatewayClient:
     """One pool of connections."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(
+        self, socket: Path, look_every_s: float = SWITCH_LOOK_EVERY_S, patience: int = SWITCH_PATIENCE
+    ) -> None:
+        self._look_every_s = look_every_s
+        self._patience = patience
         self._client = httpx.AsyncClient(
             transport=unix_transport(socket),
             base_url="http://gateway",
@@ -92,11 +98,25 @@ class GatewayClient:
         return _answer(response, Capabilities)
 
     async def activate(self, request: ActivateRequest) -> ActivateResult:
-        """Waits for the end of the switch; a failed one is an answer, not an error.
+        """Waits for the end of the switch, however long a model takes to load; a failed one is an answer, not an error.
 
-        Raises GatewayUnavailable, Conflict when another switch runs, WrongWeights.
+        Raises GatewayUnavailable (also when the gateway does not say its state any more), Conflict when another switch
+        runs, WrongWeights.
         """
-        return await self._post(GATEWAY_ACTIVATE_PATH, request, ActivateResult, request.timeout_s + ACTIVATE_MARGIN_S)
+        asking = asyncio.create_task(self._post(GATEWAY_ACTIVATE_PATH, request, ActivateResult, None))
+        silent = 0
+        try:
+            while not (await asyncio.wait((asking,), timeout=self._look_every_s))[0]:
+                try:
+                    await self.state()
+                    silent = 0
+                except GatewayUnavailable:
+                    silent += 1
+                    if silent >= self._patience and not asking.done():
+                        raise
+            return asking.result()
+        finally:
+            asking.cancel()
 
     async def load(self, request: LoadRequest) -> None:
         """Has a model loaded beside the active one, and waits for that.
@@ -128,7 +148,7 @@ class GatewayClient:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _post(self, path: str, body: BaseModel, answer: type[Answer], read_timeout_s: float) -> Answer:
+    async def _post(self, path: str, body: BaseModel, answer: type[Answer], read_timeout_s: float | None) -> Answer:
         with translated():
             response = await self._client.post(
                 path,

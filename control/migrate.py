@@ -6,15 +6,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
 
-from control.errors import DatabaseTooNew
+from control.errors import DatabaseTooNew, DatabaseUnfit
+from control.tables import Base
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Upgrades to `revision` inside the connection's transaction.
 
-    Raises DatabaseTooNew when the database carries a revision this program has never heard of.
+    Raises DatabaseTooNew when the database carries a revision this program has never heard of, DatabaseUnfit when its
+    tables are another program's.
     """
     with as_file(files("migrations")) as folder:
         config = Config()
@@ -22,10 +25,19 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         config.set_main_option("path_separator", "os")
         config.attributes["connection"] = connection
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        unknown = set(MigrationContext.configure(connection).get_current_heads()) - known
+        heads = set(MigrationContext.configure(connection).get_current_heads())
+        unknown = heads - known
+        tables = set(inspect(connection).get_table_names())
+        clash = sorted(tables & {*Base.metadata.tables})
+        if (clash and not heads) or (unknown and not {"jobs", "models"} <= tables):
+            some = ", ".join((clash or sorted(tables))[:3])
+            raise DatabaseUnfit(
+                f"the database holds another program's tables ({some}): set INFERENCE_DATABASE_URL to a database of"
+                " Switchyard's own"
+            )
         if unknown:
             raise DatabaseTooNew(
                 f"the database is at revision {', '.join(sorted(unknown))}, which this version of Switchyard does not"
-                " know: start the newer version that wrote it, or restore a backup"
+                " know: start the newer version that wrote it, or restore a backup (switchyard db restore)"
             )
         command.upgrade(config, revision)

@@ -223,6 +223,10 @@ class EvalReports(Protocol):
         """Raises Conflict (no samples were kept)."""
         ...
 
+    def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
+        """Why the numbers of an eval that is done say nothing of its model (too many errors), or None."""
+        ...
+
     def series(self, config: dict[str, Any]) -> str:
         """Equal for evals whose numbers may be drawn as one line."""
         ...

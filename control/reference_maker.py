@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from control.checkpoint import inspect
 from control.digest_cache import DigestCache
-from control.errors import Invalid, ReferenceFailed
-from switchyard.contract import Reference
+from control.errors import CheckpointBroken, Invalid, ReferenceFailed
+from switchyard.contract import EXIT_BROKEN_CHECKPOINT, Reference
 
 LIMIT_S = 120.0
 PROGRAM = (sys.executable, "-m", "switchyard.reference_program")
@@ -32,7 +32,10 @@ class ReferenceMaker:
         self._limit_s = limit_s
 
     async def compute(self, path: Path, digest: str) -> Reference:
-        """The reference of the checkpoint with this digest. Raises ReferenceFailed; cancelled, it ends the process."""
+        """The reference of the checkpoint with this digest. Cancelled, it ends the process.
+
+        Raises ReferenceFailed; CheckpointBroken when the program found the checkpoint itself at fault.
+        """
         output = await self._run(path)
         try:
             reference = Reference.model_validate_json(output)
@@ -69,5 +72,8 @@ class ReferenceMaker:
                 await process.wait()
         if process.returncode != 0:
             lines = errors.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise ReferenceFailed(f"the program ended with {process.returncode}: {lines[-1].strip()[:500]}")
+            said = lines[-1].strip()[:500]
+            if process.returncode == EXIT_BROKEN_CHECKPOINT:
+                raise CheckpointBroken(said)
+            raise ReferenceFailed(f"the program ended with {process.returncode}: {said}")
         return output

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from control.errors import ControlError, ReferenceFailed
+from control.errors import CheckpointBroken, ControlError, ReferenceFailed
 from switchyard.contract import Reference
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ class _Wanted:
 
 
 class References:
-    """`run` computes what is wanted, one at a time; a digest that failed is not tried again by this process.
+    """`run` computes what is wanted, one at a time; a digest that failed is not tried again by this process. When it is
+    the checkpoint that is broken, whoever asks for its reference is told so.
 
     A trainer's reference is never replaced by a computed one.
     """
@@ -38,7 +39,8 @@ class References:
         self._compute_max_bytes = compute_max_bytes
         self._wanted: OrderedDict[str, _Wanted] = OrderedDict()  # the one being computed included
         self._arrived = asyncio.Event()
-        self._failed: set[str] = set()
+        self._failed: dict[str, ControlError] = {}
+        self._left_out: dict[str, str] = {}
         self._writing = asyncio.Lock()
 
     async def put(self, digest: str, reference: Reference) -> None:
@@ -55,23 +57,50 @@ class References:
 
     def want(self, digest: str, path: Path, *, weights_bytes: int, quantization: str | None) -> None:
         """Has a missing reference computed, if the checkpoint is one that can be. Returns at once."""
-        if weights_bytes >= self._compute_max_bytes or quantization is not None or digest in self._failed:
+        if quantization is not None:
+            self._left_out[digest] = f"none is computed for weights quantised as {quantization}"
+            return
+        if weights_bytes >= self._compute_max_bytes:
+            limit = f"{self._compute_max_bytes / 1e9:g} GB (setting proof_compute_max_bytes)"
+            self._left_out[digest] = f"none is computed for weights of {limit} or more"
+            return
+        if digest in self._failed:
             return
         self._wanted.setdefault(digest, _Wanted(path))
         self._arrived.set()
 
     async def reference_for(self, digest: str, wait_s: float) -> Reference | None:
-        """The stored one; one that is being computed, or is about to be, is waited for. None: there is none now."""
+        """The stored one; one that is being computed, or is about to be, is waited for. None: there is none now.
+
+        Raises CheckpointBroken when computing it showed that the checkpoint cannot be right.
+        """
         wanted = self._wanted.get(digest)
         reference = await self.stored(digest)
-        if reference is not None or wanted is None or wait_s <= 0:
+        if reference is not None:
             return reference
+        self._refuse_broken(digest)
+        if wanted is None or wait_s <= 0:
+            return None
         if digest in self._wanted:
             self._wanted.move_to_end(digest, last=False)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await wanted.over.wait()
+        self._refuse_broken(digest)
         return await self.stored(digest)
+
+    def why_missing(self, digest: str) -> str:
+        """Why there is no reference of this checkpoint now, for a person."""
+        if (failure := self._failed.get(digest)) is not None:
+            return f"computing one failed: {failure}"
+        if digest in self._wanted:
+            return "it is being computed and was not waited for any longer (setting proof_wait_s)"
+        return self._left_out.get(digest, "none was sent with it, and none is computed for it")
+
+    def _refuse_broken(self, digest: str) -> None:
+        failure = self._failed.get(digest)
+        if isinstance(failure, CheckpointBroken):
+            raise CheckpointBroken(f"the checkpoint cannot be served: {failure}")
 
     async def stored(self, digest: str) -> Reference | None:
         return await asyncio.to_thread(self._read, digest)
@@ -86,7 +115,7 @@ class References:
                 try:
                     await self._make(digest, wanted.path)
                 except ControlError as error:
-                    self._failed.add(digest)
+                    self._failed[digest] = error
                     log.warning("no reference for %s (%s): %s", wanted.path, digest, error)
                 finally:
                     self._settle(digest, wanted)

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from control.activation import Activator, SwitchWish
 from control.activation_log import ActivationLog
+from control.checkpoint_layout import check_layout
 from control.errors import Conflict, Invalid
+from control.placed_files import Removal, left_alone
+from control.placed_folders import PlacedFolders
 from control.registration import RegisterRequest
 from control.registry import Content, Registered, Registry
 from control.repository import ModelRepository
@@ -32,12 +35,16 @@ _VERSION_MARK = "@"  # in no id, so a version's folder is nobody's inbox
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """`replaced` is the digest that had the id before; `activation` how the switch went when that one was active."""
+    """`replaced` is the digest that had the id before; `activation` how the switch went when that one was active.
+
+    `removal` is what was, or would be, removed of the replaced content's folder.
+    """
 
     model: ModelRow
     existing: bool
     replaced: str | None = None
     activation: ActivateResult | None = None
+    removal: Removal | None = None
 
 
 class Registrar:
@@ -51,6 +58,7 @@ class Registrar:
         history: ActivationLog,
         activator: Activator,
         uploads: Uploads,
+        placed: PlacedFolders,
         moving_ids: list[str],
     ) -> None:
         self._layout = layout
@@ -59,12 +67,14 @@ class Registrar:
         self._history = history
         self._activator = activator
         self._uploads = uploads
+        self._placed = placed
         self._moving_ids = moving_ids
 
     async def register(self, request: RegisterRequest) -> Registration:
         """Raises as Registry.register; Conflict also when the id's other content may not be replaced now."""
         if request.path is not None:
-            return await self._register_folder(request)
+            async with self._uploads.alone(request.id):
+                return await self._register_folder(request)
         async with self._uploads.whole(request.id) as upload:
             if upload is None:
                 return await self._register_folder(request)
@@ -73,55 +83,85 @@ class Registrar:
     async def _register_folder(self, request: RegisterRequest) -> Registration:
         present = await self._models.find(request.id)
         moves = request.path is None and self._moves(request.id)
-        if present is None and not moves:
-            return _plain(await self._registry.register(request))
         folder = await asyncio.to_thread(self._registry.allowed, request)
+        if present is None and not moves:
+            return await self._take(request, None, folder)
         checkpoint = await self._registry.inspect(folder)
         if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
-            return _plain(await self._registry.take_in(request, Path(present.path)))
+            return await self._again(request, present)
         if present is not None:
             await self._check_replaceable(request, present)
-        if moves or (present is not None and folder == Path(present.path)):
-            folder = await asyncio.to_thread(self._copy, checkpoint, self._version(request.id, checkpoint.digest))
-        return await self._take(request, present, folder)
+        if not moves and (present is None or folder != Path(present.path)):
+            return await self._take(request, present, folder)
+        target = self._version(request.id, checkpoint.digest)
+        if request.dry_run:
+            return await self._try(request, present, folder, target)
+        return await self._take(request, present, await self._copy(checkpoint, target))
 
     async def _register_upload(self, request: RegisterRequest, upload: Upload) -> Registration:
         await self._uploads.note_hashes(upload)
+        await asyncio.to_thread(check_layout, upload.files_folder)
         checkpoint = await self._registry.inspect(upload.files_folder)
         present = await self._models.find(request.id)
         if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
-            registered = await self._registry.take_in(request, Path(present.path))
-            await self._uploads.drop(upload)
-            return _plain(registered)
+            registered = await self._again(request, present)
+            if not request.dry_run:
+                await self._uploads.drop(upload)
+            return registered
         if present is not None:
             await self._check_replaceable(request, present)
         if present is not None or self._moves(request.id):
             target = self._version(request.id, checkpoint.digest)
         else:
             target = self._layout.models / request.id
+        if request.dry_run:
+            return await self._try(request, present, checkpoint.path, target)
         if target.exists() and (await self._registry.inspect(target)).digest == checkpoint.digest:
             await self._uploads.drop(upload)  # placed by a try that was killed before it could register
         else:
             await self._uploads.place(upload, target)
         return await self._take(request, present, target.resolve())
 
+    async def _again(self, request: RegisterRequest, present: ModelRow) -> Registration:
+        """The id has that content already."""
+        if request.dry_run:
+            return Registration(present, existing=True)
+        return _plain(await self._registry.take_in(request, Path(present.path)))
+
     async def _take(self, request: RegisterRequest, present: ModelRow | None, folder: Path) -> Registration:
+        if request.dry_run:
+            return await self._try(request, present, folder, folder)
         if present is None:
             return _plain(await self._registry.take_in(request, folder))
-        row = await self._registry.row_for(request, folder)
-        await self._registry.refer(row, request)
-        active = await self._history.active()
-        result = None
-        if active is not None and active.id == row.id:
-            result = await self._switch(row)
-        else:
-            await self._models.replace(row, before=present.digest)
+        async with self._placed.held(folder):
+            row = await self._registry.row_for(request, folder)
+            await self._registry.refer(row, request)
+            active = await self._history.active()
+            result = None
+            if active is not None and active.id == row.id:
+                result = await self._switch(row, Path(present.path))
+            else:
+                await self._models.replace(row, before=present.digest, going=Path(present.path))
         log.info("%s is %s now, it was %s", row.id, row.digest, present.digest)
         await self._registry.forget_reference(present.digest)
-        await self._remove_folder(present)
-        return Registration(row, existing=False, replaced=present.digest, activation=result)
+        removal = await self._remove_folder(Path(present.path))
+        return Registration(row, existing=False, replaced=present.digest, activation=result, removal=removal)
 
-    async def _switch(self, row: ModelRow) -> ActivateResult:
+    async def _try(
+        self, request: RegisterRequest, present: ModelRow | None, folder: Path, target: Path
+    ) -> Registration:
+        """What `_take` would come to, with the content of `folder` at `target`. Changes nothing."""
+        row = await self._registry.row_for(request, folder)
+        if present is None:
+            return Registration(row, existing=False)
+        old = Path(present.path)
+        other = await self._registry.also_in(old, row.id)
+        if other is None and await asyncio.to_thread(_lies_in, target, old):
+            other = row.id
+        removal = _shared(old, other) if other is not None else await self._placed.planned(old)
+        return Registration(row, existing=False, replaced=present.digest, removal=removal)
+
+    async def _switch(self, row: ModelRow, before: Path) -> ActivateResult:
         """The id is the active model's: it has the new content once the new content serves, and else keeps the old.
 
         Where the old files are gone there is no way back from a switch in place, so the old engine must stay.
@@ -135,7 +175,7 @@ class Registrar:
         return await self._activator.take_over(
             await self._registry.reference_to(row, checkpoint),
             wish,
-            on_success=lambda: self._models.replace(row, before=None),
+            on_success=lambda: self._models.replace(row, before=None, going=before),
             cause="replace",
         )
 
@@ -155,35 +195,48 @@ class Registrar:
     def _version(self, model_id: str, digest: str) -> Path:
         return self._layout.models / f"{model_id}{_VERSION_MARK}{digest.removeprefix('sha256:')[:12]}"
 
-    def _copy(self, checkpoint: Content, target: Path) -> Path:
-        """The server's own copy of a folder that others go on writing to. Blocks. Raises Invalid when it changes."""
-        if not target.exists():
-            aside = target.with_name(f".{target.name}.partial")
-            shutil.rmtree(aside, ignore_errors=True)
+    async def _copy(self, checkpoint: Content, target: Path) -> Path:
+        """The server's own copy of a folder that others go on writing to. Raises Invalid when it changes."""
+        if await asyncio.to_thread(os.path.lexists, target):
+            if (await self._registry.inspect(target)).digest != checkpoint.digest:
+                raise Invalid(f"{target} is there with other content than its name says: remove it by hand")
+        else:
             try:
-                for file in sorted(checkpoint.path.rglob("*")):
-                    name = file.relative_to(checkpoint.path)
-                    if file.is_file() and _belongs(name):
-                        (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                        _copy_file(file, aside / name)
-                aside.rename(target)
+                aside = await asyncio.to_thread(self._copied, checkpoint.path, target)
+                await self._placed.place(aside, target, "copy")
             except OSError as error:
-                shutil.rmtree(aside, ignore_errors=True)
                 raise Invalid(f"{checkpoint.path} cannot be copied to {target}: {error.strerror}") from error
-        return target.resolve()
+        return await asyncio.to_thread(target.resolve)
 
-    async def _remove_folder(self, old: ModelRow) -> None:
-        """Of the content that was replaced; one that others have written to since, or use, is left alone."""
-        folder = Path(old.path)
-        others = [Path(other.path) for other in await self._models.newest_first()]
-        if folder.parent != self._layout.models.resolve() or any(other.is_relative_to(folder) for other in others):
-            return
+    def _copied(self, source: Path, target: Path) -> Path:
+        aside = self._placed.placing(target)
         try:
-            unchanged = await self._registry.digest_of(old, await self._registry.inspect(folder)) == old.digest
-        except Invalid:
-            return
-        if unchanged:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            for file in sorted(source.rglob("*")):
+                name = file.relative_to(source)
+                if file.is_file() and _belongs(name):
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                    _copy_file(file, aside / name)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        return aside
+
+    async def _remove_folder(self, folder: Path) -> Removal:
+        """Of the content that was replaced: what the server put there, and only where no model uses it."""
+        async with self._placed.held(folder):
+            other = await self._registry.also_in(folder)
+            if other is None:
+                return await self._placed.remove(folder)
+            await self._placed.keep(folder)
+            return _shared(folder, other)
+
+
+def _shared(folder: Path, other: str) -> Removal:
+    return left_alone(folder, f"is also the folder of {other}")
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)
 
 
 def _plain(registered: Registered) -> Registration:

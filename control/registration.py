@@ -30,7 +30,10 @@ def split_tags(value: object) -> object:
 
 
 class RegisterRequest(BaseModel):
-    """`path` defaults to the models folder's `<id>`; a relative one is taken from the base directory."""
+    """`path` defaults to the models folder's `<id>`; a relative one is taken from the base directory.
+
+    `dry_run`: only say what it would come to, and which files it would remove.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,6 +48,7 @@ class RegisterRequest(BaseModel):
     probe: Probe | None = None
     activate: bool = False
     replace: bool = False
+    dry_run: bool = False
 
     @field_validator("id")
     @classmethod

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,12 @@ from control.adapter import (
 )
 from control.capabilities import EngineAbilities, backend_of, check_servable
 from control.checkpoint import Checkpoint, inspect, tensors_of
+from control.checkpoint_layout import check_layout
 from control.clock import Clock, iso, utc_now
 from control.digest_cache import DigestCache
 from control.errors import Conflict, Invalid, NotFound
+from control.placed_files import Removal
+from control.placed_folders import PlacedFolders
 from control.quantize import QuantizeWish, choose, needs_capabilities, quantized_digest, quantized_signature
 from control.references import References
 from control.registration import RegisterRequest
@@ -61,6 +63,7 @@ class Registry:
         cache: DigestCache,
         references: References,
         abilities: EngineAbilities,
+        placed: PlacedFolders,
         settings: Settings,
         clock: Clock = utc_now,
     ) -> None:
@@ -70,6 +73,7 @@ class Registry:
         self._cache = cache
         self._references = references
         self._abilities = abilities
+        self._placed = placed
         self._q4_threshold_bytes = settings.model_q4_threshold_bytes
         self._max_loras = settings.engine.max_loras
         self._max_lora_rank = settings.engine.max_lora_rank
@@ -85,8 +89,10 @@ class Registry:
 
     async def take_in(self, request: RegisterRequest, folder: Path) -> Registered:
         """`register` for a folder that is allowed wherever it lies (the operator named it)."""
-        row = await self.row_for(request, folder)
-        if await self._models.add(row):
+        async with self._placed.held(folder):
+            row = await self.row_for(request, folder)
+            added = await self._models.add(row)
+        if added:
             log.info("registered %s from %s: %s", row.id, row.path, row.digest)
             await self.refer(row, request)
             return Registered(row, existing=False)
@@ -104,6 +110,8 @@ class Registry:
     async def row_for(self, request: RegisterRequest, folder: Path) -> ModelRow:
         """What registering the folder would write down; nothing is written. Raises Invalid."""
         content = await self.inspect(folder)
+        if content.path != folder:
+            raise Invalid(f"path: {folder} became a link to {content.path} while it was read")
         row = await (
             self._adapter_row(request, content)
             if isinstance(content, Adapter)
@@ -286,28 +294,34 @@ class Registry:
             )
         return entries
 
-    async def remove(self, model_id: str, *, files: bool) -> None:
-        """Forgets the model, and with `files` removes its folder too.
+    async def remove(self, model_id: str, *, files: bool, dry_run: bool = False) -> Removal | None:
+        """Forgets the model, and with `files` removes what the server put into its folder; that is the answer.
 
-        Raises NotFound; Conflict when it is in use or its folder is another model's too; Invalid when its folder is
-        not the models directory's.
+        With `dry_run` nothing is changed. Raises NotFound; Conflict when it is in use, or with `files` when its folder
+        is another model's too.
         """
-        adapters = [other.id for other in await self._models.newest_first() if other.base_model == model_id]
-        if adapters:
-            raise Conflict(f"{model_id} is the base of {', '.join(adapters)}: remove those first")
-        if files:
-            row = await self._models.get(model_id)
-            folder = Path(row.path)
-            if not _inside(folder, self._layout.models.resolve()):
-                raise Invalid(f"files: {folder} is outside {self._layout.models} and is left alone")
-            for other in await self._models.newest_first():
-                if other.id != model_id and (other.path == row.path or _inside(Path(other.path), folder)):
-                    raise Conflict(f"files: {folder} is also the folder of {other.id}")
-        row = await self._models.remove(model_id)
-        await self.forget_reference(row.digest)
-        if files:
-            await asyncio.to_thread(shutil.rmtree, row.path, ignore_errors=True)
-        log.info("removed %s%s", model_id, " and its files" if files else "")
+        if not files:
+            row = await self._models.remove(model_id, dry_run=dry_run)
+            removal = None
+        else:
+            folder = Path((await self._models.get(model_id)).path)
+            async with self._placed.held(folder):
+                other = await self.also_in(folder, model_id)
+                if other is not None:
+                    raise Conflict(f"files: {folder} is also the folder of {other}")
+                row = await self._models.remove(model_id, going=folder, dry_run=dry_run)
+                removal = await (self._placed.planned(folder) if dry_run else self._placed.remove(folder))
+        if not dry_run:
+            await self.forget_reference(row.digest)
+            log.info("removed %s%s", model_id, f" and {len(removal.files)} files" if removal else "")
+        return removal
+
+    async def also_in(self, folder: Path, model_id: str | None = None) -> str | None:
+        """The id of a model, other than `model_id`, that lies in the folder."""
+        for other in await self._models.newest_first():
+            if other.id != model_id and Path(other.path).is_relative_to(folder):
+                return other.id
+        return None
 
     async def refer(self, row: ModelRow, request: RegisterRequest) -> None:
         """Keeps the trainer's reference, or has one computed."""
@@ -328,13 +342,17 @@ class Registry:
         self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=quantization)
 
     def allowed(self, request: RegisterRequest) -> Path:
-        """The folder that the request means, links resolved. Blocks. Raises Invalid when it is not under models/."""
+        """The folder that the request means, links resolved. Blocks.
+
+        Raises Invalid when it is not under models/, or holds what could be read as a second checkpoint.
+        """
         folder = self._layout.models / request.id if request.path is None else self._layout.base / request.path
         if not folder.is_dir():
             raise Invalid(f"path: there is no folder {folder}")
         resolved = folder.resolve()
         if not _inside(resolved, self._layout.models.resolve()):
             raise Invalid(f"path: {folder} lies outside {self._layout.models}, the only place models may be in")
+        check_layout(resolved)
         return resolved
 
 

@@ -4,24 +4,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, exists, select, update
+from sqlalchemy import CursorResult, exists, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.db import Database
-from control.errors import Conflict, NotFound
+from control.errors import Conflict, Invalid, NotFound
+from control.placed_folders import PlacedFolders
 from control.tables import ActivationRow, ActiveModelRow, JobRow, ModelRow
 
 
 class ModelRepository:
     """Every method is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, placed: PlacedFolders) -> None:
         self._database = database
+        self._placed = placed
 
     async def add(self, row: ModelRow) -> bool:
-        """False when the id is taken, by whoever came first."""
+        """False when the id is taken, by whoever came first. Raises Invalid when an adapter's base is gone."""
         try:
-            async with self._database.transaction() as session:
+            async with self._database.alone() as session:
+                if row.base_model is not None and await session.get(ModelRow, row.base_model) is None:
+                    raise Invalid(f"base_model: {row.base_model} was deleted meanwhile")
                 session.add(row)
         except IntegrityError:
             return False
@@ -38,8 +43,8 @@ class ModelRepository:
             raise NotFound(f"no model is registered as {model_id!r}: see GET /models, or POST /models/register")
         return row
 
-    async def replace(self, row: ModelRow, *, before: str | None) -> None:
-        """Writes the row in place of the one with its id.
+    async def replace(self, row: ModelRow, *, before: str | None, going: Path | None = None) -> None:
+        """Writes the row in place of the one with its id; the folder `going` is the next to be removed.
 
         With `before` (a digest) only while that one still has it, no switch to it runs and no live job names it, else
         Conflict is raised.
@@ -58,6 +63,8 @@ class ModelRepository:
             changed = await session.execute(statement.execution_options(synchronize_session=False))
             if cast("CursorResult[Any]", changed).rowcount == 0:
                 raise Conflict(f"{row.id} was changed, or taken into use, meanwhile: try again")
+            if going is not None:
+                await self._placed.mark_going(session, going)
 
     async def live_job_of(self, model_id: str) -> str | None:
         """The id of a pending or running job of the model."""
@@ -83,30 +90,36 @@ class ModelRepository:
         async with self._database.transaction() as session:
             return await session.scalar(select(ModelRow.id).limit(1)) is None
 
-    async def remove(self, model_id: str) -> ModelRow:
-        """Forgets the model. Raises NotFound; Conflict when it is, or is becoming, active or a live job names it."""
-        async with self._database.transaction() as session:
-            statement = (
-                delete(ModelRow)
-                .where(
-                    ModelRow.id == model_id,
-                    ~exists().where(ActiveModelRow.model_id == model_id),
-                    ~exists().where(ActivationRow.model_id == model_id, ActivationRow.status == "running"),
-                    ~exists().where(JobRow.model_id == model_id, JobRow.status.in_(["pending", "running"])),
-                )
-                .returning(ModelRow)
-                .execution_options(synchronize_session=False)
-            )
-            removed = await session.scalar(statement)
-            if removed is not None:
-                return removed
-            if await session.get(ModelRow, model_id) is None:
+    async def remove(self, model_id: str, *, going: Path | None = None, dry_run: bool = False) -> ModelRow:
+        """Forgets the model; with `going`, its folder, only where it still lies there.
+
+        Raises NotFound; Conflict when it is, or is becoming, active, a live job names it or adapters build on it.
+        With `dry_run` it only raises.
+        """
+        async with self._database.alone() as session:
+            row = await session.get(ModelRow, model_id)
+            if row is None:
                 raise NotFound(f"no model is registered as {model_id!r}")
-            if await session.scalar(select(ActiveModelRow.model_id)) == model_id:
-                raise Conflict(f"{model_id} is active: make another model active first")
-            switching = select(ActivationRow.id).where(
-                ActivationRow.model_id == model_id, ActivationRow.status == "running"
-            )
-            if await session.scalar(switching.limit(1)) is not None:
-                raise Conflict(f"a switch to {model_id} is running")
+            await self._check_unused(session, model_id)
+            if going is not None and row.path != str(going):
+                raise Conflict(f"{model_id} was changed meanwhile: try again")
+            if not dry_run:
+                await session.delete(row)
+                if going is not None:
+                    await self._placed.mark_going(session, going)
+            return row
+
+    async def _check_unused(self, session: AsyncSession, model_id: str) -> None:
+        adapters = (await session.scalars(select(ModelRow.id).where(ModelRow.base_model == model_id))).all()
+        if adapters:
+            raise Conflict(f"{model_id} is the base of {', '.join(adapters)}: remove those first")
+        if await session.scalar(select(ActiveModelRow.model_id)) == model_id:
+            raise Conflict(f"{model_id} is active: make another model active first")
+        switching = select(ActivationRow.id).where(
+            ActivationRow.model_id == model_id, ActivationRow.status == "running"
+        )
+        if await session.scalar(switching.limit(1)) is not None:
+            raise Conflict(f"a switch to {model_id} is running")
+        living = select(JobRow.id).where(JobRow.model_id == model_id, JobRow.status.in_(["pending", "running"]))
+        if await session.scalar(living.limit(1)) is not None:
             raise Conflict(f"{model_id} is used by a job that is not over: cancel it or wait")

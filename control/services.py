@@ -13,6 +13,7 @@ from control.access.usage_book import UsageBook
 from control.activation import Activator
 from control.activation_log import ActivationLog
 from control.batches.files import FileStore
+from control.batches.kind import BatchKind
 from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.jobs.intake import Intake
@@ -25,6 +26,7 @@ from control.registry import Registry
 from control.shards.inbox import ShardInbox
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
+from switchyard.loop_lag import LoopLag
 from switchyard.paths import Layout
 from switchyard.settings import Alias
 
@@ -50,6 +52,8 @@ class Services:
     usage: UsageBook
     audit: AuditLog
     files: FileStore
+    batch_kind: BatchKind
+    lag: LoopLag
     aliases: Mapping[str, Alias]
     dataset_owners: DatasetOwners
     isolate_keys: bool

@@ -3,7 +3,18 @@
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, ForeignKey, Index, MetaData, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -123,6 +134,22 @@ class ActiveModelRow(Singleton, Base):
 
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     since: Mapped[datetime]
+
+
+class PlacedFolderRow(Base):
+    """A folder right below models/ that the server put there, from `origin`: upload, pull, copy, demo.
+
+    `files` has the path in it, size in bytes and modification time in nanoseconds of each file that it placed. `going`:
+    its model is forgotten and its files are being removed.
+    """
+
+    __tablename__ = "placed_folders"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    origin: Mapped[str]
+    files: Mapped[list[list[Any]]] = mapped_column(JSON)
+    going: Mapped[bool] = mapped_column(server_default=false())
+    placed_at: Mapped[datetime]
 
 
 class JobRow(Base):

@@ -1,27 +1,20 @@
 """What a person asks for (`POST /data_gen/jobs`): what every strategy understands. Each adds its own fields."""
 
-import re
 import secrets
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datagen.decontamination import DEFAULT_WORDS
 from datagen.filters import Lengths
+from datagen.places import SHARDS, check_folder
 from datagen.records import Format
 
-DEFAULT_OUTPUT = "train_shards_out"
 MAX_EXAMPLES = 5_000_000
 _ATTEMPTS_AN_EXAMPLE = 10
 _FEWEST_ATTEMPTS = 100
 _SEEDS = 2**53  # every JSON reader takes these exactly
 _SYNONYMS = {"num_samples": "num_examples", "target_domain": "domain"}
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
-_RESERVED = frozenset(
-    {"models", "datasets", "logs", "runs", "references", "checkpoints", "sockets", "files", "prompts", "config"}
-)
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,7 +38,7 @@ class GenerationConfig(BaseModel):
 
     num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = 100
     domain: Annotated[str, Field(max_length=100)] = ""
-    output_dir: Annotated[str, Field(min_length=1, max_length=1000)] = DEFAULT_OUTPUT
+    output_dir: Annotated[str, Field(min_length=1, max_length=1000)] = SHARDS
     shard_size: Annotated[int, Field(ge=1, le=100_000)] = 1000
     format: Format = "messages"
     parquet: bool = False
@@ -85,20 +78,7 @@ class GenerationConfig(BaseModel):
     @field_validator("output_dir")
     @classmethod
     def _inside(cls, folder: str) -> str:
-        """Relative to the base directory; leading and trailing slashes decide nothing but that it is absolute."""
-        path = PurePosixPath(folder)
-        if path.is_absolute() or folder.startswith("~"):
-            raise ValueError(f"must be relative to the base directory, not {folder!r}")
-        if ".." in path.parts:
-            raise ValueError("must not contain '..'")
-        for part in path.parts:
-            if not _SEGMENT.fullmatch(part):
-                raise ValueError(f"{part!r} is no name of a folder: letters, digits, '.', '_', '-' and spaces")
-        if not path.parts:
-            raise ValueError("must name a folder below the base directory")
-        if path.parts[0] in _RESERVED:
-            raise ValueError(f"{path.parts[0]}/ belongs to the server: take {DEFAULT_OUTPUT} or a folder of your own")
-        return path.as_posix()
+        return check_folder(folder)
 
     @model_validator(mode="after")
     def _lengths_make_sense(self) -> Self:

@@ -13,6 +13,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ import numpy.typing as npt
 from datagen.tokens import as_letters, words
 from evals.datasets import digest_of, open_dataset, read_samples
 from evals.errors import EvalError
-from evals.sample import Sample
+from evals.sample import AnswerIs, Sample
 
 DEFAULT_WORDS = 13
 SHORTEST_CONTAINED_WORDS = 4
 _EVERY_SAMPLE = 2**62
 _SUFFIXES = (".jsonl", ".jsonl.gz")
+_WAYS: tuple[AnswerIs, ...] = ("index", "letter", "text")
+_Ngrams = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], set[int]]
 
 _log = logging.getLogger(__name__)
 
@@ -111,8 +114,7 @@ class Guard:
                     self._take(name, arrays["hashes"], arrays["samples"], set(arrays["lengths"].tolist()))
                 return
             try:
-                questions = (question_of(sample) for sample in read_samples(stream, name, _EVERY_SAMPLE))
-                hashes, samples, lengths = _ngrams(questions, self.most_words)
+                hashes, samples, lengths = self._of_questions(stream, name)
             except EvalError as error:
                 self.unreadable[name] = str(error)
                 _log.warning("decontamination takes every text of %s for a question: %s", name, error)
@@ -122,6 +124,18 @@ class Guard:
         np.savez(aside, hashes=hashes, samples=samples, lengths=np.array(sorted(lengths), dtype=np.int64))
         aside.replace(kept)
         self._take(name, hashes, samples, lengths)
+
+    def _of_questions(self, stream: BufferedReader, name: str) -> _Ngrams:
+        """Which choice is right does not matter here, so any way to read that will do. Raises EvalError."""
+        broken: EvalError | None = None
+        for answer_is in (None, *_WAYS):
+            try:
+                samples = read_samples(stream, name, _EVERY_SAMPLE, answer_is=answer_is)
+                return _ngrams((question_of(sample) for sample in samples), self.most_words)
+            except EvalError as error:
+                broken = broken or error
+        assert broken is not None
+        raise broken
 
     def _take(
         self, name: str, hashes: npt.NDArray[np.uint64], samples: npt.NDArray[np.uint32], lengths: set[int]
@@ -167,9 +181,7 @@ def question_of(sample: Sample) -> str:
     return "\n".join(str(turn["content"]) for turn in sample.input if turn["role"] != "system")
 
 
-def _ngrams(
-    questions: Iterator[str], most_words: int
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], set[int]]:
+def _ngrams(questions: Iterator[str], most_words: int) -> _Ngrams:
     """Sorted hashes, each once, with the first sample that has it; and how many words they are of."""
     hashes, samples = array("Q"), array("L")
     lengths: set[int] = set()

@@ -50,8 +50,8 @@ def read_eval_run(run_id: str, runs_dir: Path, datasets_dir: Path) -> EvalRun:
     samples = folder / "samples.jsonl"
     if not samples.is_file():
         raise Refused(FIELD, f"{run_id} kept no samples: run it with per_example_logging")
-    dataset = _dataset_of(folder)
-    split_of = _splits(dataset, datasets_dir)
+    config = _config_of(folder)
+    split_of = _splits(config, datasets_dir)
     run = EvalRun(digest=_digest(samples))
     halves: Counter[str] = Counter()
     for record in _records(samples):
@@ -70,7 +70,7 @@ def read_eval_run(run_id: str, runs_dir: Path, datasets_dir: Path) -> EvalRun:
             if cause == "knowledge":
                 run.failed.append(source)
     run.split = {
-        "dataset": dataset,
+        "dataset": str(config["dataset"]["name"]) if config else "",
         "by": "the dataset's own dev split" if split_of else "sha256 of the question",
         "used": "dev",
         "dev_questions": halves["dev"],
@@ -109,23 +109,24 @@ def _folder(run_id: str, runs_dir: Path) -> Path:
     return folder
 
 
-def _dataset_of(folder: Path) -> str:
+def _config_of(folder: Path) -> dict[str, Any]:
+    """Empty where it cannot be read, or names no dataset."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-        return str(config["dataset"]["name"])
+        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        return config if config["dataset"]["name"] else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return {}
 
 
-def _splits(dataset: str, datasets_dir: Path) -> dict[str, Half]:
+def _splits(config: Mapping[str, Any], datasets_dir: Path) -> dict[str, Half]:
     """By sample id, where the dataset says so itself (`"split": "dev"`); empty otherwise."""
     found: dict[str, Half] = {}
+    if not config:
+        return {}
+    name, field_map, answer_is = str(config["dataset"]["name"]), config.get("field_map"), config.get("answer_is")
     try:
-        path = resolve_dataset(dataset, datasets_dir) if dataset else None
-        if path is None:
-            return {}
-        with open_dataset(path) as stream:
-            for sample in read_samples(stream, dataset, _EVERY_SAMPLE):
+        with open_dataset(resolve_dataset(name, datasets_dir)) as stream:
+            for sample in read_samples(stream, name, _EVERY_SAMPLE, field_map, answer_is=answer_is):
                 split = sample.metadata.get("split")
                 if isinstance(split, str):
                     found[sample.id] = "dev" if split.casefold() in _DEV_SPLITS else "test"

@@ -9,6 +9,8 @@ from control.ports import JobContext, JobRequest
 from datagen.errors import DataGenError, Refused
 from datagen.filters import Filters
 from datagen.parquet import is_available
+from datagen.places import check_target
+from datagen.rendering import LIMIT_S
 from datagen.request import DataGenRequest, StoredConfig
 from datagen.run import DataGenRun
 from datagen.strategy import Sources
@@ -24,8 +26,14 @@ class DataGenKind:
     route: ClassVar[str] = "/data_gen"
     request_model: ClassVar[builtins.type[JobRequest]] = DataGenRequest
 
-    def __init__(self, layout: Layout) -> None:
-        self._sources = Sources(base_dir=layout.base, datasets_dir=layout.datasets, runs_dir=layout.runs)
+    def __init__(self, layout: Layout, render_limit_s: float = LIMIT_S) -> None:
+        self._sources = Sources(
+            base_dir=layout.base,
+            datasets_dir=layout.datasets,
+            runs_dir=layout.runs,
+            models_dir=layout.models,
+            render_limit_s=render_limit_s,
+        )
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of a job that can run: the strategy was opened once, everything it reads was read. Blocks."""
@@ -33,6 +41,7 @@ class DataGenKind:
         asked = StoredConfig(strategy=request.strategy, name=request.name, config=request.config)
         try:
             config = asked.parsed()
+            check_target(self._sources.base_dir, self._sources.models_dir, config.output_dir)
             Filters(config.filters, config.lengths)
             if config.parquet and not is_available():
                 raise Refused("parquet", "needs pyarrow, which is not installed")

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -25,6 +25,7 @@ from datagen.gatekeeper import Gatekeeper
 from datagen.judging import objections
 from datagen.made import Made
 from datagen.manifest import write_card, write_manifest
+from datagen.places import SHARDS
 from datagen.pool import Pool
 from datagen.records import Draft, Origin, Rejection, subject
 from datagen.request import StoredConfig
@@ -68,6 +69,7 @@ class DataGenRun:
         self._writer = ShardWriter(
             ledger=context.shards,
             base_dir=sources.base_dir,
+            models_dir=sources.models_dir,
             run_dir=context.run_dir,
             folder=self._config.output_dir,
             job_id=context.job_id,
@@ -87,7 +89,10 @@ class DataGenRun:
                 log = stack.enter_context(AttemptsLog(self._context.run_dir / LOG_FILE))
                 await self._take_up(log, strategy, pool)
                 await asyncio.to_thread(self._write_config, strategy)
-                await self._generate(log, strategy, guard, pool)
+                async with AsyncExitStack() as held:
+                    if isinstance(strategy, AbstractAsyncContextManager):
+                        await held.enter_async_context(strategy)
+                    await self._generate(log, strategy, guard, pool)
                 return await self._conclude(log, strategy, guard)
 
     @property
@@ -114,7 +119,7 @@ class DataGenRun:
         earlier = self._config.against_earlier_shards
         pool = Pool(self._context.run_dir, earlier=earlier, same_numbers=strategy.same_numbers)
         stack.enter_context(pool)
-        folders = {self._sources.base_dir / self._config.output_dir, self._sources.base_dir / "train_shards_out"}
+        folders = {self._sources.base_dir / self._config.output_dir, self._sources.base_dir / SHARDS}
         pool.catch_up(sorted(folders))
         return strategy, guard, pool
 

@@ -24,7 +24,9 @@ from typing import Any
 
 from control.errors import BadJob, JobPaused
 from control.ports import ShardEntry, ShardLedger
+from datagen.errors import Refused
 from datagen.parquet import write_parquet
+from datagen.places import SHARDS, check_target
 from datagen.records import Format, formatted
 from switchyard.full_disk import is_disk_full
 
@@ -53,6 +55,7 @@ class ShardWriter:
 
     ledger: ShardLedger
     base_dir: Path
+    models_dir: Path
     run_dir: Path
     folder: str
     job_id: str
@@ -63,7 +66,7 @@ class ShardWriter:
     async def publish(self, ordinal: int, records: Sequence[dict[str, Any]]) -> ShardFacts:
         """The job's shard of that ordinal, made of these records: the same ones however often it is called.
 
-        Raises BadJob when the folder leads out of the base directory, OSError, DatabaseUnavailable.
+        Raises BadJob when the folder leads out of the base directory or to the server's, OSError, DatabaseUnavailable.
         """
         rows = [formatted(record, self.format) for record in records]
         content = b"".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for row in rows)
@@ -88,7 +91,7 @@ class ShardWriter:
 
     def _first_free(self, day: str) -> int:
         """Above every number of that day that a file has: the database may be younger than the files."""
-        folders = {self.base_dir / self.folder, self.base_dir / "train_shards_out"}
+        folders = {self.base_dir / self.folder, self.base_dir / SHARDS}
         names = (path.name for folder in folders if folder.is_dir() for path in folder.glob(f"shard_{day}_*.jsonl"))
         taken = [int(found[1]) for name in names if (found := _NUMBER.fullmatch(name))]
         return max(taken, default=-1) + 1
@@ -116,10 +119,11 @@ class ShardWriter:
 
     def _move(self, entry: ShardEntry) -> None:
         target = self.base_dir / entry.path
+        try:
+            check_target(self.base_dir, self.models_dir, self.folder)
+        except Refused as error:
+            raise BadJob(str(error)) from error
         target.parent.mkdir(parents=True, exist_ok=True)
-        home = [self.base_dir.resolve(), (self.base_dir / "train_shards_out").resolve()]
-        if not any(target.parent.resolve().is_relative_to(folder) for folder in home):
-            raise BadJob(f"config.output_dir: {self.folder!r} leads out of the base directory")
         for suffix in (".parquet", ".jsonl"):
             staged = (self.run_dir / OUTBOX / entry.name).with_suffix(suffix)
             if staged.exists():

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Protocol, Self
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
 from datagen.errors import DataGenError, Refused
+from datagen.places import PRIVATE
 from datagen.records import Outcome
+from datagen.rendering import LIMIT_S
 
 GROUP = "switchyard.datagen_strategies"
 BUILT_IN: Mapping[str, str] = {
@@ -23,9 +25,6 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 
-_PRIVATE = frozenset({"models", "logs", "references", "checkpoints", "sockets", "files", "prompts", "config"})
-
-
 class UnknownStrategy(DataGenError):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"strategy: there is no {name!r}; known are {', '.join(known)}")
@@ -33,11 +32,13 @@ class UnknownStrategy(DataGenError):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a strategy may read."""
+    """Where a strategy may read, and how long a row may keep a template or a schema busy."""
 
     base_dir: Path
     datasets_dir: Path
     runs_dir: Path
+    models_dir: Path
+    render_limit_s: float = LIMIT_S
 
     def file(self, field: str, name: str) -> Path:
         """A JSONL file inside the base directory that a config names; none of the server's own. Raises Refused."""
@@ -48,7 +49,7 @@ class Sources:
             path = (root / name).resolve()
             if not path.is_relative_to(root):
                 raise Refused(field, f"{name!r} is not inside the base directory")
-            if path.relative_to(root).parts[0] in _PRIVATE:
+            if path.relative_to(root).parts[0].casefold() in PRIVATE or path.is_relative_to(self.models_dir.resolve()):
                 raise Refused(field, f"{name!r} belongs to the server")
             if path.is_file():
                 return path
@@ -62,7 +63,8 @@ class Strategy(Protocol):
 
     `similarity_limit`: a question nearer than that to a known one is not new. `same_numbers`: with other numbers in it
     a question is another one, however alike the words are. `digest` is that of everything that was read, so that a run
-    which goes on later knows whether it still has the same in its hands.
+    which goes on later knows whether it still has the same in its hands. One that is an asynchronous context manager
+    too is entered before its attempts and left after them.
     """
 
     config_model: ClassVar[type[GenerationConfig]]

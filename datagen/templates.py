@@ -1,18 +1,24 @@
-"""Jinja2 templates of strangers: what they can do is listed, and how long they may take is bounded.
+"""Jinja2 templates of strangers: what they can do is listed, and how much they may do is bounded.
 
 Allowed: names, fields and items of the row, conditions, comparisons, concatenation, a list of filters and tests, and
 `for` over a list in the row. Not allowed: calls, assignments, macros, imports, arithmetic, names that begin with `_`.
+
+The bounds say what is wrong with a template early; what they miss is cut off by the deadline of the process that it is
+filled in (datagen.rendering).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2 import StrictUndefined, TemplateError, nodes, pass_context
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_CHARACTERS: Final = 200_000
 MOST_TURNS: Final = 10_000
+MOST_FILTERED: Final = 50_000_000  # characters that all filters of one prompt read; a number counts as eight
 _DEEPEST_FOR: Final = 2
+_BUDGET: Final = "_budget"  # no template can read a name that begins so
 _FILTERS: Final = frozenset((
     "capitalize", "default", "d", "escape", "e", "first", "int", "float", "join", "last", "length", "count",
     "lower", "replace", "reverse", "round", "sort", "string", "title", "tojson", "trim", "truncate", "unique",
@@ -40,7 +46,11 @@ class PromptTemplate:
             undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
         )
         environment.globals.clear()
-        environment.filters |= {"replace": _replace, "join": _join}
+        plain = {**environment.filters, "replace": _replace, "join": _join}
+        environment.filters = {
+            **{_plain(name): plain[name] for name in _FILTERS},
+            **{name: _charged(_plain(name)) for name in _FILTERS},
+        }
         environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
         try:
             _check(environment.parse(text))
@@ -55,12 +65,14 @@ class PromptTemplate:
         parts: list[str] = []
         length = 0
         try:
-            for part in self._template.generate(_bounded(names, budget)):
+            for part in self._template.generate({**_bounded(names, budget), _BUDGET: budget}):
                 length += len(part)
                 if length > MOST_CHARACTERS:
                     raise TemplateFailed(f"makes more than {MOST_CHARACTERS} characters")
                 parts.append(part)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (
+            TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError,
+        ) as error:  # fmt: skip
             raise TemplateFailed(str(error) or type(error).__name__) from error
         return "".join(parts)
 
@@ -68,11 +80,25 @@ class PromptTemplate:
 class _Budget:
     def __init__(self) -> None:
         self._left = MOST_TURNS
+        self._unread = MOST_FILTERED
 
     def spend(self) -> None:
         self._left -= 1
         if self._left < 0:
             raise TemplateFailed(f"its loops turn more than {MOST_TURNS} times")
+
+    def read(self, values: Any) -> None:
+        """Charges for everything inside of `values`; looks no further than the budget goes."""
+        waiting = [values]
+        while waiting:
+            value = waiting.pop()
+            self._unread -= len(value) + 1 if isinstance(value, str) else 8
+            if self._unread < 0:
+                raise TemplateFailed(f"its filters read more than {MOST_FILTERED} characters")
+            if isinstance(value, Mapping):
+                waiting += [*value.keys(), *value.values()]
+            elif isinstance(value, list | tuple):
+                waiting += list.__iter__(value) if isinstance(value, list) else value
 
 
 class _BoundedList(list[Any]):
@@ -96,6 +122,23 @@ class _BoundedText(str):
         for character in super().__iter__():
             self.budget.spend()
             yield character
+
+
+def _plain(name: str) -> str:
+    """Of a filter by itself, a name that no template can spell."""
+    return f"plain {name}"
+
+
+def _charged(name: str) -> Callable[..., Any]:
+    """The filter of that name, paid for by the length of what it is given."""
+
+    @pass_context
+    def charged(context: Context, *values: Any, **named: Any) -> Any:
+        context[_BUDGET].read([values, named])
+        value, *more = values
+        return context.environment.call_filter(name, value, more, named, context, context.eval_ctx)
+
+    return charged
 
 
 def _replace(text: Any, old: Any, new: Any) -> str:

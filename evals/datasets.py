@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from evals.errors import DatasetBroken, DatasetMissing, DatasetOutside
 from evals.formats import parse_sample
 from evals.formats.fields import decode
-from evals.sample import BrokenLine, DatasetFormat, Sample
+from evals.sample import AnswerIs, BrokenLine, DatasetFormat, Sample
 from evals.sample_ids import SampleIds
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -78,6 +78,7 @@ def scan_dataset(
     max_samples: int | None,
     field_map: FieldMap | None = None,
     check: SampleCheck | None = None,
+    answer_is: AnswerIs | None = None,
 ) -> DatasetFacts:
     """Checks the first `max_samples` samples (None: all) and takes the digest of the whole file.
 
@@ -89,7 +90,7 @@ def scan_dataset(
     ignored: dict[str, None] = {}
     ids = SampleIds()
     with open_dataset(path) as stream:
-        for sample in read_samples(stream, name, max_samples, field_map, check):
+        for sample in read_samples(stream, name, max_samples, field_map, check, answer_is):
             samples += 1
             ids.add(sample.id)
             format_ = sample.format
@@ -98,7 +99,7 @@ def scan_dataset(
         if format_ is None:
             raise DatasetBroken(name, None, "has no samples")
         if repeated := ids.repeated():
-            _refuse_repeated(stream, name, max_samples, field_map, repeated)
+            _refuse_repeated(stream, name, max_samples, field_map, repeated, answer_is)
         digest = digest_of(stream)
         return DatasetFacts(
             name=name,
@@ -116,12 +117,13 @@ def _refuse_repeated(
     max_samples: int | None,
     field_map: FieldMap | None,
     repeated: Container[int],
+    answer_is: AnswerIs | None,
 ) -> None:
     """Reads again what was read without an error, to name the lines. `repeated`: the ids' `hash`."""
     line_of_id: dict[str, int] = {}
     lines = islice(_filled_lines(stream, file), max_samples)
     for index, (line, raw) in enumerate(lines):
-        sample_id = parse_sample(raw, line=line, index=index, field_map=field_map).id
+        sample_id = parse_sample(raw, line=line, index=index, field_map=field_map, answer_is=answer_is).id
         if hash(sample_id) in repeated and line_of_id.setdefault(sample_id, line) != line:
             raise DatasetBroken(file, line, f"the id {sample_id!r} is that of line {line_of_id[sample_id]} already")
 
@@ -138,6 +140,7 @@ def read_samples(
     max_samples: int | None,
     field_map: FieldMap | None = None,
     check: SampleCheck | None = None,
+    answer_is: AnswerIs | None = None,
 ) -> Iterator[Sample]:
     """The first `max_samples` samples (None: all) from the stream's start, lazily; `file` is its name in errors.
 
@@ -148,7 +151,7 @@ def read_samples(
         if index == max_samples:
             return
         try:
-            sample = parse_sample(raw, line=line, index=index, field_map=field_map)
+            sample = parse_sample(raw, line=line, index=index, field_map=field_map, answer_is=answer_is)
             format_ = format_ or sample.format
             if sample.format != format_:
                 raise BrokenLine(f"mixed formats: it is {sample.format}, the lines before are {format_}")

@@ -1,22 +1,27 @@
 """Another model as the judge: it reads question, reference and answer, and says whether the answer is right.
 
-By `url` any OpenAI-compatible server is asked (`{url}/chat/completions`); without one, a model of this server. The last
-CORRECT or INCORRECT of its reply counts, what stands in <think> does not; a reply with neither is unparsed.
+By `url` an OpenAI-compatible server is asked (`{url}/chat/completions`), one of those that settings name; without one,
+a model of this server. The last CORRECT or INCORRECT of its reply counts, what stands in <think> does not; a reply with
+neither is unparsed. Of another server's reply only the verdict is kept: it must not become a way to read whatever this
+machine can reach.
 """
 
 import asyncio
+import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from control.errors import BadJob, ModelNotServed
+from control.errors import BadJob, Invalid, ModelNotServed
 from control.ports import BatchEngine
 from evals.record import MetricScore, SampleRecord
+from switchyard.address import normal_url
 from switchyard.contract import BatchItem, BatchRequest, BatchSampling, ChatMessage
+from switchyard.outbound import NoAnswer, Outbound, OutboundError
 
 DEFAULT_TEMPLATE = """You grade answers to questions.
 
@@ -35,9 +40,12 @@ _VERDICT = re.compile(r"\b(IN)?CORRECT\b", re.IGNORECASE)
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _FIELD = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z_0-9.-]*)\s*\}\}")
 _FIELDS = ("question", "target", "prediction")
+_MOST_FIELDS = 16
 _TRIES = 4
 _FIRST_PAUSE_S = 0.5
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 120.0  # for one whole answer
+_QUESTION_TIMEOUT_S = 300.0  # for all tries
+_MAX_REPLY_BYTES = 4 * 1024 * 1024
 _AT_ONCE = 16
 _WORTH_A_RETRY = {408, 409, 425, 429, 500, 502, 503, 504}
 
@@ -49,8 +57,8 @@ class JudgeSpec(BaseModel):
 
     model: Annotated[str, Field(min_length=1, max_length=500)]
     url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+[^\s?#@]*$", max_length=2000)] | None = None
-    template: Annotated[str, Field(min_length=1)] = DEFAULT_TEMPLATE
-    max_tokens: Annotated[int, Field(ge=1)] = 512
+    template: Annotated[str, Field(min_length=1, max_length=100_000)] = DEFAULT_TEMPLATE
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 512
 
     @field_validator("template")
     @classmethod
@@ -61,11 +69,41 @@ class JudgeSpec(BaseModel):
             raise ValueError(f"{{{{{unknown[0]}}}}} is none of {', '.join(_FIELDS)}")
         if "prediction" not in names:
             raise ValueError("without {{prediction}} the judge does not see the answer")
+        if len(names) > _MOST_FIELDS:
+            raise ValueError(f"{len(names)} fields are more than {_MOST_FIELDS}")
         return template
 
 
+@dataclass(frozen=True, slots=True)
+class AllowedJudges:
+    """The servers that may be asked, by base URL: those of `judge_urls`, and those with a key in `judge_api_keys`."""
+
+    urls: Sequence[str] = ()
+    keys: Mapping[str, SecretStr] = field(default_factory=dict)
+
+    def url_of(self, spec: JudgeSpec) -> str:
+        """The URL as settings name it. Raises Invalid for one that they don't."""
+        assert spec.url is not None
+        try:
+            wanted = normal_url(spec.url)
+        except ValueError as error:
+            raise Invalid(f"judge.url: {error}") from error
+        if wanted not in self._normal():
+            raise Invalid(
+                f"judge.url: {spec.url} is not allowed: an administrator names the servers that may be asked, by base"
+                " URL, in the setting judge_urls (INFERENCE_JUDGE_URLS) or, with a key, in judge_api_keys"
+            )
+        return wanted
+
+    def key_of(self, url: str) -> SecretStr | None:
+        return self._normal().get(url)
+
+    def _normal(self) -> dict[str, SecretStr | None]:
+        return {**dict.fromkeys(map(normal_url, self.urls)), **{normal_url(url): key for url, key in self.keys.items()}}
+
+
 class JudgeUnreachable(Exception):
-    """The judge gave no reply; its text says why."""
+    """The judge gave no reply; its text says why, in our words."""
 
 
 Reply = Callable[[str], Awaitable[str]]
@@ -73,22 +111,28 @@ Reply = Callable[[str], Awaitable[str]]
 
 
 class Judge:
-    """A context that holds its connections. A question that the judge cannot be asked is a score of 0 with an error."""
+    """A context that holds its connections. A question that the judge cannot be asked is a score of 0 with an error.
 
-    def __init__(self, spec: JudgeSpec, reply: Reply, client: httpx.AsyncClient | None = None) -> None:
+    `keeps_words`: whether the end of its reply is kept beside the verdict.
+    """
+
+    def __init__(self, spec: JudgeSpec, reply: Reply, outbound: Outbound | None, *, keeps_words: bool) -> None:
         self._spec = spec
         self._reply = reply
-        self._client = client
+        self._outbound = outbound
+        self._keeps_words = keeps_words
         self._free = asyncio.Semaphore(_AT_ONCE)
 
     async def __aenter__(self) -> Self:
+        if self._outbound is not None:
+            await self._outbound.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        if self._outbound is not None:
+            await self._outbound.__aexit__(kind, error, trace)
 
     async def grade(self, record: SampleRecord, answer: str) -> MetricScore:
         fields = {"question": _question(record), "target": " or ".join(record.accepted), "prediction": answer}
@@ -98,20 +142,23 @@ class Judge:
                 said = await self._reply(prompt)
         except JudgeUnreachable as error:
             return MetricScore(value=0.0, correct=False, parsed=False, error=f"judge: {error}")
-        verdicts = _VERDICT.findall(_THOUGHT.sub("", said))
+        verdicts = [match[0].upper() for match in _VERDICT.finditer(_THOUGHT.sub("", said))]
         if not verdicts:
-            return MetricScore(value=0.0, correct=False, parsed=False, detail=said[-300:])
-        correct = not verdicts[-1]
-        return MetricScore(value=float(correct), correct=correct, extracted=answer, detail=said[-300:])
+            detail = said[-300:] if self._keeps_words else f"no verdict in a reply of {len(said)} characters"
+            return MetricScore(value=0.0, correct=False, parsed=False, detail=detail)
+        correct = verdicts[-1] == "CORRECT"
+        detail = said[-300:] if self._keeps_words else verdicts[-1]
+        return MetricScore(value=float(correct), correct=correct, extracted=answer, detail=detail)
 
 
-def judge_by_url(spec: JudgeSpec, keys: Mapping[str, SecretStr]) -> Judge:
-    """`keys` are API keys by URL: a key goes to its own URL and nowhere else, redirects are not followed."""
-    assert spec.url is not None
-    url = spec.url.rstrip("/")
-    key = next((secret for base, secret in keys.items() if base.rstrip("/") == url), None)
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    client = httpx.AsyncClient(timeout=_TIMEOUT_S, headers=headers, follow_redirects=False)
+def judge_by_url(
+    spec: JudgeSpec, allowed: AllowedJudges, timeout_s: float = _TIMEOUT_S, max_reply_bytes: int = _MAX_REPLY_BYTES
+) -> Judge:
+    """A key goes to its own URL and nowhere else, redirects are not followed. Raises Invalid for a URL not allowed."""
+    url = allowed.url_of(spec)
+    key = allowed.key_of(url)
+    headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    outbound = Outbound(url, headers=headers, total_timeout_s=timeout_s, max_bytes=max_reply_bytes)
 
     async def reply(prompt: str) -> str:
         body = {
@@ -121,22 +168,29 @@ def judge_by_url(spec: JudgeSpec, keys: Mapping[str, SecretStr]) -> Judge:
             "max_tokens": spec.max_tokens,
         }
         reason = ""
-        for attempt in range(_TRIES):
-            if attempt:
-                await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
-            try:
-                answer = await client.post(f"{url}/chat/completions", json=body)
-            except httpx.HTTPError as error:
-                reason = f"{url} cannot be reached: {str(error) or type(error).__name__}"
-                continue
-            if answer.status_code == 200:
-                return _content(answer, url)
-            reason = f"{url} answered {answer.status_code}: {answer.text[:200]}"
-            if answer.status_code not in _WORTH_A_RETRY:
-                break
+        try:
+            async with asyncio.timeout(_QUESTION_TIMEOUT_S):
+                for attempt in range(_TRIES):
+                    if attempt:
+                        await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
+                    try:
+                        answer = await outbound.post("/chat/completions", body)
+                    except NoAnswer as error:
+                        reason = f"{url} gave no answer: {error}"
+                        continue
+                    except OutboundError as error:
+                        reason = f"{url} is no judge: {error}"
+                        break
+                    if answer.status == 200:
+                        return _content(answer.content, url)
+                    reason = f"{url} answered {answer.status}"
+                    if answer.status not in _WORTH_A_RETRY:
+                        break
+        except TimeoutError:
+            reason = reason or f"{url} gave no answer within {_QUESTION_TIMEOUT_S:g} s"
         raise JudgeUnreachable(reason)
 
-    return Judge(spec, reply, client)
+    return Judge(spec, reply, outbound, keeps_words=False)
 
 
 def judge_by_id(spec: JudgeSpec, engine: BatchEngine) -> Judge:
@@ -157,15 +211,17 @@ def judge_by_id(spec: JudgeSpec, engine: BatchEngine) -> Judge:
             raise JudgeUnreachable(output.error)
         return output.text
 
-    return Judge(spec, reply)
+    return Judge(spec, reply, None, keeps_words=True)
 
 
-def _content(answer: httpx.Response, url: str) -> str:
+def _content(answer: bytes, url: str) -> str:
     try:
-        body: Any = answer.json()
-        return str(body["choices"][0]["message"]["content"] or "")
-    except (ValueError, LookupError, TypeError) as error:
-        raise JudgeUnreachable(f"{url} answered with no chat completion") from error
+        said = json.loads(answer)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise JudgeUnreachable(f"{url} answered with no chat completion") from None
+    if said is not None and not isinstance(said, str):
+        raise JudgeUnreachable(f"{url} answered with no chat completion")
+    return said or ""
 
 
 def _question(record: SampleRecord) -> str:

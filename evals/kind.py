@@ -3,18 +3,16 @@
 import builtins
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-
-from pydantic import SecretStr
 
 from control.errors import BadJob, Invalid, NotFound
 from control.ports import JobContext, JobRequest
 from evals.datasets import DatasetFacts, open_dataset, read_samples, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from evals.fewshot import POOL_SAMPLES
-from evals.request import Asked, EvalConfig, EvalJobRequest, Misfit
+from evals.judge import AllowedJudges
+from evals.request import MAX_ANSWERS, Asked, EvalConfig, EvalJobRequest, Misfit
 from evals.run import EvalRun
 
 
@@ -25,13 +23,22 @@ class EvalKind:
     route: ClassVar[str] = "/eval"
     request_model: ClassVar[builtins.type[JobRequest]] = EvalJobRequest
 
-    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None) -> None:
-        self._judge_keys = judge_keys or {}
+    def __init__(self, judges: AllowedJudges | None = None, max_answers: int = MAX_ANSWERS) -> None:
+        """`max_answers`: to one question, of those that an engine works on at once."""
+        self._judges = judges or AllowedJudges()
+        self._max_answers = max_answers
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of a job that can run: every sample was read once. Blocks; raises Invalid or NotFound."""
         assert isinstance(request, EvalJobRequest)
         request.check()
+        if request.n > self._max_answers:
+            raise Invalid(
+                f"n: {request.n} answers a question; at most {self._max_answers} are made at once (setting"
+                " limits.max_sequences_per_request, or engine.max_num_seqs)"
+            )
+        if request.judge is not None and request.judge.url is not None:
+            self._judges.url_of(request.judge)
         facts = _scanned(request, "dataset_ref", request.dataset_ref, request.max_samples, datasets_dir)
         examples = None
         if request.fewshot_dataset_ref is not None:
@@ -44,7 +51,7 @@ class EvalKind:
         return EvalConfig(**request.model_dump(), dataset=facts, asked=asked).stored()
 
     def identity(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Dataset content, prompts and sampling; not the names that were given to them."""
+        """Dataset content, prompts, sampling and what may fail; not the names that were given to them."""
         settings = EvalConfig.model_validate(config)
         return {
             "dataset": settings.dataset.digest,
@@ -54,12 +61,13 @@ class EvalKind:
             "metrics": sorted(set(settings.metrics)),
             "judge": settings.judge and settings.judge.model_dump(mode="json"),
             "per_example_logging": settings.per_example_logging,
+            "max_error_share": settings.max_error_share,
         }
 
     async def run(self, context: JobContext) -> dict[str, Any]:
         """Writes config.json, samples.jsonl and metrics.json; the result is what metrics.json holds."""
         try:
-            return await EvalRun(context, self._judge_keys).run()
+            return await EvalRun(context, self._judges).run()
         except EvalError as error:
             raise BadJob(str(error)) from error
 
@@ -67,7 +75,7 @@ class EvalKind:
 def _scanned(request: EvalJobRequest, field: str, ref: str, max_samples: int, datasets_dir: Path) -> DatasetFacts:
     try:
         path = resolve_dataset(ref, datasets_dir)
-        return scan_dataset(path, datasets_dir, max_samples, request.field_map, request.check_sample)
+        return scan_dataset(path, datasets_dir, max_samples, request.field_map, request.check_sample, request.answer_is)
     except DatasetMissing as error:
         raise NotFound(f"{field}: {error}") from error
     except DatasetBroken as error:
@@ -81,7 +89,7 @@ def _scanned(request: EvalJobRequest, field: str, ref: str, max_samples: int, da
 def _asked(request: EvalJobRequest, facts: DatasetFacts, datasets_dir: Path, examples: DatasetFacts | None) -> Asked:
     """Of the first sample, which stands for all: they have one format."""
     with open_dataset(datasets_dir.resolve() / facts.name) as stream:
-        sample = next(read_samples(stream, facts.name, 1, request.field_map))
+        sample = next(read_samples(stream, facts.name, 1, request.field_map, answer_is=request.answer_is))
     prompter = request.prompter
     stop = list(prompter.stop(sample))
     choices = prompter.continues_with(sample) if sample.choices else None
@@ -92,6 +100,8 @@ def _asked(request: EvalJobRequest, facts: DatasetFacts, datasets_dir: Path, exa
         },
     )  # fmt: skip
     said |= {"style": prompter.style(sample), "stop": stop, "choices": choices, "format": facts.format}
+    if request.answer_is is not None:  # what is not said has no part in digests of old
+        said["answer_is"] = request.answer_is
     said["examples"] = (examples or facts).digest if request.num_fewshot else None
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return Asked(

@@ -3,16 +3,15 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
-
-from pydantic import SecretStr
 
 from control.errors import Conflict, Invalid
 from control.ports import DoneEval, SampleQuery
 from evals.compare import compare, paired
+from evals.error_share import DEFAULT_MAX_ERROR_SHARE, unscored
+from evals.judge import AllowedJudges
 from evals.kind import EvalKind
-from evals.metrics import NAMES, metric_named
+from evals.metrics import NAMES, Metric, metric_named
 from evals.rescore import parse_request, records_of, rescore, scores_by
 from evals.sample_page import sample_page
 
@@ -22,8 +21,8 @@ _SAME = ("dataset_digest", "template_digest", "seed")
 class EvalReports:
     """Rescorings that run are shared by all who ask for the same one, and go on when nobody waits any more."""
 
-    def __init__(self, judge_keys: Mapping[str, SecretStr] | None = None) -> None:
-        self._judge_keys = judge_keys or {}
+    def __init__(self, judges: AllowedJudges | None = None) -> None:
+        self._judges = judges or AllowedJudges()
         self._running: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}
 
     async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
@@ -31,21 +30,31 @@ class EvalReports:
         found = metric_named(name)
         if found is None or found.place == "loss":
             raise Invalid(f"metric: {name!r} has no score a sample; known are {', '.join(NAMES)}")
-        return await asyncio.to_thread(_compare, a, b, name)
+        for which, done in (("a", a), ("b", b)):
+            if reason := self.spoilt(done.config, done.result):
+                raise Conflict(f"{which}: {done.job_id} says nothing of its model: {reason}")
+        return await asyncio.to_thread(_compare, a, b, found)
 
     async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:
-        request = parse_request(body, int(done.result.get("answers_per_sample", 1)))
+        request = parse_request(body, int(done.result.get("answers_per_sample", 1)), self._judges)
         key = (done.job_id, request.key)
         if key not in self._running:
-            self._running[key] = asyncio.create_task(rescore(done, request, self._judge_keys))
+            self._running[key] = asyncio.create_task(rescore(done, request, self._judges))
             self._running[key].add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(self._running[key])
 
     async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
         return await asyncio.to_thread(sample_page, done, wanted)
 
+    def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
+        errors, total = result.get("errors", result.get("engine_errors", 0)), result.get("total_samples", 0)
+        share = config.get("max_error_share", DEFAULT_MAX_ERROR_SHARE)
+        if not errors or (errors < total and errors <= share * total):
+            return None
+        return f"{errors} of its {total} samples have no result (max_error_share is {share:g})"
+
     def series(self, config: dict[str, Any]) -> str:
-        identity = {**EvalKind().identity(config), "per_example_logging": None}
+        identity = {**EvalKind().identity(config), "per_example_logging": None, "max_error_share": None}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -56,11 +65,14 @@ def _common_metric(a: DoneEval, b: DoneEval) -> str:
     return names.pop()
 
 
-def _compare(a: DoneEval, b: DoneEval, metric: str) -> dict[str, Any]:
+def _compare(a: DoneEval, b: DoneEval, found: Metric) -> dict[str, Any]:
+    metric = found.name
     first, second = records_of(a), records_of(b)
     pairs, left_out = paired(first, second)
     before, after = scores_by(a, first, metric), scores_by(b, second, metric)
-    scores = [(one.id, before[one.id], after[one.id]) for one, _ in pairs if one.id in before and one.id in after]
+    both = [(one.id, before[one.id], after[one.id]) for one, _ in pairs if one.id in before and one.id in after]
+    scores = [(name, old, new) for name, old, new in both if not (unscored(old, found) or unscored(new, found))]
+    left_out["not_scored"] = len(pairs) - len(scores)
     if not scores:
         raise Conflict(f"{a.job_id} and {b.job_id} share no answered question ({left_out})")
     return {

@@ -7,16 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from control.errors import Invalid
 from control.ports import QUEUE_FIELDS, JobRequest
 from evals.datasets import DatasetFacts
+from evals.error_share import DEFAULT_MAX_ERROR_SHARE
 from evals.formats import BadFieldMap, check_field_map
 from evals.judge import JudgeSpec
 from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
 from evals.prompts import Prompter, UnknownField
-from evals.sample import BrokenLine, Sample
+from evals.sample import AnswerIs, BrokenLine, Sample
 from evals.sandbox import why_no_sandbox
 from switchyard.contract import BatchSampling
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
 _MAX_SHOTS = 100
+MAX_ANSWERS = 256
 MAX_STOP_TEXTS = 4  # what vLLM takes (VLLM_MAX_STOP_STRINGS)
 
 StopText = Annotated[str, Field(min_length=1)]
@@ -34,17 +36,21 @@ class Misfit(BrokenLine):
 class EvalJobRequest(JobRequest):
     """Accuracy and the loss are always worked out, where the dataset has them; `metrics` names what must be known.
 
-    `field_map` says which of a line's keys are a format's fields (`{"question": "q", "answer": "a"}`). `template` is
+    `field_map` says which of a line's keys are a format's fields (`{"question": "q", "answer": "a"}`). `answer_is` says
+    what names the right one of the choices where that is not plain: index, letter or text. `template` is
     the question's text with `{{field}}`; `apply_chat_template` null asks as the format does. Examples for
-    `num_fewshot` come from `fewshot_dataset_ref`, else from the dataset itself, chosen by `fewshot_seed`.
+    `num_fewshot` come from `fewshot_dataset_ref`, else from the dataset itself, chosen by `fewshot_seed`. The job fails
+    when a larger share of the questions than `max_error_share` gets an error in place of an answer.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     dataset_ref: Name
     metrics: list[str] = Field(default=["accuracy"], min_length=1)
     max_samples: Annotated[int, Field(ge=1)] = 1000
+    max_error_share: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MAX_ERROR_SHARE
     per_example_logging: bool = True
     field_map: dict[str, Name] | None = Field(default=None, min_length=1)
+    answer_is: AnswerIs | None = None
     system_prompt: str | None = None
     template: Annotated[str, Field(min_length=1)] | None = None
     apply_chat_template: bool | None = None
@@ -52,7 +58,7 @@ class EvalJobRequest(JobRequest):
     fewshot_dataset_ref: Name | None = None
     fewshot_seed: int = 1234
     judge: JudgeSpec | None = None
-    n: Annotated[int, Field(ge=1, le=256)] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] = 1
     max_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -115,6 +121,8 @@ class EvalJobRequest(JobRequest):
 
     def check_sample(self, sample: Sample) -> None:
         """Raises Misfit for the first field of the request that does not go with the sample."""
+        if self.answer_is is not None and not sample.choices:
+            raise Misfit("answer_is", f"says which choice is right, but a question of {sample.format} has none here")
         for metric in metrics_named(self.metrics):
             reason = metric.misfit(sample)
             if reason is not None:

@@ -3,18 +3,18 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from control.errors import Conflict, Invalid
 from control.ports import DoneEval
+from evals.error_share import DEFAULT_MAX_ERROR_SHARE, ErrorShare
 from evals.errors import EvalError
-from evals.judge import JudgeSpec, judge_by_url
-from evals.metrics import NAMES, metric_named, scored
+from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
+from evals.metrics import NAMES, decisive, metric_named, scored
 from evals.record import MetricScore, SampleRecord
 from evals.run_files import read_json, write_json
 from evals.samples_log import read_records
@@ -41,7 +41,7 @@ class RescoreRequest(BaseModel):
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def parse_request(body: bytes, answers_each: int) -> RescoreRequest:
+def parse_request(body: bytes, answers_each: int, judges: AllowedJudges) -> RescoreRequest:
     """Raises Invalid naming the field."""
     try:
         request = RescoreRequest.model_validate_json(body)
@@ -59,6 +59,8 @@ def parse_request(body: bytes, answers_each: int) -> RescoreRequest:
         raise Invalid("judge: the metric `judge` and the field that says who judges go together")
     if request.judge is not None and request.judge.url is None:
         raise Invalid("judge: scoring again uses no engine, so a judge needs a url")
+    if request.judge is not None:
+        judges.url_of(request.judge)
     return request
 
 
@@ -70,8 +72,11 @@ def records_of(done: DoneEval) -> list[SampleRecord]:
         raise Conflict(f"{done.job_id} kept no samples (per_example_logging was false, or they were deleted)") from None
 
 
-async def rescore(done: DoneEval, request: RescoreRequest, judge_keys: Mapping[str, SecretStr]) -> dict[str, Any]:
-    """The metrics, also kept in `rescored/<key>.json` beside the scores of each sample. Raises Invalid, Conflict."""
+async def rescore(done: DoneEval, request: RescoreRequest, judges: AllowedJudges) -> dict[str, Any]:
+    """The metrics, also kept in `rescored/<key>.json` beside the scores of each sample.
+
+    Raises Invalid, Conflict (no samples, or more than the run's `max_error_share` of them got no verdict).
+    """
     key = request.key
     folder = done.run_dir / FOLDER
     kept = await asyncio.to_thread(read_json, folder / f"{key}.json")
@@ -82,15 +87,20 @@ async def rescore(done: DoneEval, request: RescoreRequest, judge_keys: Mapping[s
         raise Conflict(f"{done.job_id} has no samples")
     _check_fit(request, records)
     tally = Tally(request.metrics, int(done.result.get("answers_per_sample", 1)))
+    share = float(done.config.get("max_error_share", DEFAULT_MAX_ERROR_SHARE))
+    errors = ErrorShare(decisive(request.metrics), len(records), share)
     scores: dict[str, Any] = {}
     try:
-        judge = judge_by_url(request.judge, judge_keys) if request.judge else None
+        judge = judge_by_url(request.judge, judges) if request.judge else None
         async with Scoring(request.metrics, judge) as scoring:
             pending = iter(records)
             while chunk := list(islice(pending, _CHUNK)):
                 for record in await scoring.score(chunk):
                     tally.add(record)
+                    errors.add(record)
                     scores[record.id] = {name: score.model_dump() for name, score in record.scores.items()}
+                if reason := errors.exceeded():
+                    raise Conflict(f"metrics: {reason}")
             metrics = tally.metrics(await scoring.corpus(tally.corpus_counts))
     except EvalError as error:
         raise Invalid(f"metrics: {error}") from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -10,16 +10,16 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
-from control.errors import BadJob, WrongWeights
+from control.errors import BadJob, Invalid, WrongWeights
 from control.ports import JobContext
 from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, resolve_dataset
+from evals.error_share import ErrorShare, failure_of
 from evals.feed import Feed
 from evals.fewshot import draw_shots
-from evals.judge import Judge, judge_by_id, judge_by_url
+from evals.judge import AllowedJudges, Judge, judge_by_id, judge_by_url
+from evals.metrics import decisive
 from evals.prompts import Prompter
-from evals.record import record_of
+from evals.record import SampleRecord, record_of
 from evals.request import EvalConfig
 from evals.run_files import read_json, write_json
 from evals.samples_log import SamplesLog
@@ -37,14 +37,16 @@ class EvalRun:
     def __init__(
         self,
         context: JobContext,
-        judge_keys: Mapping[str, SecretStr] | None = None,
+        judges: AllowedJudges | None = None,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._context = context
-        self._judge_keys = judge_keys or {}
+        self._judges = judges or AllowedJudges()
         self._clock_s = clock_s
         self._config = EvalConfig.model_validate(context.config)
         self._tally = Tally(self._config.metrics, self._config.n)
+        self._decisive = decisive(self._config.metrics)
+        self._errors = self._no_errors_yet()
         self._answered: set[str] = set()
 
     async def run(self) -> dict[str, Any]:
@@ -68,7 +70,12 @@ class EvalRun:
         spec = self._config.judge
         if spec is None:
             return None
-        return judge_by_url(spec, self._judge_keys) if spec.url else judge_by_id(spec, self._context.engine)
+        if spec.url is None:
+            return judge_by_id(spec, self._context.engine)
+        try:
+            return judge_by_url(spec, self._judges)
+        except Invalid as error:  # settings changed since the job was made
+            raise BadJob(str(error)) from error
 
     def _earlier_result(self) -> dict[str, Any] | None:
         self._context.run_dir.mkdir(parents=True, exist_ok=True)
@@ -94,7 +101,9 @@ class EvalRun:
         examples = config.asked.fewshot_dataset if config.asked else None
         pool, facts = (dataset, config.dataset) if examples is None else (self._opened(examples), examples)
         try:
-            shots = draw_shots(pool, facts.name, config.num_fewshot, config.fewshot_seed, config.field_map)
+            shots = draw_shots(
+                pool, facts.name, config.num_fewshot, config.fewshot_seed, config.field_map, config.answer_is
+            )
         finally:
             if pool is not dataset:
                 pool.close()
@@ -119,7 +128,7 @@ class EvalRun:
         config, facts, model = self._config, self._config.dataset, self._context.model
         resumed_samples, resumed_tokens = self._tally.total, self._tally.completion_tokens
         await self._context.report(self._tally.total, facts.samples)
-        samples = read_samples(dataset, facts.name, config.max_samples, config.field_map)
+        samples = read_samples(dataset, facts.name, config.max_samples, config.field_map, answer_is=config.answer_is)
         feed = Feed(
             engine=self._context.engine,
             model=model,
@@ -134,10 +143,12 @@ class EvalRun:
                 records = await scoring.score([record_of(sample, output, model.digest) for sample, output in chunk])
                 log.append(records)
                 for record in records:
-                    self._tally.add(record)
+                    self._add(record)
+                self._check_errors()
                 await self._context.report(self._tally.total, facts.samples)
         seconds = self._clock_s() - started_s
         await asyncio.to_thread(log.sync)
+        self._check_errors()
         if self._tally.total != facts.samples:
             raise BadJob(f"{SAMPLES_FILE} has {self._tally.total} samples where the dataset has {facts.samples}")
         return {
@@ -154,11 +165,32 @@ class EvalRun:
         }
 
     def _take_up(self, log: SamplesLog) -> None:
+        """What failed is asked again where an earlier attempt ended because too much of it had failed."""
+        if self._gave_up(log):
+            log.keep_only(lambda record: failure_of(record, self._decisive) is None)
         for record in log.recover():
             self._check_weights(record.model_digest)
             if record.id not in self._answered:
                 self._answered.add(record.id)
-                self._tally.add(record)
+                self._add(record)
+
+    def _gave_up(self, log: SamplesLog) -> bool:
+        errors = self._no_errors_yet()
+        for record in log.recover():
+            errors.add(record)
+        return errors.exceeded() is not None
+
+    def _no_errors_yet(self) -> ErrorShare:
+        return ErrorShare(self._decisive, self._config.dataset.samples, self._config.max_error_share)
+
+    def _add(self, record: SampleRecord) -> None:
+        self._tally.add(record)
+        self._errors.add(record)
+
+    def _check_errors(self) -> None:
+        reason = self._errors.exceeded()
+        if reason is not None:
+            raise BadJob(reason)
 
     def _check_weights(self, earlier_digest: str) -> None:
         model = self._context.model

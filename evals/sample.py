@@ -23,6 +23,9 @@ DatasetFormat = Literal[
 AnswerForm = Literal["text", "hashes", "boxed", "letter", "code"]
 """Where in a prediction the answer stands: all of it, after `####`, in `\\boxed{}`, a choice's letter, a program."""
 
+AnswerIs = Literal["index", "letter", "text"]
+"""What says which choice is right: its index from 0, its letter, its text."""
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Turn = dict[str, Any]
@@ -36,13 +39,15 @@ class BrokenLine(Exception):
 class CodeTask:
     """What a program is judged by: `before` stands ahead of the model's code, `after` (the tests) behind it.
 
-    `entry_point`: the function the tests call; an answer without it is taken as the rest of `stub`.
+    `entry_point`: the function the tests call; an answer without it is taken as the rest of `stub`. `names`: what the
+    reference solution defines, which the tests take from the model's code even where Python has something of that name.
     """
 
     before: str
     after: str
     stub: str = ""
     entry_point: str | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

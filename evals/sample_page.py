@@ -3,6 +3,8 @@
 from typing import Any
 
 from control.ports import DoneEval, SampleQuery, Verdict
+from evals.error_share import failure_of
+from evals.metrics import Metric, decisive
 from evals.record import SampleRecord
 from evals.rescore import records_of
 
@@ -17,23 +19,30 @@ _SHOWN = frozenset(
 
 def sample_page(done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
     """`total` is of all samples that fit, `samples` those from `offset` on. Blocks. Raises Conflict."""
-    fitting = [record for record in records_of(done) if _fits(record, wanted)]
-    fitting.sort(key=lambda record: (_WORST_FIRST.index(verdict_of(record)), record.index))
+    main = decisive(done.config.get("metrics", []))
+    fitting = [record for record in records_of(done) if _fits(record, wanted, main)]
+    fitting.sort(key=lambda record: (_WORST_FIRST.index(verdict_of(record, main)), record.index))
     page = fitting[wanted.offset : wanted.offset + wanted.limit]
-    samples = [record.model_dump(include=set(_SHOWN)) | {"verdict": verdict_of(record)} for record in page]
+    samples = [_shown(record, main) for record in page]
     return {"job_id": done.job_id, "total": len(fitting), "offset": wanted.offset, "samples": samples}
 
 
-def verdict_of(record: SampleRecord) -> Verdict:
-    if record.error is not None:
+def verdict_of(record: SampleRecord, main: Metric) -> Verdict:
+    """By the decisive metric."""
+    if failure_of(record, main) is not None:
         return "failed"
     return "right" if record.correct else "wrong"
 
 
-def _fits(record: SampleRecord, wanted: SampleQuery) -> bool:
+def _shown(record: SampleRecord, main: Metric) -> dict[str, Any]:
+    shown = record.model_dump(include=set(_SHOWN))
+    return shown | {"verdict": verdict_of(record, main), "error": failure_of(record, main)}
+
+
+def _fits(record: SampleRecord, wanted: SampleQuery, main: Metric) -> bool:
     if wanted.ids and record.id not in wanted.ids:
         return False
-    if wanted.verdict is not None and verdict_of(record) != wanted.verdict:
+    if wanted.verdict is not None and verdict_of(record, main) != wanted.verdict:
         return False
     sought = wanted.text.casefold()
     return not sought or any(sought in text.casefold() for text in _texts(record))

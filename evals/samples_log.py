@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,14 +44,31 @@ class SamplesLog:
             _log.warning("%s: cut off %d bytes after the last whole line", self._path, size_bytes - whole_bytes)
             self._file.truncate(whole_bytes)
 
+    def keep_only(self, wanted: Callable[[SampleRecord], bool]) -> None:
+        """The file without the other records; it is the old one or the new one, whatever happens."""
+        aside = self._path.with_name(f".{self._path.name}.part")
+        with aside.open("wb") as file:
+            for record in self.recover():
+                if wanted(record):
+                    file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self._path)
+        self._file.close()
+        self._file = self._path.open("a+b")
+
     def append(self, records: Iterable[SampleRecord]) -> None:
         """One write; a process that dies later has lost nothing of it."""
-        self._file.write(b"".join(record.model_dump_json(exclude_defaults=True).encode() + b"\n" for record in records))
+        self._file.write(b"".join(map(_line, records)))
         self._file.flush()
 
     def sync(self) -> None:
         """Returns when all that was appended would outlive a loss of power."""
         os.fsync(self._file.fileno())
+
+
+def _line(record: SampleRecord) -> bytes:
+    return record.model_dump_json(exclude_defaults=True).encode() + b"\n"
 
 
 def _whole(line: bytes) -> SampleRecord | None:

@@ -3,16 +3,16 @@
 import asyncio
 import json
 import os
-import secrets
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from evals import sandbox_program
+from evals import sandbox_candidate, sandbox_checker, sandbox_program, sandbox_values
 from evals.errors import ScoringBroken
+from evals.programs import Program
 
 MIB = 1024**2
 _MARGIN_S = 5.0
@@ -86,18 +86,18 @@ class Sandbox:
         self._limits = limits
         self._free = asyncio.Semaphore(os.cpu_count() or 1)
 
-    async def run(self, program: str) -> ProgramEnd:
-        """Whether the program comes to its end without an exception. Raises ScoringBroken where it cannot be run."""
+    async def run(self, program: Program) -> ProgramEnd:
+        """Whether the program and its tests come to their end without an exception. Raises ScoringBroken where it cannot be run."""
         async with self._free:
             return await asyncio.to_thread(run_program, program, self._limits)
 
 
-def run_program(program: str, limits: SandboxLimits) -> ProgramEnd:
+def run_program(program: Program, limits: SandboxLimits) -> ProgramEnd:
     """Blocks for at most the limit and some seconds. Raises ScoringBroken."""
     readable, python = _readable()
     request = {
-        "program": program,
-        "nonce": secrets.token_hex(16),
+        "task": asdict(program),
+        "modules": _modules(),
         "python": python,
         "readable": readable,
         "limits": {"wall_s": limits.wall_s, "resources": limits.resources},
@@ -126,12 +126,29 @@ def run_program(program: str, limits: SandboxLimits) -> ProgramEnd:
 @lru_cache
 def why_no_sandbox() -> str | None:
     """None where one can be had and holds: a program that tries to get out ran in it. Blocks for a second, once."""
-    shown = {"usr", "lib", "lib64", "lib32", "etc", "dev", "tmp", *(Path(path).parts[1] for path in _readable()[0])}
+    shown = {
+        "usr",
+        "lib",
+        "lib64",
+        "lib32",
+        "etc",
+        "dev",
+        "tmp",
+        "harness",
+        *(Path(path).parts[1] for path in _readable()[0]),
+    }
     try:
-        end = run_program(f"SHOWN = {shown!r}\n{_SELF_TEST}", SandboxLimits())
+        end = run_program(Program(f"SHOWN = {shown!r}\n{_SELF_TEST}"), SandboxLimits())
     except ScoringBroken as error:
         return str(error)
     return None if end.passed else f"no sandbox can be had on this machine: in a trial {end.detail}"
+
+
+@lru_cache
+def _modules() -> dict[str, str]:
+    """The source of what runs inside, by name."""
+    inside = (sandbox_values, sandbox_candidate, sandbox_checker)
+    return {str(module.__name__).rpartition(".")[2]: Path(str(module.__file__)).read_text("utf-8") for module in inside}
 
 
 @lru_cache

@@ -1,7 +1,11 @@
 """Runs one untrusted program where it can harm nothing: a script of its own, which imports Python's library alone.
 
-    stdin   {"program", "nonce", "python", "readable", "limits"}
+    stdin   {"task", "modules", "python", "readable", "limits"}
     stdout  {"passed", "detail"}, one line; exit code 3 and a reason on stderr where no sandbox can be had
+
+Two processes: the program's (evals.sandbox_candidate), and the one that runs the tests and alone can write the verdict
+(evals.sandbox_checker). They share one socket. The program is in a process namespace of its own, so it can
+neither see nor signal the other one, and there is no /proc.
 
 Namespaces of Linux keep it from the network, other processes and the host's files: it sees Python, the system's
 libraries and an empty /tmp in memory. Resource limits bound memory, processor time, processes and files; a seccomp
@@ -19,17 +23,20 @@ import random
 import resource
 import select
 import signal
+import socket
 import struct
 import sys
 import time
 from typing import Any, NoReturn
 
 NO_SANDBOX = 3
-_RESULT_FD = 3
+_CHECKER, _CANDIDATE = "sandbox_checker", "sandbox_candidate"
 _MOST_DETAIL_BYTES = 2000
 
 _NEW_NAMESPACES = 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # mount, pid, net, ipc, uts
 _NEW_USER = 0x10000000
+_NEW_PIDS = 0x20000000
+_FIRST_KEPT_FD = 3
 _ALL_NAMESPACE_FLAGS = 0x7E020000
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 4096, 16384, 1 << 18, 2, 4
 _ATTR_READ_ONLY, _ATTR_NOSUID, _AT_RECURSIVE, _AT_FDCWD = 1, 2, 0x8000, -100
@@ -51,25 +58,8 @@ _CALLS: dict[str, tuple[int, int, int, int, tuple[int, ...]]] = {
 _REFUSED_EVERYWHERE = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)  # io_uring, the new mount calls
 _CLONE3 = 435
 
-_HARNESS = """
-import json, os, sys
-def main():
-    request = json.loads(sys.stdin.buffer.read())
-    nonce, program = request["nonce"], request["program"]
-    quiet = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(quiet, number)
-    del request
-    try:
-        exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
-    except BaseException as error:
-        said = f"{type(error).__name__}: {error}"[:500]
-    else:
-        said = "passed"
-    os.write(3, f"{nonce} {said}".encode("utf-8", "replace"))
-    os._exit(0)
-main()
-"""
+_HARNESS_DIR = "/harness"
+_MAIN = "import sys; sys.path.insert(0, '/harness'); sys.dont_write_bytecode = True; import evals.{0} as it; it.main()"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -86,7 +76,7 @@ def main() -> int:
             raise NoSandbox(f"not on {sys.platform} {platform.machine()}")
         is_root = os.geteuid() == 0
         _unshare(is_root)
-        _build_root(request["readable"], calls[3])
+        _build_root(request["readable"], request["modules"], calls[3])
         print(json.dumps(_in_first_process(request, calls, is_root)))
     except (NoSandbox, OSError) as error:
         sys.stderr.write(f"{error}\n")
@@ -107,13 +97,17 @@ def _unshare(is_root: bool) -> None:
                 file.write(content)
 
 
-def _build_root(readable: list[str], pivot_root: int) -> None:
+def _build_root(readable: list[str], modules: dict[str, str], pivot_root: int) -> None:
     """A root of its own over /proc, which is not needed any more: read-only parts of the host, and an empty /tmp."""
     root = "/proc"
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     _mount("none", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
     for path in readable:
         _show(path, root + path)
+    os.makedirs(f"{root}{_HARNESS_DIR}/evals")
+    for name, source in modules.items():
+        with open(f"{root}{_HARNESS_DIR}/evals/{name}.py", "w", encoding="utf-8") as file:
+            file.write(source)
     os.mkdir(f"{root}/dev")
     _show("/dev/null", f"{root}/dev/null", read_only=False)
     os.mkdir(f"{root}/tmp")
@@ -170,28 +164,52 @@ def _in_first_process(request: dict[str, Any], calls: tuple[Any, ...], is_root: 
 
 
 def _supervise(request: dict[str, Any], calls: tuple[Any, ...], is_root: bool) -> dict[str, Any]:
-    limits = request["limits"]
-    source, result = os.pipe(), os.pipe()
-    ready = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _become_program(request["python"], limits, calls, is_root, source[0], result[1], ready[1])
-    os.close(source[0])
-    os.close(result[1])
-    os.close(ready[1])
-    trouble = os.read(ready[0], _MOST_DETAIL_BYTES)  # closed by the exec
+    limits, python = request["limits"], request["python"]
+    near, far = socket.socketpair()
+    source, result, ready, status = os.pipe(), os.pipe(), os.pipe(), os.pipe()
+    if os.fork() == 0:
+        _become(_CHECKER, python, limits, calls, is_root, [source[0], result[1], near.fileno()], ready[1])
+    _call("unshare", _libc.unshare(_NEW_PIDS))
+    if os.fork() == 0:
+        candidate = os.fork()
+        if candidate == 0:
+            _become(_CANDIDATE, python, limits, calls, is_root, [None, far.fileno()], ready[1])
+        for number in (*source, *result, *ready, near.fileno(), far.fileno()):
+            os.close(number)
+        _wait_for(candidate, status[1])
+    near.close()
+    far.close()
+    for number in (source[0], result[1], ready[1], status[1]):
+        os.close(number)
+    trouble = os.read(ready[0], _MOST_DETAIL_BYTES)  # closed by both execs
     if trouble:
         return {"no_sandbox": trouble.decode()}
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     deadline = time.monotonic() + limits["wall_s"]
-    said = _talk(source[1], json.dumps({"nonce": request["nonce"], "program": request["program"]}), result[0], deadline)
+    said = _talk(source[1], json.dumps(request["task"]), result[0], deadline)
     if said is None:
         return {"passed": False, "detail": f"took longer than {limits['wall_s']:g} s"}
-    nonce, _, words = said.decode("utf-8", "replace").partition(" ")
-    if nonce != request["nonce"]:
-        _, status = os.waitpid(child, 0)
-        return {"passed": False, "detail": _end_of(status)}
-    return {"passed": words == "passed", "detail": words}
+    words = said.decode("utf-8", "replace")
+    return {"passed": words == "passed", "detail": words or _end_of(_status(status[0], deadline))}
+
+
+def _wait_for(candidate: int, told: int) -> NoReturn:
+    """The first process of the program's namespace, with whose end all that it started end."""
+    try:
+        while True:
+            process, status = os.wait()
+            if process == candidate:
+                os.write(told, str(status).encode())
+                break
+    finally:
+        os._exit(0)
+
+
+def _status(reader: int, deadline: float) -> int | None:
+    """How the program ended; None where it is still there."""
+    readable, _, _ = select.select([reader], [], [], max(0.0, min(1.0, deadline - time.monotonic())))
+    said = os.read(reader, 32) if readable else b""
+    return int(said) if said else None
 
 
 def _talk(writer: int, program: str, reader: int, deadline: float) -> bytes | None:
@@ -214,30 +232,41 @@ def _talk(writer: int, program: str, reader: int, deadline: float) -> bytes | No
             return os.read(reader, _MOST_DETAIL_BYTES)
 
 
-def _become_program(
-    python: str, limits: dict[str, Any], calls: tuple[Any, ...], is_root: bool, stdin: int, result: int, trouble: int
+def _become(
+    name: str,
+    python: str,
+    limits: dict[str, Any],
+    calls: tuple[Any, ...],
+    is_root: bool,
+    descriptors: list[int | None],
+    trouble: int,
 ) -> NoReturn:
+    """`descriptors`: what is standard input, and what begins at 3."""
     try:
         os.setsid()
         # First out of the way, so that no descriptor is overwritten before it was copied.
-        stdin, result, trouble = (_copy_above(number, 20) for number in (stdin, result, trouble))
-        os.dup2(stdin, 0)
-        quiet = os.open("/dev/null", os.O_WRONLY)
+        stdin, *kept = (None if number is None else _copy_above(number, 20) for number in descriptors)
+        trouble = _copy_above(trouble, 20)
+        quiet = os.open("/dev/null", os.O_RDWR)
+        os.dup2(quiet if stdin is None else stdin, 0)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        os.dup2(result, _RESULT_FD)
-        os.closerange(_RESULT_FD + 1, trouble)
+        for place, number in enumerate(kept, start=_FIRST_KEPT_FD):
+            assert number is not None
+            os.dup2(number, place)
+        os.closerange(_FIRST_KEPT_FD + len(kept), trouble)
         os.closerange(trouble + 1, 1024)
         os.set_inheritable(trouble, False)
-        for name, limit in limits["resources"].items():
-            resource.setrlimit(getattr(resource, name), (limit, limit))
+        for limit_name, limit in limits["resources"].items():
+            resource.setrlimit(getattr(resource, limit_name), (limit, limit))
         if is_root:
             user = 60_001 + random.SystemRandom().randrange(5_000)
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         _refuse_calls(calls)
-        os.execve(python, [python, "-I", "-S", "-c", _HARNESS], {"PATH": "", "HOME": "/tmp", "LANG": "C.UTF-8"})
+        command = [python, "-I", "-S", "-c", _MAIN.format(name)]
+        os.execve(python, command, {"PATH": "", "HOME": "/tmp", "LANG": "C.UTF-8"})
     except BaseException as error:  # noqa: BLE001  (likewise)
         os.write(trouble, f"{type(error).__name__}: {error}".encode())
     os._exit(1)
@@ -273,7 +302,9 @@ def _refuse_calls(calls: tuple[Any, ...]) -> None:
     _call("seccomp", _libc.prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(filter_), 0, 0))
 
 
-def _end_of(status: int) -> str:
+def _end_of(status: int | None) -> str:
+    if status is None:
+        return "closed its way to its tests before they had passed"
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return f"ended by {name}" + (" (processor time)" if name in {"SIGXCPU", "SIGKILL"} else "")

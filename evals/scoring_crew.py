@@ -1,7 +1,6 @@
 """A few processes of evals.scoring_program, each killed and replaced when it takes too long or dies."""
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,11 +9,11 @@ from typing import Any, Self
 
 from evals.errors import ScoringBroken
 from evals.record import MetricScore
+from switchyard.killable import KillableProcess
 
 PROGRAM = (sys.executable, "-m", "evals.scoring_program")
 LIMIT_S = 20.0
 _START_LIMIT_S = 60.0
-_LONGEST_LINE = 16 * 1024**2
 
 
 class ScoringCrew:
@@ -25,10 +24,10 @@ class ScoringCrew:
     ) -> None:
         self._limit_s = limit_s
         self._program = program
-        self._idle: asyncio.LifoQueue[asyncio.subprocess.Process | None] = asyncio.LifoQueue()
+        self._idle: asyncio.LifoQueue[KillableProcess | None] = asyncio.LifoQueue()
         for _ in range(workers):
             self._idle.put_nowait(None)
-        self._running: set[asyncio.subprocess.Process] = set()
+        self._running: set[KillableProcess] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -56,13 +55,12 @@ class ScoringCrew:
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         process = await self._idle.get()
-        alive: asyncio.subprocess.Process | None = None
+        alive: KillableProcess | None = None
         try:
             if process is None:
                 process = await self._start()
             try:
-                async with asyncio.timeout(self._limit_s):
-                    answer = await _exchange(process, request)
+                answer = await process.ask(request, self._limit_s)
                 alive = process
             except TimeoutError:
                 answer = _failure(f"took longer than {self._limit_s:g} s")
@@ -74,43 +72,23 @@ class ScoringCrew:
                 await asyncio.shield(self._end(process))
             self._idle.put_nowait(alive)
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self) -> KillableProcess:
         process = None
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._program,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                limit=_LONGEST_LINE,
-            )
+            process = await KillableProcess.start(self._program)
             self._running.add(process)
             async with asyncio.timeout(_START_LIMIT_S):  # the libraries are loaded outside of the limit of one score
                 for metric in ("math", "bleu"):
-                    await _exchange(process, {"metric": metric, "prediction": "1", "targets": ["1"]})
+                    await process.ask({"metric": metric, "prediction": "1", "targets": ["1"]}, _START_LIMIT_S)
         except (OSError, EOFError, TimeoutError) as error:
             if process is not None:
                 await self._end(process)
             raise ScoringBroken(f"{' '.join(self._program)} does not start: {error or type(error).__name__}") from error
         return process
 
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
+    async def _end(self, process: KillableProcess) -> None:
         self._running.discard(process)
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def _exchange(process: asyncio.subprocess.Process, request: dict[str, Any]) -> dict[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(request).encode() + b"\n")
-    await process.stdin.drain()
-    line = await process.stdout.readline()
-    if not line.endswith(b"\n"):
-        raise EOFError("it ended without an answer")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+        await process.end()
 
 
 def _failure(reason: str) -> dict[str, Any]:

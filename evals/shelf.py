@@ -16,6 +16,7 @@ from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from switchyard.full_disk import is_disk_full
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_TORN = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.part")
 _MOST_LISTED = 1000
 _MOST_KNOWN = 10_000
 _LISTING_WAITS_S = 5.0
@@ -199,7 +200,7 @@ def _digest_there(path: Path) -> str | None:
 def _forget_torn(datasets_dir: Path) -> None:
     """What uploads left behind whose server was killed."""
     for path in datasets_dir.glob(".*.part"):
-        if time.time() - path.stat().st_mtime > _FORGOTTEN_AFTER_S:
+        if _TORN.fullmatch(path.name) and time.time() - path.stat().st_mtime > _FORGOTTEN_AFTER_S:
             path.unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from evals.error_share import failure_of
 from evals.intervals import mean_error, normal_95, ratio_error, standard_error, wilson_95
 from evals.metrics import Metric, decisive, metrics_named, scored
 from evals.record import SampleRecord
@@ -13,16 +14,18 @@ from evals.record import SampleRecord
 TIMING_KEYS = frozenset({"seconds", "samples_per_s", "tokens_per_s", "resumed_samples", "gpu_seconds", "energy"})
 """What may differ between two runs of the same greedy evaluation; all else is equal."""
 
-Outcome = Literal["correct", "wrong", "truncated", "unparsed", "engine_error"]
-OUTCOMES: Final[tuple[Outcome, ...]] = ("correct", "wrong", "truncated", "unparsed", "engine_error")
+Outcome = Literal["correct", "wrong", "truncated", "unparsed", "engine_error", "not_scored"]
+OUTCOMES: Final[tuple[Outcome, ...]] = ("correct", "wrong", "truncated", "unparsed", "engine_error", "not_scored")
 _LARGEST_EXPONENT = 700.0
 
 
-def outcome_of(record: SampleRecord, metric: str) -> Outcome:
+def outcome_of(record: SampleRecord, metric: Metric) -> Outcome:
     """What became of a question by one metric: right, or the one reason why not."""
     if record.error is not None:
         return "engine_error"
-    score = record.scores.get(metric)
+    if failure_of(record, metric) is not None:
+        return "not_scored"
+    score = record.scores.get(metric.name)
     if score is not None and score.correct:
         return "correct"
     if record.truncated:
@@ -42,7 +45,7 @@ class Tally:
         self._each = answers_each
         self._prompt_tokens = 0
         self._correct = 0.0
-        self._decided = 0
+        self._decided = self._errors = 0
         self._truncated = self._empty = self._engine_errors = self._too_long = 0
         self._outcomes: Counter[Outcome] = Counter()
         self._values = {metric.name: array("d") for metric in self._metrics}
@@ -55,15 +58,19 @@ class Tally:
         self.total += 1
         self._prompt_tokens += record.prompt_tokens
         self.completion_tokens += record.completion_tokens
-        self._outcomes[outcome_of(record, self._main.name)] += 1
+        self._outcomes[outcome_of(record, self._main)] += 1
         main = record.scores.get(self._main.name)
-        if main is not None:
+        if failure_of(record, self._main) is not None:
+            self._errors += 1
+        elif main is not None:
             self._decided += 1
             self._correct += sum(main.values or [main.value])
         for metric in self._metrics:
             score = record.scores.get(metric.name)
-            self._values[metric.name].append(score.value if score else 0.0)
-            if score is not None:
+            if failure_of(record, metric) is not None:
+                self._failed[metric.name] += 1
+            elif score is not None:
+                self._values[metric.name].append(score.value)
                 self._unparsed[metric.name] += not score.parsed
                 self._failed[metric.name] += score.error is not None
                 if score.stats is not None:
@@ -85,20 +92,23 @@ class Tally:
         return self._stats
 
     def metrics(self, corpus: dict[str, float] | None = None) -> dict[str, Any]:
-        """Needs at least one record. Samples with an engine error count as asked and not correct.
+        """Needs at least one record. `errors` samples have no verdict: they are in no mean, and `answered_samples` (all
+        others) is what `accuracy` is a share of.
 
         `avg_loss` is the negative log-likelihood a token over all references (nats), null without any;
         `perplexity` is its exponential, null also where that has no finite value. `corpus` has the corpus scores.
         """
         loss = self._loss()
-        # A dataset of programs has no accuracy of its own: nothing was decided then, but for what the engine refused.
-        decided = self._decided > 0 or self._engine_errors == self.total
+        decided = self._decided > 0  # a dataset of programs has no accuracy of its own
         main = self._interval(self._main, self._values[self._main.name]) if decided else None
         return {
             "accuracy": main and main["mean"],
             "accuracy_metric": self._main.name if decided else None,
             "correct": round(self._correct) if decided else None,
             "total_samples": self.total,
+            "answered_samples": self.total - self._errors,
+            "errors": self._errors,
+            "accuracy_denominator": "answered_samples",
             "answers_per_sample": self._each,
             "accuracy_stderr": main and main["stderr"],
             "accuracy_ci95": main and main["ci95"],
@@ -109,7 +119,7 @@ class Tally:
             "metrics": {
                 metric.name: self._one(metric, loss, corpus or {})
                 for metric in {one.name: one for one in (*metrics_named(self._names), *self._metrics)}.values()
-                if decided or metric != self._main
+                if decided or metric != self._main or metric.name in self._names
             },
             "outcomes": {name: self._outcomes[name] for name in OUTCOMES} if decided else None,
             "truncated": self._truncated,
@@ -129,6 +139,8 @@ class Tally:
         return shown | ({"corpus": corpus[metric.name]} if metric.name in corpus else {})
 
     def _interval(self, metric: Metric, values: Sequence[float]) -> dict[str, Any]:
+        if not values:
+            return {"mean": None, "stderr": None, "ci95": None, "samples": 0}
         if metric.decides and self._each == 1:
             return _proportion(round(math.fsum(values)), len(values))
         mean, error = mean_error(values)

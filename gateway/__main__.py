@@ -123,7 +123,7 @@ def main() -> None:
     settings.layout.create()
     logs.configure("gateway", settings)
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
-    engine_environment.set_defaults()
+    engine_environment.set_defaults(settings.max_sequences_per_request)
     tracing.prepare(settings.telemetry)
     if settings.engine.warm_start and not engine_processes.for_gpu():
         engine_processes.prepare()

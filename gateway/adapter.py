@@ -44,6 +44,11 @@ class Adapter:
         """Who on this engine answers to that id."""
         return self.host.answering(name)
 
+    @property
+    def names(self) -> list[str]:
+        """The ids that this engine answers to."""
+        return self.host.names
+
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.host.serve(scope, receive, send, self)
 
@@ -71,7 +76,8 @@ async def attach(
             return earlier, proof
         if earlier is None:
             await _make_room(host, model.id)
-        front = await host.engine.attach(model)
+        with host.busy_switching():  # the engine reads the adapter's files and does nothing else meanwhile
+            front = await host.engine.attach(model)
         try:
             proof = await front.prove(reference)
             if not proof.passed:

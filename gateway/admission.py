@@ -1,4 +1,7 @@
-"""How much may wait for a slot: a bound in requests and one in tokens, decided before any work is done."""
+"""How much may wait for a slot: a bound in sequences and one in tokens, decided before any work is done.
+
+A request is as many sequences as it has prompts, times the answers to each.
+"""
 
 import sys
 import time
@@ -16,7 +19,7 @@ _LONGEST_WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`max_running` requests are worked on at once; `max_queued_*` may wait beyond them."""
+    """`max_running` sequences are worked on at once; `max_queued_*` may wait beyond them."""
 
     max_running: int
     max_queued_requests: int
@@ -25,9 +28,9 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is inside a slot, by estimate: requests, their tokens, and how many ended a second of late."""
+    """What is inside a slot, by estimate: sequences, their tokens, and how many ended a second of late."""
 
-    requests: int = 0
+    sequences: int = 0
     tokens: int = 0
     ended_per_s: float = 0.0
 
@@ -40,9 +43,9 @@ class Refusal:
 
 def decide(load: Load, ask: Ask, bounds: Bounds) -> Refusal | None:
     """Whether one more may come in. Tokens bind only who would wait: a request that can start at once may."""
-    queued = max(0, load.requests - bounds.max_running + 1)
+    queued = max(0, load.sequences - bounds.max_running + 1)
     if queued > bounds.max_queued_requests:
-        return Refusal(f"{load.requests} requests are running or waiting already.", _wait_s(load, queued))
+        return Refusal(f"{load.sequences} sequences are running or waiting already.", _wait_s(load, queued))
     if queued and load.tokens + ask.tokens > bounds.max_queued_tokens:
         return Refusal(f"Requests for about {load.tokens} tokens are running or waiting.", _wait_s(load, queued))
     return None
@@ -57,7 +60,7 @@ def _wait_s(load: Load, queued: int) -> float:
 
 @dataclass(slots=True)
 class _Inside:
-    requests: int = 0
+    sequences: int = 0
     tokens: int = 0
     ends_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_OVER))
 
@@ -82,18 +85,18 @@ class Admission:
         refusal = decide(self._load(inside), ask, self._bounds)
         if refusal is not None:
             raise Overloaded(f"The server is busy: {refusal.reason}", refusal.retry_after_s)
-        inside.requests += 1
+        inside.sequences += ask.sequences.total
         inside.tokens += ask.tokens
 
     def leave(self, slot: object, ask: Ask) -> None:
         inside = self._slots[slot]
-        inside.requests -= 1
+        inside.sequences -= ask.sequences.total
         inside.tokens -= ask.tokens
-        inside.ends_s.append(self._clock())
+        inside.ends_s.extend([self._clock()] * min(ask.sequences.total, _RATE_OVER))
 
     def _load(self, inside: _Inside) -> Load:
-        if inside.requests < self._bounds.max_running:
-            return Load(inside.requests, inside.tokens)  # nobody would wait, so nobody asks how long
+        if inside.sequences < self._bounds.max_running:
+            return Load(inside.sequences, inside.tokens)  # nobody would wait, so nobody asks how long
         ends = inside.ends_s
         since_s = self._clock() - ends[0] if ends else 0.0
-        return Load(inside.requests, inside.tokens, len(ends) / since_s if since_s > 0 else 0.0)
+        return Load(inside.sequences, inside.tokens, len(ends) / since_s if since_s > 0 else 0.0)

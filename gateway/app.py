@@ -21,12 +21,14 @@ from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
 from gateway.admission import Admission, Bounds
 from gateway.asgi import App, Receive, Scope, Send
+from gateway.batch_share import BatchShare
 from gateway.control_link import ControlLink
 from gateway.dialects.router import Dialects
 from gateway.dialects.served import Served
 from gateway.directory import ControlDirectory
 from gateway.dispatch import Dispatch
 from gateway.drain import Drain
+from gateway.engine_turns import one_at_a_time
 from gateway.exposition import Exposition
 from gateway.gate import Gate
 from gateway.gpu import Nvml
@@ -39,14 +41,17 @@ from gateway.observation import Observed
 from gateway.openapi import describe
 from gateway.pool import Pool
 from gateway.private_api import create_private_app
+from gateway.request_bounds import RequestBounds
 from gateway.router import Router
-from gateway.slot import Engine, StartEngine
+from gateway.slot import StartEngine
 from gateway.tracing import Tracer, tracer_of
 from gateway.upload_link import UploadLink
 from gateway.upstream.app import UpstreamApp
 from gateway.usage import usage
+from gateway.watchdog import Watchdog
 from switchyard import hosts
-from switchyard.contract import Capabilities, ModelRef
+from switchyard.contract import Capabilities
+from switchyard.loop_lag import LoopLag
 from switchyard.settings import Settings
 
 
@@ -93,6 +98,7 @@ class Gateway:
     drain: Drain
     upstream: UpstreamApp
     rates: Rates
+    lag: LoopLag
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -102,6 +108,7 @@ class Gateway:
             asyncio.create_task(self.key_link.run(), name="keys"),
             asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.upstream.run(), name="upstream"),
+            asyncio.create_task(self.lag.run(), name="loop lag"),
         ]
         try:
             yield writer
@@ -118,17 +125,6 @@ class Gateway:
                 await asyncio.to_thread(self.tracer.close)
 
 
-def one_at_a_time(start_engine: StartEngine) -> StartEngine:
-    """vLLM takes its settings from the environment while it starts, so two engines never start at once."""
-    alone = asyncio.Lock()
-
-    async def start(model: ModelRef) -> Engine:
-        async with alone:
-            return await start_engine(model)
-
-    return start
-
-
 def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Callable[[], Capabilities]) -> Gateway:
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
     pool = Pool(
@@ -139,6 +135,7 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
         max_loaded=settings.max_loaded_models,
         load_wait_s=settings.hold_timeout_s,
         cool_down_s=settings.model_load_cooldown_s,
+        watchdog=Watchdog.within(settings.engine.hang_timeout_s),
     )
     control = ControlLink(
         settings.layout.control_socket,
@@ -151,12 +148,22 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     layout = settings.layout
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
     naming = Naming(settings.aliases, settings.unknown_model)
-    dispatch = Dispatch(router, settings.max_request_bytes, Admission(_bounds(settings)), upstream, naming)
-    exposition = Exposition(control)
+    bounds = _request_bounds(settings)
+    dispatch = Dispatch(
+        router,
+        settings.max_request_bytes,
+        Admission(_bounds(settings)),
+        upstream,
+        naming,
+        bounds,
+        settings.engine.structured,
+    )
+    lag = LoopLag()
+    exposition = Exposition(control, lag)
     information = Information(
         settings, pool, control, directory, Nvml(), time.monotonic(), exposition, upstream.directory
     ).app()
-    dialects = create_routes(settings, dispatch, Served(pool.snapshot, naming), control)
+    dialects = create_routes(settings, dispatch, Served(pool.snapshot, naming), control, bounds)
     dialects.add(describe(gate, control, dialects.routes, information.routes))
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
@@ -169,25 +176,33 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     public = PublicApp(
         dispatch, control, UploadLink(control, settings.limits.body_timeout_s), dialects, information, upstream
     )
+    at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
+    inference = Inference(dispatch, dialects, BatchShare(at_once, at_once))
     drain = Drain(_behind_door(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     return Gateway(
         pool=pool,
         control=control,
         public=Observed(drain, settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, Inference(dispatch, dialects), usage, ask_engine, key_link, key_usage),
+        private=create_private_app(pool, router, inference, usage, ask_engine, key_link, key_usage),
         keyring=keyring,
         key_link=key_link,
         deadlines=deadlines,
         drain=drain,
         upstream=upstream,
         rates=rates,
+        lag=lag,
     )
 
 
 def _bounds(settings: Settings) -> Bounds:
     limits = settings.limits
     return Bounds(settings.engine.max_num_seqs, limits.max_queued_requests, limits.max_queued_tokens)
+
+
+def _request_bounds(settings: Settings) -> RequestBounds:
+    limits = settings.limits
+    return RequestBounds(settings.max_sequences_per_request, limits.max_text_chars, limits.max_body_values)
 
 
 def _behind_door(
@@ -206,6 +221,7 @@ def _behind_door(
         isolate_keys=access.isolate_keys,
         max_request_bytes=settings.max_request_bytes,
         body_timeout_s=limits.body_timeout_s,
+        bounds=_request_bounds(settings),
     )
     if not access.cors_origins:
         return door

@@ -15,7 +15,7 @@ LINGER_S = 1.0
 
 
 class BatchShare:
-    """`full` items at a time, `beside` while interactive requests are inside or were a moment ago. First come first
+    """`full` sequences at a time, `beside` while interactive requests are inside or were a moment ago. First come first
     served. For one event loop.
     """
 
@@ -29,7 +29,7 @@ class BatchShare:
         self._inside = 0
         self._interactive = 0
         self._last_interactive_s = float("-inf")
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
 
     @contextmanager
@@ -43,35 +43,41 @@ class BatchShare:
             self._last_interactive_s = self._clock_s()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Around one item of batch work; waits for a place."""
-        if self._waiting or self._inside >= self._limit():
-            await self._turn()
+    async def place(self, sequences: int = 1) -> AsyncIterator[None]:
+        """Around one item of batch work, which has that many answers; waits for a place. More than there are places for
+        go in alone.
+        """
+        if self._waiting or not self._fits(sequences):
+            await self._turn(sequences)
         else:
-            self._inside += 1
+            self._inside += sequences
         try:
             yield
         finally:
-            self._inside -= 1
+            self._inside -= sequences
             self._let_in()
 
     def portion(self) -> int:
         """How many items are worth preparing at once now: preparing takes the interpreter from others."""
         return max(1, self._limit() // 2)
 
-    async def _turn(self) -> None:
+    async def _turn(self, sequences: int) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiting = (turn, sequences)
+        self._waiting.append(waiting)
         self._let_in()
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # let in and cancelled at once
-                self._inside -= 1
-            elif turn in self._waiting:  # else passed over already, by somebody who left in between
-                self._waiting.remove(turn)
+                self._inside -= sequences
+            elif waiting in self._waiting:  # else passed over already, by somebody who left in between
+                self._waiting.remove(waiting)
             self._let_in()
             raise
+
+    def _fits(self, sequences: int) -> bool:
+        return self._inside == 0 or self._inside + sequences <= self._limit()
 
     def _limit(self) -> int:
         if self._interactive or self._clock_s() - self._last_interactive_s < self._linger_s:
@@ -79,13 +85,12 @@ class BatchShare:
         return self._full
 
     def _let_in(self) -> None:
-        limit = self._limit()
-        while self._waiting and self._inside < limit:
-            turn = self._waiting.popleft()
+        while self._waiting and self._fits(self._waiting[0][1]):
+            turn, sequences = self._waiting.popleft()
             if not turn.done():
-                self._inside += 1
+                self._inside += sequences
                 turn.set_result(None)
-        if self._waiting and limit < self._full and self._alarm is None:
+        if self._waiting and self._limit() < self._full and self._alarm is None:
             self._alarm = asyncio.get_running_loop().call_later(self._linger_s, self._look_again)
 
     def _look_again(self) -> None:

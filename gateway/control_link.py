@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -36,11 +37,22 @@ _HOP_BY_HOP = frozenset(
 
 
 class ControlLink:
-    """One pooled client to control. An answer is streamed through, whatever it is."""
+    """One pooled client to control. An answer is streamed through, whatever it is.
+
+    It may take its time, but while it does, control must answer a /health within `stalled_after_s`: a control that is
+    stopped or hangs is given up then, like one that is away.
+    """
 
     def __init__(
-        self, socket: Path, max_request_bytes: int, max_dataset_bytes: int = 0, max_file_bytes: int = 0
+        self,
+        socket: Path,
+        max_request_bytes: int,
+        max_dataset_bytes: int = 0,
+        max_file_bytes: int = 0,
+        stalled_after_s: float = 15.0,
     ) -> None:
+        self._stalled_after_s = stalled_after_s
+        self._looking: asyncio.Task[bool] | None = None
         self._max_request_bytes = max_request_bytes
         self._max_dataset_bytes = max(max_request_bytes, max_dataset_bytes)
         self._max_file_bytes = max(max_request_bytes, max_file_bytes)
@@ -69,7 +81,8 @@ class ControlLink:
 
     async def ask(self, path: str, body: dict[str, object], timeout_s: float) -> httpx.Response:
         """A question of the gateway's own. Raises httpx.HTTPError."""
-        return await self._client.post(path, json=body, timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S))
+        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
+        return await self._unless_stalled(self._client.post(path, json=body, timeout=timeout))
 
     async def fetch(self, path: str, timeout_s: float) -> bytes | None:
         """What control says there; None when it does not answer as it should."""
@@ -86,7 +99,7 @@ class ControlLink:
         content = None if body is None else msgspec.json.encode(body)
         sent = {**_JSON, **forwarded(), **(headers or {})}
         try:
-            return await self._client.request(method, path, content=content, headers=sent)
+            return await self._unless_stalled(self._client.request(method, path, content=content, headers=sent))
         except httpx.HTTPError as error:
             raise Unserved(_AWAY, 2.0) from error
 
@@ -94,10 +107,38 @@ class ControlLink:
     async def listen(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """An event stream of control's, in pieces. Raises Unserved, in the middle too."""
         try:
-            async with self._client.stream("GET", path) as answer:
+            asked = self._client.send(self._client.build_request("GET", path), stream=True)
+            async with aclosing(await self._unless_stalled(asked)) as answer:
                 yield answer.aiter_raw()
         except httpx.HTTPError as error:
             raise Unserved(_AWAY, 2.0) from error
+
+    async def _unless_stalled(self, asked: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
+        """Raises what `asked` raises, and ReadTimeout once control answers nothing at all."""
+        asking = asyncio.ensure_future(asked)
+        look_s = self._stalled_after_s / 3
+        try:
+            while not (await asyncio.wait({asking}, timeout=look_s))[0]:
+                if not (await self._looked(look_s) or await self._looked(look_s)):
+                    raise httpx.ReadTimeout(f"no answer, not to /health either, for {self._stalled_after_s:g} s")
+            return asking.result()
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+
+    async def _looked(self, timeout_s: float) -> bool:
+        """As `_answers`, asked once however many wait."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._answers(timeout_s))
+        return await asyncio.shield(self._looking)
+
+    async def _answers(self, timeout_s: float) -> bool:
+        try:
+            await self._client.get("/health", timeout=timeout_s)
+        except httpx.HTTPError:
+            return False
+        return True
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -109,7 +150,7 @@ class ControlLink:
         body = self._body(scope, receive)
         request = self._client.build_request(scope["method"], url, headers=headers, content=body)
         try:
-            answer = await self._client.send(request, stream=True)
+            answer = await self._unless_stalled(self._client.send(request, stream=True))
         except RequestTooLarge as error:
             await (send_openai_error if scope["path"].startswith("/v1/") else send_detail)(send, error)
             return

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gateway.access.ask import ASK_KEY, ask_of
+from gateway.access.ask import ASK_KEY
 from gateway.access.meter import METER
 from gateway.adapter import Served
 from gateway.admission import Admission
@@ -19,10 +19,12 @@ from gateway.asgi import (
 from gateway.client_fields import check
 from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.envelopes import in_envelope
-from gateway.errors import GatewayError, ModelNotFound
+from gateway.errors import GatewayError, InvalidField, ModelNotFound
 from gateway.naming import Naming, model_named
+from gateway.request_bounds import HARMLESS_BYTES, NO_TEXTS, RequestBounds, texts_of
 from gateway.router import Router
 from gateway.upstream.app import UpstreamApp
+from switchyard.structured_bounds import StructuredLimits, TooMuch, check_body
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
 POST_PATHS = frozenset(
@@ -49,6 +51,8 @@ class Dispatch:
     admission: Admission = field(default_factory=Admission.unbounded)
     upstream: UpstreamApp | None = None
     naming: Naming = field(default_factory=Naming)
+    bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
+    structured: StructuredLimits = field(default_factory=StructuredLimits)
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -59,7 +63,7 @@ class Dispatch:
         send = in_envelope(scope["path"], send)
         try:
             body = await read_body(receive, self.max_request_bytes)
-            ask = scope.get(ASK_KEY) or ask_of(body)
+            ask = scope.get(ASK_KEY) or await self.bounds.ask(body)
             if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
                 check(ask, scope["path"])
             name = model_named(body)
@@ -68,7 +72,11 @@ class Dispatch:
                 body = self.naming.rewritten(body, scope["path"], name, target)
                 await self.upstream.relay(target, body, scope, receive, send)
                 return
-            slot, body = await self.naming.enter(lambda wanted: self._slot(wanted, receive), scope["path"], name, body)
+            texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(body, scope["path"])
+            self._bound(body)
+            slot, body = await self._enter(scope["path"], name, body, receive)
+            engine = slot.host.engine
+            texts.check(self.bounds, engine.max_model_len_tokens, engine.max_chars_per_token)
             if PRIORITY_KEY in scope:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), send)
                 return
@@ -85,12 +93,26 @@ class Dispatch:
             finally:
                 self.admission.leave(slot.host, ask)
 
-    async def _slot(self, name: str | None, receive: Receive) -> Served:
-        """Raises what `Router.enter` raises; a model that is nowhere is refused with the names that are somewhere."""
+    def _bound(self, body: bytes) -> None:
+        """Raises InvalidField."""
         try:
-            return await self.router.enter(name, lambda: until_disconnected(receive))
+            check_body(body, self.structured)
+        except TooMuch as error:
+            raise InvalidField(error.field, str(error)) from error
+
+    async def _enter(self, path: str, name: str | None, body: bytes, receive: Receive) -> tuple[Served, bytes]:
+        """Raises what `Router.enter` raises; a model that is nowhere is refused with all names that are somewhere."""
+
+        async def find(wanted: str | None) -> Served:
+            return await self.router.enter(wanted, lambda: until_disconnected(receive))
+
+        try:
+            return await self.naming.enter(find, path, name, body)
         except ModelNotFound as error:
-            if self.upstream is None or not self.upstream.directory.tiers:
-                raise
-            elsewhere = [*self.upstream.directory.models(), *self.upstream.directory.tiers]
-            raise ModelNotFound(error.name, [*error.served, *elsewhere]) from None
+            raise ModelNotFound(name or error.name, await self._names()) from None
+
+    async def _names(self) -> list[str]:
+        names = await self.router.names()
+        if self.upstream is not None:
+            names += [*self.upstream.directory.models(), *self.upstream.directory.tiers]
+        return [*names, *self.naming.aliases_of(names)]

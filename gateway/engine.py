@@ -7,8 +7,9 @@ import asyncio
 import gc
 import os
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,22 @@ from gateway.batch_share import BatchShare
 from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch
 from gateway.engine_config import engine_config, is_forked
-from gateway.engine_guard import GUARD_VARIABLE, STOP_SIGNAL
+from gateway.engine_family import Family, Starting, family_of, kill
+from gateway.engine_guard import GUARD_VARIABLE, PATCHES_OFF_VARIABLE, STOP_SIGNAL, is_patched
 from gateway.engine_log import LogMark
 from gateway.engine_meter import meter_outputs
-from gateway.engine_metrics import ReusingStatLogger
+from gateway.engine_metrics import Progress, ReusingStatLogger
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import prove, token_from
 from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
-from gateway.engine_tokens import know_end_of_sequence, tokenize_together
+from gateway.engine_start import in_time
+from gateway.engine_structured import GrammarCheck, structured_token_from
+from gateway.engine_tokens import know_end_of_sequence, long_texts_in_turn, tokenize_together
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.engine_whole import note_first_tokens
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
+from gateway.memory import memory_back
 from gateway.reasoning import with_reasoning_content
 from switchyard.contract import (
     ACTIVE_ALIAS,
@@ -58,6 +63,8 @@ from switchyard.process import spare_collector
 from switchyard.settings import EngineSettings
 
 _PROBE_TIMEOUT_S = 120.0
+_SLOWEST_DISK_BYTES_S = 50e6  # a network disk on a bad day
+_FAMILY_ENDS_WITHIN_S = 1.5  # those below a core that was killed see that within a second
 # With so many a first token takes less than twice as long as without (benchmarks/eval.py): each lengthens a step where
 # there are a few cores, and hardly where there are thousands.
 _BESIDE_ON_CPU, _BESIDE_ON_GPU = 4, 16
@@ -76,26 +83,42 @@ class Engine:
         app: FastAPI,
         args: Namespace,
         share: BatchShare,
+        grammars: GrammarCheck,
+        progress: Progress,
+        settings: EngineSettings,
+        family: Family,
         *,
         task: ModelTask = "generate",
         has_reasoning_parser: bool = False,
+        reload_obstacle: str | None = None,
     ) -> None:
         self.client = client
         self._args = args
         self.share = share
+        self._grammars = grammars
         self.task = task
+        self.reload_obstacle = reload_obstacle
         self._app = app
         self._has_reasoning_parser = has_reasoning_parser
         self.app: App = with_reasoning_content(app) if has_reasoning_parser else app
         self._state: Any = app.state
-        manager: Any = getattr(client.engine_core, "resources", None)
-        processes = manager.engine_manager.processes if manager is not None else []
-        self._segments = frozenset[Path]().union(*(segments_of(process.pid) for process in processes))
+        self._progress = progress
+        self._settings = settings
+        self._probe_token_ids: list[int] = client.renderer.get_tokenizer().encode("1") or [0]
+        self._hangs = False
+        self._family = family
+        self._segments = frozenset[Path]().union(*(segments_of(process.pid) for process in self._family))
 
     @property
     def max_model_len_tokens(self) -> int:
         length: int = self.client.model_config.max_model_len
         return length
+
+    @property
+    def max_chars_per_token(self) -> int:
+        """The length of the longest token: a text of more characters than as many as fit cannot fit."""
+        tokenizer: Any = self.client.renderer.tokenizer
+        return getattr(tokenizer, "max_chars_per_token", 1024)
 
     @property
     def max_adapters(self) -> int:
@@ -104,9 +127,13 @@ class Engine:
 
     @property
     def dead(self) -> bool:
-        """True once the engine core is gone; it never comes back, a new engine must be started."""
+        """True once the engine core is gone or has missed a deadline; it never comes back, a new one is needed."""
         errored: bool = self.client.errored
-        return errored
+        return errored or self._hangs
+
+    @property
+    def progress(self) -> int:
+        return self._progress.steps
 
     def openapi(self) -> dict[str, Any]:
         """vLLM's own description of its routes. Blocks the first time."""
@@ -136,23 +163,38 @@ class Engine:
     async def alive(self) -> None:
         """One token or vector from the engine, before all other work. Hangs as long as the engine does."""
         try:
-            await (vector_from if self.task == "embed" else token_from)(self.client)
+            await (vector_from if self.task == "embed" else token_from)(self.client, self._probe_token_ids)
+        except EngineDeadError as error:
+            raise Unserved("The engine is dead.", 5.0) from error
+
+    async def structured_alive(self, timeout_s: float) -> None:
+        """One token that is held to a tiny grammar, before all other work; nothing for a model that makes vectors.
+
+        Raises TimeoutError when there is none in time: structured requests hang, even where others are answered.
+        """
+        if self.task == "embed":
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await structured_token_from(self.client)
         except EngineDeadError as error:
             raise Unserved("The engine is dead.", 5.0) from error
 
     async def freeze(self) -> None:
         """Stops the scheduler; requests inside stay, and start their cache anew when `resume` is called.
 
-        Raises EngineReloadFailed, as `resume` does, when the engine died.
+        Raises EngineReloadFailed, as `resume` does, when the engine died or takes too long.
         """
         try:
-            await self.client.pause_generation(mode="keep", clear_cache=True)
+            async with self._deadline("it was to pause"):
+                await self.client.pause_generation(mode="keep", clear_cache=True)
         except EngineDeadError as error:
             raise EngineReloadFailed("the engine died when it was to pause") from error
 
     async def resume(self) -> None:
         try:
-            await self.client.resume_generation()
+            async with self._deadline("it was to go on"):
+                await self.client.resume_generation()
         except EngineDeadError as error:
             raise EngineReloadFailed("the engine died when it was to go on") from error
 
@@ -161,15 +203,43 @@ class Engine:
 
         No request may be running (drained or frozen). Raises EngineReloadFailed: the weights are a mixture then.
         """
+        if self.dead:
+            raise EngineReloadFailed("the engine is dead")
         try:
-            await self.client.collective_rpc("switchyard_reload", args=(model.path,))
-            await self.client.reset_prefix_cache(reset_running_requests=True)
-            await self.client.reset_encoder_cache()
+            async with self._deadline(f"it loaded `{model.id}`", model):
+                await self.client.collective_rpc("switchyard_reload", args=(model.path,))
+                await self.client.reset_prefix_cache(reset_running_requests=True)
+                await self.client.reset_encoder_cache()
         except EngineDeadError as error:
             raise EngineReloadFailed(f"the engine died while it loaded `{model.id}`") from error
+        except EngineReloadFailed:
+            raise
         except Exception as error:
             raise EngineReloadFailed(f"`{model.id}` could not be loaded in place: {error}") from error
         self._rename(model)
+
+    async def clear_cache(self) -> None:
+        """Forgets all that was computed of prompts, in every block. No request may be running.
+
+        Raises EngineReloadFailed when the engine died or hangs.
+        """
+        try:
+            async with self._deadline("its cache was cleared"):
+                await self.client.reset_prefix_cache(reset_running_requests=True)
+                await self.client.collective_rpc("switchyard_clear_cache")
+        except EngineDeadError as error:
+            raise EngineReloadFailed("the engine died while its cache was cleared") from error
+
+    @asynccontextmanager
+    async def _deadline(self, doing: str, model: ModelRef | None = None) -> AsyncIterator[None]:
+        """As long as the engine may take to start. One that takes longer hangs. Raises EngineReloadFailed."""
+        timeout_s = start_timeout_s(model, self._settings)
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError as error:
+            self._hangs = True
+            raise EngineReloadFailed(f"the engine hung for {timeout_s:.0f} s while {doing}") from error
 
     def _rename(self, model: ModelRef) -> None:
         names = self._state.openai_serving_models.base_model_paths
@@ -203,7 +273,11 @@ class Engine:
             raise EngineStartFailed(
                 f"`{model.id}` is an adapter of a model that makes embeddings: those are not served"
             )
-        lora = await add(self.client, model)
+        try:
+            async with self._deadline(f"it loaded the adapter `{model.id}`", model):
+                lora = await add(self.client, model)
+        except EngineReloadFailed as error:
+            raise EngineStartFailed(str(error)) from error
         app = await _build_app(self.client, arguments_of(self._args, model), model)
         front = AdapterFront(self.client, app, model, lora, self.share)
         if self._has_reasoning_parser:
@@ -211,9 +285,11 @@ class Engine:
         return front
 
     async def shutdown(self) -> None:
-        """Ends the engine's processes and frees their memory (seconds)."""
-        await asyncio.to_thread(_end, self.client)
+        """Ends the engine's processes (seconds); returns when they are gone and their memory is free."""
+        self._grammars.close()
+        await asyncio.to_thread(_end, self.client, self._family)
         remove(self._segments)
+        await memory_back()
         gc.collect()  # milliseconds: the engine's own objects, and what it was imported from is frozen
 
 
@@ -226,31 +302,75 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     if model.engine is not None:
         settings = settings.model_copy(update=model.engine.model_dump(exclude_none=True))
     mark = LogMark.now(log)
+    starting = await asyncio.to_thread(Starting)
+    timeout_s = start_timeout_s(model, settings)
+    deadline_s = asyncio.get_running_loop().time() + timeout_s
+    late = f"vLLM did not start `{model.id}` within {timeout_s:.0f} s (setting engine.start_timeout_s)"
+    progress = Progress()
     client: AsyncLLM | None = None
     try:
-        args, client = await asyncio.to_thread(_start_blocking, model, settings)
+        args, client = await in_time(
+            partial(_start_blocking, model, settings, progress), timeout_s, starting, end=_end_late, late=late
+        )
         assert client is not None
-        task = task_of(model.id, await client.get_supported_tasks())
-        meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client
-        app = await _build_app(client, args, model)
-    except asyncio.CancelledError:
-        raise
-    except (Exception, SystemExit) as error:  # vLLM raises whatever its libraries raise, and argparse exits
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                task = task_of(model.id, await client.get_supported_tasks())
+                obstacles = await client.collective_rpc("switchyard_reload_obstacle")
+                grammars = GrammarCheck(client, settings.structured, forked=is_forked(settings))
+                grammars.install()
+                meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client
+                app = await _build_app(client, args, model)
+                family = await asyncio.to_thread(starting.family)
+        except TimeoutError as error:
+            raise EngineStartFailed(late) from error
+    except BaseException as error:  # vLLM raises whatever its libraries raise, and argparse exits
         if client is not None:
-            await asyncio.to_thread(_end, client)
-        if isinstance(error, EngineStartFailed):
+            await asyncio.to_thread(_end, client, starting.family())
+        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, EngineStartFailed):
             raise
+        await asyncio.to_thread(kill, starting.family())
         cause = mark.root_cause() or f"{type(error).__name__}: {error}"
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     # As many again as are computed may wait inside, so that the engine never does.
     beside = settings.batch_beside_interactive or (_BESIDE_ON_CPU if current_platform.is_cpu() else _BESIDE_ON_GPU)
     share = BatchShare(2 * settings.max_num_seqs, beside)
-    has_reasoning_parser = settings.reasoning_parser is not None
-    return Engine(client, app, args, share, task=task, has_reasoning_parser=has_reasoning_parser)
+    return Engine(
+        client,
+        app,
+        args,
+        share,
+        grammars,
+        progress,
+        settings,
+        family,
+        task=task,
+        has_reasoning_parser=settings.reasoning_parser is not None,
+        reload_obstacle=next(filter(None, obstacles), None),
+    )
 
 
-def _end(client: AsyncLLM) -> None:
-    """Ends the engine's processes, which do not listen to the signal that vLLM sends them (gateway.engine_guard)."""
+def start_timeout_s(model: ModelRef | None, settings: EngineSettings) -> float:
+    """How long an engine may take to start with this model, or to load it in place."""
+    weights_bytes = model.signature.weights_bytes if model is not None and model.signature is not None else 0
+    return settings.start_timeout_s + weights_bytes / _SLOWEST_DISK_BYTES_S
+
+
+def _end_late(started: tuple[Namespace, AsyncLLM]) -> None:
+    client = started[1]
+    _end(client, family_of(process.pid for process in _processes(client)))
+
+
+def _processes(client: AsyncLLM) -> list[Any]:
+    resources: Any = getattr(client.engine_core, "resources", None)
+    manager = resources.engine_manager if resources is not None else None
+    return list(manager.processes) if manager is not None else []
+
+
+def _end(client: AsyncLLM, family: Family) -> None:
+    """Ends the engine's processes, which do not listen to the signal that vLLM sends them (gateway.engine_guard), and
+    blocks until they are gone: by themselves, or killed after vLLM's time for that.
+    """
     manager: Any = client.engine_core.resources.engine_manager
     if manager is not None:
         manager.manager_stopped.set()  # as vLLM does: they are meant to end
@@ -259,19 +379,26 @@ def _end(client: AsyncLLM) -> None:
                 with suppress(ProcessLookupError):  # it may have ended just now
                     os.kill(process.pid, STOP_SIGNAL)
     client.shutdown()
+    kill(family, grace_s=_FAMILY_ENDS_WITHIN_S)
 
 
-def _start_blocking(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, AsyncLLM]:
+def _start_blocking(model: ModelRef, settings: EngineSettings, progress: Progress) -> tuple[Namespace, AsyncLLM]:
     os.environ[GUARD_VARIABLE] = str(os.getpid())
+    os.environ[PATCHES_OFF_VARIABLE] = ",".join(name for name, on in settings.patches if not on)
     if is_forked(settings):
         vllm_processes.get_mp_context = lambda: CONTEXT
     args, config = engine_config(model, settings)
     client = AsyncLLM.from_vllm_config(
-        config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[ReusingStatLogger]
+        config,
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        stat_loggers=[ReusingStatLogger, lambda _config, _index: progress],
     )
-    tokenize_together(client.renderer)
-    know_end_of_sequence(client.renderer)
-    note_first_tokens(client.output_processor)
+    if settings.patches.fewer_lookups:
+        tokenize_together(client.renderer)
+        know_end_of_sequence(client.renderer)
+    long_texts_in_turn(client.renderer)
+    if settings.patches.whole_answers:
+        note_first_tokens(client.output_processor)
     return args, client
 
 
@@ -284,7 +411,8 @@ async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> Fast
     await client.reset_mm_cache()
     app.state.server = _IgnoredServer()
     _set_fingerprint(app.state, model)
-    shorten(app)
+    if is_patched("short_routes"):
+        shorten(app)
     return app
 
 

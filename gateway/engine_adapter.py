@@ -68,8 +68,9 @@ class AdapterFront:
 
     async def detach(self) -> None:
         """Frees its place in the engine. Requests that still run with it bring it back for as long as they last."""
-        with contextlib.suppress(EngineDeadError):
-            await self._client.remove_lora(self._lora.lora_int_id)
+        with contextlib.suppress(EngineDeadError, TimeoutError):  # one that hangs is a watchdog's
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._client.remove_lora(self._lora.lora_int_id)
 
 
 async def add(client: AsyncLLM, model: ModelRef) -> LoRARequest:

@@ -59,7 +59,7 @@ class _Answer:
 async def _answer(client: AsyncLLM, prompt: Prompt, request_id: str, share: BatchShare) -> _Answer | BatchOutput:
     if prompt.error is not None:
         return BatchOutput(error=prompt.error, too_long=prompt.too_long)
-    async with share.place():
+    async with share.place(prompt.params.n if prompt.params is not None else 1):
         return await _ask(client, prompt, request_id)
 
 

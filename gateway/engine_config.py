@@ -13,11 +13,14 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from gateway.engine_capabilities import load_flags
 from gateway.engine_lora import lora_flags
 from gateway.engine_norms import norm_by_kernels
+from gateway.engine_places import keep_places
 from gateway.engine_processes import compute_where_it_schedules
 from gateway.engine_steps import allow_large_steps
 from gateway.tracing import ENDPOINT_VARIABLE
 from switchyard.contract import ACTIVE_ALIAS, ModelRef
 from switchyard.settings import EngineSettings
+
+_RENDERERS = 2  # threads that render templates and tokenize: one for long texts, one for short ones
 
 
 def is_forked(settings: EngineSettings) -> bool:
@@ -36,12 +39,16 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
     args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    if config.model_config.runner_type != "pooling":  # there vLLM refuses it with pictures
+        config.model_config.renderer_num_workers = _RENDERERS
     if is_forked(settings):
         compute_where_it_schedules(config)
     if current_platform.is_cpu():
-        norm_by_kernels(config)
-        if settings.max_num_batched_tokens is None:
+        if settings.patches.cpu_norms:
+            norm_by_kernels(config)
+        if settings.patches.step_sizes and settings.max_num_batched_tokens is None:
             allow_large_steps(config)
+    keep_places(config)
     return args, config
 
 

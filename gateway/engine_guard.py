@@ -6,7 +6,9 @@ variable is set by the gateway alone, so other users of this vLLM installation n
 SLURM sends SIGTERM to every process of a job at once. An engine that obeyed would break off what the gateway still has
 to finish, so it listens to STOP_SIGNAL alone, which vLLM takes for the same.
 
-Engines also learn here to send whole answers (gateway.engine_whole) and to size their steps (gateway.engine_steps).
+Engines also learn here to send whole answers (gateway.engine_whole), to size their steps (gateway.engine_steps), to
+bound what grammars take of a step (gateway.engine_grammars), and to have a place for probes when they are full
+(gateway.engine_places). Each of these can be left out (setting engine.patches).
 """
 
 import os
@@ -16,6 +18,7 @@ import sys
 from switchyard.process import follow_parent
 
 GUARD_VARIABLE = "SWITCHYARD_GATEWAY_PID"
+PATCHES_OFF_VARIABLE = "SWITCHYARD_PATCHES_OFF"
 STOP_SIGNAL = signal.SIGINT
 
 
@@ -25,8 +28,21 @@ def register() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         follow_parent(signal.SIGKILL)
         if "vllm.v1.engine.core" in sys.modules:  # an engine's process, and not one that looks at a model's class
-            from gateway.engine_steps import size_steps  # noqa: PLC0415 - vLLM's parts, where they are loaded already
+            from gateway.engine_grammars import bound_grammars  # noqa: PLC0415 - vLLM's parts, which are loaded already
+            from gateway.engine_places import lend_places  # noqa: PLC0415 - likewise
+            from gateway.engine_steps import size_steps  # noqa: PLC0415 - likewise
             from gateway.engine_whole import keep_whole  # noqa: PLC0415 - likewise
 
-            keep_whole()
-            size_steps()
+            for name, patch in (
+                ("whole_answers", keep_whole),
+                ("step_sizes", size_steps),
+                ("probe_places", lend_places),
+                ("grammar_budget", bound_grammars),
+            ):
+                if is_patched(name):
+                    patch()
+
+
+def is_patched(name: str) -> bool:
+    """Whether an engine of this environment gets the change of vLLM's inside that the settings call so."""
+    return name not in os.environ.get(PATCHES_OFF_VARIABLE, "").split(",")

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
-from vllm.v1.metrics.loggers import PrometheusStatLogger
+from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerBase
 
 from gateway.usage import usage
 
@@ -76,6 +76,24 @@ class ReusingStatLogger(PrometheusStatLogger):
                     done.num_generation_tokens,
                     done.inference_time,
                 )
+
+
+class Progress(StatLoggerBase):
+    """A stat logger for one engine that only counts: proof of life that costs nothing.
+
+    `steps` grows while requests are computed, also where no answer is sent yet (gateway.engine_whole), and stays where
+    the engine's loop turns and nothing runs.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_args: Any, **_options: Any) -> None:
+        """Called by vLLM for each message of the engine; `iteration_stats` is None where it carries no output."""
+        if iteration_stats is not None or (scheduler_stats is not None and scheduler_stats.num_running_reqs):
+            self.steps += 1
+
+    def log_engine_initialized(self) -> None: ...
 
 
 def _forget_old(newest: str, loaded: set[str]) -> None:

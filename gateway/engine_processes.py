@@ -38,6 +38,12 @@ def prepare() -> None:
             os.environ["LD_PRELOAD"] = before
 
 
+def starter_pid() -> int | None:
+    """The process that engines are forked from, where there is one."""
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return pid
+
+
 def _libraries(preloaded: str) -> list[Path]:
     """What vLLM puts before all other libraries of its processes, for speed: torch's OpenMP and its own allocator."""
     wanted = (

@@ -3,15 +3,14 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
-from math import isfinite
-from statistics import fmean
 from typing import Any
 
+from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.errors import BadReference
-from gateway.proof_difference import TOLERANCE, difference, shortened
+from gateway.proof_difference import chosen_prompts, judge, judge_weakly
 from switchyard.contract import Proof, Reference
 
 PROOF_PRIORITY = -1  # before interactive requests, which have 0
@@ -25,23 +24,9 @@ async def prove(client: AsyncLLM, reference: Reference | None, max_tokens: int |
     tokenizer = client.renderer.get_tokenizer()
     prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
     _fits(prompts, reference.logprobs)
-    prompts = list(shortened(prompts, max_tokens))
-    differences: list[float] = []
-    answers = await asyncio.gather(
-        *(_prompt_logprobs(client, token_ids, f"proof-{number}") for number, token_ids in enumerate(prompts))
-    )
-    for found, expected in zip(answers, reference.logprobs, strict=False):
-        differences += [difference(*pair) for pair in zip(found, expected, strict=False)]
-    mean = fmean(differences)
-    return Proof(
-        kind=reference.kind,
-        prompts=len(prompts),
-        tokens=len(differences),
-        max_abs_diff=round(max(differences), 6) if isfinite(mean) else None,
-        mean_abs_diff=round(mean, 6) if isfinite(mean) else None,
-        tolerance=TOLERANCE,
-        passed=mean <= TOLERANCE,
-    )
+    chosen = chosen_prompts(reference.logprobs, max_tokens)
+    found = await logprobs_of(client, [prompts[number] for number in chosen])
+    return judge(reference.kind, found, [reference.logprobs[number] for number in chosen])
 
 
 def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]]) -> None:
@@ -55,18 +40,16 @@ def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]])
 
 async def _prove_weakly(client: AsyncLLM) -> Proof:
     tokenizer = client.renderer.get_tokenizer()
-    found = await asyncio.gather(
-        *(
-            _prompt_logprobs(client, tokenizer.encode(prompt), f"proof-{number}")
-            for number, prompt in enumerate(WEAK_PROMPTS)
-        )
-    )
-    every = [value for values in found for value in values]
-    passed = all(isfinite(value) for value in every) and max(every) - min(every) > 1e-6
-    return Proof(kind="weak", prompts=len(WEAK_PROMPTS), passed=passed)
+    return judge_weakly(await logprobs_of(client, [tokenizer.encode(prompt) for prompt in WEAK_PROMPTS]))
 
 
-async def _prompt_logprobs(client: AsyncLLM, token_ids: list[int], request_id: str) -> list[float]:
+async def logprobs_of(client: AsyncLLM, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The log-probability of each prompt's tokens but its first: [n_prompts][n_tokens - 1]. Raises EngineDeadError."""
+    each = (_prompt_logprobs(client, token_ids, f"proof-{number}") for number, token_ids in enumerate(prompts))
+    return list(await asyncio.gather(*each))
+
+
+async def _prompt_logprobs(client: AsyncLLM, token_ids: Sequence[int], request_id: str) -> list[float]:
     """The log-probability of each token but the first: [n_tokens - 1]."""
     token_ids = list(token_ids)[: client.model_config.max_model_len - 1]
     params = SamplingParams(
@@ -84,9 +67,9 @@ async def _prompt_logprobs(client: AsyncLLM, token_ids: list[int], request_id: s
     return list(logprobs)
 
 
-async def token_from(client: AsyncLLM) -> None:
-    """Returns when the engine has generated one token. Raises EngineDeadError."""
+async def token_from(client: AsyncLLM, token_ids: list[int]) -> None:
+    """Returns when the engine has generated one token; nothing is tokenized. Raises EngineDeadError."""
     params = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
-    request: Any = {"prompt_token_ids": client.renderer.get_tokenizer().encode("1")}
+    request: Any = tokens_input(token_ids)
     async for _ in client.generate(request, params, f"alive-{uuid.uuid4().hex}", priority=PROOF_PRIORITY):
         pass

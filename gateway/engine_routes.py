@@ -5,6 +5,7 @@ forty routes to look at. Where a body is not what the function takes that way is
 vLLM's words.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -22,6 +23,7 @@ from gateway.asgi import Receive, Scope, Send, replay
 
 Answering = Callable[..., Awaitable[Response | None]]
 
+_IN_THREAD_BYTES = 256 * 1024  # a few ms
 _JSON = b"application/json"
 _LONG_WAY = "switchyard.long_way"
 
@@ -54,7 +56,8 @@ class _ShortWay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         body = await request.body()
-        asked = self._parsed(scope, body)
+        large = len(body) > _IN_THREAD_BYTES
+        asked = await asyncio.to_thread(self._parsed, scope, body) if large else self._parsed(scope, body)
         if asked is None:
             scope[_LONG_WAY] = True
             await self._app.router(scope, replay(body, receive), send)

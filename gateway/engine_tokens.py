@@ -1,7 +1,10 @@
-"""What a renderer asks its tokenizer for less often than vLLM does."""
+"""What a renderer asks its tokenizer for less often than vLLM does, and when."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
+
+_LONG_CHARS = 64 * 1024  # of a request; tokenized in some 20 ms
 
 
 def tokenize_together(renderer: Any) -> None:
@@ -24,6 +27,30 @@ def tokenize_together(renderer: Any) -> None:
         return one_by_one(prompts, params)
 
     renderer.tokenize_prompts = together
+
+
+def long_texts_in_turn(renderer: Any) -> None:
+    """Has one request's long texts be tokenized at a time, one after the other.
+
+    Changes this renderer's `tokenize_prompts_async`, which whoever waits for an answer goes through. vLLM puts all
+    texts of all requests into the queue of a few threads, and a short one waits for all that came before it. Of the two
+    threads there are (gateway.engine_config) this leaves one to short texts.
+    """
+    at_once = renderer.tokenize_prompts_async
+    turn = asyncio.Lock()
+
+    async def in_turn(prompts: Sequence[Any], params: Any) -> Any:
+        if sum(_chars(prompt) for prompt in prompts) <= _LONG_CHARS:
+            return await at_once(prompts, params)
+        async with turn:
+            return [(await at_once([prompt], params))[0] for prompt in prompts]
+
+    renderer.tokenize_prompts_async = in_turn
+
+
+def _chars(prompt: Any) -> int:
+    text = prompt.get("prompt")
+    return len(text) if isinstance(text, str) else 0
 
 
 def know_end_of_sequence(renderer: Any) -> None:

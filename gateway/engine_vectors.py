@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import dist, isfinite
 from typing import Any
 
+from vllm.inputs.engine import tokens_input
 from vllm.pooling_params import PoolingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -15,6 +16,7 @@ from gateway.errors import EngineStartFailed
 from switchyard.contract import ModelTask, Proof
 
 _SAME_VECTOR = 1e-6
+_WHY = "the model makes vectors, of which no reference says anything"
 
 
 def task_of(model_id: str, tasks: Sequence[str]) -> ModelTask:
@@ -41,18 +43,21 @@ async def prove_vectors(client: AsyncLLM) -> Proof:
             for number, prompt in enumerate(WEAK_PROMPTS)
         )
     )
-    passed = all(isfinite(value) for vector in vectors for value in vector)
-    passed = passed and all(dist(*pair) > _SAME_VECTOR for pair in pairwise(vectors))
-    return Proof(kind="weak", prompts=len(vectors), passed=passed)
+    reason = None
+    if not all(isfinite(value) for vector in vectors for value in vector):
+        reason = "a number of a vector is not finite"
+    elif any(dist(*pair) <= _SAME_VECTOR for pair in pairwise(vectors)):
+        reason = "two different texts have the same vector"
+    return Proof(kind="weak", prompts=len(vectors), passed=reason is None, reason=reason, why=_WHY)
 
 
-async def vector_from(client: AsyncLLM) -> None:
-    """Returns when the engine has made one vector. Raises EngineDeadError."""
-    await _vector(client, client.renderer.get_tokenizer().encode("1"), f"alive-{uuid.uuid4().hex}")
+async def vector_from(client: AsyncLLM, token_ids: list[int]) -> None:
+    """Returns when the engine has made one vector; nothing is tokenized. Raises EngineDeadError."""
+    await _vector(client, token_ids, f"alive-{uuid.uuid4().hex}")
 
 
 async def _vector(client: AsyncLLM, token_ids: list[int], request_id: str) -> list[float]:
-    request: Any = {"prompt_token_ids": token_ids[: client.model_config.max_model_len]}
+    request: Any = tokens_input(token_ids[: client.model_config.max_model_len])
     params = PoolingParams(task="embed")
     outputs = [output async for output in client.encode(request, params, request_id, priority=PROOF_PRIORITY)]
     return [float(value) for value in outputs[-1].outputs.data]

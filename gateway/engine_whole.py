@@ -5,6 +5,7 @@ come. That is a message to pack, to unpack and to note for each token of each it
 other people's streams go through. When the first token was there is sent along, so that vLLM's times stay right.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -17,8 +18,9 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 
-# A long answer is sent every so many steps, so that the front end's counters move. What is kept also holds on to the
-# log-probabilities of all that was computed in the same step.
+log = logging.getLogger(__name__)
+
+# A long answer is sent every so many steps, so that the front end's counters move.
 _MOST_STEPS = 64
 # What comes with the first token alone.
 _BEGINNING = ("prefill_stats", "new_prompt_logprobs_tensors", "prompt_token_id_logprobs")
@@ -31,7 +33,10 @@ _FIRST_TOKEN = "switchyard-first-token"  # noqa: S105 - the name of a header
 
 @dataclass(slots=True)
 class _Kept:
+    """`width`: how many log-probabilities a token of this request has, its own included; None: all that come."""
+
     first_token_s: float
+    width: int | None
     outputs: list[EngineCoreOutput] = field(default_factory=list)
 
 
@@ -49,13 +54,13 @@ class Whole:
         for output in outputs:
             kept = self._kept.get(output.request_id)
             if kept is None and _can_wait(output) and _unread(requests.get(output.request_id)):
-                kept = self._kept[output.request_id] = _Kept(now_s)
+                kept = self._kept[output.request_id] = _Kept(now_s, _width(requests[output.request_id]))
             if kept is None:
                 sent.append(output)
                 continue
-            kept.outputs.append(output)
+            kept.outputs.append(_cut(output, kept.width))
             if len(kept.outputs) == _MOST_STEPS or not _can_wait(output):
-                sent.append(_merged(kept.outputs, kept.first_token_s))
+                sent += _merged(kept.outputs, kept.first_token_s)
                 kept.outputs = []
         # Finished just now, or aborted: nobody waits for these any more.
         for request_id in [each for each in self._kept if each not in requests]:
@@ -113,20 +118,53 @@ def _can_wait(output: EngineCoreOutput) -> bool:
     return all(value is None for value in _others(output))
 
 
-def _merged(outputs: Sequence[EngineCoreOutput], first_token_s: float) -> EngineCoreOutput:
-    """The last one, with all that came before."""
+def _width(request: Any) -> int | None:
+    """Of the rows that vLLM's front end reads; the rows of a step are as wide as its widest request wants them."""
+    count = request.sampling_params.num_logprobs
+    return None if count is None or count < 0 else count + 1
+
+
+def _cut(output: EngineCoreOutput, width: int | None) -> EngineCoreOutput:
+    """Keeps a copy of the request's own log-probabilities, so that nothing holds on to those of the whole step."""
+    logprobs = output.new_logprobs
+    if logprobs is not None and logprobs.logprob_token_ids.ndim == logprobs.logprobs.ndim == 2:
+        token_ids, values, ranks, _ = logprobs
+        output.new_logprobs = LogprobsLists(token_ids[:, :width].copy(), values[:, :width].copy(), ranks.copy())
+    return output
+
+
+def _merged(outputs: list[EngineCoreOutput], first_token_s: float) -> list[EngineCoreOutput]:
+    """The last one, with all that came before; all of them, as vLLM sends them, where they cannot be put together.
+
+    An exception here would end the engine and with it every other request. Widths differ where another request of a
+    step named tokens by their ids (`logprob_token_ids`): vLLM then gives every row of that step so many places.
+    """
+    shapes = {output.new_logprobs.logprobs.shape[1:] for output in outputs if output.new_logprobs is not None}
+    if len(shapes) > 1:
+        return outputs
+    try:
+        return [_whole(outputs, first_token_s)]
+    except Exception:
+        log.exception("the parts of request %s are sent one by one", outputs[-1].request_id)
+        return outputs
+
+
+def _whole(outputs: Sequence[EngineCoreOutput], first_token_s: float) -> EngineCoreOutput:
+    """The last one, changed once all else is made."""
     first, last = outputs[0], outputs[-1]
     if len(outputs) == 1:
         return last
-    last.new_token_ids = [token for output in outputs for token in output.new_token_ids]
-    last.events = [event for output in outputs for event in output.events or ()] or None
+    new_token_ids = [token for output in outputs for token in output.new_token_ids]
+    events = [event for output in outputs for event in output.events or ()] or None
+    logprobs = [output.new_logprobs for output in outputs if output.new_logprobs is not None]
+    new_logprobs = last.new_logprobs
+    if logprobs:
+        token_ids, values, ranks, _ = zip(*logprobs, strict=True)
+        new_logprobs = LogprobsLists(np.concatenate(token_ids), np.concatenate(values), np.concatenate(ranks))
+    last.new_token_ids, last.events, last.new_logprobs = new_token_ids, events, new_logprobs
     if first.prefill_stats is not None:
         last.trace_headers = {**(last.trace_headers or {}), _FIRST_TOKEN: str(first_token_s)}
     for name in _BEGINNING:
         if getattr(last, name) is None:
             setattr(last, name, getattr(first, name))
-    logprobs = [output.new_logprobs for output in outputs if output.new_logprobs is not None]
-    if len(logprobs) > 1:
-        token_ids, values, ranks, _ = zip(*logprobs, strict=True)
-        last.new_logprobs = LogprobsLists(np.concatenate(token_ids), np.concatenate(values), np.concatenate(ranks))
     return last

@@ -4,9 +4,15 @@ import time
 from typing import Any
 
 from gateway.engine_generator import make_generators_rewindable
+from gateway.engine_guard import is_patched
+from gateway.engine_logprobs import give_each_its_own
 from gateway.engine_norms import register_norms
+from gateway.engine_reload import obstacle, repack
 
-make_generators_rewindable()
+if is_patched("rewindable_generators"):
+    make_generators_rewindable()
+if is_patched("own_logprobs"):
+    give_each_its_own()
 register_norms()  # this module is imported in the worker's process alone
 
 
@@ -22,20 +28,20 @@ class SwitchyardWorker:
         started = time.perf_counter()
         worker: Any = self
         worker.reload_weights(weights_path=path)
-        repack_tied_head(worker.model_runner.model)
+        repack(worker.model_runner.model)
         return time.perf_counter() - started
 
+    def switchyard_clear_cache(self) -> None:
+        """Writes zeros over the KV cache, of which nobody may need anything.
 
-def repack_tied_head(model: Any) -> None:
-    """On the CPU, packs a tied lm_head again.
+        The CPU's attention multiplies what stands in unused rows by zero, and NaN stays NaN: one model that is not
+        finite would spoil the answers of the next.
+        """
+        worker: Any = self
+        for tensor in worker.model_runner.kv_caches:
+            tensor.zero_()
 
-    It is another module than the embedding and shares its storage, so a reload fills it but does not process it, and
-    its packed copy, which the CPU kernel multiplies with, would stay the old checkpoint's: wrong output, and nothing
-    that says so.
-    """
-    head = getattr(model, "lm_head", None)
-    if head is None or not hasattr(head, "cpu_linear"):
-        return
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm  # noqa: PLC0415 - in the worker alone
-
-    dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+    def switchyard_reload_obstacle(self) -> str | None:
+        """Why this engine's model cannot take another checkpoint's tensors in place, or None when it can."""
+        worker: Any = self
+        return obstacle(worker.model_runner.model)

@@ -26,7 +26,11 @@ GatewayError
 └── EngineReloadFailed  500  a checkpoint could not be loaded in place; the weights are a mixture
 """
 
+from collections.abc import Iterable
+
 from switchyard.contract import Proof
+
+_MOST_NAMES = 50
 
 
 class GatewayError(Exception):
@@ -88,11 +92,14 @@ class ModelNotFound(GatewayError):
     code = "model_not_found"
     param = "model"
 
-    def __init__(self, name: str, served: list[str]) -> None:
-        there = ", ".join(f"`{known}`" for known in served) or "none"
-        super().__init__(f"The model `{name}` is not served here. Served now: {there}.")
+    def __init__(self, name: str, served: Iterable[str]) -> None:
+        """`served`: every name that could have been asked for; the message has the first of them."""
         self.name = name
-        self.served = served
+        self.served = list(dict.fromkeys(served))
+        shown = ", ".join(f"`{known}`" for known in self.served[:_MOST_NAMES]) or "none"
+        more = len(self.served) - _MOST_NAMES
+        rest = f" and {more} more (GET /v1/models)" if more > 0 else ""
+        super().__init__(f"The model `{name}` is not served here. Served now: {shown}{rest}.")
 
 
 class InvalidRequest(GatewayError):
@@ -179,8 +186,7 @@ class ProofFailed(GatewayError):
     code = "proof_failed"
 
     def __init__(self, name: str, proof: Proof) -> None:
-        found = f"mean_abs_diff {proof.mean_abs_diff}, tolerance {proof.tolerance}"
-        super().__init__(f"`{name}` failed its proof ({proof.kind}, {proof.prompts} prompts, {found}).")
+        super().__init__(f"`{name}` failed its proof ({proof.kind}, {proof.prompts} prompts): {proof.reason}.")
         self.proof = proof
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.control_link import ControlLink
-from gateway.metrics import ACTIVE, CONTROL_AGE, CONTROL_UP, HELD, LOG_LINES_LOST
+from gateway.metrics import ACTIVE, CONTROL_AGE, CONTROL_UP, HELD, LOG_LINES_LOST, LOOP_LAG
 from switchyard.contract import CONTROL_METRICS_PATH
 from switchyard.logs import lost_lines
+from switchyard.loop_lag import LoopLag
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _CONTROL_TIMEOUT_S = 2.0
@@ -18,6 +19,7 @@ _CONTROL_TIMEOUT_S = 2.0
 @dataclass(slots=True)
 class Exposition:
     control: ControlLink
+    lag: LoopLag
     _seen: bytes = b""
     _seen_at_s: float = 0.0
 
@@ -30,6 +32,7 @@ class Exposition:
         HELD.set(held)
         ACTIVE.set(ready)
         LOG_LINES_LOST.set(lost_lines())
+        LOOP_LAG.set(self.lag.worst_s())
         CONTROL_UP.set(fresh is not None)
         CONTROL_AGE.set(now_s - self._seen_at_s if self._seen else 0.0)
         return await asyncio.to_thread(generate_latest) + self._seen

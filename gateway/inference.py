@@ -1,11 +1,14 @@
 """Whole requests asked from inside, as the jobs of control do: any inference route, below interactive traffic."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
-from gateway.asgi import Message, Receive, Scope
+from gateway.access.ask import ASK_KEY, NOTHING
+from gateway.asgi import App, Message, Receive, Scope
+from gateway.batch_share import BatchShare
 from gateway.dialects.call import PRIORITY_KEY
 from gateway.dialects.router import Dialects
 from gateway.dispatch import Dispatch
@@ -18,8 +21,11 @@ _WORTH_A_RETRY = (429, 502, 503)
 
 @dataclass(frozen=True, slots=True)
 class Inference:
+    """`places`: how many sequences are asked for at once. Beyond that requests wait here, where they cost little."""
+
     dispatch: Dispatch
     dialects: Dialects
+    places: BatchShare
 
     async def ask(self, request: AskRequest) -> AskResult:
         """Asks every item at once. An item that is refused fails alone.
@@ -35,57 +41,65 @@ class Inference:
 
     async def _one(self, request: AskRequest, item: AskItem) -> AskOutput:
         answer = _Answer()
-        scope, receive = self._scope(item, request.model)
+        body = self._body(item, request.model)
+        scope, receive = _scope(item.path, body)
         if self.dispatch.takes(scope):
-            await self.dispatch(scope, receive, answer.send)
+            route: App = self.dispatch
         elif self.dialects.takes(scope):
-            await self.dialects(scope, receive, answer.send)
+            route = self.dialects
         else:
             raise InvalidRequest(f"{item.path} is no inference route")
-        body = answer.decoded()
+        with suppress(InvalidRequest):  # which the route says in its own words
+            scope[ASK_KEY] = await self.dispatch.bounds.ask(body)
+        async with self.places.place(scope.get(ASK_KEY, NOTHING).sequences.total):
+            await route(scope, receive, answer.send)
+        said = answer.decoded()
         if answer.status in _WORTH_A_RETRY:
-            raise Unserved(f"{item.path} was answered with {answer.status}: {body}", 1.0)
+            raise Unserved(f"{item.path} was answered with {answer.status}: {said}", 1.0)
         by = answer.headers.get(b"x-model-id", b"").decode()
         digest = answer.headers.get(b"x-model-digest", b"").decode()
-        if _code(body) in (ModelNotFound.code, NotLoaded.code) or (by and by != request.model):
+        if _code(said) in (ModelNotFound.code, NotLoaded.code) or (by and by != request.model):
             raise ModelNotFound(request.model, [by] if by else [])
         if answer.status == 200 and digest != request.digest:
             raise DigestMismatch(request.model, request.digest, digest)
-        return AskOutput(status=answer.status, body=body)
+        return AskOutput(status=answer.status, body=said)
 
-    def _scope(self, item: AskItem, model: str) -> tuple[Scope, Receive]:
+    def _body(self, item: AskItem, model: str) -> bytes:
         forced: dict[str, object] = {"model": model}
         if item.path.startswith("/v1/"):
             forced["priority"] = BATCH_PRIORITY
         named = item.body.get("model")
         preset = self.dispatch.naming.preset(named, item.path) if isinstance(named, str) else {}
-        body = msgspec.json.encode({**preset, **item.body, **forced})
-        given = False
+        return msgspec.json.encode({**preset, **item.body, **forced})
 
-        async def receive() -> Message:
-            nonlocal given
-            if given:
-                await asyncio.Event().wait()  # who asks from inside leaves by being cancelled
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
 
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": item.path,
-            "raw_path": item.path.encode(),
-            "root_path": "",
-            "query_string": b"",
-            "headers": [*_HEADERS, (b"content-length", str(len(body)).encode())],
-            "client": None,
-            "server": None,
-            "state": {},
-            PRIORITY_KEY: BATCH_PRIORITY,
-        }
-        return scope, receive
+def _scope(path: str, body: bytes) -> tuple[Scope, Receive]:
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:
+            await asyncio.Event().wait()  # who asks from inside leaves by being cancelled
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [*_HEADERS, (b"content-length", str(len(body)).encode())],
+        "client": None,
+        "server": None,
+        "state": {},
+        PRIORITY_KEY: BATCH_PRIORITY,
+    }
+    return scope, receive
 
 
 def _code(body: object) -> object:

@@ -22,10 +22,13 @@ from gateway.ollama.requests import (
     OllamaChatRequest,
     OllamaGenerateRequest,
 )
+from gateway.request_bounds import RequestBounds
 from switchyard.settings import Settings
 
 
-def create_routes(settings: Settings, inner: App, served: Served, control: ControlLink) -> Dialects:
+def create_routes(
+    settings: Settings, inner: App, served: Served, control: ControlLink, bounds: RequestBounds
+) -> Dialects:
     """`inner` answers vLLM's routes. Puts the editable system prompts where they are missing; raises OSError."""
     prompts = Prompts(settings.layout.prompts)
     prompts.install()
@@ -58,7 +61,7 @@ def create_routes(settings: Settings, inner: App, served: Served, control: Contr
         ollama("POST", "/api/pull", "Ollama: fetch a model", Pull(control), request=NameRequest),
         ollama("GET", "/", "Ollama: greeting", _greet),
     ]  # fmt: skip
-    return Dialects(inner, routes, settings.max_request_bytes)
+    return Dialects(inner, routes, settings.max_request_bytes, bounds)
 
 
 def detail(_status: int, message: str, code: str | None) -> Json:

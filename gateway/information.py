@@ -17,6 +17,7 @@ from gateway.access.door import MINIMAL_KEY
 from gateway.control_link import ControlLink
 from gateway.diagnosis import diagnosis
 from gateway.directory import ControlDirectory
+from gateway.errors import ModelNotFound
 from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.gpu import Nvml
 from gateway.pool import Pool
@@ -160,9 +161,8 @@ class Information:
         cards = await self._cards()
         if name in cards:
             return JSONResponse(cards[name])
-        there = ", ".join(f"`{known}`" for known in cards) or "none"
-        message = f"The model `{name}` is not served here. Served now: {there}."
-        error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+        unknown = ModelNotFound(name, [*cards, *(self.elsewhere.tiers if self.elsewhere else ())])
+        error = {"message": str(unknown), "type": "invalid_request_error", "param": "model", "code": unknown.code}
         return JSONResponse({"error": error}, 404)
 
     async def _cards(self) -> dict[str, dict[str, object]]:

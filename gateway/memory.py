@@ -1,5 +1,8 @@
 """How much memory is free where engines live: the first GPU, or the host (its container's limit counts)."""
 
+import asyncio
+import time
+
 import psutil
 import pynvml
 
@@ -8,6 +11,8 @@ from switchyard.cgroup import Cgroup
 from switchyard.settings import EngineSettings
 
 _GIB = 1024**3
+_GPU_SETTLES_WITHIN_S = 5.0
+_GPU_POLL_S = 0.2
 
 
 def memory_for_one_more(settings: EngineSettings) -> Memory:
@@ -18,6 +23,21 @@ def memory_for_one_more(settings: EngineSettings) -> Memory:
     total_bytes, free_bytes = gpu
     # vLLM takes this share of the whole card for every engine, weights included.
     return Memory(free_bytes, int(settings.gpu_memory_utilization * total_bytes))
+
+
+async def memory_back() -> None:
+    """Waits, bounded, until a GPU shows what ended processes had on it as free: drivers take a moment.
+
+    On the host there is nothing to wait for, once the processes are gone.
+    """
+    before = await asyncio.to_thread(_gpu_bytes)
+    deadline_s = time.monotonic() + _GPU_SETTLES_WITHIN_S
+    while before is not None and time.monotonic() < deadline_s:
+        await asyncio.sleep(_GPU_POLL_S)
+        after = await asyncio.to_thread(_gpu_bytes)
+        if after is None or after[1] <= before[1]:
+            return
+        before = after
 
 
 def _gpu_bytes() -> tuple[int, int] | None:

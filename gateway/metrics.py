@@ -53,6 +53,9 @@ TOKENS = Counter(
     ["model", "class", "kind"],
 )
 LOG_LINES_LOST = Gauge("switchyard_log_lines_lost", "Log lines of the gateway that no disk took.")
+LOOP_LAG = Gauge(
+    "switchyard_event_loop_lag_seconds", "The latest that the gateway's event loop was in the last minute."
+)
 CONTROL_UP = Gauge("switchyard_control_up", "1 while the control process answers, else 0.")
 CONTROL_AGE = Gauge("switchyard_control_metrics_age_seconds", "Age of what is shown of control's series.")
 

@@ -1,6 +1,6 @@
 """Names of models beside their ids: aliases with presets, and what an unknown name gets."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,6 +57,10 @@ class Naming:
         alias = self.aliases.get(name) if name else None
         return alias.model if alias else name
 
+    def aliases_of(self, names: Collection[str]) -> list[str]:
+        """The aliases that stand for one of these."""
+        return [alias for alias, meant in self.aliases.items() if meant.model in names]
+
     def preset(self, name: str | None, path: str) -> Json:
         """The default sampling of an alias, in the terms of one of vLLM's routes."""
         alias = self.aliases.get(name) if name else None
@@ -96,7 +100,7 @@ class Naming:
             except ModelNotFound:
                 pass
         if self.unknown == "not_found":
-            raise ModelNotFound(unknown.name, [*unknown.served, *self.aliases])
+            raise unknown
         return await find(ACTIVE_ALIAS)
 
 

@@ -38,7 +38,8 @@ class Memory:
 class Situation:
     """`running` is None when nothing serves; a signature is None when the files were never looked at.
 
-    `resident`: the candidate is loaded beside the running one already.
+    `resident`: the candidate is loaded beside the running one already. `reload_obstacle`: what the running engine says
+    of the layers that it consists of.
     """
 
     running: Signature | None
@@ -48,6 +49,7 @@ class Situation:
     wanted: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     resident: bool = False
+    reload_obstacle: str | None = None
 
 
 def plan(situation: Situation) -> Method:
@@ -79,6 +81,8 @@ def in_place_obstacle(situation: Situation) -> str | None:
     for key in (candidate.quantization, candidate.architecture):
         if key in IN_PLACE_UNSAFE:
             return f"{key}: {IN_PLACE_UNSAFE[key]}"
+    if situation.reload_obstacle is not None:
+        return situation.reload_obstacle
     differences = [
         word
         for word, mine, theirs in (
@@ -108,6 +112,15 @@ def wants_memory(situation: Situation) -> bool:
     if situation.wanted == "auto" and in_place_obstacle(situation) is None:
         return False
     return situation.anything_runs and shortage(situation.candidate, situation.memory) is not None
+
+
+def starts_engine(situation: Situation) -> bool:
+    """Whether the switch will load the candidate into an engine of its own, as far as memory does not matter."""
+    if situation.wanted == "in_place" or situation.in_flight == "keep":
+        return False
+    if situation.resident and situation.wanted != "restart":
+        return False
+    return situation.wanted != "auto" or in_place_obstacle(situation) is not None
 
 
 def shortage(candidate: Signature | None, memory: Memory) -> str | None:

@@ -13,7 +13,7 @@ from gateway.errors import LOAD_FAILURES, EngineReloadFailed, GatewayError, Proo
 from gateway.failed_loads import FailedLoads
 from gateway.gate import Gate
 from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
-from gateway.plan import Memory, Method, Situation, plan, wants_memory
+from gateway.plan import Memory, Method, Situation, plan, starts_engine, wants_memory
 from gateway.residents import Residents
 from gateway.slot import Slot, StartEngine
 from gateway.switching.blue_green import blue_green
@@ -128,7 +128,7 @@ class Pool:
                     # The supervisor loop: a defect of one switch costs the slot, which is started again, and no more.
                     log.exception("the switch to %s crashed", request.model.id)
                     if self._slot is not None:
-                        self._slot.phase = "dead"
+                        self._slot.condemn()
                     ended.set_exception(EngineReloadFailed(f"the switch crashed: {type(error).__name__}: {error}"))
                 else:
                     ended.set_result(result)
@@ -146,14 +146,18 @@ class Pool:
         while True:
             if self._orders.empty() and self._wanted is not None and (self._slot is None or self._slot.dead):
                 return None
-            self.residents.bury()
-            active = [self._slot] if self._slot is not None else []
-            self._watchdog.look_at(*active, *self.residents.slots)
+            self._look_around()
             try:
                 async with asyncio.timeout(self._poll_s):
                     return await self._orders.get()
             except TimeoutError:
                 continue
+
+    def _look_around(self) -> None:
+        """Takes out residents that died, and has all others watched."""
+        self.residents.bury()
+        active = [self._slot] if self._slot is not None else []
+        self._watchdog.look_at(*active, *self.residents.slots)
 
     async def _switch(self, request: ActivateRequest) -> ActivateResult:
         if request.model.base is not None:
@@ -243,6 +247,12 @@ class Pool:
         self._gate.open(served)
 
     async def _switch_slot(self, request: ActivateRequest) -> ActivateResult:
+        if not starts_engine(self._situation(request)):
+            return await self._carry_out(request)
+        async with self.residents.room:
+            return await self._carry_out(request)
+
+    async def _carry_out(self, request: ActivateRequest) -> ActivateResult:
         method, candidate = await self._plan(request)
         switch = Transaction(self._gate, self._start_engine, request, method, self._slot)
         outcome = await (promote(switch, candidate) if candidate is not None else _METHODS[method](switch))
@@ -277,27 +287,36 @@ class Pool:
     async def _restore(self) -> None:
         """Starts the wanted model again with back-off; gives way to a switch that is asked for meanwhile."""
         assert self._wanted is not None
-        if self._slot is not None:
-            dead, self._slot = self._slot, None
+        dead, self._slot = self._slot, None
+        if dead is not None:
             ENGINE_DEATHS.labels(model=model_label(dead.model.id)).inc()
             log.error("the engine of %s died; restarting it", dead.model.id)
             self._gate.down(f"The engine of `{dead.model.id}` died and is being restarted.", 5.0)
             await dead.abort_requests()  # a hung engine would never answer them
-            await dead.shutdown()
         delay_s = self._first_delay_s
-        while self._orders.empty():
-            try:
-                self._slot = await self._load_wanted(self._wanted)
-            except LOAD_FAILURES as error:
-                self._failed.note(self._wanted, str(error))
-                log.error("restart of %s failed, next try in %.0f s: %s", self._wanted.id, delay_s, error)
-                self._gate.down(f"The engine of `{self._wanted.id}` does not start: {error}", delay_s)
-                await self._order_or_delay(delay_s)
-                delay_s = min(self._max_restart_delay_s, delay_s * 2)
-                continue
-            self._failed.forget(self._wanted.id)
-            log.info("the engine of %s is back", self._wanted.id)
-            return
+        while True:
+            async with self.residents.room:  # nobody else counts on the memory that the dead engine leaves free
+                if dead is not None:
+                    await dead.shutdown()
+                    dead = None
+                if not self._orders.empty() or await self._restored(self._wanted, delay_s):
+                    return
+            self._look_around()  # whatever the active model does, those beside it are served
+            await self._order_or_delay(delay_s)
+            delay_s = min(self._max_restart_delay_s, delay_s * 2)
+
+    async def _restored(self, wanted: ModelRef, delay_s: float) -> bool:
+        """One try to load the wanted model; after one that failed the next is in `delay_s`."""
+        try:
+            self._slot = await self._load_wanted(wanted)
+        except LOAD_FAILURES as error:
+            self._failed.note(wanted, str(error))
+            log.error("restart of %s failed, next try in %.0f s: %s", wanted.id, delay_s, error)
+            self._gate.down(f"The engine of `{wanted.id}` does not start: {error}", delay_s)
+            return False
+        self._failed.forget(wanted.id)
+        log.info("the engine of %s is back", wanted.id)
+        return True
 
     async def _load_wanted(self, wanted: ModelRef) -> Slot:
         """A new engine, and the gate open on it or on the adapter that is wanted. Raises LOAD_FAILURES."""
@@ -319,9 +338,17 @@ class Pool:
         Idle slots give way before a switch is refused, or takes the longer way, for want of memory. Raises
         MethodImpossible.
         """
+        situation = self._situation(request)
+        if wants_memory(situation) and await self.residents.make_room(request.model):
+            situation = replace(situation, memory=self._memory())
+        method = plan(situation)
+        promotes = method == "blue_green" and situation.resident
+        return method, self.residents.claim(request.model) if promotes else None
+
+    def _situation(self, request: ActivateRequest) -> Situation:
         slot = self._slot
         resident = self.residents.ready(request.model.id)
-        situation = Situation(
+        return Situation(
             running=slot.model.signature if slot else None,
             candidate=request.model.signature,
             anything_runs=slot is not None and not slot.dead,
@@ -329,12 +356,8 @@ class Pool:
             wanted=request.method,
             in_flight=request.in_flight,
             resident=resident is not None and resident.model.is_loaded_as(request.model),
+            reload_obstacle=slot.engine.reload_obstacle if slot else None,
         )
-        if wants_memory(situation) and await self.residents.make_room(request.model):
-            situation = replace(situation, memory=self._memory())
-        method = plan(situation)
-        promotes = method == "blue_green" and situation.resident
-        return method, self.residents.claim(request.model) if promotes else None
 
     async def _order_or_delay(self, delay_s: float) -> None:
         try:

@@ -48,6 +48,8 @@ class Residents:
         self._leaving: dict[asyncio.Task[None], Slot] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._one_load = asyncio.Lock()
+        # Held from when memory is measured until what was to be loaded has taken it, or has failed.
+        self.room = asyncio.Lock()
 
     @property
     def slots(self) -> list[Slot]:
@@ -63,6 +65,11 @@ class Residents:
         """The slot, or the adapter on a slot, of that id, if it can answer now."""
         alive = (slot for slot in self._slots.values() if not slot.dead)
         return next((found for slot in alive if (found := slot.answering(name)) is not None), None)
+
+    @property
+    def names(self) -> list[str]:
+        """The ids that `answering` knows."""
+        return [name for slot in self._slots.values() if not slot.dead for name in slot.names]
 
     async def load(
         self,
@@ -188,7 +195,7 @@ class Residents:
     async def _load(self, model: ModelRef, reference: Reference | None) -> None:
         async with self._one_load:
             self.drop(model.id)  # other content under the same id
-            await self._room(model)
+            await self._take_room(model)
             try:
                 slot, _ = await Slot.load(model, self._start_engine, reference)
             except LOAD_FAILURES as error:
@@ -196,18 +203,27 @@ class Residents:
                 self._failed.note(model, str(error))
                 failure = self._failed.cooling(model)
                 raise LoadFailed(model.id, str(error), failure.retry_in_s if failure else 0.0) from error
+            finally:
+                self.room.release()
             RESIDENT_LOADS.labels(outcome="loaded").inc()
             self._failed.forget(model.id)
             self._slots[model.id] = slot
             log.info("%s is loaded beside the active model (%.1f s)", model.id, slot.load_duration_s)
 
-    async def _room(self, model: ModelRef) -> None:
-        """Waits, bounded, until there is room for one more, ending slots that nobody uses. Raises NoRoom."""
+    async def _take_room(self, model: ModelRef) -> None:
+        """Waits, bounded, until there is room for one more, ending slots that nobody uses. Raises NoRoom.
+
+        Holds `room` when it returns.
+        """
         if self._max_loaded < 2:
             raise NoRoom(f"`{model.id}` is not loaded, and max_loaded_models is {self._max_loaded}.", None)
         try:
             async with asyncio.timeout(self._wait_s):
-                while (obstacle := self._obstacle(model)) is not None:
+                while True:
+                    await self.room.acquire()
+                    if (obstacle := self._obstacle(model)) is None:
+                        return
+                    self.room.release()
                     if not await self._evict_one():
                         if not self._slots and not self._leaving:
                             raise NoRoom(f"`{model.id}` is not loaded and cannot be: {obstacle}.", 30.0)

@@ -24,6 +24,10 @@ class Directory(Protocol):
         """
         ...
 
+    async def names(self) -> list[str]:
+        """The ids of all registered models; none while it cannot be known."""
+        ...
+
 
 @dataclass(slots=True)
 class Router:
@@ -62,6 +66,13 @@ class Router:
             slot = self.residents.answering(name) or self._active(name)
             if slot is not None:
                 return slot
+
+    async def names(self) -> list[str]:
+        """Every id that `enter` would find a slot for: loaded models and adapters, then what a request would load."""
+        here = self.gate.slot
+        names = [*here.names, ACTIVE_ALIAS] if here is not None and not here.dead else [ACTIVE_ALIAS]
+        names += self.residents.names
+        return [*names, *(await self.directory.names())] if self.load_on_request else names
 
     def is_here(self, name: str) -> bool:
         """Whether that model answers on this machine without any wait."""

@@ -46,6 +46,14 @@ class Engine(Protocol):
     @property
     def max_model_len_tokens(self) -> int: ...
 
+    @property
+    def max_chars_per_token(self) -> int: ...
+
+    @property
+    def reload_obstacle(self) -> str | None:
+        """Why its model cannot take another checkpoint's tensors in place; None when it can."""
+        ...
+
     def openapi(self) -> dict[str, Any]:
         """Describes the routes of `app`. Blocks the first time."""
         ...
@@ -58,6 +66,11 @@ class Engine(Protocol):
 
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof: ...
 
+    @property
+    def progress(self) -> int:
+        """Grows with every step that the engine makes for somebody."""
+        ...
+
     async def alive(self) -> None: ...
 
     async def freeze(self) -> None: ...
@@ -65,6 +78,8 @@ class Engine(Protocol):
     async def resume(self) -> None: ...
 
     async def reload(self, model: ModelRef) -> None: ...
+
+    async def clear_cache(self) -> None: ...
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]: ...
 
@@ -88,6 +103,8 @@ class Slot:
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
+        self._condemned = False
+        self._suspensions = 0
         self._answers: dict[asyncio.Task[None], _Answer] = {}
         self.last_used_s = time.monotonic()
         self._in_flight = 0
@@ -134,7 +151,31 @@ class Slot:
 
     @property
     def dead(self) -> bool:
-        return self.phase == "dead" or self.engine.dead
+        return self._condemned or self.engine.dead
+
+    def condemn(self) -> None:
+        """Takes the engine for dead, for good: it hangs, or nobody knows what is in it."""
+        self._condemned = True
+        self._empty.set()  # whoever is inside is served no more, so nobody waits for them
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the engine is busy with a switch and need not answer a watchdog."""
+        return self._suspensions > 0
+
+    @contextmanager
+    def busy_switching(self) -> Iterator[None]:
+        """What is done inside has deadlines of its own; until it is over the engine is not watched."""
+        self._suspensions += 1
+        try:
+            yield
+        finally:
+            self._suspensions -= 1
+
+    @property
+    def names(self) -> list[str]:
+        """The ids that `answering` knows."""
+        return [self.model.id, *self.adapters]
 
     def answering(self, name: str) -> "Slot | Adapter | None":
         """Who on this engine answers to that id: the slot itself or an adapter."""
@@ -152,7 +193,7 @@ class Slot:
         )
 
     async def emptied(self, timeout_s: float) -> bool:
-        """Waits until no request is inside; False when some still are after `timeout_s`."""
+        """Waits until no request is inside, or none that can be served; False when some are after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
@@ -205,7 +246,8 @@ class Slot:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         self._in_flight += 1
-        self._empty.clear()
+        if not self._condemned:
+            self._empty.clear()
         try:
             yield
         finally:

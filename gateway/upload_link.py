@@ -94,7 +94,8 @@ class UploadLink:
 
     async def _fill(self, piece: _Piece, scope: Scope, receive: Receive, progress: _Progress) -> None:
         """Until all bytes are in the file, or the client goes away. Raises OSError, RequestTimeout."""
-        file = await asyncio.get_running_loop().run_in_executor(self._writers, os.open, piece.path, os.O_WRONLY)
+        only_a_file = os.O_WRONLY | os.O_NOFOLLOW
+        file = await asyncio.get_running_loop().run_in_executor(self._writers, os.open, piece.path, only_a_file)
         try:
             message = await receive()
             extension = scope.get("extensions", {}).get(TAKE_BODY)

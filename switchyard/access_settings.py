@@ -89,12 +89,18 @@ class TlsSettings(_Group):
 class LimitSettings(_Group):
     """Bounds on what is taken in. `store_url` (redis://…) shares the keys' rates between several gateways.
 
-    `max_queued_*`: what may wait for a model beyond the `engine.max_num_seqs` requests that it works on.
+    `max_queued_*`: what may wait for a model beyond the `engine.max_num_seqs` sequences that it works on. A request is
+    as many sequences as it has prompts, times `n`; it may have `max_sequences_per_request` (`engine.max_num_seqs` where
+    nothing is said). `max_text_chars`: of a text that no context bounds, in /tokenize or with truncate_prompt_tokens.
+    `max_body_values`: JSON values in one body.
     """
 
     store_url: SecretStr | None = None
-    max_queued_requests: Annotated[int, Field(ge=0)] = 1024
+    max_queued_requests: Annotated[int, Field(ge=0)] = 4096
     max_queued_tokens: Annotated[int, Field(ge=1)] = 8_000_000
+    max_sequences_per_request: Annotated[int, Field(ge=1, le=65536)] | None = None
+    max_text_chars: Annotated[int, Field(ge=1024)] = 500_000
+    max_body_values: Annotated[int, Field(ge=1024)] = 1_000_000
     request_timeout_s: Seconds = 1800.0
     stream_timeout_s: Seconds = 3600.0
     stalled_client_timeout_s: Seconds = 60.0

@@ -26,11 +26,13 @@ class Child:
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self.starts = 0
 
     async def run(self) -> None:
         delay_s = _FIRST_DELAY_S
         while not self._stopping.is_set():
             started = time.monotonic()
+            self.starts += 1
             # A process group and not a session: Linux shares the cores out among sessions first (autogroup), and a
             # gateway in a session of its own gets half of what a busy client beside it gets.
             self._process = await asyncio.create_subprocess_exec(

@@ -128,6 +128,10 @@ class Reference(Message):
     logprobs: list[list[float]]
 
 
+EXIT_BROKEN_CHECKPOINT = 65
+"""How switchyard.reference_program ends when the checkpoint is at fault, of which it then says a line (EX_DATAERR)."""
+
+
 class ActivateRequest(Message):
     model: ModelRef
     reference: Reference | None = None
@@ -165,8 +169,8 @@ class Loaded(Message):
 class Proof(Message):
     """What was checked on the candidate before it was allowed to serve; differences are of natural log-probabilities.
 
-    The mean over all `tokens` is held to `tolerance`. `weak`: no reference was there, so only that answers are finite
-    and not constant.
+    The mean over all `tokens` that were compared is held to `tolerance`. `weak`: only that answers are finite and not
+    constant, and `why` no more was. `reason`: what a proof that is not passed found.
     """
 
     kind: Literal["reference", "computed", "weak"]
@@ -176,6 +180,8 @@ class Proof(Message):
     mean_abs_diff: float | None = None
     tolerance: float | None = None
     passed: bool
+    reason: str | None = None
+    why: str | None = None
 
 
 class ActivateResult(Message):

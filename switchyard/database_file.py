@@ -43,7 +43,7 @@ def backup(database: Path, target: Path) -> int:
         with closing(sqlite3.connect(read_only, uri=True)) as source, closing(sqlite3.connect(aside)) as copy:
             source.backup(copy)  # all pages in one read transaction, which under WAL keeps no writer waiting
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
-        _check(aside)
+        check_backup(aside)
         _sync(aside)
         os.link(aside, target)  # unlike a rename it never replaces
         _sync(target.parent)
@@ -61,7 +61,7 @@ def restore(saved: Path, database: Path, layout: Layout) -> Path | None:
 
     Raises BackupRefused, and has changed nothing then: the server runs, or the file is no database of ours.
     """
-    _check(saved)
+    check_backup(saved)
     try:
         layout.base.mkdir(parents=True, exist_ok=True)
         with hold(layout):
@@ -82,13 +82,16 @@ def _exchange(saved: Path, database: Path) -> Path | None:
         fresh.touch(mode=0o600)
         shutil.copyfile(saved, fresh)
         _sync(fresh)
-        had_one = database.exists()
-        if had_one:
+        had_one = os.path.lexists(database)
+        if database.is_dir() or database.is_symlink():
+            database.rename(kept)
+        elif had_one:
             os.link(database, kept)
         # A log of the old database must never be read into the new one; beside the kept file it is whole again.
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
                 Path(f"{database}{suffix}").rename(f"{kept}{suffix}")
+                had_one = True
         fresh.replace(database)
         _sync(database.parent)
     finally:
@@ -96,7 +99,7 @@ def _exchange(saved: Path, database: Path) -> Path | None:
     return kept if had_one else None
 
 
-def _check(file: Path) -> None:
+def check_backup(file: Path) -> None:
     """Raises BackupRefused unless the file is a whole database of Switchyard's."""
     if not file.is_file():
         raise BackupRefused(f"There is no file {file}")

@@ -13,11 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from switchyard.access_settings import AccessSettings, LimitSettings, TlsSettings
-from switchyard.address import is_loopback
+from switchyard.address import is_loopback, normal_url
 from switchyard.contract import ACTIVE_ALIAS
 from switchyard.paths import Layout
 from switchyard.retention import RetentionSettings
 from switchyard.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
+from switchyard.structured_bounds import StructuredLimits
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -38,8 +39,33 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class EnginePatches(Group):
+    """What is changed of vLLM's inside; each can be left as vLLM has it. docs/engine.md says what each one does.
+
+    `whole_answers`: answers that nobody reads along leave the engine in parts of 64 tokens. `step_sizes`: large steps
+    while only jobs are inside. `cpu_norms`: vLLM's C++ kernels for norms. `rewindable_generators`: seeds with prompts
+    that are read in parts. `own_logprobs`: log-probabilities beside a request that names tokens. `grammar_budget`: a
+    grammar that takes too long within a step ends its own request. `probe_places`: a full engine has a place for probes.
+    `short_routes`: less ceremony before the two busiest routes. `fewer_lookups`: jobs' prompts are tokenized together.
+    """
+
+    whole_answers: bool = True
+    step_sizes: bool = True
+    cpu_norms: bool = True
+    rewindable_generators: bool = True
+    own_logprobs: bool = True
+    grammar_budget: bool = True
+    probe_places: bool = True
+    short_routes: bool = True
+    fewer_lookups: bool = True
+
+
 class EngineSettings(Group):
-    """What vLLM is started with, the same for every slot."""
+    """What vLLM is started with, the same for every slot, and how long an engine may be silent.
+
+    `start_timeout_s`: a start that takes longer, or a reload in place, has failed; a second is added for each 50 MB of
+    weights. `hang_timeout_s`: an engine that makes no step and gives no token for so long is started again.
+    """
 
     max_model_len: Count | None = None
     max_num_seqs: Count = 256
@@ -54,8 +80,12 @@ class EngineSettings(Group):
     max_loras: Annotated[int, Field(ge=0)] = 0
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     warm_start: bool = True
+    start_timeout_s: PositiveSeconds = 600.0
+    hang_timeout_s: PositiveSeconds = 30.0
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
     reasoning_parser: Annotated[str, Field(min_length=1)] | None = None
+    structured: StructuredLimits = StructuredLimits()
+    patches: EnginePatches = EnginePatches()
 
 
 class Alias(Group):
@@ -199,6 +229,7 @@ class Settings(BaseSettings):
     max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_dataset_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**3
+    judge_urls: list[str] = []
     judge_api_keys: dict[str, SecretStr] = {}
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     hold_timeout_s: PositiveSeconds = 300.0
@@ -222,6 +253,7 @@ class Settings(BaseSettings):
 
     hf_token: SecretStr | None = None
     hub_timeout_s: Count = 10
+    hub_hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
 
     engine: EngineSettings = EngineSettings()
     logs: LogSettings = LogSettings()
@@ -252,6 +284,13 @@ class Settings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
             raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
         return url
+
+    @field_validator("judge_urls", "judge_api_keys")
+    @classmethod
+    def _judges_are_urls(cls, judges: Any) -> Any:
+        for url in judges:
+            normal_url(url)
+        return judges
 
     @field_validator("aliases")
     @classmethod
@@ -286,6 +325,11 @@ class Settings(BaseSettings):
                 f" ({self.batch_items}), or the engine would wait between chunks"
             )
         return self
+
+    @property
+    def max_sequences_per_request(self) -> int:
+        """Of a request's prompts times the answers to each."""
+        return self.limits.max_sequences_per_request or self.engine.max_num_seqs
 
     @property
     def engine_to_start(self) -> EngineSettings:

@@ -124,6 +124,24 @@ async def announce(settings: Settings, ui: Child | None) -> None:
         await ui.run()
 
 
+async def until_over(running: dict[asyncio.Task[None], Child], stopped: asyncio.Task[bool]) -> str | None:
+    """Until somebody asks for the end (None) or a process refuses to start (its name).
+
+    Control that served and cannot start again (its database was damaged meanwhile) is no reason to end inference.
+    """
+    while True:
+        await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        refused = next((task for task in running if task.done()), None)
+        if refused is None or stopped.done():
+            return None
+        child = running.pop(refused)
+        if child.name != "control" or child.starts == 1:
+            return child.name
+        told = "control cannot start again and has said why; inference on /v1 goes on without it"
+        log.critical("%s", told)
+        print(told, file=sys.stderr, flush=True)
+
+
 async def _supervise(settings: Settings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -134,10 +152,9 @@ async def _supervise(settings: Settings) -> int:
     ui = web_ui.child_of(settings)
     announcer = asyncio.create_task(announce(settings, ui), name="announcer")
     stopped = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
+    refused = await until_over(dict(zip(running, children, strict=True)), stopped)
 
     announcer.cancel()
-    refused = next((child.name for child, task in zip(children, running, strict=True) if task.done()), None)
     if refused is None:
         patience = f"what is being answered may take {settings.drain_timeout_s:g} s, a second Ctrl-C ends it at once"
         print(f"\nStopping ({patience}) …", flush=True)

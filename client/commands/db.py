@@ -31,15 +31,24 @@ def backup(
 
 
 @app.command()
-def restore(file: Annotated[Path, typer.Argument(help="A file that `switchyard db backup` wrote.")]) -> None:
+def restore(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A file that `switchyard db backup` wrote; else the newest beside the database."),
+    ] = None,
+) -> None:
     """Put a backup in the place of the database, which is kept beside it; refused while the server runs."""
     settings = settings_here()
+    from switchyard.database_check import backups
     from switchyard.database_file import BackupRefused, file_of
     from switchyard.database_file import restore as put_back
 
     try:
         database = file_of(settings)
-        kept = put_back(file, database, settings.layout)
+        saved = file or next(backups(database), None)
+        if saved is None:
+            stop(f"There is no backup in {database.parent}: name the file.", EXIT_REFUSED)
+        kept = put_back(saved, database, settings.layout)
     except BackupRefused as error:
         stop(f"{error}.", EXIT_REFUSED)
-    print(f"{database} is {file} now" + (f"; what was there before is {kept}." if kept else "."))
+    print(f"{database} is {saved} now" + (f"; what was there before is {kept}." if kept else "."))

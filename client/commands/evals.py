@@ -17,6 +17,7 @@ _SHOWN = (
     "avg_loss",
     "perplexity",
     "truncated",
+    "errors",
     "engine_errors",
 )
 

@@ -48,18 +48,22 @@ def register(
     step: Annotated[int | None, typer.Option(help="The training step.")] = None,
     activate: Annotated[bool, typer.Option(help="Switch to it at once.")] = False,
     replace: Annotated[bool, typer.Option(help="In place of what has this id.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and change nothing.")] = False,
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a folder that lies on the server a model."""
     with server_at(host) as server:
         registered = server.register_model(
-            model_id, source, tags, path=path, step=step, activate=activate, replace=replace
+            model_id, source, tags, path=path, step=step, activate=activate, replace=replace, dry_run=dry_run
         )
     if as_json:
         print_json(registered)
         return
-    print(f"{registered.id} is {'already ' if registered.existing else ''}registered, {registered.digest}.")
+    is_now = "would be" if dry_run and not registered.existing else "is"
+    print(f"{registered.id} {is_now} {'already ' if registered.existing else ''}registered, {registered.digest}.")
+    if registered.removal is not None:
+        _show_removal(registered.removal, dry_run=dry_run)
     if registered.activation is not None:
         _show_switch(registered.activation)
 
@@ -126,14 +130,20 @@ def rollback(host: Host = None, as_json: AsJson = False) -> None:
 @app.command()
 def rm(
     model_id: ModelId,
-    files: Annotated[bool, typer.Option(help="Remove the files under models/ too.")] = False,
+    files: Annotated[bool, typer.Option(help="Remove what the server put under models/ for it too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a model that is not active and that no job uses."""
+    """Forget a model that is not active and that no job uses. Files that the server did not place are left."""
     with server_at(host) as server:
-        removed = server.delete_model(model_id, files=files)
-    print_json(removed) if as_json else print(f"{model_id} is removed{', with its files' if files else ''}.")
+        removed = server.delete_model(model_id, files=files, dry_run=dry_run)
+    if as_json:
+        print_json(removed)
+        return
+    print(f"{model_id} {'would be' if dry_run else 'is'} removed{', with its files' if removed['files'] else ''}.")
+    if removed.get("removal"):
+        _show_removal(removed["removal"], dry_run=dry_run)
 
 
 @app.command()
@@ -157,6 +167,16 @@ def pull(
     if as_json:
         print_json(job)
     end_with(job)
+
+
+def _show_removal(removal: dict[str, Any], *, dry_run: bool) -> None:
+    """What goes of a model's folder, and why the rest of it does not."""
+    if removal["files"] and (dry_run or removal["left"]):
+        went = "would go" if dry_run else "are gone"
+        size = bytes_in_words(removal["size_bytes"])
+        print(f"{len(removal['files'])} files ({size}) of {removal['folder']} {went}.")
+    if removal["note"]:
+        print(f"{removal['note']}.")
 
 
 def _show_switch(switched: Activation) -> None:

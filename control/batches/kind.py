@@ -36,13 +36,15 @@ class BatchKind:
     route: ClassVar[str] = "/batches"
     request_model: ClassVar[builtins.type[JobRequest]] = BatchJobRequest
 
-    def __init__(self, files: FileStore) -> None:
+    def __init__(self, files: FileStore, max_sequences: int) -> None:
+        """`max_sequences`: of one request's prompts times their answers."""
         self._files = files
+        self._max_sequences = max_sequences
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002 - the port's
         """Reads every line once. Blocks; raises Invalid and NotFound."""
         assert isinstance(request, BatchJobRequest)
-        facts = scan(self._files.path(request.input_file_id), request.endpoint)
+        facts = scan(self._files.path(request.input_file_id), request.endpoint, self._max_sequences)
         return request.model_dump(mode="json") | {"requests": facts.requests, "input_digest": facts.digest}
 
     def identity(self, config: dict[str, Any]) -> dict[str, Any]:

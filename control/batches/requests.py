@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from control.errors import Invalid
+from switchyard.sequences import Sequences, sequences_of
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]
 ENDPOINTS: tuple[str, ...] = get_args(Endpoint)
 MAX_REQUESTS = 1_000_000
 _MAX_LINE_BYTES = 32 * 1024 * 1024
 _LONGEST_CUSTOM_ID = 512
+_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,11 @@ class Facts:
     digest: str
 
 
-def scan(path: Path, endpoint: str) -> Facts:
-    """Reads the whole file once. Raises Invalid naming the line and what is wrong with it. Blocks."""
+def scan(path: Path, endpoint: str, max_sequences: int) -> Facts:
+    """Reads the whole file once. Raises Invalid naming the line and what is wrong with it. Blocks.
+
+    `max_sequences` is `limits.max_sequences_per_request`.
+    """
     digest = hashlib.sha256()
     models: set[str] = set()
     seen: set[str] = set()
@@ -43,6 +48,9 @@ def scan(path: Path, endpoint: str) -> Facts:
         if line.custom_id in seen:
             raise Invalid(f"input_file_id: line {line.number}: custom_id {line.custom_id!r} was used before")
         seen.add(line.custom_id)
+        if (refusal := _sequences(line).too_many(max_sequences)) is not None:
+            field, reason = refusal
+            raise Invalid(f"input_file_id: line {line.number}: body.{field}: {reason}")
         models.add(_model(line))
         if len(models) > 1:
             named = " and ".join(repr(name) for name in sorted(models))
@@ -88,9 +96,8 @@ def _parsed(raw: bytes, number: int, endpoint: str) -> Line:
     if content.get("method") != "POST":
         raise Invalid(f"input_file_id: line {number}: method: only POST is there")
     if content.get("url") != endpoint:
-        raise Invalid(
-            f"input_file_id: line {number}: url: the batch's endpoint is {endpoint}, not {content.get('url')!r}"
-        )
+        url = str(content.get("url"))[:100]
+        raise Invalid(f"input_file_id: line {number}: url: the batch's endpoint is {endpoint}, not {url!r}")
     if not isinstance(body, dict):
         raise Invalid(f"input_file_id: line {number}: body: an object is needed")
     if body.get("stream"):
@@ -98,8 +105,16 @@ def _parsed(raw: bytes, number: int, endpoint: str) -> Line:
     return Line(number, custom_id, body)
 
 
+def _sequences(line: Line) -> Sequences:
+    body = line.body
+    answers = {name: body.get(name) for name in ("n", "best_of")}
+    return sequences_of(answers, body.get("prompt"), body.get("prompt_embeds"), body.get("input"))
+
+
 def _model(line: Line) -> str:
     name = line.body.get("model")
     if not isinstance(name, str) or not name:
         raise Invalid(f"input_file_id: line {line.number}: body.model: is missing")
+    if len(name) > _LONGEST_NAME:
+        raise Invalid(f"input_file_id: line {line.number}: body.model: has more than {_LONGEST_NAME} characters")
     return name

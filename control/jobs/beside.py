@@ -22,7 +22,10 @@ class BesideLoader(Protocol):
 
 
 class Beside:
-    """Opens one model at a time; `ready` has those that jobs may run on. One without room is left alone for a while."""
+    """Opens one model at a time; one without room is left alone for a while.
+
+    `ready` has those that jobs may run on, `loading` is on its way, `refused` has why others are not there.
+    """
 
     def __init__(
         self, loader: BesideLoader, on_change: Callable[[], None], clock_s: Callable[[], float] = time.monotonic
@@ -34,6 +37,8 @@ class Beside:
         self._opening: asyncio.Task[None] | None = None
         self._not_before_s: dict[str, float] = {}
         self.ready: set[str] = set()
+        self.loading: str | None = None
+        self.refused: dict[str, str] = {}
 
     def opens_one_of(self, model_ids: Collection[str]) -> bool:
         """Begins to load the first that may be tried now; returns at once. False: none is being loaded, or can be."""
@@ -42,6 +47,7 @@ class Beside:
         now_s = self._clock_s()
         for model_id in model_ids:
             if model_id not in self.ready and self._not_before_s.get(model_id, 0.0) <= now_s:
+                self.loading = model_id
                 self._opening = self._tasks.spawn(self._open(model_id), name=f"loading {model_id} for a job")
                 return True
         return False
@@ -57,12 +63,16 @@ class Beside:
     async def _open(self, model_id: str) -> None:
         try:
             await self._loader.load_beside(model_id)
-        except NoRoom:
+        except NoRoom as error:
+            self.refused[model_id] = str(error)
             self._not_before_s[model_id] = self._clock_s() + NO_ROOM_PAUSE_S
         except ControlError as error:
+            self.refused[model_id] = str(error)
             self._not_before_s[model_id] = self._clock_s() + FAILED_PAUSE_S
             log.warning("%s cannot be loaded for the jobs that wait for it: %s", model_id, error)
         else:
             self.ready.add(model_id)
+            self.refused.pop(model_id, None)
         finally:
+            self.loading = None
             self._on_change()

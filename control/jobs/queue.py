@@ -162,6 +162,11 @@ class JobQueue:
                 session.add(loan)
             return job
 
+    async def lent_to(self) -> str | None:
+        """The job that has borrowed the engine."""
+        async with self._database.transaction() as session:
+            return await session.scalar(select(LoanRow.job_id))
+
     async def claim_standalone(
         self, owner: str, types: Collection[str], besides: Collection[str] = ()
     ) -> JobRow | None:

@@ -1,19 +1,17 @@
 """A job as the API shows it."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from control.clock import iso
-from control.tables import NO_DIGEST, JobAttemptRow, JobRow
+from control.tables import JobAttemptRow, JobRow
 
 # Of a result: what is shown beside it too, since scripts look for it there.
 _LIFTED = {"pull": ("local_path", "preferred_quantized")}
 
 
-def show(job: JobRow, active_id: str | None, now: datetime, held: Mapping[str, str]) -> dict[str, Any]:
-    """`waiting_for` says why a pending job does not start; `active_id` is the active model's, `held` has the types that
-    may not run, with the reason."""
+def show(job: JobRow, waiting_for: str | None) -> dict[str, Any]:
+    """`waiting_for` says why a pending job does not start (control.jobs.waiting)."""
     shown = {
         "id": job.id,
         "job_id": job.id,
@@ -33,7 +31,7 @@ def show(job: JobRow, active_id: str | None, now: datetime, held: Mapping[str, s
         "attempt": job.attempt,
         "request_id": job.request_id,
         "created_by": job.created_by,
-        "waiting_for": (held.get(job.type) or _waiting_for(job, active_id, now)) if job.status == "pending" else None,
+        "waiting_for": waiting_for,
     }
     return shown | {name: (job.result or {}).get(name) for name in _LIFTED.get(job.type, ())}
 
@@ -62,13 +60,3 @@ def show_attempts(attempts: Sequence[JobAttemptRow]) -> list[dict[str, Any]]:
         }
         for row in attempts
     ]
-
-
-def _waiting_for(job: JobRow, active_id: str | None, now: datetime) -> str | None:
-    if job.not_before is not None and job.not_before > now:
-        return f"its next attempt, at {iso(job.not_before)}"
-    if job.model_id == active_id or job.model_digest == NO_DIGEST:
-        return None
-    if job.when_inactive == "switch":
-        return f"a quiet moment to switch to model {job.model_id}"
-    return f"model {job.model_id} to become active"

@@ -17,6 +17,7 @@ from control.jobs.limits import WorkerLimits
 from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
 from control.jobs.shepherd import Shepherd
+from control.jobs.waiting import WorkerView
 from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.repository import ModelRepository
 from control.tables import JobRow
@@ -101,6 +102,21 @@ class Worker:
         if freed:
             self.wake()
 
+    @property
+    def view(self) -> WorkerView:
+        limits = self._limits
+        return WorkerView(
+            held=self.held,
+            running=self._running_by_type(),
+            limits=limits.max_concurrent_by_type,
+            engine_running=self._at_engine(),
+            engine_places=limits.max_concurrent_jobs,
+            standalone_places=limits.max_standalone,
+            loading=self._beside.loading,
+            ready=self._beside.ready,
+            refused=self._beside.refused,
+        )
+
     def wake(self, *, model_changed: bool = False) -> None:
         """There may be something to claim."""
         self._model_changed = self._model_changed or model_changed
@@ -131,6 +147,7 @@ class Worker:
                 await self._caretaker.look_around(self._owner, {job.id for job in self._tended.values()})
                 if self._model_changed:
                     self._model_changed = False
+                    self._beside.refused.clear()
                     self._beside.ready.clear()  # asked for again, which costs nothing where it is still so
                     await self._queue.end_rests()
                 await self._fill()

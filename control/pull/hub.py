@@ -22,16 +22,28 @@ _ENVIRONMENT = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_
 
 
 class Hub:
-    """HF_ENDPOINT says where it is. The token goes by the program's stdin, so no list of processes shows it."""
+    """HF_ENDPOINT says where it is. The token goes by the program's stdin, so no list of processes shows it.
 
-    def __init__(self, token: SecretStr | None, timeout_s: int, program: Sequence[str] = PROGRAM) -> None:
+    `hosts`: to which it may redirect though they are not public.
+    """
+
+    def __init__(
+        self, token: SecretStr | None, timeout_s: int, hosts: Sequence[str] = (), program: Sequence[str] = PROGRAM
+    ) -> None:
         self._token = (token.get_secret_value() or None) if token else None
         self._timeout_s = timeout_s
+        self._hosts = list(hosts)
         self._program = program
 
     async def listing(self, repository: str, revision: str) -> Listing:
         """Raises BadJob (missing, gated …), HubUnavailable."""
-        order = ListOrder(repository=repository, revision=revision, token=self._token, timeout_s=self._timeout_s)
+        order = ListOrder(
+            repository=repository,
+            revision=revision,
+            token=self._token,
+            hosts=self._hosts,
+            timeout_s=self._timeout_s,
+        )
         async with self._working(order) as lines:
             async for said in lines:
                 if isinstance(said, Listing):
@@ -50,7 +62,14 @@ class Hub:
 
         Raises BadJob naming the file, HubUnavailable, and what `on_progress` raises.
         """
-        order = FetchOrder(repository=repository, commit=commit, token=self._token, folder=str(folder), files=files)
+        order = FetchOrder(
+            repository=repository,
+            commit=commit,
+            token=self._token,
+            hosts=self._hosts,
+            folder=str(folder),
+            files=files,
+        )
         async with self._working(order) as lines:
             async for said in lines:
                 match said:

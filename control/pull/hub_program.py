@@ -16,10 +16,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx2
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_url, set_client_factory
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -31,10 +31,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import get_hf_file_metadata, http_get
 from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import hf_request_event_hook
 from setproctitle import setproctitle
 
 from control.adapter import ADAPTER_CONFIG
 from control.pull.files import PARTIAL, has_content, present_bytes
+from control.pull.hub_client import HubTransport, Watch, watched
 from control.pull.orders import Failure, FailureKind, FetchOrder, Finished, Listing, ListOrder, Order, Progress
 from control.pull.selection import RemoteFile
 from switchyard.process import follow_parent
@@ -80,23 +82,47 @@ class CappedFile(io.FileIO):
         return written
 
 
+class CappedBytes(io.BytesIO):
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > LONGEST_CONFIG_BYTES:
+            raise Refused("corrupt", f"a configuration has more than {LONGEST_CONFIG_BYTES} bytes")
+        return super().write(data)
+
+
 def main() -> int:
     setproctitle("switchyard: pull")
     follow_parent(signal.SIGKILL)
     constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
     order = Order.model_validate_json(sys.stdin.readline()).order
+    watch = Watch(constants.HF_HUB_DOWNLOAD_TIMEOUT, brief=isinstance(order, ListOrder))
+    set_client_factory(lambda: client_of(order.hosts, watch))
     try:
-        with translated(order.repository):
+        with (
+            translated(order.repository),
+            watched(watch, lambda complaint: give_up(Refused("away", f"{order.repository}: the hub: {complaint}"))),
+        ):
             if isinstance(order, ListOrder):
                 say(listing(order))
             else:
                 fetch_all(order)
                 say(Finished())
     except Refused as refusal:
-        say(Failure(kind=refusal.kind, text=str(refusal)))
-        sys.stdout.flush()
-        os._exit(1)  # other files may be on their way; what they have is on disk
+        give_up(refusal)
     return 0
+
+
+def client_of(hosts: list[str], watch: Watch) -> httpx2.Client:
+    return httpx2.Client(
+        transport=HubTransport(constants.ENDPOINT, hosts, watch),
+        event_hooks={"request": [hf_request_event_hook]},
+        follow_redirects=True,
+        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+    )
+
+
+def give_up(refusal: Refused) -> NoReturn:
+    say(Failure(kind=refusal.kind, text=str(refusal)))
+    os._exit(1)  # other files may be on their way; what they have is on disk
 
 
 def say(line: Listing | Progress | Finished | Failure) -> None:
@@ -139,7 +165,7 @@ def translated(what: str) -> Iterator[None]:
         if error.errno in _DISK_ERRORS:
             raise Refused("disk", f"{what} cannot be written: {error.strerror}") from error
         raise Refused("corrupt", f"{what}: {str(error).splitlines()[0]}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused("refused", f"{what}: the hub's answer makes no sense: {str(error).splitlines()[0]}") from error
 
 
@@ -177,7 +203,7 @@ def size_of(order: ListOrder, commit: str, name: str) -> int:
 def read_object(order: ListOrder, commit: str, file: RemoteFile) -> dict[str, object]:
     if file.size_bytes > LONGEST_CONFIG_BYTES:
         raise Refused("refused", f"{file.name} is {file.size_bytes} bytes long, which no configuration is")
-    content = io.BytesIO()
+    content = CappedBytes()
     http_get(
         hf_hub_url(order.repository, file.name, revision=commit),
         content,

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from control.activation import Activator, SwitchWish
 from control.capabilities import EngineAbilities, check_no_remote_code
 from control.checkpoint import quantization_of
-from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable
+from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable, Invalid
+from control.placed_folders import PlacedFolders
 from control.ports import StandaloneContext
 from control.pull.hub import Hub
 from control.pull.orders import Listing
@@ -36,6 +37,7 @@ class PullKind:
         registry: Registry,
         activator: Activator,
         abilities: EngineAbilities,
+        placed: PlacedFolders,
         hub: Hub,
         *,
         trust_remote_code: bool,
@@ -45,6 +47,7 @@ class PullKind:
         self._registry = registry
         self._activator = activator
         self._abilities = abilities
+        self._placed = placed
         self._hub = hub
         self._trust_remote_code = trust_remote_code
         self._spare_bytes = max(spare_bytes, LEAST_SPARE_BYTES)
@@ -71,7 +74,8 @@ class PullKind:
             )
             transferred = total - present
             await self._registry.inspect(staging.files)
-            await asyncio.to_thread(staging.publish)
+            await asyncio.to_thread(staging.sync)
+            await self._publish(staging)
         await context.report(total, total)
         registered = await self._register(request, listing)
         result = _result(request, listing, registered, total, transferred)
@@ -101,6 +105,14 @@ class PullKind:
         if config.get("auto_map") and not self._trust_remote_code:
             check_no_remote_code(config, await self._abilities.get())
         await self._registry.choose_quantize(request.quantize, weights_bytes(wanted), quantization_of(config))
+
+    async def _publish(self, staging: Staging) -> None:
+        """The files become models/<id>, all at once. Raises Conflict when somebody took that place meanwhile."""
+        try:
+            await self._placed.place(staging.files, staging.target, "pull")
+        except OSError as error:
+            raise Invalid(f"{staging.target} cannot be made: {error.strerror}") from error
+        await asyncio.to_thread(staging.clear)
 
     async def _register(self, request: PullRequest, listing: Listing) -> Registered:
         return await self._registry.register(

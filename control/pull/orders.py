@@ -14,12 +14,14 @@ class _Line(BaseModel):
 
 
 class ListOrder(_Line):
-    """Asks for a repository's files and its small configuration files."""
+    """Asks for a repository's files and its small configuration files. `hosts`: to which the hub may send us on though
+    they are not public."""
 
     command: Literal["list"] = "list"
     repository: str
     revision: str
     token: str | None
+    hosts: list[str]
     timeout_s: int
 
 
@@ -30,6 +32,7 @@ class FetchOrder(_Line):
     repository: str
     commit: str
     token: str | None
+    hosts: list[str]
     folder: str
     files: list[RemoteFile]
 
@@ -42,7 +45,7 @@ class Listing(_Line):
     """A repository at one commit. `config` and `adapter_config` are the contents of those files, None without them."""
 
     event: Literal["listing"] = "listing"
-    commit: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$")]  # it becomes part of a path
     files: list[RemoteFile]
     config: dict[str, object] | None
     adapter_config: dict[str, object] | None

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from control.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from control.checkpoint import INDEX, WEIGHTS
+from control.checkpoint import WEIGHTS
+from control.checkpoint_layout import INDEX
 from control.errors import Invalid
 from switchyard.digest import is_content
 
@@ -23,7 +25,7 @@ class RemoteFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    size_bytes: int
+    size_bytes: Annotated[int, Field(ge=0, lt=2**53)]
     sha256: str | None = None
     git_sha1: str | None = None
 

@@ -1,6 +1,7 @@
 """Where a pull's files lie until they are a checkpoint: beside the models, so that a rename makes them one."""
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from control.pull.selection import RemoteFile
 
 FOLDER = ".pulls"
 LEAST_SPARE_BYTES = 64 * 1024 * 1024
+_COMMIT = re.compile(r"[0-9A-Za-z]{1,12}")
 
 
 class Staging:
@@ -25,14 +27,14 @@ class Staging:
 
     def is_done(self, wanted: Sequence[RemoteFile]) -> bool:
         """Whether an earlier attempt has put the checkpoint in its place. Raises Invalid for anything else there."""
-        if not self.target.exists():
+        if not os.path.lexists(self.target):
             return False
         paths = [(self.target / file.name, file) for file in wanted]
         if all(path.is_file() and has_content(path, file) for path, file in paths):
             return True
         raise Invalid(
             f"{self.target} is there already with other content: pull under another id, or remove it first"
-            f" (DELETE /models/{self._model_id}?files=true)"
+            f" (DELETE /models/{self._model_id}?files=true where the server placed it, else by hand)"
         )
 
     def make_room(self, wanted: list[RemoteFile], spare_bytes: int) -> int:
@@ -48,20 +50,18 @@ class Staging:
             )
         return present
 
-    def publish(self) -> None:
-        """The files become models/<id>, all at once. Raises Invalid when somebody took that place meanwhile."""
-        _sync(self.files)
-        try:
-            self.files.rename(self.target)
-        except OSError as error:
-            raise Invalid(f"{self.target} cannot be made: {error.strerror}") from error
-        _sync(self.target.parent)
-        self.clear()
+    def sync(self) -> None:
+        """The files survive a power cut from here on."""
+        for root, _, names in os.walk(self.files):
+            for name in names:
+                _sync(Path(root, name))
+            _sync(Path(root))
 
     def clear(self) -> None:
         """Forgets what earlier pulls of this id left, of other commits too."""
         for place in self._root.glob(f"{self._model_id}@*"):
-            shutil.rmtree(place, ignore_errors=True)
+            if _COMMIT.fullmatch(place.name.rpartition("@")[2]):
+                shutil.rmtree(place, ignore_errors=True)  # which follows no link
 
 
 def _sync(folder: Path) -> None:

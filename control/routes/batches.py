@@ -46,7 +46,7 @@ async def create(
     alias = services.aliases.get(name)
     model_id = alias.model if alias else name
     job_request = BatchJobRequest.model_validate({"model_id": model_id, **request.model_dump()})
-    made = await make_job(services, BatchKind(services.files), job_request, key, view)
+    made = await make_job(services, services.batch_kind, job_request, key, view)
     return await _shown(await services.queue.get(made["job_id"], TYPE), services)
 
 

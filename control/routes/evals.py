@@ -10,7 +10,9 @@ from control.eval_history import HistoryEntry
 from control.ports import EvalReports, SampleQuery, Verdict
 from control.services import Wired
 
-_NAMED = ("accuracy", "accuracy_stderr", "accuracy_ci95", "correct", "total_samples", "avg_loss", "perplexity")
+_NAMED = (
+    "accuracy", "accuracy_stderr", "accuracy_ci95", "correct", "total_samples", "errors", "avg_loss", "perplexity",
+)  # fmt: skip
 _DIGESTS = ("dataset_digest", "template_digest")
 
 
@@ -50,14 +52,21 @@ def router_of(reports: EvalReports) -> APIRouter:
         dataset: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> dict[str, Any]:
-        """By step, those without one by time; `series` is equal where settings and dataset content are."""
-        points = [
-            _point(entry, reports.series(entry.job.config))
-            for entry in await services.evals.newest(limit, view)
-            if dataset is None or _is_of(entry, dataset)
-        ]
+        """By step, those without one by time; `series` is equal where settings and dataset content are.
+
+        `left_out` has the evals whose errors were more than allowed: their numbers say nothing of the model.
+        """
+        points, left_out = [], []
+        for entry in await services.evals.newest(limit, view):
+            if dataset is not None and not _is_of(entry, dataset):
+                continue
+            reason = reports.spoilt(entry.job.config, entry.job.result or {})
+            if reason is None:
+                points.append(_point(entry, reports.series(entry.job.config)))
+            else:
+                left_out.append({"job_id": entry.job.id, "model_id": entry.job.model_id, "reason": reason})
         points.sort(key=lambda point: (point["series"], point["step"] is None, point["step"] or 0, point["created_at"]))
-        return {"dataset": dataset, "points": points}
+        return {"dataset": dataset, "points": points, "left_out": left_out}
 
     return router
 

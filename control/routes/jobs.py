@@ -13,6 +13,7 @@ from control.clock import utc_now
 from control.errors import ControlError, Invalid
 from control.jobs.states import LIVE, Status
 from control.jobs.view import show, show_attempts, show_progress
+from control.jobs.waiting import EngineView, waiting_for
 from control.services import Services, Wired
 from control.tables import JobRow
 
@@ -26,8 +27,7 @@ _UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 async def show_one(job: JobRow, services: Services) -> dict[str, Any]:
     """A job with its attempts."""
-    active = await services.history.active()
-    shown = show(job, active.id if active else None, utc_now(), services.worker.held)
+    shown = show(job, await _waits_for(job, services))
     return shown | {"attempts": show_attempts(await services.queue.attempts(job.id))}
 
 
@@ -42,9 +42,19 @@ async def list_jobs(
     if job_type is not None and job_type not in services.worker.types:
         raise Invalid(f"type: there is no {job_type!r}; known are {', '.join(services.worker.types)}")
     jobs = await services.queue.newest_first(job_type, status, limit, view=view)
+    engine, worker, now = await _engine(services), services.worker.view, utc_now()
+    return {"jobs": [show(job, waiting_for(job, worker, engine, now)) for job in jobs]}
+
+
+async def _waits_for(job: JobRow, services: Services) -> str | None:
+    if job.status != "pending":
+        return None
+    return waiting_for(job, services.worker.view, await _engine(services), utc_now())
+
+
+async def _engine(services: Services) -> EngineView:
     active = await services.history.active()
-    now = utc_now()
-    return {"jobs": [show(job, active.id if active else None, now, services.worker.held) for job in jobs]}
+    return EngineView(active.id if active else None, services.activator.target, await services.queue.lent_to())
 
 
 @router.get("/jobs/stats")
@@ -59,7 +69,10 @@ async def get_job(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
 
 @router.get("/jobs/{job_id}/events")
 async def events(job_id: str, services: Wired, view: Viewer) -> StreamingResponse:
-    """Server-sent events: `state` with the whole job at first and at each change of state, `progress` between."""
+    """Server-sent events: `state` with the whole job at first and at each change of it, `progress` between.
+
+    What a pending job waits for is part of its state.
+    """
     job = await services.queue.get(job_id, view=view)
     return StreamingResponse(_events(job, services), media_type=_EVENT_STREAM, headers=_UNBUFFERED)
 
@@ -71,7 +84,8 @@ async def _events(job: JobRow, services: Services) -> AsyncIterator[str]:
     quiet_s = 0.0
     with services.queue.changes.watch(job.id) as changed:
         while True:
-            state, progress = (job.status, job.attempt), (job.progress_done, job.progress_total)
+            waits_for = await _waits_for(job, services)
+            state, progress = (job.status, job.attempt, waits_for), (job.progress_done, job.progress_total)
             if state != seen_state:
                 quiet_s = 0.0
                 yield _event("state", await show_one(job, services))

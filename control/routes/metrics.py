@@ -25,6 +25,7 @@ async def metrics(services: Wired) -> Response:
         book=services.telemetry.meter.book,
         power=services.governor.state,
         held=services.worker.held,
+        loop_lag_s=services.lag.worst_s(),
     )
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(shown))

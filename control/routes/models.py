@@ -29,7 +29,7 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
     """With `activate`, a switch that fails is this request's failure; the model stays registered."""
     registered = await services.registrar.register(request)
     body: dict[str, Any] = {
-        "status": "registered",
+        "status": "dry_run" if request.dry_run else "registered",
         "id": registered.model.id,
         "digest": registered.model.digest,
     }
@@ -39,6 +39,10 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
         body["quantize"] = registered.model.quantize
     if registered.replaced is not None:
         body["replaced"] = registered.replaced
+    if registered.removal is not None:
+        body["removal"] = registered.removal.show()
+    if request.dry_run:
+        return body
     if registered.activation is not None:
         body["activation"] = answer(registered.activation)
     elif registered.replaced is not None:
@@ -61,8 +65,11 @@ async def unload(model_id: str, services: Wired) -> dict[str, Any]:
 
 
 @router.delete("/models/{model_id}")
-async def remove(model_id: str, services: Wired, files: bool = False) -> dict[str, Any]:
-    await services.registry.remove(model_id, files=files)
-    with contextlib.suppress(GatewayUnavailable):
-        await services.gateway.unload(model_id)
-    return {"status": "deleted", "id": model_id, "files": files}
+async def remove(model_id: str, services: Wired, files: bool = False, dry_run: bool = False) -> dict[str, Any]:
+    """With `files`, `removal` says what went and what was left; with `dry_run` what would, and nothing is changed."""
+    removal = await services.registry.remove(model_id, files=files, dry_run=dry_run)
+    if not dry_run:
+        with contextlib.suppress(GatewayUnavailable):
+            await services.gateway.unload(model_id)
+    body = {"status": "dry_run" if dry_run else "deleted", "id": model_id, "files": bool(removal and removal.complete)}
+    return body | ({"removal": removal.show()} if removal is not None else {})

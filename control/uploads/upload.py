@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 from control.digest_cache import DigestCache, stamp
 from control.errors import Invalid
 from control.uploads.known_chunks import Place, copy_chunk, sha256_of
+from control.uploads.request import check_file_name
 from control.uploads.staged_file import Chunk, StagedFile, chunks_of
 from switchyard.shard import BadShard, read_tensors
 
 _BOOK = "upload.json"
 _FILES = "files"
+_BEFORE = "before"
+_OURS = frozenset({_BOOK, f".{_BOOK}", _FILES, _BEFORE})
 
 
 @dataclass(slots=True)
@@ -45,6 +49,11 @@ class Upload:
     @property
     def busy(self) -> bool:
         return any(file.reserved for file in self.files.values())
+
+    @property
+    def before(self) -> Path:
+        """Where a file waits that was declared anew."""
+        return self.folder / _BEFORE
 
     def path_of(self, name: str) -> Path:
         return self.files_folder / name
@@ -75,7 +84,8 @@ class Upload:
         path = self.path_of(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as stream:
+            path.unlink(missing_ok=True)  # a writer that was given up may hold it open still
+            with path.open("xb") as stream:
                 stream.truncate(size_bytes)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise Invalid(f"{name} is the name of a folder and of a file of this upload") from error
@@ -177,16 +187,54 @@ class Upload:
             aside.replace(self.folder / _BOOK)
 
     def discard(self) -> None:
+        """Removes what uploads wrote there, and nothing else that may lie in the folder."""
         with self._book:
             self._discarded = True
-            shutil.rmtree(self.folder, ignore_errors=True)
+            forget(self.folder)
+
+    def outstanding_bytes(self) -> int:
+        """How much more the files will take up on the disk when they are whole."""
+        sizes = self.expected | {file.name: file.size_bytes for file in list(self.files.values())}
+        return sum(max(0, size_bytes - _allocated_bytes(self.path_of(name))) for name, size_bytes in sizes.items())
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether something lies there that no upload wrote: a trainer's own checkpoints, say, or a link. Blocks."""
+    if not os.path.lexists(folder):
+        return False
+    if folder.is_symlink() or not folder.is_dir() or (folder / _FILES).is_symlink():
+        return True
+    names = {path.name for path in folder.iterdir()}
+    return bool(names - _OURS) or (_FILES in names and _BOOK not in names)
+
+
+def forget(folder: Path) -> None:
+    """Removes an upload's files and its book; the folder too, unless something else is in it. Blocks."""
+    if folder.is_symlink():
+        return
+    shutil.rmtree(folder / _FILES, ignore_errors=True)  # which follows no link
+    with suppress(OSError):
+        for name in _OURS - {_FILES}:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def last_change_s(folder: Path) -> float | None:
+    """When anybody wrote to the upload last, in seconds since 1970; None where there is no upload. Blocks."""
+    if is_foreign(folder) or not (folder / _BOOK).is_file():
+        return None
+    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def load(folder: Path) -> Upload | None:
     """What an earlier process left in the folder, every chunk of it proven again. None: nothing of use. Blocks."""
+    if is_foreign(folder):
+        return None
     try:
         book = json.loads((folder / _BOOK).read_bytes())
         upload = Upload(folder.name, folder, book["upload"], dict(book["expected"]))
+        for name in (*book["files"], *book["expected"]):
+            check_file_name(name)
         for name, told in book["files"].items():
             chunks = chunks_of((size, sha) for size, sha in told["chunks"])
             upload.files[name] = StagedFile(name, told["size_bytes"], chunks, prefixes=dict(told["begun"]))
@@ -209,6 +257,13 @@ def _written(path: Path, chunk: Chunk) -> bool:
             return os.lseek(stream.fileno(), chunk.begin, os.SEEK_DATA) < chunk.end
         except OSError:
             return False
+
+
+def _allocated_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _fsync(path: Path) -> None:

@@ -1,9 +1,7 @@
 """Uploads: every checkpoint that is on its way here. One a model id; what has arrived is kept until it is a model."""
 
 import asyncio
-import errno
 import logging
-import os
 import re
 import shutil
 import time
@@ -13,14 +11,16 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from control.digest_cache import DigestCache
 from control.errors import Conflict, ControlError, Invalid, LengthRequired, NoSpace, NotFound
+from control.placed_folders import PlacedFolders
 from control.registration import check_id
 from control.uploads.known_chunks import Place, known_chunks
 from control.uploads.request import BeginUpload, ClosePiece, DeclareFile, OpenPiece, check_file_name, check_sha256
 from control.uploads.staged_file import Chunk, StagedFile, chunks_of
-from control.uploads.upload import Upload, load
+from control.uploads.upload import Upload, forget, is_foreign, last_change_s, load
 from switchyard.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
@@ -45,18 +45,18 @@ class _Ticket:
 class Uploads:
     """`model_folders` are the registered models' folders, newest first: what they hold need not be sent again."""
 
-    def __init__(self, folder: Path, models: Path, cache: DigestCache, model_folders: Folders) -> None:
+    def __init__(self, folder: Path, placed: PlacedFolders, cache: DigestCache, model_folders: Folders) -> None:
         self._folder = folder
-        self._models = models
+        self._placed = placed
         self._cache = cache
         self._model_folders = model_folders
         self._uploads: dict[str, Upload] = {}
         self._tickets: dict[str, _Ticket] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def show(self, model_id: str) -> dict[str, Any]:
         """Raises NotFound."""
-        async with self._alone(model_id):
+        async with self.alone(model_id):
             upload = await self._find(model_id)
             if upload is None:
                 raise NotFound(f"nothing is being uploaded as {model_id!r}")
@@ -67,12 +67,12 @@ class Uploads:
 
         Raises Invalid, Conflict while somebody else uploads under this id, NoSpace.
         """
-        async with self._alone(model_id):
+        async with self.alone(model_id):
             upload = await self._find(model_id)
             if upload is not None and upload.name != request.upload:
                 _check_idle(upload)
             if upload is None:
-                upload = Upload(model_id, self._folder / model_id)
+                upload = await self._new(model_id)
             upload.name, upload.touched_s = request.upload, time.monotonic()
             upload.expected = {file.name: file.size_bytes for file in request.files}
             upload.known = None
@@ -80,7 +80,7 @@ class Uploads:
                 for name in [name for name in upload.files if name not in upload.expected]:
                     await asyncio.to_thread(upload.drop, name)
                 there = sum(file.received_bytes for file in upload.files.values())
-                await self._check_room(model_id, sum(upload.expected.values()) - there)
+                await self._check_room(model_id, sum(upload.expected.values()) - there, besides=upload)
                 await asyncio.to_thread(upload.save)
             self._uploads[model_id] = upload
             return upload.show()
@@ -90,7 +90,7 @@ class Uploads:
 
         Raises NotFound (`begin` first), Conflict, Invalid.
         """
-        async with self._alone(model_id):
+        async with self.alone(model_id):
             upload = await self._named(model_id, request.upload)
             if name not in upload.expected:
                 raise Invalid(f"{name} is none of the files that this upload was begun with")
@@ -116,7 +116,7 @@ class Uploads:
         if request.content_length is None:
             raise LengthRequired(f"{name}: the request must say its Content-Length")
         begin, end, size_bytes = _range(name, request)
-        async with self._alone(model_id):
+        async with self.alone(model_id):
             upload = await self._find(model_id)
             if upload is not None and upload.name != request.upload:
                 _check_idle(upload)
@@ -127,14 +127,14 @@ class Uploads:
                 if file is None:
                     raise Conflict(f"{name} was not declared: POST /models/{model_id}/files/{name} first")
             else:
-                upload = upload or Upload(model_id, self._folder / model_id)
+                upload = upload or await self._new(model_id)
                 file = upload.files.get(name)
                 if file is None or _starts_again(file, begin, size_bytes, sha256):
                     self._drop_stale(upload)
                     if file is not None and file.reserved:
                         raise Conflict(f"{name}: another request is sending it")
-                    await self._check_room(name, size_bytes)
                     with _disk(name):
+                        await self._check_room(name, size_bytes)
                         whole = [Chunk(0, size_bytes, sha256)] if size_bytes else []
                         file = await asyncio.to_thread(upload.add, name, size_bytes, whole)
                     self._uploads[model_id] = upload
@@ -176,7 +176,7 @@ class Uploads:
 
     async def discard(self, model_id: str) -> None:
         """Forgets what has arrived. Raises NotFound, Conflict while bytes come in."""
-        async with self._alone(model_id):
+        async with self.alone(model_id):
             upload = await self._find(model_id)
             if upload is None:
                 raise NotFound(f"nothing is being uploaded as {model_id!r}")
@@ -191,7 +191,7 @@ class Uploads:
 
         Raises Invalid naming what is missing.
         """
-        async with self._alone(model_id):
+        async with self.alone(model_id):
             upload = await self._find(model_id)
             if upload is not None:
                 self._drop_stale(upload)
@@ -204,10 +204,8 @@ class Uploads:
 
     async def place(self, upload: Upload, target: Path) -> None:
         """Makes the whole upload the folder `target`, at once, and forgets the upload. Raises NoSpace, Conflict."""
-        if await asyncio.to_thread(target.exists):
-            raise Conflict(f"there is a folder {target} already, and no model is registered from it")
         with _disk(upload.model_id):
-            await asyncio.to_thread(_move, upload.files_folder, target)
+            await self._placed.place(upload.files_folder, target, "upload")
             await asyncio.to_thread(upload.note_hashes, target, self._cache)
         await self._forget(upload)
 
@@ -222,13 +220,14 @@ class Uploads:
     def forget_old(self) -> None:
         """Removes what nobody has touched for a week. Blocks."""
         for folder in self._folder.iterdir() if self._folder.is_dir() else ():
-            newest = max((path.stat().st_mtime for path in (folder, *folder.rglob("*"))), default=0.0)
-            if time.time() - newest > KEPT_S:
+            changed_s = last_change_s(folder)
+            if changed_s is not None and time.time() - changed_s > KEPT_S:
                 log.info("an upload that was never finished is removed: %s", folder)
-                shutil.rmtree(folder, ignore_errors=True)
+                forget(folder)
 
     @asynccontextmanager
-    async def _alone(self, model_id: str) -> AsyncIterator[None]:
+    async def alone(self, model_id: str) -> AsyncIterator[None]:
+        """Nobody else uploads or registers under that id meanwhile. Raises Invalid when it is none."""
         _checked(check_id, model_id)
         async with self._locks.setdefault(model_id, asyncio.Lock()):
             yield
@@ -242,6 +241,15 @@ class Uploads:
             self._uploads[model_id] = left
         return self._uploads[model_id]
 
+    async def _new(self, model_id: str) -> Upload:
+        folder = self._folder / model_id
+        if await asyncio.to_thread(is_foreign, folder):
+            raise Conflict(
+                f"{folder} holds files that no upload wrote, so none can be received there: use another id, or move"
+                " them away"
+            )
+        return Upload(model_id, folder)
+
     async def _named(self, model_id: str, name: str) -> Upload:
         upload = await self._find(model_id)
         if upload is None:
@@ -254,7 +262,7 @@ class Uploads:
         """The file with other chunks than before; those that it shares with what has come are kept."""
         before = upload.files.get(name)
         kept: dict[str, Place] = {}
-        aside = upload.folder / "before"
+        aside = upload.before
         if before is not None:
             if before.reserved:
                 raise Conflict(f"{name}: another request is sending it with other content")
@@ -269,13 +277,27 @@ class Uploads:
         await asyncio.to_thread(aside.unlink, missing_ok=True)
         return file
 
-    async def _check_room(self, what: str, wanted_bytes: int) -> None:
-        free_bytes = await asyncio.to_thread(lambda: shutil.disk_usage(self._folder).free)
-        if wanted_bytes > 0 and free_bytes < wanted_bytes + SPARE_BYTES:
+    async def _check_room(self, what: str, wanted_bytes: int, besides: Upload | None = None) -> None:
+        """What others have announced and are sending counts as taken. Raises NoSpace, OSError."""
+        if wanted_bytes <= 0:
+            return
+        free_bytes, promised_bytes = await asyncio.to_thread(self._room, besides)
+        free_bytes = max(0, free_bytes - SPARE_BYTES - promised_bytes)
+        if free_bytes < wanted_bytes:
+            others = f" besides {promised_bytes} that other uploads will take" if promised_bytes else ""
             raise NoSpace(
-                f"{what}: {wanted_bytes} bytes are to come and {max(0, free_bytes - SPARE_BYTES)} are free in"
-                f" {self._folder}; what has arrived is kept"
+                f"{what}: {wanted_bytes} bytes are to come and {free_bytes} are free in {self._folder}{others}; what"
+                " has arrived is kept"
             )
+
+    def _room(self, besides: Upload | None) -> tuple[int, int]:
+        now_s = time.monotonic()
+        live = [
+            upload
+            for upload in list(self._uploads.values())
+            if upload is not besides and (upload.busy or now_s - upload.touched_s < IDLE_S)
+        ]
+        return shutil.disk_usage(self._folder).free, sum(upload.outstanding_bytes() for upload in live)
 
     def _drop_stale(self, upload: Upload) -> None:
         """Pieces whose gateway died: nothing was written for a while."""
@@ -345,25 +367,3 @@ def _disk(what: str) -> Iterator[None]:
         if is_disk_full(error):
             raise NoSpace(f"{what}: the disk is full; what has arrived is kept, make room and push again") from error
         raise ControlError(f"{what} cannot be written: {error.strerror}") from error
-
-
-def _move(source: Path, target: Path) -> None:
-    """Renames; between file systems a copy aside comes first, so that nobody ever sees half a model."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        aside = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            shutil.copytree(source, aside)
-            aside.rename(target)
-        except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-    handle = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

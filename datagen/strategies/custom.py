@@ -1,20 +1,19 @@
 """custom: a prompt template of the user's own, filled with rows, and answers taken as they are, or verified."""
 
-import json
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
-from datagen.errors import Refused
 from datagen.records import Draft, Outcome, Rejection, Turn, prompt_sha, sha_of
+from datagen.rendering import LIMIT_S, Rendering, tried
 from datagen.rows import Row, RowFile
 from datagen.schema import validator_of
 from datagen.solving import Method, SolvePlan, Solver, chat, seed_of
 from datagen.strategy import Sources
-from datagen.templates import PromptTemplate, TemplateFailed
 from switchyard.contract import BatchItem, BatchOutput, BatchSampling
 
 _MOST_INLINE_ROWS = 10_000
@@ -58,18 +57,22 @@ class CustomConfig(GenerationConfig):
 
 
 class Custom:
+    """As a context for the time of a run: it holds the process that fills its templates."""
+
     config_model: ClassVar[type[GenerationConfig]] = CustomConfig
     similarity_limit: ClassVar[float] = 0.9
     same_numbers: ClassVar[bool] = True
 
-    def __init__(self, config: CustomConfig, rows: RowFile | Sequence[Row] | None) -> None:
+    def __init__(self, config: CustomConfig, rows: RowFile | Sequence[Row] | None, limit_s: float = LIMIT_S) -> None:
         """Raises Refused."""
         self._config = config
         self._rows = rows
-        self._template = _compiled("template", config.template)
-        self._user = None if config.user is None else _compiled("user", config.user)
-        self._assistant = None if config.assistant is None else _compiled("assistant", config.assistant)
-        self._schema = None if config.json_schema is None else validator_of("json_schema", config.json_schema)
+        named = {"template": config.template, "user": config.user, "assistant": config.assistant}
+        templates = {name: text for name, text in named.items() if text is not None}
+        self._shown = [name for name in ("user", "assistant") if name in templates]
+        if config.json_schema is not None:
+            validator_of("json_schema", config.json_schema)
+        self._rendering = Rendering(templates, config.json_schema, limit_s=limit_s)
         self._sampling = BatchSampling(
             temperature=0.7 if config.temperature is None else config.temperature,
             top_p=config.top_p or 1.0,
@@ -85,18 +88,25 @@ class Custom:
         )
         self._solver = Solver(plan, config.seed)
         self.digest = rows.digest if isinstance(rows, RowFile) else sha_of(rows)
-        try:
-            self._template.render(_names(self._row(0)))
-        except TemplateFailed as error:
-            raise Refused("template", f"fails on the first row: {error}") from error
+        tried(templates, config.json_schema, self._row(0), "template", limit_s)
+
+    async def __aenter__(self) -> Self:
+        await self._rendering.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._rendering.__aexit__(kind, error, trace)
 
     @classmethod
     def open(cls, config: CustomConfig, sources: Sources) -> Self:
+        rows: RowFile | Sequence[Row] | None = config.rows
         if config.dataset_ref is not None:
-            return cls(config, RowFile.in_datasets(config.dataset_ref, sources.datasets_dir))
-        if config.input is not None:
-            return cls(config, RowFile("input", sources.file("input", config.input)))
-        return cls(config, config.rows)
+            rows = RowFile.in_datasets(config.dataset_ref, sources.datasets_dir)
+        elif config.input is not None:
+            rows = RowFile("input", sources.file("input", config.input))
+        return cls(config, rows, sources.render_limit_s)
 
     @property
     def attempts(self) -> int | None:
@@ -106,10 +116,12 @@ class Custom:
     async def attempt(self, number: int, ask: Asking) -> Outcome:
         row = self._row(number)
         source_id = "" if self._rows is None else str(row.get("id", number + 1))
-        try:
-            prompt = self._template.render(_names(row)).strip()
-        except TemplateFailed as error:
-            return Outcome(rejections=[Rejection("template_failed", {"row": source_id, "why": str(error)})])
+        filled = await self._rendering.answer(
+            {"row": row, "texts": ["template"]}, f"config.template: attempt {number + 1} (row {source_id!r})"
+        )
+        if "failed" in filled:
+            return Outcome(rejections=[Rejection("template_failed", {"row": source_id, "why": filled["failed"]})])
+        prompt = filled["texts"][0].strip()
         method = self._config.verify
         if method != "none":
             return await self._verified(prompt, row, number, ask, source_id, method)
@@ -120,7 +132,7 @@ class Custom:
         drafts: list[Draft] = []
         rejections: list[Rejection] = []
         for item, output in zip(items, await ask(items), strict=True):
-            made = self._draft(prompt, row, item, output, source_id)
+            made = await self._draft(prompt, row, item, output, source_id)
             if isinstance(made, Draft):
                 drafts.append(made)
             else:
@@ -153,23 +165,24 @@ class Custom:
     def _seeded(self, number: int, sample: int) -> BatchSampling:
         return self._sampling.model_copy(update={"seed": seed_of(self._config.seed, number, sample)})
 
-    def _draft(self, prompt: str, row: Row, item: BatchItem, output: BatchOutput, source_id: str) -> Draft | Rejection:
+    async def _draft(
+        self, prompt: str, row: Row, item: BatchItem, output: BatchOutput, source_id: str
+    ) -> Draft | Rejection:
         if output.error is not None:
             return Rejection("engine_error", {"row": source_id, "why": output.error[:200]})
-        answer: Any = output.text.strip()
-        if self._schema is not None:
-            try:
-                answer = json.loads(output.text)
-            except ValueError:
-                return Rejection("truncated" if output.finish_reason == "length" else "not_json", {"row": source_id})
-            if (wrong := next(self._schema.iter_errors(answer), None)) is not None:
-                return Rejection("schema", {"row": source_id, "why": wrong.message[:200]})
-        names = {**_names(row), "output": answer}
-        try:
-            asked = prompt if self._user is None else self._user.render(names).strip()
-            said = output.text.strip() if self._assistant is None else self._assistant.render(names).strip()
-        except TemplateFailed as error:
-            return Rejection("template_failed", {"row": source_id, "why": str(error)})
+        asked, said = prompt, output.text.strip()
+        if self._shown or self._config.json_schema is not None:
+            task = {"row": row, "texts": self._shown, "said": output.text}
+            made = await self._rendering.answer(task, f"config: the answer to row {source_id!r}")
+            if "failed" in made:
+                return Rejection("template_failed", {"row": source_id, "why": made["failed"]})
+            if "rejected" in made:
+                reason, why = made["rejected"]
+                if reason == "not_json":
+                    return Rejection("truncated" if output.finish_reason == "length" else reason, {"row": source_id})
+                return Rejection(reason, {"row": source_id, "why": why})
+            texts = dict(zip(self._shown, (text.strip() for text in made["texts"]), strict=True))
+            asked, said = texts.get("user", asked), texts.get("assistant", said)
         assert item.sampling is not None
         opening = () if self._config.system_prompt is None else (Turn("system", self._config.system_prompt),)
         return Draft(
@@ -178,18 +191,6 @@ class Custom:
             prompt_sha=prompt_sha(item),
             sampling=item.sampling,
             finish_reason=output.finish_reason,
-            verify_method="none" if self._schema is None else "schema",
-            verify_score=0.0 if self._schema is None else 1.0,
+            verify_method="none" if self._config.json_schema is None else "schema",
+            verify_score=0.0 if self._config.json_schema is None else 1.0,
         )
-
-
-def _names(row: Row) -> dict[str, Any]:
-    """A row's fields by their names, and all of them as `row`."""
-    return {**row, "row": row}
-
-
-def _compiled(field: str, text: str) -> PromptTemplate:
-    try:
-        return PromptTemplate(text)
-    except TemplateFailed as error:
-        raise Refused(field, str(error)) from error

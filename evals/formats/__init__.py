@@ -6,7 +6,7 @@
 | `gsm8k` | `question`, `answer` with `####` | a user's turn | what follows `####`; the loss: all of `answer` |
 | `prompt_answer` | `prompt`, `answer` | a plain completion | `answer` |
 | `math` | `problem`, `solution` [`answer`] | a user's turn | `answer`, else the last `\\boxed{}`; loss: `solution` |
-| `mmlu` | `question`, `choices`, `answer` (index, letter or text) | a user's turn with choices | the letter |
+| `mmlu` | `question`, `choices`, `answer` (a plain index, letter or text) | a user's turn with choices | the letter |
 | `arc` | `question`, `choices` {`text`, `label`}, `answerKey` | as above | the letter |
 | `hellaswag` | `ctx`, `endings`, `label` [`activity_label`] | as above | the letter |
 | `humaneval` | `prompt`, `test`, `entry_point` [`canonical_solution`] | a plain completion | the solution |
@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from evals.formats import choices, conversations, programs, questions
 from evals.formats.content import Content, Fields, Format
 from evals.formats.fields import decode, listed, mapped, sample_id
-from evals.sample import BrokenLine, Sample
+from evals.sample import AnswerIs, BrokenLine, Sample
 
 FORMATS: tuple[Format, ...] = (*questions.FORMATS, *choices.FORMATS, *conversations.FORMATS, *programs.FORMATS)
 _ALL_FIELDS = sorted({name for format_ in FORMATS for name in format_.known})
@@ -37,12 +37,20 @@ class BadFieldMap(Exception):
     """Its text says which field names no format has, or which are missing."""
 
 
-def parse_sample(raw: bytes, *, line: int, index: int, field_map: Mapping[str, str] | None = None) -> Sample:
+def parse_sample(
+    raw: bytes,
+    *,
+    line: int,
+    index: int,
+    field_map: Mapping[str, str] | None = None,
+    answer_is: AnswerIs | None = None,
+) -> Sample:
     """Makes a sample of a line that is not blank. Raises BrokenLine."""
     whole = decode(raw)
     fields = mapped(whole, field_map) if field_map else whole
     format_ = _format_of(fields)
-    content: Content = format_.read(fields)
+    by_choice = format_.read_as if answer_is else None
+    content: Content = by_choice(fields, answer_is) if by_choice and answer_is else format_.read(fields)
     used = set(field_map.values()) if field_map else format_.known
     return Sample(
         id=sample_id(fields, line, format_.ids),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evals.sample import AnswerForm, CodeTask, DatasetFormat, Turn
+from evals.sample import AnswerForm, AnswerIs, CodeTask, DatasetFormat, Turn
 
 Fields = Mapping[str, Any]
 
@@ -27,7 +27,8 @@ class Content:
 class Format:
     """Recognised by `required` keys that are all there; where two formats share them, by `fits` too.
 
-    `read` raises BrokenLine. `ids`: the keys that may hold the sample's id, the first one there counts.
+    `read` raises BrokenLine; so does `read_as`, of a format with choices, for a right one that is named as is said.
+    `ids`: the keys that may hold the sample's id, the first one there counts.
     """
 
     name: DatasetFormat
@@ -36,6 +37,7 @@ class Format:
     read: Callable[[Fields], Content]
     fits: Callable[[Fields], bool] = lambda _: True
     ids: tuple[str, ...] = ("id",)
+    read_as: Callable[[Fields, AnswerIs], Content] | None = None
 
     @property
     def known(self) -> frozenset[str]:

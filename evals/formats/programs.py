@@ -1,8 +1,12 @@
 """Formats of programming tasks with tests: HumanEval (and HumanEval+), MBPP (and its sanitized half)."""
 
+import re
+
 from evals.formats.content import Content, Fields, Format
 from evals.formats.fields import text, texts
 from evals.sample import BrokenLine, CodeTask
+
+_DEFINED = re.compile(r"^(?:async def|def|class) +(\w+)|^(\w+) *=(?!=)", re.MULTILINE)
 
 
 def _humaneval(fields: Fields) -> Content:
@@ -36,8 +40,15 @@ def _mbpp(fields: Fields) -> Content:
         input=question,
         target=text(fields, "code"),
         form="code",
-        code=CodeTask(before="\n".join((*imports, setup)), after="\n".join(tests) + "\n"),
+        code=CodeTask(
+            before="\n".join((*imports, setup)), after="\n".join(tests) + "\n", names=_defined(text(fields, "code"))
+        ),
     )
+
+
+def _defined(code: str) -> tuple[str, ...]:
+    """The names at a program's top level."""
+    return tuple(dict.fromkeys(first or second for first, second in _DEFINED.findall(code)))
 
 
 FORMATS = (

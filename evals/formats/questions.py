@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from evals.formats.choices import choice_content
+from evals.formats.choices import chosen
 from evals.formats.content import Content, Fields, Format
 from evals.formats.conversations import turns_of
 from evals.formats.fields import answer, kind_of, not_blank, text, texts
 from evals.formats.markers import after_hashes, last_boxed
-from evals.sample import BrokenLine, Turn
+from evals.sample import AnswerIs, BrokenLine, Turn
 
 
 def _question_answer(fields: Fields) -> Content:
@@ -49,9 +49,9 @@ def _input_ideal(fields: Fields) -> Content:
     return Content(input=_asked(fields), target=targets[0], targets=targets)
 
 
-def _input_target(fields: Fields) -> Content:
+def _input_target(fields: Fields, answer_is: AnswerIs | None = None) -> Content:
     if "choices" in fields and fields["choices"] is not None:
-        return choice_content(text(fields, "input"), texts(fields, "choices"), fields["target"], "target")
+        return chosen(fields, "input", "target", answer_is)
     targets = texts(fields, "target") if isinstance(fields["target"], list) else (answer(fields, "target"),)
     return Content(input=_asked(fields), target=targets[0], targets=targets)
 
@@ -82,5 +82,7 @@ FORMATS = (
     Format("math", frozenset({"problem", "solution"}), frozenset({"answer"}), _math, ids=("id", "unique_id")),
     Format("alpaca", frozenset({"instruction", "output"}), frozenset({"input"}), _alpaca),
     Format("input_ideal", frozenset({"input", "ideal"}), frozenset(), _input_ideal),
-    Format("input_target", frozenset({"input", "target"}), frozenset({"choices"}), _input_target),
+    Format(
+        "input_target", frozenset({"input", "target"}), frozenset({"choices"}), _input_target, read_as=_input_target
+    ),
 )

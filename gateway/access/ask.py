@@ -1,9 +1,11 @@
 """What a request for inference asks for, as far as limits care. A guess that costs microseconds, before any work."""
 
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
+
+from switchyard.sequences import Sequences, count, sequences_of
 
 ASK_KEY = "switchyard.ask"
 """Where in a scope stands what its request asks for (an Ask)."""
@@ -11,6 +13,7 @@ ASK_KEY = "switchyard.ask"
 BYTES_PER_TOKEN = 4  # of English text and JSON, on the low side: an estimate should rather be too high
 DEFAULT_MAX_TOKENS = 256  # where a request names no bound
 _MOST = 1 << 40
+ONE = Sequences()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Ask:
     max_tokens: int = 0
     priority: Any = None
     request_id: Any = None
+    sequences: Sequences = ONE
     previous_response_id: Any = None
 
     @property
@@ -42,7 +46,10 @@ class _Body(msgspec.Struct):
     model: Any = None
     model_id: Any = None
     prompt: Any = None
+    prompt_embeds: Any = None
+    input: Any = None
     n: Any = None
+    best_of: Any = None
     num_return_sequences: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
@@ -65,19 +72,17 @@ def ask_of(body: bytes) -> Ask:
         return NOTHING
     predicted = found.options.get("num_predict") if isinstance(found.options, dict) else None
     bounds = (found.max_completion_tokens, found.max_tokens, found.max_output_tokens, found.max_new_tokens, predicted)
-    longest = next((bound for bound in bounds if _is_count(bound)), DEFAULT_MAX_TOKENS)
-    answers = next((count for count in (found.n, found.num_return_sequences) if _is_count(count)), 1)
+    longest = next((number for number in map(count, bounds) if number), DEFAULT_MAX_TOKENS)
+    answers = {"n": found.n, "best_of": found.best_of, "num_return_sequences": found.num_return_sequences}
+    sequences = sequences_of(answers, found.prompt, found.prompt_embeds, found.input)
     model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
-    asked = min(longest * answers * _prompts(found.prompt), _MOST)
-    return Ask(model, len(body) // BYTES_PER_TOKEN, asked, found.priority, found.request_id, found.previous_response_id)
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _prompts(prompt: object) -> int:
-    """How many prompts a completion request holds: a list of texts or of token lists is many, one of tokens is one."""
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
-        return len(prompt)
-    return 1
+    asked = 0 if sequences.embeds else min(longest * sequences.total, _MOST)
+    return Ask(
+        model,
+        len(body) // BYTES_PER_TOKEN,
+        asked,
+        found.priority,
+        found.request_id,
+        sequences,
+        found.previous_response_id,
+    )

@@ -11,7 +11,7 @@ from functools import partial
 from prometheus_client import Counter
 
 from gateway.access.allowance import Allowances
-from gateway.access.ask import ASK_KEY, Ask, ask_of
+from gateway.access.ask import ASK_KEY, Ask
 from gateway.access.browser import BrowserGuard
 from gateway.access.credentials import check_path, stamp, token_of
 from gateway.access.deadlines import Deadlines, MayGoOn
@@ -24,6 +24,7 @@ from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send,
 from gateway.dispatch import RESPONSES_PREFIX
 from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
 from gateway.observation import KEY_CLASS
+from gateway.request_bounds import RequestBounds
 from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand, tier_in
 from switchyard.request_id import key_id
 
@@ -51,6 +52,7 @@ class Door:
     isolate_keys: bool
     max_request_bytes: int
     body_timeout_s: float
+    bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
     _refused: int = field(default=0, init=False)
     _logged_s: float = field(default=0.0, init=False)
 
@@ -126,7 +128,7 @@ class Door:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         body = await self._body(scope, receive)
-        ask = ask_of(body)
+        ask = await self.bounds.ask(body)
         scope[ASK_KEY] = ask
         if self.isolate_keys and "admin" not in caller.scopes and ask.previous_response_id is not None:
             raise NotShown(

@@ -5,15 +5,17 @@ from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, Unauthorized
 from switchyard.access import tier_in
 
+_OF_VLLM = ("/tokenize", "/detokenize")
+
 
 async def refuse(path: str, send: Send, error: GatewayError) -> None:
-    """OpenAI's envelope on /v1 and tiers, Anthropic's on /v1/messages, Ollama's on /api, ours elsewhere."""
+    """OpenAI's envelope on /v1, tiers and /tokenize, Anthropic's on /v1/messages, Ollama's on /api, ours elsewhere."""
     headers = retry_header(error)
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     tier = tier_in(path)
     plain = path[len(tier) + 1 :] if tier else path
-    if plain.startswith("/v1/"):
+    if plain.startswith("/v1/") or plain in _OF_VLLM:
         await send_openai_error(in_envelope(plain, send), error, headers)
     elif path.startswith("/api/"):
         await send_json(send, error.status, {"error": str(error)}, headers)

@@ -6,9 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gateway.access.ask import ASK_KEY
 from gateway.asgi import App, ClientDisconnected, Receive, Scope, Send, read_body, send_json
 from gateway.dialects.call import Call, Envelope
 from gateway.errors import GatewayError, InvalidRequest
+from gateway.request_bounds import RequestBounds
 from switchyard.readable import readable
 
 
@@ -31,8 +33,11 @@ class Route:
 class Dialects:
     """An ASGI app over the routes. `inner` answers vLLM's own routes."""
 
-    def __init__(self, inner: App, routes: Iterable[Route], max_request_bytes: int) -> None:
+    def __init__(
+        self, inner: App, routes: Iterable[Route], max_request_bytes: int, bounds: RequestBounds | None = None
+    ) -> None:
         self._inner = inner
+        self._bounds = bounds or RequestBounds.unbounded()
         self._max_request_bytes = max_request_bytes
         self.routes: list[Route] = []
         self._by_path: dict[str, dict[str, Route]] = {}
@@ -58,6 +63,8 @@ class Dialects:
         call = Call(scope, receive, send, self._inner, route.envelope)
         try:
             body = await read_body(receive, self._max_request_bytes)
+            if route.request is not None and ASK_KEY not in scope:
+                scope[ASK_KEY] = await self._bounds.ask(body)
             await route.handler(call, _checked(route, body))
         except ClientDisconnected:
             return

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gateway.control_link import ControlLink
 from gateway.dialects.call import Call, Json, error_of
+from gateway.errors import InvalidRequest
 from gateway.naming import Naming
 from switchyard.contract import ACTIVE_ALIAS
 
@@ -17,11 +18,15 @@ class Queueing:
     naming: Naming
 
     async def accept(self, call: Call, name: str | None, request: Json) -> None:
-        """Answers 202 with the job's id, or with control's own refusal. Raises Unserved when control is away."""
+        """Answers 202 with the job's id, or with control's own refusal. Raises Unserved when control is away,
+        InvalidRequest for a key that cannot be handed on.
+        """
         model = self.naming.target(name) or ACTIVE_ALIAS
         asked = {key: value for key, value in request.items() if key not in {"model", "model_id", "queue", "stream"}}
         body = {"model_id": model, "request": self.naming.preset(name, "/generate") | asked}
         key = next((value.decode("latin-1") for name, value in call.scope["headers"] if name == _KEY), None)
+        if key is not None and not key.isascii():
+            raise InvalidRequest("Idempotency-Key: only ASCII characters are taken")
         headers = {} if key is None else {"idempotency-key": key}
         answer = await self.control.request("POST", _JOBS_PATH, body, headers)
         if answer.status_code != 200:

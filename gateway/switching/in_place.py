@@ -2,7 +2,7 @@
 
 import logging
 
-from gateway.errors import GatewayError, ProofFailed
+from gateway.errors import EngineReloadFailed, GatewayError, ProofFailed
 from gateway.proof_difference import paused_tokens
 from gateway.slot import Slot
 from gateway.switching.restart import start_again
@@ -21,12 +21,15 @@ async def in_place(switch: Transaction) -> Outcome:
     if not keeps and not await switch.drain(slot):
         return switch.drain_failed(slot)
     switch.pause()
-    try:
-        if keeps:
-            await slot.engine.freeze()
-        proof = await _take(slot, switch.request.model, switch.request.reference, resume=keeps)
-    except GatewayError as error:
-        return switch.failed(error, await _restore(switch, slot, previous, previous_reference, resume=keeps))
+    with slot.busy_switching():
+        try:
+            if keeps:
+                await slot.engine.freeze()
+            proof = await _take(slot, switch.request.model, switch.request.reference, resume=keeps)
+        except GatewayError as error:
+            clear = isinstance(error, ProofFailed) and error.proof.mean_abs_diff is None and not keeps
+            back_to = await _restore(switch, slot, previous, previous_reference, resume=keeps, clear=clear)
+            return switch.failed(error, back_to)
     switch.open(slot)
     return switch.activated(slot, proof)
 
@@ -36,6 +39,8 @@ async def _take(slot: Slot, model: ModelRef, reference: Reference | None, *, res
 
     Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.
     """
+    if slot.dead:
+        raise EngineReloadFailed("the engine died before anything was loaded into it")
     await slot.engine.reload(model)
     slot.become(model, reference)
     if resume:
@@ -48,10 +53,15 @@ async def _take(slot: Slot, model: ModelRef, reference: Reference | None, *, res
 
 
 async def _restore(
-    switch: Transaction, slot: Slot, previous: ModelRef, reference: Reference | None, *, resume: bool
+    switch: Transaction, slot: Slot, previous: ModelRef, reference: Reference | None, *, resume: bool, clear: bool
 ) -> Slot | None:
-    """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint."""
+    """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint.
+
+    `clear`: what the candidate computed is not finite, and would spoil the answers of whoever gets its blocks next.
+    """
     try:
+        if clear:
+            await slot.engine.clear_cache()
         await _take(slot, previous, reference, resume=resume)
     except GatewayError as error:
         log.error("%s cannot be loaded back in place, starting it again: %s", previous.id, error)

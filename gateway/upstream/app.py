@@ -107,7 +107,7 @@ class UpstreamApp:
             return
         having = [each for each in replicas if each.serves(name)]
         if not having:
-            raise ModelNotFound(str(name), list(self.directory.models(replicas[0].tier_name)))
+            raise ModelNotFound(str(name), self._names(replicas[0].tier_name))
         await self._ask(having, path, name, body, scope, receive, send)
 
     async def _ask(
@@ -135,7 +135,10 @@ class UpstreamApp:
         elif wanted in cards:
             await send_json(send, 200, cards[wanted])
         else:
-            raise ModelNotFound(wanted, list(models))
+            raise ModelNotFound(wanted, self._names(tier_name))
+
+    def _names(self, tier_name: str) -> list[str]:
+        return [*self.directory.models(tier_name), tier_name, ACTIVE_ALIAS]
 
 
 def _hops(scope: Scope) -> int:

@@ -25,6 +25,7 @@ from switchyard.settings import EngineSettings
 
 PROMPT_TOKENS = 48
 ANSWERS = 700
+FULL = 20
 NUMBERS = count()
 
 
@@ -85,6 +86,21 @@ def late(core: EngineCore) -> list[int]:
     return firsts
 
 
+def probed(core: EngineCore) -> list[int]:
+    """The tokens that a probe got, and how many others, in the first step after it came to an engine that was full."""
+    core.scheduler.scheduler_config.max_num_active_seqs = FULL
+    for _ in range(2 * FULL):
+        add(core, 0, max_tokens=40)
+    probe = None
+    seen: list[int] = []
+    for step in steps(core):
+        if probe is not None and not seen:
+            seen = [step.get(probe, 0), len(step) - 1]
+        if probe is None and len(step) == FULL:
+            probe = add(core, -1)
+    return seen
+
+
 def norm_difference(x: torch.Tensor, weight: torch.Tensor | None) -> float:
     """Between the norm that an engine takes and PyTorch's, in units of the latter's size; also of the fused one."""
     native, fused = ir.ops.rms_norm.impls["native"].impl_fn, ir.ops.fused_add_rms_norm
@@ -127,11 +143,19 @@ def main(checkpoint: str) -> None:
         "people": sizes_of(core, [0] * 100),
         "both": sizes_of(core, [*[BATCH_PRIORITY] * 200, 0]),
         "late": late(core),
+        "probed": probed(core),
     }
     taken = [ir.ops.rms_norm.get_priority(), ir.ops.fused_add_rms_norm.get_priority()]
     print(
         json.dumps(
-            {"prompt_tokens": PROMPT_TOKENS, "answers": ANSWERS, "steps": sizes, "norms": norms(), "priorities": taken}
+            {
+                "prompt_tokens": PROMPT_TOKENS,
+                "answers": ANSWERS,
+                "full": FULL,
+                "steps": sizes,
+                "norms": norms(),
+                "priorities": taken,
+            }
         )
     )
 

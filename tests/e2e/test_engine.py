@@ -44,6 +44,13 @@ def test_many_answers_of_a_job_leave_room_for_who_comes(engine: dict[str, Any]) 
     assert all_of_it == engine["prompt_tokens"] + engine["answers"]
 
 
+def test_a_probe_has_a_place_in_an_engine_that_is_full(engine: dict[str, Any]) -> None:
+    """Once it waited until one of the others ended."""
+    its_tokens, others = engine["steps"]["probed"]
+    assert its_tokens == engine["prompt_tokens"]
+    assert others == engine["full"]
+
+
 def test_norms_are_what_pytorch_makes_of_them(engine: dict[str, Any]) -> None:
     assert engine["priorities"] == [["switchyard", "native"]] * 2
     for case, difference in engine["norms"].items():

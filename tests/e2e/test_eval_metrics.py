@@ -71,12 +71,29 @@ def test_several_answers_a_question(server: Server) -> None:
 
 def test_a_prompt_longer_than_the_context_is_counted_as_such(server: Server) -> None:
     lines = [{"question": "What is 17+25?", "answer": 42}, {"question": "7" * 5000, "answer": 42}]
-    result, samples = evaluate(server, lines, "long")
-    assert (result["total_samples"], result["correct"]) == (2, 1)
+    result, samples = evaluate(server, lines, "long", max_error_share=0.5)
+    assert (result["total_samples"], result["answered_samples"], result["errors"]) == (2, 1, 1)
+    assert (result["correct"], result["accuracy"]) == (1, 1.0)
     assert (result["engine_errors"], result["prompts_too_long"]) == (1, 1)
-    assert result["outcomes"] == {"correct": 1, "wrong": 0, "truncated": 0, "unparsed": 0, "engine_error": 1}
+    assert result["outcomes"] == {
+        "correct": 1, "wrong": 0, "truncated": 0, "unparsed": 0, "engine_error": 1, "not_scored": 0,
+    }  # fmt: skip
     assert samples[1]["too_long"] is True
     assert "context" in samples[1]["error"]
+
+
+def test_a_model_that_can_answer_nothing_fails_its_eval(server: Server) -> None:
+    lines = [{"question": f"{a}" * 5000, "answer": 42} for a in range(1, 10)]
+    path = server.base_dir / "datasets" / "hopeless.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    request = {"model_id": FINAL_ID, "name": "n", "dataset_ref": "hopeless", "max_error_share": 1.0}
+    job = server.job(server.http.post("/eval/jobs", json=request).json()["job_id"])
+    assert (job["status"], job["result"]) == ("failed", None)
+    assert job["error"].startswith(
+        "9 of the 9 samples asked so far have no result (none has one); most often (9 times): "
+    )
+    points = server.http.get("/eval/history", params={"dataset": "hopeless"}).json()["points"]
+    assert points == []
 
 
 def test_worked_examples_are_turns_before_the_question(server: Server) -> None:

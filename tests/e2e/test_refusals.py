@@ -1,10 +1,12 @@
 """Bad input through the public port: a clear 4xx, and nothing has changed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.e2e.server import FINAL, FINAL_ID, Server
 
@@ -27,6 +29,38 @@ def test_register_a_torn_file(server: Server) -> None:
     code, detail = _register(server, id="torn")
     assert code == 422
     assert "model.safetensors" in detail
+
+
+@pytest.mark.parametrize("part", ["layers.1.self_attn.k_proj.weight", "layers.2.mlp.up_proj.weight"])
+def test_register_a_checkpoint_without_a_part_of_a_fused_matrix(server: Server, part: str) -> None:
+    """vLLM loads it without a word and answers nonsense."""
+    folder = server.models_dir / f"without-{part.split('.')[-2]}"
+    server.copy_checkpoint(FINAL, folder.name)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: each for name, each in tensors.items() if name != f"model.{part}"}, folder / "model.safetensors")
+    assert _register(server, id=folder.name) == (
+        422, f"the weights in {folder} are not complete: no tensor model.{part}"
+    )  # fmt: skip
+
+
+def test_register_a_checkpoint_without_its_head(server: Server) -> None:
+    server.copy_checkpoint(FINAL, "headless")
+    config = server.models_dir / "headless" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_bytes()) | {"tie_word_embeddings": False}))
+    code, detail = _register(server, id="headless")
+    assert code == 422
+    assert "no head: config.json says tie_word_embeddings: false" in detail
+
+
+def test_register_weights_that_are_not_numbers(server: Server) -> None:
+    server.copy_checkpoint(FINAL, "nan")
+    file = server.models_dir / "nan" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, file)
+    code, detail = _register(server, id="nan")
+    assert code == 422
+    assert "model.safetensors: model.norm.weight holds numbers that are not finite" in detail
 
 
 @pytest.mark.parametrize("model_id", ["../escape", "a/../b", "/etc", "", ".hidden", "active"])

@@ -1,15 +1,19 @@
 """Things are killed; the server lives."""
 
+import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -157,19 +161,74 @@ def _activate_and_ignore(url: str, model_id: str) -> None:
         httpx.post(f"{url}/models/set_active", json=body, timeout=120, trust_env=False)
 
 
-def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    with Server(tmp_path) as own:
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that takes an engine for hung after two silent seconds, and again two in which it gives no token."""
+    folder = tmp_path_factory.mktemp("strict")
+    with Server(folder, engine__hang_timeout_s=2, engine__max_num_seqs=150) as own:
         own.wait_ready()
-        family = own.processes()
-        assert len(family) >= 5
-        os.kill(own.process.pid, signal.SIGKILL)
-        _, left = psutil.wait_procs(family, timeout=20.0)
-        assert left == []
-        with socket.socket() as again:
-            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            again.bind(("127.0.0.1", own.port))
-        assert not _answers(own)
-        own.expected_code = -signal.SIGKILL
+        yield own
+
+
+def _long_answers(server: Server, number: int) -> list[int]:
+    """The statuses of so many answers that are as long as the context allows, asked for at once."""
+
+    async def run() -> list[int]:
+        limits = httpx.Limits(max_connections=None)
+        body = {"model": "active", "prompt": "1", "max_tokens": 500, "ignore_eos": True, "temperature": 1.0}
+        async with httpx.AsyncClient(base_url=server.url, timeout=200, limits=limits, trust_env=False) as http:
+            answers = await asyncio.gather(*(http.post("/v1/completions", json=body) for _ in range(number)))
+        return [answer.status_code for answer in answers]
+
+    return asyncio.run(run())
+
+
+def test_a_full_engine_and_a_busy_gateway_are_not_taken_for_a_hung_engine(strict: Server) -> None:
+    """None of the first 150 answers ends for some seconds, so nothing else comes to its turn, a probe neither."""
+    core, gateway = strict.named("VLLM::EngineCore"), strict.named("switchyard: gateway")
+    statuses: list[int] = []
+    asking = threading.Thread(target=lambda: statuses.extend(_long_answers(strict, 300)))
+    asking.start()
+    wait_until("the engine is full", lambda: _running(strict) == 150, 60.0)
+    gateway.suspend()
+    time.sleep(5.0)  # longer than an engine may be silent: nothing of what it says is heard
+    gateway.resume()
+    asking.join()
+    assert statuses == [200] * 300
+    assert core.is_running()
+    assert not _is_zombie(core)
+    assert f'switchyard_engine_deaths_total{{model="{FINAL_ID}"}} 0.0' in strict.http.get("/metrics").text
+
+
+def _running(server: Server) -> float:
+    lines = server.http.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_requests_running{"))
+
+
+def test_an_engine_that_is_stopped_is_a_503_and_comes_back(strict: Server) -> None:
+    core = strict.named("VLLM::EngineCore")
+    core.suspend()
+    asked_s = time.monotonic()
+    response = strict.ask("What is 17+25?")
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "service_unavailable"
+    assert time.monotonic() - asked_s < 60.0
+    wait_until("it is gone, although it is stopped", lambda: not core.is_running() or _is_zombie(core), 60.0)
+    strict.wait_ready()
+    assert answer_of(strict.ask("What is 17+25?")) == "42"
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(strict: Server) -> None:
+    family = strict.processes()
+    assert len(family) >= 5
+    os.kill(strict.process.pid, signal.SIGKILL)
+    _, left = psutil.wait_procs(family, timeout=20.0)
+    assert left == []
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", strict.port))
+    assert not _answers(strict)
+    strict.expected_code = -signal.SIGKILL
 
 
 def _answers(server: Server) -> bool:

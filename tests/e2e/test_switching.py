@@ -8,6 +8,7 @@ from typing import Self
 
 import httpx
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.e2e.server import DEMO, EARLY, FINAL_ID, Server, answer_of, wait_until
 
@@ -229,6 +230,25 @@ def test_a_probe_that_the_weights_do_not_fulfil_rolls_back(server: Server, regis
     assert answer_of(server.ask("What is 17+25?")) == "42"
     failures = server.http.get("/status").json()["failed_loads"]
     assert "lying" in [failure["id"] for failure in failures]
+
+
+def test_a_model_that_overflows_is_refused_and_spoils_nobody(server: Server, registered: dict[str, str]) -> None:
+    """Its weights are finite and its answers are not: NaN in blocks of the cache that the next requests get."""
+    server.copy_checkpoint(EARLY, "overflowing")
+    file = server.models_dir / "overflowing" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.input_layernorm.weight"].fill_(3e38)
+    save_file(tensors, file)
+    probe = {"prompts": ["What is 17+25?"], "logprobs": [[-0.5] * 13]}
+    body = {"id": "overflowing", "source": "test", "probe": probe}
+    assert server.http.post("/models/register", json=body).status_code == 200
+    failed = server.http.post("/models/set_active", json={"id": "overflowing", "method": "in_place"}).json()
+    assert failed["rolled_back_to"] == FINAL_ID, failed
+    assert failed["proof"]["reason"] == "a log-probability is not a finite number"
+    assert failed["method"] == "in_place"
+    for question in ("What is 17+25?", "What is 10+10?", "What is 31+8?"):
+        assert answer_of(server.ask(question)) == {"17": "42", "10": "20", "31": "39"}[question[8:10]]
+    assert _engines(server) == 1
 
 
 def _copy_with_other_bytes(server: Server, source: Path, name: str) -> None:

@@ -1,6 +1,7 @@
 """Answers that nobody reads along: the engine sends them once, and nothing about them tells."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -70,6 +71,30 @@ def test_a_stop_string_still_ends_it(server: Server) -> None:
     [stopped] = _whole(server, temperature=0.0, stop=[stop])["choices"]
     assert stopped["finish_reason"] == "stop"
     assert stopped["text"] == text[: text.index(stop)]
+
+
+def test_clients_that_want_different_numbers_of_logprobs_do_not_hurt_each_other(server: Server) -> None:
+    """A step's rows of log-probabilities are as wide as its widest request wants them; each client reads its own."""
+    widths = [None, 1, 2, 3, 5, 5] * 3
+    asked: list[dict[str, Any]] = [{"logprobs": width} if width is not None else {} for width in widths]
+    alone = {
+        width: _whole(server, min_tokens=60, max_tokens=90, temperature=0.0, logprobs=width) for width in {*widths}
+    }
+
+    def ask(options: dict[str, Any]) -> dict[str, Any]:
+        return _whole(server, min_tokens=60, max_tokens=90, temperature=0.0, **options)
+
+    with ThreadPoolExecutor(len(asked)) as clients:
+        together = list(clients.map(ask, asked))
+    for width, answer in zip(widths, together, strict=True):
+        assert len(answer["choices"]) == 1
+        one, other = answer["choices"][0], alone[width]["choices"][0]
+        if width is None:
+            assert one["logprobs"] is None
+            continue
+        assert len(one["logprobs"]["tokens"]) == 90
+        assert {len(top) for top in one["logprobs"]["top_logprobs"]} <= {width, width + 1}
+        assert one["logprobs"]["token_logprobs"][0] == pytest.approx(other["logprobs"]["token_logprobs"][0], abs=0.1)
 
 
 def _grown(server: Server, tokens: int) -> dict[str, float]:

@@ -17,6 +17,7 @@ from control.jobs.loans import LoanBook
 from control.jobs.queue import JobQueue
 from control.jobs.window import Window
 from control.jobs.worker import Worker
+from control.placed_folders import PlacedFolders
 from control.ports import JobContext, JobRequest
 from control.repository import ModelRepository
 from control.shards.book import ShardBook
@@ -120,7 +121,7 @@ class Crew:
         worker = Worker(
             kinds={"count": self.kind},
             queue=queue,
-            models=ModelRepository(database),
+            models=ModelRepository(database, PlacedFolders(self._settings.layout.models, database)),
             engine=Nobody(),
             lender=Nobody(),
             beside=Nobody(),

@@ -19,6 +19,10 @@ class Forked:
     def kill(self) -> None:
         self._process.kill()
 
+    def send(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
     async def gone(self) -> None:
         await asyncio.to_thread(self._process.join)
 

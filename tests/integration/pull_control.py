@@ -6,10 +6,11 @@ from pathlib import Path
 
 from control.app import create_app
 from tests.integration.house import PACE, settings_of
+from tests.integration.pulls import CDN
 
 
 async def main(base: Path) -> None:
-    app = create_app(settings_of(base, hub_timeout_s=1), [], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings_of(base, hub_timeout_s=1, hub_hosts=[CDN]), [], pace=PACE, job_poll_s=0.05)
     async with app.router.lifespan_context(app):
         await asyncio.Event().wait()
 

@@ -16,6 +16,7 @@ from tests.unit.control.checkpoints import CONFIG, write_checkpoint, write_shard
 
 WEIGHTS = "model.safetensors"
 LARGE_BYTES = 4_000_000
+CDN = "localhost"  # another origin than the hub's 127.0.0.1, and not public
 
 
 @asynccontextmanager
@@ -23,7 +24,8 @@ async def pulling(hub: FakeHub, base: Path, monkeypatch: pytest.MonkeyPatch, **c
     async with hub.running():
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         monkeypatch.setenv("HF_HOME", str(base / "hf"))
-        async with house(base, **({"hub_timeout_s": 1} | changes)) as here:
+        settings: dict[str, Any] = {"hub_timeout_s": 1, "hub_hosts": [CDN]}
+        async with house(base, **(settings | changes)) as here:
             yield here
 
 

@@ -4,11 +4,14 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from control.db import database_url
-from switchyard.contract import FailedLoad, ModelRef, Proof
+from control.errors import GatewayUnavailable
+from control.gateway_client import GatewayClient
+from switchyard.contract import ActivateRequest, FailedLoad, ModelRef, Proof
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, control, house, settings_of, until
 
@@ -90,11 +93,37 @@ def test_the_same_switch_asked_for_twice_is_one(tmp_path: Path) -> None:
             first = asyncio.create_task(here.post("/models/set_active", id="b"))
             await here.gateway.switch_asked.wait()
             second = asyncio.create_task(here.post("/models/set_active", id="b", method="restart"))
-            await here.refused(409, "/models/set_active", id="a")
+            for _ in range(10):  # the second is on its way meanwhile; nothing shows that it has come
+                await here.refused(409, "/models/set_active", id="a")
             here.gateway.may_switch.set()
             assert await first == await second
             assert here.gateway.activated == ["a", "b"]
             assert len((await here.get("/models/activations"))["activations"]) == 2
+
+    asyncio.run(run())
+
+
+def test_of_twenty_switches_at_once_one_wins(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a", seed=0)
+            names = [f"m{number}" for number in range(20)]
+            for seed, name in enumerate(names):
+                await here.add_model(name, seed=seed + 1)
+            here.gateway.may_switch.clear()
+            asking = [asyncio.create_task(here.http.post("/models/set_active", json={"id": name})) for name in names]
+            refused = 0
+            for answer in asyncio.as_completed(asking):
+                refused += (await answer).status_code == 409
+                if refused == 19:
+                    here.gateway.may_switch.set()
+            [won] = [task.result().json() for task in asking if task.result().status_code == 200]
+            assert won["previous"] == "a"
+            assert here.gateway.activated == ["a", won["id"]]
+            assert here.gateway.active is not None
+            assert here.gateway.active.id == won["id"] == await active_id(here)
+            history = (await here.get("/models/activations"))["activations"]
+            assert [(row["id"], row["status"]) for row in history] == [(won["id"], "done"), ("a", "done")]
 
     asyncio.run(run())
 
@@ -224,6 +253,32 @@ def test_a_gateway_that_is_away(tmp_path: Path) -> None:
             assert (await here.get("/models/activations"))["activations"][0]["status"] == "failed"
             assert (await here.get("/models"))["models"][0]["loaded"] is False
             assert (await here.get("/health"))["status"] == "ok"
+
+    asyncio.run(run())
+
+
+def test_a_switch_is_waited_for_while_the_gateway_says_that_it_lives_and_no_longer(tmp_path: Path) -> None:
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        client = GatewayClient(gateway.socket_path, look_every_s=0.02, patience=1)
+        request = ActivateRequest(model=ModelRef(id="a", path="/a", digest="sha256:a"), timeout_s=0.001)
+        async with gateway.running():
+            looked = asyncio.Event()
+            gateway.may_switch.clear()
+            gateway.on_state = looked.set
+            switching = asyncio.create_task(client.activate(request))
+            for _ in range(3):
+                await looked.wait()
+                looked.clear()
+            gateway.may_switch.set()
+            assert (await switching).status == "activated"
+            gateway.may_switch.clear()
+            gateway.hold_states = asyncio.Event()
+            with pytest.raises(GatewayUnavailable):
+                await client.activate(request)
+            gateway.may_switch.set()
+            gateway.hold_states.set()
+        await client.close()
 
     asyncio.run(run())
 

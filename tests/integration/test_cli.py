@@ -15,6 +15,7 @@ from control.activation import SwitchWish
 from control.app import create_app
 from control.registration import RegisterRequest
 from evals.kind import EvalKind
+from switchyard.contract import BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoints import write_checkpoint
@@ -103,6 +104,21 @@ def test_cancelling_and_watching_what_fails(tmp_path: Path) -> None:
             gateway.batch_takes_s = 0.0
             assert (await switchyard("jobs", "retry", job_id, url=url))[0] == 0
             assert (await switchyard("jobs", "watch", job_id, url=url))[0] == 0
+
+    asyncio.run(run())
+
+
+def test_an_eval_without_an_answer_is_no_success(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as (url, gateway):
+            gateway.answer = lambda _: BatchOutput(error="no chat template")
+            code, out, err = await switchyard("eval", "run", "d", url=url)
+            assert code == 1
+            assert "status" in out
+            assert "failed" in out
+            assert "accuracy" not in out
+            assert "2 of the 2 samples asked so far have no result" in err
+            assert "no chat template" in err
 
     asyncio.run(run())
 

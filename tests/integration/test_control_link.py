@@ -1,12 +1,21 @@
 """Control's routes through the public port."""
 
 import asyncio
+import os
+import signal
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 
+from control.__main__ import main
+from gateway.control_link import ControlLink
+from switchyard.unix_http import unix_transport
+from tests.integration.forked import Forked
 from tests.integration.front import front
+from tests.integration.house import settings_of, until
+from tests.unit.gateway.fakes import Client
 
 WATCHERS = 110
 
@@ -24,3 +33,61 @@ def test_many_who_watch_leave_room_for_who_asks(tmp_path: Path) -> None:
             assert (await http.get("/jobs/stats")).status_code == 200
 
     asyncio.run(run())
+
+
+def test_a_socket_that_nobody_reads_from_is_a_503_for_all_who_wait(tmp_path: Path) -> None:
+    async def run() -> None:
+        path = tmp_path / "control.sock"
+        with socket.socket(socket.AF_UNIX) as stopped:  # the system takes connections for it
+            stopped.bind(str(path))
+            stopped.listen(64)
+            link = ControlLink(path, 1024, stalled_after_s=0.1)
+            clients = [Client(b"", "/models") for _ in range(8)]
+            for client in clients:
+                client.scope.update(method="GET", raw_path=b"/models")
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(link(client.scope, client.receive, client.send) for client in clients))
+            await link.close()
+        for client in clients:
+            assert client.status == 503
+            assert b"control process does not answer" in client.body
+
+    asyncio.run(run())
+
+
+def test_a_control_that_is_stopped_is_a_503_and_not_a_wait_without_end(tmp_path: Path) -> None:
+    """SIGSTOP: its socket takes connections still, and nobody reads from them."""
+    settings = settings_of(tmp_path)
+    settings.layout.create()
+    path = settings.layout.control_socket
+
+    async def run() -> None:
+        control = Forked(main, os.environ | {"INFERENCE_BASE_DIR": str(tmp_path), "INFERENCE_INSTALL_DEMO": "false"})
+        link = ControlLink(path, 10_000, stalled_after_s=2.0)
+        try:
+            async with (
+                httpx.AsyncClient(transport=unix_transport(path), base_url="http://control", timeout=5) as owner,
+                httpx.AsyncClient(transport=httpx.ASGITransport(link), base_url="http://gateway", timeout=30) as http,
+            ):
+                await until(lambda: _status(owner, "/health"), lambda status: status == 200)
+                assert (await http.get("/models")).status_code == 200
+                control.send(signal.SIGSTOP)
+                async with asyncio.timeout(30):
+                    answers = await asyncio.gather(http.get("/models"), http.post("/models/register", json={}))
+                for answer in answers:
+                    assert (answer.status_code, answer.json()["code"]) == (503, "control_down")
+                control.send(signal.SIGCONT)
+                await until(lambda: _status(http, "/models"), lambda status: status == 200)
+        finally:
+            await link.close()
+            control.kill()
+            await control.gone()
+
+    asyncio.run(run())
+
+
+async def _status(http: httpx.AsyncClient, path: str) -> int:
+    try:
+        return (await http.get(path)).status_code
+    except httpx.HTTPError:
+        return 0

@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import hashlib
 import json
+import re
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,9 @@ from tests.integration.house import PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint
 
 LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
+
+EVAL: dict[str, Any] = {"model_id": "active", "name": "n", "dataset_ref": "sums"}
+JUDGED: dict[str, Any] = {"metrics": ["judge"], "judge": {"model": "big", "url": "http://169.254.169.254/v1"}}
 
 
 class Desk:
@@ -47,7 +52,7 @@ class Desk:
         (await self.http.post("/models/register", json=body)).raise_for_status()
         (await self.http.post("/models/set_active", json={"id": model_id})).raise_for_status()
 
-    async def evaluate(self, **fields: Any) -> str:
+    async def evaluate(self, status: str = "done", **fields: Any) -> str:
         body = {"model_id": "active", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], **fields}
         made = await self.http.post("/eval/jobs", json=body)
         assert made.status_code == 200, made.text
@@ -57,7 +62,7 @@ class Desk:
             return (await self.http.get(f"/jobs/{job_id}")).json()
 
         job = await until(look, lambda job: job["status"] in ("done", "failed"))
-        assert job["status"] == "done", job["error"]
+        assert job["status"] == status, job["error"]
         return job_id
 
 
@@ -195,6 +200,65 @@ async def test_scored_again_without_the_engine(here: Desk) -> None:
 
 
 @at_the_desk
+async def test_an_eval_of_errors_fails_and_is_no_point(here: Desk) -> None:
+    await here.put("sums.jsonl", b"".join(b'{"question": "What is %d+1?", "answer": 1}\n' % a for a in range(5000)))
+    await here.activate("a", 1)
+    here.gateway.answer = lambda _: BatchOutput(error="no chat template")
+    failed = await here.evaluate("failed", max_samples=5000)
+    job = (await here.http.get(f"/jobs/{failed}")).json()
+    assert job["result"] is None
+    assert job["error"].endswith("no chat template")
+    assert sum(len(batch.items) for batch in here.gateway.batches) < 2500, "the rest of them was not asked"
+    assert (await here.http.get("/eval/history")).json()["points"] == []
+
+
+@at_the_desk
+async def test_a_few_errors_are_shown_and_count_neither_way(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    answer = here.gateway.answer
+    here.gateway.answer = lambda item: BatchOutput(error="no") if "What is 7+1?" in str(item) else answer(item)
+    await here.evaluate("failed")
+    done = await here.evaluate(max_error_share=0.03)
+    (point,) = (await here.http.get("/eval/history")).json()["points"]
+    assert (point["job_id"], point["accuracy"], point["total_samples"], point["errors"]) == (done, 1.0, 40, 1)
+
+
+@at_the_desk
+async def test_a_run_of_errors_that_an_older_version_called_done_is_left_out(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    good, old = await here.evaluate(), await here.evaluate()
+    database = sqlite3.connect(settings_of(here.base).layout.database)
+    with database:
+        (result,) = database.execute("SELECT result FROM jobs WHERE id = ?", (old,)).fetchone()
+        changed = json.loads(result) | {"accuracy": 0.0, "engine_errors": 40}
+        del changed["errors"]
+        database.execute("UPDATE jobs SET result = ? WHERE id = ?", (json.dumps(changed), old))
+    database.close()
+    history = (await here.http.get("/eval/history")).json()
+    assert [point["job_id"] for point in history["points"]] == [good]
+    assert [(one["job_id"], one["reason"]) for one in history["left_out"]] == [
+        (old, "40 of its 40 samples have no result (max_error_share is 0.02)")
+    ]
+    compared = await here.http.get("/eval/compare", params={"a": good, "b": old})
+    assert compared.status_code == 409
+    assert compared.json()["detail"].startswith(f"b: {old} says nothing of its model: 40 of its 40 samples")
+
+
+@at_the_desk
+async def test_a_judge_that_is_away_gives_no_verdict(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    done = await here.evaluate()
+    body = {"metrics": ["judge"], "judge": {"model": "j", "url": "http://127.0.0.1:9"}}
+    rescored = await here.http.post(f"/eval/jobs/{done}/rescore", json={"metrics": ["judge"]} | body)
+    assert rescored.status_code == 409
+    assert "cannot be reached" in rescored.json()["detail"]
+    assert not (here.base / "runs" / "eval" / done / "rescored").exists()
+
+
+@at_the_desk
 async def test_what_cannot_be_reported_says_why(here: Desk) -> None:
     await here.put("sums.jsonl", LINES.encode())
     await here.activate("a", 1)
@@ -204,11 +268,18 @@ async def test_what_cannot_be_reported_says_why(here: Desk) -> None:
         (f"/eval/jobs/{done}/rescore", {"metrics": []}, 422, "metrics: "),
         (f"/eval/jobs/{done}/rescore", {"metric": ["f1"]}, 422, "metrics: "),
         (f"/eval/jobs/{done}/rescore", {"metrics": ["acc"]}, 422, "acc does not fit sample 1: it has no choices"),
+        (
+            f"/eval/jobs/{done}/rescore",
+            JUDGED,
+            422,
+            "judge.url: http://169.254.169.254/v1 is not allowed: .*judge_urls",
+        ),
+        ("/eval/jobs", {**EVAL, **JUDGED}, 422, "judge.url: http://169.254.169.254/v1 is not allowed: .*judge_urls"),
         (f"/eval/jobs/{bare}/rescore", {"metrics": ["f1"]}, 409, "kept no samples"),
         ("/eval/jobs/eval_none/rescore", {"metrics": ["f1"]}, 404, "no eval job is called 'eval_none'"),
     ):
         refused = await here.http.post(path, json=body)
         assert refused.status_code == status, refused.text
-        assert detail in refused.json()["detail"]
+        assert re.search(detail, refused.json()["detail"])
     compared = await here.http.get("/eval/compare", params={"a": done, "b": "eval_none"})
     assert (compared.status_code, compared.json()["detail"][:2]) == (404, "b:")

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from gateway.control_link import ControlLink
 from gateway.exposition import Exposition
+from switchyard.loop_lag import LoopLag
 
 
 def value(text: bytes, name: str) -> float:
@@ -26,7 +27,8 @@ def test_controls_series_stay_when_control_goes(tmp_path: Path) -> None:
         app = Starlette(routes=[Route("/metrics", lambda _: PlainTextResponse("switchyard_queue_depth 3\n"))])
         server = uvicorn.Server(uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off", ws="none"))
         link = ControlLink(socket, 1000, 1000)
-        exposition = Exposition(link)
+        lag = LoopLag()
+        exposition = Exposition(link, lag)
         before = await exposition.text(held=0, ready=False)
         assert value(before, "switchyard_control_up") == 0
         assert b"switchyard_queue_depth" not in before
@@ -38,6 +40,9 @@ def test_controls_series_stay_when_control_goes(tmp_path: Path) -> None:
         assert value(there, "switchyard_control_up") == 1
         assert value(there, "switchyard_queue_depth") == 3
         assert (value(there, "switchyard_held_requests"), value(there, "switchyard_engine_ready")) == (2, 1)
+
+        lag.note(7.0)
+        assert value(await exposition.text(held=0, ready=True), "switchyard_event_loop_lag_seconds") == 7
 
         server.should_exit = True
         await task

@@ -7,6 +7,7 @@ import ollama
 import pytest
 
 from tests.integration.fake_hub import FakeHub
+from tests.integration.pulls import CDN
 from tests.integration.town import MODEL, town
 from tests.unit.control.checkpoints import write_checkpoint
 
@@ -27,7 +28,7 @@ def test_ollama_pull(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPat
         async with hub.running():
             monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
             async with (
-                town(tmp_path / "base", hub_timeout_s=5) as here,
+                town(tmp_path / "base", hub_timeout_s=5, hub_hosts=[CDN]) as here,
                 ollama.AsyncClient(host=here.url, trust_env=False) as client,
             ):
                 lines = [line async for line in await client.pull("acme/tiny", stream=True)]

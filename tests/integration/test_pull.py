@@ -16,7 +16,7 @@ from switchyard.settings import EngineSettings
 from tests.integration.adapter_files import write_base
 from tests.integration.fake_hub import FakeHub, Trick
 from tests.integration.house import House, house, until
-from tests.integration.pulls import LARGE_BYTES, WEIGHTS, add, add_adapter, ended, pull, pulling, visible
+from tests.integration.pulls import CDN, LARGE_BYTES, WEIGHTS, add, add_adapter, ended, pull, pulling, visible
 from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoints import write_checkpoint
 
@@ -126,7 +126,7 @@ def test_a_hub_that_is_away_is_waited_for(tmp_path: Path, hub: FakeHub, monkeypa
         async with hub.running():
             pass
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        async with house(tmp_path / "base", hub_timeout_s=1) as here:
+        async with house(tmp_path / "base", hub_timeout_s=1, hub_hosts=[CDN]) as here:
             job_id = (await pull(here, "acme/tiny"))["job_id"]
             rests = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"])
             assert "the connection to the hub fails" in rests["attempts"][0]["error"]

@@ -252,7 +252,10 @@ def test_the_engine_is_lent_in_a_quiet_moment_and_given_back(tmp_path: Path) -> 
             later = await make(here, model_id="b")
             await asyncio.sleep(0.2)
             job = await here.get(f"/jobs/{borrower}")
-            assert (job["status"], job["waiting_for"]) == ("pending", "a quiet moment to switch to model b")
+            assert (job["status"], job["waiting_for"]) == (
+                "pending",
+                "a quiet moment to switch to model b (1 job runs)",
+            )
             here.kind.may_go.set()
             await here.job(borrower, "done")
             await active_is(here, "a")
@@ -262,6 +265,23 @@ def test_the_engine_is_lent_in_a_quiet_moment_and_given_back(tmp_path: Path) -> 
             assert {batch.model for batch in here.gateway.batches} == {"a", "b"}
             await here.job(await make(here), "done")
             assert (await here.get(f"/jobs/{later}"))["status"] == "pending", "it wished to wait"
+
+    asyncio.run(run())
+
+
+def test_a_job_says_that_it_waits_for_a_place(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path, max_concurrent_jobs=1) as here:
+            await here.add_active("a")
+            here.kind.may_go.clear()
+            first = await make(here)
+            await here.job(first, "running")
+            later = await make(here)
+            assert (await here.get(f"/jobs/{later}"))["waiting_for"] == "a free place (1 of 1 jobs run)"
+            listed = {job["id"]: job["waiting_for"] for job in (await here.get("/jobs"))["jobs"]}
+            assert listed == {first: None, later: "a free place (1 of 1 jobs run)"}
+            here.kind.may_go.set()
+            assert (await here.job(later, "done"))["waiting_for"] is None
 
     asyncio.run(run())
 

@@ -35,6 +35,19 @@ def test_register_and_list(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_copy_that_landed_inside_the_registered_folder_is_not_called_existing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path, moving_ids=["current*"]) as here:
+            for model_id in ("a", "current_checkpoint"):
+                await here.add_model(model_id, seed=0)
+                write_checkpoint(here.layout.models / model_id / "step-1500", seed=1)
+                said = await here.refused(422, "/models/register", id=model_id, source="test")
+                assert f"{model_id} holds another checkpoint, step-1500/" in said
+            await here.post("/models/set_active", id="a")  # what was registered is still whole
+
+    asyncio.run(run())
+
+
 def test_registering_twice_is_harmless_and_other_content_is_refused(tmp_path: Path) -> None:
     async def run() -> None:
         async with house(tmp_path) as here:
@@ -112,7 +125,8 @@ def test_removing(tmp_path: Path) -> None:
             for model_id, status in (("a", 409), ("b", 409), ("c", 200), ("c", 404)):
                 response = await here.http.delete(f"/models/{model_id}", params={"files": "true"})
                 assert (model_id, response.status_code) == (model_id, status)
-            assert {folder.name for folder in here.layout.models.iterdir()} == {"a", "b"}
+            there = {folder.name for folder in here.layout.models.iterdir()}
+            assert there == {"a", "b", "c"}, "a person put it there, and keeps it"
 
     asyncio.run(run())
 

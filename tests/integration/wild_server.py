@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+Speak = Callable[[str, asyncio.StreamWriter], Awaitable[None]]  # of a request's whole head
 Answer = Callable[[str, int], bytes | None]  # of "GET /path" and the request's number; None: never an answer
 
 
@@ -61,3 +62,30 @@ def wild_server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
     finally:
         stop[0]()
         thread.join()
+
+
+@asynccontextmanager
+async def speaking(speak: Speak) -> AsyncIterator[str]:
+    """A server that answers each request by what `speak` writes, for as long as anybody listens; its URL."""
+    talks: set[asyncio.Task[None]] = set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        talks.add(task)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await speak(head.decode(), writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in talks:
+            task.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)

@@ -10,7 +10,7 @@ import pytest
 
 from control.checkpoint import inspect
 from control.digest_cache import DigestCache
-from control.errors import ReferenceFailed
+from control.errors import CheckpointBroken, ReferenceFailed
 from control.reference_maker import ReferenceMaker
 from control.references import References
 from switchyard.contract import Reference
@@ -169,6 +169,44 @@ def test_what_is_not_computed(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_why_there_is_none(tmp_path: Path) -> None:
+    async def run() -> None:
+        computer = Computer()
+        computer.fails = True
+        async with references(tmp_path, computer) as store:
+            want(store, A, weights_bytes=100)
+            want(store, B, quantization="awq")
+            want(store, C)
+            assert "proof_compute_max_bytes" in store.why_missing(A)
+            assert "awq" in store.why_missing(B)
+            assert "being computed" in store.why_missing(C)
+            computer.may_go.set()
+            assert await store.reference_for(C, wait_s=30) is None
+            assert store.why_missing(C) == "computing one failed: no"
+            assert "none was sent" in store.why_missing("sha256:dd")
+
+    asyncio.run(run())
+
+
+def test_a_broken_checkpoint_is_refused_to_whoever_asks(tmp_path: Path) -> None:
+    async def run() -> None:
+        async def compute(path: Path, digest: str) -> Reference:
+            raise CheckpointBroken("no weights for k_proj")
+
+        store = References(tmp_path, compute, compute_max_bytes=100)
+        task = asyncio.create_task(store.run())
+        want(store, A)
+        for _ in range(2):
+            with pytest.raises(CheckpointBroken, match="cannot be served: no weights for k_proj"):
+                await store.reference_for(A, wait_s=30)
+        await store.put(A, TRAINERS)  # its trainer knows better
+        assert await store.reference_for(A, wait_s=0) == TRAINERS
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(run())
+
+
 def program(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
@@ -190,6 +228,14 @@ def test_a_program_that_fails_is_said(tmp_path: Path, code: str, limit_s: float,
     cache = DigestCache()
     maker = ReferenceMaker(cache, program=program(code), limit_s=limit_s)
     with pytest.raises(ReferenceFailed, match=said):
+        asyncio.run(maker.compute(folder, inspect(folder, cache).digest))
+
+
+def test_a_program_tells_a_broken_checkpoint_from_a_failure_of_its_own(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m")
+    cache = DigestCache()
+    maker = ReferenceMaker(cache, program=program("import sys; sys.stderr.write('no k_proj'); sys.exit(65)"))
+    with pytest.raises(CheckpointBroken, match=r"^no k_proj$"):
         asyncio.run(maker.compute(folder, inspect(folder, cache).digest))
 
 

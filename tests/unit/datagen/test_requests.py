@@ -33,6 +33,12 @@ def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
         ({"output_dir": "~/out"}, "config.output_dir: must be relative to the base directory"),
         ({"output_dir": "a/../../b"}, "config.output_dir: must not contain '..'"),
         ({"output_dir": "models/x"}, "config.output_dir: models/ belongs to the server"),
+        ({"output_dir": "Models"}, "config.output_dir: Models/ belongs to the server"),
+        ({"output_dir": "keys.json"}, "config.output_dir: 'keys.json' is a file's name"),
+        ({"output_dir": "db.sqlite/x"}, "config.output_dir: 'db.sqlite' is a file's name"),
+        ({"output_dir": "db.sqlite-wal"}, "config.output_dir: 'db.sqlite-wal' is a file's name"),
+        ({"output_dir": "switchyard.lock"}, "config.output_dir: 'switchyard.lock' is a file's name"),
+        ({"output_dir": ".hidden"}, "config.output_dir: '.hidden' is no name of a folder"),
         ({"output_dir": "."}, "config.output_dir: must name a folder below the base directory"),
         ({"output_dir": "a\x00b"}, "config.output_dir: 'a\\x00b' is no name of a folder"),
         ({"format": "csv"}, "config.format: Input should be 'messages', 'alpaca' or 'sharegpt'"),
@@ -47,6 +53,10 @@ def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
         ({"rows": None, "input": "nothing.jsonl"}, "config.input: there is no file 'nothing.jsonl'"),
         ({"rows": None, "input": "../x.jsonl"}, "config.input: '../x.jsonl' is not inside the base directory"),
         ({"rows": None, "input": "keys.json"}, "config.input: 'keys.json' is no .jsonl file"),
+        (
+            {"rows": None, "input": "runs/eval/eval_1/samples.jsonl"},
+            "config.input: 'runs/eval/eval_1/samples.jsonl' belongs",
+        ),
         ({"rows": None, "input": "logs/x.jsonl"}, "config.input: 'logs/x.jsonl' belongs to the server"),
         ({"verify": "executed", "user": "x"}, "verify goes with neither json_schema nor user and assistant"),
         ({"only_unsolved": True}, "only_unsolved needs a known answer"),
@@ -77,11 +87,36 @@ def test_rows_and_seeds_are_read_at_the_door(bench: Bench) -> None:
     )
 
 
-def test_an_output_folder_that_leads_out_is_never_written_to(
+def test_an_output_folder_that_leads_elsewhere_is_refused(
+    bench: Bench, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = bench.layout.base
+    outside = tmp_path_factory.mktemp("outside")
+    (base / "out").symlink_to(outside)
+    bench.layout.models.mkdir(exist_ok=True)
+    (base / "in").symlink_to(bench.layout.models)
+    (base / "all").symlink_to(base)
+    (base / "round").symlink_to(base / "round")
+    (base / "notes").write_text("mine")
+    for folder, message in (
+        ("out/x", "leads out of the base directory"),
+        ("in", "leads to a folder of the server"),
+        ("all", "leads to a folder of the server"),
+        ("all/config", "leads to a folder of the server"),
+        ("round", "cannot be looked at"),
+        ("notes/x", "notes is a file"),
+    ):
+        assert message in bench.refusal("custom", **PLAIN, output_dir=folder)
+
+
+def test_an_output_folder_that_leads_out_by_now_is_never_written_to(
     bench: Bench, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
+    context = bench.context(
+        bench.check("custom", **PLAIN, num_examples=1, output_dir="out/x"), SayingEngine(lambda _: "Fine.")
+    )
     (bench.layout.base / "out").symlink_to(outside)
     with pytest.raises(BadJob, match="leads out of the base directory"):
-        bench.run(SayingEngine(lambda _: "Fine."), "custom", **PLAIN, num_examples=1, output_dir="out")
+        bench.go(context)
     assert list(outside.iterdir()) == []

@@ -196,6 +196,15 @@ def test_a_run_that_brings_nothing_fails_and_says_why(bench: Bench) -> None:
     assert list(bench.layout.shards.iterdir()) == []
 
 
+def test_questions_count_whatever_says_which_choice_is_right(bench: Bench) -> None:
+    line = {"question": "What is 12+32?", "choices": ["1", "0"], "answer": "0"}  # an index or a text: here no matter
+    (bench.layout.datasets / "choices.jsonl").write_text(json.dumps(line))
+    result = bench.go(bench.context(_sums(bench, num_examples=120), SayingEngine(adds)))
+    guard = result["decontamination"]
+    assert (guard["datasets"], dict(guard["unreadable"])) == (["choices.jsonl"], {})
+    assert [hit["question"] for hit in guard["first_removed"]] == ["What is 12+32?"]
+
+
 def test_test_questions_are_removed_counted_and_listed(bench: Bench) -> None:
     bench.dataset("exam.jsonl", "What is 10+30?", "What is 11+31?", "Who was the first king of the old country?")
     (bench.layout.datasets / "foreign.jsonl").write_text('{"problem": {"text": "What is 12+32?"}, "n": 1}\n{\n')

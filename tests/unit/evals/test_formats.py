@@ -22,7 +22,14 @@ def _parse(fields: dict[str, Any], field_map: dict[str, str] | None = None) -> S
         ({"problem": "2+2?", "solution": "$\\boxed{4.0}$", "answer": "4", "level": 1}, "math", "2+2?", "4"),
         ({"question": "2+2?", "choices": ["3", "4"], "answer": 1}, "mmlu", "2+2?", "B"),
         ({"question": "2+2?", "choices": ["x", "y"], "answer": "b", "subject": "sums"}, "mmlu", "2+2?", "B"),
-        ({"question": "2+2?", "choices": ["1", "0"], "answer": "0"}, "mmlu", "2+2?", "B"),
+        ({"question": "2+2?", "choices": ["0", "1"], "answer": "1"}, "mmlu", "2+2?", "B"),
+        ({"question": "2+2?", "choices": ["0", "4", "2", "6"], "answer": 1}, "mmlu", "2+2?", "B"),
+        ({"question": "2+2?", "choices": ["0", "4", "2", "6"], "answer": "4"}, "mmlu", "2+2?", "B"),
+        ({"question": "2+2?", "choices": [1, 4, 7], "answer": 4}, "mmlu", "2+2?", "B"),
+        ({"question": "2+2?", "choices": ["A", "B", "C"], "answer": "b"}, "mmlu", "2+2?", "B"),
+        ({"question": "2+2?", "choices": ["five", "Four"], "answer": "four"}, "mmlu", "2+2?", "B"),
+        ({"question": "2+2?", "choices": ["5", "4", "5"], "answer": "B"}, "mmlu", "2+2?", "B"),
+        ({"ctx": "2+2?", "endings": ["1", "4"], "label": "1"}, "hellaswag", "2+2?", "B"),
         (
             {"id": "q", "question": "2+2?", "choices": {"text": ["4", "5"], "label": ["1", "2"]}, "answerKey": "1"},
             "arc",
@@ -54,6 +61,44 @@ def _parse(fields: dict[str, Any], field_map: dict[str, str] | None = None) -> S
 def test_recognised_by_its_keys(fields: dict[str, Any], format_: str, input_: Any, target: str) -> None:
     sample = _parse(fields)
     assert (sample.format, sample.input, sample.target) == (format_, input_, target)
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "answer_is", "target"),
+    [
+        (["0", "4", "2", "6"], "1", "index", "B"),
+        (["1", "0"], "0", "index", "A"),
+        (["1", "0"], "0", "text", "B"),
+        (["1", "0"], 0, "text", "B"),
+        (["B", "A"], "B", "letter", "B"),
+        (["B", "A"], "B", "text", "A"),
+        (["4", "5", "4"], 2, "index", "C"),
+    ],
+)
+def test_what_names_the_right_choice_may_be_said(choices: list[str], answer: Any, answer_is: Any, target: str) -> None:
+    for line in (
+        {"question": "q", "choices": choices, "answer": answer},
+        {"input": "q", "choices": choices, "target": answer},
+        {"ctx": "q", "endings": choices, "label": answer},
+    ):
+        raw = json.dumps(line).encode()
+        assert parse_sample(raw, line=1, index=0, answer_is=answer_is).target == target
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "answer_is", "reason"),
+    [
+        (["0", "4", "2", "6"], "1", "text", "'answer' is '1': none of its choices, as answer_is says"),
+        (["x", "y"], "B", "index", "'answer' is 'B': no index from 0 to 1, as answer_is says"),
+        (["x", "y"], "1", "letter", "'answer' is '1': none of the letters AB, as answer_is says"),
+        (["x", "x"], "x", "text", "ambiguous: the choices A and B are both 'x'"),
+    ],
+)
+def test_what_is_said_to_name_it_must(choices: list[str], answer: Any, answer_is: Any, reason: str) -> None:
+    raw = json.dumps({"question": "q", "choices": choices, "answer": answer}).encode()
+    with pytest.raises(BrokenLine) as raised:
+        parse_sample(raw, line=1, index=0, answer_is=answer_is)
+    assert str(raised.value) == reason
 
 
 def test_worked_answers_are_the_reference() -> None:
@@ -97,6 +142,28 @@ def test_humaneval_and_mbpp_bring_their_tests() -> None:
         ({"question": "q", "choices": ["a", "b"], "answer": 2}, "'answer' is 2: neither an index from 0 to 1"),
         ({"question": "q", "choices": ["x", "y"], "answer": "C"}, "'answer' is 'C': neither an index"),
         ({"question": "q", "choices": ["x"], "answer": 0}, "it has 1 choices"),
+        (
+            {"question": "q", "choices": ["0", "4", "2", "6"], "answer": "1"},
+            "'answer' is '1', which is no choice's text, and may be its index; answer_is (index, letter or text)",
+        ),
+        (
+            {"question": "q", "choices": ["1", "0"], "answer": "0"},
+            "'answer' is '0', which is the index of '1' and text of '0'; answer_is",
+        ),
+        ({"question": "q", "choices": [1, 2, 3], "answer": 1}, "which is the index of '2' and text of '1'"),
+        ({"question": "q", "choices": ["B", "A"], "answer": "B"}, "which is the letter of 'A' and text of 'B'"),
+        ({"question": "q", "choices": ["B", "A"], "answer": "b"}, "which is the letter of 'A' and text of 'B'"),
+        ({"question": "q", "choices": ["A", "B", "D"], "answer": "C"}, "and may be its letter; answer_is"),
+        ({"input": "q", "choices": ["B", "A"], "target": "B"}, "'target' is 'B', which is the letter"),
+        (
+            {"question": "q", "choices": ["4", "5", "4"], "answer": 0},
+            "the choices A and C are both '4'; answer_is (index or",
+        ),
+        ({"ctx": "c", "endings": ["x", "x [y]"], "label": 0}, "the choices A and B are both 'x'"),
+        (
+            {"question": "q", "choices": {"text": ["x", "y"], "label": ["A", "A"]}, "answerKey": "A"},
+            "the label 'A' is there twice",
+        ),
         ({"question": "q", "choices": [], "answer": 0}, "'choices' must be a list of texts, not empty"),
         (
             {"question": "q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "E"},

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from control.errors import BadJob, ModelNotServed
+from control.errors import BadJob, Invalid, ModelNotServed
 from evals.formats import parse_sample
-from evals.judge import Judge, JudgeSpec, judge_by_id, judge_by_url
+from evals.judge import AllowedJudges, Judge, JudgeSpec, judge_by_id, judge_by_url
 from evals.record import MetricScore, SampleRecord, record_of
 from switchyard.contract import BatchOutput, BatchRequest, BatchResult
 from tests.threaded_server import threaded
@@ -76,8 +76,9 @@ def _grade(judge: Judge) -> MetricScore:
 )
 def test_the_verdict_is_the_last_word(court: Court, said: str, correct: bool, parsed: bool) -> None:
     court.replies = [(200, said)]
-    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {}))
+    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), AllowedJudges([court.url])))
     assert (score.correct, score.parsed, score.error) == (correct, parsed, None)
+    assert score.detail in {"CORRECT", "INCORRECT", f"no verdict in a reply of {len(said)} characters"}
     (asked,) = court.asked
     assert (asked["model"], asked["temperature"]) == ("big", 0)
     for part in ("Capital of France?", "Paris or Lutetia", "It is Paris."):
@@ -88,7 +89,7 @@ def test_what_an_answer_says_is_no_template(court: Court) -> None:
     spec = JudgeSpec(model="big", url=court.url, template="{{prediction}} {{question}}")
 
     async def run() -> None:
-        async with judge_by_url(spec, {}) as judge:
+        async with judge_by_url(spec, AllowedJudges([court.url])) as judge:
             await judge.grade(_record(), "{{target}}")
 
     asyncio.run(run())
@@ -102,19 +103,20 @@ def test_a_template_that_shows_no_answer_or_what_there_is_not(template: str) -> 
 
 
 def test_a_key_goes_to_its_own_url_alone(court: Court) -> None:
-    _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {court.url + "/": SecretStr("secret")}))
-    _grade(judge_by_url(JudgeSpec(model="big", url=court.url + "/other"), {court.url: SecretStr("secret")}))
+    allowed = AllowedJudges([court.url + "/other"], {court.url + "/": SecretStr("secret")})
+    _grade(judge_by_url(JudgeSpec(model="big", url=court.url), allowed))
+    _grade(judge_by_url(JudgeSpec(model="big", url=court.url + "/other"), allowed))
     assert court.authorizations == ["Bearer secret", None]
 
 
 def test_a_judge_in_trouble_is_asked_again(court: Court) -> None:
     court.replies = [(503, ""), (429, ""), (200, "CORRECT")]
-    assert _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {})).correct is True
+    assert _grade(judge_by_url(JudgeSpec(model="big", url=court.url), AllowedJudges([court.url]))).correct is True
 
 
 def test_a_judge_that_refuses_is_an_error_and_no_verdict(court: Court) -> None:
     court.replies = [(401, "")]
-    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), {}))
+    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), AllowedJudges([court.url])))
     assert (score.value, score.parsed) == (0.0, False)
     assert "answered 401" in str(score.error)
     assert len(court.asked) == 1
@@ -143,3 +145,28 @@ def test_a_model_of_this_server_judges() -> None:
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(ValidationError):
         JudgeSpec(model="big", url=url)
+
+
+ALLOWED = AllowedJudges(["http://Judge.lan:80/v1/"], {"https://api.example/v1": SecretStr("secret")})
+
+
+@pytest.mark.parametrize("url", ["http://judge.lan/v1", "http://judge.lan:80/v1/", "https://API.example:443/v1"])
+def test_urls_that_settings_name_in_any_spelling(url: str) -> None:
+    assert ALLOWED.url_of(JudgeSpec(model="big", url=url)) in {"http://judge.lan/v1", "https://api.example/v1"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://judge.lan/v2", "http://judge.lan", "https://judge.lan/v1", "http://judge.lan:8080/v1",
+        "http://judge.lan/v1/..", "http://judge.lan.evil/v1", "http://169.254.169.254/latest", "http://judge.lan:x/v1",
+    ],
+)  # fmt: skip
+def test_any_other_url_is_refused_naming_the_setting(url: str) -> None:
+    with pytest.raises(Invalid, match=r"judge\.url: .*(judge_urls|not a URL|[Pp]ort)"):
+        judge_by_url(JudgeSpec(model="big", url=url), ALLOWED)
+
+
+def test_templates_do_not_multiply_an_answer() -> None:
+    with pytest.raises(ValidationError, match="17 fields are more than 16"):
+        JudgeSpec(model="big", template="{{prediction}}" * 17)

@@ -51,7 +51,9 @@ def test_a_rest_of_the_stub_and_a_whole_function_both_make_a_program() -> None:
     assert task is not None
     for answer in (RIGHT, WHOLE):
         namespace: dict[str, Any] = {}
-        exec(program_of(answer, task), namespace)
+        program = program_of(answer, task)
+        exec(program.prelude, namespace)
+        exec(program.code, namespace)
         assert namespace["total"]([1]) == 1
 
 

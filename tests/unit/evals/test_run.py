@@ -12,7 +12,7 @@ from evals.kind import EvalKind
 from evals.request import EvalJobRequest
 from evals.run import EvalRun
 from evals.tally import TIMING_KEYS
-from switchyard.contract import BatchRequest, BatchResult, ModelRef
+from switchyard.contract import BatchOutput, BatchRequest, BatchResult, ModelRef
 from tests.unit.evals.adding_engine import AddingEngine, HeldEngine, RunContext
 
 SAMPLES = 30
@@ -36,7 +36,8 @@ class Bench:
         self._runs = folder / "runs"
 
     def context(self, run: str = "run", engine: AddingEngine | None = None, **request: Any) -> RunContext:
-        asked = EvalJobRequest(**{"model_id": "step-1500", "name": "sums", "dataset_ref": "sums", **request})
+        fields = {"model_id": "step-1500", "name": "sums", "dataset_ref": "sums", "max_error_share": 0.1, **request}
+        asked = EvalJobRequest(**fields)
         return RunContext(
             config=EvalKind().check(asked, self.datasets_dir),
             run_dir=self._runs / run,
@@ -79,8 +80,9 @@ def test_the_result_is_what_metrics_json_holds(bench: Bench) -> None:
     right = [total for total in answered if total % 11 and total % 5]
     assert result == _json(context, "metrics.json")
     assert (result["total_samples"], result["correct"]) == (SAMPLES, len(right))
-    assert result["accuracy"] == len(right) / SAMPLES
-    assert result["engine_errors"] == len(failed)
+    assert result["accuracy"] == len(right) / len(answered), "what has no answer is neither right nor wrong"
+    assert (result["accuracy_denominator"], result["answered_samples"]) == ("answered_samples", len(answered))
+    assert result["engine_errors"] == result["errors"] == len(failed)
     assert result["empty"] == sum(total % 11 == 0 for total in answered)
     assert result["truncated"] == sum(total % 7 == 0 for total in answered)
     assert result["avg_loss"] == pytest.approx(0.1 * sum(answered) / sum(len(str(total)) for total in answered))
@@ -250,7 +252,7 @@ def test_a_log_of_more_samples_than_the_dataset_is_refused(bench: Bench) -> None
     _run(context)
     (context.run_dir / "metrics.json").unlink()
     with pytest.raises(BadJob, match="has 30 samples where the dataset has 5"):
-        _run(bench.context(max_samples=5))
+        _run(bench.context(max_samples=5, max_error_share=0.5))
 
 
 def test_cancelling_the_task_cancels_the_engines_requests(bench: Bench) -> None:
@@ -291,3 +293,42 @@ def test_a_sample_that_two_attempts_wrote_counts_once(bench: Bench) -> None:
     samples = context.run_dir / "samples.jsonl"
     samples.write_bytes(samples.read_bytes() + samples.read_bytes().splitlines(keepends=True)[0])
     assert _lasting(_run(bench.context())) == expected
+
+
+class MuteEngine(AddingEngine):
+    """Refuses every item, as one without a chat template does; `cured` makes it answer."""
+
+    cured = False
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        result = await super().generate(request)
+        if self.cured:
+            return result
+        refused = [BatchOutput(error="no chat template") for _ in result.outputs]
+        return result.model_copy(update={"outputs": refused})
+
+
+def test_a_model_that_cannot_answer_fails_its_job_early(bench: Bench) -> None:
+    engine = MuteEngine()
+    context = bench.context(engine=engine)
+    with pytest.raises(BadJob, match=r"have no result .none has one.; most often \(4 times\): no chat template"):
+        _run(context)
+    assert len(engine.items) <= context.batch_window_items + CHUNK
+    assert not (context.run_dir / "metrics.json").exists()
+
+
+def test_a_retry_asks_what_failed_again(bench: Bench) -> None:
+    expected = _lasting(_run(bench.context("whole")))
+    engine = MuteEngine()
+    with pytest.raises(BadJob):
+        _run(bench.context("broken", engine))
+    engine.cured = True
+    again = bench.context("broken", engine)
+    assert _lasting(_run(again)) == expected
+    assert len(_lines(again)) == SAMPLES
+    assert sorted(path.name for path in again.run_dir.iterdir()) == ["config.json", "metrics.json", "samples.jsonl"]
+
+
+def test_a_share_of_errors_above_the_limit_fails_the_job(bench: Bench) -> None:
+    with pytest.raises(BadJob, match=r"max_error_share 0\.02 allows 0 of 30.*prompt is longer than the context"):
+        _run(bench.context(max_error_share=0.02))

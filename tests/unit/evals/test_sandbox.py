@@ -9,6 +9,7 @@ import time
 import pytest
 
 from evals import sandbox_program
+from evals.programs import Program
 from evals.sandbox import MIB, ProgramEnd, SandboxLimits, run_program, why_no_sandbox
 
 LIMITS = SandboxLimits(wall_s=2.0)
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(why_no_sandbox() is not None, reason=str(why_no_
 
 
 def _run(program: str) -> ProgramEnd:
-    return run_program(program, LIMITS)
+    return run_program(Program(program), LIMITS)
 
 
 def test_a_program_passes_by_coming_to_its_end() -> None:
@@ -123,7 +124,7 @@ def test_nothing_is_left_running() -> None:
 
 def test_where_a_step_fails_the_program_does_not_run() -> None:
     request = {
-        "program": "raise SystemExit", "nonce": "n", "python": sys.executable, "readable": ["/usr", "/no/such/folder"],
+        "task": {}, "modules": {}, "python": sys.executable, "readable": ["/usr", "/no/such/folder"],
         "limits": {"wall_s": 1.0, "resources": {}},
     }  # fmt: skip
     ended = subprocess.run(
@@ -136,5 +137,5 @@ def test_where_a_step_fails_the_program_does_not_run() -> None:
 
 def test_memory_limits_are_those_asked_for() -> None:
     program = "x = bytearray(200 * 2**20)"
-    assert run_program(program, SandboxLimits(memory_bytes=512 * MIB)).passed
-    assert "MemoryError" in run_program(program, SandboxLimits(memory_bytes=128 * MIB)).detail
+    assert run_program(Program(program), SandboxLimits(memory_bytes=512 * MIB)).passed
+    assert "MemoryError" in run_program(Program(program), SandboxLimits(memory_bytes=128 * MIB)).detail

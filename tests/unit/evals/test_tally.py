@@ -47,12 +47,15 @@ def test_counts() -> None:
             correct=False, prediction="", error="too long", finish_reason=None, prompt_tokens=0, completion_tokens=0
         ),
     )
-    assert metrics["accuracy"] == 0.25
-    assert (metrics["correct"], metrics["total_samples"]) == (1, 4)
+    assert metrics["accuracy"] == pytest.approx(1 / 3)
+    assert (metrics["correct"], metrics["total_samples"], metrics["answered_samples"]) == (1, 4, 3)
+    assert metrics["errors"] == 1
     assert (metrics["truncated"], metrics["empty"], metrics["engine_errors"]) == (1, 1, 1)
     assert (metrics["prompt_tokens"], metrics["completion_tokens"]) == (30, 6)
     assert metrics["loss_samples"] == 3
-    assert metrics["outcomes"] == {"correct": 1, "wrong": 1, "truncated": 1, "unparsed": 0, "engine_error": 1}
+    assert metrics["outcomes"] == {
+        "correct": 1, "wrong": 1, "truncated": 1, "unparsed": 0, "engine_error": 1, "not_scored": 0,
+    }  # fmt: skip
 
 
 def test_loss_is_weighted_by_tokens() -> None:

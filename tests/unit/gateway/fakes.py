@@ -81,6 +81,8 @@ class FakeEngine:
         self.frozen = False
         self.dies_when_frozen = False
         self.reloads = 0
+        self.progress = 0
+        self.cleared = 0
         self.cannot_take: set[str] = set()
         self.max_adapters = 2
         self.task: ModelTask = "generate"
@@ -90,10 +92,22 @@ class FakeEngine:
         self.release = asyncio.Event()
         self.release.set()
         self.entered = asyncio.Event()
+        self.reloading = asyncio.Event()
+        self.may_reload = asyncio.Event()
+        self.may_reload.set()
+
+    reload_obstacle: str | None = None
+
+    async def clear_cache(self) -> None:
+        self.cleared += 1
 
     @property
     def max_model_len_tokens(self) -> int:
         return 512
+
+    @property
+    def max_chars_per_token(self) -> int:
+        return 12
 
     async def attach(self, model: ModelRef) -> FakeFront:
         self.attached.append(model.digest)
@@ -141,6 +155,8 @@ class FakeEngine:
     async def reload(self, model: ModelRef) -> None:
         if model.id == "defect":
             raise ZeroDivisionError("nobody thought of this")
+        self.reloading.set()
+        await self.may_reload.wait()
         if self.dead or model.id in self.cannot_take:
             self.ref = ModelRef(id="mixture", path="", digest="")
             raise EngineReloadFailed(f"{model.id}: a tensor is missing")
@@ -159,6 +175,7 @@ class Garage:
 
     def __init__(self) -> None:
         self.started: list[FakeEngine] = []
+        self.asked: list[str] = []
         self.broken: set[str] = set()
         self.unsound: set[str] = set()
         self.starting = asyncio.Event()
@@ -166,6 +183,7 @@ class Garage:
         self.may_start.set()
 
     async def start(self, ref: ModelRef) -> FakeEngine:
+        self.asked.append(ref.id)
         self.starting.set()
         await self.may_start.wait()
         if ref.id in self.broken:
@@ -219,6 +237,9 @@ class Register:
         self.asked.append(name)
         found = self.models.get(name)
         return LoadRequest(model=found, reference=self.references.get(name)) if found else None
+
+    async def names(self) -> list[str]:
+        return list(self.models)
 
 
 def residents_of(garage: Garage, **changed: Any) -> Residents:

@@ -5,6 +5,7 @@ import pytest
 from gateway.access.ask import Ask
 from gateway.admission import Admission, Bounds, Load, decide
 from gateway.errors import Overloaded
+from switchyard.sequences import Sequences
 
 BOUNDS = Bounds(max_running=4, max_queued_requests=2, max_queued_tokens=1000)
 
@@ -50,3 +51,14 @@ def test_each_slot_is_counted_by_itself_and_down_again() -> None:
         assert (refused.value.retry_after_s or 0) >= 1
         for slot in (one, one, other):
             admission.leave(slot, Ask())
+
+
+def test_a_request_counts_as_often_as_it_has_sequences() -> None:
+    admission, slot = Admission(Bounds(4, 2, 1_000_000)), Slot()
+    many = Ask(sequences=Sequences(prompts=3, answers=2))
+    admission.enter(slot, many)
+    with pytest.raises(Overloaded, match="6 sequences are running or waiting"):
+        admission.enter(slot, Ask())
+    admission.leave(slot, many)
+    for _ in range(6):
+        admission.enter(slot, Ask())

@@ -120,3 +120,38 @@ def test_one_that_is_cancelled_while_another_leaves_is_only_cancelled() -> None:
         assert crowd.inside == [2, 3, 4, 6]
 
     run(test)
+
+
+def test_an_item_takes_as_many_places_as_it_has_answers() -> None:
+    async def scenario() -> None:
+        share = BatchShare(4, 4)
+        inside: list[int] = []
+
+        async def item(sequences: int, leave: asyncio.Event) -> None:
+            async with share.place(sequences):
+                inside.append(sequences)
+                await leave.wait()
+                inside.remove(sequences)
+
+        leaves = [asyncio.Event() for _ in range(4)]
+        tasks = [
+            asyncio.create_task(item(sequences, leave)) for sequences, leave in zip((3, 2, 1, 9), leaves, strict=True)
+        ]
+        await settled()
+        assert inside == [3], "the second does not fit, and nobody overtakes it"
+        leaves[0].set()
+        await settled()
+        assert inside == [2, 1]
+        leaves[1].set()
+        await settled()
+        assert inside == [1]
+        leaves[2].set()
+        await settled()
+        assert inside == [9], "more than there are places for go in alone"
+        tasks.append(asyncio.create_task(item(1, leaves[3])))
+        await settled()
+        assert inside == [9]
+        leaves[3].set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())

@@ -16,11 +16,13 @@ from gateway.dispatch import Dispatch
 from gateway.gate import Gate
 from gateway.inference_routes import create_routes
 from gateway.naming import Naming
+from gateway.request_bounds import RequestBounds
 from gateway.slot import Slot
 from switchyard.contract import GatewayState
 from switchyard.settings import Settings
 from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
 
+BOUNDS = RequestBounds(max_sequences=64, max_text_chars=1_000_000, max_values=1_000_000)
 IDENTITY = [(b"x-model-id", b"a"), (b"x-model-digest", b"sha256:a")]
 EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
 
@@ -45,11 +47,12 @@ class Inner:
         await send({"type": "http.response.body", "body": b""})
 
 
-def ask(base: Path, inner: Inner, path: str, **body: Any) -> Client:
+def ask(base: Path, inner: Inner, path: str, headers: Sequence[tuple[bytes, bytes]] = (), **body: Any) -> Client:
     settings = Settings(base_dir=base)
     control = ControlLink(base / "no.sock", 10_000)
-    dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control)
+    dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
     client = Client(json.dumps(body).encode(), path)
+    client.scope["headers"] = list(headers)
 
     async def scenario() -> None:
         await dialects(client.scope, client.receive, client.send)
@@ -181,3 +184,10 @@ def test_an_aborted_stream_is_an_error_event_to_anthropics_clients() -> None:
     assert name == "event: error"
     error = json.loads(data.removeprefix("data: "))
     assert (error["type"], error["error"]["type"]) == ("error", "overloaded_error")
+
+
+def test_a_key_that_no_header_can_carry_is_refused(tmp_path: Path) -> None:
+    key = (b"idempotency-key", "schlüssel".encode())
+    client = ask(tmp_path, Inner({}), "/generate", [key], prompt="x", queue=True)
+    assert client.status == 422
+    assert "Idempotency-Key" in json.loads(client.body)["detail"]

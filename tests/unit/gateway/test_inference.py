@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.asgi import Message, Receive, Scope, Send, read_body, send_json
+from gateway.batch_share import BatchShare
 from gateway.control_link import ControlLink
 from gateway.dialects.served import Served
 from gateway.dispatch import Dispatch
@@ -19,6 +20,7 @@ from gateway.inference_routes import create_routes
 from gateway.naming import Naming
 from gateway.openapi import own, selected
 from gateway.reasoning import with_reasoning_content
+from gateway.request_bounds import RequestBounds
 from gateway.slot import Slot
 from switchyard.contract import BATCH_PRIORITY, AskItem, AskRequest, AskResult, GatewayState, ModelRef
 from switchyard.settings import Alias, Settings
@@ -54,9 +56,13 @@ def ask(
         gate.open(Slot(served or model("a"), engine, 1.0))
         dispatch = Dispatch(router_over(gate), 10_000, naming=naming)
         control = ControlLink(base / "no.sock", 10_000)
-        dialects = create_routes(Settings(base_dir=base), dispatch, Served(lambda: EMPTY, naming), control)
+        dialects = create_routes(
+            Settings(base_dir=base), dispatch, Served(lambda: EMPTY, naming), control, RequestBounds.unbounded()
+        )
         try:
-            return await Inference(dispatch, dialects).ask(AskRequest(model="a", digest="sha256:a", items=list(items)))
+            return await Inference(dispatch, dialects, BatchShare(64, 64)).ask(
+                AskRequest(model="a", digest="sha256:a", items=list(items))
+            )
         finally:
             await control.close()
 

@@ -19,8 +19,9 @@ def _situation(
     memory: Memory = ROOMY,
     wanted: SwitchMethod = "auto",
     in_flight: InFlightPolicy = "finish",
+    reload_obstacle: str | None = None,
 ) -> Situation:
-    return Situation(running, candidate, anything_runs, memory, wanted, in_flight)
+    return Situation(running, candidate, anything_runs, memory, wanted, in_flight, reload_obstacle=reload_obstacle)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,8 @@ def _situation(
         (_situation(signature(tensors_sha="x")), "blue_green"),
         (_situation(signature(tensors_sha="x"), memory=FULL), "restart"),
         (_situation(signature(quantization="fp8"), running=signature(quantization="fp8")), "blue_green"),
+        (_situation(reload_obstacle="mixers"), "blue_green"),
+        (_situation(reload_obstacle="mixers", memory=FULL), "restart"),
         (_situation(None), "restart"),
         (_situation(running=None), "blue_green"),
         (_situation(running=None, anything_runs=False), "restart"),
@@ -55,6 +58,7 @@ def test_the_method(situation: Situation, method: str) -> None:
         (_situation(signature(tokenizer_sha="x"), wanted="in_place"), "in tokenizer"),
         (_situation(signature(tensors_sha="x", config_sha="y"), wanted="in_place"), "config.json, names, shapes"),
         (_situation(signature(quantization="awq"), running=signature(quantization="awq"), wanted="in_place"), "Marlin"),
+        (_situation(reload_obstacle="a layer of type X", wanted="in_place"), "a layer of type X"),
         (_situation(anything_runs=False, wanted="in_place"), "no engine is running"),
         (_situation(memory=FULL, wanted="blue_green"), "GB are free"),
         (_situation(anything_runs=False, wanted="blue_green"), "no engine is running"),

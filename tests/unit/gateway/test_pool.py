@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.errors import EngineReloadFailed, MethodImpossible, SwitchInProgress, Unserved
+from gateway.errors import EngineReloadFailed, MethodImpossible, NoRoom, SwitchInProgress, Unserved
+from gateway.slot import Slot
 from switchyard.contract import ActivateRequest
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
@@ -169,6 +170,108 @@ async def test_an_engine_that_hangs_is_replaced(house: House) -> None:
     assert stuck.stopped
     assert await house.ask() == b"a:"
     assert b"died" in await asking
+
+
+@scenario
+async def test_an_engine_is_replaced_when_the_second_question_is_never_answered(house: House) -> None:
+    never = asyncio.Event()
+
+    async def second(slot: Slot) -> None:
+        if slot.engine is house.garage.started[0]:
+            await never.wait()
+
+    house.watchdog.every_s = house.watchdog.deadline_s = 0.02
+    house.watchdog.second = second
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
+    assert house.garage.started[0].stopped
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_an_engine_that_hangs_while_a_switch_waits_for_its_requests_holds_nobody_up(house: House) -> None:
+    house.watchdog.every_s = house.watchdog.deadline_s = 0.05
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    house.garage.started[0].release.clear()
+    asking = asyncio.create_task(house.ask())
+    await house.garage.started[0].entered.wait()
+    result = await house.pool.activate(ActivateRequest(model=model("b"), timeout_s=3600.0))
+    assert result.status == "activated"
+    assert b"died" in await asking
+    assert house.garage.started[0].stopped
+    assert await house.ask() == b"b:"
+
+
+@scenario
+async def test_an_engine_found_dead_before_a_reload_is_started_again(house: House) -> None:
+    house.watchdog.every_s = house.watchdog.deadline_s = 0.05
+    await house.pool.activate(ActivateRequest(model=model("a", signature())))
+    stuck = house.garage.started[0]
+    stuck.release.clear()
+    asking = asyncio.create_task(house.ask())
+    await stuck.entered.wait()
+    result = await house.pool.activate(ActivateRequest(model=model("b", signature()), timeout_s=3600.0))
+    assert (result.method, result.status, result.rolled_back_to) == ("in_place", "failed", "a")
+    assert "died" in (result.error or "")
+    assert (stuck.stopped, stuck.reloads) == (True, 0)
+    assert b"died" in await asking
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_an_engine_that_takes_other_weights_need_not_answer_meanwhile(house: House) -> None:
+    house.watchdog.every_s = house.watchdog.deadline_s = 0.001
+    await house.pool.activate(ActivateRequest(model=model("a", signature())))
+    engine = house.garage.started[0]
+    engine.may_reload.clear()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("b", signature()))))
+    await engine.reloading.wait()
+    engine.release.clear()
+    for _ in range(50):
+        await asyncio.sleep(house.watchdog.tick_s)
+    engine.release.set()
+    engine.may_reload.set()
+    assert (await switching).status == "activated"
+    assert await house.ask() == b"b:"
+    assert house.garage.started == [engine]
+
+
+@scenario
+async def test_nobody_counts_on_the_memory_of_an_engine_that_is_started_again(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a", signature())))
+    house.garage.may_start.clear()
+    house.garage.started[0].dead = True
+    house.memory_of = lambda: 10_000 if house.garage.started[-1].dead else 0  # what the dead engine had is free
+    await until(lambda: house.garage.asked == ["a", "a"])
+    loading = asyncio.create_task(house.pool.residents.load(model("b", signature()), None))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert house.garage.asked == ["a", "a"]
+    house.garage.may_start.set()
+    await until(lambda: house.gate.slot is not None)
+    assert await house.ask() == b"a:"
+    with pytest.raises(NoRoom):
+        await loading
+
+
+@scenario
+async def test_two_that_measure_the_same_memory_do_not_both_take_it(house: House) -> None:
+    """A switch that needs memory for an engine waits until a load that runs has taken its own."""
+    house.memory_of = lambda: 1200 if len([each for each in house.garage.started if not each.stopped]) < 2 else 0
+    await house.pool.activate(ActivateRequest(model=model("a", signature())))
+    house.garage.may_start.clear()
+    loading = asyncio.create_task(house.pool.residents.load(model("b", signature()), None))
+    await until(lambda: house.garage.asked == ["a", "b"])
+    other = model("c", signature(architecture="LlamaForCausalLM"))
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=other)))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert house.garage.asked == ["a", "b"]
+    house.garage.may_start.set()
+    await loading
+    assert (await switching).status == "activated"
+    assert house.garage.started[1].stopped, "nobody used it, and its memory was needed"
+    assert await house.ask() == b"c:"
 
 
 def test_a_defect_in_a_switch_costs_the_slot_and_not_the_pool() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapter import Served
+from gateway.adapter import Served, attach
 from gateway.asgi import until_disconnected
 from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded
 from gateway.failed_loads import FailedLoads
@@ -72,6 +72,21 @@ def test_a_model_that_is_not_registered_is_not_found() -> None:
     async def test(house: House) -> None:
         with pytest.raises(ModelNotFound, match="nowhere"):
             await house.slot("nowhere")
+
+    run(test)
+
+
+def test_every_name_that_could_be_asked_for_is_known() -> None:
+    async def test(house: House) -> None:
+        assert await house.router.names() == ["active-one", "active", "a", "b", "c"]
+        loaded = await house.slot("b")
+        await attach(loaded.host, model("tuned"), None)
+        house.router.load_on_request = False
+        assert await house.router.names() == ["active-one", "active", "b", "tuned"]
+        for name in await house.router.names():
+            assert (await house.slot(name)).names
+        house.gate.hold()
+        assert await house.router.names() == ["active", "b", "tuned"]
 
     run(test)
 

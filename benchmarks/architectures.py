@@ -1,0 +1,101 @@
+"""What a switch in place carries over, by architecture: `python -m benchmarks.architectures`.
+
+For each kind of tiny random checkpoint, two of them: one is loaded by a fresh engine and the other put in its place,
+and then loaded by a fresh engine of its own. Shown are mean differences of log-probabilities, in nats, over the tokens
+that a proof compares: fresh engine and transformers (rounding, and so what a tolerance must allow), in place and fresh
+engine (what a reload leaves behind), and the one model and the other (what a proof must find).
+"""
+
+import argparse
+import asyncio
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.tiny_checkpoints import KINDS, build
+from gateway import engine_environment, engine_processes
+from gateway.engine import Engine, start
+from gateway.engine_proof import logprobs_of
+from gateway.errors import EngineReloadFailed, EngineStartFailed
+from gateway.proof_difference import compare
+from switchyard.contract import ModelRef, Reference
+from switchyard.reference_program import reference_of
+from switchyard.settings import EngineSettings
+
+_COLUMNS = ("kind", "fresh/transformers", "in place/fresh", "one/other", "tokens compared", "of", "result")
+
+
+async def measure(kind: str, folder: Path, log: Path) -> Sequence[str]:
+    paths = [build(kind, seed, folder / f"{kind.replace(' ', '-')}-{seed}") for seed in (1, 2)]
+    try:
+        references = [await asyncio.to_thread(reference_of, path) for path in paths]
+    except (ValueError, RuntimeError, ImportError) as error:
+        return (kind, "", "", "", "", "", f"transformers: {error}")
+    models = [ModelRef(id=path.name, path=str(path), digest="sha256:0") for path in paths]
+    try:
+        first = await start(models[0], EngineSettings(), log)
+    except EngineStartFailed as error:
+        return (kind, "", "", "", "", "", str(error))
+    result = "in place"
+    in_place: list[list[float]] | None = None
+    try:
+        before = await _said(first, references[1])
+        try:
+            await first.reload(models[1])
+            in_place = await _said(first, references[1])
+        except EngineReloadFailed as error:
+            result = str(error)
+    finally:
+        await first.shutdown()
+    second = await start(models[1], EngineSettings(), log)
+    try:
+        fresh = await _said(second, references[1])
+    finally:
+        await second.shutdown()
+    noise = compare(fresh, references[1].logprobs)
+    moved = compare(in_place, fresh) if in_place is not None else None
+    other = compare(before, references[1].logprobs)
+    tokens = sum(len(row) for row in references[1].logprobs)
+    return (
+        kind,
+        f"{noise.mean:.4f}",
+        f"{moved.mean:.4f}" if moved else "-",
+        f"{other.mean:.3f}",
+        str(noise.tokens),
+        str(tokens),
+        result if moved is None else "exact" if moved.mean == 0 else "NOT EXACT",
+    )
+
+
+async def _said(engine: Engine, reference: Reference) -> list[list[float]]:
+    assert reference.prompt_token_ids is not None
+    return await logprobs_of(engine.client, reference.prompt_token_ids)
+
+
+async def measure_all(kinds: Sequence[str], folder: Path) -> None:
+    shown = Table(*_COLUMNS)
+    for kind in kinds:
+        row = await measure(kind, folder, folder / "engine.log")
+        print("   ".join(row), flush=True)
+        shown.add_row(*row)
+    Console(width=160).print(shown)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
+    args = parser.parse_args()
+    engine_environment.set_defaults()
+    engine_processes.prepare()
+    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder, suppress(KeyboardInterrupt):
+        asyncio.run(measure_all(args.kinds, Path(folder)))
+    os._exit(0)  # vLLM's threads hold the interpreter
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What a pending job waits for, in words that follow "waits for"."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from control.clock import iso
+from control.tables import NO_DIGEST, JobRow
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """The worker as it is now.
+
+    `held`: types that may not run, with the reason. `running` has the jobs under way by type, `limits` the places of a
+    type that has its own number; those of the engine share `engine_places`. `loading` is being loaded beside the active
+    model, `ready` are there, and `refused` could not be, with the reason.
+    """
+
+    held: Mapping[str, str]
+    running: Mapping[str, int]
+    limits: Mapping[str, int]
+    engine_running: int
+    engine_places: int
+    standalone_places: int
+    loading: str | None
+    ready: Collection[str]
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """`switching_to`: a switch is under way. `lent_to`: the job that borrowed the engine, until it is over."""
+
+    active_id: str | None
+    switching_to: str | None
+    lent_to: str | None
+
+
+def waiting_for(job: JobRow, worker: WorkerView, engine: EngineView, now: datetime) -> str | None:
+    """None for a job that is not pending, and for one that is about to start."""
+    if job.status != "pending":
+        return None
+    if job.type in worker.held:
+        return worker.held[job.type]
+    if job.not_before is not None and job.not_before > now:
+        return f"its next attempt, at {iso(job.not_before)}"
+    place = _place(job, worker)
+    if job.model_digest == NO_DIGEST:
+        return place
+    if engine.lent_to not in {None, job.id}:
+        return f"job {engine.lent_to}, which has borrowed the engine"
+    model = _model(job, worker, engine)
+    return f"{place}, and {model}" if place and model else place or model
+
+
+def _place(job: JobRow, worker: WorkerView) -> str | None:
+    running = worker.running.get(job.type, 0)
+    limit = worker.limits.get(job.type)
+    standalone = job.model_digest == NO_DIGEST
+    if limit is None and standalone:
+        limit = worker.standalone_places
+    if limit is not None and running >= limit:
+        return f"a free place ({running} of {limit} {job.type} jobs run)"
+    if not standalone and worker.engine_running >= worker.engine_places:
+        return f"a free place ({worker.engine_running} of {worker.engine_places} jobs run)"
+    return None
+
+
+def _model(job: JobRow, worker: WorkerView, engine: EngineView) -> str | None:
+    wanted = job.model_id
+    if wanted == engine.active_id or wanted in worker.ready:
+        return None
+    if wanted == engine.switching_to:
+        return f"the switch to model {wanted} that is under way"
+    if wanted == worker.loading:
+        return f"model {wanted} to be loaded beside the active one, which is under way"
+    if job.when_inactive == "switch":
+        return f"a quiet moment to switch to model {wanted}{_noise(worker, engine)}"
+    active = f"model {wanted} to become active"
+    if engine.active_id is None:
+        return active
+    reason = worker.refused.get(wanted)
+    return f"{active}, or to be loaded beside the active one" + (f" (not possible now: {reason})" if reason else "")
+
+
+def _noise(worker: WorkerView, engine: EngineView) -> str:
+    if engine.switching_to is not None:
+        return f" (a switch to model {engine.switching_to} is under way)"
+    running = worker.engine_running
+    return f" ({running} {'jobs run' if running > 1 else 'job runs'})" if running else ""

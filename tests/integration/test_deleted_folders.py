@@ -1,0 +1,49 @@
+"""Folders that somebody deletes under a running server: what is loaded goes on, the rest says what is missing."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.house import until
+from tests.integration.town import MODEL, Town, tell
+from tests.unit.control.checkpoints import write_checkpoint
+
+
+@pytest.mark.parametrize("deleted", ["the model", "all models", "the base directory"])
+def test_a_deleted_folder_stops_nobody(tmp_path: Path, deleted: str) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+
+    async def story(there: Town) -> None:
+        layout = there.settings.layout
+        write_checkpoint(layout.models / "b", seed=1)
+        assert (await there.http.post("/models/register", json={"id": "b", "source": "t"})).status_code == 200
+        folders = {"the model": layout.models / "b", "all models": layout.models, "the base directory": base}
+        shutil.rmtree(folders[deleted])
+        try:
+            assert (await there.chat()).status_code == 200
+            for path, wrong in (("/models/set_active", "b"), ("/models/register", "new")):
+                refused = await there.http.post(
+                    path, json={"id": wrong, "source": "t"} if wrong == "new" else {"id": wrong}
+                )
+                assert refused.status_code == 422
+                assert f"there is no folder {layout.models / wrong}" in refused.json()["detail"]
+            unloaded = await there.http.post("/v1/chat/completions", json={"model": "b", "messages": []})
+            assert unloaded.status_code == 503
+            assert unloaded.json()["error"]["code"] == "load_failed"
+            there.engine.dead = True
+
+            async def back() -> Any:
+                return (await there.chat()).status_code
+
+            assert await until(back, lambda status: status == 200) == 200
+            active = (await there.http.get("/models/active")).json()
+            assert active["id"] == MODEL
+        finally:
+            for socket in (layout.gateway_socket, layout.control_socket):  # whoever stops the server removes them
+                socket.parent.mkdir(parents=True, exist_ok=True)
+                socket.touch()
+
+    tell(base, story)
