@@ -101,6 +101,7 @@ def _unshare(is_root: bool) -> None:
 def _build_root(readable: list[str], modules: dict[str, str], pivot_root: int) -> None:
     """A root of its own over /proc, which is not needed any more: read-only parts of the host, and an empty /tmp."""
     root = "/proc"
+    os.umask(0o022)  # the server's own would shut the program, which is another user, out of these folders
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     _mount("none", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
     for path in readable:

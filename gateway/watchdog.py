@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
-from gateway.slot import Slot
+from gateway.slot import Engine, Slot
 from gateway.vigil import Vigil
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,28 @@ _DEADLINE_S = 30.0
 _TICK_S = 1.0
 _LOOKS = 8  # at least so many before an engine is taken for dead, each with the event loop free in between
 _LAG_TOLD_S = 5.0
+
+
+async def grammars_answer(engine: Engine, patience_s: float) -> None:
+    """Whether requests that are held to a grammar are answered where others are; at most three times `patience_s`.
+
+    Raises TimeoutError when they are not. An engine that gives no plain token either is full, or hangs, which is
+    another question's matter.
+    """
+    try:
+        async with asyncio.timeout(patience_s):
+            await engine.alive()
+    except TimeoutError:
+        return
+    try:
+        await engine.structured_alive(patience_s)
+    except TimeoutError:
+        try:
+            async with asyncio.timeout(patience_s):
+                await engine.alive()
+        except TimeoutError:
+            return
+        raise
 
 
 @dataclass(slots=True)
@@ -41,8 +63,12 @@ class Watchdog:
 
     @classmethod
     def within(cls, hang_timeout_s: float) -> "Watchdog":
-        """One that finds a silent engine within at most twice that time."""
-        return cls(hang_timeout_s, min(_EVERY_S, hang_timeout_s))
+        """One that finds a silent engine within at most twice that time, and one that answers all but grammars."""
+        return cls(
+            hang_timeout_s,
+            min(_EVERY_S, hang_timeout_s),
+            lambda slot: grammars_answer(slot.engine, hang_timeout_s / 4),
+        )
 
     @property
     def tick_s(self) -> float:

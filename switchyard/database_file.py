@@ -38,6 +38,7 @@ def backup(database: Path, target: Path) -> int:
         raise BackupRefused(f"{target} is there already and is not written over; name another file")
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
+        aside.touch(mode=0o600)
         read_only = f"{database.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(read_only, uri=True)) as source, closing(sqlite3.connect(aside)) as copy:
             source.backup(copy)  # all pages in one read transaction, which under WAL keeps no writer waiting
@@ -79,6 +80,7 @@ def _exchange(saved: Path, database: Path) -> Path | None:
     fresh = database.with_name(f".{database.name}.{os.getpid()}")
     kept = database.with_name(f"{database.name}.before-{time.strftime('%Y%m%dT%H%M%S')}")
     try:
+        fresh.touch(mode=0o600)
         shutil.copyfile(saved, fresh)
         _sync(fresh)
         had_one = os.path.lexists(database)

@@ -45,8 +45,9 @@ class EnginePatches(Group):
     `whole_answers`: answers that nobody reads along leave the engine in parts of 64 tokens. `step_sizes`: large steps
     while only jobs are inside. `cpu_norms`: vLLM's C++ kernels for norms. `rewindable_generators`: seeds with prompts
     that are read in parts. `own_logprobs`: log-probabilities beside a request that names tokens. `grammar_budget`: a
-    grammar that takes too long within a step ends its own request. `probe_places`: a full engine has a place for probes.
-    `short_routes`: less ceremony before the two busiest routes. `fewer_lookups`: jobs' prompts are tokenized together.
+    grammar that takes too long within a step ends its own request. `probe_places`: a full engine keeps a place for
+    probes. `short_routes`: less ceremony before the two busiest routes. `fewer_lookups`: jobs' prompts are tokenized
+    together.
     """
 
     whole_answers: bool = True

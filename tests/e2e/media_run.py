@@ -9,7 +9,7 @@ from gateway.engine_environment import set_defaults
 from switchyard.contract import ModelRef
 from switchyard.settings import EngineSettings
 
-set_defaults()
+set_defaults(EngineSettings().max_num_seqs)
 
 from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: E402 - after its environment
 from vllm.multimodal.media.connector import MediaConnector  # noqa: E402 - likewise

@@ -85,6 +85,15 @@ def test_a_restore_brings_the_old_rows_back_and_keeps_the_new(counting: Layout) 
     assert str(kept) in ended.stdout
 
 
+def test_backups_and_what_is_put_back_are_for_their_user_alone(counting: Layout) -> None:
+    saved = counting.base / "saved.sqlite"
+    assert switchyard(counting.base, "db", "backup", saved).returncode == 0
+    saved_mode = saved.stat().st_mode & 0o777
+    saved.chmod(0o644)
+    assert switchyard(counting.base, "db", "restore", saved).returncode == 0
+    assert (saved_mode, counting.database.stat().st_mode & 0o777) == (0o600, 0o600)
+
+
 def test_a_restore_beside_a_server_is_refused(counting: Layout) -> None:
     saved = counting.base / "saved.sqlite"
     assert switchyard(counting.base, "db", "backup", saved).returncode == 0

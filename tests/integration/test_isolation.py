@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from control.app import create_app
 from control.clock import utc_now
 from control.db import Database, url_of
+from control.ports import JobKind
 from control.routes import datasets, evals
 from control.tables import JobRow, ShardRow
 from datagen.kind import DataGenKind
@@ -90,7 +91,7 @@ def stamped(key: str) -> dict[str, str]:
 
 def application(settings: Settings) -> FastAPI:
     routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
-    kinds = [EvalKind(), DataGenKind(settings.layout)]
+    kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
     return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.05)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,18 +17,14 @@ from pydantic import SecretStr
 
 from switchyard.access_settings import AccessSettings
 from tests.integration.house import by_hand, until
+from tests.integration.programs import SWITCHYARD, environment_of
 from tests.integration.town import Town, bearer, running_control, town
 
 
 @contextmanager
 def control_process(base: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Control as `switchyard up` starts it, to be killed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
-    environment |= {
-        "INFERENCE_BASE_DIR": str(base),
-        "INFERENCE_INSTALL_DEMO": "false",
-        "INFERENCE_DATABASE_URL": "",
-    }
+    environment = environment_of(base, {"install_demo": "false", "database_url": ""})
     process = subprocess.Popen([sys.executable, "-m", "control"], env=environment)
     try:
         yield process
@@ -75,9 +70,12 @@ async def recovered(there: Town, **body: Any) -> Any:
 async def recover_by_command(base: Path) -> Any:
     """`switchyard keys recover`, as the machine's owner runs it."""
     command = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name("switchyard"), "keys", "recover", "--json",
-        env=os.environ | {"INFERENCE_BASE_DIR": str(base)}, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        *SWITCHYARD,
+        *("keys", "recover", "--json"),
+        env=environment_of(base, {}),
+        stdout=asyncio.subprocess.PIPE,
+    )
     said, _ = await command.communicate()
     assert command.returncode == 0
     return json.loads(said)

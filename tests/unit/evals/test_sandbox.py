@@ -25,6 +25,14 @@ def test_a_program_passes_by_coming_to_its_end() -> None:
     assert _run("with open('/tmp/a', 'w') as file: file.write('x')\nassert open('/tmp/a').read() == 'x'").passed
 
 
+def test_a_server_whose_files_are_its_users_alone_has_a_sandbox_all_the_same() -> None:
+    before = os.umask(0o077)
+    try:
+        assert _run("import math\nwith open('/tmp/a', 'w') as file: file.write('x')") == ProgramEnd(True, "passed")
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize(
     ("program", "detail"),
     [

@@ -92,6 +92,8 @@ class FakeEngine:
         self.release = asyncio.Event()
         self.release.set()
         self.entered = asyncio.Event()
+        self.compiles = asyncio.Event()
+        self.compiles.set()
         self.reloading = asyncio.Event()
         self.may_reload = asyncio.Event()
         self.may_reload.set()
@@ -142,6 +144,10 @@ class FakeEngine:
 
     async def alive(self) -> None:
         await self.release.wait()
+
+    async def structured_alive(self, timeout_s: float) -> None:
+        async with asyncio.timeout(timeout_s):
+            await self.compiles.wait()
 
     async def freeze(self) -> None:
         if self.dies_when_frozen:

@@ -1,5 +1,6 @@
 """Keys without a database: valid, wrong, revoked, expired, unknown, overtaken."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import SecretStr
 
 from gateway.access.keyring import EVERYBODY, Keyring
 from gateway.errors import Unauthorized, Unserved
-from switchyard.access import KeyRecord, KeySet, digest_of, new_token
+from switchyard.access import KeyMemory, KeyRecord, KeySet, digest_of, new_token
 from switchyard.access_settings import AccessSettings
 
 NOW = 1_000_000.0
@@ -185,3 +186,39 @@ def test_a_broken_copy_lets_nobody_in(tmp_path: Path, content: str) -> None:
     for ring in (keyring(tmp_path), keyring(tmp_path, NO_KEYS), keyring(tmp_path, key_set())):
         with pytest.raises(Unserved, match="switchyard keys recover"):
             ring.caller(None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_history_of_databases_brings_a_revoked_key_back_or_lets_everybody_in(tmp_path: Path, seed: int) -> None:
+    """Keys come and go, backups of any age are put back and changed on, databases are lost, the gateway restarts."""
+    chance = random.Random(seed)
+    now, backups, tokens = NO_KEYS, [NO_KEYS], dict[str, str]()
+    ring, revoked = keyring(tmp_path, now), set[str]()
+    for _ in range(30):
+        match chance.choice(["make", "make", "revoke", "revoke", "backup", "put back", "lose", "restart"]):
+            case "make":
+                key_id, token = new_token()
+                tokens[key_id] = token
+                record = KeyRecord(id=key_id, name="n", digest=digest_of(token), scopes=["infer"])
+                now = KeySet(epoch=now.epoch or f"e{key_id}", revision=now.revision + 1, keys=[*now.keys, record])
+            case "revoke" if now.keys:
+                gone = chance.choice(now.keys).id
+                keys = [each.model_copy(update={"revoked": each.revoked or each.id == gone}) for each in now.keys]
+                now = KeySet(epoch=now.epoch, revision=now.revision + 1, keys=keys)
+            case "backup":
+                backups.append(now)
+            case "put back":
+                now = chance.choice(backups)
+            case "lose":
+                now = NO_KEYS
+            case "restart":
+                ring = keyring(tmp_path)
+        ring.put(now, asked_with=ring.version[1])
+        remembered = KeyMemory.model_validate_json((tmp_path / "keys.json").read_bytes())
+        revoked |= {each.id for each in remembered.keys if each.revoked}
+        for key_id in revoked:
+            with pytest.raises((Unauthorized, Unserved)):
+                ring.caller(tokens[key_id])
+        if remembered.keys:
+            with pytest.raises((Unauthorized, Unserved)):
+                ring.caller(None)
