@@ -130,7 +130,7 @@ class Shepherd:
                 await asyncio.to_thread(stack.enter_context, RunLock(attempt.run_dir))
             except RunIsLocked:
                 await self._release(job, "an earlier attempt is still alive", rest_s=self._limits.rest_s)
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, SQLAlchemyError) as error:
                 log.error("%s cannot begin: %s", job.id, error)
             except OSError as error:
                 if is_disk_full(error):
