@@ -116,7 +116,10 @@ class RequestBounds:
             raise _too_deep() from None
         if may_hold_more(body, self.max_values) or body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
             if (texts := quotes(body) // 2) > _MOST_STRINGS:
-                raise InvalidRequest(f"The body holds {texts} strings; at most {_MOST_STRINGS} are taken.")
+                field = max(fields, key=lambda name: quotes(bytes(fields[name])))[:_LONGEST_NAME]
+                raise InvalidField(
+                    field, f"the body holds {texts} strings, most of them here; at most {_MOST_STRINGS} are taken"
+                )
             structure = structure_of(body)
             if (values := values_at_most(structure)) > self.max_values:
                 field, most = _fullest(fields)

@@ -27,7 +27,7 @@ ABUSES: list[tuple[str, dict[str, Any], str]] = [
     (CHAT, {"messages": said("x"), "n": 257, "temperature": 1}, "n: 1 prompts"),
     (CHAT, {"messages": said("x"), "n": "16384", "temperature": 1}, "n: 1 prompts"),
     ("/generate", {"prompt": "x", "num_return_sequences": 1024}, "num_return_sequences: 1 prompts"),
-    ("/v1/embeddings", {"input": ["x"] * 5_000}, "input: holds 5000 texts"),
+    ("/v1/embeddings", {"input": ["x"] * 5_000}, "input: holds 5000"),
     ("/tokenize", {"prompt": "ab " * 10 * MB}, "prompt"),
     ("/tokenize", {"messages": said("ab " * 200_000)}, "messages"),
     (COMPLETIONS, {"prompt": "ab " * 10 * MB, "truncate_prompt_tokens": 10, "max_tokens": 1}, "prompt"),
