@@ -149,7 +149,7 @@ class Activator:
         try:
             reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
             result = await self._ask(model, reference, wish)
-            if reference is None and result.proof is not None and model.base is None:
+            if reference is None and result.proof is not None and result.proof.kind == "weak":
                 why = f"there is no reference of this checkpoint: {self._references.why_missing(model.digest)}"
                 result = result.model_copy(update={"proof": result.proof.model_copy(update={"why": why})})
         except ControlError as error:

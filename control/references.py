@@ -61,8 +61,8 @@ class References:
             self._left_out[digest] = f"none is computed for weights quantised as {quantization}"
             return
         if weights_bytes >= self._compute_max_bytes:
-            limit = f"{self._compute_max_bytes / 1e9:g} GB (setting proof_compute_max_bytes)"
-            self._left_out[digest] = f"none is computed for weights of {limit} or more"
+            most = f"{self._compute_max_bytes / 1e9:g} GB (setting proof_compute_max_bytes)"
+            self._left_out[digest] = f"one is computed for weights of less than {most} alone"
             return
         if digest in self._failed:
             return

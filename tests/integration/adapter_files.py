@@ -27,7 +27,7 @@ def write_tensors(file: Path, shapes: Shapes) -> None:
 
 def write_base(here: House, name: str = "base") -> None:
     folder = write_checkpoint(here.layout.models / name)
-    write_tensors(folder / "model.safetensors", {"model.layers.0.q_proj.weight": BASE_SHAPE})
+    write_tensors(folder / "model.safetensors", {"model.layers.0.o_proj.weight": BASE_SHAPE})
 
 
 def write_adapter(
@@ -35,7 +35,7 @@ def write_adapter(
     *,
     rank: int = 8,
     shape: tuple[int, int] = BASE_SHAPE,
-    module: str = "q_proj",
+    module: str = "o_proj",
     prefix: str = "",
     **config: Any,
 ) -> Path:
