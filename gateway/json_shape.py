@@ -18,6 +18,8 @@ _PIECE_BYTES = 1 << 20
 _DIGITS_AND_SPACE = b"0123456789 \t\r\n"
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"0" * 9)
 _TOO_LONG = b"0" * 19
+_LONG_INTEGER = re.compile(rb"(?<![-+0-9.eE])-?[0-9]{19,}(?![0-9.eE])")
+_MOST_DIGITS = 22  # Python takes long for numbers of thousands
 _LIST = re.compile(rb"\[,*\]")
 _LIST_OR_LISTS = re.compile(rb"\[(?:,*|\[,*\](?:,\[,*\])*)\]")
 
@@ -101,8 +103,19 @@ def is_deeper(structure: bytes, levels: int) -> bool:
     return b"[]" in brackets
 
 
+def has_long_digits(raw: bytes) -> bool:
+    """Whether there are so many digits in a row, in strings too, that a number of them may not fit into 64 bits."""
+    return _TOO_LONG in raw.translate(_DIGITS_ALIKE)
+
+
+def fits_64_bits(raw: bytes) -> bool:
+    """Whether every whole number in some JSON, outside of strings, fits into 64 bits with a sign."""
+    found = _LONG_INTEGER.findall(structure_of(raw))
+    return all(len(number) < _MOST_DIGITS and -(2**63) <= int(number) < 2**63 for number in found)
+
+
 def are_tokens(raw: bytes, *, nested: bool) -> bool:
     """Whether some JSON is a list of whole numbers from 0 that fit into 64 bits, or, `nested`, a list of such lists."""
     shape = raw.translate(None, _DIGITS_AND_SPACE)
     fits = (_LIST_OR_LISTS if nested else _LIST).fullmatch(shape) is not None
-    return fits and _TOO_LONG not in raw.translate(_DIGITS_ALIKE)
+    return fits and not has_long_digits(raw)

@@ -19,6 +19,8 @@ from gateway.json_shape import (
     are_tokens,
     beside,
     decoded,
+    fits_64_bits,
+    has_long_digits,
     is_deeper,
     may_hold_more,
     members,
@@ -103,6 +105,8 @@ class RequestBounds:
             self._check_shape(body, path)
         elif body.count(b"[") + body.count(b"{") > _MAX_DEPTH and is_deeper(structure_of(body), _MAX_DEPTH):
             raise _too_deep()
+        if has_long_digits(body):
+            _check_integers(body)
         ask = ask_of(body)
         self._check_ask(ask)
         return ask
@@ -164,6 +168,17 @@ def _fullest(fields: Mapping[str, msgspec.Raw]) -> tuple[str, int]:
     counts = {name: values_at_most(structure_of(bytes(raw))) for name, raw in fields.items()}
     name = max(counts, key=lambda one: counts[one])
     return name[:_LONGEST_NAME], counts[name]
+
+
+def _check_integers(body: bytes) -> None:
+    """vLLM's engine and its messages have no larger ones: an error of the server's, only after the work has begun."""
+    try:
+        found = members.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return  # whoever serves it says what it is
+    for name, raw in found.items():
+        if not fits_64_bits(bytes(raw)):
+            raise InvalidField(name[:_LONGEST_NAME], "holds a whole number that does not fit into 64 bits")
 
 
 def _too_deep() -> InvalidRequest:

@@ -125,6 +125,35 @@ def test_a_field_that_holds_too_much_is_named(body: bytes, field: str) -> None:
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (encoded(prompt="x", top_k=2**63), "top_k"),
+        (encoded(prompt="x", seed=-(2**63) - 1), "seed"),
+        (encoded(messages=[said("x")], options={"top_k": 10**30}), "options"),
+        (b'{"prompt":"x","max_tokens":' + b"9" * 5000 + b"}", "max_tokens"),
+        (encoded(prompt="x" * 40_000, repetition_detection=[10**20]), "repetition_detection"),
+    ],
+)
+def test_a_number_that_no_engine_can_hold(body: bytes, field: str) -> None:
+    with pytest.raises(InvalidField, match="64 bits") as refused:
+        BOUNDS.ask_now(body, COMPLETIONS)
+    assert refused.value.param == field
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        encoded(prompt="9" * 40, seed=2**63 - 1),
+        encoded(prompt='he said "' + "9" * 40 + '"', seed=-(2**63)),
+        encoded(prompt="x", temperature=0.12345678901234567890123),
+        b'{"prompt":"x","temperature":10000000000000000000000.5,"top_p":1e0000000000000000000000}',
+    ],
+)
+def test_digits_that_are_no_such_number(body: bytes) -> None:
+    BOUNDS.ask_now(body, COMPLETIONS)
+
+
 def test_a_conversation_is_no_list_of_tokens() -> None:
     body = encoded(input=[1] * 9_000)
     BOUNDS.ask_now(body, "/v1/embeddings")
