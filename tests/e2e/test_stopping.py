@@ -46,7 +46,7 @@ class _Stream:
 
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
     """Short streams may end whole, one that the drain does not wait for never looks complete, no sample is torn."""
-    with Server(tmp_path) as server, ThreadPoolExecutor(STREAMS + 1) as pool:
+    with Server(tmp_path, limits__max_sequences_per_request=4096) as server, ThreadPoolExecutor(STREAMS + 1) as pool:
         server.wait_ready()
         request = {"model_id": FINAL_ID, "name": "long", "dataset_ref": "math_eval.jsonl", "max_tokens": 256}
         job = server.http.post("/eval/jobs", json=request).raise_for_status().json()["job_id"]
