@@ -126,6 +126,8 @@ def test_a_locked_database_is_named(layout: Layout) -> None:
 
 
 def test_a_large_database_is_waited_for_no_longer_than_told(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(layout.database)) as connection, connection:
+        connection.execute("CREATE TABLE large AS SELECT zeroblob(100000000) AS of_100_mb")
     check(layout.database, limit_s=0)
     assert "is not checked whole after 0 s" in caplog.text
 

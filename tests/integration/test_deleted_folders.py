@@ -28,6 +28,10 @@ def test_a_deleted_folder_stops_nobody(tmp_path: Path, deleted: str) -> None:
                 refused = await there.http.post(
                     path, json={"id": wrong, "source": "t"} if wrong == "new" else {"id": wrong}
                 )
+                if deleted == "the base directory":  # and the database with it
+                    assert refused.status_code == 503
+                    assert "db.sqlite" in refused.json()["detail"]
+                    continue
                 assert refused.status_code == 422
                 assert f"there is no folder {layout.models / wrong}" in refused.json()["detail"]
             unloaded = await there.http.post("/v1/chat/completions", json={"model": "b", "messages": []})
@@ -39,8 +43,11 @@ def test_a_deleted_folder_stops_nobody(tmp_path: Path, deleted: str) -> None:
                 return (await there.chat()).status_code
 
             assert await until(back, lambda status: status == 200) == 200
-            active = (await there.http.get("/models/active")).json()
-            assert active["id"] == MODEL
+            active = await there.http.get("/models/active")
+            if deleted == "the base directory":
+                assert active.status_code == 503
+            else:
+                assert active.json()["id"] == MODEL
         finally:
             for socket in (layout.gateway_socket, layout.control_socket):  # whoever stops the server removes them
                 socket.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import httpx
 
 from control.app import create_app
 from control.routes import datasets, evals
+from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
@@ -26,6 +27,7 @@ from tests.unit.control.checkpoints import write_checkpoint
 LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
 
 EVAL: dict[str, Any] = {"model_id": "active", "name": "n", "dataset_ref": "sums"}
+AWAY = "http://127.0.0.1:9"
 JUDGED: dict[str, Any] = {"metrics": ["judge"], "judge": {"model": "big", "url": "http://169.254.169.254/v1"}}
 
 
@@ -69,7 +71,7 @@ class Desk:
 @asynccontextmanager
 async def desk(base: Path) -> AsyncIterator[Desk]:
     settings = settings_of(base)
-    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
+    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports(AllowedJudges([AWAY])))]
     app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.05)
     gateway = FakeGateway(settings.layout.gateway_socket)
     async with gateway.running(), app.router.lifespan_context(app):
@@ -251,10 +253,10 @@ async def test_a_judge_that_is_away_gives_no_verdict(here: Desk) -> None:
     await here.put("sums.jsonl", LINES.encode())
     await here.activate("a", 1)
     done = await here.evaluate()
-    body = {"metrics": ["judge"], "judge": {"model": "j", "url": "http://127.0.0.1:9"}}
+    body = {"metrics": ["judge"], "judge": {"model": "j", "url": AWAY}}
     rescored = await here.http.post(f"/eval/jobs/{done}/rescore", json={"metrics": ["judge"]} | body)
     assert rescored.status_code == 409
-    assert "cannot be reached" in rescored.json()["detail"]
+    assert "cannot be connected to" in rescored.json()["detail"]
     assert not (here.base / "runs" / "eval" / done / "rescored").exists()
 
 
