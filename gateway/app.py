@@ -202,7 +202,9 @@ def _bounds(settings: Settings) -> Bounds:
 
 def _request_bounds(settings: Settings) -> RequestBounds:
     limits = settings.limits
-    return RequestBounds(settings.max_sequences_per_request, limits.max_text_chars, limits.max_body_values)
+    return RequestBounds(
+        settings.max_sequences_per_request, limits.max_text_chars, limits.max_body_values, limits.max_message_values
+    )
 
 
 def _behind_door(

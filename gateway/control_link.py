@@ -117,15 +117,20 @@ class ControlLink:
         """Raises what `asked` raises, and ReadTimeout once control answers nothing at all."""
         asking = asyncio.ensure_future(asked)
         look_s = self._stalled_after_s / 3
+        taken = False
         try:
             while not (await asyncio.wait({asking}, timeout=look_s))[0]:
-                if not (await self._looked(look_s) or await self._looked(look_s)):
+                lives = await self._looked(look_s) or await self._looked(look_s)
+                if not lives and not asking.done():
                     raise httpx.ReadTimeout(f"no answer, not to /health either, for {self._stalled_after_s:g} s")
+            taken = True
             return asking.result()
         finally:
             if not asking.done():
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
+            if not taken and not asking.cancelled() and asking.exception() is None:
+                await asking.result().aclose()
 
     async def _looked(self, timeout_s: float) -> bool:
         """As `_answers`, asked once however many wait."""

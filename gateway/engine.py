@@ -5,6 +5,7 @@ Written for vLLM 0.32; docs/engine.md lists what to look at again when that pin 
 
 import asyncio
 import gc
+import logging
 import os
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
@@ -25,12 +26,12 @@ from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import utils as vllm_processes
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from gateway.asgi import App
 from gateway.batch_share import BatchShare
 from gateway.engine_adapter import AdapterFront, add, arguments_of
-from gateway.engine_batch import run_batch
+from gateway.engine_batch import run_batch, unserved
 from gateway.engine_config import engine_config, is_forked
 from gateway.engine_family import Family, Starting, family_of, kill
 from gateway.engine_guard import GUARD_VARIABLE, PATCHES_OFF_VARIABLE, STOP_SIGNAL, is_patched
@@ -61,6 +62,8 @@ from switchyard.contract import (
 )
 from switchyard.process import spare_collector
 from switchyard.settings import EngineSettings
+
+log = logging.getLogger(__name__)
 
 _PROBE_TIMEOUT_S = 120.0
 _SLOWEST_DISK_BYTES_S = 50e6  # a network disk on a bad day
@@ -176,9 +179,11 @@ class Engine:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                await self._grammars.token()
+                await self._grammars.token(self._probe_token_ids)
         except EngineDeadError as error:
             raise Unserved("The engine is dead.", 5.0) from error
+        except (VLLMClientError, EngineGenerateError, ValueError) as error:
+            log.warning("the engine refused a question of the watchdog's: %s", error)  # and so it lives
 
     async def freeze(self) -> None:
         """Stops the scheduler; requests inside stay, and start their cache anew when `resume` is called.
@@ -229,6 +234,10 @@ class Engine:
                 await self.client.collective_rpc("switchyard_clear_cache")
         except EngineDeadError as error:
             raise EngineReloadFailed("the engine died while its cache was cleared") from error
+        except EngineReloadFailed:
+            raise
+        except Exception as error:
+            raise EngineReloadFailed(f"the cache could not be cleared: {error}") from error
 
     @asynccontextmanager
     async def _deadline(self, doing: str, model: ModelRef | None = None) -> AsyncIterator[None]:
@@ -263,9 +272,7 @@ class Engine:
         try:
             return await run_batch(self.client, self._state, items, sampling, self.share)
         except ExceptionGroup as group:
-            if group.subgroup(EngineDeadError) is None:
-                raise
-            raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
+            raise unserved(group) from group
 
     async def attach(self, model: ModelRef) -> AdapterFront:
         """Loads a LoRA adapter beside the model's own weights. Raises EngineStartFailed."""

@@ -17,9 +17,9 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.asgi import App
 from gateway.batch_share import BatchShare
-from gateway.engine_batch import run_batch
+from gateway.engine_batch import run_batch, unserved
 from gateway.engine_proof import prove
-from gateway.errors import EngineStartFailed, Unserved
+from gateway.errors import EngineStartFailed
 from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 
 PROBE_TIMEOUT_S = 120.0
@@ -62,9 +62,7 @@ class AdapterFront:
         try:
             return await run_batch(self._client, self._state, items, sampling, self._share)
         except ExceptionGroup as group:
-            if group.subgroup(EngineDeadError) is None:
-                raise
-            raise Unserved("The engine died during this batch and is being restarted.", 5.0) from group
+            raise unserved(group) from group
 
     async def detach(self) -> None:
         """Frees its place in the engine. Requests that still run with it bring it back for as long as they last."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from vllm.exceptions import GracefulHTTPError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
@@ -16,9 +17,19 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from gateway.batch_share import BatchShare
 from gateway.engine_prompts import ITEM_ERRORS, Prompt, Renderer
 from gateway.engine_scores import last_output, score
+from gateway.errors import Unserved
 from gateway.usage import batch_id
 from switchyard.contract import BatchItem, BatchOutput, BatchSampling, Completion, TextScore
 from switchyard.request_id import job_id
+
+
+def unserved(group: ExceptionGroup[Exception]) -> Unserved:
+    """What a batch ends with that `run_batch` broke off. Raises the group itself when it is a defect."""
+    if group.subgroup(EngineDeadError) is not None:
+        return Unserved("The engine died during this batch and is being restarted.", 5.0)
+    if group.subgroup(GracefulHTTPError) is not None:
+        return Unserved("Structured outputs are busy.", 2.0)
+    raise group
 
 
 async def run_batch(
@@ -26,7 +37,8 @@ async def run_batch(
 ) -> list[BatchOutput]:
     """Answers every item, in order: [n_items], each when `share` has a place. An item that fails carries `error`.
 
-    Raises a group with EngineDeadError when the engine dies: no item has an answer then.
+    Raises a group with EngineDeadError when the engine dies, or GracefulHTTPError when a grammar cannot be checked now:
+    no item has an answer then.
     """
     renderer = Renderer(client, state, sampling)
     loop = asyncio.get_running_loop()

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 _KNOWN_MOST = 4096
 _AT_ONCE, _SLOW_AT_ONCE = 4, 4
-_WAITING_MOST = 64
+_WAITING_MOST = 4096  # each waits with 128 KiB at most, and for milliseconds where it is an ordinary one
 # The process has to load a tokenizer first, and vLLM before it where it is no fork; a grammar has its own deadline.
 _START_S = 180.0
 _QUICK_S = 1.0
@@ -100,8 +100,8 @@ class GrammarCheck:
         self._closed = True
         self._gone()
 
-    async def token(self) -> None:
-        """Returns when the engine has compiled a tiny grammar and made a token by it. Starts no process.
+    async def token(self, token_ids: list[int]) -> None:
+        """Returns when the engine has compiled a tiny grammar and made a token by it after those. Starts no process.
 
         Raises EngineDeadError.
         """
@@ -112,7 +112,7 @@ class GrammarCheck:
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(choice=["0", "1"]),
         )
-        request: Any = {"prompt_token_ids": self._client.renderer.get_tokenizer().encode("1")}
+        request: Any = {"prompt_token_ids": token_ids}
         request_id = f"alive-{uuid.uuid4().hex}"
         self._probes.add(request_id)
         try:
@@ -183,6 +183,8 @@ class GrammarCheck:
             self._answers.pop(number, None)
         if verdict.reason is None:
             return None
+        if not verdict.final:
+            raise _unavailable(f"The schema {verdict.reason}; ask again soon.")
         log.info("a grammar is refused after %.2f s: %s", verdict.seconds, verdict.reason)
         return _PLACE.sub("", verdict.reason).strip()
 

@@ -44,10 +44,14 @@ _MODULES = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason` is None for a grammar that an engine may be given; `seconds` is the processor time that it took."""
+    """`reason` is None for a grammar that an engine may be given; `seconds` is the processor time that it took.
+
+    One that is not `final` may be another one the next time.
+    """
 
     reason: str | None
     seconds: float = 0.0
+    final: bool = True
 
 
 Question = tuple[int, Any, set[int] | None]
@@ -99,7 +103,8 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
                     _step_back(trial)
             for each in [one for one in trials if one in ready or trials[one].ends <= time.monotonic()]:
                 trial = trials.pop(each)
-                connection.send((trial.number, _end(trial, timeout_s)))
+                late = each not in ready and trial.ends <= time.monotonic()
+                connection.send((trial.number, _end(trial, timeout_s, late=late)))
     for trial in trials.values():
         os.kill(trial.pid, signal.SIGKILL)
 
@@ -130,7 +135,7 @@ def _step_back(trial: _Trial) -> None:
             os.setpriority(os.PRIO_PROCESS, int(thread), _NICENESS_OF_SLOW)
 
 
-def _end(trial: _Trial, timeout_s: float) -> Verdict:
+def _end(trial: _Trial, timeout_s: float, *, late: bool) -> Verdict:
     verdict: Verdict | None = None
     with suppress(EOFError, OSError):
         if trial.result.poll():
@@ -142,6 +147,8 @@ def _end(trial: _Trial, timeout_s: float) -> Verdict:
         return verdict
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
         return Verdict("cannot be compiled")
+    if late:
+        return Verdict("could not be compiled in time, as the machine is busy", final=False)
     return Verdict(
         f"takes longer than {timeout_s:g} s, or too much memory, to compile"
         " (setting engine.structured.compile_timeout_s)"

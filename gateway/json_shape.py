@@ -18,7 +18,7 @@ _PIECE_BYTES = 1 << 20
 _DIGITS_AND_SPACE = b"0123456789 \t\r\n"
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"0" * 9)
 _TOO_LONG = b"0" * 19
-_LONG_INTEGER = re.compile(rb"(?<![-+0-9.eE])-?[0-9]{19,}(?![0-9.eE])")
+_LONG_INTEGER = re.compile(rb"(?<![-+0-9.eE])-?+[0-9]{19,}+(?![0-9.eE])")
 _MOST_DIGITS = 22  # Python takes long for numbers of thousands
 _LIST = re.compile(rb"\[,*\]")
 _LIST_OR_LISTS = re.compile(rb"\[(?:,*|\[,*\](?:,\[,*\])*)\]")
@@ -109,9 +109,9 @@ def has_long_digits(raw: bytes) -> bool:
 
 
 def fits_64_bits(raw: bytes) -> bool:
-    """Whether every whole number in some JSON, outside of strings, fits into 64 bits with a sign."""
+    """Whether every whole number in some JSON, outside of strings, fits into 64 bits."""
     found = _LONG_INTEGER.findall(structure_of(raw))
-    return all(len(number) < _MOST_DIGITS and -(2**63) <= int(number) < 2**63 for number in found)
+    return all(len(number) < _MOST_DIGITS and -(2**63) <= int(number) < 2**64 for number in found)
 
 
 def are_tokens(raw: bytes, *, nested: bool) -> bool:

@@ -44,8 +44,6 @@ _SAFETY_NAMES = ("safety_identifier", "cache_salt", "prompt_cache_key", "service
 _MOST_VALUES = 16 * 1024
 _MOST_STRINGS = 16 * _MOST_VALUES  # in all fields together, their names included
 _VALUES: Mapping[str, int] = {
-    "messages": 8 * 1024,
-    "tools": 8 * 1024,
     "input": 4 * 1024,
     "system": 4 * 1024,
     "prompt": 4 * 1024,
@@ -64,6 +62,7 @@ _VALUES: Mapping[str, int] = {
     "logit_bias": 16 * 1024,
 }
 # Those that may hold token ids of whole prompts, which cost little: where all of it is such, the body's limit holds.
+_OF_MESSAGES = frozenset({"messages", "tools"})
 _OF_TOKENS = frozenset({"tokens", "context"})
 _OF_TOKENS_OR_LISTS_OF_THEM = frozenset({"prompt", "input"})
 # Characters of fields that no context bounds: each is tokenized, looked for at each token, or kept.
@@ -88,6 +87,7 @@ class RequestBounds:
     max_sequences: int
     max_text_chars: int
     max_values: int
+    max_message_values: int = 8 * 1024
 
     async def ask(self, body: bytes, path: str) -> Ask:
         """What the body asks for, once it is known to be within these bounds. Raises InvalidField, InvalidRequest."""
@@ -107,7 +107,7 @@ class RequestBounds:
             raise _too_deep()
         if has_long_digits(body):
             _check_integers(body)
-        ask = ask_of(body)
+        ask = ask_of(body, path)
         self._check_ask(ask)
         return ask
 
@@ -140,16 +140,18 @@ class RequestBounds:
             self._check_field(name, bytes(raw), path)
 
     def _check_field(self, name: str, raw: bytes, path: str) -> None:
-        limit = _VALUES.get(name, _MOST_VALUES)
+        of_messages = name in _OF_MESSAGES or (name == "input" and path.endswith("/responses"))
+        limit = self.max_message_values if of_messages else _VALUES.get(name, _MOST_VALUES)
         if may_hold_more(raw, limit):
-            if (texts := quotes(raw) // 2) > 2 * _MOST_VALUES:
+            if (texts := quotes(raw) // 2) > 2 * max(_MOST_VALUES, limit):
                 raise InvalidField(name, f"holds {texts} strings; at most {limit} values are taken")
             nested = name in _OF_TOKENS_OR_LISTS_OF_THEM
             if (nested or name in _OF_TOKENS) and not path.endswith("/responses") and are_tokens(raw, nested=nested):
                 limit = self.max_values
             if (values := values_at_most(structure_of(raw))) > limit:
+                setting = " (setting limits.max_message_values)" if of_messages else ""
                 raise InvalidField(
-                    name, f"holds {values} JSON values, items and what is in them; at most {limit} are taken"
+                    name, f"holds {values} JSON values, items and what is in them; at most {limit} are taken{setting}"
                 )
         longest = _CHARS.get(name)
         if longest is not None and len(raw) > longest and (chars := sum(map(len, strings(decoded(raw))))) > longest:
@@ -170,14 +172,20 @@ def _fullest(fields: Mapping[str, msgspec.Raw]) -> tuple[str, int]:
     return name[:_LONGEST_NAME], counts[name]
 
 
+_SAID = frozenset({"messages", "input", "system", "tools", "functions", "documents", "metadata", "response_format"})
+
+
 def _check_integers(body: bytes) -> None:
-    """vLLM's engine and its messages have no larger ones: an error of the server's, only after the work has begun."""
+    """vLLM's engine and its messages have no larger ones: an error of the server's, only after the work has begun.
+
+    What is said, and schemas, are texts to them.
+    """
     try:
         found = members.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return  # whoever serves it says what it is
     for name, raw in found.items():
-        if not fits_64_bits(bytes(raw)):
+        if name not in _SAID and not fits_64_bits(bytes(raw)):
             raise InvalidField(name[:_LONGEST_NAME], "holds a whole number that does not fit into 64 bits")
 
 

@@ -95,6 +95,8 @@ def _message_chars(message: Any) -> int:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "tool_result":
             chars += _message_chars(part)
+        elif kind is None and isinstance(part, dict):
+            chars += sum(map(len, strings({name: each for name, each in part.items() if name not in _MEDIA})))
         elif not (isinstance(kind, str) and kind in _MEDIA):
             chars += sum(map(len, strings(part)))
     return chars

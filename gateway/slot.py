@@ -211,17 +211,23 @@ class Slot:
         """
         answers = dict(self._answers)
         if self.dead:
-            for batch in self._batches:
-                self._batches[batch] = True
-                batch.cancel()
+            self._end_batches()
         for task, answer in answers.items():
-            answer.aborted = True
-            task.cancel()
+            if not answer.aborted:  # else it is telling its client already
+                answer.aborted = True
+                task.cancel()
         await self.emptied(_ABORT_TIMEOUT_S)
         return len(answers)
 
+    def _end_batches(self) -> None:
+        for batch, ended in self._batches.items():
+            if not ended:
+                self._batches[batch] = True
+                batch.cancel()
+
     async def shutdown(self) -> None:
         self.phase = "stopped"
+        self._end_batches()  # an engine that has been shut down answers them no more, and says nothing
         await self.engine.shutdown()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: Adapter | None = None) -> None:
@@ -260,7 +266,7 @@ class Slot:
             if not self._batches[task]:
                 raise
             task.uncancel()
-            raise Unserved("The engine died during this batch and is being restarted.", _RETRY_AFTER_ABORT_S) from None
+            raise Unserved("The engine ended during this batch; ask again.", _RETRY_AFTER_ABORT_S) from None
         finally:
             del self._batches[task]
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.errors import GatewayError
 from gateway.slot import Engine, Slot
@@ -136,7 +137,7 @@ class _Watch:
         progress = slot.engine.progress + self._answers["token"]
         verdict = self.first.look(now_s, progress, asked="token" in self._questions, suspended=suspended)
         if verdict == "ask":
-            self._ask("token", slot.engine.alive())
+            self._ask("token", slot.engine.alive)
         if verdict == "hangs":
             return f"made no step in {self.first.silent_s:.0f} s and gave no token in {self.first.waited_s:.0f} s"
         if self._more is None:
@@ -145,7 +146,7 @@ class _Watch:
             now_s, self._answers["second"], asked="second" in self._questions, suspended=suspended
         )
         if verdict == "ask":
-            self._ask("second", self._more(slot))
+            self._ask("second", partial(self._more, slot))
         return f"did not answer in {self._second.waited_s:.0f} s" if verdict == "hangs" else None
 
     def stop(self) -> None:
@@ -153,13 +154,20 @@ class _Watch:
             question.cancel()
         self._questions.clear()
 
-    def _ask(self, name: str, answer: Awaitable[None]) -> None:
-        self._questions[name] = asyncio.create_task(self._answered(name, answer), name=f"{name} {self.slot.model.id}")
+    def _ask(self, name: str, question: Callable[[], Awaitable[None]]) -> None:
+        asked = self._answered(name, question)
+        self._questions[name] = asyncio.create_task(asked, name=f"{name} {self.slot.model.id}")
 
-    async def _answered(self, name: str, answer: Awaitable[None]) -> None:
-        try:
-            await answer
-        except (GatewayError, TimeoutError):
-            return  # no answer: it died, which the pool sees by itself, or the deadline passes
+    async def _answered(self, name: str, question: Callable[[], Awaitable[None]]) -> None:
+        """Asks until there is an answer; that there is none is for the vigil to say, by a clock of its own."""
+        while True:
+            try:
+                await question()
+            except TimeoutError:
+                await asyncio.sleep(0)
+            except GatewayError:
+                return  # it died, which the pool sees by itself
+            else:
+                break
         self._answers[name] += 1
         self._questions.pop(name, None)

@@ -92,7 +92,7 @@ class LimitSettings(_Group):
     `max_queued_*`: what may wait for a model beyond the `engine.max_num_seqs` sequences that it works on. A request is
     as many sequences as it has prompts, times `n`; it may have `max_sequences_per_request` (`engine.max_num_seqs` where
     nothing is said). `max_text_chars`: of a text that no context bounds, in /tokenize or with truncate_prompt_tokens.
-    `max_body_values`: JSON values in one body.
+    `max_body_values`: JSON values in one body; `max_message_values`: those in its `messages` or `tools`.
     """
 
     store_url: SecretStr | None = None
@@ -101,6 +101,7 @@ class LimitSettings(_Group):
     max_sequences_per_request: Annotated[int, Field(ge=1, le=65536)] | None = None
     max_text_chars: Annotated[int, Field(ge=1024)] = 500_000
     max_body_values: Annotated[int, Field(ge=1024)] = 1_000_000
+    max_message_values: Annotated[int, Field(ge=1024)] = 8192
     request_timeout_s: Seconds = 1800.0
     stream_timeout_s: Seconds = 3600.0
     stalled_client_timeout_s: Seconds = 60.0

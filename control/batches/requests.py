@@ -48,7 +48,7 @@ def scan(path: Path, endpoint: str, max_sequences: int) -> Facts:
         if line.custom_id in seen:
             raise Invalid(f"input_file_id: line {line.number}: custom_id {line.custom_id!r} was used before")
         seen.add(line.custom_id)
-        if (refusal := _sequences(line).too_many(max_sequences)) is not None:
+        if (refusal := _sequences(line, endpoint).too_many(max_sequences)) is not None:
             field, reason = refusal
             raise Invalid(f"input_file_id: line {line.number}: body.{field}: {reason}")
         models.add(_model(line))
@@ -105,10 +105,11 @@ def _parsed(raw: bytes, number: int, endpoint: str) -> Line:
     return Line(number, custom_id, body)
 
 
-def _sequences(line: Line) -> Sequences:
+def _sequences(line: Line, endpoint: str) -> Sequences:
     body = line.body
     answers = {name: body.get(name) for name in ("n", "best_of")}
-    return sequences_of(answers, body.get("prompt"), body.get("prompt_embeds"), body.get("input"))
+    texts = body.get("input") if endpoint == "/v1/embeddings" else None
+    return sequences_of(answers, body.get("prompt"), body.get("prompt_embeds"), texts)
 
 
 def _model(line: Line) -> str:

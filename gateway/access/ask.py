@@ -36,6 +36,7 @@ class Ask:
         return self.prompt_tokens + self.max_tokens
 
 
+EMBEDDING_PATHS = ("/embeddings", "/api/embed")
 NOTHING = Ask()
 """Of a body that is no JSON object."""
 
@@ -64,8 +65,11 @@ class _Body(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Body)
 
 
-def ask_of(body: bytes) -> Ask:
-    """An estimate, whatever the body is; what is no JSON object counts as nothing."""
+def ask_of(body: bytes, path: str = "") -> Ask:
+    """An estimate, whatever the body is; what is no JSON object counts as nothing.
+
+    `input` is a list of prompts on the routes of embeddings alone: elsewhere it may stand there to be taken for one.
+    """
     try:
         found = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -74,7 +78,8 @@ def ask_of(body: bytes) -> Ask:
     bounds = (found.max_completion_tokens, found.max_tokens, found.max_output_tokens, found.max_new_tokens, predicted)
     longest = next((number for number in map(count, bounds) if number), DEFAULT_MAX_TOKENS)
     answers = {"n": found.n, "best_of": found.best_of, "num_return_sequences": found.num_return_sequences}
-    sequences = sequences_of(answers, found.prompt, found.prompt_embeds, found.input)
+    texts = found.input if path.endswith(EMBEDDING_PATHS) else None
+    sequences = sequences_of(answers, found.prompt, found.prompt_embeds, texts)
     model = next((name for name in (found.model, found.model_id) if isinstance(name, str)), None)
     asked = 0 if sequences.embeds else min(longest * sequences.total, _MOST)
     return Ask(

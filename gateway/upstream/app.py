@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from gateway.access.ask import ask_of
+from gateway.access.ask import ASK_KEY, ask_of
 from gateway.access.refusal import refuse
 from gateway.asgi import (
     ClientDisconnected,
@@ -99,7 +99,7 @@ class UpstreamApp:
         if scope["method"] != "POST" or path not in POST_PATHS:
             raise NoSuchRoute(f"{scope['method']} {scope['path']} is no route of a tier.")
         body = await read_body(receive, self._max_request_bytes)
-        ask = ask_of(body)
+        ask = scope.get(ASK_KEY) or ask_of(body, path)
         check(ask, f"/v1{path}")
         name = ask.model
         if name in {None, "", ACTIVE_ALIAS, replicas[0].tier_name}:

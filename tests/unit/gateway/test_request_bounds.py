@@ -128,7 +128,7 @@ def test_a_field_that_holds_too_much_is_named(body: bytes, field: str) -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (encoded(prompt="x", top_k=2**63), "top_k"),
+        (encoded(prompt="x", top_k=2**64), "top_k"),
         (encoded(prompt="x", seed=-(2**63) - 1), "seed"),
         (encoded(messages=[said("x")], options={"top_k": 10**30}), "options"),
         (b'{"prompt":"x","max_tokens":' + b"9" * 5000 + b"}", "max_tokens"),
@@ -145,6 +145,7 @@ def test_a_number_that_no_engine_can_hold(body: bytes, field: str) -> None:
     "body",
     [
         encoded(prompt="9" * 40, seed=2**63 - 1),
+        encoded(messages=[said("x")], tools=[{"maximum": 10**30}]),
         encoded(prompt='he said "' + "9" * 40 + '"', seed=-(2**63)),
         encoded(prompt="x", temperature=0.12345678901234567890123),
         b'{"prompt":"x","temperature":10000000000000000000000.5,"top_p":1e0000000000000000000000}',
