@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control.activation_log import ActivationLog
 from control.clock import iso
-from control.errors import ActivationFailed, Conflict, ControlError, JobError
+from control.errors import ActivationFailed, Conflict, ControlError, DatabaseUnavailable, JobError
 from control.gateway_client import GatewayClient
 from control.references import References
 from control.registry import Registry
@@ -139,7 +139,7 @@ class Activator:
         activation_id = await self._history.begin(model, cause=cause, method=wish.method)
         try:
             return await self._carry_out(activation_id, model, wish, on_success)
-        except SQLAlchemyError:
+        except (DatabaseUnavailable, SQLAlchemyError):
             self.left_open = True
             raise
 

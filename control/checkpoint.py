@@ -73,7 +73,8 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     refuse_consolidated(folder)
     check_templates(folder)
     shards = _shards(folder)
-    lost = missing_parts(config, [tensor for members in shards.values() for tensor in members])
+    tensors = [tensor for members in shards.values() for tensor in members]
+    lost = missing_parts(config, tensors, with_head=not (folder / MODULES).is_file())
     if lost is not None:
         raise Invalid(f"the weights in {path} are not complete: {lost}")
     size_bytes = sum(file.stat().st_size for file in shards)
@@ -168,7 +169,7 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_bytes())
     except OSError as error:
         raise Invalid(f"{file.name} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"{file.name} is no valid JSON: {error}") from error
 
 
@@ -206,7 +207,7 @@ def _step(folder: Path) -> int | None:
     """The trainer's step, when it left one; a broken trainer_state.json does not stop a model from serving."""
     try:
         state = json.loads((folder / "trainer_state.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     step = state.get("global_step") if isinstance(state, dict) else None
     return step if type(step) is int else None

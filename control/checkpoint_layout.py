@@ -95,8 +95,8 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _read(file: Path) -> Any:
-    """None for what is not there, or no JSON."""
+    """None for what is not there, is another's (a mounted disk's `lost+found`), or no JSON."""
     try:
         return json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, RecursionError):
         return None

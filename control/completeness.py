@@ -18,27 +18,43 @@ _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query",
 _WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _OTHER_STACKS = ("vision", "visual", "audio", "encoder", "mtp", "experts")
 _MOST_NAMED = 3
+_MOST_LAYERS = 4096
+_NUMBERS = re.compile(r"(?<=\.)\d+(?=\.)")
+# What a layer has beside its weights where they are quantised, and what the first layer alone lacks (ModernBERT).
+_OF_QUANTISING = re.compile(r"(?:scale|scales|zero|qzeros|g_idx|absmax|quant_|nested_)")
+_NOT_IN_THE_FIRST = ("attn_norm.",)
+# Fields that let some layers use the keys or values of others (Gemma 3n and 4, Hunyuan).
+_SHARED_KEYS = ("num_kv_shared_layers", "attention_k_eq_v", "use_cla")
 
 Layers = dict[int, set[str]]
 
 
-def missing_parts(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> str | None:
-    """What is missing, in words; None when nothing is known to be."""
+def missing_parts(config: Mapping[str, Any], tensors: Sequence[Tensor], *, with_head: bool = True) -> str | None:
+    """What is missing, in words; None when nothing is known to be. `with_head` false: the model makes vectors."""
     stacks: dict[str, Layers] = {}
     outside: list[Tensor] = []
     for tensor in tensors:
         if (found := _LAYER.fullmatch(tensor.name)) is None:
             outside.append(tensor)
         else:
-            stacks.setdefault(found["stack"], {}).setdefault(int(found["number"]), set()).add(found["rest"])
+            if len(found["number"]) > 4 or int(found["number"]) >= _MOST_LAYERS:
+                return f"{tensor.name[:100]} would be of a layer beyond the first {_MOST_LAYERS}"
+            if not _OF_QUANTISING.search(found["rest"].rpartition(".")[2]):
+                stacks.setdefault(found["stack"], {}).setdefault(int(found["number"]), set()).add(found["rest"])
     text = config.get("text_config")
     fields = {**config, **text} if isinstance(text, dict) else config
+    if any(fields.get(name) for name in _SHARED_KEYS):
+        for layers in stacks.values():
+            for number, names in layers.items():
+                layers[number] = {name for name in names if "attn" not in name}
     for stack, layers in stacks.items():
         count = fields.get("num_hidden_layers") if _is_text(stack) else None
-        if lost := _lost_layers(layers, count if type(count) is int else 0):
+        if lost := _lost_layers(layers, min(count, _MOST_LAYERS) if type(count) is int else 0):
             return f"no tensors of {_named([f'{stack}.{number}' for number in lost])}"
         if lost_names := [*_lost_siblings(stack, layers), *_lost_of_kind(stack, layers)]:
             return f"no tensor {_named(sorted(set(lost_names)))}"
+    if not with_head:
+        return None
     return _lost_head(fields, str((config.get("architectures") or [""])[0]), outside)
 
 
@@ -51,6 +67,8 @@ def _lost_layers(layers: Layers, count: int) -> list[int]:
 
 
 def _lost_siblings(stack: str, layers: Layers) -> Iterable[str]:
+    """Many an MLP has no gate, and then no layer has one."""
+    known = {_NUMBERS.sub("#", name) for names in layers.values() for name in names}
     for number, names in layers.items():
         for name in names:
             parts = name.split(".")
@@ -60,7 +78,11 @@ def _lost_siblings(stack: str, layers: Layers) -> Iterable[str]:
                     continue
                 for sibling in siblings:
                     other = ".".join([*parts[:at], sibling, *parts[at + 1 :]])
-                    if other not in names and not _is_fused(names, parts[:at]):
+                    if other in names or _is_fused(names, parts[:at]):
+                        continue
+                    down = ".".join([*parts[:at], "down_proj", "weight"])
+                    always = sibling in _SIBLINGS[0] or (sibling == "up_proj" and down in names)
+                    if always or _NUMBERS.sub("#", other) in known:
                         yield f"{stack}.{number}.{other}"
 
 
@@ -71,12 +93,13 @@ def _is_fused(names: set[str], place: Sequence[str]) -> bool:
 
 
 def _lost_of_kind(stack: str, layers: Layers) -> Iterable[str]:
-    """A layer with the same blocks as another one and fewer tensors in them."""
+    """A layer that lacks what every other one with the same blocks has."""
+    blocks = {number: _blocks(names) for number, names in layers.items()}
     for number, names in layers.items():
-        for other in layers.values():
-            if names < other and _blocks(names) == _blocks(other):
-                yield from (f"{stack}.{number}.{name}" for name in other - names)
-                break
+        kin = [other for n, other in layers.items() if n != number and blocks[n] == blocks[number]]
+        if kin and all(names < other for other in kin):
+            lost = set.intersection(*kin) - names
+            yield from (f"{stack}.{number}.{name}" for name in lost if number or not name.startswith(_NOT_IN_THE_FIRST))
 
 
 def _blocks(names: Iterable[str]) -> frozenset[str]:

@@ -61,6 +61,8 @@ class DigestCache:
             self._entries[str(file)] = (now, hashes)
             if finite:
                 self._finite[str(file)] = now
+            elif self._finite.get(str(file)) != now:
+                self._finite.pop(str(file), None)
             self._dirty = True
 
     def save(self) -> None:

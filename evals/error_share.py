@@ -13,6 +13,10 @@ _LONGEST_REASON = 400
 _NUMBER = re.compile(r"\d+")
 
 
+def errors_allowed(max_share: float, samples: int) -> int:
+    return int(max_share * samples + 1e-9)  # 0.29 * 100 is 28.999…
+
+
 def failure_of(record: SampleRecord, metric: Metric) -> str | None:
     """Why the question has no verdict by the metric, or None: neither right nor wrong, so it is in no mean.
 
@@ -40,7 +44,7 @@ class ErrorShare:
         self._decisive = decisive
         self._samples = samples
         self._max_share = max_share
-        self._allowed = int(max_share * samples + 1e-9)  # 0.29 * 100 is 28.999…
+        self._allowed = errors_allowed(max_share, samples)
         self._asked = 0
         self._errors = self._too_long = 0
         self._kinds: Counter[str] = Counter()

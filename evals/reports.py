@@ -8,7 +8,7 @@ from typing import Any
 from control.errors import Conflict, Invalid
 from control.ports import DoneEval, SampleQuery
 from evals.compare import compare, paired
-from evals.error_share import DEFAULT_MAX_ERROR_SHARE, unscored
+from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import NAMES, Metric, metric_named
@@ -49,7 +49,7 @@ class EvalReports:
     def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
         errors, total = result.get("errors", result.get("engine_errors", 0)), result.get("total_samples", 0)
         share = config.get("max_error_share", DEFAULT_MAX_ERROR_SHARE)
-        if not errors or (errors < total and errors <= share * total):
+        if not errors or (errors < total and errors <= errors_allowed(share, total)):
             return None
         return f"{errors} of its {total} samples have no result (max_error_share is {share:g})"
 

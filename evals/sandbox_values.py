@@ -33,6 +33,7 @@ _MADE: dict[str, Callable[[Any], Any]] = {
     "ordered": lambda _: collections.OrderedDict(), "counter": lambda _: collections.Counter(),
     "deque": lambda most: collections.deque(maxlen=most), "default": collections.defaultdict,
 }  # fmt: skip
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.items()))
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__), (int, int.__int__), (float, float.__float__), (complex, lambda v: complex(v.real, v.imag)),
     (tuple, lambda v: tuple(tuple.__iter__(v))), (list, lambda v: list(list.__iter__(v))),
@@ -130,6 +131,8 @@ class Values:
         for base, plain in _BASES:
             if isinstance(value, base):
                 return self.encode(plain(value), table)
+        if kind in _VIEWS:
+            return self.encode(set(value), table)
         return self.reference(value)
 
     def contents(self, value: Any, table: Table) -> Node:

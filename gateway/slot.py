@@ -266,7 +266,8 @@ class Slot:
             if not self._batches[task]:
                 raise
             task.uncancel()
-            raise Unserved("The engine ended during this batch; ask again.", _RETRY_AFTER_ABORT_S) from None
+            how = "died" if self.dead else "was ended"
+            raise Unserved(f"The engine {how} during this batch; ask again.", _RETRY_AFTER_ABORT_S) from None
         finally:
             del self._batches[task]
 

@@ -96,6 +96,8 @@ def reference_of(path: Path) -> Reference:
             spread = torch.log_softmax(logits.float(), dim=-1)
             said = spread.gather(1, tokens[1:, None])[:, 0]
             if not bool(torch.isfinite(said).all()):
+                if model.dtype == torch.float16:  # which an engine may well take in another type
+                    raise ValueError("its answers overflow in float16 on the CPU")
                 raise BrokenCheckpoint(_not_finite(model))
             logprobs.append([round(value, 6) for value in said.tolist()])
     return Reference(kind="computed", prompt_token_ids=prompts, logprobs=logprobs)

@@ -52,7 +52,7 @@ def read_tensors(file: Path) -> list[Tensor]:
             header = json.loads(stream.read(header_bytes))
     except OSError as error:
         raise BadShard(f"{file.name} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadShard(f"{file.name} is not a safetensors file: its header is no JSON ({error})") from error
     if not isinstance(header, dict):
         raise BadShard(f"{file.name} is not a safetensors file: its header is no object")

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
 
 from control.access.view import Viewer
 from control.clock import iso
@@ -60,10 +61,13 @@ def router_of(reports: EvalReports) -> APIRouter:
         for entry in await services.evals.newest(limit, view):
             if dataset is not None and not _is_of(entry, dataset):
                 continue
-            reason = reports.spoilt(entry.job.config, entry.job.result or {})
-            if reason is None:
-                points.append(_point(entry, reports.series(entry.job.config)))
-            else:
+            try:
+                reason = reports.spoilt(entry.job.config, entry.job.result or {})
+                if reason is None:
+                    points.append(_point(entry, reports.series(entry.job.config)))
+            except (ValidationError, TypeError):
+                reason = "its row cannot be read by this version"
+            if reason is not None:
                 left_out.append({"job_id": entry.job.id, "model_id": entry.job.model_id, "reason": reason})
         points.sort(key=lambda point: (point["series"], point["step"] is None, point["step"] or 0, point["created_at"]))
         return {"dataset": dataset, "points": points, "left_out": left_out}

@@ -82,6 +82,8 @@ class Upload:
     def add(self, name: str, size_bytes: int, chunks: list[Chunk]) -> StagedFile:
         """A file with no bytes yet, its place on disk made."""
         path = self.path_of(name)
+        if not (self.folder / _BOOK).exists():
+            self.save()  # a folder with files and no book would be taken for somebody else's
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # a writer that was given up may hold it open still

@@ -201,6 +201,23 @@ async def test_an_engine_is_replaced_when_the_second_question_is_never_answered(
 
 
 @scenario
+async def test_an_answer_that_comes_late_is_asked_for_again(house: House) -> None:
+    asked = 0
+
+    async def late_at_first(slot: Slot) -> None:
+        nonlocal asked
+        asked += 1
+        if asked % 5:
+            raise TimeoutError
+
+    house.watchdog.every_s, house.watchdog.deadline_s = 0.02, 30.0
+    house.watchdog.second = late_at_first
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    await until(lambda: asked >= 20)
+    assert len(house.garage.started) == 1
+
+
+@scenario
 async def test_an_engine_that_hangs_while_a_switch_waits_for_its_requests_holds_nobody_up(house: House) -> None:
     house.watchdog.every_s = house.watchdog.deadline_s = 0.05
     await house.pool.activate(ActivateRequest(model=model("a")))

@@ -19,7 +19,8 @@ from gateway.access.ask import DEFAULT_MAX_TOKENS, ask_of
         (b'{"max_tokens": "5", "n": "3"}', None, 15),
         (b'{"max_tokens": 5.0, "n": 3.0}', None, 15),
         (b'{"max_tokens": 5, "prompt_embeds": ["eA==", "eA=="]}', None, 10),
-        (b'{"input": ["a", "b", "c"]}', None, 0),
+        (b'{"input": ["a", "b", "c"]}', None, DEFAULT_MAX_TOKENS),
+        (b'{"max_tokens": 5, "prompt": ["a", "b"], "n": 3, "input": ["x"]}', None, 30),
         (b'{"input": "a"}', None, DEFAULT_MAX_TOKENS),
         (b'{"messages": []}', None, DEFAULT_MAX_TOKENS),
         (b'{"max_tokens": "many", "n": [], "model": 3, "options": 5}', None, DEFAULT_MAX_TOKENS),
@@ -33,6 +34,12 @@ from gateway.access.ask import DEFAULT_MAX_TOKENS, ask_of
 def test_what_a_body_asks_for(body: bytes, model: str | None, max_tokens: int) -> None:
     ask = ask_of(body)
     assert (ask.model, ask.max_tokens) == (model, max_tokens)
+
+
+def test_input_is_prompts_where_vectors_are_made() -> None:
+    for path in ("/v1/embeddings", "/api/embed", "/reasoning/v1/embeddings"):
+        ask = ask_of(b'{"input": ["a", "b", "c"]}', path)
+        assert (ask.sequences.total, ask.max_tokens) == (3, 0)
 
 
 def test_an_absurd_bound_is_a_bound() -> None:
