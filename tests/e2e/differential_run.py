@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
@@ -144,8 +145,10 @@ class Read:
         self.token_ids += output.token_ids
         self.text += output.text
         for position in output.logprobs or ():
-            self.ids.append(sorted(position))
-            self.logprobs += [position[each].logprob for each in sorted(position)]
+            # Of those that a mask rules out, any may fill up the number that was asked for.
+            named = [each for each in sorted(position) if isfinite(position[each].logprob)]
+            self.ids.append([len(position), *named])
+            self.logprobs += [position[each].logprob for each in named]
         if output.finish_reason is not None:
             self.ended.append([output.finish_reason, output.stop_reason])
 

@@ -85,7 +85,7 @@ def test_a_refusal_is_in_the_envelope_of_its_route(server: Server) -> None:
     tool = {"name": "f", "input_schema": {"type": "object", "properties": {f"p{i}": {} for i in range(8_001)}}}
     anthropic = server.http.post("/v1/messages", json=CHAT | {"tools": [tool]})
     assert (anthropic.status_code, anthropic.json()["type"]) == (400, "error")
-    assert "max_properties" in anthropic.json()["error"]["message"]
+    assert "max_message_values" in anthropic.json()["error"]["message"]
     ollama = server.http.post("/api/chat", json=CHAT | {"format": LARGE, "stream": False})
     assert ollama.status_code == 400
     assert "max_properties" in ollama.json()["error"]

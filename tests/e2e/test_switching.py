@@ -246,8 +246,8 @@ def test_a_model_that_overflows_is_refused_and_spoils_nobody(server: Server, reg
     assert failed["rolled_back_to"] == FINAL_ID, failed
     assert failed["proof"]["reason"] == "a log-probability is not a finite number"
     assert failed["method"] == "in_place"
-    for question in ("What is 17+25?", "What is 10+10?", "What is 31+8?"):
-        assert answer_of(server.ask(question)) == {"17": "42", "10": "20", "31": "39"}[question[8:10]]
+    for question, answer in (("What is 17+25?", "42"), ("What is 10+10?", "20"), ("What is 36+48?", "84")):
+        assert answer_of(server.ask(question)) == answer
     assert _engines(server) == 1
 
 
