@@ -2,17 +2,20 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test unit test-integration-1 test-integration-2 test-units lint format bench demo-model docs reference screenshots lock install install-dev clean
+.PHONY: run test unit test-e2e test-integration-1 test-integration-2 test-units lint format bench demo-model docs reference screenshots lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/switchyard up
 
 test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
-	$(BIN)/python -m pytest tests/e2e
-	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory -j2 -O test-e2e test-units
+	@$(MAKE) --no-print-directory -j2 -O test-integration-1 test-integration-2
 
 unit: install-dev  ## The tests that start no engine, two runs at a time
 	@$(MAKE) --no-print-directory -j2 -O test-integration-1 test-integration-2 test-units
+
+test-e2e:
+	$(BIN)/python -m pytest tests/e2e
 
 test-integration-1:
 	$(BIN)/python -m pytest tests/integration/test_[a-i]*.py
