@@ -113,9 +113,8 @@ def _malformed() -> list[Abuse]:
 
 
 def _jobs() -> list[Abuse]:
-    turns = "{% for turn in range(3000) %}{{ text | replace('a', 'bb') | upper | length }}{% endfor %}"
-    slow = "{% if text %}" + turns + "{% endif %}{{ a }}"
-    rows = [{"a": "1", "text": ""}, {"a": "2", "text": "a " * 150_000}]
+    slow = "{% for turn in turns %}{{ text | replace('a', 'bb') | upper | length }}{% endfor %}{{ a }}"
+    rows = [{"a": "1", "text": "", "turns": []}, {"a": "2", "text": "a " * 150_000, "turns": ["x"] * 3000}]
     custom = {"template": slow, "rows": rows, "num_examples": 2, "verify": "none"}
     many = {"name": "many", "dataset_ref": "math_eval.jsonl", "n": 16_384, "max_samples": 100}
     return [
