@@ -123,12 +123,13 @@ def _follow(http: httpx.Client, job_id: str) -> str:
         status: str = http.get(f"/jobs/{job_id}").json()["status"]
         if status not in ("pending", "running"):
             return f"job {status}"
-        time.sleep(0.2)
+        time.sleep(0.2)  # asked as a script would ask
     http.post(f"/jobs/{job_id}/cancel")
     return "job cancelled by the benchmark"
 
 
 def _during(client: PoliteClient, seconds: float) -> list[Asked]:
+    """What the polite client asks for so long while nobody abuses anything: the figure at rest."""
     client.asked()
     time.sleep(seconds)
     return client.asked()
@@ -142,7 +143,7 @@ def _await_answer(client: PoliteClient, timeout_s: float) -> list[Asked]:
         if time.monotonic() > called + timeout_s:
             return [*asked, Asked(called, timeout_s, "no answer")]
         asked += client.asked()
-        time.sleep(0.02)
+        time.sleep(0.02)  # its answers come through a pipe, and this process leaves the cores to the server
     return asked
 
 

@@ -109,7 +109,7 @@ def _malformed() -> list[Abuse]:
         "100 MB of spaces": b" " * 100_000_000,
         "half a body": b'{"model":' * 3,
     }
-    return [Abuse(name, _COMPLETION, lambda _number, body=body: body) for name, body in bodies.items()]  # type: ignore[misc]
+    return [Abuse(name, _COMPLETION, _as_it_is(body)) for name, body in bodies.items()]
 
 
 def _jobs() -> list[Abuse]:
@@ -133,6 +133,10 @@ def _case(name: str, path: str, *, at_once: int = 1, **fields: Any) -> Abuse:
 
 def _structured(name: str, *, at_once: int = 1, **structure: Any) -> Abuse:
     return _case(name, _CHAT, at_once=at_once, messages=_user("1"), structured_outputs=structure)
+
+
+def _as_it_is(body: bytes) -> Callable[[int], bytes]:
+    return lambda _number: body
 
 
 def _encoded(**fields: Any) -> Callable[[int], bytes]:

@@ -55,7 +55,7 @@ def _ask_on(url: str, model: str, key: str | None, pipe: Connection) -> None:
     with httpx.Client(base_url=url, timeout=_LIMIT_S, trust_env=False, headers=headers) as http:
         while True:
             pipe.send(_ask(http, model))
-            time.sleep(0.02)
+            time.sleep(0.02)  # polite: one at a time, with a pause
 
 
 def _ask(http: httpx.Client, model: str) -> Asked:

@@ -22,7 +22,7 @@ _DEVIATION = 0.12
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`config` names a class of transformers and `fields` what it is given beside the common ones."""
+    """`config` names a class of transformers and `fields` what it is given in addition to the common ones."""
 
     config: str
     fields: dict[str, Any] = field(default_factory=dict)

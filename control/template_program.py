@@ -67,7 +67,7 @@ def environment() -> BoundedEnvironment:
     found = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
     found.filters["tojson"] = _tojson
     found.globals["raise_exception"] = _raise
-    found.globals["strftime_now"] = lambda form: "2026-11-29"  # noqa: ARG005 - as it is called
+    found.globals["strftime_now"] = lambda form: "2026-11-29"  # noqa: ARG005 - any date does
     return found
 
 

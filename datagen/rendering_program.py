@@ -59,7 +59,7 @@ class Renderer:
             return None, ["schema", "the answer or the schema goes too deep"]
         except ValueError:
             return None, ["not_json", ""]
-        except Exception as error:  # noqa: BLE001  (a schema that check_schema took and that still cannot be used)
+        except Exception as error:  # noqa: BLE001 - jsonschema raises whatever a schema that it accepted makes it do
             return None, ["schema", f"{type(error).__name__}: {error}"[:200]]
         return answer, None if wrong is None else ["schema", str(wrong.message)[:200]]
 
