@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 .PHONY: run test unit test-e2e test-integration-1 test-integration-2 test-units lint format bench demo-model docs reference screenshots lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
-	@exec $(BIN)/switchyard up
+	@exec $(BIN)/stepserve up
 
 test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
 	@$(MAKE) --no-print-directory -j2 -O test-e2e test-units

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.abusive_requests import Abuse, abuses
 from benchmarks.polite_client import Asked, PoliteClient, polite_client
-from benchmarks.processes import MODEL_ID, switchyard
+from benchmarks.processes import MODEL_ID, stepserve
 
 _GOAL_FIRST_TOKEN_S = 2.0
 _GOAL_GROWTH_MB = 300
@@ -52,7 +52,7 @@ def main() -> None:
     shown = Table(
         "abuse", "clients", "answers", "took s", "worst first token s", "polite answers", "errors", "gateway MB"
     )
-    with switchyard() as url:
+    with stepserve() as url:
         admin, polite, infer, jobs = _keys(url)
         gateway = _gateway()
         at_rest_mb = _memory_mb(gateway)
@@ -168,7 +168,7 @@ def _keys(url: str) -> list[str]:
 
 def _gateway() -> psutil.Process:
     below = psutil.Process().children(recursive=True)
-    return next(each for each in below if " ".join(each.cmdline()).startswith("switchyard: gateway"))
+    return next(each for each in below if " ".join(each.cmdline()).startswith("stepserve: gateway"))
 
 
 def _memory_mb(process: psutil.Process) -> float:
@@ -181,7 +181,7 @@ def _memory_mb(process: psutil.Process) -> float:
 
 def _deaths(url: str, admin: str) -> float:
     text = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {admin}"}, timeout=60, trust_env=False).text
-    lines = [line for line in text.splitlines() if line.startswith("switchyard_engine_deaths_total{")]
+    lines = [line for line in text.splitlines() if line.startswith("stepserve_engine_deaths_total{")]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 

@@ -23,9 +23,9 @@ from gateway.engine import Engine, start
 from gateway.engine_proof import logprobs_of
 from gateway.errors import EngineReloadFailed, EngineStartFailed
 from gateway.proof_difference import compare
-from switchyard.contract import ModelRef, Reference
-from switchyard.reference_program import reference_of
-from switchyard.settings import EngineSettings
+from stepserve.contract import ModelRef, Reference
+from stepserve.reference_program import reference_of
+from stepserve.settings import EngineSettings
 
 _COLUMNS = ("kind", "fresh/transformers", "in place/fresh", "one/other", "tokens compared", "of", "result")
 
@@ -92,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     engine_environment.set_defaults(EngineSettings().max_num_seqs)
     engine_processes.prepare()
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder, suppress(KeyboardInterrupt):
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as folder, suppress(KeyboardInterrupt):
         asyncio.run(measure_all(args.kinds, Path(folder)))
     os._exit(0)  # vLLM's threads hold the interpreter
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.processes import MODEL_ID, switchyard
+from benchmarks.processes import MODEL_ID, stepserve
 from datagen.similarity import Fingerprint, SimilarityIndex
 
 _WORDS = [
@@ -81,7 +81,7 @@ def ended(client: httpx.Client, job_id: str) -> tuple[dict[str, Any], float]:
 
 def control_mb() -> float:
     for process in psutil.Process().children(recursive=True):
-        if " ".join(process.cmdline()).startswith("switchyard: control"):
+        if " ".join(process.cmdline()).startswith("stepserve: control"):
             return float(process.memory_info().rss) / 1e6
     raise RuntimeError("control is not there")
 
@@ -116,7 +116,7 @@ def main() -> None:
                 flush=True,
             )
 
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder, switchyard(Path(folder)) as url:
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as folder, stepserve(Path(folder)) as url:
         base = Path(folder)
         client = httpx.Client(base_url=url, timeout=60, trust_env=False)
         (base / "seeds.jsonl").write_text("\n".join(map(json.dumps, _SHORT_SEEDS)))

@@ -21,8 +21,8 @@ from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
 from gateway.asgi import App, Message, Receive, Scope, Send
-from switchyard.access import KeyRecord, KeySet, digest_of, new_token
-from switchyard.access_settings import AccessSettings, LimitSettings
+from stepserve.access import KeyRecord, KeySet, digest_of, new_token
+from stepserve.access_settings import AccessSettings, LimitSettings
 
 _BODY = json.dumps({"model": "active", "messages": [{"role": "user", "content": "What is 17+25?"}]}).encode()
 _PLENTY = 1_000_000_000

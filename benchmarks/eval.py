@@ -27,7 +27,7 @@ import aiohttp
 import httpx
 import psutil
 
-from benchmarks.processes import CHECKPOINT, MODEL_ID, switchyard
+from benchmarks.processes import CHECKPOINT, MODEL_ID, stepserve
 from demo.addition import Addition, split
 from demo.tokenizer import TURN_END, TURN_START
 from gateway.batch_share import LINGER_S
@@ -118,7 +118,7 @@ async def one_by_one_per_s(url: str, prompts: Sequence[str]) -> float:
 
 def _control() -> psutil.Process:
     for process in psutil.Process().children(recursive=True):
-        if " ".join(process.cmdline()).startswith("switchyard: control"):
+        if " ".join(process.cmdline()).startswith("stepserve: control"):
             return process
     raise RuntimeError("control is not there")
 
@@ -198,7 +198,7 @@ def main() -> None:
     args = parser.parse_args()
     training, held_out = split()
     additions = [*held_out, *training]
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base, switchyard(Path(base)) as url:
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as base, stepserve(Path(base)) as url:
         client = httpx.Client(base_url=url, timeout=60, trust_env=False)
         datasets = Path(base) / "datasets"
         with offline() as process:

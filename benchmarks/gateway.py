@@ -15,7 +15,7 @@ from statistics import median
 
 from benchmarks.litellm_proxy import litellm_proxy
 from benchmarks.load import Load, chat_load
-from benchmarks.processes import MODEL_ID, bare_vllm, limited_key, switchyard
+from benchmarks.processes import MODEL_ID, bare_vllm, limited_key, stepserve
 
 Server = tuple[str, str | None]  # URL and key
 
@@ -30,9 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     print("clients   server        req/s   of vllm serve    p50 ms (ratio)    p99 ms (ratio)")
     with contextlib.ExitStack() as stack:
-        url, bare = stack.enter_context(switchyard()), stack.enter_context(bare_vllm())
+        url, bare = stack.enter_context(stepserve()), stack.enter_context(bare_vllm())
         servers: dict[str, Server] = {"vllm serve": (bare, None)}
-        servers["switchyard"] = (url, None if args.open else limited_key(url))
+        servers["stepserve"] = (url, None if args.open else limited_key(url))
         if args.litellm:
             servers["litellm"] = stack.enter_context(litellm_proxy(args.litellm, bare, MODEL_ID))
         for clients in args.clients:

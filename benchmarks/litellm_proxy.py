@@ -28,7 +28,7 @@ def litellm_proxy(folder: Path, behind: str, model: str) -> Iterator[tuple[str, 
         "general_settings": {"master_key": _KEY},
     }
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base:
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as base:
         file = Path(base) / "config.yaml"
         file.write_text(json.dumps(config))  # JSON is YAML
         command = [

@@ -13,7 +13,7 @@ os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
 
 from vllm import LLM, SamplingParams
 
-from switchyard.settings import EngineSettings
+from stepserve.settings import EngineSettings
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What upkeep costs those who ask meanwhile, and how long a stop takes: `python -m benchmarks.operations`.
 
 A server at rest on a database with 100,000 jobs and the files of 10,000 runs: how long GET /jobs/stats takes
-over HTTP meanwhile, while the database is backed up again and again, and while `switchyard gc` looks, and removes. Then
+over HTTP meanwhile, while the database is backed up again and again, and while `stepserve gc` looks, and removes. Then
 a server with the demo model and 64 streams, half of which outlast the drain: from SIGTERM to its exit, and how each
 stream ended.
 """
@@ -24,25 +24,25 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import CHECKPOINT, MODEL_ID, free_port, switchyard
+from benchmarks.processes import CHECKPOINT, MODEL_ID, free_port, stepserve
 from benchmarks.telemetry import fill
-from switchyard.settings import Settings
+from stepserve.settings import Settings
 
 JOBS = 100_000
 RUNS = 10_000
 LIMIT_MS = 50
 STREAMS = 64
 ASKED_EVERY_S = 0.02
-_SWITCHYARD = str(Path(sys.executable).with_name("switchyard"))
+_STEPSERVE = str(Path(sys.executable).with_name("stepserve"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drain-s", type=float, default=30.0)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as folder:
         upkeep(Path(folder))
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as folder:
         stop(Path(folder), args.drain_s)
 
 
@@ -60,13 +60,13 @@ def upkeep(base: Path) -> None:
             (run / name).write_bytes(b"x" * 2000)
     environment = _environment(base, retention__runs_max_bytes=0)
     shown = Table("meanwhile", "requests", "p50 ms", "p99 ms", "worst ms", f"p99 at most {LIMIT_MS} ms")
-    with switchyard(base, model_path=CHECKPOINT) as url, httpx.Client(base_url=url, trust_env=False) as http:
+    with stepserve(base, model_path=CHECKPOINT) as url, httpx.Client(base_url=url, trust_env=False) as http:
         add(shown, "nothing", while_running(http, [sys.executable, "-c", "import time; time.sleep(8)"], environment))
-        backups = " && ".join(f"{_SWITCHYARD} db backup {base}/backup-{number}.sqlite" for number in range(12))
+        backups = " && ".join(f"{_STEPSERVE} db backup {base}/backup-{number}.sqlite" for number in range(12))
         add(shown, "12 backups", while_running(http, ["sh", "-c", backups], environment))
-        looks = " && ".join([f"{_SWITCHYARD} gc --dry-run --json"] * 4)
+        looks = " && ".join([f"{_STEPSERVE} gc --dry-run --json"] * 4)
         add(shown, "4 times gc --dry-run", while_running(http, ["sh", "-c", looks], environment))
-        add(shown, f"gc of {RUNS:,} runs", while_running(http, [_SWITCHYARD, "gc", "--json"], environment))
+        add(shown, f"gc of {RUNS:,} runs", while_running(http, [_STEPSERVE, "gc", "--json"], environment))
         left = sum(1 for _ in settings.layout.eval_runs.iterdir())
         if left:
             raise RuntimeError(f"gc left {left} runs")
@@ -96,7 +96,7 @@ def add(table: Table, what: str, took: list[float]) -> None:
 def stop(base: Path, drain_s: float) -> None:
     environment = _environment(base, drain_timeout_s=drain_s)
     url = f"http://127.0.0.1:{environment['INFERENCE_PORT']}"
-    process = subprocess.Popen([_SWITCHYARD, "up"], env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([_STEPSERVE, "up"], env=environment, stdout=subprocess.DEVNULL)
     try:
         with httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
             while not _ready(http):

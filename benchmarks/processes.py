@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from gateway.engine_config import serve_flags
-from switchyard.contract import ModelRef
-from switchyard.settings import EngineSettings
+from stepserve.contract import ModelRef
+from stepserve.settings import EngineSettings
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "demo" / "checkpoints" / "step-1500"
 MODEL_ID = "demo-step-1500"
@@ -24,9 +24,9 @@ _START_TIMEOUT_S = 300.0
 
 
 @contextlib.contextmanager
-def switchyard(base_dir: Path | None = None, **settings: object) -> Iterator[str]:
+def stepserve(base_dir: Path | None = None, **settings: object) -> Iterator[str]:
     """A server on a fresh base directory, or on the given one; yields its URL."""
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as base:
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as base:
         port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
         environment |= {
@@ -35,7 +35,7 @@ def switchyard(base_dir: Path | None = None, **settings: object) -> Iterator[str
             "INFERENCE_UI": "false",
         }
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
-        with running([str(_BIN / "switchyard"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
+        with running([str(_BIN / "stepserve"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
             yield url
 
 

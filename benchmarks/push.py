@@ -23,8 +23,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.load import Load, chat_load
-from benchmarks.processes import CHECKPOINT, MODEL_ID, switchyard
-from client import SwitchyardClient
+from benchmarks.processes import CHECKPOINT, MODEL_ID, stepserve
+from stepserve import Client
 
 TENSOR_BYTES = 16 * 1024 * 1024
 SHARD_TENSORS = 20
@@ -36,11 +36,11 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=1000)
     args = parser.parse_args()
     with (
-        tempfile.TemporaryDirectory(prefix="switchyard-bench-push-") as folder,
-        switchyard(proof_compute_max_bytes=0) as url,
+        tempfile.TemporaryDirectory(prefix="stepserve-bench-push-") as folder,
+        stepserve(proof_compute_max_bytes=0) as url,
     ):
         here = Path(folder)
-        with rsync_daemon(here / "daemon") as target, SwitchyardClient(url) as client:
+        with rsync_daemon(here / "daemon") as target, Client(url) as client:
             models = Path(client.info()["models_dir"])
             bytes_ratios, model_ratios = [], []
             for number in range(args.rounds):
@@ -63,7 +63,7 @@ def main() -> None:
             beside_chats(here, url, target, args.megabytes)
 
 
-def by_push(source: Path, client: SwitchyardClient) -> tuple[float, float]:
+def by_push(source: Path, client: Client) -> tuple[float, float]:
     arrived: list[float] = []
 
     def progress(there: int, total: int) -> None:
@@ -78,7 +78,7 @@ def by_push(source: Path, client: SwitchyardClient) -> tuple[float, float]:
     return arrived[-1] - started, ended - started
 
 
-def by_rsync(source: Path, target: str, models: Path, client: SwitchyardClient) -> tuple[float, float]:
+def by_rsync(source: Path, target: str, models: Path, client: Client) -> tuple[float, float]:
     """As people do it: into the models folder, then a registration."""
     started = time.monotonic()
     subprocess.run([*rsync(), "-a", "--whole-file", f"{source}/", f"{target}/{source.name}/"], check=True)
@@ -92,7 +92,7 @@ def by_rsync(source: Path, target: str, models: Path, client: SwitchyardClient) 
     return arrived - started, arrived - started + ended - registering
 
 
-def again(source: Path, client: SwitchyardClient) -> None:
+def again(source: Path, client: Client) -> None:
     """A later checkpoint of the same run: 5 % of the tensors changed."""
     changed = 0
     for file in sorted(source.glob("*.safetensors")):
@@ -112,7 +112,7 @@ def again(source: Path, client: SwitchyardClient) -> None:
 def beside_chats(here: Path, url: str, target: str, megabytes: int) -> None:
     """Latency of chats while a checkpoint comes in, against the same chats alone; each sender is a process."""
     source = make_checkpoint(here / "beside", megabytes * 1_000_000)
-    push = f"import client; client.SwitchyardClient({url!r}).push_checkpoint({str(source)!r}, 'beside')"
+    push = f"import stepserve; stepserve.Client({url!r}).push_checkpoint({str(source)!r}, 'beside')"
     senders = {
         "a push": [sys.executable, "-c", push],
         "an rsync": [*rsync(), "-a", "--whole-file", f"{source}/", f"{target}/beside/"],

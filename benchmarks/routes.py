@@ -17,7 +17,7 @@ import aiohttp
 import httpx
 
 from benchmarks.load import Load, chat_load
-from benchmarks.processes import MODEL_ID, switchyard
+from benchmarks.processes import MODEL_ID, stepserve
 from demo.addition import Addition, split
 
 PROMPT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--batch", type=int, default=2000, help="requests of the batch; 0: none")
     args = parser.parse_args()
-    with switchyard() as url:
+    with stepserve() as url:
         print(f"{args.clients} clients      route req/s   its /v1 req/s   ratio", flush=True)
         for name, (ours, theirs) in ROUTES.items():
             ratios, loads = [], []

@@ -25,7 +25,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.load import chat_load
-from benchmarks.processes import CHECKPOINT, MODEL_ID, bare_vllm, switchyard
+from benchmarks.processes import CHECKPOINT, MODEL_ID, bare_vllm, stepserve
 
 QUESTION = [{"role": "user", "content": "What is 58+67?"}]
 
@@ -182,12 +182,12 @@ def main() -> None:
         cold_ms = 1000 * (time.perf_counter() - started)
     print(f"cold start of vllm serve to its first answer: {cold_ms:.0f} ms")
 
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as temporary:
         base = Path(temporary)
         early = base / "models" / "early"
         shutil.copytree(CHECKPOINT.with_name("step-0300"), early)
         with (
-            switchyard(base, proof_wait_s=60) as url,
+            stepserve(base, proof_wait_s=60) as url,
             httpx.Client(base_url=url, timeout=600, trust_env=False) as client,
         ):
             client.post("/models/register", json={"id": "early", "source": "bench"}).raise_for_status()

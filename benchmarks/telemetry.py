@@ -29,10 +29,10 @@ from control.telemetry.sampler import CardSampler
 from evals.kind import EvalKind
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.observation import Observed
-from switchyard.log_file import LogFile
-from switchyard.log_handler import BackgroundHandler
-from switchyard.logs import json_lines
-from switchyard.settings import LogSettings, Settings
+from stepserve.log_file import LogFile
+from stepserve.log_handler import BackgroundHandler
+from stepserve.logs import json_lines
+from stepserve.settings import LogSettings, Settings
 from tests.unit.control.recorded_nvml import H200, RecordedNvml
 
 ROUNDS = 30

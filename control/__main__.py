@@ -15,11 +15,11 @@ from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
-from switchyard import logs
-from switchyard.child import EXIT_REFUSED
-from switchyard.privacy import make_private, reserve_socket
-from switchyard.process import follow_parent, spare_collector
-from switchyard.setting_origins import load
+from stepserve import logs
+from stepserve.child import EXIT_REFUSED
+from stepserve.privacy import make_private, reserve_socket
+from stepserve.process import follow_parent, spare_collector
+from stepserve.setting_origins import load
 
 GRACE_S = 2
 NICENESS = 10  # whoever waits for a token goes before samples that are scored and files that are hashed
@@ -30,7 +30,7 @@ log = logging.getLogger("control")
 def main() -> int:
     """Serves until SIGTERM or SIGINT, then gives the jobs back; EXIT_REFUSED when starting again would not help."""
     make_private()
-    setproctitle("switchyard: control")
+    setproctitle("stepserve: control")
     os.nice(NICENESS)
     follow_parent(signal.SIGTERM)
     settings = load()
@@ -60,7 +60,7 @@ def main() -> int:
         if app.state.refusal is None:
             raise
         log.critical("control cannot start: %s", app.state.refusal)
-        sys.stderr.write(f"switchyard control cannot start: {app.state.refusal}\n")
+        sys.stderr.write(f"stepserve control cannot start: {app.state.refusal}\n")
         return EXIT_REFUSED
     return 0
 

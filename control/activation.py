@@ -16,7 +16,7 @@ from control.references import References
 from control.registry import Registry
 from control.tables import ActivationRow
 from control.tasks import Tasks
-from switchyard.contract import (
+from stepserve.contract import (
     ActivateRequest,
     ActivateResult,
     GatewayState,

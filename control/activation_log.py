@@ -11,7 +11,7 @@ from control.clock import Clock, utc_now
 from control.db import Database
 from control.errors import NotFound
 from control.tables import ActivationRow, ActiveModelRow, ModelRow
-from switchyard.contract import ActivateResult, ModelRef, SwitchMethod
+from stepserve.contract import ActivateResult, ModelRef, SwitchMethod
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
-import switchyard
+import stepserve
 from control.access.audit_log import AuditLog
 from control.access.audited import Audited
 from control.access.dataset_owners import DatasetOwners
@@ -78,9 +78,9 @@ from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
-from switchyard.loop_lag import LoopLag
-from switchyard.request_id import Traced
-from switchyard.settings import Settings
+from stepserve.loop_lag import LoopLag
+from stepserve.request_id import Traced
+from stepserve.settings import Settings
 
 DIGEST_CACHE_NAME = ".digests.json"
 DEFAULT_PACE = Pace()
@@ -250,8 +250,8 @@ def create_app(
             yield
 
     app = FastAPI(
-        title="Switchyard control",
-        version=switchyard.__version__,
+        title="Stepserve control",
+        version=stepserve.__version__,
         lifespan=lifespan,
         docs_url=None,
         middleware=[Middleware(Traced), Middleware(JsonBound)],

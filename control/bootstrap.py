@@ -15,8 +15,8 @@ from control.quantize import QuantizeWish
 from control.registration import RegisterRequest, check_id
 from control.registry import Registered, Registry
 from control.repository import ModelRepository
-from switchyard.contract import ModelRef
-from switchyard.paths import Layout
+from stepserve.contract import ModelRef
+from stepserve.paths import Layout
 
 log = logging.getLogger(__name__)
 

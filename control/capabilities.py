@@ -5,7 +5,7 @@ import logging
 
 from control.errors import ControlError, Invalid
 from control.gateway_client import GatewayClient
-from switchyard.contract import Capabilities
+from stepserve.contract import Capabilities
 
 ASK_AGAIN_S = 1.0
 

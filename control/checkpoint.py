@@ -15,7 +15,7 @@ from control.errors import Invalid
 from control.shard import Tensor, read_tensors
 from control.signature import READ_FILES, signature
 from control.vector_model import MODULES, check_modules
-from switchyard.contract import Signature
+from stepserve.contract import Signature
 
 WEIGHTS = "model.safetensors"
 _TOKENIZERS = (

@@ -3,7 +3,7 @@
 vLLM counts a fused matrix as loaded when any part of it was, and answers nonsense with the rest. What is looked at:
 that no layer is missing, that a layer has what layers of its kind have, that a projection has its siblings, and that
 there is a head where it is not tied to the embedding. What only the architecture knows is found when the checkpoint's
-reference is computed (switchyard.reference_program).
+reference is computed (stepserve.reference_program).
 """
 
 import re

@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from control.errors import DatabaseUnavailable, DatabaseUnfit
 from control.migrate import revisions, upgrade
 from control.tasks import is_set_within
-from switchyard.database_check import DatabaseRefused, check, revision_of
-from switchyard.database_file import BackupRefused, backup
-from switchyard.settings import Settings
+from stepserve.database_check import DatabaseRefused, check, revision_of
+from stepserve.database_file import BackupRefused, backup
+from stepserve.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ _SQLITE_SAYS = {
     "full": "the disk is full",
     "readonly": "it is read-only",
     "disk I/O error": "the disk fails",
-    "malformed": "it is damaged: stop the server, then `switchyard db restore` puts a backup in its place",
-    "file is not a database": "it is damaged: stop the server, then `switchyard db restore` puts a backup in its place",
+    "malformed": "it is damaged: stop the server, then `stepserve db restore` puts a backup in its place",
+    "file is not a database": "it is damaged: stop the server, then `stepserve db restore` puts a backup in its place",
 }
 
 
@@ -143,7 +143,7 @@ class Database:
         if self._identity is not None and self._found() != self._identity:
             raise DatabaseUnavailable(
                 f"the database cannot be used now: {self._file} was deleted or exchanged while the server runs; stop"
-                " the server, and put it back or restore a backup (switchyard db restore)"
+                " the server, and put it back or restore a backup (stepserve db restore)"
             )
 
     def _found(self) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The digest of a folder on disk (switchyard.digest says what it covers), reading each byte at most once."""
+"""The digest of a folder on disk (stepserve.digest says what it covers), reading each byte at most once."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from control.digest_cache import DigestCache, stamp
 from control.errors import Invalid
 from control.finite import is_finite
 from control.shard import Tensor
-from switchyard.digest import CONTENT_FILES, content_digest, content_in_folders
+from stepserve.digest import CONTENT_FILES, content_digest, content_in_folders
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 

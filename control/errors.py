@@ -29,7 +29,7 @@ ControlError
     └── BadJob                      nothing a retry could mend (a broken dataset, say)
 """
 
-from switchyard.contract import ActivateResult
+from stepserve.contract import ActivateResult
 
 
 class ControlError(Exception):

@@ -14,7 +14,7 @@ from control.power.governor import PowerState
 from control.telemetry.cards import Card, CardsSeen
 from control.telemetry.energy import EnergyBook
 from control.telemetry.system import SystemSeen
-from switchyard.logs import lost_lines
+from stepserve.logs import lost_lines
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +49,19 @@ class Shown:
 
 def families(shown: Shown) -> list[Metric]:
     return [
-        _gauge("switchyard_database_up", "1 while the database answers, else 0.", shown.census is not None),
+        _gauge("stepserve_database_up", "1 while the database answers, else 0.", shown.census is not None),
         *(_jobs(shown.census) if shown.census else ()),
         *_cards(shown.cards),
         *_energy(shown.book),
         *_system(shown.system),
         _gauge(
-            "switchyard_max_concurrent_jobs", "Jobs that may run beside each other.", shown.power.max_concurrent_jobs
+            "stepserve_max_concurrent_jobs", "Jobs that may run beside each other.", shown.power.max_concurrent_jobs
         ),
-        _gauge("switchyard_jobs_paused", "Types of jobs that wait for space on a disk.", len(shown.held)),
+        _gauge("stepserve_jobs_paused", "Types of jobs that wait for space on a disk.", len(shown.held)),
         _power(shown.power),
-        _gauge("switchyard_control_log_lines_lost", "Log lines of control that no disk took.", lost_lines()),
+        _gauge("stepserve_control_log_lines_lost", "Log lines of control that no disk took.", lost_lines()),
         _gauge(
-            "switchyard_control_event_loop_lag_seconds",
+            "stepserve_control_event_loop_lag_seconds",
             "The latest that control's event loop was in the last minute.",
             shown.loop_lag_s,
         ),
@@ -70,32 +70,32 @@ def families(shown: Shown) -> list[Metric]:
 
 
 def _jobs(census: Census) -> Iterable[Metric]:
-    jobs = GaugeMetricFamily("switchyard_jobs", "Jobs in the database.", labels=["type", "status"])
+    jobs = GaugeMetricFamily("stepserve_jobs", "Jobs in the database.", labels=["type", "status"])
     for (job_type, status), count in sorted(census.counts.items()):
         jobs.add_metric([job_type, status], count)
     yield jobs
     depth = sum(count for (_, status), count in census.counts.items() if status == "pending")
-    yield _gauge("switchyard_queue_depth", "Pending jobs.", depth)
+    yield _gauge("stepserve_queue_depth", "Pending jobs.", depth)
     yield _gauge(
-        "switchyard_queue_oldest_age_seconds", "How long the oldest pending job has waited.", census.oldest_pending_s
+        "stepserve_queue_oldest_age_seconds", "How long the oldest pending job has waited.", census.oldest_pending_s
     )
 
 
 def _cards(seen: CardsSeen) -> Iterable[Metric]:
-    yield _gauge("switchyard_gpus", "GPUs that answer.", len(seen.cards))
+    yield _gauge("stepserve_gpus", "GPUs that answer.", len(seen.cards))
     if not seen.cards:
         return
-    yield _gauge("switchyard_gpu_sample_age_seconds", "Age of what is shown.", time.monotonic() - seen.at_s)
+    yield _gauge("stepserve_gpu_sample_age_seconds", "Age of what is shown.", time.monotonic() - seen.at_s)
     for name, text, value_of in _OF_CARDS:
-        family = GaugeMetricFamily(f"switchyard_gpu_{name}", text, labels=["gpu", "name"])
+        family = GaugeMetricFamily(f"stepserve_gpu_{name}", text, labels=["gpu", "name"])
         for card in seen.cards:
             value = value_of(card)
             if value is not None:
                 family.add_metric(_labels(card), value)
         yield family
-    energy = CounterMetricFamily("switchyard_gpu_energy_joules", "By the card's own counter.", labels=["gpu", "name"])
+    energy = CounterMetricFamily("stepserve_gpu_energy_joules", "By the card's own counter.", labels=["gpu", "name"])
     throttled = GaugeMetricFamily(
-        "switchyard_gpu_throttled", "1 for each reason why the card runs below full speed.", labels=["gpu", "reason"]
+        "stepserve_gpu_throttled", "1 for each reason why the card runs below full speed.", labels=["gpu", "reason"]
     )
     for card in seen.cards:
         if card.energy_j is not None:
@@ -108,35 +108,33 @@ def _cards(seen: CardsSeen) -> Iterable[Metric]:
 
 def _energy(book: EnergyBook) -> Iterable[Metric]:
     used = CounterMetricFamily(
-        "switchyard_energy_joules", "Energy of the cards by who used it.", labels=["model", "class"]
+        "stepserve_energy_joules", "Energy of the cards by who used it.", labels=["model", "class"]
     )
     for (model, kind), joules in sorted(book.by_model.items()):
         used.add_metric([model, kind], joules)
     used.add_metric(["", "idle"], book.idle_j + book.pending_j)
     yield used
     per_tokens = GaugeMetricFamily(
-        "switchyard_energy_joules_per_1000_tokens", "Since control started, prompts included.", labels=["model"]
+        "stepserve_energy_joules_per_1000_tokens", "Since control started, prompts included.", labels=["model"]
     )
     for model in sorted({model for model, _ in book.by_model}):
         value = book.joules_per_1000_tokens(model)
         if value is not None:
             per_tokens.add_metric([model], value)
     yield per_tokens
-    by_type = CounterMetricFamily("switchyard_job_energy_joules", "Energy of jobs.", labels=["type"])
+    by_type = CounterMetricFamily("stepserve_job_energy_joules", "Energy of jobs.", labels=["type"])
     for job_type, joules in sorted(book.by_job_type.items()):
         by_type.add_metric([job_type], joules)
     yield by_type
 
 
 def _system(seen: SystemSeen) -> Iterable[Metric]:
-    yield _gauge("switchyard_cpu_load_ratio", "Load of what this machine or container may use.", seen.cpu_load)
-    yield _gauge("switchyard_memory_used_bytes", "Memory in use.", seen.ram_used_gb * _GIB)
-    yield _gauge(
-        "switchyard_memory_total_bytes", "Memory there is, or the container's limit.", seen.ram_total_gb * _GIB
-    )
-    used = GaugeMetricFamily("switchyard_disk_used_bytes", "Disk space in use.", labels=["mount"])
-    total = GaugeMetricFamily("switchyard_disk_total_bytes", "Disk space there is.", labels=["mount"])
-    up = GaugeMetricFamily("switchyard_disk_up", "1 while a mount answers, else 0.", labels=["mount"])
+    yield _gauge("stepserve_cpu_load_ratio", "Load of what this machine or container may use.", seen.cpu_load)
+    yield _gauge("stepserve_memory_used_bytes", "Memory in use.", seen.ram_used_gb * _GIB)
+    yield _gauge("stepserve_memory_total_bytes", "Memory there is, or the container's limit.", seen.ram_total_gb * _GIB)
+    used = GaugeMetricFamily("stepserve_disk_used_bytes", "Disk space in use.", labels=["mount"])
+    total = GaugeMetricFamily("stepserve_disk_total_bytes", "Disk space there is.", labels=["mount"])
+    up = GaugeMetricFamily("stepserve_disk_up", "1 while a mount answers, else 0.", labels=["mount"])
     for disk in seen.disk:
         up.add_metric([disk.mount], disk.problem is None)
         if disk.used_gb is not None and disk.total_gb is not None:
@@ -147,7 +145,7 @@ def _system(seen: SystemSeen) -> Iterable[Metric]:
 
 def _power(power: PowerState) -> Metric:
     labels = ["profile", "source", "applied"]
-    family = GaugeMetricFamily("switchyard_power_profile_info", "The profile that holds.", labels=labels)
+    family = GaugeMetricFamily("stepserve_power_profile_info", "The profile that holds.", labels=labels)
     family.add_metric([power.profile or "", power.source, str(power.power_applied).lower()], 1)
     return family
 
@@ -156,11 +154,11 @@ def _process() -> Iterable[Metric]:
     """Of control; the gateway's own are the usual process_… series."""
     process = psutil.Process()
     times = process.cpu_times()
-    cpu = CounterMetricFamily("switchyard_control_process_cpu_seconds", "CPU time of control.")
+    cpu = CounterMetricFamily("stepserve_control_process_cpu_seconds", "CPU time of control.")
     cpu.add_metric([], times.user + times.system)
     yield cpu
     resident = process.memory_info().rss
-    yield _gauge("switchyard_control_process_resident_memory_bytes", "Memory of control.", resident)
+    yield _gauge("stepserve_control_process_resident_memory_bytes", "Memory of control.", resident)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

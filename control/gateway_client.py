@@ -19,8 +19,8 @@ from control.errors import (
     NoRoom,
     WrongWeights,
 )
-from switchyard.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
-from switchyard.contract import (
+from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
+from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
@@ -42,8 +42,8 @@ from switchyard.contract import (
     UnloadRequest,
     UsageReport,
 )
-from switchyard.request_id import forwarded
-from switchyard.unix_http import unix_transport
+from stepserve.request_id import forwarded
+from stepserve.unix_http import unix_transport
 
 STATE_TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 900.0

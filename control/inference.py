@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from control.errors import BadJob
 from control.ports import JobContext, JobRequest
-from switchyard.contract import AskItem, AskRequest
+from stepserve.contract import AskItem, AskRequest
 
 _PATH = "/generate"
 

@@ -3,7 +3,7 @@
 from control.gateway_client import GatewayClient
 from control.references import References
 from control.registry import Registry
-from switchyard.contract import LoadRequest
+from stepserve.contract import LoadRequest
 
 
 class Loading:

@@ -47,11 +47,11 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
             some = ", ".join((clash or sorted(tables))[:3])
             raise DatabaseUnfit(
                 f"the database holds another program's tables ({some}): set INFERENCE_DATABASE_URL to a database of"
-                " Switchyard's own"
+                " Stepserve's own"
             )
         if unknown:
             raise DatabaseTooNew(
-                f"the database is at revision {', '.join(sorted(unknown))}, which this version of Switchyard does not"
-                " know: start the newer version that wrote it, or restore a backup (switchyard db restore)"
+                f"the database is at revision {', '.join(sorted(unknown))}, which this version of Stepserve does not"
+                " know: start the newer version that wrote it, or restore a backup (stepserve db restore)"
             )
         command.upgrade(config, revision)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 Origin = Literal["upload", "pull", "copy", "demo"]
 
-PLACING = ".switchyard-placing"  # below models/: copies that are not whole yet
+PLACING = ".stepserve-placing"  # below models/: copies that are not whole yet
 
 
 class PlacedFolders:

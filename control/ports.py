@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from switchyard.contract import AskRequest, AskResult, BatchRequest, BatchResult, ModelRef
+from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult, ModelRef
 
 
 class BatchEngine(Protocol):

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from control.checkpoint import Checkpoint
 from control.errors import Invalid
-from switchyard.contract import Reference
+from stepserve.contract import Reference
 
 MAX_PROMPTS = 32
 MAX_PROMPT_TOKENS = 512

@@ -4,7 +4,7 @@ import hashlib
 from typing import Final, Literal
 
 from control.errors import Invalid
-from switchyard.contract import Capabilities, Quantize, Signature
+from stepserve.contract import Capabilities, Quantize, Signature
 
 QuantizeWish = Literal["auto", "q4", "q8", "fp16", "no"]
 

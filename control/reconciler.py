@@ -11,7 +11,7 @@ from control.activation_log import ActivationLog, ActiveModel
 from control.errors import ControlError, GatewayUnavailable
 from control.gateway_client import GatewayClient
 from control.tables import ActivationRow
-from switchyard.contract import FailedLoad, GatewayState, ModelRef
+from stepserve.contract import FailedLoad, GatewayState, ModelRef
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from control.checkpoint import inspect
 from control.digest_cache import DigestCache
 from control.errors import CheckpointBroken, Invalid, ReferenceFailed
-from switchyard.contract import EXIT_BROKEN_CHECKPOINT, Reference
+from stepserve.contract import EXIT_BROKEN_CHECKPOINT, Reference
 
 LIMIT_S = 120.0
-PROGRAM = (sys.executable, "-m", "switchyard.reference_program")
+PROGRAM = (sys.executable, "-m", "stepserve.reference_program")
 
 # On the CPU even where there is a GPU, which is the engine's; on one thread; from local files alone.
 _ENVIRONMENT = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from control.errors import CheckpointBroken, ControlError, ReferenceFailed
-from switchyard.contract import Reference
+from stepserve.contract import Reference
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from control.tables import ModelRow
 from control.uploads.request import PICKLES
 from control.uploads.upload import Upload
 from control.uploads.uploads import Uploads
-from switchyard.contract import ActivateResult
-from switchyard.digest import is_content
-from switchyard.paths import Layout
+from stepserve.contract import ActivateResult
+from stepserve.digest import is_content
+from stepserve.paths import Layout
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from control.probe import Probe
 from control.quantize import QuantizeWish
-from switchyard.contract import ACTIVE_ALIAS, EngineOverrides
+from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_IDS = frozenset({ACTIVE_ALIAS})

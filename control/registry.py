@@ -32,7 +32,7 @@ from control.references import References
 from control.registration import RegisterRequest
 from control.repository import ModelRepository
 from control.tables import ModelRow
-from switchyard.contract import (
+from stepserve.contract import (
     ACTIVE_ALIAS,
     EngineOverrides,
     GatewayState,
@@ -41,8 +41,8 @@ from switchyard.contract import (
     Signature,
     id_of_repository,
 )
-from switchyard.paths import Layout
-from switchyard.settings import Settings
+from stepserve.paths import Layout
+from stepserve.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from control.registry import Registry
 from control.shards.inbox import ShardInbox
 from control.telemetry.telemetry import Telemetry
 from control.uploads.uploads import Uploads
-from switchyard.loop_lag import LoopLag
-from switchyard.paths import Layout
-from switchyard.settings import Alias
+from stepserve.loop_lag import LoopLag
+from stepserve.paths import Layout
+from stepserve.settings import Alias
 
 
 @dataclass(frozen=True, slots=True)

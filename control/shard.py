@@ -1,10 +1,10 @@
-"""A safetensors file's header, with control's errors (switchyard.shard reads it)."""
+"""A safetensors file's header, with control's errors (stepserve.shard reads it)."""
 
 from pathlib import Path
 
 from control.errors import Invalid
-from switchyard import shard
-from switchyard.shard import Tensor
+from stepserve import shard
+from stepserve.shard import Tensor
 
 __all__ = ["Tensor", "read_tensors"]
 

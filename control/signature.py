@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from control.shard import Tensor
-from switchyard.contract import Signature
+from stepserve.contract import Signature
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"

@@ -16,8 +16,8 @@ from jinja2 import nodes
 from jinja2.parser import Parser
 from setproctitle import setproctitle
 
-from switchyard.chat_template import BoundedEnvironment, TemplateTooExpensive
-from switchyard.process import follow_parent
+from stepserve.chat_template import BoundedEnvironment, TemplateTooExpensive
+from stepserve.process import follow_parent
 
 CPU_S = 15
 MEMORY_BYTES = 2 * 1024**3
@@ -101,7 +101,7 @@ def fault_of(text: str) -> str | None:
 
 
 def main() -> int:
-    setproctitle("switchyard: chat templates")
+    setproctitle("stepserve: chat templates")
     follow_parent(signal.SIGKILL)
     templates: dict[str, str] = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

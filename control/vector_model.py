@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from control.errors import Invalid
-from switchyard.digest import is_content
+from stepserve.digest import is_content
 
 MODULES = "modules.json"
 _SERVED = ("Transformer", "Pooling", "Normalize")

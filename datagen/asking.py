@@ -13,7 +13,7 @@ from typing import Self
 
 from control.errors import JobError, WrongWeights
 from control.ports import BatchEngine
-from switchyard.contract import MAX_BATCH_ITEMS, BatchItem, BatchOutput, BatchRequest, ModelRef
+from stepserve.contract import MAX_BATCH_ITEMS, BatchItem, BatchOutput, BatchRequest, ModelRef
 
 _Waiting = tuple[BatchItem, "asyncio.Future[BatchOutput]"]
 

@@ -1,6 +1,6 @@
 """What makes a draft unfit whatever it says: pure checks by name, in any language.
 
-More can be installed: an entry point in the group `switchyard.datagen_filters` whose object is called with a draft and
+More can be installed: an entry point in the group `stepserve.datagen_filters` whose object is called with a draft and
 answers why it is unfit, or None.
 """
 
@@ -15,7 +15,7 @@ from datagen.errors import Refused
 from datagen.records import Draft, Rejection
 from datagen.tokens import as_letters, words
 
-GROUP = "switchyard.datagen_filters"
+GROUP = "stepserve.datagen_filters"
 
 _LONGEST_RUN = re.compile(r"(\S)\1{29,}")
 _REPEATED_WORDS = 4

@@ -6,7 +6,7 @@ from datagen.asking import Asking
 from datagen.config import Judging
 from datagen.records import Draft, Rejection
 from datagen.solving import chat
-from switchyard.contract import BatchSampling
+from stepserve.contract import BatchSampling
 
 PROMPT = (
     "Below are a task and an answer to it. Mark the answer from 1 (useless or wrong) to 5 (right, complete and clear)."

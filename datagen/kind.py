@@ -16,7 +16,7 @@ from datagen.run import DataGenRun
 from datagen.strategy import Sources
 from evals.datasets import resolve_dataset
 from evals.errors import EvalError
-from switchyard.paths import Layout
+from stepserve.paths import Layout
 
 
 class DataGenKind:

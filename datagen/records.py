@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from switchyard.contract import BatchItem, BatchSampling
+from stepserve.contract import BatchItem, BatchSampling
 
 Format = Literal["messages", "alpaca", "sharegpt"]
 

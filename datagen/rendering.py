@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from datagen.errors import DataGenError, Refused
-from switchyard.killable import KillableProcess, line_of
+from stepserve.killable import KillableProcess, line_of
 
 PROGRAM = (sys.executable, "-m", "datagen.rendering_program")
 LIMIT_S = 10.0

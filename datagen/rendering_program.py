@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datagen.templates import PromptTemplate, TemplateFailed
-from switchyard.process import follow_parent
+from stepserve.process import follow_parent
 
 MEMORY_LIMIT_BYTES = 1024**3
 

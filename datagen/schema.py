@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from datagen.errors import Refused
-from switchyard.structured_bounds import StructuredLimits, TooMuch, check_value
+from stepserve.structured_bounds import StructuredLimits, TooMuch, check_value
 
 _LONGEST = 100_000
 # Keywords whose schemas hold for the very same value.

@@ -28,7 +28,7 @@ from datagen.errors import Refused
 from datagen.parquet import write_parquet
 from datagen.places import SHARDS, check_target
 from datagen.records import Format, formatted
-from switchyard.full_disk import is_disk_full
+from stepserve.full_disk import is_disk_full
 
 OUTBOX = ".outbox"
 _NUMBER = re.compile(r"shard_[0-9-]{10}_([0-9]{3,})\.jsonl")

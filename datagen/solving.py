@@ -14,7 +14,7 @@ from datagen.answers import final_answer, is_right, is_right_sum, same_answer
 from datagen.arithmetic import exact_answer
 from datagen.asking import Asking
 from datagen.records import Draft, Outcome, Rejection, Turn, prompt_sha
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ChatMessage
+from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ChatMessage
 
 SECOND_PROMPT = (
     "Work the following problem out step by step, check your result in another way, and then write the final answer"

@@ -1,6 +1,6 @@
 """What a strategy is, and where strategies come from.
 
-One can be installed: an entry point in the group `switchyard.datagen_strategies`, its name that of the strategy, its
+One can be installed: an entry point in the group `stepserve.datagen_strategies`, its name that of the strategy, its
 object a class as `Strategy` says. It is then asked for by `"strategy": "<name>"`.
 """
 
@@ -17,7 +17,7 @@ from datagen.places import PRIVATE
 from datagen.records import Outcome
 from datagen.rendering import LIMIT_S
 
-GROUP = "switchyard.datagen_strategies"
+GROUP = "stepserve.datagen_strategies"
 BUILT_IN: Mapping[str, str] = {
     "self_instruct": "datagen.strategies.self_instruct:SelfInstruct",
     "fix_eval_failures": "datagen.strategies.fix_eval_failures:FixEvalFailures",

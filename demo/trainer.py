@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from client import CheckpointHook, Eval, SwitchyardClient, probe_of
 from demo.train import encode, save
+from stepserve import CheckpointHook, Client, Eval, probe_of
 
 START = Path(__file__).parent / "checkpoints" / "step-0300"
 DATASET = "math_eval.jsonl"
@@ -28,7 +28,7 @@ class Example:
     answer: str
 
 
-def loop(client: SwitchyardClient, folder: Path, rounds: int, examples: int, steps: int, run: str) -> list[float]:
+def loop(client: Client, folder: Path, rounds: int, examples: int, steps: int, run: str) -> list[float]:
     """Accuracy of each round's checkpoint: [rounds + 1]."""
     torch.manual_seed(0)
     tok = AutoTokenizer.from_pretrained(START, local_files_only=True)
@@ -57,7 +57,7 @@ def loop(client: SwitchyardClient, folder: Path, rounds: int, examples: int, ste
     return accuracies
 
 
-def generated(client: SwitchyardClient, eval_job_id: str, examples: int) -> Iterator[Example]:
+def generated(client: Client, eval_job_id: str, examples: int) -> Iterator[Example]:
     """What the server makes of an eval's failures, shard by shard; one that was used is acknowledged."""
     config = {"source_eval_run_id": eval_job_id, "num_examples": examples, "max_tokens": 8, "replay_share": 0.3}
     job = client.datagen_job("active", "fix_eval_failures", config)
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of training in each round")
     parser.add_argument("--run", default="demo-trainer")
     args = parser.parse_args()
-    with SwitchyardClient(args.host) as client, tempfile.TemporaryDirectory() as folder:
+    with Client(args.host) as client, tempfile.TemporaryDirectory() as folder:
         loop(client, Path(folder), args.rounds, args.examples, args.steps, args.run)
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from control.errors import JobError, WrongWeights
 from control.ports import BatchEngine
 from evals.sample import Sample
-from switchyard.contract import MAX_BATCH_ITEMS, BatchItem, BatchOutput, BatchRequest, BatchSampling, ModelRef
+from stepserve.contract import MAX_BATCH_ITEMS, BatchItem, BatchOutput, BatchRequest, BatchSampling, ModelRef
 
 Answered = list[tuple[Sample, BatchOutput]]
 

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from control.errors import BadJob, Invalid, ModelNotServed
 from control.ports import BatchEngine
 from evals.record import MetricScore, SampleRecord
-from switchyard.address import normal_url
-from switchyard.contract import BatchItem, BatchRequest, BatchSampling, ChatMessage
-from switchyard.outbound import NoAnswer, Outbound, OutboundError
+from stepserve.address import normal_url
+from stepserve.contract import BatchItem, BatchRequest, BatchSampling, ChatMessage
+from stepserve.outbound import NoAnswer, Outbound, OutboundError
 
 DEFAULT_TEMPLATE = """You grade answers to questions.
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from evals.errors import EvalError
 from evals.sample import LETTERS, DatasetFormat, Sample
-from switchyard.contract import BatchItem, ChatMessage, Continuations
+from stepserve.contract import BatchItem, ChatMessage, Continuations
 
 Style = Literal["chat", "completion", "messages"]
 

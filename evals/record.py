@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from evals.sample import LETTERS, AnswerForm, CodeTask, Sample
-from switchyard.contract import BatchOutput, Completion, TextScore
+from stepserve.contract import BatchOutput, Completion, TextScore
 
 
 class MetricScore(BaseModel):

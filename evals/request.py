@@ -14,7 +14,7 @@ from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
 from evals.prompts import Prompter, PromptTooLong, UnknownField
 from evals.sample import AnswerIs, BrokenLine, Sample
 from evals.sandbox import why_no_sandbox
-from switchyard.contract import BatchSampling
+from stepserve.contract import BatchSampling
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
 _MAX_SHOTS = 100

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from evals.errors import ScoringBroken
 from evals.record import MetricScore
-from switchyard.killable import KillableProcess
+from stepserve.killable import KillableProcess
 
 PROGRAM = (sys.executable, "-m", "evals.scoring_program")
 LIMIT_S = 20.0

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from evals.formats.markers import after_hashes
-from switchyard.process import follow_parent
+from stepserve.process import follow_parent
 
 MEMORY_LIMIT_BYTES = 4 * 1024**3
 _MATH_TIMEOUT_S = 5

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from control.errors import Conflict, Invalid, NoSpace, NotFound
 from evals.datasets import SUFFIXES, check_lines, digest_of, open_dataset, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
-from switchyard.full_disk import is_disk_full
+from stepserve.full_disk import is_disk_full
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TORN = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.part")

@@ -21,14 +21,14 @@ from gateway.asgi import App
 from gateway.connection import guarded
 from gateway.listener import PublicListener
 from gateway.slot import Engine
-from switchyard import logs
-from switchyard.child import EXIT_REFUSED
-from switchyard.contract import Capabilities, ModelRef
-from switchyard.hosts import HostsRefused
-from switchyard.privacy import make_private, reserve_socket
-from switchyard.process import allow_many_connections, follow_parent
-from switchyard.setting_origins import load
-from switchyard.settings import Settings
+from stepserve import logs
+from stepserve.child import EXIT_REFUSED
+from stepserve.contract import Capabilities, ModelRef
+from stepserve.hosts import HostsRefused
+from stepserve.privacy import make_private, reserve_socket
+from stepserve.process import allow_many_connections, follow_parent
+from stepserve.setting_origins import load
+from stepserve.settings import Settings
 
 log = logging.getLogger("gateway")
 
@@ -117,7 +117,7 @@ def main() -> None:
     # Series of when a counter began would double the counters and say little.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client gives this function no types
     make_private()
-    setproctitle.setproctitle("switchyard: gateway")
+    setproctitle.setproctitle("stepserve: gateway")
     follow_parent(signal.SIGTERM)
     settings = load()
     settings.layout.create()
@@ -136,7 +136,7 @@ def main() -> None:
     except (HostsRefused, StoreRefused) as error:
         code = EXIT_REFUSED
         log.critical("the gateway cannot start: %s", error)
-        sys.stderr.write(f"switchyard gateway cannot start: {error}\n")
+        sys.stderr.write(f"stepserve gateway cannot start: {error}\n")
     except BaseException:
         log.exception("the gateway crashed")
         raise

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol, Union
 
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.errors import EngineStartFailed, ProofFailed
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotState
+from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotState
 
 if TYPE_CHECKING:
     from gateway.slot import Slot

@@ -49,10 +49,10 @@ from gateway.upload_link import UploadLink
 from gateway.upstream.app import UpstreamApp
 from gateway.usage import usage
 from gateway.watchdog import Watchdog
-from switchyard import hosts
-from switchyard.contract import Capabilities
-from switchyard.loop_lag import LoopLag
-from switchyard.settings import Settings
+from stepserve import hosts
+from stepserve.contract import Capabilities
+from stepserve.loop_lag import LoopLag
+from stepserve.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ docs/decisions/0022-a-client-may-step-back.md says why.
 
 from gateway.access.ask import NOTHING, Ask
 from gateway.errors import InvalidField, InvalidRequest
-from switchyard.contract import BATCH_PRIORITY
+from stepserve.contract import BATCH_PRIORITY
 
 _RESPONSES_PATH = "/v1/responses"
 _RESPONSE_ID_PREFIX = "resp_"  # of the ids that vLLM makes itself; its other routes prefix whatever they are given

@@ -6,11 +6,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from switchyard.access_settings import LimitSettings
+from stepserve.access_settings import LimitSettings
 
 MAX_HEAD_BYTES = 64 * 1024
 GRACE_S = 1.0
-TAKE_BODY = "switchyard.take_body"  # an extension in the scope: GuardedConnection.take_body
+TAKE_BODY = "stepserve.take_body"  # an extension in the scope: GuardedConnection.take_body
 _REASON = b'{"detail":"The request line and its headers are longer than %d bytes."}' % MAX_HEAD_BYTES
 _HEAD_TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"

@@ -21,9 +21,9 @@ from gateway.asgi import (
     until_disconnected,
 )
 from gateway.errors import RequestTooLarge, Unserved
-from switchyard.contract import CONTROL_PREFIXES, FILES_PATH
-from switchyard.request_id import forwarded
-from switchyard.unix_http import unix_transport
+from stepserve.contract import CONTROL_PREFIXES, FILES_PATH
+from stepserve.request_id import forwarded
+from stepserve.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
 

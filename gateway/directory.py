@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from gateway.control_link import ControlLink
 from gateway.errors import LoadFailed, Unserved
-from switchyard.contract import CONTROL_LOADABLE_PATH, LoadRequest
+from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest
 
 _TIMEOUT_S = 30.0  # a large checkpoint whose digest is not cached is read once
 

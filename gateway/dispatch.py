@@ -25,7 +25,7 @@ from gateway.request_bounds import HARMLESS_BYTES, RequestBounds
 from gateway.request_texts import NO_TEXTS, texts_of
 from gateway.router import Router
 from gateway.upstream.app import UpstreamApp
-from switchyard.structured_bounds import StructuredLimits, TooMuch, check_body
+from stepserve.structured_bounds import StructuredLimits, TooMuch, check_body
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
 POST_PATHS = frozenset(

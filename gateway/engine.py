@@ -50,7 +50,7 @@ from gateway.engine_whole import note_first_tokens
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
 from gateway.memory import memory_back
 from gateway.reasoning import with_reasoning_content
-from switchyard.contract import (
+from stepserve.contract import (
     ACTIVE_ALIAS,
     BatchItem,
     BatchOutput,
@@ -60,8 +60,8 @@ from switchyard.contract import (
     Proof,
     Reference,
 )
-from switchyard.process import spare_collector
-from switchyard.settings import EngineSettings
+from stepserve.process import spare_collector
+from stepserve.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class Engine:
             raise EngineReloadFailed("the engine is dead")
         try:
             async with self._deadline(f"it loaded `{model.id}`", model):
-                await self.client.collective_rpc("switchyard_reload", args=(model.path,))
+                await self.client.collective_rpc("stepserve_reload", args=(model.path,))
                 await self.client.reset_prefix_cache(reset_running_requests=True)
                 await self.client.reset_encoder_cache()
         except EngineDeadError as error:
@@ -231,7 +231,7 @@ class Engine:
         try:
             async with self._deadline("its cache was cleared"):
                 await self.client.reset_prefix_cache(reset_running_requests=True)
-                await self.client.collective_rpc("switchyard_clear_cache")
+                await self.client.collective_rpc("stepserve_clear_cache")
         except EngineDeadError as error:
             raise EngineReloadFailed("the engine died while its cache was cleared") from error
         except EngineReloadFailed:
@@ -323,7 +323,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         try:
             async with asyncio.timeout_at(deadline_s):
                 task = task_of(model.id, await client.get_supported_tasks())
-                obstacles = await client.collective_rpc("switchyard_reload_obstacle")
+                obstacles = await client.collective_rpc("stepserve_reload_obstacle")
                 grammars = GrammarCheck(client, settings.structured, forked=is_forked(settings))
                 grammars.install()
                 meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client

@@ -20,7 +20,7 @@ from gateway.batch_share import BatchShare
 from gateway.engine_batch import run_batch, unserved
 from gateway.engine_proof import prove
 from gateway.errors import EngineStartFailed
-from switchyard.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
+from stepserve.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 
 PROBE_TIMEOUT_S = 120.0
 

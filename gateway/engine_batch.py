@@ -19,8 +19,8 @@ from gateway.engine_prompts import ITEM_ERRORS, Prompt, Renderer
 from gateway.engine_scores import last_output, score
 from gateway.errors import Unserved
 from gateway.usage import batch_id
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling, Completion, TextScore
-from switchyard.request_id import job_id
+from stepserve.contract import BatchItem, BatchOutput, BatchSampling, Completion, TextScore
+from stepserve.request_id import job_id
 
 
 def unserved(group: ExceptionGroup[Exception]) -> Unserved:

@@ -6,7 +6,7 @@ from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 from vllm.platforms import current_platform
 from vllm.transformers_utils.config import _CONFIG_REGISTRY
 
-from switchyard.contract import Capabilities, ModelRef, Quantize
+from stepserve.contract import Capabilities, ModelRef, Quantize
 
 # Quantising at load, by vLLM's names. Eight bits: weights per output channel, activations per token, the form that the
 # CPU's kernels have too. Four bits in blocks of 32 need a kernel that only CUDA has.

@@ -18,8 +18,8 @@ from gateway.engine_processes import compute_where_it_schedules
 from gateway.engine_steps import allow_large_steps
 from gateway.engine_templates import bound_templates
 from gateway.tracing import ENDPOINT_VARIABLE
-from switchyard.contract import ACTIVE_ALIAS, ModelRef
-from switchyard.settings import EngineSettings
+from stepserve.contract import ACTIVE_ALIAS, ModelRef
+from stepserve.settings import EngineSettings
 
 _RENDERERS = 2  # threads that render templates and tokenize: one for long texts, one for short ones
 # vLLM takes an empty list for "any host", also one of this machine's own network; no host is called this.
@@ -66,7 +66,7 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         f"--seed={settings.seed}",
         f"--gpu-memory-utilization={settings.gpu_memory_utilization}",
         "--scheduling-policy=priority",
-        "--worker-extension-cls=gateway.engine_worker.SwitchyardWorker",
+        "--worker-extension-cls=gateway.engine_worker.StepserveWorker",
     ]  # fmt: skip
     flags += ["--allowed-media-domains", *(settings.media_domains or [NO_MEDIA_DOMAIN])]
     flags += load_flags(model)

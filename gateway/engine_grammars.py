@@ -61,7 +61,7 @@ def bound_grammars() -> None:
         return mask
 
     def accept_tokens(manager: Any, request: Any, tokens: list[int]) -> bool:
-        if getattr(request.structured_output_request, "switchyard_too_slow", False):
+        if getattr(request.structured_output_request, "stepserve_too_slow", False):
             log.error("the grammar of request %s takes too long; the request is ended", request.request_id)
             return False
         accepted: bool = accept(manager, request, tokens)
@@ -77,17 +77,17 @@ def judge(structured: list[Any]) -> None:
     """Marks those whose grammars are to end, after a step of these requests' (vLLM's StructuredOutputRequest)."""
     spent = []
     for each in structured:
-        seconds = getattr(each.grammar, "switchyard_s", 0.0)
+        seconds = getattr(each.grammar, "stepserve_s", 0.0)
         if seconds:
             spent.append((seconds, each))
-            each.grammar.switchyard_s = 0.0
+            each.grammar.stepserve_s = 0.0
     total = sum(seconds for seconds, _ in spent)
     if total <= _STEP_S:
         return
     for seconds, each in sorted(spent, key=lambda pair: pair[0], reverse=True):
         if total <= _STEP_S or seconds <= _ALWAYS_S:
             return
-        each.switchyard_too_slow = True
+        each.stepserve_too_slow = True
         total -= seconds
 
 
@@ -97,7 +97,7 @@ def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(grammar, *args, **options)
         finally:
-            grammar.switchyard_s = getattr(grammar, "switchyard_s", 0.0) + thread_time() - started
+            grammar.stepserve_s = getattr(grammar, "stepserve_s", 0.0) + thread_time() - started
 
     return timed
 
@@ -112,7 +112,7 @@ def _backend_of(manager: Any, name: str) -> Any:
     if kind is None or isinstance(manager.backend, kind):
         return manager.backend
     with _making:
-        others = manager.__dict__.setdefault("switchyard_backends", {})
+        others = manager.__dict__.setdefault("stepserve_backends", {})
         if name not in others:
             size = manager.vllm_config.model_config.get_vocab_size()
             other = kind(manager.vllm_config, tokenizer=manager.tokenizer, vocab_size=size)

@@ -15,10 +15,10 @@ import os
 import signal
 import sys
 
-from switchyard.process import follow_parent
+from stepserve.process import follow_parent
 
-GUARD_VARIABLE = "SWITCHYARD_GATEWAY_PID"
-PATCHES_OFF_VARIABLE = "SWITCHYARD_PATCHES_OFF"
+GUARD_VARIABLE = "STEPSERVE_GATEWAY_PID"
+PATCHES_OFF_VARIABLE = "STEPSERVE_PATCHES_OFF"
 STOP_SIGNAL = signal.SIGINT
 
 

@@ -16,12 +16,12 @@ def give_each_its_own() -> None:
     sample, named_alone = Sampler.forward, Sampler.gather_specific_token_logprobs
 
     def forward(sampler: Any, logits: Any, sampling_metadata: Any, *args: Any, **options: Any) -> Any:
-        sampler.switchyard_likeliest = sampling_metadata.max_num_logprobs
+        sampler.stepserve_likeliest = sampling_metadata.max_num_logprobs
         return sample(sampler, logits, sampling_metadata, *args, **options)
 
     def named_and_likeliest(sampler: Any, logprobs: Any, ids: dict[int, list[int]], sampled: Any) -> Any:
         named = named_alone(sampler, logprobs, ids, sampled)
-        likeliest = sampler.switchyard_likeliest
+        likeliest = sampler.stepserve_likeliest
         if named is None or likeliest is None or likeliest < 0:
             return named
         return joined(named, sampler.gather_logprobs(logprobs, likeliest, token_ids=sampled), list(ids))

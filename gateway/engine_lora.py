@@ -8,8 +8,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from switchyard.contract import ModelRef
-from switchyard.settings import EngineSettings
+from stepserve.contract import ModelRef
+from stepserve.settings import EngineSettings
 
 _ENDS = ("lm_head", "embed", "wte", "wpe", "norm")
 

@@ -13,7 +13,7 @@ from vllm import _custom_ops as kernels
 from vllm import ir
 from vllm.config import VllmConfig
 
-_PROVIDER = "switchyard"
+_PROVIDER = "stepserve"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Rows are read so many numbers at a time; the kernels raise where that leaves a rest.
 _ROW_MULTIPLE = 16

@@ -10,7 +10,7 @@ import vllm.v1.engine.utils
 import vllm.v1.executor.multiproc_executor
 
 from gateway.engine_processes import CONTEXT
-from switchyard.process import follow_parent
+from stepserve.process import follow_parent
 
 for name in (
     "vllm.v1.engine.core",
@@ -24,7 +24,7 @@ for name in (
 # Where a model needs more than one process, the first starts the others the same way, by the server it comes from.
 vllm.v1.executor.multiproc_executor.get_mp_context = lambda: CONTEXT
 setattr(forkserver._forkserver, "ensure_running", resource_tracker.ensure_running)  # noqa: B010 - typeshed does not know it
-setproctitle.setproctitle("switchyard: engine starter")
+setproctitle.setproctitle("stepserve: engine starter")
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends with the gateway: engines end with this process
 follow_parent(signal.SIGKILL)
 gc.collect()

@@ -20,7 +20,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.engine_scores import PlacedText, place, place_answers
-from switchyard.contract import BatchItem, BatchSampling, Continuations
+from stepserve.contract import BatchItem, BatchSampling, Continuations
 
 # What vLLM and its libraries raise for a prompt that cannot be asked, as its own error handlers list them.
 ITEM_ERRORS = (VLLMClientError, ValueError, TypeError, OverflowError, NotImplementedError, TemplateError)

@@ -11,7 +11,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.errors import BadReference
 from gateway.proof_difference import chosen_prompts, judge, judge_weakly
-from switchyard.contract import Proof, Reference
+from stepserve.contract import Proof, Reference
 
 PROOF_PRIORITY = -1  # before interactive requests, which have 0
 WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")

@@ -25,7 +25,7 @@ Answering = Callable[..., Awaitable[Response | None]]
 
 _IN_THREAD_BYTES = 256 * 1024  # a few ms
 _JSON = b"application/json"
-_LONG_WAY = "switchyard.long_way"
+_LONG_WAY = "stepserve.long_way"
 
 
 def shorten(app: FastAPI) -> None:

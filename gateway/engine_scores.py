@@ -10,7 +10,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.engine_meter import metered
-from switchyard.contract import BATCH_PRIORITY, TextScore
+from stepserve.contract import BATCH_PRIORITY, TextScore
 
 
 @dataclass(frozen=True, slots=True)

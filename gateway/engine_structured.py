@@ -25,7 +25,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from gateway.engine_processes import CONTEXT
 from gateway.engine_proof import PROOF_PRIORITY
 from gateway.grammar_process import WALL_FACTOR, Question, Verdict, serve
-from switchyard.structured_bounds import StructuredLimits, TooMuch, check_text, check_value
+from stepserve.structured_bounds import StructuredLimits, TooMuch, check_text, check_value
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ class GrammarCheck:
                 return
             ours, theirs = self._context.Pipe()
             arguments = (theirs, self._client.vllm_config, self._limits.compile_timeout_s)
-            process = self._context.Process(target=serve, args=arguments, name="switchyard-grammars", daemon=True)
+            process = self._context.Process(target=serve, args=arguments, name="stepserve-grammars", daemon=True)
             try:
                 await asyncio.to_thread(process.start)
                 theirs.close()

@@ -7,7 +7,7 @@ template says so, and rendering a batch has none.
 import jinja2.sandbox
 from transformers.utils import chat_template_utils
 
-from switchyard.chat_template import BoundedEnvironment
+from stepserve.chat_template import BoundedEnvironment
 
 
 def bound_templates() -> None:

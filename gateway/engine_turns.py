@@ -9,7 +9,7 @@ import asyncio
 from typing import Any, cast
 
 from gateway.slot import Engine, StartEngine
-from switchyard.contract import ModelRef
+from stepserve.contract import ModelRef
 
 
 def one_at_a_time(start_engine: StartEngine) -> StartEngine:

@@ -13,7 +13,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.engine_proof import PROOF_PRIORITY, WEAK_PROMPTS
 from gateway.errors import EngineStartFailed
-from switchyard.contract import ModelTask, Proof
+from stepserve.contract import ModelTask, Proof
 
 _SAME_VECTOR = 1e-6
 _WHY = "the model makes vectors, of which no reference says anything"

@@ -28,7 +28,7 @@ _BEGINNING = ("prefill_stats", "new_prompt_logprobs_tensors", "prompt_token_id_l
 _WAITS = {"request_id", "new_token_ids", "new_logprobs", "events", "trace_headers", "num_nans_in_logits", *_BEGINNING}
 _others = attrgetter(*(name for name in EngineCoreOutput.__struct_fields__ if name not in _WAITS))
 # Among the headers of a trace, which are all that the engine can say of a request in its own words.
-_FIRST_TOKEN = "switchyard-first-token"  # noqa: S105 - the name of a header
+_FIRST_TOKEN = "stepserve-first-token"  # noqa: S105 - the name of a header
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ def keep_whole() -> None:
         scheduler: Scheduler, scheduler_output: SchedulerOutput, model_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
         by_client: dict[int, EngineCoreOutputs] = update(scheduler, scheduler_output, model_output)
-        wholes: dict[int, Whole] = scheduler.__dict__.setdefault("switchyard_wholes", {})
+        wholes: dict[int, Whole] = scheduler.__dict__.setdefault("stepserve_wholes", {})
         for client, outputs in by_client.items():
             if client not in wholes:
                 wholes[client] = Whole()

@@ -16,10 +16,10 @@ if is_patched("own_logprobs"):
 register_norms()  # this module is imported in the worker's process alone
 
 
-class SwitchyardWorker:
+class StepserveWorker:
     """Mixed into vLLM's worker class, so `self` is the worker. Called by `collective_rpc`."""
 
-    def switchyard_reload(self, path: str) -> float:
+    def stepserve_reload(self, path: str) -> float:
         """Loads the tensors of the checkpoint at `path` into the running model; returns the seconds it took.
 
         Names, shapes and types were compared before. Raises what vLLM raises when a file turns out otherwise: the
@@ -31,7 +31,7 @@ class SwitchyardWorker:
         repack(worker.model_runner.model)
         return time.perf_counter() - started
 
-    def switchyard_clear_cache(self) -> None:
+    def stepserve_clear_cache(self) -> None:
         """Writes zeros over the KV cache, of which nobody may need anything.
 
         The CPU's attention multiplies what stands in unused rows by zero, and NaN stays NaN: one model that is not
@@ -41,7 +41,7 @@ class SwitchyardWorker:
         for tensor in worker.model_runner.kv_caches:
             tensor.zero_()
 
-    def switchyard_reload_obstacle(self) -> str | None:
+    def stepserve_reload_obstacle(self) -> str | None:
         """Why this engine's model cannot take another checkpoint's tensors in place, or None when it can."""
         worker: Any = self
         return obstacle(worker.model_runner.model)

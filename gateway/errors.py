@@ -28,7 +28,7 @@ GatewayError
 
 from collections.abc import Iterable
 
-from switchyard.contract import Proof
+from stepserve.contract import Proof
 
 _MOST_NAMES = 50
 

@@ -8,9 +8,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.control_link import ControlLink
 from gateway.metrics import ACTIVE, CONTROL_AGE, CONTROL_UP, HELD, LOG_LINES_LOST, LOOP_LAG
-from switchyard.contract import CONTROL_METRICS_PATH
-from switchyard.logs import lost_lines
-from switchyard.loop_lag import LoopLag
+from stepserve.contract import CONTROL_METRICS_PATH
+from stepserve.logs import lost_lines
+from stepserve.loop_lag import LoopLag
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _CONTROL_TIMEOUT_S = 2.0

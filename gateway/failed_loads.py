@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from switchyard.contract import FailedLoad, ModelRef
+from stepserve.contract import FailedLoad, ModelRef
 
 
 @dataclass(frozen=True, slots=True)

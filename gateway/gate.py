@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.adapter import Served
 from gateway.errors import ModelNotFound, Unserved
-from switchyard.contract import ACTIVE_ALIAS
+from stepserve.contract import ACTIVE_ALIAS
 
 
 class Gate:

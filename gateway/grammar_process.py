@@ -17,7 +17,7 @@ from typing import Any
 
 import setproctitle
 
-from switchyard.process import follow_parent
+from stepserve.process import follow_parent
 
 # Processor time bounds a grammar; this is for a machine that has none to give.
 WALL_FACTOR = 12
@@ -76,7 +76,7 @@ def serve(connection: Connection, engine_config: Any, timeout_s: float) -> None:
 
     A number with nothing else ends that one. This function returns when the connection ends.
     """
-    setproctitle.setproctitle("switchyard: grammars")
+    setproctitle.setproctitle("stepserve: grammars")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the gateway
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which what it is forked from ignores
     follow_parent(signal.SIGKILL)

@@ -13,7 +13,7 @@ from gateway.dialects.call import PRIORITY_KEY
 from gateway.dialects.router import Dialects
 from gateway.dispatch import Dispatch
 from gateway.errors import DigestMismatch, InvalidRequest, ModelNotFound, NotLoaded, Unserved
-from switchyard.contract import BATCH_PRIORITY, AskItem, AskOutput, AskRequest, AskResult
+from stepserve.contract import BATCH_PRIORITY, AskItem, AskOutput, AskRequest, AskResult
 
 _HEADERS = [(b"content-type", b"application/json")]
 _WORTH_A_RETRY = (429, 502, 503)

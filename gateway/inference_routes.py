@@ -23,7 +23,7 @@ from gateway.ollama.requests import (
     OllamaGenerateRequest,
 )
 from gateway.request_bounds import RequestBounds
-from switchyard.settings import Settings
+from stepserve.settings import Settings
 
 
 def create_routes(

@@ -22,10 +22,10 @@ from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.gpu import Nvml
 from gateway.pool import Pool
 from gateway.upstream.directory import Directory as UpstreamDirectory
-from switchyard import __version__, web_ui
-from switchyard.contract import ACTIVE_ALIAS, GatewayState
-from switchyard.setting_origins import redacted
-from switchyard.settings import Settings
+from stepserve import __version__, web_ui
+from stepserve.contract import ACTIVE_ALIAS, GatewayState
+from stepserve.setting_origins import redacted
+from stepserve.settings import Settings
 
 Status = Literal["ok", "loading", "degraded", "error"]
 
@@ -190,7 +190,7 @@ class Information:
 
 
 def _card(name: str, root: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": int(time.time()), "owned_by": "switchyard", "root": root}
+    return {"id": name, "object": "model", "created": int(time.time()), "owned_by": "stepserve", "root": root}
 
 
 def serving(state: GatewayState) -> bool:

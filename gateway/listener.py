@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import uvicorn
 
-from switchyard.address import is_loopback, loopback_for
+from stepserve.address import is_loopback, loopback_for
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class PublicListener:
             return
         narrow_host = loopback_for(self._host)
         log.warning(
-            "there are no keys, so %s is listened to and %s is not, until a key is made (switchyard keys create)"
+            "there are no keys, so %s is listened to and %s is not, until a key is made (stepserve keys create)"
             " or access.mode is open",
             narrow_host,
             self._host,

@@ -7,8 +7,8 @@ import psutil
 import pynvml
 
 from gateway.plan import ENGINE_OVERHEAD_BYTES, Memory
-from switchyard.cgroup import Cgroup
-from switchyard.settings import EngineSettings
+from stepserve.cgroup import Cgroup
+from stepserve.settings import EngineSettings
 
 _GIB = 1024**3
 _GPU_SETTLES_WITHIN_S = 5.0

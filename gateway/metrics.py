@@ -12,52 +12,50 @@ _MODELS_KEPT = 32
 _DURATION_BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 300)
 
 REQUESTS = Counter(
-    "switchyard_requests_total",
+    "stepserve_requests_total",
     "Requests answered, by route, model, HTTP code (499: the client left first) and class of key.",
     ["route", "model", "code", "key"],
 )
 DURATION = Histogram(
-    "switchyard_request_duration_seconds",
+    "stepserve_request_duration_seconds",
     "From a request's arrival to the last byte of its answer.",
     ["route"],
     buckets=_DURATION_BUCKETS_S,
 )
-HELD = Gauge("switchyard_held_requests", "Requests that wait for a switch to end.")
-SWITCHES = Counter("switchyard_switches_total", "Switches that ended.", ["method", "outcome"])
+HELD = Gauge("stepserve_held_requests", "Requests that wait for a switch to end.")
+SWITCHES = Counter("stepserve_switches_total", "Switches that ended.", ["method", "outcome"])
 RESIDENT_LOADS = Counter(
-    "switchyard_resident_loads_total", "Loads of models beside the active one that ended.", ["outcome"]
+    "stepserve_resident_loads_total", "Loads of models beside the active one that ended.", ["outcome"]
 )
 SWITCH_PAUSE = Histogram(
-    "switchyard_switch_pause_seconds",
+    "stepserve_switch_pause_seconds",
     "How long a switch let no request be answered.",
     ["method"],
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
 )
 SWITCH_HOLD = Histogram(
-    "switchyard_switch_hold_seconds",
+    "stepserve_switch_hold_seconds",
     "How long a switch let new requests wait, its drain included.",
     ["method"],
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
 )
-ENGINE_DEATHS = Counter("switchyard_engine_deaths_total", "Engines that died while they served.", ["model"])
-ACTIVE = Gauge("switchyard_engine_ready", "1 while the active model's engine answers, else 0.")
-PROOFS = Counter("switchyard_proofs_total", "Proofs of switches, by kind of reference.", ["kind", "passed"])
+ENGINE_DEATHS = Counter("stepserve_engine_deaths_total", "Engines that died while they served.", ["model"])
+ACTIVE = Gauge("stepserve_engine_ready", "1 while the active model's engine answers, else 0.")
+PROOFS = Counter("stepserve_proofs_total", "Proofs of switches, by kind of reference.", ["kind", "passed"])
 PROOF_DIFFERENCE = Gauge(
-    "switchyard_proof_mean_abs_diff",
+    "stepserve_proof_mean_abs_diff",
     "Mean difference of log-probabilities to the reference at the last switch.",
     ["model"],
 )
 TOKENS = Counter(
-    "switchyard_tokens_total",
+    "stepserve_tokens_total",
     "Tokens of finished generations, by model, class of request (interactive, batch, probe) and kind.",
     ["model", "class", "kind"],
 )
-LOG_LINES_LOST = Gauge("switchyard_log_lines_lost", "Log lines of the gateway that no disk took.")
-LOOP_LAG = Gauge(
-    "switchyard_event_loop_lag_seconds", "The latest that the gateway's event loop was in the last minute."
-)
-CONTROL_UP = Gauge("switchyard_control_up", "1 while the control process answers, else 0.")
-CONTROL_AGE = Gauge("switchyard_control_metrics_age_seconds", "Age of what is shown of control's series.")
+LOG_LINES_LOST = Gauge("stepserve_log_lines_lost", "Log lines of the gateway that no disk took.")
+LOOP_LAG = Gauge("stepserve_event_loop_lag_seconds", "The latest that the gateway's event loop was in the last minute.")
+CONTROL_UP = Gauge("stepserve_control_up", "1 while the control process answers, else 0.")
+CONTROL_AGE = Gauge("stepserve_control_metrics_age_seconds", "Age of what is shown of control's series.")
 
 
 # What rates are taken of has to be there before it first happens.

@@ -8,8 +8,8 @@ import msgspec
 
 from gateway.adapter import Served
 from gateway.errors import InvalidRequest, ModelNotFound
-from switchyard.contract import ACTIVE_ALIAS, id_of_repository
-from switchyard.settings import Alias
+from stepserve.contract import ACTIVE_ALIAS, id_of_repository
+from stepserve.settings import Alias
 
 Json = dict[str, Any]
 

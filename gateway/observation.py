@@ -9,12 +9,12 @@ from gateway.dispatch import POST_PATHS
 from gateway.metrics import note_request
 from gateway.routes import route_of
 from gateway.tracing import Tracer
-from switchyard.request_id import JOB_ID_HEADER, REQUEST_ID_HEADER, accepted, new_request_id, request_id
-from switchyard.settings import LogSettings
+from stepserve.request_id import JOB_ID_HEADER, REQUEST_ID_HEADER, accepted, new_request_id, request_id
+from stepserve.settings import LogSettings
 
 log = logging.getLogger("gateway.requests")
 
-KEY_CLASS = "switchyard.key_class"
+KEY_CLASS = "stepserve.key_class"
 """Where in a scope stands what sort of key the request came with."""
 
 _HEADER = REQUEST_ID_HEADER.encode()

@@ -17,7 +17,7 @@ from gateway.dialects.router import Route
 from gateway.dispatch import Dispatch
 from gateway.errors import Unserved
 from gateway.gate import Gate
-from switchyard import __version__
+from stepserve import __version__
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ class OpenApi:
             merged["schemas"] |= part["schemas"]
         return {
             "openapi": "3.1.0",
-            "info": {"title": "Switchyard", "version": __version__},
+            "info": {"title": "Stepserve", "version": __version__},
             "paths": merged["paths"],
             "components": {"schemas": merged["schemas"]},
         }

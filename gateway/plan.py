@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.errors import MethodImpossible
-from switchyard.contract import InFlightPolicy, Signature, SwitchMethod
+from stepserve.contract import InFlightPolicy, Signature, SwitchMethod
 
 Method = Literal["in_place", "blue_green", "restart"]
 

@@ -22,7 +22,7 @@ from gateway.switching.promote import promote
 from gateway.switching.restart import restart
 from gateway.switching.transaction import Outcome, Transaction
 from gateway.watchdog import Watchdog
-from switchyard.contract import ActivateRequest, ActivateResult, GatewayState, ModelRef, Reference, SlotState
+from stepserve.contract import ActivateRequest, ActivateResult, GatewayState, ModelRef, Reference, SlotState
 
 log = logging.getLogger(__name__)
 

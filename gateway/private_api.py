@@ -20,8 +20,8 @@ from gateway.inference import Inference
 from gateway.pool import Pool
 from gateway.router import Router
 from gateway.usage import UsageBook
-from switchyard.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
-from switchyard.contract import (
+from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
+from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
@@ -42,7 +42,7 @@ from switchyard.contract import (
     ModelRef,
     UnloadRequest,
 )
-from switchyard.request_id import Traced
+from stepserve.request_id import Traced
 
 R = TypeVar("R", bound=BaseModel)
 

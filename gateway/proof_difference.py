@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from switchyard.contract import Proof
+from stepserve.contract import Proof
 
 # Held to the mean over all tokens. Two correct implementations differ by rounding: for a model in bfloat16 the mean was
 # 0.04 to 0.07 here, while single unlikely tokens were 1 to 3 apart. Stale weights were 5 apart in the mean.

@@ -10,7 +10,7 @@ from gateway.failed_loads import FailedLoads
 from gateway.metrics import ENGINE_DEATHS, RESIDENT_LOADS, model_label
 from gateway.plan import Memory, shortage
 from gateway.slot import Slot, StartEngine
-from switchyard.contract import ModelRef, Reference
+from stepserve.contract import ModelRef, Reference
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from gateway.adapter import Served
 from gateway.errors import ModelNotFound, NotLoaded, Unserved
 from gateway.gate import Gate
 from gateway.residents import Residents
-from switchyard.contract import ACTIVE_ALIAS, LoadRequest
+from stepserve.contract import ACTIVE_ALIAS, LoadRequest
 
 Disconnected = Callable[[], Coroutine[Any, Any, None]]
 

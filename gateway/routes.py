@@ -1,7 +1,7 @@
 """The names of routes as metrics show them: as many as there are routes, however many paths are asked for."""
 
 from gateway.dispatch import POST_PATHS
-from switchyard.contract import CONTROL_PREFIXES
+from stepserve.contract import CONTROL_PREFIXES
 
 OTHER = "other"
 _OWN = (

@@ -13,7 +13,7 @@ from gateway.adapter import Adapter, Front
 from gateway.asgi import App, Message, Receive, Scope, Send, send_openai_error
 from gateway.batch_share import BatchShare
 from gateway.errors import ProofFailed, Unserved
-from switchyard.contract import (
+from stepserve.contract import (
     BatchItem,
     BatchOutput,
     BatchSampling,

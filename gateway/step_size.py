@@ -7,7 +7,7 @@ meantime waits for the step that runs, and who reads a stream waits for every on
 from collections.abc import Iterable
 from typing import Protocol
 
-from switchyard.contract import BATCH_PRIORITY
+from stepserve.contract import BATCH_PRIORITY
 
 # What batch work adds of its prompts, at most, to a step that people wait for. Its answers go on, by a token each: vLLM
 # computes those before whatever is new, so a step without room for them would leave out those who wait.

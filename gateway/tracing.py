@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.asgi import Scope
-from switchyard.settings import TelemetrySettings
+from stepserve.settings import TelemetrySettings
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ def tracer_of(settings: TelemetrySettings) -> Tracer | None:
 
 class _OpenTelemetry:
     def __init__(self, endpoint: str, sample_ratio: float) -> None:
-        resource = Resource.create({"service.name": "switchyard"})
+        resource = Resource.create({"service.name": "stepserve"})
         self._provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
         session = requests.Session()
         session.max_redirects = 0  # the keys that OTEL_EXPORTER_OTLP_HEADERS has would go along
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, session=session)))
-        self._tracer = self._provider.get_tracer("switchyard.gateway")
+        self._tracer = self._provider.get_tracer("stepserve.gateway")
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, scope: Scope, route: str, request_id: str) -> Span:
@@ -70,7 +70,7 @@ class _OpenTelemetry:
                 "http.request.method": scope["method"],
                 "url.path": scope["path"],
                 "http.route": route,
-                "switchyard.request_id": request_id,
+                "stepserve.request_id": request_id,
             },
         )
         carrier: dict[str, str] = {}

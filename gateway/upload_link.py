@@ -22,8 +22,8 @@ from gateway.body_copier import BodyCopier
 from gateway.connection import TAKE_BODY
 from gateway.control_link import ControlLink
 from gateway.errors import GatewayError
-from switchyard.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
-from switchyard.full_disk import is_disk_full
+from stepserve.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
+from stepserve.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 

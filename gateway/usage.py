@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from gateway.metrics import TOKENS, model_label
-from switchyard.contract import JobUsage, ModelUsage, RequestClass, UsageReport
+from stepserve.contract import JobUsage, ModelUsage, RequestClass, UsageReport
 
 BATCH_PREFIX = "batch-"
 OWN_PREFIXES = ("alive-", "proof-")

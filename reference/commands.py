@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import typer
 from typer.main import get_command
 
-from client.cli import app
 from reference.schema import cell
+from stepserve.client.cli import app
 
 _HEAD = """# Every command and option
 
@@ -17,7 +17,7 @@ them: `--host`, `--json`, exit codes.
 
 def page() -> str:
     root = get_command(app)
-    context = typer.Context(root, info_name="switchyard")
+    context = typer.Context(root, info_name="stepserve")
     return _HEAD + "".join(_commands(root, context))
 
 

@@ -6,15 +6,15 @@ from reference.schema import cell
 
 _HEAD = """# Metrics
 
-Every series of Switchyard's own at `GET /metrics`, as a server without a card shows them; written from its words by
+Every series of Stepserve's own at `GET /metrics`, as a server without a card shows them; written from its words by
 `make reference`, and compared with a running server by a test. [Telemetry](../telemetry.md#metrics) has their labels,
-the `switchyard_gpu_…` series that come with a card, and which of vLLM's to watch; those (`vllm:…`) stand beside ours
+the `stepserve_gpu_…` series that come with a card, and which of vLLM's to watch; those (`vllm:…`) stand beside ours
 under [their own names](https://docs.vllm.ai/en/latest/usage/metrics.html).
 
 | series | type | |
 |---|---|---|
 """
-_OURS = "switchyard_"
+_OURS = "stepserve_"
 
 
 def page(exposition: str) -> str:

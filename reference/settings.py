@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reference.schema import Schema, cell, resolved, words
-from switchyard.settings import Settings
+from stepserve.settings import Settings
 
 _PREFIX = "INFERENCE_"
 _ROW = re.compile(r"^\| `(INFERENCE_\w+)` \|(?:[^|]*\|)?([^|]*)\|((?:[^|]|\\\|)*)\|$")

@@ -30,7 +30,7 @@ def _unpacked() -> Path | None:
     """Debian's package, taken apart and not installed: nothing of it is started or left on the machine."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return None
-    folder = Path(tempfile.mkdtemp(prefix="switchyard-prometheus-"))
+    folder = Path(tempfile.mkdtemp(prefix="stepserve-prometheus-"))
     if not _download(folder) and os.geteuid() == 0:  # the lists of packages may be missing
         subprocess.run(["apt-get", "update"], check=False, capture_output=True, timeout=120)
         _download(folder)

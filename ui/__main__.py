@@ -13,7 +13,7 @@ from pkgutil import iter_modules
 from setproctitle import setproctitle
 from streamlit.web import cli
 
-from switchyard.process import follow_parent
+from stepserve.process import follow_parent
 from ui import views
 
 EXIT_REFUSED = 78  # EX_CONFIG of sysexits.h: starting again would fail the same way
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _follow_parent() -> None:
-    setproctitle("switchyard: ui")
+    setproctitle("stepserve: ui")
     follow_parent(signal.SIGTERM)
 
 

@@ -15,7 +15,7 @@ import streamlit as st
 from ui import connection
 from ui.views import data, evals, jobs, models, overview, playground, solve, system
 
-st.set_page_config(page_title="Switchyard", page_icon=":material/train:", layout="wide")
+st.set_page_config(page_title="Stepserve", page_icon=":material/train:", layout="wide")
 chosen = st.navigation(
     [
         st.Page(overview.show, title="Overview", icon=":material/monitoring:", default=True),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from client.results import Model
+from stepserve.client.results import Model
 from ui.connection import server
 
 ACTIVE = "active"
@@ -13,7 +13,7 @@ ACTIVE = "active"
 def choose_model(label: str, key: str, *, and_active: bool = True, models: Sequence[Model] | None = None) -> str | None:
     """An id, or `active`; None where no model is registered, which the page is told in words.
 
-    `models`: those of the server, where the page has just asked for them. Raises SwitchyardError.
+    `models`: those of the server, where the page has just asked for them. Raises StepserveError.
     """
     if models is None:
         models = server().list_models()
@@ -29,7 +29,7 @@ def choose_model(label: str, key: str, *, and_active: bool = True, models: Seque
 def say_no_models() -> None:
     st.info(
         "No model is registered. Copy a checkpoint's folder below `models/` on the server and register it on the page"
-        " Models, or have a trainer send it: `switchyard models push FOLDER NAME`.",
+        " Models, or have a trainer send it: `stepserve models push FOLDER NAME`.",
         icon=":material/deployed_code:",
     )
 

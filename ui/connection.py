@@ -8,8 +8,16 @@ from typing import TypeVar
 
 import streamlit as st
 
-from client.client import SwitchyardClient
-from client.errors import Forbidden, NotSwitchyard, SwitchyardError, TooMany, Unauthorized, Unavailable, Unreachable
+from stepserve.client.client import Client
+from stepserve.client.errors import (
+    Forbidden,
+    NotStepserve,
+    StepserveError,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
 from ui.harmless import harmless
 
 URL_VARIABLE = "API_URL"
@@ -23,12 +31,12 @@ def ask_for_key() -> None:
     """In the sidebar. A visitor's key lives in the visitor's session and nowhere else."""
     with st.sidebar:
         st.text_input(
-            "API key", type="password", key=_KEY, help="Needed when the server has keys: switchyard keys create."
+            "API key", type="password", key=_KEY, help="Needed when the server has keys: stepserve keys create."
         )
         st.caption(f"Server: {server().url}")
 
 
-def server(*, patient: bool = False) -> SwitchyardClient:
+def server(*, patient: bool = False) -> Client:
     """`patient`: for what takes as long as an answer is generated. It never asks twice: pages refresh by themselves."""
     timeout_s = _GENERATION_PATIENCE_S if patient else _PATIENCE_S
     return _client(os.environ.get(URL_VARIABLE) or None, st.session_state.get(_KEY) or None, timeout_s)
@@ -48,8 +56,8 @@ def _askers() -> ThreadPoolExecutor:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _client(url: str | None, key: str | None, timeout_s: float) -> SwitchyardClient:
-    return SwitchyardClient(url, api_key=key, timeout_s=timeout_s, retry_s=0)
+def _client(url: str | None, key: str | None, timeout_s: float) -> Client:
+    return Client(url, api_key=key, timeout_s=timeout_s, retry_s=0)
 
 
 @contextmanager
@@ -59,21 +67,21 @@ def trouble_shown() -> Iterator[None]:
         yield
     except Unauthorized as error:
         st.error(
-            f"{harmless(str(error))} Enter a key in the sidebar; `switchyard keys create` makes one.",
+            f"{harmless(str(error))} Enter a key in the sidebar; `stepserve keys create` makes one.",
             icon=":material/key:",
         )
     except Forbidden as error:
         st.error(f"{harmless(str(error))} Enter a key with that scope in the sidebar.", icon=":material/block:")
     except Unreachable as error:
         st.error(
-            f"{harmless(str(error))} Start it with `switchyard up`; this page tries again.", icon=":material/cloud_off:"
+            f"{harmless(str(error))} Start it with `stepserve up`; this page tries again.", icon=":material/cloud_off:"
         )
     except Unavailable as error:
         st.warning(harmless(str(error)), icon=":material/hourglass:")
     except TooMany as error:
         after = f" Try again in {error.retry_after_s:.0f} s." if error.retry_after_s else ""
         st.warning(f"{harmless(str(error))}{after}", icon=":material/speed:")
-    except NotSwitchyard as error:
+    except NotStepserve as error:
         st.error(f"{harmless(str(error))} Is {URL_VARIABLE} right?", icon=":material/link_off:")
-    except SwitchyardError as error:
+    except StepserveError as error:
         st.error(harmless(str(error)), icon=":material/error:")

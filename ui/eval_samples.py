@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from client.calls import Verdict
+from stepserve.client.calls import Verdict
 from ui.connection import server
 from ui.harmless import harmless
 
@@ -23,7 +23,7 @@ Sample = dict[str, Any]
 
 
 def browse(job_id: str) -> None:
-    """Raises SwitchyardError."""
+    """Raises StepserveError."""
     verdicts, sought, page = st.columns([2, 3, 1])
     verdict = verdicts.selectbox("Show", list(_VERDICTS), key="samples_verdict")
     text = sought.text_input("Only with this text", key="samples_text")
@@ -43,7 +43,7 @@ def browse(job_id: str) -> None:
 
 
 def side_by_side(before: str, after: str, ids: Sequence[str], key: str) -> None:
-    """What both runs answered to these questions, page by page. Raises SwitchyardError."""
+    """What both runs answered to these questions, page by page. Raises StepserveError."""
     if not ids:
         st.info("None.")
         return

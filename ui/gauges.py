@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_HELD = "switchyard_held_requests"
+_HELD = "stepserve_held_requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Gauges:
 
 def read(text: str) -> Gauges:
     """A server that leaves a series out has none of it. Requests for what this page itself asks are not counted."""
-    sums = {"switchyard_requests_total": 0.0, "vllm:num_requests_running": 0.0, "vllm:num_requests_waiting": 0.0}
+    sums = {"stepserve_requests_total": 0.0, "vllm:num_requests_running": 0.0, "vllm:num_requests_waiting": 0.0}
     held = 0.0
     names = (*sums, _HELD)
     # The library's parser would spend most of its time on what is not asked for.
@@ -27,7 +27,7 @@ def read(text: str) -> Gauges:
         for sample in family.samples:
             if sample.name == _HELD:
                 held += sample.value
-            elif sample.name == "switchyard_requests_total" and not _is_inference(sample.labels.get("route", "")):
+            elif sample.name == "stepserve_requests_total" and not _is_inference(sample.labels.get("route", "")):
                 continue
             elif sample.name in sums:
                 sums[sample.name] += sample.value

@@ -5,20 +5,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from client.client import SwitchyardClient
-from client.errors import SwitchyardError
+from stepserve.client.client import Client
+from stepserve.client.errors import StepserveError
 
 
 class Talk:
     """Iterating gives the answer's pieces as they come; the rest is known when it has ended.
 
-    `tokens` is what the server counted, None until it said so. Raises SwitchyardError while it is iterated, also for an
+    `tokens` is what the server counted, None until it said so. Raises StepserveError while it is iterated, also for an
     error in the middle of the stream.
     """
 
-    def __init__(
-        self, server: SwitchyardClient, model: str, messages: Sequence[Mapping[str, str]], **sampling: Any
-    ) -> None:
+    def __init__(self, server: Client, model: str, messages: Sequence[Mapping[str, str]], **sampling: Any) -> None:
         self._server = server
         self._body = {"model": model, "messages": list(messages), "stream": True, **sampling}
         self._body["stream_options"] = {"include_usage": True}
@@ -42,7 +40,7 @@ class Talk:
 
     def _piece(self, chunk: dict[str, Any]) -> str:
         if "error" in chunk:
-            raise SwitchyardError(str(chunk["error"].get("message", chunk["error"])))
+            raise StepserveError(str(chunk["error"].get("message", chunk["error"])))
         self.model = chunk.get("model", self.model)
         if chunk.get("usage"):
             self.tokens = chunk["usage"].get("completion_tokens")

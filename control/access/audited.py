@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from control.access.audit_log import AuditLog
 from control.access.principal import Principal
 from control.errors import DatabaseUnavailable
-from switchyard.access import CONTROL_RECOVER_PATH, demand
-from switchyard.contract import CONTROL_PREFIXES
+from stepserve.access import CONTROL_RECOVER_PATH, demand
+from stepserve.contract import CONTROL_PREFIXES
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from control.clock import Clock, utc_now
 from control.db import Database
 from control.errors import Conflict, GatewayUnavailable, Invalid, NotFound
 from control.tables import AccessStateRow, ApiKeyRow
-from switchyard.access import OWNER, KeyRecord, KeySet, digest_of, new_token
+from stepserve.access import OWNER, KeyRecord, KeySet, digest_of, new_token
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from switchyard.access import SCOPES, Scope
+from stepserve.access import SCOPES, Scope
 
 Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from switchyard.access import CLIENT_HEADER, KEY_HEADER, OWNER, SCOPES_HEADER
+from stepserve.access import CLIENT_HEADER, KEY_HEADER, OWNER, SCOPES_HEADER
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from control.db import Database
 from control.tables import KeyUsageRow
-from switchyard.access import Usage
+from stepserve.access import Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from control.batches.files import OUTPUT_FILES
 from control.batches.requests import Line
-from switchyard.contract import AskOutput
+from stepserve.contract import AskOutput
 
 
 class Answers:

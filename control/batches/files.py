@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from control.clock import Clock, utc_now
 from control.errors import Invalid, NotFound
-from switchyard.paths import Layout
+from stepserve.paths import Layout
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 OUTPUT_FILES = {"output": "output.jsonl", "errors": "errors.jsonl"}

@@ -14,7 +14,7 @@ from control.batches.files import FileStore
 from control.batches.requests import Endpoint, Line, read, scan
 from control.errors import BadJob, ControlError, Invalid, NotFound
 from control.ports import JobContext, JobRequest
-from switchyard.contract import AskItem, AskRequest
+from stepserve.contract import AskItem, AskRequest
 
 # Each request of a batch is a whole HTTP request inside the gateway: so many at a time keep an engine busy, and leave
 # the gateway's event loop to others in between.

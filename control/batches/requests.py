@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from control.errors import Invalid
-from switchyard.sequences import Sequences, sequences_of
+from stepserve.sequences import Sequences, sequences_of
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]
 ENDPOINTS: tuple[str, ...] = get_args(Endpoint)

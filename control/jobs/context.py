@@ -11,7 +11,7 @@ from typing import Any
 from control.errors import DatabaseUnavailable, JobCancelled
 from control.jobs.queue import JobQueue
 from control.ports import BatchEngine, CardUse, ShardLedger
-from switchyard.contract import ModelRef
+from stepserve.contract import ModelRef
 
 REPORT_INTERVAL_S = 1.0
 

@@ -4,7 +4,7 @@ import logging
 
 from control.tables import JobRow
 
-log = logging.getLogger("switchyard.jobs")
+log = logging.getLogger("stepserve.jobs")
 
 
 def note(event: str, job: JobRow, **facts: object) -> None:

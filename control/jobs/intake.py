@@ -16,7 +16,7 @@ from control.jobs.events import note
 from control.jobs.ids import new_job_id
 from control.jobs.states import LIVE
 from control.tables import NO_DIGEST, JobRow, ModelRow
-from switchyard.request_id import key_id, request_id
+from stepserve.request_id import key_id, request_id
 
 Novelty = Literal["new", "existing", "deduplicated"]
 

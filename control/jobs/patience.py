@@ -7,7 +7,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from control.errors import GatewayUnavailable
 from control.ports import BatchEngine
-from switchyard.contract import AskRequest, AskResult, BatchRequest, BatchResult
+from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")

@@ -37,10 +37,10 @@ from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.repository import ModelRepository
 from control.tables import UNREADABLE, JobRow
 from control.tasks import is_set_within
-from switchyard import request_id as ids
-from switchyard.contract import ModelRef
-from switchyard.full_disk import is_disk_full
-from switchyard.paths import Layout
+from stepserve import request_id as ids
+from stepserve.contract import ModelRef
+from stepserve.full_disk import is_disk_full
+from stepserve.paths import Layout
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.repository import ModelRepository
 from control.tables import JobRow
 from control.tasks import Tasks, is_set_within
-from switchyard.paths import Layout
+from stepserve.paths import Layout
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from control.power.profiles import Choice, InForce, Source, clamped, in_force
 from control.tasks import Tasks
 from control.telemetry.cards import Card, PowerRefused
 from control.telemetry.sampler import CardSampler, in_thread
-from switchyard.settings import Settings
+from stepserve.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from control.telemetry.cards import PowerRange
-from switchyard.settings import PowerSettings, PowerWindow
+from stepserve.settings import PowerSettings, PowerWindow
 
 Source = Literal["chosen", "schedule", "settings", "none"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import httpx
 import httpx2
 
-from switchyard.outbound import AddressRefused, NoAnswer, addresses, is_literal, proxy_of
+from stepserve.outbound import AddressRefused, NoAnswer, addresses, is_literal, proxy_of
 
 MAX_BRIEF_BYTES = 64 * 1024 * 1024
 LEAST_BYTES_PER_S = 1024

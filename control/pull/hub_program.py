@@ -39,7 +39,7 @@ from control.pull.files import PARTIAL, has_content, present_bytes
 from control.pull.hub_client import HubTransport, Watch, watched
 from control.pull.orders import Failure, FailureKind, FetchOrder, Finished, Listing, ListOrder, Order, Progress
 from control.pull.selection import RemoteFile
-from switchyard.process import follow_parent
+from stepserve.process import follow_parent
 
 LOCK = ".lock"
 FILES_AT_ONCE = 4
@@ -90,7 +90,7 @@ class CappedBytes(io.BytesIO):
 
 
 def main() -> int:
-    setproctitle("switchyard: pull")
+    setproctitle("stepserve: pull")
     follow_parent(signal.SIGKILL)
     constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
     order = Order.model_validate_json(sys.stdin.readline()).order
@@ -275,7 +275,7 @@ def fetch(order: FetchOrder, folder: Path, file: RemoteFile) -> None:
 
 def headers_of(token: str | None) -> dict[str, str]:
     """As they are in the file, so that bytes can be counted and a half file gone on with."""
-    return build_hf_headers(token=token, library_name="switchyard") | {"Accept-Encoding": "identity"}
+    return build_hf_headers(token=token, library_name="stepserve") | {"Accept-Encoding": "identity"}
 
 
 if __name__ == "__main__":

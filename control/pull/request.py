@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from control.quantize import QuantizeWish
 from control.registration import check_id, split_tags
-from switchyard.contract import id_of_repository
+from stepserve.contract import id_of_repository
 
 REPOSITORY_PATTERN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 

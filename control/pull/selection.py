@@ -11,7 +11,7 @@ from control.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from control.checkpoint import WEIGHTS
 from control.checkpoint_layout import INDEX
 from control.errors import Invalid
-from switchyard.digest import is_content
+from stepserve.digest import is_content
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 _DENSE = re.compile(r"[0-9]+_Dense/")  # of sentence-transformers; control.vector_model says which are served

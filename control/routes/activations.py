@@ -9,7 +9,7 @@ from control.activation import SwitchWish, show
 from control.clock import iso
 from control.errors import NotFound
 from control.services import Wired
-from switchyard.contract import ActivateResult, InFlightPolicy, SwitchMethod
+from stepserve.contract import ActivateResult, InFlightPolicy, SwitchMethod
 
 router = APIRouter()
 

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from control.errors import ActivationFailed, ControlError, Invalid, NotFound
-from switchyard.readable import readable
+from stepserve.readable import readable
 
 _RETRY_AFTER_S = {429: "10", 503: "1"}
 

@@ -15,7 +15,7 @@ from control.batches.files import Purpose, StoredFile
 from control.errors import Conflict, Invalid, NotFound
 from control.routes.pages import page
 from control.services import Services, Wired
-from switchyard.request_id import key_id
+from stepserve.request_id import key_id
 
 router = APIRouter(prefix="/v1/files")
 

@@ -15,7 +15,7 @@ from control.clock import iso, utc_now
 from control.errors import NotFound
 from control.services import Wired
 from control.tables import ApiKeyRow
-from switchyard.access import (
+from stepserve.access import (
     CONTROL_RECOVER_PATH,
     CONTROL_SYNC_PATH,
     OWNER,
@@ -107,9 +107,9 @@ class RecoverRequest(BaseModel):
 
 @router.post(CONTROL_RECOVER_PATH, include_in_schema=False)
 async def recover(request: RecoverRequest, http: Request, response: Response, services: Wired) -> dict[str, Any]:
-    """The machine owner's alone, on control's own socket: `switchyard keys recover`."""
+    """The machine owner's alone, on control's own socket: `stepserve keys recover`."""
     if Principal.of(http.scope["headers"]).actor != OWNER:
-        raise NotFound("keys are recovered on the server's machine: switchyard keys recover")
+        raise NotFound("keys are recovered on the server's machine: stepserve keys recover")
     remembered = await asyncio.to_thread(_remembered, services.layout.key_cache)
     done = await services.keys.recover(remembered, with_new_key=request.new_key)
     response.headers["Cache-Control"] = "no-store"

@@ -13,7 +13,7 @@ from control.jobs.intake import Idempotency, NewJob
 from control.ports import QUEUE_FIELDS, JobKind, JobRequest
 from control.routes.jobs import show_one
 from control.services import Services, Wired
-from switchyard.readable import readable
+from stepserve.readable import readable
 
 
 def router_of(kind: JobKind) -> APIRouter:

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from control.services import Wired
-from switchyard.contract import CONTROL_LOADABLE_PATH, LoadRequest
+from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest
 
 router = APIRouter(prefix=CONTROL_LOADABLE_PATH)
 

@@ -11,7 +11,7 @@ from control.errors import LogUnreadable, NotOffered
 from control.logs.tail import follow as followed
 from control.logs.tail import last_lines
 from control.services import Wired
-from switchyard.logs import COMPONENTS
+from stepserve.logs import COMPONENTS
 
 router = APIRouter()
 

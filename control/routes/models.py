@@ -10,7 +10,7 @@ from control.errors import Conflict, GatewayUnavailable
 from control.registration import RegisterRequest
 from control.routes.activations import answer
 from control.services import Wired
-from switchyard.contract import GatewayState
+from stepserve.contract import GatewayState
 
 router = APIRouter()
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from control.errors import Invalid
 from control.services import Wired
 from control.uploads.request import BeginUpload, ClosePiece, DeclareFile, OpenPiece, check_file_name
-from switchyard.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
+from stepserve.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
 
 router = APIRouter()
 

@@ -9,7 +9,7 @@ from control.clock import iso
 from control.errors import NotFound
 from control.shards.inbox import status_of
 from control.tables import ShardRow
-from switchyard.paths import Layout
+from stepserve.paths import Layout
 
 
 def relative_name(row: ShardRow, layout: Layout) -> str:

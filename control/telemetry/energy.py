@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from control.ports import CardUse
 from control.telemetry.cards import Card, CardsSeen
-from switchyard.contract import RequestClass, UsageReport
+from stepserve.contract import RequestClass, UsageReport
 
 Key = TypeVar("Key")
 _LONGEST_GAP_S = 30.0

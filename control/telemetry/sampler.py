@@ -69,5 +69,5 @@ def in_thread(work: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001  # whoever waits for the future gets it
             future.set_exception(error)
 
-    Thread(target=run, name="switchyard-look", daemon=True).start()
+    Thread(target=run, name="stepserve-look", daemon=True).start()
     return future

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from control.telemetry.sampler import in_thread
-from switchyard.cgroup import Cgroup
+from stepserve.cgroup import Cgroup
 
 _GB = 1024**3
 _DISK_PATIENCE_S = 0.5

@@ -10,7 +10,7 @@ from control.telemetry.cards import CardReader
 from control.telemetry.meter import EnergyMeter
 from control.telemetry.sampler import CardSampler, in_thread
 from control.telemetry.system import SystemReader, SystemSeen
-from switchyard.settings import Settings
+from stepserve.settings import Settings
 
 
 class Telemetry:

@@ -9,7 +9,7 @@ from pathlib import Path
 from control.digest_cache import DigestCache, stamp
 from control.errors import Invalid
 from control.shard import read_tensors
-from switchyard.digest import CONTENT_FILES
+from stepserve.digest import CONTENT_FILES
 
 _PIECE_BYTES = 4 * 1024 * 1024
 _HASHED_BYTES = 512 * 1024

@@ -16,7 +16,7 @@ from control.errors import Invalid
 from control.uploads.known_chunks import Place, copy_chunk, sha256_of
 from control.uploads.request import check_file_name
 from control.uploads.staged_file import Chunk, StagedFile, chunks_of
-from switchyard.shard import BadShard, read_tensors
+from stepserve.shard import BadShard, read_tensors
 
 _BOOK = "upload.json"
 _FILES = "files"

@@ -21,7 +21,7 @@ from control.uploads.known_chunks import Place, known_chunks
 from control.uploads.request import BeginUpload, ClosePiece, DeclareFile, OpenPiece, check_file_name, check_sha256
 from control.uploads.staged_file import Chunk, StagedFile, chunks_of
 from control.uploads.upload import Upload, forget, is_foreign, last_change_s, load
-from switchyard.full_disk import is_disk_full
+from stepserve.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 

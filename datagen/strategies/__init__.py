@@ -1,1 +1,1 @@
-"""The strategies that come with Switchyard, one a file."""
+"""The strategies that come with Stepserve, one a file."""

@@ -14,7 +14,7 @@ from datagen.rows import Row, RowFile
 from datagen.schema import validator_of
 from datagen.solving import Method, SolvePlan, Solver, chat, seed_of
 from datagen.strategy import Sources
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling
+from stepserve.contract import BatchItem, BatchOutput, BatchSampling
 
 _MOST_INLINE_ROWS = 10_000
 

@@ -21,7 +21,7 @@ from datagen.solving import SolvePlan, Solver, chat, seed_of
 from datagen.strategy import Sources
 from datagen.tokens import words
 from datagen.variants import PROMPT, with_other_numbers, written_variant
-from switchyard.contract import BatchSampling
+from stepserve.contract import BatchSampling
 
 REPLAY = "replay"
 DEV_QUESTION = "dev_question"

@@ -22,7 +22,7 @@ from datagen.seeds import SeedTask, SeedTasks, seeds_of_file, shipped_seeds
 from datagen.solving import SolvePlan, Solver, chat, greedy, seed_of
 from datagen.strategy import Sources
 from datagen.tokens import words
-from switchyard.contract import BatchItem, BatchSampling
+from stepserve.contract import BatchItem, BatchSampling
 
 MATH = "math"
 FEWEST_WORDS, MOST_WORDS = 3, 150

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # One server of a tier inside a SLURM job: serve.sh TIER. The .sbatch files beside this one call it.
-#   SWITCHYARD_HOME      the checkout with its .venv, on a file system that the nodes share
-#   SWITCHYARD_HOSTS     the hosts.json in which the server stands while it serves
-#   SWITCHYARD_BASE_DIR  below it each job array task has its own base directory; a requeued task finds it again
+#   STEPSERVE_HOME      the checkout with its .venv, on a file system that the nodes share
+#   STEPSERVE_HOSTS     the hosts.json in which the server stands while it serves
+#   STEPSERVE_BASE_DIR  below it each job array task has its own base directory; a requeued task finds it again
 #   MODEL_PATH           the checkpoint to serve
 set -euo pipefail
 tier=${1:?usage: serve.sh TIER}
-home=${SWITCHYARD_HOME:?set it to the checkout, on a shared file system}
-hosts=${SWITCHYARD_HOSTS:?set it to the hosts.json of the machine that asks this tier}
+home=${STEPSERVE_HOME:?set it to the checkout, on a shared file system}
+hosts=${STEPSERVE_HOSTS:?set it to the hosts.json of the machine that asks this tier}
 : "${INFERENCE_ACCESS__ADMIN_KEY:?set it: the server listens to other machines, so it needs a key}"
 
 task=${SLURM_ARRAY_TASK_ID:-0}
 # The same port for the same task, so that a requeued one is found where it was if it gets the same node.
 export INFERENCE_PORT=${INFERENCE_PORT:-$((20000 + ${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-0}} % 20000 + task))}
 export INFERENCE_HOST=0.0.0.0
-export INFERENCE_BASE_DIR=${SWITCHYARD_BASE_DIR:-$HOME/switchyard}/$tier-$task
+export INFERENCE_BASE_DIR=${STEPSERVE_BASE_DIR:-$HOME/stepserve}/$tier-$task
 export INFERENCE_HOSTS_FILE=$INFERENCE_BASE_DIR/hosts.json # its own: no tier asks itself
 # SLURM kills what is left of a preempted job after its KillWait, which is 30 seconds unless somebody has set it.
 export INFERENCE_DRAIN_TIMEOUT_S=${INFERENCE_DRAIN_TIMEOUT_S:-20}
@@ -24,7 +24,7 @@ mkdir -p "$INFERENCE_BASE_DIR"
 
 url=http://$(hostname -f):$INFERENCE_PORT/v1
 python=$home/.venv/bin/python
-key_variable=${SWITCHYARD_KEY_VARIABLE:-SWITCHYARD_${tier^^}_KEY}
+key_variable=${STEPSERVE_KEY_VARIABLE:-STEPSERVE_${tier^^}_KEY}
 key_variable=${key_variable//-/_}
 server=
 registrar=
@@ -37,7 +37,7 @@ leave() {
 trap leave EXIT
 trap '[ -z "$server" ] || kill -TERM "$server" 2>/dev/null' TERM INT
 
-"$home/.venv/bin/switchyard" up &
+"$home/.venv/bin/stepserve" up &
 server=$!
 (
     until "$python" -c "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)" \

@@ -5,7 +5,7 @@ from collections import defaultdict
 from gateway.access.ask import Ask
 from gateway.access.rates import WINDOW_S, Rates
 from gateway.errors import TooManyRequests
-from switchyard.access import KeyRecord
+from stepserve.access import KeyRecord
 
 
 class Allowances:

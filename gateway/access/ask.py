@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from switchyard.sequences import Sequences, count, sequences_of
+from stepserve.sequences import Sequences, count, sequences_of
 
-ASK_KEY = "switchyard.ask"
+ASK_KEY = "stepserve.ask"
 """Where in a scope stands what its request asks for (an Ask)."""
 
 BYTES_PER_TOKEN = 4  # of English text and JSON, on the low side: an estimate should rather be too high

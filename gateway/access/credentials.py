@@ -2,8 +2,8 @@
 
 from gateway.asgi import Scope
 from gateway.errors import BadPath
-from switchyard.access import CLIENT_HEADER, KEY_HEADER, PRIVATE_HEADER_PREFIX, SCOPES, SCOPES_HEADER
-from switchyard.access import Scope as KeyScope
+from stepserve.access import CLIENT_HEADER, KEY_HEADER, PRIVATE_HEADER_PREFIX, SCOPES, SCOPES_HEADER
+from stepserve.access import Scope as KeyScope
 
 _BEARER = b"bearer "
 _SECRETS = frozenset({b"authorization", b"x-api-key", b"cookie", b"proxy-authorization"})

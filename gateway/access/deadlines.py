@@ -13,7 +13,7 @@ from gateway.access.meter import Meter
 from gateway.access.refusal import refuse
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.errors import AnswerTimeout, GatewayError
-from switchyard.access_settings import LimitSettings
+from stepserve.access_settings import LimitSettings
 
 MayGoOn = Callable[[], None]
 """Raises GatewayError when who asked may not ask any more."""

@@ -25,15 +25,15 @@ from gateway.dispatch import RESPONSES_PREFIX
 from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
 from gateway.observation import KEY_CLASS
 from gateway.request_bounds import RequestBounds
-from switchyard.access import ANONYMOUS, SCOPES, Demand, allowed, demand, tier_in
-from switchyard.request_id import key_id
+from stepserve.access import ANONYMOUS, SCOPES, Demand, allowed, demand, tier_in
+from stepserve.request_id import key_id
 
 log = logging.getLogger(__name__)
 
-MINIMAL_KEY = "switchyard.minimal"
+MINIMAL_KEY = "stepserve.minimal"
 """Set in a scope when an open route is asked by somebody who would be told no more than whether it is well."""
 
-REFUSALS = Counter("switchyard_access_refusals_total", "Requests that were refused at the door.", ["code"])
+REFUSALS = Counter("stepserve_access_refusals_total", "Requests that were refused at the door.", ["code"])
 _LOGGED_EVERY_S = 10.0
 _START_PATIENCE_S = 2.0  # of a request that comes before control has told the keys
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from gateway.access.meter import METER, Meter
 from gateway.access.usage import UsageTotals
-from switchyard.access import ANONYMOUS
-from switchyard.request_id import key_id
+from stepserve.access import ANONYMOUS
+from stepserve.request_id import key_id
 
 
 @contextmanager

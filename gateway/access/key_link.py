@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from gateway.access.keyring import Keyring
 from gateway.access.usage import UsageTotals
-from switchyard.access import CONTROL_SYNC_PATH, KeySet, SyncAnswer, SyncRequest
-from switchyard.unix_http import unix_transport
+from stepserve.access import CONTROL_SYNC_PATH, KeySet, SyncAnswer, SyncRequest
+from stepserve.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from gateway.access.succession import WAY_OUT, objection
 from gateway.errors import Unauthorized, Unserved
-from switchyard.access import ANONYMOUS, SETTINGS_KEY, KeyMemory, KeyRecord, KeySet, Scope, digest_of, id_of
-from switchyard.access_settings import AccessSettings
+from stepserve.access import ANONYMOUS, SETTINGS_KEY, KeyMemory, KeyRecord, KeySet, Scope, digest_of, id_of
+from stepserve.access_settings import AccessSettings
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 WINDOW_S = 60.0
 _LOCAL_FOR_S = 5.0
 _STORE_TIMEOUT_S = 0.5
-_NAMESPACE = "switchyard"
+_NAMESPACE = "stepserve"
 
 
 class StoreRefused(Exception):
@@ -106,7 +106,7 @@ def _redis(url: str) -> tuple[Storage, Callable[[], Awaitable[None]]]:
         from redis.asyncio.retry import Retry  # noqa: PLC0415 - likewise
         from redis.backoff import NoBackoff  # noqa: PLC0415 - likewise
     except ModuleNotFoundError as error:
-        raise StoreRefused("limits.store_url needs another package: pip install 'switchyard[redis]'") from error
+        raise StoreRefused("limits.store_url needs another package: pip install 'stepserve[redis]'") from error
     plain = url.removeprefix("redis+") if url.startswith("redis+unix") else url
     pool = ConnectionPool.from_url(
         plain,

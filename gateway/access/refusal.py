@@ -3,7 +3,7 @@
 from gateway.asgi import Send, retry_header, send_detail, send_json, send_openai_error
 from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, InvalidRequest, Unauthorized
-from switchyard.access import tier_in
+from stepserve.access import tier_in
 
 _OF_VLLM = ("/tokenize", "/detokenize")
 

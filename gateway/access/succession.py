@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from switchyard.access import KeySet
+from stepserve.access import KeySet
 
-WAY_OUT = "On the server's machine, as the user it runs as: switchyard keys recover"
+WAY_OUT = "On the server's machine, as the user it runs as: stepserve keys recover"
 
 
 def objection(here: KeySet, found: KeySet) -> str | None:

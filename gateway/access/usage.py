@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from prometheus_client import Counter
 
 from gateway.access.meter import Meter
-from switchyard.access import Usage
+from stepserve.access import Usage
 
-KEY_REQUESTS = Counter("switchyard_key_requests_total", "Requests that a model answered, by key.", ["key", "model"])
-KEY_TOKENS = Counter("switchyard_key_tokens_total", "Tokens used, by key.", ["key", "model", "kind"])
+KEY_REQUESTS = Counter("stepserve_key_requests_total", "Requests that a model answered, by key.", ["key", "model"])
+KEY_TOKENS = Counter("stepserve_key_tokens_total", "Tokens used, by key.", ["key", "model", "kind"])
 
 _Counted = tuple[str, str, str]
 

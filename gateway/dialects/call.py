@@ -14,10 +14,10 @@ Json = dict[str, Any]
 Envelope = Callable[[int, str, str | None], Json]
 """The body of an error, from its HTTP status, its message and its code."""
 
-PRIORITY_KEY = "switchyard.priority"
+PRIORITY_KEY = "stepserve.priority"
 """In a request's scope: the priority that vLLM's scheduler gives it; absent for interactive ones."""
 
-TRANSLATED_KEY = "switchyard.translated"
+TRANSLATED_KEY = "stepserve.translated"
 """In a request's scope: its body was made here, of one in another vocabulary."""
 
 _BODY_HEADERS = frozenset({b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect"})

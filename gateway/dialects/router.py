@@ -11,7 +11,7 @@ from gateway.asgi import App, ClientDisconnected, Receive, Scope, Send, read_bod
 from gateway.dialects.call import Call, Envelope
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.request_bounds import RequestBounds
-from switchyard.readable import readable
+from stepserve.readable import readable
 
 
 @dataclass(frozen=True, slots=True)

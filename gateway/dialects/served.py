@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gateway.dialects.call import Json
 from gateway.naming import Naming
-from switchyard.contract import ACTIVE_ALIAS, GatewayState, SlotState
+from stepserve.contract import ACTIVE_ALIAS, GatewayState, SlotState
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Switchyard's own inference routes: /generate, /chat, /solve/math, /solve/coding."""
+"""Stepserve's own inference routes: /generate, /chat, /solve/math, /solve/coding."""

@@ -6,7 +6,7 @@ from gateway.control_link import ControlLink
 from gateway.dialects.call import Call, Json, error_of
 from gateway.errors import InvalidRequest
 from gateway.naming import Naming
-from switchyard.contract import ACTIVE_ALIAS
+from stepserve.contract import ACTIVE_ALIAS
 
 _JOBS_PATH = "/inference/jobs"
 _KEY = b"idempotency-key"

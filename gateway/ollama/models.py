@@ -11,9 +11,9 @@ from gateway.dialects.call import Call, Json
 from gateway.dialects.served import Served
 from gateway.errors import ModelNotFound, Unserved
 from gateway.ollama.requests import NameRequest
-from switchyard import __version__
-from switchyard.contract import ModelTask, SlotState, id_of_repository
-from switchyard.settings import EngineSettings
+from stepserve import __version__
+from stepserve.contract import ModelTask, SlotState, id_of_repository
+from stepserve.settings import EngineSettings
 
 _FOREVER = "2318-01-01T00:00:00Z"  # Ollama's way to say that a model is not unloaded by itself
 _EPOCH = "1970-01-01T00:00:00Z"
@@ -87,7 +87,7 @@ class Models:
         )
 
     async def version(self, call: Call, _: None) -> None:
-        """Switchyard's, as Ollama gives its own."""
+        """Stepserve's, as Ollama gives its own."""
         await call.answer({"version": __version__})
 
     def _capabilities(self, config: Json, template: str, task: ModelTask) -> list[str]:

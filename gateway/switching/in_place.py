@@ -7,7 +7,7 @@ from gateway.proof_difference import paused_tokens
 from gateway.slot import Slot
 from gateway.switching.restart import start_again
 from gateway.switching.transaction import Outcome, Transaction
-from switchyard.contract import ModelRef, Proof, Reference
+from stepserve.contract import ModelRef, Proof, Reference
 
 log = logging.getLogger(__name__)
 

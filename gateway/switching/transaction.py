@@ -8,7 +8,7 @@ from gateway.errors import GatewayError, ProofFailed
 from gateway.gate import Gate
 from gateway.plan import Method
 from gateway.slot import Slot, StartEngine
-from switchyard.contract import ActivateRequest, ActivateResult, Proof
+from stepserve.contract import ActivateRequest, ActivateResult, Proof
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from gateway.upstream.errors import UpstreamFailed
 from gateway.upstream.relay import Question, Relay
 from gateway.upstream.replica import Replica
 from gateway.upstream.wire import HOPS_HEADER, Wire
-from switchyard.access import tier_in
-from switchyard.contract import ACTIVE_ALIAS
-from switchyard.hosts import Hosts
+from stepserve.access import tier_in
+from stepserve.contract import ACTIVE_ALIAS
+from stepserve.hosts import Hosts
 
 MAX_HOPS = 3
 

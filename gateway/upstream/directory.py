@@ -9,8 +9,8 @@ import msgspec
 from gateway.upstream.errors import UpstreamError
 from gateway.upstream.replica import Replica
 from gateway.upstream.wire import Wire, whole
-from switchyard.contract import ACTIVE_ALIAS
-from switchyard.hosts import Hosts
+from stepserve.contract import ACTIVE_ALIAS
+from stepserve.hosts import Hosts
 
 log = logging.getLogger(__name__)
 

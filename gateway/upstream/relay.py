@@ -21,7 +21,7 @@ from gateway.upstream.wire import Headers, Wire, chunks, headers_back, headers_t
 log = logging.getLogger(__name__)
 
 ATTEMPTS = Counter(
-    "switchyard_upstream_attempts_total",
+    "stepserve_upstream_attempts_total",
     "Requests sent to other hosts, by how they ended.",
     ["tier", "upstream", "outcome"],
 )

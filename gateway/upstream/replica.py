@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.upstream.breaker import Breaker
-from switchyard.contract import ACTIVE_ALIAS
-from switchyard.hosts import Tier, Upstream
+from stepserve.contract import ACTIVE_ALIAS
+from stepserve.hosts import Tier, Upstream
 
 _turns = itertools.count()
 
@@ -37,7 +37,7 @@ class Replica:
         return model is None or self.models is None or model in self.models
 
     def default_model(self) -> str | None:
-        """What to ask for where a request names no model: the active one of another Switchyard, else the first."""
+        """What to ask for where a request names no model: the active one of another Stepserve, else the first."""
         if not self.models:
             return None
         return ACTIVE_ALIAS if ACTIVE_ALIAS in self.models else self.models[0]

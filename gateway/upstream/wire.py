@@ -39,7 +39,7 @@ class Wire:
 
         Raises UpstreamFailed, UpstreamTimeout.
         """
-        sent = [*headers, (b"accept-encoding", b"identity"), (b"user-agent", b"switchyard")]
+        sent = [*headers, (b"accept-encoding", b"identity"), (b"user-agent", b"stepserve")]
         if replica.key is not None:
             sent.append((b"authorization", b"Bearer " + replica.key.encode()))
         connect_s = replica.tier.connect_timeout_s

@@ -36,8 +36,8 @@ from gateway.engine_processes import for_gpu
 from gateway.engine_steps import size_steps
 from gateway.engine_tokens import know_end_of_sequence, tokenize_together
 from gateway.engine_whole import keep_whole, note_first_tokens
-from switchyard.contract import BATCH_PRIORITY, ModelRef
-from switchyard.settings import EnginePatches, EngineSettings
+from stepserve.contract import BATCH_PRIORITY, ModelRef
+from stepserve.settings import EnginePatches, EngineSettings
 
 Json = dict[str, Any]
 

@@ -20,8 +20,8 @@ from vllm.v1.executor import Executor
 from gateway.engine_config import engine_config
 from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_processes import for_gpu
-from switchyard.contract import BATCH_PRIORITY, ModelRef
-from switchyard.settings import EngineSettings
+from stepserve.contract import BATCH_PRIORITY, ModelRef
+from stepserve.settings import EngineSettings
 
 PROMPT_TOKENS = 48
 ANSWERS = 700

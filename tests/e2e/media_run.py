@@ -6,8 +6,8 @@ import asyncio
 import sys
 
 from gateway.engine_environment import set_defaults
-from switchyard.contract import ModelRef
-from switchyard.settings import EngineSettings
+from stepserve.contract import ModelRef
+from stepserve.settings import EngineSettings
 
 set_defaults(EngineSettings().max_num_seqs)
 

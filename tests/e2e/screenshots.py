@@ -22,7 +22,7 @@ _QUESTION = "What is 17+25?"
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="switchyard-") as folder, Server(Path(folder)) as server:
+    with tempfile.TemporaryDirectory(prefix="stepserve-") as folder, Server(Path(folder)) as server:
         server.wait_ready()
         _fill(server)
         with web_ui(server) as url, browser() as chrome:

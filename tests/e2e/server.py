@@ -1,4 +1,4 @@
-"""The real program, as a user starts it: `switchyard up` on a free port and a fresh base directory."""
+"""The real program, as a user starts it: `stepserve up` on a free port and a fresh base directory."""
 
 import contextlib
 import os
@@ -59,7 +59,7 @@ class Server:
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         self._output = (base_dir / "terminal.txt").open("w+")
         self.process = psutil.Popen(
-            [Path(sys.executable).with_name("switchyard"), "up"],
+            [Path(sys.executable).with_name("stepserve"), "up"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
@@ -88,7 +88,7 @@ class Server:
         return [self.process, *self.process.children(recursive=True)]
 
     def named(self, title: str) -> psutil.Process:
-        """The process below the supervisor whose title begins so, such as `switchyard: control`."""
+        """The process below the supervisor whose title begins so, such as `stepserve: control`."""
         return next(process for process in self.processes() if " ".join(process.cmdline()).startswith(title))
 
     def copy_checkpoint(self, source: Path, name: str) -> None:

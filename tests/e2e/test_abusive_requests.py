@@ -76,7 +76,7 @@ def message_in(response: httpx.Response) -> str:
 
 
 def engines(server: Server) -> list[int]:
-    gateway = server.named("switchyard: gateway")
+    gateway = server.named("stepserve: gateway")
     return sorted(process.pid for process in gateway.children(recursive=True))
 
 
@@ -134,5 +134,5 @@ def test_a_short_text_does_not_wait_for_long_ones(server: Server) -> None:
 
 def test_how_late_the_loops_were_is_in_the_metrics(server: Server) -> None:
     lines = server.http.get("/metrics").text.splitlines()
-    for name in ("switchyard_event_loop_lag_seconds", "switchyard_control_event_loop_lag_seconds"):
+    for name in ("stepserve_event_loop_lag_seconds", "stepserve_control_event_loop_lag_seconds"):
         assert sum(line.startswith(f"{name} ") for line in lines) == 1

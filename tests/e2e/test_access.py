@@ -20,7 +20,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, s
     """A server of its own that demands keys, and an administrator's key."""
     base = tmp_path_factory.mktemp("locked")
     (base / "config").mkdir()
-    (base / "config" / "switchyard.toml").write_text("[limits]\nrequest_timeout_s = 6.0\n")
+    (base / "config" / "stepserve.toml").write_text("[limits]\nrequest_timeout_s = 6.0\n")
     (base / "sockets").mkdir()
     for folder in (base, base / "sockets"):
         folder.chmod(0o777)  # as an earlier release or a careless hand left it
@@ -30,9 +30,9 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, s
 
 
 def keys(server: Server, *arguments: str) -> str:
-    """What `switchyard keys …` prints."""
+    """What `stepserve keys …` prints."""
     done = subprocess.run(
-        [Path(sys.executable).with_name("switchyard"), "keys", *arguments],
+        [Path(sys.executable).with_name("stepserve"), "keys", *arguments],
         env=os.environ | {"INFERENCE_BASE_DIR": str(server.base_dir), "INFERENCE_PORT": str(server.port)},
         capture_output=True,
         text=True,
@@ -118,7 +118,7 @@ def test_the_openai_sdk_with_a_key(locked: tuple[Server, str]) -> None:
 
 def test_v1_goes_on_with_its_keys_while_control_is_down(locked: tuple[Server, str]) -> None:
     server, admin = locked
-    control = server.named("switchyard: control")
+    control = server.named("stepserve: control")
     control.suspend()
     try:
         assert answer_of(chat(server, admin)) == "42"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from switchyard.contract import GATEWAY_BATCH_PATH, BatchItem, BatchOutput, BatchRequest, BatchSampling, ChatMessage
-from switchyard.paths import Layout
+from stepserve.contract import GATEWAY_BATCH_PATH, BatchItem, BatchOutput, BatchRequest, BatchSampling, ChatMessage
+from stepserve.paths import Layout
 from tests.e2e.server import FINAL_ID, Server
 
 SCHEMA = {

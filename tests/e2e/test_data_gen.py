@@ -184,7 +184,7 @@ def test_control_killed_in_mid_job_loses_and_doubles_nothing(server: Server) -> 
     while kills < 2 and time.monotonic() < deadline_s:
         shards = len(list(folder.glob("shard_*.jsonl"))) if folder.exists() else 0
         if shards >= 1 + 2 * kills or (folder / "result.json").exists():
-            server.named("switchyard: control").kill()
+            server.named("stepserve: control").kill()
             kills += 1
             time.sleep(0.5)
         time.sleep(0.01)

@@ -52,7 +52,7 @@ def test_a_probe_has_a_place_in_an_engine_that_is_full(engine: dict[str, Any]) -
 
 
 def test_norms_are_what_pytorch_makes_of_them(engine: dict[str, Any]) -> None:
-    assert engine["priorities"] == [["switchyard", "native"]] * 2
+    assert engine["priorities"] == [["stepserve", "native"]] * 2
     for case, difference in engine["norms"].items():
         assert difference <= TOLERANCES[case.split()[0]], case
     assert engine["norms"]["bfloat16 heads"] > 0, (

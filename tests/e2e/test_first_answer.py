@@ -42,10 +42,8 @@ def test_metrics_hold_vllms_series_and_ours(server: Server) -> None:
     server.ask("What is 17+25?")
     text = server.http.get("/metrics").text
     assert f'vllm:generation_tokens_total{{engine="0",model_name="{FINAL_ID}"}}' in text
-    assert re.search(
-        r'^switchyard_requests_total\{[^}]*code="200"[^}]*route="/v1/chat/completions"', text, re.MULTILINE
-    )
-    assert "switchyard_engine_ready 1.0" in text
+    assert re.search(r'^stepserve_requests_total\{[^}]*code="200"[^}]*route="/v1/chat/completions"', text, re.MULTILINE)
+    assert "stepserve_engine_ready 1.0" in text
 
 
 def test_only_the_public_routes_of_vllm_can_be_reached(server: Server) -> None:
@@ -56,7 +54,7 @@ def test_only_the_public_routes_of_vllm_can_be_reached(server: Server) -> None:
 
 
 def test_the_control_process_is_light(server: Server) -> None:
-    control = server.named("switchyard: control")
+    control = server.named("stepserve: control")
     assert control.memory_info().rss < 250 * 1024**2
     mapped = {region.path for region in control.memory_maps()}
     assert not [path for path in mapped if "libtorch" in path or "/vllm/" in path]

@@ -13,7 +13,7 @@ from evals.tally import TIMING_KEYS
 from tests.e2e.server import FINAL_ID, Server, kill, wait_until
 
 SAMPLES = 2000
-VICTIMS = ["switchyard: gateway", "switchyard: control", "switchyard: engine starter", "VLLM::EngineCore"]
+VICTIMS = ["stepserve: gateway", "stepserve: control", "stepserve: engine starter", "VLLM::EngineCore"]
 
 
 def _post_job(server: Server) -> str:

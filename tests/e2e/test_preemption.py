@@ -66,9 +66,9 @@ def batch_job(folder: Path, port: int) -> Iterator[psutil.Popen]:
     environment = bare | {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "PYTHONPATH": str(REPOSITORY),
-        "SWITCHYARD_HOME": str(home),
-        "SWITCHYARD_HOSTS": str(folder / "hosts.json"),
-        "SWITCHYARD_BASE_DIR": str(folder / "base"),
+        "STEPSERVE_HOME": str(home),
+        "STEPSERVE_HOSTS": str(folder / "hosts.json"),
+        "STEPSERVE_BASE_DIR": str(folder / "base"),
         "INFERENCE_ACCESS__ADMIN_KEY": KEY,
         "INFERENCE_PORT": str(port),
         "INFERENCE_UI": "false",
@@ -122,30 +122,30 @@ SYSTEMD = """
 mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR/systemd/user"
 cp "$UNIT" "$XDG_RUNTIME_DIR/systemd/user/"
 /lib/systemd/systemd --user --log-target=console &
-until systemctl --user start switchyard.service; do sleep 0.2; done
+until systemctl --user start stepserve.service; do sleep 0.2; done
 read -r _  # until it is to stop
-systemctl --user stop switchyard.service
-systemctl --user show switchyard.service -p Result -p NRestarts -p ExecMainStatus
-pgrep -a "switchyard|VLLM"
+systemctl --user stop stepserve.service
+systemctl --user show stepserve.service -p Result -p NRestarts -p ExecMainStatus
+pgrep -a "stepserve|VLLM"
 kill %1
 """
 
 
 def test_systemd_stops_the_unit(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     """A systemd of the test's own, as a user's manager in a namespace: what concerns stopping is the unit's."""
-    ours, port = (REPOSITORY / "deploy" / "systemd" / "switchyard.service").read_text(), free_port()
+    ours, port = (REPOSITORY / "deploy" / "systemd" / "stepserve.service").read_text(), free_port()
     stopping = [line for line in ours.splitlines() if line.startswith(("Type=", "Kill", "Timeout", "Restart", "Exec"))]
-    program = Path(sys.executable).with_name("switchyard")
-    (tmp_path / "switchyard.service").write_text(
+    program = Path(sys.executable).with_name("stepserve")
+    (tmp_path / "stepserve.service").write_text(
         "[Service]\n"
-        + "\n".join(stopping).replace("/opt/switchyard/.venv/bin/switchyard", str(program))
+        + "\n".join(stopping).replace("/opt/stepserve/.venv/bin/stepserve", str(program))
         + f"\nWorkingDirectory={tmp_path}\nEnvironment=PYTHONPATH={REPOSITORY} INFERENCE_BASE_DIR={tmp_path / 'base'}"
         f" INFERENCE_PORT={port} INFERENCE_UI=false INFERENCE_ACCESS__ADMIN_KEY={KEY} PATH={os.environ['PATH']}"
         f" HOME={tmp_path} MODEL_PATH={FINAL}\n"
     )
     environment = os.environ | {
         "XDG_RUNTIME_DIR": "/run/user-of-the-test",
-        "UNIT": str(tmp_path / "switchyard.service"),
+        "UNIT": str(tmp_path / "stepserve.service"),
     }
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", SYSTEMD]
     try:

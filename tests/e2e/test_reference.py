@@ -16,4 +16,4 @@ def test_the_page_of_metrics_is_what_the_server_counts(server: Server) -> None:
 
 
 def _without_cards(page: str) -> list[str]:
-    return [line for line in page.splitlines() if not line.startswith("| `switchyard_gpu_")]
+    return [line for line in page.splitlines() if not line.startswith("| `stepserve_gpu_")]

@@ -128,7 +128,7 @@ def test_nothing_was_changed(server: Server) -> None:
 
 def test_a_second_server_on_the_same_directory_is_refused(server: Server) -> None:
     second = subprocess.run(
-        [Path(sys.executable).with_name("switchyard"), "up", "--base-dir", server.base_dir, "--port", "1024"],
+        [Path(sys.executable).with_name("stepserve"), "up", "--base-dir", server.base_dir, "--port", "1024"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -141,7 +141,7 @@ def test_a_second_server_on_the_same_directory_is_refused(server: Server) -> Non
 
 def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
     second = subprocess.run(
-        [Path(sys.executable).with_name("switchyard"), "up", "--base-dir", tmp_path, "--port", str(server.port)],
+        [Path(sys.executable).with_name("stepserve"), "up", "--base-dir", tmp_path, "--port", str(server.port)],
         capture_output=True,
         text=True,
         timeout=60,

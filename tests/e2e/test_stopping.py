@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from client.events import EventReader
+from stepserve.client.events import EventReader
 from tests.e2e.server import FINAL_ID, Server, wait_until
 
 STREAMS = 64

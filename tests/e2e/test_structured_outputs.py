@@ -126,7 +126,7 @@ def test_the_process_that_compiles_may_die(server: Server) -> None:
     """Its requests are refused for now; the next one starts another."""
     _text(_held(server, {"regex": "[0-9]{3}"}))
     processes = psutil.Process(server.process.pid).children(recursive=True)
-    [compiling] = [each for each in processes if "switchyard: grammars" in " ".join(each.cmdline())]
+    [compiling] = [each for each in processes if "stepserve: grammars" in " ".join(each.cmdline())]
     compiling.kill()
     compiling.wait(20)
     answer = _held(server, {"regex": "[0-9]{4}"})

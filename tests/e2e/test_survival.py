@@ -21,17 +21,17 @@ from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of, kill, wa
 
 
 def test_inference_goes_on_without_control(server: Server) -> None:
-    control = server.named("switchyard: control")
+    control = server.named("stepserve: control")
     control.kill()
     assert answer_of(server.ask("What is 17+25?")) == "42"
     wait_until("control is back", lambda: server.http.get("/models").status_code == 200, 30.0)
     assert server.http.get("/models/active").json()["id"] == FINAL_ID
-    assert server.named("switchyard: control").pid != control.pid
+    assert server.named("stepserve: control").pid != control.pid
     assert answer_of(server.ask("What is 17+25?")) == "42"
 
 
 def test_control_routes_say_so_while_control_is_down(server: Server) -> None:
-    control = server.named("switchyard: control")
+    control = server.named("stepserve: control")
     control.suspend()
     try:
         os.kill(control.pid, signal.SIGKILL)
@@ -51,7 +51,7 @@ def test_a_job_outlives_control(server: Server) -> None:
     job_id = server.http.post("/eval/jobs", json=request).raise_for_status().json()["job_id"]
     samples = server.base_dir / "runs" / "eval" / job_id / "samples.jsonl"
     wait_until("some samples are written", lambda: samples.exists() and samples.stat().st_size > 10_000, 60.0)
-    server.named("switchyard: control").kill()
+    server.named("stepserve: control").kill()
     wait_until("control is back", lambda: server.http.get("/jobs").status_code == 200, 30.0)
     job = server.job(job_id)
     assert job["status"] == "done", job["error"]
@@ -63,7 +63,7 @@ def test_a_job_outlives_control(server: Server) -> None:
 
 
 def test_a_dead_engine_is_a_503_and_comes_back(server: Server) -> None:
-    gateway = server.named("switchyard: gateway").pid
+    gateway = server.named("stepserve: gateway").pid
     segments = len(_segments())
     server.named("VLLM::EngineCore").kill()
     wait_until("the death is noticed", lambda: server.ask("What is 17+25?").status_code == 503, 5.0)
@@ -74,19 +74,19 @@ def test_a_dead_engine_is_a_503_and_comes_back(server: Server) -> None:
     assert server.http.get("/livez").status_code == 200
     server.wait_ready()
     assert answer_of(server.ask("What is 17+25?")) == "42"
-    assert server.named("switchyard: gateway").pid == gateway
-    assert f'switchyard_engine_deaths_total{{model="{FINAL_ID}"}} 1.0' in server.http.get("/metrics").text
+    assert server.named("stepserve: gateway").pid == gateway
+    assert f'stepserve_engine_deaths_total{{model="{FINAL_ID}"}} 1.0' in server.http.get("/metrics").text
     assert len(_segments()) == segments, "a killed engine leaves no shared memory"
 
 
 def test_engines_come_back_when_the_process_they_are_forked_from_is_killed(server: Server) -> None:
-    starter = server.named("switchyard: engine starter")
+    starter = server.named("stepserve: engine starter")
     core = server.named("VLLM::EngineCore")
     starter.kill()
     wait_until("the engine has ended with it", lambda: not core.is_running() or _is_zombie(core), 10.0)
     server.wait_ready()
     assert answer_of(server.ask("What is 17+25?")) == "42"
-    assert server.named("switchyard: engine starter").pid != starter.pid
+    assert server.named("stepserve: engine starter").pid != starter.pid
 
 
 def _segments() -> set[Path]:
@@ -185,7 +185,7 @@ def _long_answers(server: Server, number: int) -> list[int]:
 
 def test_a_full_engine_and_a_busy_gateway_are_not_taken_for_a_hung_engine(strict: Server) -> None:
     """None of the first 150 answers ends for some seconds, so nothing else comes to its turn, a probe neither."""
-    core, gateway = strict.named("VLLM::EngineCore"), strict.named("switchyard: gateway")
+    core, gateway = strict.named("VLLM::EngineCore"), strict.named("stepserve: gateway")
     statuses: list[int] = []
     asking = threading.Thread(target=lambda: statuses.extend(_long_answers(strict, 300)))
     asking.start()
@@ -197,7 +197,7 @@ def test_a_full_engine_and_a_busy_gateway_are_not_taken_for_a_hung_engine(strict
     assert statuses == [200] * 300
     assert core.is_running()
     assert not _is_zombie(core)
-    assert f'switchyard_engine_deaths_total{{model="{FINAL_ID}"}} 0.0' in strict.http.get("/metrics").text
+    assert f'stepserve_engine_deaths_total{{model="{FINAL_ID}"}} 0.0' in strict.http.get("/metrics").text
 
 
 def _running(server: Server) -> float:

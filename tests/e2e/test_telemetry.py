@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.server import Server, answer_of, free_port, wait_until
 from tests.prometheus import DEPLOY, program
 
-_OF_CARDS = re.compile(r"switchyard_gpu_|switchyard_energy_joules_per|switchyard:|ALERTS")
+_OF_CARDS = re.compile(r"stepserve_gpu_|stepserve_energy_joules_per|stepserve:|ALERTS")
 
 
 class Prometheus:
@@ -67,7 +67,7 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def dashboard_expressions() -> list[str]:
-    dashboard = json.loads((DEPLOY / "grafana" / "switchyard.json").read_text())
+    dashboard = json.loads((DEPLOY / "grafana" / "stepserve.json").read_text())
     targets = [target for panel in dashboard["panels"] for target in panel.get("targets", [])]
     return [
         target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$__interval", "1m")
@@ -76,21 +76,21 @@ def dashboard_expressions() -> list[str]:
 
 
 def metric_names(text: str) -> set[str]:
-    return set(re.findall(r"\b(?:switchyard|vllm|process)[:_][a-z0-9_:]+", text))
+    return set(re.findall(r"\b(?:stepserve|vllm|process)[:_][a-z0-9_:]+", text))
 
 
 def test_a_real_prometheus_scrapes_it(server: Server, prometheus: Prometheus) -> None:
     answer_of(server.ask("What is 17+25?"))
-    wait_until("it was scraped", lambda: prometheus.knows("up == 1 and on (instance) switchyard_engine_ready == 1"), 60)
+    wait_until("it was scraped", lambda: prometheus.knows("up == 1 and on (instance) stepserve_engine_ready == 1"), 60)
     for expression in (
         'vllm:num_requests_running{model_name!=""}',  # the names that Kubernetes' inference gateway asks for
         'vllm:num_requests_waiting{model_name!=""}',
         'vllm:kv_cache_usage_perc{model_name!=""}',
-        'switchyard_requests_total{route="/v1/chat/completions",code="200",key!=""} >= 1',
-        'switchyard_tokens_total{class="interactive",kind="completion"} >= 1',
-        "switchyard_control_up == 1",
-        "switchyard_database_up == 1",
-        "switchyard_memory_total_bytes > 0",
+        'stepserve_requests_total{route="/v1/chat/completions",code="200",key!=""} >= 1',
+        'stepserve_tokens_total{class="interactive",kind="completion"} >= 1',
+        "stepserve_control_up == 1",
+        "stepserve_database_up == 1",
+        "stepserve_memory_total_bytes > 0",
         "process_resident_memory_bytes > 0",
     ):
         assert prometheus.knows(expression), expression
@@ -101,7 +101,7 @@ def test_a_real_prometheus_scrapes_it(server: Server, prometheus: Prometheus) ->
 
 
 def test_every_panel_asks_for_what_there_is(server: Server, prometheus: Prometheus) -> None:
-    wait_until("it was scraped", lambda: prometheus.knows("switchyard_engine_ready == 1"), 60)
+    wait_until("it was scraped", lambda: prometheus.knows("stepserve_engine_ready == 1"), 60)
     kinds = re.findall(r"^# TYPE (\S+) (\S+)$", server.http.get("/metrics").text, re.MULTILINE)
     there = {name + suffix for name, kind in kinds for suffix in ("", "_bucket" if kind == "histogram" else "")}
     texts = [

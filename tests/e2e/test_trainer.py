@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from client import SwitchyardClient
+from stepserve import Client
 from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of
 
 QUESTION = "What is 17+25?"
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[SwitchyardClient]:
+def client(server: Server) -> Iterator[Client]:
     """Leaves the final model active and no other behind."""
-    with SwitchyardClient(server.url) as there:
+    with Client(server.url) as there:
         yield there
         there.set_active_model(FINAL_ID)
         for name in ("pushed", "current_checkpoint"):
@@ -26,13 +26,13 @@ def client(server: Server) -> Iterator[SwitchyardClient]:
                 there.delete_model(name, files=True)
 
 
-def switchyard(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("switchyard")), *arguments, "--host", server.url]
+def stepserve(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("stepserve")), *arguments, "--host", server.url]
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_pushed_checkpoint_serves_and_a_later_one_takes_its_place(server: Server, client: SwitchyardClient) -> None:
+def test_a_pushed_checkpoint_serves_and_a_later_one_takes_its_place(server: Server, client: Client) -> None:
     first = client.push_checkpoint(EARLY, "pushed", step=300, activate=True)
     assert first.registration.activation is not None
     answer = server.ask(QUESTION, model="pushed")
@@ -45,7 +45,7 @@ def test_a_pushed_checkpoint_serves_and_a_later_one_takes_its_place(server: Serv
     assert (answer_of(answer), answer.headers["x-model-digest"]) == ("42", second.digest)
 
 
-def test_the_script_that_copies_into_one_folder_runs_twice(server: Server, client: SwitchyardClient) -> None:
+def test_the_script_that_copies_into_one_folder_runs_twice(server: Server, client: Client) -> None:
     inbox = server.models_dir / "current_checkpoint"
     digests = []
     for source in (EARLY, FINAL):
@@ -68,11 +68,11 @@ def test_the_script_that_copies_into_one_folder_runs_twice(server: Server, clien
 
 
 def test_doctor_and_chat_in_the_terminal(server: Server) -> None:
-    found = switchyard(server, "doctor")
+    found = stepserve(server, "doctor")
     assert found.returncode == 0, found.stdout + found.stderr
-    assert switchyard(server, "status").returncode == 0
-    said = switchyard(server, "chat", QUESTION, "--temperature", "0")
+    assert stepserve(server, "status").returncode == 0
+    said = stepserve(server, "chat", QUESTION, "--temperature", "0")
     assert (said.returncode, said.stdout) == (0, "42\n"), said.stderr
-    unknown = switchyard(server, "chat", QUESTION, "--model", "ghost")
+    unknown = stepserve(server, "chat", QUESTION, "--model", "ghost")
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("Refused: The model `ghost`")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from client import SwitchyardClient
+from stepserve import Client
 from tests.e2e.environments import python_with, run
 from tests.e2e.server import FINAL_ID, REPOSITORY, Server
 
@@ -12,7 +12,7 @@ def test_sft_with_the_callback(server: Server, tmp_path: Path) -> None:
     python = python_with("trl", beside_ours=True)
     command = [str(python), "-m", "tests.e2e.trl_run", str(tmp_path / "out"), server.url, "trl"]
     environment = {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    with SwitchyardClient(server.url) as client:
+    with Client(server.url) as client:
         try:
             history = json.loads(run(command, 240.0, environment).splitlines()[-1])
             results = {entry["step"]: entry for entry in history if "eval_math_eval/accuracy" in entry}

@@ -12,9 +12,9 @@ from datasets import Dataset
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from client import Eval, SwitchyardCallback, SwitchyardClient
 from demo.addition import split
 from demo.trainer import START
+from stepserve import Client, Eval, StepserveCallback
 
 
 def main(out: Path, url: str, run: str) -> None:
@@ -28,7 +28,7 @@ def main(out: Path, url: str, run: str) -> None:
         for example in split()[0][:64]
     ]  # fmt: skip
     evals = [Eval("math_eval.jsonl", max_samples=50)]
-    callback = SwitchyardCallback(run, client=SwitchyardClient(url), activate=True, evals=evals, drain_s=120.0)
+    callback = StepserveCallback(run, client=Client(url), activate=True, evals=evals, drain_s=120.0)
     arguments = SFTConfig(
         output_dir=str(out),
         max_steps=4,

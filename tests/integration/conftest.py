@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from control.db import Database, database_url
-from switchyard.paths import Layout
+from stepserve.paths import Layout
 from tests.integration.fake_hub import FakeHub
 from tests.integration.postgres import PostgresServer, postgres_server
 

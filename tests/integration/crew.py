@@ -22,7 +22,7 @@ from control.ports import JobContext, JobRequest
 from control.repository import ModelRepository
 from control.shards.book import ShardBook
 from control.tables import ActiveModelRow, ModelRow
-from switchyard.contract import AskRequest, AskResult, BatchRequest, BatchResult
+from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult
 from tests.integration.house import settings_of
 
 _RequestModel = type[JobRequest]

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from control.__main__ import main
-from switchyard.unix_http import unix_transport
+from stepserve.unix_http import unix_transport
 from tests.integration.forked import Forked
 from tests.integration.house import settings_of, until
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from control.errors import Invalid
 from control.ports import JobContext, JobRequest
-from switchyard.contract import BatchItem, BatchRequest
+from stepserve.contract import BatchItem, BatchRequest
 
 _RequestModel = type[JobRequest]
 

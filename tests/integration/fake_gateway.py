@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from switchyard.contract import (
+from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
@@ -41,7 +41,7 @@ from switchyard.contract import (
     UnloadRequest,
     UsageReport,
 )
-from switchyard.request_id import JOB_ID_HEADER
+from stepserve.request_id import JOB_ID_HEADER
 from tests.integration.serving import serving
 
 

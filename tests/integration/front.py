@@ -16,8 +16,8 @@ from evals.kind import EvalKind
 from gateway.app import create_gateway
 from gateway.connection import guarded
 from gateway.slot import Engine
-from switchyard.contract import ModelRef
-from switchyard.paths import Layout
+from stepserve.contract import ModelRef
+from stepserve.paths import Layout
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
 from tests.integration.serving import serving

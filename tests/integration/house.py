@@ -18,8 +18,8 @@ from control.db import url_of
 from control.reconciler import Pace
 from control.references import Compute
 from control.telemetry.cards import CardReader
-from switchyard.paths import Layout
-from switchyard.settings import Settings
+from stepserve.paths import Layout
+from stepserve.settings import Settings
 from tests.integration.echo_kind import EchoKind
 from tests.integration.fake_gateway import FakeGateway
 from tests.unit.control.checkpoints import write_checkpoint

@@ -91,7 +91,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     if found is None or found.origin is None:
         pytest.skip(f"{_PACKAGE} is not installed (it has no wheel for this machine)")
     package = Path(found.origin).parent
-    with tempfile.TemporaryDirectory(prefix="switchyard-pg-") as name:
+    with tempfile.TemporaryDirectory(prefix="stepserve-pg-") as name:
         folder = Path(name)
         user = None
         programs = package / _PROGRAMS

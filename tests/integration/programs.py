@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SWITCHYARD = ("-c", "from client.cli import main; main()")
+STEPSERVE = ("-c", "from stepserve.client.cli import main; main()")
 
 Ended = subprocess.CompletedProcess[str]
 
@@ -35,5 +35,5 @@ def python(folder: Path, *arguments: object, **settings: object) -> Ended:
     )
 
 
-def switchyard(folder: Path, *arguments: object, **settings: object) -> Ended:
-    return python(folder, *SWITCHYARD, *arguments, **settings)
+def stepserve(folder: Path, *arguments: object, **settings: object) -> Ended:
+    return python(folder, *STEPSERVE, *arguments, **settings)

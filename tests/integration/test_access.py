@@ -70,7 +70,7 @@ def test_a_path_that_climbs_reaches_nothing(tmp_path: Path) -> None:
 def test_a_client_cannot_say_who_it_is(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         key = await there.key(scopes=["admin"], name="real")
-        forged = {"x-switchyard-key": "owner", "x-switchyard-scopes": "admin", **bearer(key)}
+        forged = {"x-stepserve-key": "owner", "x-stepserve-scopes": "admin", **bearer(key)}
         made = await there.http.post("/keys", json={"name": "child"}, headers=forged)
         assert made.json()["created_by"] == key.split("_")[1]
         entry = (await there.http.get("/audit", headers=bearer(key))).json()["entries"][0]
@@ -163,7 +163,7 @@ def test_what_a_key_used_is_in_the_database_and_in_the_metrics(tmp_path: Path) -
         assert [(day["model"], day["requests"]) for day in shown["usage_by_day"]] == [(MODEL, 3)]
         admin = await there.key(scopes=["metrics"])
         metrics = (await there.http.get("/metrics", headers=bearer(admin))).text
-        assert f'switchyard_key_requests_total{{key="{key_id}",model="{MODEL}"}} 3.0' in metrics
+        assert f'stepserve_key_requests_total{{key="{key_id}",model="{MODEL}"}} 3.0' in metrics
 
     tell(tmp_path, story)
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from control.db import database_url
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
-from switchyard.contract import ActivateRequest, FailedLoad, ModelRef, Proof
+from stepserve.contract import ActivateRequest, FailedLoad, ModelRef, Proof
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, by_hand, control, house, settings_of, until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.settings import EngineSettings
+from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.house import House, house
 from tests.integration.standing import Standing, standing

@@ -10,7 +10,7 @@ import pytest
 
 from control.batches.answers import Answers
 from control.batches.requests import Line
-from switchyard.contract import AskItem, AskOutput
+from stepserve.contract import AskItem, AskOutput
 from tests.integration.house import House, control, house, until
 from tests.integration.standing import Standing, standing
 

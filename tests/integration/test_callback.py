@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from client import CheckpointHook, Eval, SwitchyardClient
+from stepserve import CheckpointHook, Client, Eval
 from tests.integration.front import Front, front
 from tests.integration.test_push import visit, write_large
 
@@ -33,7 +33,7 @@ def test_a_trainer_sends_its_checkpoints_and_trains_on_without_a_server(tmp_path
             assert {step: entry["eval_d/accuracy"] for step, entry in results.items()} == {2: 1.0, 4: 1.0}
             assert {step for step, names in told["reported"] if "eval_d/accuracy" in names} == {2, 4}
             assert told["left"] == ["checkpoint-4"], "the one of step 2 was rotated away, and no snapshot is left"
-            with SwitchyardClient(there.url) as client:
+            with Client(there.url) as client:
                 models = await asyncio.to_thread(client.list_models)
                 assert {model.id: model.step for model in models} == {"run-step-2": 2, "run-step-4": 4}
                 jobs = await asyncio.to_thread(client.list_jobs)
@@ -51,7 +51,7 @@ def test_a_trainer_sends_its_checkpoints_and_trains_on_without_a_server(tmp_path
 
 
 def test_a_loop_of_ones_own(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
         arrived: list[tuple[int, dict[str, float]]] = []
         hook = CheckpointHook(
@@ -89,7 +89,7 @@ def test_saving_never_waits_for_a_server_that_hangs(tmp_path: Path) -> None:
 
         server = await asyncio.start_server(never, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        with SwitchyardClient(f"127.0.0.1:{port}", timeout_s=1.0, retry_s=0.0) as client:
+        with Client(f"127.0.0.1:{port}", timeout_s=1.0, retry_s=0.0) as client:
             hook = CheckpointHook("run", client=client, retry_s=0.0)
             started = time.monotonic()
             for step in range(20):

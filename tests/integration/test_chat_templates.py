@@ -15,7 +15,7 @@ from control.chat_templates import check_templates
 from control.errors import Invalid
 from control.template_program import conversations
 from gateway.engine_templates import bound_templates
-from switchyard.chat_template import BoundedEnvironment, TemplateTooExpensive
+from stepserve.chat_template import BoundedEnvironment, TemplateTooExpensive
 from tests.integration.house import house
 from tests.unit.control.checkpoints import write_checkpoint
 

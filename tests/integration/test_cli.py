@@ -15,7 +15,7 @@ from control.activation import SwitchWish
 from control.app import create_app
 from control.registration import RegisterRequest
 from evals.kind import EvalKind
-from switchyard.contract import BatchOutput
+from stepserve.contract import BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoints import write_checkpoint
@@ -23,13 +23,13 @@ from tests.unit.control.checkpoints import write_checkpoint
 Ended = tuple[int, str, str]
 
 
-async def switchyard(*arguments: str, url: str) -> Ended:
+async def stepserve(*arguments: str, url: str) -> Ended:
     """Exit code, stdout, stderr."""
     host, port = url.removeprefix("http://").split(":")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from client.cli import main; main()",
+        "from stepserve.client.cli import main; main()",
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -69,22 +69,22 @@ async def served(base: Path) -> AsyncIterator[tuple[str, FakeGateway]]:
 def test_an_eval_from_the_command_line(tmp_path: Path) -> None:
     async def run() -> None:
         async with served(tmp_path) as (url, _):
-            code, out, err = await switchyard("eval", "run", "d", "--json", url=url)
+            code, out, err = await stepserve("eval", "run", "d", "--json", url=url)
             assert (code, json.loads(out)["result"]["accuracy"]) == (0, 0.5), err
             job_id = json.loads(out)["id"]
             assert f"{job_id} done" in err
-            code, out, _ = await switchyard("eval", "show", job_id, url=url)
+            code, out, _ = await stepserve("eval", "show", job_id, url=url)
             assert code == 0
             assert "0.5000" in out
-            code, out, _ = await switchyard("eval", "run", "d", "--dedupe", "--no-wait", url=url)
+            code, out, _ = await stepserve("eval", "run", "d", "--dedupe", "--no-wait", url=url)
             assert (code, out) == (0, f"{job_id}\n")
-            code, out, _ = await switchyard("jobs", "list", "--status", "done", url=url)
+            code, out, _ = await stepserve("jobs", "list", "--status", "done", url=url)
             assert code == 0
             assert job_id in out
             assert "2/2" in out
-            code, out, _ = await switchyard("jobs", "list", "--json", url=url)
+            code, out, _ = await stepserve("jobs", "list", "--json", url=url)
             assert [job["id"] for job in json.loads(out)] == [job_id]
-            assert (await switchyard("jobs", "watch", job_id, url=url))[0] == 0
+            assert (await stepserve("jobs", "watch", job_id, url=url))[0] == 0
 
     asyncio.run(run())
 
@@ -93,17 +93,17 @@ def test_cancelling_and_watching_what_fails(tmp_path: Path) -> None:
     async def run() -> None:
         async with served(tmp_path) as (url, gateway):
             gateway.batch_takes_s = 60.0
-            _, out, _ = await switchyard("eval", "run", "d", "--no-wait", "--json", url=url)
+            _, out, _ = await stepserve("eval", "run", "d", "--no-wait", "--json", url=url)
             job_id = json.loads(out)["job_id"]
-            assert await switchyard("jobs", "cancel", job_id, url=url) == (0, f"{job_id} is cancelled.\n", "")
-            code, _, err = await switchyard("jobs", "watch", job_id, url=url)
+            assert await stepserve("jobs", "cancel", job_id, url=url) == (0, f"{job_id} is cancelled.\n", "")
+            code, _, err = await stepserve("jobs", "watch", job_id, url=url)
             assert code == 1
             assert err.endswith(f"{job_id} cancelled\n")
-            code, _, err = await switchyard("jobs", "cancel", job_id, url=url)
+            code, _, err = await stepserve("jobs", "cancel", job_id, url=url)
             assert (code, err) == (2, f"Refused: {job_id} is over already: it is cancelled.\n")
             gateway.batch_takes_s = 0.0
-            assert (await switchyard("jobs", "retry", job_id, url=url))[0] == 0
-            assert (await switchyard("jobs", "watch", job_id, url=url))[0] == 0
+            assert (await stepserve("jobs", "retry", job_id, url=url))[0] == 0
+            assert (await stepserve("jobs", "watch", job_id, url=url))[0] == 0
 
     asyncio.run(run())
 
@@ -112,7 +112,7 @@ def test_an_eval_without_an_answer_is_no_success(tmp_path: Path) -> None:
     async def run() -> None:
         async with served(tmp_path) as (url, gateway):
             gateway.answer = lambda _: BatchOutput(error="no chat template")
-            code, out, err = await switchyard("eval", "run", "d", url=url)
+            code, out, err = await stepserve("eval", "run", "d", url=url)
             assert code == 1
             assert "status" in out
             assert "failed" in out
@@ -126,14 +126,14 @@ def test_an_eval_without_an_answer_is_no_success(tmp_path: Path) -> None:
 def test_what_cannot_be_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
     async def run() -> None:
         async with served(tmp_path) as (url, _):
-            code, _, err = await switchyard("eval", "run", "ghost", url=url)
+            code, _, err = await stepserve("eval", "run", "ghost", url=url)
             assert code == 2
             assert err.startswith("Refused: dataset_ref: ")
-            assert (await switchyard("jobs", "watch", "ghost", url=url))[::2] == (
+            assert (await stepserve("jobs", "watch", "ghost", url=url))[::2] == (
                 2,
                 "Refused: there is no job 'ghost'.\n",
             )
-        code, _, err = await switchyard("jobs", "list", url=url)
+        code, _, err = await stepserve("jobs", "list", url=url)
         assert code == 3
         assert err.startswith(f"No server can be reached at {url} (")
 

@@ -1,4 +1,4 @@
-"""The client against servers that are away, slow, broken, or no Switchyard at all, and against a real one."""
+"""The client against servers that are away, slow, broken, or no Stepserve at all, and against a real one."""
 
 import asyncio
 import json
@@ -7,13 +7,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client import AsyncSwitchyardClient, SwitchyardClient
-from client.errors import (
+from stepserve import AsyncClient, Client
+from stepserve.client.errors import (
     Conflict,
     Invalid,
     JobFailed,
     NotFound,
-    NotSwitchyard,
+    NotStepserve,
     OtherVersion,
     TooMany,
     Unauthorized,
@@ -31,11 +31,11 @@ MODELS = reply(b'{"models": []}')
 @pytest.mark.parametrize(
     ("said", "raised", "text"),
     [
-        (HTML, NotSwitchyard, "is no Switchyard server: 200 with text/html"),
+        (HTML, NotStepserve, "is no Stepserve server: 200 with text/html"),
         (BAD_GATEWAY, Unavailable, "502 Bad Gateway"),
         (reply(b"[]"), OtherVersion, "GET /models"),
         (reply(b'{"models": [{"id": 3}]}'), OtherVersion, "id: Input should be a valid string"),
-        (reply(b"not json"), NotSwitchyard, "instead of JSON"),
+        (reply(b"not json"), NotStepserve, "instead of JSON"),
         (reply(b'{"detail": "no key"}', "401 Unauthorized"), Unauthorized, "no key"),
         (reply(b'{"detail": "too many"}', "429 Too Many", retry_after="0"), TooMany, "too many"),
         (b"garbage\r\n\r\n", Unreachable, "No server can be reached"),
@@ -43,7 +43,7 @@ MODELS = reply(b'{"models": []}')
     ],
 )
 def test_what_is_no_good_answer_is_one_sentence(said: bytes, raised: type[Exception], text: str) -> None:
-    with wild_server(lambda _, __: said) as (url, _), SwitchyardClient(url, retry_s=0) as client:
+    with wild_server(lambda _, __: said) as (url, _), Client(url, retry_s=0) as client:
         with pytest.raises(raised, match=text) as caught:
             client.list_models()
         assert "\n" not in str(caught.value)
@@ -52,7 +52,7 @@ def test_what_is_no_good_answer_is_one_sentence(said: bytes, raised: type[Except
 def test_a_server_that_says_nothing() -> None:
     with (
         wild_server(lambda _, __: None) as (url, _),
-        SwitchyardClient(url, retry_s=0, timeout_s=0.3) as client,
+        Client(url, retry_s=0, timeout_s=0.3) as client,
         pytest.raises(Unreachable, match="does not answer in time"),
     ):
         client.list_models()
@@ -60,10 +60,10 @@ def test_a_server_that_says_nothing() -> None:
 
 def test_a_server_that_comes_back_is_asked_again_where_that_does_no_harm() -> None:
     answers = [BAD_GATEWAY, reply(b'{"detail": "restarting"}', "503 Unavailable", retry_after="0"), b"", MODELS]
-    with wild_server(lambda _, number: answers[number - 1]) as (url, seen), SwitchyardClient(url) as client:
+    with wild_server(lambda _, number: answers[number - 1]) as (url, seen), Client(url) as client:
         assert client.list_models() == []
         assert len(seen) == 4
-    with wild_server(lambda _, __: BAD_GATEWAY) as (url, seen), SwitchyardClient(url) as client:
+    with wild_server(lambda _, __: BAD_GATEWAY) as (url, seen), Client(url) as client:
         with pytest.raises(Unavailable):
             client.roll_back()
         assert seen == ["POST /models/rollback"]
@@ -80,7 +80,7 @@ def test_a_job_whose_answer_was_lost_is_asked_for_by_the_same_key() -> None:
     made = reply(b'{"job_id": "eval_1", "status": "pending"}')
     with (
         wild_server(lambda _, number: b"" if number == 1 else made) as (url, _),
-        SwitchyardClient(url, transport=Recording()) as client,
+        Client(url, transport=Recording()) as client,
     ):
         assert client.eval_job("m", "n", "d").job_id == "eval_1"
     assert len(keys) == 2
@@ -96,13 +96,13 @@ def test_a_watched_job_outlives_a_broken_stream() -> None:
         return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + body
 
     answers = [stream(job), BAD_GATEWAY, stream(over)]
-    with wild_server(lambda _, number: answers[number - 1]) as (url, seen), SwitchyardClient(url) as client:
+    with wild_server(lambda _, number: answers[number - 1]) as (url, seen), Client(url) as client:
         assert client.wait_for_job("eval_1").result == {"accuracy": 1.0}
         assert len(seen) == 3
 
 
 def test_errors_carry_status_and_detail(tmp_path: Path) -> None:
-    def body(_: Front, client: SwitchyardClient) -> None:
+    def body(_: Front, client: Client) -> None:
         with pytest.raises(NotFound) as gone:
             client.get_job("ghost")
         assert (gone.value.status, gone.value.detail) == (404, "there is no job 'ghost'")
@@ -119,7 +119,7 @@ def test_errors_carry_status_and_detail(tmp_path: Path) -> None:
 def test_the_class_that_scripts_use(tmp_path: Path) -> None:
     """The names and arguments of API.md's client class, results read as JSON."""
 
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
         write_large(there.layout.models / "m", seed=1)
         assert client.health()["status"] == "loading"
@@ -142,7 +142,7 @@ def test_the_class_that_scripts_use(tmp_path: Path) -> None:
 
 def test_the_awaited_client_has_the_same_methods(tmp_path: Path) -> None:
     async def run() -> None:
-        async with front(tmp_path) as there, AsyncSwitchyardClient(there.url) as client:
+        async with front(tmp_path) as there, AsyncClient(there.url) as client:
             (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
             write_large(there.layout.models / "m", seed=1)
             await client.register_model("m", "t", activate=True)
@@ -153,5 +153,5 @@ def test_the_awaited_client_has_the_same_methods(tmp_path: Path) -> None:
 
     asyncio.run(run())
     only_sync = {"push_checkpoint", "shards", "sender", "streaming", "get", "post", "put", "delete"}
-    methods = {name for name in vars(SwitchyardClient) if not name.startswith("_")} - only_sync
-    assert methods == {name for name in vars(AsyncSwitchyardClient) if not name.startswith("_")}
+    methods = {name for name in vars(Client) if not name.startswith("_")} - only_sync
+    assert methods == {name for name in vars(AsyncClient) if not name.startswith("_")}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from client import SwitchyardClient
-from client.errors import BadShard
 from control.db import Database, url_of
+from stepserve import Client
+from stepserve.client.errors import BadShard
 from tests.integration.front import front
 from tests.integration.house import settings_of
 from tests.integration.test_shard_inbox import publish
@@ -20,14 +20,14 @@ def test_shards_are_claimed_proven_and_acknowledged(tmp_path: Path) -> None:
             database = Database(url_of(settings_of(tmp_path)))
             texts = [f'{{"id": "{n}"}}\n{{"id": "{n}b"}}\n' for n in range(3)]
             names = [await publish(database, tmp_path, "job", n, text) for n, text in enumerate(texts)]
-            with SwitchyardClient(there.url) as client:
+            with Client(there.url) as client:
                 await asyncio.to_thread(_use, client, names, tmp_path / "kept")
             await database.close()
 
     asyncio.run(run())
 
 
-def _use(client: SwitchyardClient, names: list[str], folder: Path) -> None:
+def _use(client: Client, names: list[str], folder: Path) -> None:
     def break_off() -> None:
         for shard in client.shards():
             raise RuntimeError(shard.name)
@@ -47,7 +47,7 @@ def test_a_shard_that_does_not_match_its_checksum_is_given_back(tmp_path: Path) 
             database = Database(url_of(settings_of(tmp_path)))
             name = await publish(database, tmp_path, "job", 0)
             (tmp_path / "train_shards_out" / name).write_text('{"id": "x"}\n')
-            with SwitchyardClient(there.url) as client:
+            with Client(there.url) as client:
                 with pytest.raises(BadShard, match=f"{name} arrived with the sha256"):
                     await asyncio.to_thread(list, client.shards())
                 (shard,) = await asyncio.to_thread(client.list_shards)

@@ -11,7 +11,7 @@ import uvicorn
 
 from gateway.asgi import ClientDisconnected, Receive, Scope, Send, read_body, send_json
 from gateway.connection import MAX_HEAD_BYTES, guarded
-from switchyard.access_settings import LimitSettings
+from stepserve.access_settings import LimitSettings
 
 REQUEST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 LONG = b"a" * (MAX_HEAD_BYTES + 1)

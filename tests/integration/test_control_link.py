@@ -11,11 +11,11 @@ import httpx
 
 from control.__main__ import main
 from gateway.control_link import ControlLink
-from switchyard.unix_http import unix_transport
+from stepserve.unix_http import unix_transport
 from tests.integration.forked import Forked
 from tests.integration.front import front
 from tests.integration.house import settings_of, until
-from tests.unit.gateway.fakes import Client
+from tests.unit.gateway.fakes import FakeClient
 
 WATCHERS = 110
 
@@ -42,7 +42,7 @@ def test_a_socket_that_nobody_reads_from_is_a_503_for_all_who_wait(tmp_path: Pat
             stopped.bind(str(path))
             stopped.listen(64)
             link = ControlLink(path, 1024, stalled_after_s=0.1)
-            clients = [Client(b"", "/models") for _ in range(8)]
+            clients = [FakeClient(b"", "/models") for _ in range(8)]
             for client in clients:
                 client.scope.update(method="GET", raw_path=b"/models")
             async with asyncio.timeout(60):

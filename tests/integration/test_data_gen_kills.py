@@ -16,7 +16,7 @@ import httpx
 
 from control.app import create_app
 from datagen.kind import DataGenKind
-from switchyard.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.datagen_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import Forked

@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from control.db import Database, database_url
 from control.errors import DatabaseUnfit
 from control.migrate import revisions
-from switchyard.child import EXIT_REFUSED, Child
-from switchyard.database_check import DatabaseRefused, backups, check, revision_of
-from switchyard.database_file import backup
-from switchyard.paths import Layout
-from switchyard.supervisor import until_over
+from stepserve.child import EXIT_REFUSED, Child
+from stepserve.database_check import DatabaseRefused, backups, check, revision_of
+from stepserve.database_file import backup
+from stepserve.paths import Layout
+from stepserve.supervisor import until_over
 from tests.integration.house import house
 from tests.integration.postgres import PostgresServer
-from tests.integration.programs import python, switchyard
+from tests.integration.programs import python, stepserve
 
 
 def _truncated(file: Path) -> None:
@@ -76,7 +76,7 @@ def _overwrite_all(file: Path) -> None:
             stream.write(os.urandom(100_000))
 
 
-RESTORE = "`switchyard db restore "
+RESTORE = "`stepserve db restore "
 SPOILED: list[tuple[Callable[[Path], None], str, str]] = [
     (_truncated, "is damaged", RESTORE),
     (_garbage, "is not an SQLite database, or its beginning is damaged", RESTORE),
@@ -138,8 +138,8 @@ def test_a_damaged_database_ends_the_start_and_a_restore_brings_it_back(layout: 
     ended = python(layout.base, "-m", "control", install_demo=False)
     assert ended.returncode == EXIT_REFUSED, ended.stderr
     (line,) = ended.stderr.strip().splitlines()
-    assert f"`switchyard db restore {layout.base / 'saved.sqlite'}` puts the newest backup here in its place" in line
-    restored = switchyard(layout.base, "db", "restore")
+    assert f"`stepserve db restore {layout.base / 'saved.sqlite'}` puts the newest backup here in its place" in line
+    restored = stepserve(layout.base, "db", "restore")
     assert restored.returncode == 0, restored.stderr
     check(layout.database)
     assert list(layout.base.glob("db.sqlite.before-*"))
@@ -169,7 +169,7 @@ def test_an_upgrade_leaves_a_copy_to_go_back_to(layout: Layout) -> None:
 def test_a_restore_over_what_is_no_file(layout: Layout, spoil: Callable[[Path], None]) -> None:
     backup(layout.database, layout.base / "saved.sqlite")
     spoil(layout.database)
-    restored = switchyard(layout.base, "db", "restore", layout.base / "saved.sqlite")
+    restored = stepserve(layout.base, "db", "restore", layout.base / "saved.sqlite")
     assert restored.returncode == 0, restored.stderr
     assert not Path(f"{layout.database}-wal").exists()
     check(layout.database)
@@ -231,7 +231,7 @@ def test_damage_while_it_runs_is_said_and_nothing_else_ends(tmp_path: Path) -> N
             for path in ("/models", "/jobs", "/health"):
                 answer = await here.http.get(path)
                 assert answer.status_code == 503, (path, answer.text)
-                assert "switchyard db restore" in answer.json()["detail"]
+                assert "stepserve db restore" in answer.json()["detail"]
             assert here.gateway.active is not None
 
     asyncio.run(run())
@@ -277,7 +277,7 @@ def test_models_deleted_under_a_running_server(tmp_path: Path) -> None:
 
 
 def test_control_that_cannot_start_again_takes_nothing_down_with_it(tmp_path: Path) -> None:
-    """`until_over` is what `switchyard up` waits in; the programs are two lines of shell."""
+    """`until_over` is what `stepserve up` waits in; the programs are two lines of shell."""
     again = tmp_path / "again"
     script = f"if [ -e {again} ]; then exit {EXIT_REFUSED}; fi; touch {again}; exit 1"
 

@@ -18,10 +18,10 @@ build-backend = "setuptools.build_meta"
 name = "echo-strategy"
 version = "1.0"
 
-[project.entry-points."switchyard.datagen_strategies"]
+[project.entry-points."stepserve.datagen_strategies"]
 echo = "echo_strategy:Echo"
 
-[project.entry-points."switchyard.datagen_filters"]
+[project.entry-points."stepserve.datagen_filters"]
 polite = "echo_strategy:polite"
 
 [tool.setuptools]
@@ -31,7 +31,7 @@ MODULE = """
 from datagen.config import GenerationConfig
 from datagen.records import Draft, Outcome, Turn, prompt_sha
 from datagen.solving import chat
-from switchyard.contract import BatchSampling
+from stepserve.contract import BatchSampling
 
 
 class EchoConfig(GenerationConfig):

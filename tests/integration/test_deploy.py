@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from switchyard import hosts
+from stepserve import hosts
 from tests import debian
 from tests.e2e.server import free_port, wait_until
 from tests.threaded_server import threaded
@@ -48,11 +48,11 @@ def run(tool: str, *arguments: object, **environment: str) -> subprocess.Complet
 
 
 def test_systemd_understands_the_unit_and_the_drop_in(tmp_path: Path) -> None:
-    unit = (DEPLOY / "systemd" / "switchyard.service").read_text()
-    assert "/opt/switchyard/.venv/bin/switchyard" in unit
-    file = tmp_path / "switchyard.service"
-    file.write_text(unit.replace("/opt/switchyard/.venv/bin/switchyard", sys.executable))
-    drop_in = tmp_path / "switchyard.service.d" / "power.conf"
+    unit = (DEPLOY / "systemd" / "stepserve.service").read_text()
+    assert "/opt/stepserve/.venv/bin/stepserve" in unit
+    file = tmp_path / "stepserve.service"
+    file.write_text(unit.replace("/opt/stepserve/.venv/bin/stepserve", sys.executable))
+    drop_in = tmp_path / "stepserve.service.d" / "power.conf"
     drop_in.parent.mkdir()
     drop_in.write_text((DEPLOY / "systemd" / "power.conf").read_text())
     ended = run(debian.program("systemd-analyze", "systemd"), "verify", "--man=no", file)
@@ -60,8 +60,8 @@ def test_systemd_understands_the_unit_and_the_drop_in(tmp_path: Path) -> None:
 
 
 def test_sudo_understands_what_it_may_do(tmp_path: Path) -> None:
-    file = tmp_path / "switchyard"
-    file.write_text((DEPLOY / "systemd" / "switchyard.sudoers").read_text())
+    file = tmp_path / "stepserve"
+    file.write_text((DEPLOY / "systemd" / "stepserve.sudoers").read_text())
     file.chmod(0o440)
     ended = run(debian.program("visudo", "sudo"), "--check", "--strict", f"--file={file}")
     assert ended.returncode == 0, ended.stderr
@@ -146,14 +146,14 @@ def test_docker_compose_understands_its_files() -> None:
     if run("docker", "compose", "version").returncode != 0:
         pytest.skip("docker compose is not installed")
     files = [f"--file={DEPLOY / 'docker' / name}" for name in ("compose.yml", "compose.cuda.yml")]
-    ended = run("docker", "compose", *files, "config", "--quiet", SWITCHYARD_ADMIN_KEY="x" * 32, POSTGRES_PASSWORD="x")
+    ended = run("docker", "compose", *files, "config", "--quiet", STEPSERVE_ADMIN_KEY="x" * 32, POSTGRES_PASSWORD="x")
     assert ended.returncode == 0, ended.stderr
 
 
 def assert_settings(environment: dict[str, str], folder: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
     checked = subprocess.run(
-        [sys.executable, "-c", "from client.cli import main; main()", "config", "check"],
+        [sys.executable, "-c", "from stepserve.client.cli import main; main()", "config", "check"],
         cwd=folder,
         env=bare | {"PYTHONPATH": str(DEPLOY.parent)} | environment,
         capture_output=True,
@@ -191,7 +191,7 @@ def streaming() -> Iterator[int]:
 def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:
     port = free_port()
     with streaming() as fast, streaming() as reasoning:
-        ours = (DEPLOY / "nginx" / "switchyard.conf").read_text()
+        ours = (DEPLOY / "nginx" / "stepserve.conf").read_text()
         for there, here in (
             ("listen 80;", f"listen 127.0.0.1:{port};"),
             (":8765;", f":{fast};"),
@@ -199,13 +199,13 @@ def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:
         ):
             assert there in ours
             ours = ours.replace(there, here)
-        (tmp_path / "switchyard.conf").write_text(ours)
+        (tmp_path / "stepserve.conf").write_text(ours)
         places = "".join(
             f"{kind}_temp_path {tmp_path / kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         whole = (
             f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}"
-            f" http {{ access_log off; {places} include {tmp_path}/switchyard.conf; }}"
+            f" http {{ access_log off; {places} include {tmp_path}/stepserve.conf; }}"
         )
         (tmp_path / "nginx.conf").write_text(whole)
         program = debian.program("nginx", "nginx-light")
@@ -243,9 +243,9 @@ def test_slurm_jobs_register_beside_each_other(tmp_path: Path, monkeypatch: pyte
     """Eight nodes at once, into a file that has something else already; the server's own reader understands it."""
     file = tmp_path / "hosts.json"
     file.write_text(json.dumps({"trainer": {"host": "192.0.2.3"}}))
-    monkeypatch.setenv("SWITCHYARD_FAST_KEY", "k" * 32)
+    monkeypatch.setenv("STEPSERVE_FAST_KEY", "k" * 32)
     urls = [f"http://node{number}:20001/v1" for number in range(8)]
-    for process in [register("add", file, "fast", url, "SWITCHYARD_FAST_KEY") for url in urls]:
+    for process in [register("add", file, "fast", url, "STEPSERVE_FAST_KEY") for url in urls]:
         assert process.wait(60) == 0
     known = hosts.read(file, tmp_path)
     assert sorted(upstream.base_url for upstream in known.tiers["fast"].upstreams) == urls

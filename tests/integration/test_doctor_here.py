@@ -1,19 +1,19 @@
-"""`switchyard doctor --here` as a person runs it on a machine with something wrong."""
+"""`stepserve doctor --here` as a person runs it on a machine with something wrong."""
 
 import json
 import os
 import socket
 from pathlib import Path
 
-from switchyard.base_lock import hold
-from switchyard.paths import Layout
+from stepserve.base_lock import hold
+from stepserve.paths import Layout
 from tests.e2e.server import free_port
-from tests.integration.programs import switchyard
+from tests.integration.programs import stepserve
 
 
 def doctor(folder: Path, **settings: object) -> tuple[int, dict[str, tuple[bool, str]]]:
     """The exit code, and of each check whether it was good and what was said."""
-    ended = switchyard(folder, "doctor", "--here", "--json", **({"port": free_port()} | settings))
+    ended = stepserve(folder, "doctor", "--here", "--json", **({"port": free_port()} | settings))
     found = json.loads(ended.stdout)
     return ended.returncode, {one["check"]: (one["good"], one["said"]) for one in found}
 
@@ -36,7 +36,7 @@ def test_each_trouble_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert code == 1
     for check, said in (
         ("port", "set INFERENCE_HOST or INFERENCE_PORT"),
-        ("database", "switchyard db restore"),
+        ("database", "stepserve db restore"),
         ("model files", "model.safetensors is empty"),
     ):
         assert not found[check][0]

@@ -19,7 +19,7 @@ from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
-from switchyard.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint

@@ -12,7 +12,7 @@ import pytest
 from control.checkpoint import inspect
 from control.digest_cache import DigestCache
 from control.reference_maker import ReferenceMaker
-from switchyard.settings import EngineSettings
+from stepserve.settings import EngineSettings
 from tests.integration.house import House, house, until
 from tests.unit.control.checkpoints import CONFIG, write_checkpoint
 

@@ -1,4 +1,4 @@
-"""`switchyard gc` as a person runs it, on a migrated database."""
+"""`stepserve gc` as a person runs it, on a migrated database."""
 
 import json
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.paths import Layout
-from tests.integration.programs import Ended, switchyard
+from stepserve.paths import Layout
+from tests.integration.programs import Ended, stepserve
 
 LONG_AGO_S = 1_000_000_000
 JOBS = {
@@ -62,7 +62,7 @@ def _insert(connection: sqlite3.Connection, table: str, values: dict[str, object
 
 
 def gc(layout: Layout, *arguments: str, **retention: object) -> Ended:
-    return switchyard(layout.base, "gc", *arguments, **{f"retention__{name}": retention[name] for name in retention})
+    return stepserve(layout.base, "gc", *arguments, **{f"retention__{name}": retention[name] for name in retention})
 
 
 def left(layout: Layout) -> set[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from control.app import create_app
 from datagen.kind import DataGenKind
-from switchyard.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import DEADLINE_S, PACE, settings_of, until
 from tests.unit.control.checkpoints import write_checkpoint

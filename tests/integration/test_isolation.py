@@ -26,10 +26,10 @@ from datagen.kind import DataGenKind
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
-from switchyard.access import demand
-from switchyard.access_settings import AccessSettings
-from switchyard.contract import CONTROL_PREFIXES, BatchOutput
-from switchyard.settings import Settings
+from stepserve.access import demand
+from stepserve.access_settings import AccessSettings
+from stepserve.contract import CONTROL_PREFIXES, BatchOutput
+from stepserve.settings import Settings
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
 from tests.integration.town import MODEL, Town, bearer, tell
@@ -86,7 +86,7 @@ MAKING = {
 
 def stamped(key: str) -> dict[str, str]:
     """As the gateway says who asks."""
-    return {"x-switchyard-key": key, "x-switchyard-scopes": "admin" if key == ADMIN else "jobs"}
+    return {"x-stepserve-key": key, "x-stepserve-scopes": "admin" if key == ADMIN else "jobs"}
 
 
 def application(settings: Settings) -> FastAPI:
@@ -376,7 +376,7 @@ def test_kept_answers_are_shown_to_administrators_alone(tmp_path: Path) -> None:
     tell(tmp_path, story, access=AccessSettings(isolate_keys=True))
 
 
-@pytest.mark.parametrize("forged", ["x-switchyard-key", "x-switchyard-scopes"])
+@pytest.mark.parametrize("forged", ["x-stepserve-key", "x-stepserve-scopes"])
 def test_a_key_cannot_say_that_it_is_another(tmp_path: Path, forged: str) -> None:
     async def story(there: Town) -> None:
         key = await there.key(scopes=["jobs"])

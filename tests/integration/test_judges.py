@@ -9,7 +9,7 @@ import pytest
 from evals.formats import parse_sample
 from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
 from evals.record import MetricScore, record_of
-from switchyard.contract import BatchOutput
+from stepserve.contract import BatchOutput
 from tests.integration.wild_server import reply, speaking, wild_server
 
 SECRET = "what only this machine may read"

@@ -16,7 +16,7 @@ import httpx
 from control.app import create_app
 from evals.kind import EvalKind
 from evals.tally import TIMING_KEYS
-from switchyard.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.eval_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import CONTEXT, Forked

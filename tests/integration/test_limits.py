@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from switchyard.access_settings import LimitSettings
-from switchyard.settings import EngineSettings
+from stepserve.access_settings import LimitSettings
+from stepserve.settings import EngineSettings
 from tests.integration.town import MODEL, Town, tell
 
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.listener import PublicListener
-from switchyard.access_settings import TlsSettings
+from stepserve.access_settings import TlsSettings
 from tests.integration.house import settings_of
 from tests.integration.town import listening
 

@@ -15,15 +15,15 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from switchyard.access_settings import AccessSettings
+from stepserve.access_settings import AccessSettings
 from tests.integration.house import by_hand, until
-from tests.integration.programs import SWITCHYARD, environment_of
+from tests.integration.programs import STEPSERVE, environment_of
 from tests.integration.town import Town, bearer, running_control, town
 
 
 @contextmanager
 def control_process(base: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Control as `switchyard up` starts it, to be killed."""
+    """Control as `stepserve up` starts it, to be killed."""
     environment = environment_of(base, {"install_demo": "false", "database_url": ""})
     process = subprocess.Popen([sys.executable, "-m", "control"], env=environment)
     try:
@@ -68,10 +68,10 @@ async def recovered(there: Town, **body: Any) -> Any:
 
 
 async def recover_by_command(base: Path) -> Any:
-    """`switchyard keys recover`, as the machine's owner runs it."""
+    """`stepserve keys recover`, as the machine's owner runs it."""
     command = await asyncio.create_subprocess_exec(
         sys.executable,
-        *SWITCHYARD,
+        *STEPSERVE,
         *("keys", "recover", "--json"),
         env=environment_of(base, {}),
         stdout=asyncio.subprocess.PIPE,
@@ -103,7 +103,7 @@ def test_a_database_that_is_gone_closes_the_server_in_whatever_order_its_process
                 await until_asked(there, key, 503)
                 refused = await there.http.get("/models")
                 assert refused.status_code == 503
-                assert "switchyard keys recover" in refused.json()["detail"]
+                assert "stepserve keys recover" in refused.json()["detail"]
                 assert await asked(there) == 503
         # The gateway starts again: first without control, then with the empty database.
         async with town(tmp_path, with_control=False) as there:

@@ -10,8 +10,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 _IMPORTS = """
 import sys
-import client.cli
-from client import AsyncSwitchyardClient, CheckpointHook, SwitchyardCallback, SwitchyardClient, push_checkpoint
+import stepserve.client.cli
+from stepserve.client import AsyncClient, CheckpointHook, StepserveCallback, Client, push_checkpoint
 heavy = {"torch", "vllm", "transformers", "fastapi", "sqlalchemy", "uvicorn", "numpy"} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -37,8 +37,8 @@ def test_the_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     if installed.returncode:
         pytest.skip(f"the base dependencies cannot be had here: {installed.stderr[-300:]}")
     subprocess.run([python, "-c", _IMPORTS], check=True, cwd=tmp_path)
-    listed = subprocess.run([tmp_path / "venv" / "bin" / "switchyard", "--version"], capture_output=True, check=True)
+    listed = subprocess.run([tmp_path / "venv" / "bin" / "stepserve", "--version"], capture_output=True, check=True)
     assert listed.stdout.strip()
-    up = subprocess.run([tmp_path / "venv" / "bin" / "switchyard", "up"], capture_output=True, text=True, check=False)
+    up = subprocess.run([tmp_path / "venv" / "bin" / "stepserve", "up"], capture_output=True, text=True, check=False)
     assert (up.returncode, up.stderr.count("\n")) == (2, 1)
-    assert "pip install 'switchyard[cpu]'" in up.stderr
+    assert "pip install 'stepserve[cpu]'" in up.stderr

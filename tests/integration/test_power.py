@@ -9,7 +9,7 @@ from control.power.choices import PowerChoices
 from control.power.governor import Governor
 from control.telemetry.nvml import Nvml
 from control.telemetry.sampler import CardSampler
-from switchyard.settings import PowerSettings
+from stepserve.settings import PowerSettings
 from tests.integration.house import settings_of
 from tests.unit.control.recorded_nvml import H200, RecordedNvml
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from switchyard.settings import EngineSettings
+from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import write_base
 from tests.integration.fake_hub import FakeHub, Trick
 from tests.integration.house import House, house, until

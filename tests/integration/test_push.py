@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 
-from client import SwitchyardClient
-from client.errors import BadCheckpoint, CheckpointChanged, Conflict
+from stepserve import Client
+from stepserve.client.errors import BadCheckpoint, CheckpointChanged, Conflict
 from tests.integration.front import Front, front
 from tests.unit.control.checkpoints import CONFIG, write_checkpoint, write_index, write_shard
 
 
-def visit(base: Path, body: Callable[[Front, SwitchyardClient], None], **changes: Any) -> None:
+def visit(base: Path, body: Callable[[Front, Client], None], **changes: Any) -> None:
     """`body` runs in a thread beside the server."""
 
     async def run() -> None:
         async with front(base, **changes) as there:
-            with SwitchyardClient(there.url, retry_s=0) as client:
+            with Client(there.url, retry_s=0) as client:
                 await asyncio.to_thread(body, there, client)
 
     asyncio.run(run())
@@ -49,7 +49,7 @@ def write_large(folder: Path, seed: int, tensors: int = 40, tensor_bytes: int = 
 
 
 def test_a_push_makes_a_model_of_the_same_bytes(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         source = write_large(tmp_path / "source", seed=1)
         (source / "optimizer.pt").write_bytes(b"a pickle that stays here")
         pushed = client.push_checkpoint(source, "m", tags="a,b", step=7, activate=True)
@@ -67,7 +67,7 @@ def test_a_push_makes_a_model_of_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_later_checkpoint_sends_only_what_changed(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         client.push_checkpoint(write_large(tmp_path / "first", seed=1), "first")
         later = write_large(tmp_path / "later", seed=1, changed=2)
         pushed = client.push_checkpoint(later, "later")
@@ -79,7 +79,7 @@ def test_a_later_checkpoint_sends_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_what_was_copied_there_by_hand_is_not_sent_either(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         write_large(there.layout.models / "by-hand", seed=1)
         client.register_model("by-hand")
         pushed = client.push_checkpoint(write_large(tmp_path / "same", seed=1), "pushed")
@@ -89,7 +89,7 @@ def test_what_was_copied_there_by_hand_is_not_sent_either(tmp_path: Path) -> Non
 
 
 def test_other_content_under_the_same_id(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         client.push_checkpoint(write_large(tmp_path / "a", seed=1), "m", activate=True)
         before = client.active_model().digest
         with pytest.raises(Conflict, match="replace"):
@@ -107,7 +107,7 @@ def test_other_content_under_the_same_id(tmp_path: Path) -> None:
 
 
 def test_an_activation_of_replaced_content_that_fails_changes_nothing(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         first = client.push_checkpoint(write_large(tmp_path / "a", seed=1), "m", activate=True)
         there.gateway.fail_with = "it does not load"
         with pytest.raises(Exception, match="it does not load"):
@@ -121,7 +121,7 @@ def test_an_activation_of_replaced_content_that_fails_changes_nothing(tmp_path: 
 
 
 def test_a_folder_that_is_no_checkpoint_is_named_before_anything_is_sent(tmp_path: Path) -> None:
-    with SwitchyardClient("http://127.0.0.1:9", retry_s=0) as nobody:
+    with Client("http://127.0.0.1:9", retry_s=0) as nobody:
         with pytest.raises(BadCheckpoint, match="There is no folder"):
             nobody.push_checkpoint(tmp_path / "ghost", "m")
         (tmp_path / "empty").mkdir()
@@ -138,7 +138,7 @@ def test_a_folder_that_is_no_checkpoint_is_named_before_anything_is_sent(tmp_pat
 
 
 def test_a_checkpoint_that_changes_while_it_is_pushed(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         source = write_large(tmp_path / "source", seed=1)
 
         def disturb(there_bytes: int, _total: int) -> None:
@@ -157,14 +157,14 @@ def test_a_checkpoint_that_changes_while_it_is_pushed(tmp_path: Path) -> None:
 
 _PUSH = """
 import sys
-from client import SwitchyardClient
-with SwitchyardClient(sys.argv[1]) as client:
+from stepserve import Client
+with Client(sys.argv[1]) as client:
     client.push_checkpoint(sys.argv[2], "m", on_progress=lambda there, total: print(there, flush=True))
 """
 
 
 def test_a_trainer_killed_in_the_middle_goes_on_where_it_was(tmp_path: Path) -> None:
-    def body(_: Front, client: SwitchyardClient) -> None:
+    def body(_: Front, client: Client) -> None:
         source = write_large(tmp_path / "source", seed=1, tensors=80, tensor_bytes=4_000_000)
         process = subprocess.Popen(
             [sys.executable, "-c", _PUSH, client.url, str(source)], stdout=subprocess.PIPE, text=True
@@ -195,7 +195,7 @@ def test_a_server_killed_in_the_middle_and_started_again(tmp_path: Path) -> None
     command = [sys.executable, "-m", "tests.integration.front", str(tmp_path / "base"), str(port)]
     servers = [subprocess.Popen(command)]
     try:
-        with SwitchyardClient(f"127.0.0.1:{port}", retry_s=60) as client:
+        with Client(f"127.0.0.1:{port}", retry_s=60) as client:
             client.list_models()
 
             def kill_once(there_bytes: int, _total: int) -> None:
@@ -220,7 +220,7 @@ def test_one_id_pushed_twice_at_once(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with front(tmp_path / "base") as there:
-            with SwitchyardClient(there.url) as one, SwitchyardClient(there.url) as two:
+            with Client(there.url) as one, Client(there.url) as two:
                 pushes = [
                     asyncio.to_thread(client.push_checkpoint, source, "m", connections=1) for client in (one, two)
                 ]

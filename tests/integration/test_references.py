@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from control.errors import ReferenceFailed
-from switchyard.contract import Reference
+from stepserve.contract import Reference
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, control, house, settings_of, until
 from tests.integration.standing import Standing, standing

@@ -1,4 +1,4 @@
-"""Starts that cannot be: each refused, by `switchyard up` or the process that notices, in words with the way out."""
+"""Starts that cannot be: each refused, by `stepserve up` or the process that notices, in words with the way out."""
 
 import os
 import signal
@@ -14,18 +14,18 @@ import httpx
 import psutil
 import pytest
 
-from switchyard.base_lock import hold
-from switchyard.child import EXIT_REFUSED
-from switchyard.paths import Layout
+from stepserve.base_lock import hold
+from stepserve.child import EXIT_REFUSED
+from stepserve.paths import Layout
 from tests.e2e.server import free_port, wait_until
 from tests.integration.mounts import small_file_system
-from tests.integration.programs import Ended, environment_of, python, switchyard
+from tests.integration.programs import Ended, environment_of, python, stepserve
 
 NO_DEMO = {"install_demo": False}
 
 
 def up(folder: Path, *flags: str, **settings: object) -> Ended:
-    return switchyard(folder, "up", *flags, **({"port": free_port()} | NO_DEMO | settings))
+    return stepserve(folder, "up", *flags, **({"port": free_port()} | NO_DEMO | settings))
 
 
 def refused(ended: Ended, code: int, *words: str) -> None:
@@ -45,7 +45,7 @@ def test_a_base_directory_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_base_directory_that_nobody_can_write(tmp_path: Path) -> None:
-    refused(up(tmp_path, base_dir="/proc/switchyard"), 2, "/proc/switchyard", "Set INFERENCE_BASE_DIR.")
+    refused(up(tmp_path, base_dir="/proc/stepserve"), 2, "/proc/stepserve", "Set INFERENCE_BASE_DIR.")
 
 
 @pytest.fixture

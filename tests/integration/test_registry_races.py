@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from control.placed_folders import PLACING
-from switchyard.settings import EngineSettings
+from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.doomed_control import DoomedControl
 from tests.integration.fake_gateway import FakeGateway

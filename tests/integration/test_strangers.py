@@ -9,7 +9,7 @@ from typing import Literal
 import httpx
 import pytest
 
-from switchyard.access_settings import AccessSettings, LimitSettings
+from stepserve.access_settings import AccessSettings, LimitSettings
 from tests.integration.town import MODEL, Town, tell
 
 
@@ -156,7 +156,7 @@ def test_nobody_says_himself_where_he_comes_from(tmp_path: Path) -> None:
             ("x-forwarded-for", "203.0.113.9"),
             ("x-real-ip", "203.0.113.9"),
             ("forwarded", "for=203.0.113.9"),
-            ("x-switchyard-client", "203.0.113.9"),
+            ("x-stepserve-client", "203.0.113.9"),
         ]
         assert await client_of_last_action(there, *forged) == "127.0.0.1"
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from control.telemetry.nvml import Nvml
-from switchyard.settings import PowerSettings, TelemetrySettings
+from stepserve.settings import PowerSettings, TelemetrySettings
 from tests.integration.house import House, house, until
 from tests.unit.control.recorded_nvml import GTX, H200, NVMLError, RecordedNvml
 
@@ -117,17 +117,17 @@ def test_a_job_says_what_it_used_and_which_request_made_it(tmp_path: Path) -> No
         library = RecordedNvml(H200)
         async with house(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
             await here.add_active("a")
-            await until(lambda: metric(here, "switchyard_gpus"), lambda gpus: gpus == 1)
+            await until(lambda: metric(here, "stepserve_gpus"), lambda gpus: gpus == 1)
             (job_id,) = await held_jobs(here, 1)
             library.cards[0]["nvmlDeviceGetTotalEnergyConsumption"] += 500_000
             await until(
-                lambda: metric(here, 'switchyard_energy_joules_total{class="idle"'), lambda joules: joules == 500
+                lambda: metric(here, 'stepserve_energy_joules_total{class="idle"'), lambda joules: joules == 500
             )
             library.cards[0]["nvmlDeviceGetTotalEnergyConsumption"] += 30_000
             here.kind.may_go.set()
             job = await here.job(job_id, "done")
             assert job["result"]["energy"]["joules"] <= 30
-            used = await metric(here, 'switchyard_energy_joules_total{class="batch",model="a"')
+            used = await metric(here, 'stepserve_energy_joules_total{class="batch",model="a"')
             assert used == job["result"]["energy"]["joules"]
             assert job["result"]["gpu_seconds"] > 0
 
@@ -135,7 +135,7 @@ def test_a_job_says_what_it_used_and_which_request_made_it(tmp_path: Path) -> No
             job = await here.job(made.json()["job_id"], "done")
             assert job["request_id"] == "r-17"
             headers = here.gateway.headers[-1]
-            assert (headers["x-request-id"], headers["x-switchyard-job"]) == ("r-17", job["id"])
+            assert (headers["x-request-id"], headers["x-stepserve-job"]) == ("r-17", job["id"])
 
     asyncio.run(run())
 
@@ -145,8 +145,8 @@ def test_jobs_in_the_metrics(tmp_path: Path) -> None:
         async with house(tmp_path) as here:
             await here.add_active("a")
             await held_jobs(here, 2)
-            assert await metric(here, 'switchyard_jobs{status="pending",type="echo"}') >= 1
-            assert await metric(here, "switchyard_database_up") == 1
+            assert await metric(here, 'stepserve_jobs{status="pending",type="echo"}') >= 1
+            assert await metric(here, "stepserve_database_up") == 1
             here.kind.may_go.set()
 
     asyncio.run(run())

@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from gateway.asgi import Message, Receive, Scope, Send, send_json
 from gateway.observation import Observed
 from gateway.tracing import tracer_of
-from switchyard.settings import LogSettings, TelemetrySettings
+from stepserve.settings import LogSettings, TelemetrySettings
 from tests.integration.wild_server import reply, wild_server
 from tests.threaded_server import threaded
 
@@ -70,7 +70,7 @@ def test_a_span_takes_up_the_callers_trace_and_hands_it_on(collector: Collector)
     assert inner[b"traceparent"] == f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01".encode()
     attributes = {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
     assert attributes["http.response.status_code"] == 503
-    assert attributes["switchyard.request_id"] == "r-1"
+    assert attributes["stepserve.request_id"] == "r-1"
     assert attributes["gen_ai.request.model"] == "m"
     assert span.status.code == 2
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from switchyard.access_settings import AccessSettings
+from stepserve.access_settings import AccessSettings
 from tests.integration import misbehaving
 from tests.integration.misbehaving import Behaviour, Headers, Upstream, upstream
 from tests.integration.town import Town, town

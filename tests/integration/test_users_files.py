@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from client import SwitchyardClient
-from client.hook import SNAPSHOTS, CheckpointHook
 from control.uploads.uploads import KEPT_S
+from stepserve import Client
+from stepserve.client.hook import SNAPSHOTS, CheckpointHook
 from tests.integration.fake_hub import FakeHub
 from tests.integration.front import Front, front
 from tests.integration.house import House, by_hand, house
-from tests.integration.programs import switchyard
+from tests.integration.programs import stepserve
 from tests.integration.pulls import add, ended, pull, pulling
 from tests.unit.control.checkpoints import write_checkpoint
 
@@ -34,12 +34,12 @@ def tell(base: Path, story: Story, **changes: Any) -> None:
     asyncio.run(run())
 
 
-def push(base: Path, body: Callable[[Front, SwitchyardClient], None]) -> None:
+def push(base: Path, body: Callable[[Front, Client], None]) -> None:
     """`body` runs in a thread beside the server."""
 
     async def run() -> None:
         async with front(base) as there:
-            with SwitchyardClient(there.url, retry_s=0) as client:
+            with Client(there.url, retry_s=0) as client:
                 await asyncio.to_thread(body, there, client)
 
     asyncio.run(run())
@@ -114,7 +114,7 @@ def test_a_moving_ids_copies_go_and_its_inbox_stays(tmp_path: Path) -> None:
 
 
 def test_what_a_person_adds_to_or_changes_in_a_placed_folder_stays(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / "precious").write_text("x")
@@ -138,7 +138,7 @@ def test_what_a_person_adds_to_or_changes_in_a_placed_folder_stays(tmp_path: Pat
 
 
 def test_a_placed_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         client.push_checkpoint(write_checkpoint(tmp_path / "source"), "m")
         placed = there.layout.models / "m"
         placed.rename(there.layout.models / "run-a")
@@ -153,7 +153,7 @@ def test_a_placed_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> N
 
 
 def test_uploads_and_pulls_go_whole(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         pushed = client.push_checkpoint(write_checkpoint(tmp_path / "pushed", shards=2), "m")
         deleted = client.delete_model("m", files=True)
         assert deleted["files"] is True
@@ -188,7 +188,7 @@ def test_a_folder_of_the_last_release_is_left(tmp_path: Path) -> None:
 def test_a_removal_that_was_killed_in_the_middle_is_finished_at_the_next_start(tmp_path: Path) -> None:
     base = tmp_path / "base"
 
-    def first(there: Front, client: SwitchyardClient) -> None:
+    def first(there: Front, client: Client) -> None:
         for name in ("gone", "kept"):
             client.push_checkpoint(write_checkpoint(tmp_path / name, seed=len(name)), name)
 
@@ -255,7 +255,7 @@ def test_two_trainings_in_one_folder_leave_each_others_snapshots(tmp_path: Path)
     saved = [write_checkpoint(tmp_path / name) for name in ("one", "two")]
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        SwitchyardClient(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=3.0, retry_s=0.0) as client,
+        Client(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=3.0, retry_s=0.0) as client,
     ):
         hooks = [CheckpointHook(f"run{number}", client=client, retry_s=0.0) for number in range(2)]
         for hook, folder in zip(hooks, saved, strict=True):
@@ -268,18 +268,18 @@ def test_two_trainings_in_one_folder_leave_each_others_snapshots(tmp_path: Path)
 
 
 def test_the_terminal_says_what_would_go_and_what_stays(tmp_path: Path) -> None:
-    def body(there: Front, client: SwitchyardClient) -> None:
+    def body(there: Front, client: Client) -> None:
         client.push_checkpoint(write_checkpoint(tmp_path / "source"), "m")
         mine = there.layout.models / "m" / "optimizer.pt"
         mine.write_bytes(b"x")
         asked = ("models", "rm", "m", "--files", "--host", there.url)
-        planned = switchyard(tmp_path, *asked, "--dry-run")
+        planned = stepserve(tmp_path, *asked, "--dry-run")
         assert planned.returncode == 0, planned.stderr
         assert planned.stdout.startswith("m would be removed.\n")
         assert "files" in planned.stdout
         assert f"rm -r -- {mine.parent}" in planned.stdout
         assert [model.id for model in client.list_models()] == ["m"]
-        removed = switchyard(tmp_path, *asked)
+        removed = stepserve(tmp_path, *asked)
         assert removed.stdout.startswith("m is removed.\n"), removed.stderr
         assert [path.name for path in mine.parent.iterdir()] == ["optimizer.pt"]
 

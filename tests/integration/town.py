@@ -17,9 +17,9 @@ from gateway.app import Gateway, create_gateway
 from gateway.asgi import App
 from gateway.connection import guarded
 from gateway.slot import Engine
-from switchyard.contract import Capabilities, ModelRef
-from switchyard.settings import Settings
-from switchyard.unix_http import unix_transport
+from stepserve.contract import Capabilities, ModelRef
+from stepserve.settings import Settings
+from stepserve.unix_http import unix_transport
 from tests.integration.house import PACE, settings_of
 from tests.integration.serving import serving
 from tests.unit.control.checkpoints import write_checkpoint

@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from client import SwitchyardCallback, SwitchyardClient
 from demo import tokenizer as demo_tokenizer
 from demo.addition import split
 from demo.train import build_model, encode
+from stepserve import Client, StepserveCallback
 
 
 class Additions(Dataset[dict[str, Any]]):
@@ -46,8 +46,8 @@ def train(url: str, out: Path, steps: int, limit: int | None) -> dict[str, Any]:
     tok = demo_tokenizer.build()
     model = build_model(len(tok), tok.eos_token_id, tok.pad_token_id).to(torch.bfloat16)
     reporter = Reporter()
-    client = SwitchyardClient(url, retry_s=1.0)
-    ours = SwitchyardCallback("run", client=client, activate=True, evals=["d"], retry_s=1.0, drain_s=60.0)
+    client = Client(url, retry_s=1.0)
+    ours = StepserveCallback("run", client=client, activate=True, evals=["d"], retry_s=1.0, drain_s=60.0)
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,

@@ -19,8 +19,8 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
 from gateway.asgi import Receive, Scope, Send
-from switchyard.contract import BatchItem, BatchOutput, BatchSampling
-from switchyard.settings import Settings
+from stepserve.contract import BatchItem, BatchOutput, BatchSampling
+from stepserve.settings import Settings
 from tests.integration.house import settings_of
 from tests.integration.town import MODEL, Town, town
 from tests.unit.control.checkpoints import write_checkpoint

@@ -8,10 +8,10 @@ import httpx
 import psutil
 import pytest
 
-from switchyard import web_ui
-from switchyard.child import EXIT_REFUSED
-from switchyard.settings import Settings
-from switchyard.supervisor import announce
+from stepserve import web_ui
+from stepserve.child import EXIT_REFUSED
+from stepserve.settings import Settings
+from stepserve.supervisor import announce
 from tests.ui.depot import Depot
 from ui.__main__ import main
 
@@ -40,7 +40,7 @@ async def _until_up(port: int) -> None:
 
 def _ui_of_this_process() -> psutil.Process:
     children = psutil.Process().children(recursive=True)
-    return next(child for child in children if " ".join(child.cmdline()).startswith("switchyard: ui"))
+    return next(child for child in children if " ".join(child.cmdline()).startswith("stepserve: ui"))
 
 
 def test_it_is_announced_started_again_and_ended(

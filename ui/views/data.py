@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from client.results import Job
+from stepserve.client.results import Job
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
 from ui.harmless import harmless
@@ -122,7 +122,7 @@ def _whole(job_id: str, name: str) -> bytes:
 
 
 def _head(job_id: str, name: str) -> list[dict[str, Any]]:
-    """The examples within the first 64 kB. Raises SwitchyardError."""
+    """The examples within the first 64 kB. Raises StepserveError."""
     path = f"/data_gen/jobs/{job_id}/shards/{name}"
     with server().streaming("GET", path, headers={"range": f"bytes=0-{_READ_BYTES - 1}"}) as answer:
         text = answer.read().decode(errors="replace")

@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from client.results import Job
+from stepserve.client.results import Job
 from ui.choice import choose_model
 from ui.connection import server, soon, trouble_shown
 from ui.eval_charts import draw_accuracy, history_table, newest

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from client.results import OVER, Job
+from stepserve.client.results import OVER, Job
 from ui.connection import server, trouble_shown
 from ui.format import duration, moment
 from ui.harmless import harmless

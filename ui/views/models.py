@@ -9,9 +9,9 @@ import pandas as pd
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from client.calls import InFlight, Method
-from client.client import SwitchyardClient
-from client.results import Activation, Model
+from stepserve.client.calls import InFlight, Method
+from stepserve.client.client import Client
+from stepserve.client.results import Activation, Model
 from ui.choice import choose_model, say_no_models
 from ui.connection import server, trouble_shown
 from ui.format import NOTHING, milliseconds, moment, size
@@ -84,7 +84,7 @@ def _switch(models: list[Model] | None) -> None:
         _switched(shown)
 
 
-def _activate(there: SwitchyardClient, model_id: str, method: Method, in_flight: InFlight) -> Activation:
+def _activate(there: Client, model_id: str, method: Method, in_flight: InFlight) -> Activation:
     return there.set_active_model(model_id, method=method, in_flight=in_flight)
 
 
@@ -123,7 +123,7 @@ def _upload() -> None:
     with st.form("models_upload"):
         st.caption(
             "All files of the folder: config.json, tokenizer, *.safetensors. For more than 2 GB use"
-            " `switchyard models push FOLDER NAME`, which goes on where it was interrupted."
+            " `stepserve models push FOLDER NAME`, which goes on where it was interrupted."
         )
         model_id = st.text_input("Id", key="models_upload_id")
         files = st.file_uploader("Files", accept_multiple_files=True, key="models_upload_files")
@@ -137,7 +137,7 @@ def _upload() -> None:
 
 
 def _push(model_id: str, files: Sequence[UploadedFile]) -> str:
-    with tempfile.TemporaryDirectory(prefix="switchyard-upload-") as folder:
+    with tempfile.TemporaryDirectory(prefix="stepserve-upload-") as folder:
         for file in files:
             (Path(folder) / Path(file.name).name).write_bytes(file.getbuffer())
         return server(patient=True).push_checkpoint(folder, model_id, source="web").digest

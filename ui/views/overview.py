@@ -9,9 +9,9 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from client.client import SwitchyardClient
-from client.errors import Forbidden, SwitchyardError, Unavailable
-from client.results import Gpu, Health, JobStats, System
+from stepserve.client.client import Client
+from stepserve.client.errors import Forbidden, StepserveError, Unavailable
+from stepserve.client.results import Gpu, Health, JobStats, System
 from ui import gauges
 from ui.charts import lines
 from ui.connection import server, soon, trouble_shown
@@ -101,7 +101,7 @@ def _traffic(row: dict[str, float], trend: Trend, asked: "Future[Gauges | None]"
         row |= {"running": seen.running, "waiting": seen.waiting} | ({} if per_s is None else {"requests/s": per_s})
 
 
-def _gauges(there: SwitchyardClient) -> Gauges | None:
+def _gauges(there: Client) -> Gauges | None:
     """None for a key that may not see them."""
     try:
         with there.streaming("GET", "/metrics") as answer:
@@ -138,7 +138,7 @@ def _gpu(asked: "Future[Gpu]") -> Gpu | None:
         return asked.result()
     except Unavailable:
         return None
-    except SwitchyardError as error:
+    except StepserveError as error:
         st.caption(harmless(str(error)))
         return None
 

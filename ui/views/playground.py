@@ -74,7 +74,7 @@ def _exchange(model: str, history: list[Turn], asked: str, system: str, sampling
 
 
 def _streamed(talk: Talk) -> None:
-    """Draws the whole answer anew, so not for each token of a fast one. Raises SwitchyardError."""
+    """Draws the whole answer anew, so not for each token of a fast one. Raises StepserveError."""
     place, drawn_s = st.empty(), 0.0
     try:
         for _ in talk:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from client.errors import Unavailable
+from stepserve.client.errors import Unavailable
 from ui.connection import server, trouble_shown
 from ui.format import NOTHING, percent
 

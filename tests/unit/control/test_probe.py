@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from control.probe import Probe
-from switchyard.readable import readable
+from stepserve.readable import readable
 
 IDS = [[1, 2, 3], [4, 5]]
 LOGPROBS = [[-1.0, -2.0], [-0.5]]

@@ -4,7 +4,7 @@ import pytest
 
 from control.power.profiles import Choice, InForce, clamped, in_force
 from control.telemetry.cards import PowerRange
-from switchyard.settings import PowerSettings
+from stepserve.settings import PowerSettings
 
 HERE = timezone(timedelta(hours=2))
 NIGHT = [{"start": "22:00", "end": "07:00", "profile": "quiet"}]

@@ -2,7 +2,7 @@ import pytest
 
 from control.errors import Invalid
 from control.quantize import QuantizeWish, choose, quantized_digest, quantized_signature
-from switchyard.contract import Capabilities, Quantize, Signature
+from stepserve.contract import Capabilities, Quantize, Signature
 
 GB = 1_000_000_000
 THRESHOLD = 14 * GB

@@ -13,7 +13,7 @@ from control.digest_cache import DigestCache
 from control.errors import CheckpointBroken, ReferenceFailed
 from control.reference_maker import ReferenceMaker
 from control.references import References
-from switchyard.contract import Reference
+from stepserve.contract import Reference
 from tests.unit.control.checkpoints import weights, write_checkpoint, write_shard
 
 A, B, C = "sha256:aa", "sha256:bb", "sha256:cc"

@@ -10,7 +10,7 @@ import pytest
 from control.checkpoint import inspect
 from control.digest_cache import DigestCache
 from control.signature import signature
-from switchyard.contract import Signature
+from stepserve.contract import Signature
 from tests.unit.control.checkpoints import CONFIG, weights, write_checkpoint, write_shard
 
 DEMO = Path(__file__).parents[3] / "demo" / "checkpoints"

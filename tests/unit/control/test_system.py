@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from control.telemetry.system import SystemReader, mounts_of
-from switchyard.cgroup import Cgroup
+from stepserve.cgroup import Cgroup
 
 GIB = 1024**3
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from client.checkpoint import look
 from control.checkpoint import inspect
 from control.digest_cache import DigestCache
 from control.errors import Invalid
+from stepserve.client.checkpoint import look
 from tests.unit.control.checkpoints import write_checkpoint
 
 POOLING = {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}

@@ -10,8 +10,8 @@ from control.errors import Invalid
 from control.ports import BatchEngine
 from datagen.kind import DataGenKind
 from datagen.request import DataGenRequest
-from switchyard.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
-from switchyard.paths import Layout
+from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
+from stepserve.paths import Layout
 from tests.unit.evals.adding_engine import MODEL, AddingEngine, RunContext
 from tests.unit.ledger import MemoryLedger
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
 
 CAPITALS: list[dict[str, Any]] = [

@@ -37,7 +37,7 @@ def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
         ({"output_dir": "keys.json"}, "config.output_dir: 'keys.json' is a file's name"),
         ({"output_dir": "db.sqlite/x"}, "config.output_dir: 'db.sqlite' is a file's name"),
         ({"output_dir": "db.sqlite-wal"}, "config.output_dir: 'db.sqlite-wal' is a file's name"),
-        ({"output_dir": "switchyard.lock"}, "config.output_dir: 'switchyard.lock' is a file's name"),
+        ({"output_dir": "stepserve.lock"}, "config.output_dir: 'stepserve.lock' is a file's name"),
         ({"output_dir": ".hidden"}, "config.output_dir: '.hidden' is no name of a folder"),
         ({"output_dir": "."}, "config.output_dir: must name a folder below the base directory"),
         ({"output_dir": "a\x00b"}, "config.output_dir: 'a\\x00b' is no name of a folder"),

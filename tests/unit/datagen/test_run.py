@@ -14,7 +14,7 @@ import pytest
 
 from control.errors import BadJob, GatewayUnavailable, JobCancelled, JobPaused, WrongWeights
 from datagen.decontamination import Guard
-from switchyard.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
+from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
 from tests.unit.evals.adding_engine import AddingEngine
 

@@ -17,7 +17,7 @@ from datagen.strategies.self_instruct import (
     sound,
     task_text,
 )
-from switchyard.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
 
 THINGS = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from control.errors import JobCancelled
 from control.ports import BatchEngine, CardUse, ShardLedger
-from switchyard.contract import AskRequest, AskResult, BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
+from stepserve.contract import AskRequest, AskResult, BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
 from tests.unit.ledger import MemoryLedger
 
 MODEL = ModelRef(id="step-1500", path="/models/step-1500", digest="sha256:aa")

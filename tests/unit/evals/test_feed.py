@@ -9,7 +9,7 @@ from control.errors import GatewayUnavailable, JobError, WrongWeights
 from evals.feed import Answered, Feed
 from evals.prompts import Prompter
 from evals.sample import Sample
-from switchyard.contract import BatchRequest, BatchResult, BatchSampling
+from stepserve.contract import BatchRequest, BatchResult, BatchSampling
 from tests.unit.evals.adding_engine import MODEL, AddingEngine, HeldEngine
 
 TIMEOUT_S = 10

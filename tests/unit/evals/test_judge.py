@@ -11,7 +11,7 @@ from control.errors import BadJob, Invalid, ModelNotServed
 from evals.formats import parse_sample
 from evals.judge import AllowedJudges, Judge, JudgeSpec, judge_by_id, judge_by_url
 from evals.record import MetricScore, SampleRecord, record_of
-from switchyard.contract import BatchOutput, BatchRequest, BatchResult
+from stepserve.contract import BatchOutput, BatchRequest, BatchResult
 from tests.threaded_server import threaded
 from tests.unit.evals.adding_engine import AddingEngine
 

@@ -9,7 +9,7 @@ from evals.programs import code_of, program_of
 from evals.record import SampleRecord, record_of
 from evals.sandbox import why_no_sandbox
 from evals.scoring import Scoring, pass_at_k
-from switchyard.contract import BatchOutput, Completion
+from stepserve.contract import BatchOutput, Completion
 
 HUMANEVAL = {
     "task_id": "HumanEval/0",

@@ -4,7 +4,7 @@ from evals.formats import parse_sample
 from evals.prompts import MOST_CHARACTERS, Prompter, PromptTooLong, UnknownField
 from evals.request import MAX_STOP_TEXTS
 from evals.sample import Sample
-from switchyard.contract import ChatMessage
+from stepserve.contract import ChatMessage
 
 
 def _sample(raw: bytes) -> Sample:

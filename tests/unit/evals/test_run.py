@@ -12,7 +12,7 @@ from evals.kind import EvalKind
 from evals.request import EvalJobRequest
 from evals.run import EvalRun
 from evals.tally import TIMING_KEYS
-from switchyard.contract import BatchOutput, BatchRequest, BatchResult, ModelRef
+from stepserve.contract import BatchOutput, BatchRequest, BatchResult, ModelRef
 from tests.unit.evals.adding_engine import AddingEngine, HeldEngine, RunContext
 
 SAMPLES = 30

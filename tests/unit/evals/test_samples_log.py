@@ -7,7 +7,7 @@ import pytest
 from evals.record import SampleRecord, record_of
 from evals.sample import Sample
 from evals.samples_log import SamplesLog
-from switchyard.contract import BatchOutput
+from stepserve.contract import BatchOutput
 
 SAMPLE = Sample(id="7", index=6, format="question_answer", input="2+2?\u2028", target="4", metadata={})
 

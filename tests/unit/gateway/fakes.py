@@ -12,7 +12,7 @@ from gateway.gate import Gate
 from gateway.plan import Memory
 from gateway.residents import Residents
 from gateway.router import Router
-from switchyard.contract import (
+from stepserve.contract import (
     BatchItem,
     BatchOutput,
     BatchSampling,
@@ -202,7 +202,7 @@ class Garage:
         return engine
 
 
-class Client:
+class FakeClient:
     """One ASGI request and what came back of it."""
 
     def __init__(self, body: bytes = b"{}", path: str = "/v1/chat/completions") -> None:

@@ -9,7 +9,7 @@ from gateway.gate import Gate
 from gateway.plan import Memory
 from gateway.pool import Pool
 from gateway.watchdog import Watchdog
-from tests.unit.gateway.fakes import Client, Garage
+from tests.unit.gateway.fakes import FakeClient, Garage
 
 
 class House:
@@ -43,7 +43,7 @@ class House:
                 await writer
 
     async def ask(self) -> bytes:
-        client = Client(b"")
+        client = FakeClient(b"")
         await client.receive()
         slot = await self.gate.enter("active", lambda: until_disconnected(client.receive))
         await slot.serve(client.scope, replay(b"", client.receive), client.send)

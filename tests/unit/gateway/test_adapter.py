@@ -1,6 +1,6 @@
 """Adapters on the slot of their base: made active, replaced, put back, and gone with their slot."""
 
-from switchyard.contract import ActivateRequest, LoadRequest, ModelRef
+from stepserve.contract import ActivateRequest, LoadRequest, ModelRef
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 

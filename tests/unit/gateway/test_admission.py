@@ -5,7 +5,7 @@ import pytest
 from gateway.access.ask import Ask
 from gateway.admission import Admission, Bounds, Load, decide
 from gateway.errors import Overloaded
-from switchyard.sequences import Sequences
+from stepserve.sequences import Sequences
 
 BOUNDS = Bounds(max_running=4, max_queued_requests=2, max_queued_tokens=1000)
 

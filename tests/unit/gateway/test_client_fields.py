@@ -11,7 +11,7 @@ from gateway.dispatch import Dispatch
 from gateway.errors import InvalidRequest
 from gateway.gate import Gate
 from gateway.slot import Slot
-from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
 
 CHAT = "/v1/chat/completions"
 
@@ -57,7 +57,7 @@ def test_a_refusal_names_the_field_in_the_envelope() -> None:
     async def scenario() -> None:
         gate = Gate(1, 1.0)
         gate.open(Slot(model("a"), FakeEngine(model("a")), 1.0))
-        client = Client(b'{"model": "a", "priority": -1}')
+        client = FakeClient(b'{"model": "a", "priority": -1}')
         await Dispatch(router_over(gate), 1024)(client.scope, client.receive, client.send)
         assert client.status == 400
         assert json.loads(client.body)["error"]["param"] == "priority"

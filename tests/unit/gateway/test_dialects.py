@@ -18,9 +18,9 @@ from gateway.inference_routes import create_routes
 from gateway.naming import Naming
 from gateway.request_bounds import RequestBounds
 from gateway.slot import Slot
-from switchyard.contract import GatewayState
-from switchyard.settings import Settings
-from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
+from stepserve.contract import GatewayState
+from stepserve.settings import Settings
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
 
 BOUNDS = RequestBounds(max_sequences=64, max_text_chars=1_000_000, max_values=1_000_000)
 IDENTITY = [(b"x-model-id", b"a"), (b"x-model-digest", b"sha256:a")]
@@ -47,11 +47,11 @@ class Inner:
         await send({"type": "http.response.body", "body": b""})
 
 
-def ask(base: Path, inner: Inner, path: str, **body: Any) -> Client:
-    return sent(base, inner, Client(json.dumps(body).encode(), path))
+def ask(base: Path, inner: Inner, path: str, **body: Any) -> FakeClient:
+    return sent(base, inner, FakeClient(json.dumps(body).encode(), path))
 
 
-def sent(base: Path, inner: Inner, client: Client) -> Client:
+def sent(base: Path, inner: Inner, client: FakeClient) -> FakeClient:
     settings = Settings(base_dir=base)
     control = ControlLink(base / "no.sock", 10_000)
     dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
@@ -69,7 +69,7 @@ def chunk(text: str | None = None, **more: Any) -> bytes:
     return b"data: " + json.dumps({"model": "a", "choices": choices, **more}).encode() + b"\n\n"
 
 
-def lines(client: Client) -> Sequence[Any]:
+def lines(client: FakeClient) -> Sequence[Any]:
     return [json.loads(line.removeprefix("data: ")) for line in client.body.decode().splitlines() if line]
 
 
@@ -173,7 +173,7 @@ def test_an_aborted_stream_is_an_error_event_to_anthropics_clients() -> None:
         engine.release.clear()
         gate, slot = Gate(1, 1.0), Slot(model("a"), engine, 1.0)
         gate.open(slot)
-        client = Client(b'{"model": "a"}', "/v1/messages")
+        client = FakeClient(b'{"model": "a"}', "/v1/messages")
         sent: list[Message] = client.sent
         serving = asyncio.create_task(Dispatch(router_over(gate), 1024)(client.scope, client.receive, client.send))
         await engine.entered.wait()
@@ -190,7 +190,7 @@ def test_an_aborted_stream_is_an_error_event_to_anthropics_clients() -> None:
 
 def test_a_key_that_no_header_can_carry_is_refused(tmp_path: Path) -> None:
     key = (b"idempotency-key", "schlüssel".encode())
-    client = Client(b'{"prompt": "x", "queue": true}', "/generate")
+    client = FakeClient(b'{"prompt": "x", "queue": true}', "/generate")
     client.scope["headers"] = [key]
     sent(tmp_path, Inner({}), client)
     assert client.status == 422

@@ -7,7 +7,7 @@ from gateway.dispatch import Dispatch
 from gateway.gate import Gate
 from gateway.naming import model_named
 from gateway.slot import Slot
-from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_slot_gets_the_body_that_was_read() -> None:
     async def scenario() -> None:
         gate = Gate(1, 1.0)
         gate.open(Slot(model("a"), FakeEngine(model("a")), 1.0))
-        client = Client(b'{"model": "a"}')
+        client = FakeClient(b'{"model": "a"}')
         await Dispatch(router_over(gate), 1024)(client.scope, client.receive, client.send)
         assert client.body == b'a:{"model": "a"}'
 
@@ -65,7 +65,7 @@ def test_refusals_are_in_the_openai_envelope(body: bytes, status: int, code: str
     async def scenario() -> None:
         gate = Gate(1, 1.0)
         gate.open(Slot(model("a"), FakeEngine(model("a")), 1.0))
-        client = Client(body)
+        client = FakeClient(body)
         await Dispatch(router_over(gate), 1024)(client.scope, client.receive, client.send)
         assert client.status == status
         error = json.loads(client.body)["error"]

@@ -8,7 +8,7 @@ from gateway.access.deadlines import Deadlines
 from gateway.access.meter import Meter
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.drain import Drain
-from switchyard.access_settings import LimitSettings
+from stepserve.access_settings import LimitSettings
 
 SSE = [(b"content-type", b"text/event-stream")]
 

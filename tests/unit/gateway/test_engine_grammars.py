@@ -13,10 +13,10 @@ with warnings.catch_warnings():
 
 def _ended(*spent_s: float) -> list[bool]:
     """Of requests whose grammars took so long in a step."""
-    structured: list[Any] = [SimpleNamespace(grammar=SimpleNamespace(switchyard_s=each)) for each in spent_s]
+    structured: list[Any] = [SimpleNamespace(grammar=SimpleNamespace(stepserve_s=each)) for each in spent_s]
     judge(structured)
-    assert all(each.grammar.switchyard_s == 0.0 for each in structured), "the next step counts anew"
-    return [getattr(each, "switchyard_too_slow", False) for each in structured]
+    assert all(each.grammar.stepserve_s == 0.0 for each in structured), "the next step counts anew"
+    return [getattr(each, "stepserve_too_slow", False) for each in structured]
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from gateway.asgi import ClientDisconnected, until_disconnected
 from gateway.errors import ModelNotFound, Unserved
 from gateway.gate import Gate
 from gateway.slot import Slot
-from tests.unit.gateway.fakes import Client, FakeEngine, model
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model
 
 
 def _slot(name: str) -> Slot:
     return Slot(model(name), FakeEngine(model(name)), 1.0)
 
 
-async def _enter(gate: Gate, name: str | None, client: Client | None = None) -> Served:
-    asking = client or Client()
+async def _enter(gate: Gate, name: str | None, client: FakeClient | None = None) -> Served:
+    asking = client or FakeClient()
     await asking.receive()
     return await gate.enter(name, lambda: until_disconnected(asking.receive))
 
@@ -89,7 +89,7 @@ def test_nobody_waits_for_ever() -> None:
 
 def test_who_leaves_while_waiting_frees_the_place() -> None:
     async def scenario() -> None:
-        gate, client = Gate(1, 10.0), Client()
+        gate, client = Gate(1, 10.0), FakeClient()
         gate.hold()
         waiting = asyncio.create_task(_enter(gate, "active", client))
         while not gate.held:

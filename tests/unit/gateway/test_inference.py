@@ -22,8 +22,8 @@ from gateway.openapi import own, selected
 from gateway.reasoning import with_reasoning_content
 from gateway.request_bounds import RequestBounds
 from gateway.slot import Slot
-from switchyard.contract import BATCH_PRIORITY, AskItem, AskRequest, AskResult, GatewayState, ModelRef
-from switchyard.settings import Alias, Settings
+from stepserve.contract import BATCH_PRIORITY, AskItem, AskRequest, AskResult, GatewayState, ModelRef
+from stepserve.settings import Alias, Settings
 from tests.unit.gateway.fakes import FakeEngine, model, router_over
 
 CHAT = "/v1/chat/completions"

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.information import health_status, serving
-from switchyard.contract import GatewayState, SlotPhase, SlotState
+from stepserve.contract import GatewayState, SlotPhase, SlotState
 from tests.unit.gateway.fakes import model
 
 

@@ -10,8 +10,8 @@ from gateway.errors import InvalidRequest
 from gateway.gate import Gate
 from gateway.naming import Naming, model_named
 from gateway.slot import Slot
-from switchyard.settings import Alias
-from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
+from stepserve.settings import Alias
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
 
 ALIASES = {
     "gpt": Alias(model="active", temperature=0.2, max_tokens=7, stop=["x"]),
@@ -20,18 +20,18 @@ ALIASES = {
 }
 
 
-def _ask(naming: Naming, body: dict[str, Any], path: str = "/v1/chat/completions") -> Client:
-    async def scenario() -> Client:
+def _ask(naming: Naming, body: dict[str, Any], path: str = "/v1/chat/completions") -> FakeClient:
+    async def scenario() -> FakeClient:
         gate = Gate(1, 1.0)
         gate.open(Slot(model("a"), FakeEngine(model("a")), 1.0))
-        client = Client(json.dumps(body).encode(), path)
+        client = FakeClient(json.dumps(body).encode(), path)
         await Dispatch(router_over(gate), 4096, naming=naming)(client.scope, client.receive, client.send)
         return client
 
     return asyncio.run(scenario())
 
 
-def _seen(client: Client) -> Any:
+def _seen(client: FakeClient) -> Any:
     """The body as the engine got it."""
     assert client.status == 200, client.body
     return json.loads(client.body.removeprefix(b"a:"))

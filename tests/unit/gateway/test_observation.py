@@ -12,8 +12,8 @@ from gateway.metrics import ModelLabel
 from gateway.observation import Observed
 from gateway.routes import route_of
 from gateway.usage import UsageBook, batch_id
-from switchyard.request_id import request_id
-from switchyard.settings import LogSettings
+from stepserve.request_id import request_id
+from stepserve.settings import LogSettings
 
 SECRET = b'{"prompt": "a private thought"}'
 
@@ -70,8 +70,8 @@ def test_a_clients_id_goes_in_and_comes_back() -> None:
 
 def test_no_client_says_which_job_its_request_belongs_to() -> None:
     app = Answering()
-    ask(app, more=[(b"x-switchyard-job", b"eval_1")])
-    assert b"x-switchyard-job" not in app.headers
+    ask(app, more=[(b"x-stepserve-job", b"eval_1")])
+    assert b"x-stepserve-job" not in app.headers
 
 
 @pytest.mark.parametrize("given", [None, b"", b"a" * 129, b"new\nline", b'{"a"}', "über".encode()])
@@ -84,7 +84,7 @@ def test_without_a_usable_id_one_is_made(given: bytes | None) -> None:
 
 
 def counted(**labels: str) -> float:
-    return REGISTRY.get_sample_value("switchyard_requests_total", labels) or 0.0
+    return REGISTRY.get_sample_value("stepserve_requests_total", labels) or 0.0
 
 
 def test_requests_are_counted_by_route_model_code_and_key() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import MethodImpossible
 from gateway.plan import Memory, Situation, plan
-from switchyard.contract import InFlightPolicy, Signature, SwitchMethod
+from stepserve.contract import InFlightPolicy, Signature, SwitchMethod
 from tests.unit.gateway.fakes import signature
 
 ROOMY, FULL = Memory(10_000, 100), Memory(500, 100)

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import EngineReloadFailed, MethodImpossible, NoRoom, SwitchInProgress, Unserved
 from gateway.slot import Slot
-from switchyard.contract import ActivateRequest, BatchItem, BatchSampling
+from stepserve.contract import ActivateRequest, BatchItem, BatchSampling
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 

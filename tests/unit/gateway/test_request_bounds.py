@@ -12,7 +12,7 @@ from gateway.gate import Gate
 from gateway.request_bounds import HARMLESS_BYTES, RequestBounds
 from gateway.request_texts import Texts, measured
 from gateway.slot import Slot
-from tests.unit.gateway.fakes import Client, FakeEngine, model, router_over
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
 
 BOUNDS = RequestBounds(max_sequences=8, max_text_chars=50_000, max_values=100_000)
 TOOL_RESULT = {
@@ -317,7 +317,7 @@ def test_a_refusal_is_in_the_envelope_and_reaches_no_engine(path: str, body: byt
         gate = Gate(1, 1.0)
         engine = FakeEngine(model("a"))
         gate.open(Slot(model("a"), engine, 1.0))
-        client = Client(body, path)
+        client = FakeClient(body, path)
         await Dispatch(router_over(gate), 10_000_000, bounds=BOUNDS)(client.scope, client.receive, client.send)
         assert client.status == 400
         assert json.loads(client.body)["error"]["param"] == param

@@ -15,8 +15,8 @@ from gateway.plan import Memory
 from gateway.residents import Residents
 from gateway.router import Router
 from gateway.slot import Slot
-from switchyard.contract import LoadRequest
-from tests.unit.gateway.fakes import Client, FakeEngine, Garage, Register, model, reference, residents_of, signature
+from stepserve.contract import LoadRequest
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, Garage, Register, model, reference, residents_of, signature
 
 
 class House:
@@ -32,8 +32,8 @@ class House:
         self.residents: Residents = residents_of(self.garage, failed=self.failed, **changed)
         self.router = Router(self.gate, self.residents, self.register, load_on_request=True, max_held=8)
 
-    async def slot(self, name: str, client: Client | None = None) -> Served:
-        receive = (client or Client(b"")).receive
+    async def slot(self, name: str, client: FakeClient | None = None) -> Served:
+        receive = (client or FakeClient(b"")).receive
         return await self.router.enter(name, lambda: until_disconnected(receive))
 
     def loaded(self) -> list[str]:
@@ -116,7 +116,7 @@ def test_requests_for_one_model_share_its_load() -> None:
 def test_a_client_that_leaves_does_not_stop_the_load_of_the_others() -> None:
     async def test(house: House) -> None:
         house.garage.may_start.clear()
-        hasty, patient = Client(b""), Client(b"")
+        hasty, patient = FakeClient(b""), FakeClient(b"")
         asking = [asyncio.create_task(house.slot("a", each)) for each in (hasty, patient)]
         await hasty.receive()
         await patient.receive()
@@ -148,7 +148,7 @@ def test_a_busy_one_stays_until_it_is_idle() -> None:
         busy = await house.slot("a")
         engine = house.garage.started[0]
         engine.release.clear()
-        client = Client(b"")
+        client = FakeClient(b"")
         answering = asyncio.create_task(busy.serve(client.scope, client.receive, client.send))
         await engine.entered.wait()
         with pytest.raises(NoRoom):
@@ -170,7 +170,7 @@ def test_waiting_for_a_busy_one_is_bounded() -> None:
         busy = await house.slot("a")
         engine = house.garage.started[0]
         engine.release.clear()
-        client = Client(b"")
+        client = FakeClient(b"")
         answering = asyncio.create_task(busy.serve(client.scope, client.receive, client.send))
         await engine.entered.wait()
         with pytest.raises(NoRoom, match="busy"):

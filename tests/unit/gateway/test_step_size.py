@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.step_size import BATCH_PROMPT_TOKENS_BESIDE, step_tokens
-from switchyard.contract import BATCH_PRIORITY
+from stepserve.contract import BATCH_PRIORITY
 
 USUAL, LARGE = 2048, 4096
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from switchyard.contract import ActivateRequest
+from stepserve.contract import ActivateRequest
 from tests.unit.gateway.fakes import model, reference, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from gateway.access.keyring import EVERYBODY, Keyring
 from gateway.errors import Unauthorized, Unserved
-from switchyard.access import KeyMemory, KeyRecord, KeySet, digest_of, new_token
-from switchyard.access_settings import AccessSettings
+from stepserve.access import KeyMemory, KeyRecord, KeySet, digest_of, new_token
+from stepserve.access_settings import AccessSettings
 
 NOW = 1_000_000.0
 KEY_ID, TOKEN = new_token()
@@ -131,7 +131,7 @@ def test_a_set_that_cannot_follow_closes_the_server_until_it_is_accepted(tmp_pat
     assert not ring.put(found)
     for again in (ring, keyring(tmp_path, found)):
         for token in (None, TOKEN, new_token()[1]):
-            with pytest.raises(Unserved, match="switchyard keys recover"):
+            with pytest.raises(Unserved, match="stepserve keys recover"):
                 again.caller(token)
         assert not again.lets_others_in
     ring.accept(found)
@@ -184,7 +184,7 @@ def test_who_was_let_in_is_looked_at_again(tmp_path: Path) -> None:
 def test_a_broken_copy_lets_nobody_in(tmp_path: Path, content: str) -> None:
     (tmp_path / "keys.json").write_text(content)
     for ring in (keyring(tmp_path), keyring(tmp_path, NO_KEYS), keyring(tmp_path, key_set())):
-        with pytest.raises(Unserved, match="switchyard keys recover"):
+        with pytest.raises(Unserved, match="stepserve keys recover"):
             ring.caller(None)
 
 

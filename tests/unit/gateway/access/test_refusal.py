@@ -7,7 +7,7 @@ import pytest
 
 from gateway.access.refusal import refuse
 from gateway.errors import InvalidField
-from tests.unit.gateway.fakes import Client
+from tests.unit.gateway.fakes import FakeClient
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.unit.gateway.fakes import Client
     ],
 )
 def test_what_cannot_be_understood(path: str, status: int, where: list[str]) -> None:
-    client = Client(b"", path)
+    client = FakeClient(b"", path)
     asyncio.run(refuse(path, client.send, InvalidField("n", "is too large")))
     assert client.status == status
     said = json.loads(client.body)

@@ -1,5 +1,5 @@
 from gateway.upstream.replica import Replica, choose
-from switchyard.hosts import Tier, Upstream
+from stepserve.hosts import Tier, Upstream
 
 TIER = Tier.model_validate({"upstreams": ["http://a/v1", "http://b/v1"]})
 

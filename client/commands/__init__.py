@@ -1,1 +1,0 @@
-"""The groups of the `switchyard` command, one a file."""

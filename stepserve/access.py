@@ -1,0 +1,153 @@
+"""Keys and scopes as gateway and control both know them: what a key looks like, and what each route demands."""
+
+import hashlib
+import re
+import secrets
+from functools import lru_cache
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from stepserve.contract import Message
+from stepserve.request_id import KEY_ID_HEADER
+
+Scope = Literal["infer", "jobs", "admin", "metrics"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+# `open`: anybody may. `any`: whoever has a valid key.
+Demand = Scope | Literal["open", "any"]
+
+CONTROL_SYNC_PATH = "/internal/keys/sync"
+CONTROL_RECOVER_PATH = "/internal/keys/recover"
+GATEWAY_KEYS_PATH = "/keys"
+GATEWAY_RECOVERED_KEYS_PATH = "/keys/recovered"
+
+# Whom the gateway says it acts for; it takes these off whatever a client sends.
+PRIVATE_HEADER_PREFIX = b"x-stepserve-"
+KEY_HEADER = KEY_ID_HEADER.encode()
+SCOPES_HEADER = b"x-stepserve-scopes"
+CLIENT_HEADER = b"x-stepserve-client"
+ANONYMOUS = "anonymous"
+OWNER = "owner"  # asked over control's own socket, which only the server's user can open
+SETTINGS_KEY = "settings"  # the key of the setting admin_key
+
+_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_TOKEN = re.compile(r"sy_([0-9a-hjkmnp-tv-z]{10})_([A-Za-z0-9_-]{43})")
+
+
+def new_token() -> tuple[str, str]:
+    """A key's public id, and the whole key with 256 random bits."""
+    key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(10))
+    return key_id, f"sy_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def id_of(token: str) -> str | None:
+    """The public id in a key; None for what was never a key of ours."""
+    match = _TOKEN.fullmatch(token)
+    return match[1] if match else None
+
+
+def digest_of(token: str) -> str:
+    """What is stored of a key. A plain hash is enough: nobody guesses 256 random bits."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class KeyRecord(Message):
+    """A key without its secret. `expires_at` is in seconds since 1970; a limit of None is none."""
+
+    id: str
+    name: str
+    digest: str
+    scopes: list[Scope]
+    expires_at: float | None = None
+    revoked: bool = False
+    requests_per_min: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_min: Annotated[int, Field(ge=1)] | None = None
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+
+
+class KeySet(Message):
+    """All keys at one moment. `revision` grows with each change within one `epoch`, which is one database's."""
+
+    epoch: str
+    revision: int
+    keys: list[KeyRecord]
+
+
+class KeyMemory(KeySet):
+    """A gateway's copy of the keys on disk. `demanded`: keys were demanded here once, which no database undoes."""
+
+    demanded: bool = False
+
+
+class Usage(Message):
+    """What a key used of a model on a day (UTC, 2026-01-31), counted since `source` started."""
+
+    key_id: str
+    model: str
+    day: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class SyncRequest(Message):
+    """A gateway asks for keys that are newer than its own, and tells what changed in its usage."""
+
+    source: str
+    epoch: str | None = None
+    revision: int = -1
+    usage: list[Usage] = Field(default_factory=list)
+
+
+class SyncAnswer(Message):
+    """`keys` is None when the gateway has them already."""
+
+    keys: KeySet | None = None
+
+
+_OPEN = frozenset({"/", "/livez", "/readyz", "/health", "/ui"})
+_ANY_TO_READ = ("/models", "/info", "/version", "/status", "/gpu", "/system", "/diag", "/docs", "/openapi.json")
+
+# The first row with a prefix that a path equals or lies below says what it needs.
+_NEEDED: tuple[tuple[Scope, tuple[str, ...]], ...] = (
+    ("metrics", ("/metrics",)),
+    ("admin", ("/keys", "/audit", "/settings", "/pull", "/config", "/logs")),
+    ("admin", ("/api/pull", "/api/create", "/api/copy", "/api/delete", "/api/push", "/api/blobs")),
+    ("jobs", ("/eval", "/data_gen", "/jobs", "/datasets", "/shards", "/v1/batches", "/v1/files", "/v1/uploads")),
+    ("infer", ("/v1", "/api", "/generate", "/chat", "/solve", "/tokenize", "/detokenize")),
+)
+
+
+# The first segments of this server's own paths; no tier can be called so.
+OWN_NAMES = frozenset(
+    path.split("/")[1] for path in (*_OPEN, *_ANY_TO_READ, *(path for _, below in _NEEDED for path in below))
+)
+
+
+@lru_cache(maxsize=4096)
+def demand(method: str, path: str) -> Demand:
+    """What a request needs. A path that nobody thought of needs `admin`."""
+    reads = method in {"GET", "HEAD"}
+    if reads and path in _OPEN:
+        return "open"
+    if reads and _below(path, _ANY_TO_READ):
+        return "any"
+    if tier_in(path) is not None:
+        return "infer"
+    return next((scope for scope, prefixes in _NEEDED if _below(path, prefixes)), "admin")
+
+
+def allowed(scopes: frozenset[Scope], demanded: Demand) -> bool:
+    """Whether a valid key with these scopes may; `admin` may everything."""
+    return demanded in {"open", "any"} or "admin" in scopes or demanded in scopes
+
+
+def tier_in(path: str) -> str | None:
+    """`fast` for `/fast/v1/…`; None where no tier can be meant."""
+    head, _, rest = path[1:].partition("/")
+    return head if head not in OWN_NAMES and (rest == "v1" or rest.startswith("v1/")) else None
+
+
+def _below(path: str, prefixes: tuple[str, ...]) -> bool:
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)

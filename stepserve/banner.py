@@ -1,0 +1,97 @@
+"""What a person sees on the terminal after `stepserve up`."""
+
+import asyncio
+import ipaddress
+import json
+import time
+
+import httpx
+
+from stepserve.address import is_loopback, loopback_for
+from stepserve.settings import Settings
+
+_POLL_S = 0.5
+_REMIND_S = 30.0
+
+
+def _is_local(host: str) -> bool:
+    """True for the loopback addresses and for those that mean every interface."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+class Announcer:
+    """Waits until the server answers, then prints where it is and what to try first."""
+
+    def __init__(self, settings: Settings, ui_url: str | None = None) -> None:
+        self._ui = ui_url
+        host = "localhost" if _is_local(settings.host) else settings.host
+        self._settings = settings
+        self._scheme = "https" if settings.tls.on else "http"
+        self._url = f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        self._logs = settings.layout.logs
+
+    async def run(self) -> None:
+        print(f"Stepserve is starting on {self._url} (logs in {self._logs}) …", flush=True)
+        started = reminded = time.monotonic()
+        async with httpx.AsyncClient(base_url=self._asked(), timeout=5.0, trust_env=False, verify=False) as client:  # noqa: S501 (it asks itself)
+            while (model := await self._active_model(client)) is None:
+                if time.monotonic() - reminded > _REMIND_S:
+                    reminded = time.monotonic()
+                    print(f"… still loading after {reminded - started:.0f} s", flush=True)
+                await asyncio.sleep(_POLL_S)
+        print(self.text(model, time.monotonic() - started), flush=True)
+
+    @staticmethod
+    async def _active_model(client: httpx.AsyncClient) -> str | None:
+        try:
+            answer = await client.get("/health")
+        except httpx.HTTPError:
+            return None
+        return str(answer.json().get("active_model", "?")) if answer.status_code == 200 else None
+
+    def _asked(self) -> str:
+        """Where this server can be asked from here, whether or not other machines may already."""
+        if not self._is_closed():
+            return self._url
+        host = loopback_for(self._settings.host)
+        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
+
+    def _is_closed(self) -> bool:
+        """Whether no key was made yet, so that loopback alone is listened to whatever the settings say."""
+        access = self._settings.access
+        if access.mode != "auto" or access.admin_key is not None or is_loopback(self._settings.host):
+            return False
+        try:
+            known = json.loads(self._settings.layout.key_cache.read_text())
+            return not (known["keys"] or known.get("demanded"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return True
+
+    def text(self, model: str, seconds: float) -> str:
+        url = self._url
+        closed = ""
+        if self._is_closed():
+            closed = (
+                "\n  There are no keys, so nobody but this machine is listened to."
+                " Make one: stepserve keys create me --scope admin\n"
+            )
+        ui = f"\n  Web UI                {self._ui}   (in a few seconds)" if self._ui else ""
+        return f"""
+  Stepserve is ready   {url}   (after {seconds:.0f} s)
+  Active model          {model}
+  Logs                  {self._logs}{ui}
+
+  Try:
+    curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+         -d '{{"model": "active", "messages": [{{"role": "user", "content": "What is 17+25?"}}]}}'
+    curl -s {url}/models
+    curl -s {url}/eval/jobs -H 'Content-Type: application/json' \\
+         -d '{{"model_id": "{model}", "name": "first", "dataset_ref": "math_eval.jsonl"}}'
+
+{closed}
+  Ctrl-C stops it.
+"""

@@ -1,0 +1,366 @@
+"""Every route of the server as a function that says what to ask and how to read the answer; nothing is sent here.
+
+client.client gives each of them to both clients, so an argument has one place and one meaning.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+from stepserve.client.results import (
+    Activation,
+    ActiveModel,
+    Claim,
+    Dataset,
+    EvalPoint,
+    FileReceipt,
+    Gpu,
+    Health,
+    Info,
+    Job,
+    JobStats,
+    LogTail,
+    MadeJob,
+    Model,
+    PastActivation,
+    Power,
+    Registration,
+    Shard,
+    System,
+    Version,
+)
+from stepserve.client.wire import Call, as_it_is
+
+Json = dict[str, Any]
+InFlight = Literal["finish", "keep", "abort"]
+Verdict = Literal["failed", "wrong", "right"]
+Method = Literal["auto", "in_place", "blue_green", "restart"]
+
+_SWITCH_MARGIN_S = 120.0  # a switch may wait for its reference and for the engine beside what `timeout_s` bounds
+_REGISTER_TIMEOUT_S = 1800.0  # every byte of a checkpoint is read once
+
+
+def health() -> Call[Health]:
+    """An answer of 503 with a health body counts as an answer where the client says so: see `is_healthy`."""
+    return Call("GET", "/health", Health.model_validate)
+
+
+def version() -> Call[Version]:
+    return Call("GET", "/version", Version.model_validate)
+
+
+def info() -> Call[Info]:
+    return Call("GET", "/info", Info.model_validate)
+
+
+def status() -> Call[Json]:
+    """Engines, what is loaded, failed loads and their cool-down."""
+    return Call("GET", "/status", as_it_is)
+
+
+def diag() -> Call[Json]:
+    return Call("GET", "/diag", as_it_is)
+
+
+def config() -> Call[Json]:
+    """The server's effective settings, secrets redacted."""
+    return Call("GET", "/config", as_it_is)
+
+
+def gpu_stats() -> Call[Gpu]:
+    """Raises Unavailable where there is no GPU."""
+    return Call("GET", "/gpu", Gpu.model_validate)
+
+
+def system_stats() -> Call[System]:
+    return Call("GET", "/system", System.model_validate)
+
+
+def power_profile() -> Call[Power]:
+    return Call("GET", "/settings/power_profile", Power.model_validate)
+
+
+def set_power_profile(profile: str) -> Call[Power]:
+    return Call("POST", "/settings/power_profile", Power.model_validate, params={"profile": profile})
+
+
+def logs(component: str, lines: int = 100) -> Call[LogTail]:
+    """The last lines of api_server, gpu_worker or jobs."""
+    return Call("GET", f"/logs/{_part(component)}", LogTail.model_validate, params={"lines": lines})
+
+
+def list_models() -> Call[list[Model]]:
+    """Newest first."""
+    return Call("GET", "/models", lambda body: [Model.model_validate(model) for model in body["models"]])
+
+
+def register_model(
+    id: str,
+    source: str = "client",
+    tags: str | Sequence[str] = (),
+    *,
+    path: str | None = None,
+    step: int | None = None,
+    probe: Mapping[str, Any] | None = None,
+    activate: bool = False,
+    replace: bool = False,
+    dry_run: bool = False,
+    **more: Any,
+) -> Call[Registration]:
+    """Makes files that lie under models/ on the server, or were uploaded, a model. The same content again is no error.
+
+    `replace`: other content may take the place of what has this id. `dry_run`: only say what it would come to, and
+    which files it would remove. `more` goes to the server as it is (`base_model`, `quantize` …).
+    """
+    body = {
+        "id": id,
+        "source": source,
+        "tags": tags if isinstance(tags, str) else list(tags),
+        **_given(path=path, step=step, probe=probe, activate=activate or None, replace=replace or None),
+        **_given(dry_run=dry_run or None, **more),
+    }
+    return Call("POST", "/models/register", Registration.model_validate, body=body, timeout_s=_REGISTER_TIMEOUT_S)
+
+
+def set_active_model(
+    id: str,
+    *,
+    in_flight: InFlight | None = None,
+    timeout_s: float | None = None,
+    method: Method | None = None,
+) -> Call[Activation]:
+    """Switches. Raises Failed or Invalid when the candidate does not come up; the old model then goes on serving."""
+    body = {"id": id, **_given(in_flight=in_flight, timeout_s=timeout_s, method=method)}
+    silence_s = (timeout_s or 300.0) + _SWITCH_MARGIN_S
+    return Call("POST", "/models/set_active", Activation.model_validate, body=body, timeout_s=silence_s)
+
+
+def roll_back() -> Call[Activation]:
+    """To the model that was active before."""
+    silence_s = 300.0 + _SWITCH_MARGIN_S
+    return Call("POST", "/models/rollback", Activation.model_validate, repeatable=False, timeout_s=silence_s)
+
+
+def active_model() -> Call[ActiveModel]:
+    """Raises NotFound when none is."""
+    return Call("GET", "/models/active", ActiveModel.model_validate)
+
+
+def list_activations(limit: int = 100) -> Call[list[PastActivation]]:
+    return Call(
+        "GET",
+        "/models/activations",
+        lambda body: [PastActivation.model_validate(row) for row in body["activations"]],
+        params={"limit": limit},
+    )
+
+
+def delete_model(id: str, *, files: bool = False, dry_run: bool = False) -> Call[Json]:
+    """`files`: also what the server put into its folder under models/; `removal` in the answer says what that was.
+
+    `dry_run`: only say so.
+    """
+    params = _given(files="true" if files else None, dry_run="true" if dry_run else None)
+    return Call("DELETE", f"/models/{_part(id)}", as_it_is, params=params)
+
+
+def pull_model(model: str, *, idempotency_key: str | None = None, **more: Any) -> Call[MadeJob]:
+    """Has the server download a model from its hub. `more`: `quantize`, `init` …"""
+    return _job("/pull", {"model": model, **more}, idempotency_key)
+
+
+def list_uploads(id: str) -> Call[list[FileReceipt]]:
+    """What the server has of an upload that is no model yet. Raises NotFound when there is none."""
+    return Call(
+        "GET",
+        f"/models/{_part(id)}/files",
+        lambda body: [FileReceipt.model_validate(file) for file in body["files"]],
+    )
+
+
+def discard_upload(id: str) -> Call[Json]:
+    return Call("DELETE", f"/models/{_part(id)}/files", as_it_is)
+
+
+def eval_job(
+    model_id: str,
+    name: str,
+    dataset_ref: str,
+    metrics: Sequence[str] = ("accuracy",),
+    max_samples: int = 1000,
+    *,
+    idempotency_key: str | None = None,
+    **more: Any,
+) -> Call[MadeJob]:
+    """`more` goes to the server as it is (`max_tokens`, `priority`, `dedupe`, `when_inactive`, `num_fewshot` …)."""
+    body = {
+        "model_id": model_id,
+        "name": name,
+        "dataset_ref": dataset_ref,
+        "metrics": list(metrics),
+        "max_samples": max_samples,
+        **more,
+    }
+    return _job("/eval/jobs", body, idempotency_key)
+
+
+def get_eval_job(job_id: str) -> Call[Job]:
+    return Call("GET", f"/eval/jobs/{_part(job_id)}", Job.model_validate)
+
+
+def rescore_eval(job_id: str, metrics: Sequence[str], **more: Any) -> Call[Json]:
+    """Other metrics of answers that are there already; no GPU is used."""
+    return Call("POST", f"/eval/jobs/{_part(job_id)}/rescore", as_it_is, body={"metrics": list(metrics), **more})
+
+
+def compare_evals(a: str, b: str, metric: str | None = None) -> Call[Json]:
+    """Two eval jobs sample by sample: fixed, broken, and whether it can be chance."""
+    return Call("GET", "/eval/compare", as_it_is, params={"a": a, "b": b, **_given(metric=metric)})
+
+
+def eval_samples(
+    job_id: str,
+    verdict: Verdict | None = None,
+    text: str = "",
+    ids: Sequence[str] = (),
+    *,
+    offset: int = 0,
+    limit: int = 50,
+) -> Call[Json]:
+    """Questions and answers of an eval that is done, wrong ones first."""
+    query = [("id", one) for one in ids]
+    more = _given(verdict=verdict, text=text or None, offset=offset, limit=limit)
+    path = f"/eval/jobs/{_part(job_id)}/samples?{urlencode([*query, *more.items()])}"
+    return Call("GET", path, as_it_is)
+
+
+def eval_history(dataset: str | None = None, limit: int = 1000) -> Call[list[EvalPoint]]:
+    """Results by step; points of one `series` can be compared."""
+    return Call(
+        "GET",
+        "/eval/history",
+        lambda body: [EvalPoint.model_validate(point) for point in body["points"]],
+        params=_given(dataset=dataset, limit=limit),
+    )
+
+
+def list_datasets() -> Call[list[Dataset]]:
+    return Call("GET", "/datasets", lambda body: [Dataset.model_validate(one) for one in body["datasets"]])
+
+
+def get_dataset(name: str) -> Call[Dataset]:
+    return Call("GET", f"/datasets/{quote(name)}", Dataset.model_validate)
+
+
+def put_dataset(name: str, content: bytes, *, replace: bool = False) -> Call[Dataset]:
+    """Stores the JSONL, gzipped or not, under datasets/. Raises Conflict when the name has other content."""
+    params = {"digest": hashlib.sha256(content).hexdigest(), **_given(replace="true" if replace else None)}
+    headers = {"content-type": "application/octet-stream"}
+    route = f"/datasets/{quote(name)}"
+    return Call("PUT", route, Dataset.model_validate, params=params, content=content, headers=headers, timeout_s=600.0)
+
+
+def datagen_job(
+    model_id: str,
+    strategy: str,
+    config: Mapping[str, Any],
+    *,
+    idempotency_key: str | None = None,
+    **more: Any,
+) -> Call[MadeJob]:
+    body = {"model_id": model_id, "strategy": strategy, "config": dict(config), **more}
+    return _job("/data_gen/jobs", body, idempotency_key)
+
+
+def get_datagen_job(job_id: str) -> Call[Job]:
+    return Call("GET", f"/data_gen/jobs/{_part(job_id)}", _read_datagen)
+
+
+def list_jobs(type: str | None = None, status: str | None = None, limit: int = 100) -> Call[list[Job]]:
+    """Newest first."""
+    params = _given(type=type, status=status, limit=limit)
+    return Call("GET", "/jobs", lambda body: [Job.model_validate(job) for job in body["jobs"]], params=params)
+
+
+def get_job(job_id: str) -> Call[Job]:
+    return Call("GET", f"/jobs/{_part(job_id)}", Job.model_validate)
+
+
+def cancel_job(job_id: str) -> Call[MadeJob]:
+    """What it has done is kept. Raises Conflict when it is over."""
+    return Call("POST", f"/jobs/{_part(job_id)}/cancel", MadeJob.model_validate, repeatable=False)
+
+
+def retry_job(job_id: str) -> Call[MadeJob]:
+    return Call("POST", f"/jobs/{_part(job_id)}/retry", MadeJob.model_validate, repeatable=False)
+
+
+def job_stats() -> Call[JobStats]:
+    return Call("GET", "/jobs/stats", JobStats.model_validate)
+
+
+def list_shards(status: str | None = None, job_id: str | None = None, limit: int = 1000) -> Call[list[Shard]]:
+    """Finished shards of training data, oldest first."""
+    params = _given(status=status, job_id=job_id, limit=limit)
+    return Call("GET", "/shards", lambda body: [Shard.model_validate(one) for one in body["shards"]], params=params)
+
+
+def claim_shard(
+    claimed_by: str = "trainer", timeout_s: float = 3600.0, job_id: str | None = None
+) -> Call[Claim | None]:
+    """The oldest shard that nobody has, ours for `timeout_s`; None: there is none now."""
+    body = {"claimed_by": claimed_by, "timeout_s": timeout_s, **_given(job_id=job_id)}
+    return Call("POST", "/shards/claim", _read_claim, body=body, repeatable=False)
+
+
+def acknowledge_shard(name: str, claim_id: str) -> Call[Shard]:
+    """It is used and will not be given to anybody again. Raises Conflict when the claim ran out."""
+    return Call("POST", f"/shards/{_part(name)}/ack", Shard.model_validate, body={"claim_id": claim_id})
+
+
+def give_back_shard(name: str, claim_id: str, reason: str | None = None) -> Call[Shard]:
+    body = {"claim_id": claim_id, **_given(reason=reason)}
+    return Call("POST", f"/shards/{_part(name)}/nack", Shard.model_validate, body=body)
+
+
+def list_keys() -> Call[list[Json]]:
+    return Call("GET", "/keys", lambda body: list(body["keys"]))
+
+
+def create_key(**fields: Any) -> Call[Json]:
+    """The key itself is in this answer and never again."""
+    return Call("POST", "/keys", as_it_is, body=fields, repeatable=False)
+
+
+def revoke_key(key_id: str) -> Call[Json]:
+    return Call("DELETE", f"/keys/{_part(key_id)}", as_it_is)
+
+
+def generate(prompt: str, **more: Any) -> Call[Json]:
+    """POST /generate; `more`: `model_id`, `max_tokens`, `temperature` …"""
+    return Call("POST", "/generate", as_it_is, body={"prompt": prompt, **more}, repeatable=False, timeout_s=600.0)
+
+
+def _job(path: str, body: Mapping[str, Any], idempotency_key: str | None) -> Call[MadeJob]:
+    """With a key of its own where none is given, so that asking again after a lost answer makes no second job."""
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    return Call("POST", path, MadeJob.model_validate, body=body, headers=headers)
+
+
+def _read_datagen(body: Any) -> Job:
+    return Job.model_validate({"id": body.get("job_id"), "type": "data_gen", **body})
+
+
+def _read_claim(body: Any) -> Claim | None:
+    return None if body["shard"] is None else Claim.model_validate(body["shard"])
+
+
+def _part(text: str) -> str:
+    """One segment of a path, whatever is in it."""
+    return quote(text, safe="")
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

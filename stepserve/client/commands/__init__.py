@@ -1,0 +1,1 @@
+"""The groups of the `stepserve` command, one a file."""

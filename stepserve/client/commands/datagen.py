@@ -1,0 +1,80 @@
+"""`stepserve datagen`: training data from a model."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stepserve.client.results import Job
+from stepserve.client.terminal import EXIT_REFUSED, AsJson, Host, end_with, facts, follow, print_json, server_at, stop
+
+app = typer.Typer(no_args_is_help=True, help="Have a model make training data.")
+
+
+@app.command()
+def run(
+    strategy: Annotated[str, typer.Argument(help="self_instruct, fix_eval_failures or custom.")],
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="A key of the job's config, as key=value (JSON or text).")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="The job's config as a JSON file.")] = None,
+    model: Annotated[str, typer.Option(help="A model's id, or active.")] = "active",
+    wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a data_gen job and follow it; exit code 1 unless it is done."""
+    settings = _config(config) | dict(_pair(text) for text in setting or [])
+    with server_at(host, interrupted="Stopped watching; the job goes on.") as server:
+        made = server.datagen_job(model, strategy, settings)
+        if not wait:
+            print_json(made) if as_json else print(made.job_id)
+            return
+        follow(server, made.job_id)
+        job = server.get_datagen_job(made.job_id)
+    _show(job, as_json=as_json)
+    end_with(job)
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(help="A data_gen job's id.")], host: Host = None, as_json: AsJson = False
+) -> None:
+    """A job's result so far and its shards."""
+    with server_at(host) as server:
+        job = server.get_datagen_job(job_id)
+    _show(job, as_json=as_json)
+
+
+def _show(job: Job, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+        return
+    result = [(name, json.dumps(value)) for name, value in (job.result or {}).items()]
+    shards = "\n".join(job.shards)
+    facts(job.id, [("model", job.model_id), ("status", job.status), *result, ("shards", shards), ("error", job.error)])
+
+
+def _config(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        content = json.loads(file.read_text())
+    except OSError as error:
+        stop(f"{file} cannot be read: {error.strerror}.", EXIT_REFUSED)
+    except ValueError as error:
+        stop(f"{file} is no valid JSON: {error}.", EXIT_REFUSED)
+    if not isinstance(content, dict):
+        stop(f"{file} holds no JSON object.", EXIT_REFUSED)
+    return content
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        stop(f"--set {text}: not key=value.", EXIT_REFUSED)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,126 @@
+"""`stepserve eval`: measure a model."""
+
+from typing import Annotated, Any
+
+import typer
+
+from stepserve.client.results import EvalPoint, Job
+from stepserve.client.terminal import AsJson, Host, end_with, facts, follow, print_json, server_at, table
+
+app = typer.Typer(no_args_is_help=True, help="Evaluate models and look at results.")
+
+_SHOWN = (
+    "accuracy",
+    "correct",
+    "total_samples",
+    "accuracy_ci95",
+    "avg_loss",
+    "perplexity",
+    "truncated",
+    "errors",
+    "engine_errors",
+)
+
+
+@app.command()
+def run(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name in datasets/.")],
+    model: Annotated[str, typer.Option(help="A model's id, or active.")] = "active",
+    name: Annotated[str, typer.Option(help="What to call it.")] = "cli",
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="accuracy, f1 …; may be given again.")] = None,
+    max_samples: Annotated[int, typer.Option(help="At most so many samples.")] = 1000,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    priority: Annotated[int, typer.Option(help="Higher starts first.")] = 0,
+    dedupe: Annotated[bool, typer.Option(help="Take an identical eval's job if there is one.")] = False,
+    when_inactive: Annotated[
+        str, typer.Option(help="wait, or switch: while the model is not the active one.")
+    ] = "wait",
+    wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an eval job and follow it; exit code 1 unless it is done."""
+    with server_at(host, interrupted="Stopped watching; the job goes on.") as server:
+        made = server.eval_job(
+            model,
+            name,
+            dataset,
+            metric or ["accuracy"],
+            max_samples,
+            max_tokens=max_tokens,
+            priority=priority,
+            dedupe=dedupe,
+            when_inactive=when_inactive,
+        )
+        if not wait:
+            print_json(made) if as_json else print(made.job_id)
+            return
+        job = follow(server, made.job_id)
+    _show(job, as_json=as_json)
+    end_with(job)
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(help="An eval job's id.")], host: Host = None, as_json: AsJson = False
+) -> None:
+    """An eval's result so far."""
+    with server_at(host) as server:
+        job = server.get_eval_job(job_id)
+    _show(job, as_json=as_json)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="An eval job's id: before.")],
+    b: Annotated[str, typer.Argument(help="Another's: after.")],
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Two evals sample by sample: what was fixed, what was broken, and whether it can be chance."""
+    with server_at(host) as server:
+        compared = server.compare_evals(a, b)
+    if as_json:
+        print_json(compared)
+        return
+    shown = {key: value for key, value in compared.items() if not isinstance(value, dict) and not key.endswith("_ids")}
+    facts(f"{a} → {b}", [(key, _number(value)) for key, value in shown.items()])
+
+
+@app.command()
+def history(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name in datasets/.")],
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Results on a dataset, by training step."""
+    with server_at(host) as server:
+        told = server.eval_history(dataset)
+    if as_json:
+        print_json(told)
+        return
+    columns = ["step", "model", "accuracy", "95 %", "samples", "job"]
+    table(dataset, columns, [_point(point) for point in told])
+
+
+def _show(job: Job, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+        return
+    result = job.result or {}
+    shown = [(key, _number(result[key])) for key in _SHOWN if result.get(key) is not None]
+    facts(job.id, [("model", job.model_id), ("status", job.status), *shown, ("error", job.error)])
+
+
+def _point(point: EvalPoint) -> list[str]:
+    interval = point.get("accuracy_ci95")
+    shown = (point.step, point.model_id, point.accuracy, interval, point.get("total_samples"), point.job_id)
+    return [_number(value) for value in shown]
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return " to ".join(_number(part) for part in value)
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

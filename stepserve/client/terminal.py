@@ -1,0 +1,135 @@
+"""What the commands have in common: where the server is, how things are printed, how errors end."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stepserve.client.client import Client
+from stepserve.client.errors import (
+    Forbidden,
+    JobFailed,
+    NotStepserve,
+    OtherVersion,
+    StepserveError,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+    WaitedTooLong,
+)
+from stepserve.client.progress import job_bar
+from stepserve.client.results import Job, Result
+
+EXIT_FAILED = 1  # what was asked for was tried and did not work: a job failed, a check is red
+EXIT_REFUSED = 2  # the server, or this command, says no
+EXIT_UNREACHABLE = 3  # no Stepserve server answers there
+EXIT_KEY = 4  # no key, a bad one, or one that may not do this
+EXIT_INTERRUPTED = 130
+
+RETRY_S = 2.0
+_NICENESS = 10
+PATIENCE_S = 60.0  # how long a server that went away is waited for while a job is watched
+
+Host = Annotated[
+    str | None,
+    typer.Option("--host", help="The server: a URL, host:port, or a name in hosts.json (default: the environment's)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def step_aside() -> None:
+    """For upkeep beside a running server, which comes first where cores are few."""
+    os.nice(_NICENESS)
+
+
+@contextmanager
+def server_at(host: str | None, *, interrupted: str = "Stopped.") -> Iterator[Client]:
+    """Ends the command with one sentence and an exit code when the server refuses or is not there."""
+    server = None
+    try:
+        server = Client(host, retry_s=RETRY_S)
+        yield server
+    except KeyboardInterrupt:
+        stop(interrupted, EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # `| head` has seen enough
+        raise typer.Exit(0) from None
+    except StepserveError as error:
+        stop(str(error), exit_code(error))
+    finally:
+        if server is not None:
+            server.close()
+
+
+def exit_code(error: StepserveError) -> int:
+    match error:
+        case Unreachable() | Unavailable() | NotStepserve() | OtherVersion():
+            return EXIT_UNREACHABLE
+        case Unauthorized() | Forbidden():
+            return EXIT_KEY
+        case JobFailed() | WaitedTooLong():
+            return EXIT_FAILED
+        case _:
+            return EXIT_REFUSED
+
+
+def stop(reason: str, code: int) -> NoReturn:
+    print(reason, file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def follow(server: Client, job_id: str) -> Job:
+    """A progress bar on stderr until the job is over; the job, however it ended."""
+    job: Job | None = None
+    with job_bar(job_id) as show:
+        for news in server.watch_job(job_id, PATIENCE_S):
+            show(news)
+            job = news.job or job
+    assert job is not None, "a watch ends with the whole job"
+    return job
+
+
+def end_with(job: Job) -> None:
+    """Exit code 1, saying why, when the job did not end well."""
+    if job.status != "done":
+        stop(str(JobFailed(job)), EXIT_FAILED)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    shown = Table(title=title or None, title_justify="left")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
+
+
+def facts(title: str, pairs: Sequence[tuple[str, Any]]) -> None:
+    """Names and values, those without a value left out."""
+    table(title, ["", ""], [[name, str(value)] for name, value in pairs if value not in (None, "", [])])
+
+
+def bytes_in_words(count: float | None) -> str:
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Result):
+        return value.as_json()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,394 @@
+"""The private contract between gateway and control, spoken as JSON over Unix sockets.
+
+Both sides import this module; it imports neither. A *model* is a registered checkpoint, a *slot* is a loaded one,
+an *activation* is a switch. Times are seconds (`_s`) or milliseconds (`_ms`).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+GATEWAY_STATE_PATH = "/state"
+GATEWAY_ACTIVATE_PATH = "/activate"
+GATEWAY_BATCH_PATH = "/batch"
+GATEWAY_CAPABILITIES_PATH = "/capabilities"
+GATEWAY_LOAD_PATH = "/load"
+GATEWAY_UNLOAD_PATH = "/unload"
+GATEWAY_USAGE_PATH = "/usage"
+# On control's socket, and never handed on from the public port: what the gateway may ask.
+CONTROL_LOADABLE_PATH = "/loadable"
+CONTROL_METRICS_PATH = "/metrics"
+GATEWAY_ASK_PATH = "/ask"
+
+# Control's, asked by the gateway when the body of an upload comes in. Not among the prefixes below, so nobody else can.
+OPEN_PIECE_PATH = "/uploads/open"
+CLOSE_PIECE_PATH = "/uploads/close"
+
+# What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
+CONTROL_PREFIXES = (
+    "/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets", "/gpu", "/system", "/settings", "/logs", "/pull",
+    "/keys", "/audit", "/v1/files", "/v1/batches",
+)  # fmt: skip
+
+FILES_PATH = "/v1/files"  # uploads here may be longer than other bodies
+
+ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
+MAX_BATCH_ITEMS = 1024
+BATCH_PRIORITY = 100  # vLLM serves lower numbers first; interactive requests have 0
+
+SwitchMethod = Literal["auto", "in_place", "blue_green", "restart"]
+InFlightPolicy = Literal["finish", "keep", "abort"]
+RequestClass = Literal["interactive", "batch", "probe"]
+ModelTask = Literal["generate", "embed"]  # whether a model makes text, or vectors of texts
+Quantize = Literal["q4", "q8", "fp16"]  # what a checkpoint is turned into when it is loaded
+SlotPhase = Literal["loading", "ready", "draining", "dead", "stopped"]
+
+
+def id_of_repository(repository: str) -> str:
+    """Ids are names of folders and parts of URLs, so the slash becomes two dashes, as in a hub's own cache."""
+    return repository.replace("/", "--")
+
+
+class Message(BaseModel):
+    """One field per fact and nothing else: an unknown one is a mistake on the other side."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Signature(Message):
+    """What a way of switching depends on, beside the weights themselves. Equal hashes mean equal content.
+
+    `config_sha` covers config.json but for keys that change nothing (names, the writer's version, training state);
+    `tokenizer_sha` the tokenizer's files and chat template; `tensors_sha` every tensor's name, dtype and shape.
+    """
+
+    architecture: str
+    config_sha: str
+    tokenizer_sha: str
+    tensors_sha: str
+    weights_bytes: int
+    quantization: str | None = None
+
+
+class EngineOverrides(Message):
+    """What a model may have otherwise than the `engine` settings say, in the engine it is loaded into."""
+
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=4096)] | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] | None = None
+
+
+class ModelRef(Message):
+    """A registered checkpoint as the gateway needs it: `path` is absolute, `digest` is `sha256:<hex>`.
+
+    With `base` it is a LoRA adapter on that checkpoint, and `digest` stands for both.
+    """
+
+    id: str
+    path: str
+    digest: str
+    signature: Signature | None = None
+    quantize: Quantize | None = None
+    base: "ModelRef | None" = None
+    engine: EngineOverrides | None = None
+
+    def is_loaded_as(self, other: "ModelRef") -> bool:
+        """The same content in an engine that is started the same way."""
+        return (self.digest, self.engine) == (other.digest, other.engine)
+
+
+class Capabilities(Message):
+    """What this vLLM can do on this device.
+
+    `architectures` are those it has code of its own for, `model_types` those whose config.json can be read without the
+    checkpoint's own code. `quantize` gives for each possible wish what vLLM calls it; `prequantized` are the values of
+    `quant_method` that it can serve. `memory_bytes` is all of the memory where weights go.
+    """
+
+    device: str
+    memory_bytes: int
+    architectures: list[str]
+    model_types: list[str]
+    quantize: dict[Quantize, str]
+    prequantized: list[str]
+
+
+class Reference(Message):
+    """What a checkpoint must say of a few prompts, from its trainer (`reference`) or computed here (`computed`).
+
+    Exactly one of `prompts` and `prompt_token_ids` is given. `logprobs[i][j]` is the natural log-probability of token
+    j + 1 of prompt i after the tokens before it: [n_prompts][n_tokens - 1].
+    """
+
+    kind: Literal["reference", "computed"]
+    prompts: list[str] | None = None
+    prompt_token_ids: list[list[int]] | None = None
+    logprobs: list[list[float]]
+
+
+EXIT_BROKEN_CHECKPOINT = 65
+"""How stepserve.reference_program ends when the checkpoint is at fault, of which it then says a line (EX_DATAERR)."""
+
+
+class ActivateRequest(Message):
+    model: ModelRef
+    reference: Reference | None = None
+    base_reference: Reference | None = None  # of an adapter's base, should it have to be loaded first
+    method: SwitchMethod = "auto"
+    in_flight: InFlightPolicy = "finish"
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
+
+
+class LoadRequest(Message):
+    """A model to be loaded beside the active one, and what it is to be proved by.
+
+    `wait`: for a slot to become idle that could leave for it; else it is refused when none is.
+    """
+
+    model: ModelRef
+    reference: Reference | None = None
+    base_reference: Reference | None = None
+    wait: bool = True
+
+
+class UnloadRequest(Message):
+    """A model that is to leave if it is loaded beside the active one; what is inside may finish."""
+
+    id: str
+
+
+class Loaded(Message):
+    """What is so now of the model that was to be loaded or to leave."""
+
+    id: str
+    loaded: bool
+
+
+class Proof(Message):
+    """What was checked on the candidate before it was allowed to serve; differences are of natural log-probabilities.
+
+    The mean over all `tokens` that were compared is held to `tolerance`. `weak`: only that answers are finite and not
+    constant, and `why` no more was. `reason`: what a proof that is not passed found.
+    """
+
+    kind: Literal["reference", "computed", "weak"]
+    prompts: int
+    tokens: int | None = None
+    max_abs_diff: float | None = None
+    mean_abs_diff: float | None = None
+    tolerance: float | None = None
+    passed: bool
+    reason: str | None = None
+    why: str | None = None
+
+
+class ActivateResult(Message):
+    """How a switch ended. A failed one says what serves instead (`rolled_back_to`; None: nothing does).
+
+    `paused_ms`: how long no request was being answered though one could have been; `held_ms`: how long new requests had
+    to wait, which includes the drain.
+    """
+
+    status: Literal["activated", "failed"]
+    id: str
+    previous: str | None
+    method: Literal["in_place", "blue_green", "restart", "adapter", "none"]
+    paused_ms: float
+    held_ms: float = 0.0
+    total_ms: float
+    in_flight: int
+    proof: Proof | None = None
+    error: str | None = None
+    rolled_back_to: str | None = None
+
+
+class SlotState(Message):
+    """`active`: the slot of the active model; the others are loaded beside it, or on their way out."""
+
+    model: ModelRef
+    phase: SlotPhase
+    active: bool = False
+    in_flight: int
+    load_duration_s: float | None
+    max_model_len_tokens: int | None
+    task: ModelTask = "generate"
+
+
+class FailedLoad(Message):
+    id: str
+    digest: str | None = None
+    error: str
+    failed_at: str
+    retry_in_s: float
+
+
+class GatewayState(Message):
+    """A snapshot of the pool; `boot_id` differs between two starts of the gateway."""
+
+    boot_id: str
+    pid: int
+    active: ModelRef | None
+    switching_to: str | None
+    slots: list[SlotState]
+    held: int
+    failed_loads: list[FailedLoad] = []
+
+
+class ChatMessage(BaseModel):
+    """Passed to the model's chat template as it is, so further keys (`name`, `tool_calls` …) are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    role: str
+    content: str
+
+
+class BatchSampling(Message):
+    """`json_schema`: the answer is held to this JSON schema while it is generated."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    stop: list[str] = []
+    seed: int | None = None
+    n: Annotated[int, Field(ge=1, le=256)] = 1
+    json_schema: dict[str, Any] | None = None
+
+
+class Continuations(Message):
+    """Texts whose log-probability is wanted, each after the same prompt, which is not the item's own."""
+
+    messages: list[ChatMessage] | None = None
+    prompt: str | None = None
+    texts: Annotated[list[str], Field(min_length=1, max_length=64)]
+
+
+class BatchItem(Message):
+    """One generation of a batch: `messages` go through the chat template, `prompt` is taken as it is.
+
+    With `reference` the item is also scored: the log-probability of the reference's tokens after the prompt. After a
+    plain prompt, texts are tokenized together with it, as they would be in a document. `generate` false: nothing but
+    scores is wanted. `sampling` takes the place of the request's.
+    """
+
+    messages: list[ChatMessage] | None = None
+    prompt: str | None = None
+    reference: str | None = None
+    sampling: BatchSampling | None = None
+    continuations: Continuations | None = None
+    generate: bool = True
+
+
+class BatchRequest(Message):
+    """Asks the slot of `model` for every item; `digest` must be the one that slot serves, or the answer is a 409;
+    None takes whatever it serves."""
+
+    model: str
+    digest: str | None
+    sampling: BatchSampling = BatchSampling()
+    items: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_BATCH_ITEMS)]
+
+
+class Completion(Message):
+    """One of several answers to the same prompt."""
+
+    text: str
+    finish_reason: str | None
+    completion_tokens: int
+
+
+class TextScore(Message):
+    """The log-probability of a text, the sum over its `tokens` (natural logarithm); null where it does not fit."""
+
+    logprob: float | None
+    tokens: int
+
+
+class BatchOutput(Message):
+    """The answer to the item of the same position. `error` set: that item failed and every other field is empty.
+
+    `reference_logprob` is the sum over `reference_tokens` tokens (natural logarithm). `text`, `finish_reason` are the
+    first answer's where `n` were asked for; `completions` has all of them then, and `completion_tokens` is their sum.
+    `continuations` has an entry a text. `too_long`: the error is that the prompt leaves no room in the context.
+    """
+
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+    reference_logprob: float | None = None
+    reference_tokens: int = 0
+    completions: list[Completion] = []
+    continuations: list[TextScore] = []
+    error: str | None = None
+    too_long: bool = False
+
+
+class AskItem(Message):
+    """One request as a client would send it: `path` is `/v1/chat/completions`, `/generate` …"""
+
+    path: str
+    body: dict[str, Any]
+
+
+class AskRequest(Message):
+    """Has a model answer whole requests below interactive ones; `digest` as in BatchRequest. `model` in a body chooses
+    an alias's preset, not the model.
+    """
+
+    model: str
+    digest: str
+    items: Annotated[list[AskItem], Field(min_length=1, max_length=MAX_BATCH_ITEMS)]
+
+
+class AskOutput(Message):
+    status: int
+    body: Any
+
+
+class AskResult(Message):
+    """`outputs` has one entry an item, in the items' order: [n_items]."""
+
+    model: str
+    digest: str
+    outputs: list[AskOutput]
+
+
+class BatchResult(Message):
+    """`outputs` has one entry an item, in the items' order: [n_items]."""
+
+    model: str
+    digest: str
+    outputs: list[BatchOutput]
+
+
+class ModelUsage(Message):
+    """Finished generations since the gateway started; `busy_s` adds up how long each was in the engine."""
+
+    model: str
+    request_class: RequestClass
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    busy_s: float
+
+
+class JobUsage(Message):
+    job_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    busy_s: float
+
+
+class UsageReport(Message):
+    """`boot_id` differs between two starts of the gateway, after which all counts begin anew."""
+
+    boot_id: str
+    in_flight: int
+    models: list[ModelUsage]
+    jobs: list[JobUsage]

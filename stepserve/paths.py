@@ -1,0 +1,108 @@
+"""Where everything lies on disk: one place that knows the names."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepserve.privacy import check_socket_folder, tighten
+
+_LONGEST_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The base directory's contents; `models` may lie elsewhere (INFERENCE_MODELS_DIR)."""
+
+    base: Path
+    models: Path
+
+    @property
+    def database(self) -> Path:
+        return self.base / "db.sqlite"
+
+    @property
+    def datasets(self) -> Path:
+        return self.base / "datasets"
+
+    @property
+    def logs(self) -> Path:
+        return self.base / "logs"
+
+    @property
+    def runs(self) -> Path:
+        return self.base / "runs"
+
+    @property
+    def eval_runs(self) -> Path:
+        return self.runs / "eval"
+
+    @property
+    def shards(self) -> Path:
+        return self.base / "train_shards_out"
+
+    @property
+    def uploads(self) -> Path:
+        """Checkpoints that are not whole yet."""
+        return self.base / "checkpoints"
+
+    @property
+    def references(self) -> Path:
+        return self.base / "references"
+
+    @property
+    def prompts(self) -> Path:
+        return self.base / "prompts"
+
+    @property
+    def files(self) -> Path:
+        return self.base / "files"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.base / "stepserve.lock"
+
+    @property
+    def key_cache(self) -> Path:
+        """The gateway's copy of the keys (hashes), for a start without control."""
+        return self.base / "keys.json"
+
+    @property
+    def gateway_socket(self) -> Path:
+        return self._socket("gateway.sock")
+
+    @property
+    def control_socket(self) -> Path:
+        return self._socket("control.sock")
+
+    def create(self) -> None:
+        """Makes every folder, and closes what the server keeps to other users of the machine; `models` is the user's.
+
+        Raises OSError when the base directory is a file or cannot be written, or others can get at the sockets.
+        """
+        self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tighten(self.base)
+        working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references, self.uploads, self.files)
+        for folder in (self.models, *working):
+            folder.mkdir(parents=True, exist_ok=True)
+        sockets = self.gateway_socket.parent
+        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in self.kept_private:
+            tighten(path)
+        check_socket_folder(sockets)
+
+    @property
+    def kept_private(self) -> tuple[Path, ...]:
+        """What nobody but the server's user may enter or read; what lies in these folders is closed with them."""
+        folders = (self.datasets, self.logs, self.runs, self.shards, self.references, self.uploads, self.files)
+        database = (self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm"))
+        own = (self.gateway_socket.parent, self.prompts, self.key_cache, self.lock_file)
+        return (self.base, *folders, *own, *database)
+
+    def _socket(self, name: str) -> Path:
+        beside = self.base / "sockets" / name
+        if len(os.fsencode(beside)) <= _LONGEST_SOCKET_PATH:
+            return beside
+        short = hashlib.sha256(os.fsencode(self.base.absolute())).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"stepserve-{os.getuid()}-{short}" / name

@@ -1,0 +1,43 @@
+"""What a process of ours does for itself at its start: it follows its parent, and takes what it needs."""
+
+import contextlib
+import gc
+import os
+import resource
+import signal
+import threading
+import time
+
+_INTERVAL_S = 1.0
+
+
+def follow_parent(number: signal.Signals) -> None:
+    """Sends this process `number` within about a second of its parent's end, however that ended.
+
+    A thread that looks, not Linux's parent-death signal: that one fires when the parent's *thread* ends.
+    """
+    name = "stepserve-follow-parent"
+    if any(thread.name == name for thread in threading.enumerate()):
+        return
+    threading.Thread(target=_watch, args=(os.getppid(), number), name=name, daemon=True).start()
+
+
+def allow_many_connections() -> None:
+    """Raises the limit of open files to what this user may have: every connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _watch(parent: int, number: signal.Signals) -> None:
+    while os.getppid() == parent:
+        time.sleep(_INTERVAL_S)
+    os.kill(os.getpid(), number)
+
+
+def spare_collector() -> None:
+    """Tells Python's garbage collector to leave alone what there is now (what was imported, which stays), and to look
+    at all the rest seldom: each look holds up everything that goes on, for tens of milliseconds.
+    """
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 50)

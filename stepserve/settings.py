@@ -1,0 +1,347 @@
+"""Settings of both processes, read once when a process starts: one typed tree.
+
+What is named later wins: defaults, the config file, hosts.json, names from before the prefix (`PORT`), `INFERENCE_…`
+variables, flags of `up`. `stepserve up` passes its flags to the processes it starts as variables. Groups are tables in
+the file and `__` in variables: `INFERENCE_ENGINE__MAX_NUM_SEQS=64`.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stepserve.access_settings import AccessSettings, LimitSettings, TlsSettings
+from stepserve.address import is_loopback, normal_url
+from stepserve.contract import ACTIVE_ALIAS
+from stepserve.paths import Layout
+from stepserve.retention import RetentionSettings
+from stepserve.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
+from stepserve.structured_bounds import StructuredLimits
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+def _whole(value: object) -> object:
+    """`14e9` is how people write a number of bytes."""
+    try:
+        return int(float(value)) if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        return value
+
+
+class Group(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class EnginePatches(Group):
+    """What is changed of vLLM's inside; each can be left as vLLM has it. docs/engine.md says what each one does.
+
+    `whole_answers`: answers that nobody reads along leave the engine in parts of 64 tokens. `step_sizes`: large steps
+    while only jobs are inside. `cpu_norms`: vLLM's C++ kernels for norms. `rewindable_generators`: seeds with prompts
+    that are read in parts. `own_logprobs`: log-probabilities beside a request that names tokens. `grammar_budget`: a
+    grammar that takes too long within a step ends its own request. `probe_places`: a full engine keeps a place for
+    probes. `short_routes`: less ceremony before the two busiest routes. `fewer_lookups`: jobs' prompts are tokenized
+    together.
+    """
+
+    whole_answers: bool = True
+    step_sizes: bool = True
+    cpu_norms: bool = True
+    rewindable_generators: bool = True
+    own_logprobs: bool = True
+    grammar_budget: bool = True
+    probe_places: bool = True
+    short_routes: bool = True
+    fewer_lookups: bool = True
+
+
+class EngineSettings(Group):
+    """What vLLM is started with, the same for every slot, and how long an engine may be silent.
+
+    `start_timeout_s`: a start that takes longer, or a reload in place, has failed; a second is added for each 50 MB of
+    weights. `hang_timeout_s`: an engine that makes no step and gives no token for so long is started again.
+    """
+
+    max_model_len: Count | None = None
+    max_num_seqs: Count = 256
+    max_num_batched_tokens: Count | None = None
+    batch_beside_interactive: Count | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    seed: int = 0
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    cpu_kv_cache_gib: Count = 1
+    trust_remote_code: bool = False
+    media_domains: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
+    attention_backend: str | None = None
+    max_loras: Annotated[int, Field(ge=0)] = 0
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    warm_start: bool = True
+    start_timeout_s: PositiveSeconds = 600.0
+    hang_timeout_s: PositiveSeconds = 30.0
+    tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
+    reasoning_parser: Annotated[str, Field(min_length=1)] | None = None
+    structured: StructuredLimits = StructuredLimits()
+    patches: EnginePatches = EnginePatches()
+
+
+class Alias(Group):
+    """Another name for a model, and the sampling that requests under it get unless they say otherwise.
+
+    `model` is an id or `active`. Written as a plain string it is the model alone.
+    """
+
+    model: Annotated[str, Field(min_length=1)] = ACTIVE_ALIAS
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Count | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
+
+
+class LogSettings(Group):
+    """The files in logs/. Each is turned over at `max_bytes`; `backups` old ones are kept beside it.
+
+    `terminal`: the same lines on standard error too, for a person (`text`) or for what collects a container's output.
+    """
+
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 64 * 1024 * 1024
+    backups: Annotated[int, Field(ge=0, le=100)] = 5
+    requests: bool = True
+    prompts: bool = False
+    terminal: Literal["off", "text", "json"] = "off"
+
+
+class TelemetrySettings(Group):
+    """`traces_endpoint`: an OTLP collector (http://host:4318/v1/traces); without one no trace is made."""
+
+    interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    traces_endpoint: str | None = None
+    traces_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class PowerProfile(Group):
+    """A cap on every card's power, clamped to what it allows, and how many jobs may run beside each other."""
+
+    power_limit_w: Annotated[float, Field(gt=0)] | None = None
+    max_concurrent_jobs: Count = 1
+
+
+class PowerWindow(Group):
+    """From `start` to `end` each day (local time; over midnight when `end` is earlier) another profile holds."""
+
+    start: ClockTime
+    end: ClockTime
+    profile: str
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.start == self.end:
+            raise ValueError(f"start and end are both {self.start}")
+        return self
+
+
+class PowerSettings(Group):
+    """`profile` holds until another is chosen by POST /settings/power_profile; null leaves the cards alone."""
+
+    BUILT_IN: ClassVar[dict[str, dict[str, float]]] = {
+        "quiet": {"power_limit_w": 220, "max_concurrent_jobs": 1},
+        "normal": {"power_limit_w": 280, "max_concurrent_jobs": 1},
+        "max": {"power_limit_w": 350, "max_concurrent_jobs": 2},
+    }
+
+    profile: str | None = None
+    profiles: Annotated[dict[str, PowerProfile], Field(validate_default=True)] = {}
+    schedule: list[PowerWindow] = []
+
+    @field_validator("profiles", mode="before")
+    @classmethod
+    def _beside_the_built_in(cls, own: Any) -> Any:
+        """Own profiles stand beside the built-in ones, or change single values of them."""
+        if not isinstance(own, dict):
+            return own
+        names = [*cls.BUILT_IN, *(name for name in own if name not in cls.BUILT_IN)]
+        merged: dict[str, Any] = {}
+        for name in names:
+            mine = own.get(name, {})
+            merged[name] = {**cls.BUILT_IN.get(name, {}), **mine} if isinstance(mine, dict) else mine
+        return merged
+
+    @model_validator(mode="after")
+    def _known_profiles(self) -> Self:
+        for name in (self.profile, *(window.profile for window in self.schedule)):
+            if name is not None and name not in self.profiles:
+                raise ValueError(f"there is no profile {name!r}; there are {', '.join(self.profiles)}")
+        return self
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. To be told in words what is wrong, use `stepserve.setting_origins.load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INFERENCE_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+    base_dir: Path = Path("~/llm")
+    models_dir: Path | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8765
+    ui: bool = True
+    ui_host: str = "127.0.0.1"
+    ui_port: Annotated[int, Field(ge=1, le=65535)] = 8501
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    install_demo: bool = True
+    model_path: Path | None = None
+    moving_ids: list[str] = ["current_checkpoint", "latest"]
+    hosts_file: Path | None = None
+
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    flash_attention: bool = True
+    max_loaded_models: Count = 2
+    load_on_request: bool = True
+    model_load_cooldown_s: Annotated[float, Field(ge=0)] = 300.0
+    model_q4_threshold_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 14_000_000_000
+    max_concurrent_pulls: Count = 2
+
+    aliases: dict[Annotated[str, Field(min_length=1)], Alias] = {}
+    unknown_model: Literal["not_found", "active"] = "not_found"
+
+    max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
+    max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_dataset_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**3
+    judge_urls: list[str] = []
+    judge_api_keys: dict[str, SecretStr] = {}
+    max_held_requests: Annotated[int, Field(ge=0)] = 1024
+    hold_timeout_s: PositiveSeconds = 300.0
+    drain_timeout_s: PositiveSeconds = 30.0
+    keep_alive_s: Count = 300
+    engine_restart_max_delay_s: PositiveSeconds = 60.0
+
+    proof_compute_max_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
+    proof_wait_s: Annotated[float, Field(ge=0)] = 30.0
+
+    database_url: SecretStr | None = None
+
+    max_concurrent_jobs: Count = 1
+    max_concurrent_by_type: dict[str, Annotated[int, Field(ge=0)]] = {}
+    max_pending_jobs: Count = 10_000
+    job_retries: Annotated[int, Field(ge=0)] = 20
+    batch_items: Annotated[int, Field(ge=1, le=1024)] = 128
+    batch_window_items: Count | None = None
+    job_lease_s: PositiveSeconds = 15.0
+    min_free_disk_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 1_000_000_000
+
+    hf_token: SecretStr | None = None
+    hub_timeout_s: Count = 10
+    hub_hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
+
+    engine: EngineSettings = EngineSettings()
+    logs: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    power: PowerSettings = PowerSettings()
+    access: AccessSettings = AccessSettings()
+    tls: TlsSettings = TlsSettings()
+    limits: LimitSettings = LimitSettings()
+    retention: RetentionSettings = RetentionSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - given by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - given by name
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The first to have a value wins; groups are merged value by value. `stepserve.setting_origins` names them."""
+        file = ConfigFile(settings_cls, config_file())
+        hosts = HostsFile(settings_cls, os.environ.get(HOSTS_VARIABLE) or file().get("hosts_file"))
+        return (init_settings, env_settings, OlderNames(settings_cls), hosts, file)
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
+            raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
+        return url
+
+    @field_validator("judge_urls", "judge_api_keys")
+    @classmethod
+    def _judges_are_urls(cls, judges: Any) -> Any:
+        for url in judges:
+            normal_url(url)
+        return judges
+
+    @field_validator("aliases")
+    @classmethod
+    def _aliases_name_models(cls, aliases: dict[str, Alias]) -> dict[str, Alias]:
+        if ACTIVE_ALIAS in aliases:
+            raise ValueError(f"{ACTIVE_ALIAS!r} always means the active model and cannot be an alias")
+        for name, alias in aliases.items():
+            if alias.model in aliases:
+                raise ValueError(f"{name!r} stands for {alias.model!r}, which is an alias itself; name the model")
+        return aliases
+
+    @model_validator(mode="after")
+    def _one_quantisation(self) -> Self:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _ui_opens_no_door(self) -> Self:
+        if not is_loopback(self.ui_host) and self.access.mode == "auto":
+            raise ValueError(
+                f"ui_host {self.ui_host}: the web UI asks from this machine, where no key is demanded until there is"
+                " one; set access.mode to keys (or to open) as well"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _window_keeps_the_engine_fed(self) -> Self:
+        if self.batch_window_items is not None and self.batch_window_items < 2 * self.batch_items:
+            raise ValueError(
+                f"batch_window_items ({self.batch_window_items}) must be at least twice batch_items"
+                f" ({self.batch_items}), or the engine would wait between chunks"
+            )
+        return self
+
+    @property
+    def max_sequences_per_request(self) -> int:
+        """Of a request's prompts times the answers to each."""
+        return self.limits.max_sequences_per_request or self.engine.max_num_seqs
+
+    @property
+    def engine_to_start(self) -> EngineSettings:
+        """`flash_attention: false` asks for vLLM's Triton backend, which runs on every card that vLLM runs on."""
+        if self.flash_attention or self.engine.attention_backend is not None:
+            return self.engine
+        return self.engine.model_copy(update={"attention_backend": "TRITON_ATTN"})
+
+    @property
+    def layout(self) -> Layout:
+        base = self.base_dir.expanduser().absolute()
+        models = self.models_dir.expanduser().absolute() if self.models_dir else base / "models"
+        return Layout(base=base, models=models)
