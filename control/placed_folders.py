@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Origin = Literal["upload", "pull", "copy", "demo"]
 
 PLACING = ".stepserve-placing"  # below models/: copies that are not whole yet
+_FORMER_PLACING = ".switchyard-placing"  # its name before the project was called Stepserve
 
 
 class PlacedFolders:
@@ -114,7 +115,8 @@ class PlacedFolders:
             names = (await session.scalars(select(PlacedFolderRow.name).where(PlacedFolderRow.going))).all()
             used = [Path(path) for path in await session.scalars(select(ModelRow.path))]
         root = await asyncio.to_thread(self._models.resolve)
-        await asyncio.to_thread(shutil.rmtree, root / PLACING, ignore_errors=True)
+        for unfinished in (PLACING, _FORMER_PLACING):
+            await asyncio.to_thread(shutil.rmtree, root / unfinished, ignore_errors=True)
         for folder in (root / name for name in names):
             if any(path.is_relative_to(folder) for path in used):
                 await self.keep(folder)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from pathlib import Path
 from typing import TextIO
 
 from stepserve.paths import Layout
@@ -17,7 +18,19 @@ class BaseInUse(Exception):
 
 def hold(layout: Layout) -> TextIO:
     """The lock, held until the file is closed or the process ends, however it does. Raises BaseInUse, OSError."""
-    lock = layout.lock_file.open("a+")
+    if layout.former_lock_file.exists():
+        _lock(layout.former_lock_file).close()  # a server from before the project's name changed may still be running
+        layout.former_lock_file.unlink()
+    lock = _lock(layout.lock_file)
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _lock(path: Path) -> TextIO:
+    """Raises BaseInUse, OSError."""
+    lock = path.open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -25,7 +38,4 @@ def hold(layout: Layout) -> TextIO:
         holder = lock.read().strip() or "unknown"
         lock.close()
         raise BaseInUse(holder) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
     return lock

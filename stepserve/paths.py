@@ -64,6 +64,11 @@ class Layout:
         return self.base / "stepserve.lock"
 
     @property
+    def former_lock_file(self) -> Path:
+        """The lock of servers from before the project was called Stepserve."""
+        return self.base / "switchyard.lock"
+
+    @property
     def key_cache(self) -> Path:
         """The gateway's copy of the keys (hashes), for a start without control."""
         return self.base / "keys.json"

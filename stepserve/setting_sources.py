@@ -16,6 +16,7 @@ PREFIX = "INFERENCE_"
 CONFIG_VARIABLE = "INFERENCE_CONFIG"
 HOSTS_VARIABLE = "INFERENCE_HOSTS_FILE"
 CONFIG_NAME = Path("config") / "stepserve.toml"
+FORMER_CONFIG_NAME = Path("config") / "switchyard.toml"  # before the project was called Stepserve
 
 # Names that scripts already use, and the settings they stand for. An INFERENCE_… variable has the last word.
 OLDER_NAMES = {
@@ -42,7 +43,8 @@ class SettingsRefused(Exception):
 def config_file(environment: Mapping[str, str] | None = None) -> Path | None:
     """The file that INFERENCE_CONFIG names, else config/stepserve.toml in the working directory or the base directory.
 
-    Raises SettingsRefused when the named one is not there.
+    Raises SettingsRefused when the named one is not there, or where only one under its former name is: settings that
+    were meant to hold are never passed over in silence.
     """
     environment = os.environ if environment is None else environment
     if named := environment.get(CONFIG_VARIABLE):
@@ -51,7 +53,12 @@ def config_file(environment: Mapping[str, str] | None = None) -> Path | None:
             raise SettingsRefused(f"{CONFIG_VARIABLE}: there is no file {path}")
         return path
     base = Path(environment.get("INFERENCE_BASE_DIR") or "~/llm").expanduser()
-    return next((path for path in (CONFIG_NAME.absolute(), base / CONFIG_NAME) if path.is_file()), None)
+    for folder in (Path.cwd(), base):
+        if (path := folder / CONFIG_NAME).is_file():
+            return path
+        if (former := folder / FORMER_CONFIG_NAME).is_file():
+            raise SettingsRefused(f"{former}: the project is now called Stepserve; rename the file to {path.name}")
+    return None
 
 
 def unknown_variables(known: Mapping[str, object], environment: Mapping[str, str] | None = None) -> list[str]:

@@ -1,5 +1,6 @@
 """Starts that cannot be: each refused, by `stepserve up` or the process that notices, in words with the way out."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -81,6 +82,30 @@ def test_a_second_server_on_one_base_directory(tmp_path: Path) -> None:
     with hold(layout):
         ended = up(tmp_path)
     refused(ended, 2, f"Another server (process {os.getpid()})", str(tmp_path), "INFERENCE_BASE_DIR")
+
+
+def test_a_server_of_the_projects_former_name_on_one_base_directory(tmp_path: Path) -> None:
+    with (tmp_path / "switchyard.lock").open("w") as former:
+        former.write("4711")
+        former.flush()
+        fcntl.flock(former, fcntl.LOCK_EX)
+        ended = up(tmp_path)
+    refused(ended, 2, "Another server (process 4711)", str(tmp_path), "INFERENCE_BASE_DIR")
+
+
+def test_a_lock_of_the_projects_former_name_that_nobody_holds(tmp_path: Path) -> None:
+    layout = Layout(base=tmp_path, models=tmp_path / "models")
+    (tmp_path / "switchyard.lock").write_text("4711")
+    with hold(layout):
+        assert layout.lock_file.read_text() == str(os.getpid())
+        assert not (tmp_path / "switchyard.lock").exists()
+
+
+def test_a_config_file_of_the_projects_former_name_is_not_passed_over(tmp_path: Path) -> None:
+    former = tmp_path / "config" / "switchyard.toml"
+    former.parent.mkdir()
+    former.write_text("port = 9")
+    refused(up(tmp_path), 2, str(former), "now called Stepserve", "rename the file to stepserve.toml")
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,14 @@ def test_a_folder_that_goes_while_it_is_registered_is_no_model(tmp_path: Path) -
             assert (await here.get("/models"))["models"] == []
 
     asyncio.run(run())
+
+
+def test_unfinished_copies_from_before_the_projects_name_changed_go(tmp_path: Path) -> None:
+    left = tmp_path / "models" / ".switchyard-placing" / "latest"
+    left.mkdir(parents=True)
+
+    async def run() -> None:
+        async with house(tmp_path):
+            assert not left.parent.exists()
+
+    asyncio.run(run())
