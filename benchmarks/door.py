@@ -20,7 +20,7 @@ from gateway.access.keyring import Keyring
 from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
-from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.http.asgi import App, Message, Receive, Scope, Send
 from stepserve.access import KeyRecord, KeySet, digest_of, new_token
 from stepserve.access_settings import AccessSettings, LimitSettings
 

@@ -30,7 +30,7 @@ import psutil
 from benchmarks.processes import CHECKPOINT, MODEL_ID, stepserve
 from demo.addition import Addition, split
 from demo.tokenizer import TURN_END, TURN_START
-from gateway.batch_share import LINGER_S
+from gateway.serving.batch_share import LINGER_S
 
 MAX_TOKENS = 256
 _INTERACTIVE_S = 10.0

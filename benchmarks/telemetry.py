@@ -22,13 +22,13 @@ from rich.table import Table
 from sqlalchemy import insert
 
 from control.app import create_app
-from control.db import Database, url_of
-from control.tables import JobRow, ModelRow
+from control.database.database import Database, url_of
+from control.database.tables import JobRow, ModelRow
 from control.telemetry.nvml import Nvml
 from control.telemetry.sampler import CardSampler
 from evals.kind import EvalKind
-from gateway.asgi import Message, Receive, Scope, Send
-from gateway.observation import Observed
+from gateway.edge.observation import Observed
+from gateway.http.asgi import Message, Receive, Scope, Send
 from stepserve.log_file import LogFile
 from stepserve.log_handler import BackgroundHandler
 from stepserve.logs import json_lines

@@ -13,16 +13,14 @@ from control.access.audited import Audited
 from control.access.dataset_owners import DatasetOwners
 from control.access.key_book import KeyBook
 from control.access.usage_book import UsageBook
-from control.activation import Activator
-from control.activation_log import ActivationLog
+from control.activation.activator import Activator
+from control.activation.reconciler import Pace, Reconciler
 from control.batches.files import FileStore
 from control.batches.kind import BatchKind
-from control.bootstrap import bootstrap
-from control.capabilities import EngineAbilities
-from control.db import Database, url_of
-from control.digest_cache import DigestCache
+from control.checkpoints.digest_cache import DigestCache
+from control.checkpoints.quantisation import QuantizeWish
+from control.database.database import Database, url_of
 from control.errors import ControlError
-from control.eval_history import EvalHistory
 from control.gateway_client import GatewayClient
 from control.inference import InferenceKind
 from control.jobs.backoff import FIRST_REST_S
@@ -37,20 +35,23 @@ from control.jobs.queue import JobQueue
 from control.jobs.window import Window
 from control.jobs.worker import Worker
 from control.json_bound import JsonBound
-from control.loading import Loading
-from control.placed_folders import PlacedFolders
+from control.models.activation_log import ActivationLog
+from control.models.capabilities import EngineAbilities
+from control.models.eval_history import EvalHistory
+from control.models.loading import Loading
+from control.models.placed_folders import PlacedFolders
+from control.models.reference_maker import ReferenceMaker
+from control.models.references import Compute, References
+from control.models.registry import Registry
+from control.models.repository import ModelRepository
 from control.ports import JobKind
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
 from control.pull.hub import Hub
 from control.pull.kind import PullKind
-from control.quantize import QuantizeWish
-from control.reconciler import Pace, Reconciler
-from control.reference_maker import ReferenceMaker
-from control.references import Compute, References
-from control.registrar import Registrar
-from control.registry import Registry
-from control.repository import ModelRepository
+from control.registration.bootstrap import bootstrap
+from control.registration.registrar import Registrar
+from control.registration.uploads.uploads import Uploads
 from control.routes import (
     activations,
     batches,
@@ -77,7 +78,6 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
-from control.uploads.uploads import Uploads
 from stepserve.loop_lag import LoopLag
 from stepserve.request_id import Traced
 from stepserve.settings import Settings

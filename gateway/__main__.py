@@ -14,13 +14,14 @@ import uvicorn
 import uvloop
 from prometheus_client import disable_created_metrics
 
-from gateway import engine_environment, engine_processes, tracing
+from gateway import engine_environment, engine_processes
 from gateway.access.rates import StoreRefused
 from gateway.app import create_gateway
-from gateway.asgi import App
-from gateway.connection import guarded
-from gateway.listener import PublicListener
-from gateway.slot import Engine
+from gateway.http import tracing
+from gateway.http.asgi import App
+from gateway.http.connection import guarded
+from gateway.http.listener import PublicListener
+from gateway.serving.slot import Engine
 from stepserve import logs
 from stepserve.child import EXIT_REFUSED
 from stepserve.contract import Capabilities, ModelRef

@@ -14,41 +14,41 @@ from gateway.access.allowance import Allowances
 from gateway.access.browser import BrowserGuard
 from gateway.access.deadlines import Deadlines
 from gateway.access.door import Door
-from gateway.access.key_link import KeyLink
 from gateway.access.keyring import Keyring
 from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
-from gateway.admission import Admission, Bounds
-from gateway.asgi import App, Receive, Scope, Send
-from gateway.batch_share import BatchShare
-from gateway.control_link import ControlLink
 from gateway.dialects.router import Dialects
 from gateway.dialects.served import Served
-from gateway.directory import ControlDirectory
-from gateway.dispatch import Dispatch
-from gateway.drain import Drain
+from gateway.edge.drain import Drain
+from gateway.edge.observation import Observed
+from gateway.edge.openapi import describe
 from gateway.engine_turns import one_at_a_time
-from gateway.exposition import Exposition
-from gateway.gate import Gate
-from gateway.gpu import Nvml
-from gateway.inference import Inference
-from gateway.inference_routes import create_routes
-from gateway.information import Information
-from gateway.memory import memory_for_one_more
-from gateway.naming import Naming
-from gateway.observation import Observed
-from gateway.openapi import describe
-from gateway.pool import Pool
+from gateway.http.asgi import App, Receive, Scope, Send
+from gateway.http.tracing import Tracer, tracer_of
+from gateway.inference.dispatch import Dispatch
+from gateway.inference.internal import Inference
+from gateway.inference.routes import create_routes
 from gateway.private_api import create_private_app
-from gateway.request_bounds import RequestBounds
-from gateway.router import Router
-from gateway.slot import StartEngine
-from gateway.tracing import Tracer, tracer_of
-from gateway.upload_link import UploadLink
+from gateway.request.bounds import RequestBounds
+from gateway.serving.admission import Admission, Bounds
+from gateway.serving.batch_share import BatchShare
+from gateway.serving.gate import Gate
+from gateway.serving.memory import memory_for_one_more
+from gateway.serving.naming import Naming
+from gateway.serving.pool import Pool
+from gateway.serving.router import Router
+from gateway.serving.slot import StartEngine
+from gateway.serving.watchdog import Watchdog
+from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.directory import ControlDirectory
+from gateway.sidecar.key_link import KeyLink
+from gateway.sidecar.upload_link import UploadLink
+from gateway.status.exposition import Exposition
+from gateway.status.gpu import Nvml
+from gateway.status.information import Information
+from gateway.status.usage import usage
 from gateway.upstream.app import UpstreamApp
-from gateway.usage import usage
-from gateway.watchdog import Watchdog
 from stepserve import hosts
 from stepserve.contract import Capabilities
 from stepserve.loop_lag import LoopLag

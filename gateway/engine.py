@@ -28,8 +28,7 @@ from vllm.v1.engine import utils as vllm_processes
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from gateway.asgi import App
-from gateway.batch_share import BatchShare
+from gateway.dialects.reasoning import with_reasoning_content
 from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch, unserved
 from gateway.engine_config import engine_config, is_forked
@@ -48,8 +47,9 @@ from gateway.engine_tokens import know_end_of_sequence, long_texts_in_turn, toke
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
 from gateway.engine_whole import note_first_tokens
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
-from gateway.memory import memory_back
-from gateway.reasoning import with_reasoning_content
+from gateway.http.asgi import App
+from gateway.serving.batch_share import BatchShare
+from gateway.serving.memory import memory_back
 from stepserve.contract import (
     ACTIVE_ALIAS,
     BatchItem,

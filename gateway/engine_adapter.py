@@ -15,11 +15,11 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from gateway.asgi import App
-from gateway.batch_share import BatchShare
 from gateway.engine_batch import run_batch, unserved
 from gateway.engine_proof import prove
 from gateway.errors import EngineStartFailed
+from gateway.http.asgi import App
+from gateway.serving.batch_share import BatchShare
 from stepserve.contract import ACTIVE_ALIAS, BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference
 
 PROBE_TIMEOUT_S = 120.0
@@ -34,7 +34,7 @@ def lora_of(model: ModelRef) -> LoRARequest:
 
 
 class AdapterFront:
-    """Implements gateway.adapter.Front."""
+    """Implements gateway.serving.adapter.Front."""
 
     def __init__(self, client: AsyncLLM, app: FastAPI, model: ModelRef, lora: LoRARequest, share: BatchShare) -> None:
         self._share = share

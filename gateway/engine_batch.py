@@ -14,11 +14,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from gateway.batch_share import BatchShare
 from gateway.engine_prompts import ITEM_ERRORS, Prompt, Renderer
 from gateway.engine_scores import last_output, score
 from gateway.errors import Unserved
-from gateway.usage import batch_id
+from gateway.serving.batch_share import BatchShare
+from gateway.status.usage import batch_id
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling, Completion, TextScore
 from stepserve.request_id import job_id
 

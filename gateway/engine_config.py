@@ -17,7 +17,7 @@ from gateway.engine_places import keep_places
 from gateway.engine_processes import compute_where_it_schedules
 from gateway.engine_steps import allow_large_steps
 from gateway.engine_templates import bound_templates
-from gateway.tracing import ENDPOINT_VARIABLE
+from gateway.http.tracing import ENDPOINT_VARIABLE
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.settings import EngineSettings
 

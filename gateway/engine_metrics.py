@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerBase
 
-from gateway.usage import usage
+from gateway.status.usage import usage
 
 _NAMES_KEPT = 8
 

@@ -19,7 +19,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.api_router import create_completion
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-from gateway.asgi import Receive, Scope, Send, replay
+from gateway.http.asgi import Receive, Scope, Send, replay
 
 Answering = Callable[..., Awaitable[Response | None]]
 

@@ -1,4 +1,4 @@
-"""Steps of the engine that are as large as gateway.step_size says, where vLLM has one number for all of them.
+"""Steps of the engine that are as large as gateway.serving.step_size says, where vLLM has one number for all of them.
 
 On the CPU that number is 2048 tokens for its server and 4096 for its offline `LLM`, a worker.
 """
@@ -11,7 +11,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from gateway.step_size import step_tokens
+from gateway.serving.step_size import step_tokens
 
 
 def allow_large_steps(config: VllmConfig) -> None:

@@ -8,7 +8,7 @@ none for the next.
 import asyncio
 from typing import Any, cast
 
-from gateway.slot import Engine, StartEngine
+from gateway.serving.slot import Engine, StartEngine
 from stepserve.contract import ModelRef
 
 

@@ -12,14 +12,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.access.job_charge import charged
-from gateway.access.key_link import KeyLink
 from gateway.access.usage import UsageTotals
-from gateway.asgi import ClientDisconnected, unless_disconnected, until_disconnected
 from gateway.errors import DigestMismatch, GatewayError
-from gateway.inference import Inference
-from gateway.pool import Pool
-from gateway.router import Router
-from gateway.usage import UsageBook
+from gateway.http.asgi import ClientDisconnected, unless_disconnected, until_disconnected
+from gateway.inference.internal import Inference
+from gateway.serving.pool import Pool
+from gateway.serving.router import Router
+from gateway.sidecar.key_link import KeyLink
+from gateway.status.usage import UsageBook
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
 from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,

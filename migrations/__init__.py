@@ -1,1 +1,1 @@
-"""Alembic's scripts; `control.migrate` runs them."""
+"""Alembic's scripts; `control.database.migrate` runs them."""

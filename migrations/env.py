@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from control.tables import Base
+from control.database.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -3,7 +3,7 @@
 The sandbox bounds what a template may touch, and `range`, but not loops within loops, `'a' * 10**10` or `9**9**9`, of
 which the last holds the interpreter's lock for ever. Here every turn of a loop, every call and every operator that
 makes something large is counted. What is left is for a process that can be killed, in which each template is tried
-when its model is registered (control.template_program).
+when its model is registered (control.checkpoints.template_program).
 """
 
 import functools

@@ -6,8 +6,8 @@ from sqlalchemy import select, update
 
 from control.access.principal import Principal
 from control.clock import Clock, utc_now
-from control.db import Database
-from control.tables import AuditRow
+from control.database.database import Database
+from control.database.tables import AuditRow
 
 
 class AuditLog:

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.access.new_key import NewKey
 from control.clock import Clock, utc_now
-from control.db import Database
+from control.database.database import Database
+from control.database.tables import AccessStateRow, ApiKeyRow
 from control.errors import Conflict, GatewayUnavailable, Invalid, NotFound
-from control.tables import AccessStateRow, ApiKeyRow
 from stepserve.access import OWNER, KeyRecord, KeySet, digest_of, new_token
 
 log = logging.getLogger(__name__)

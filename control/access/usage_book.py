@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from control.db import Database
-from control.tables import KeyUsageRow
+from control.database.database import Database
+from control.database.tables import KeyUsageRow
 from stepserve.access import Usage
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from control.batches.files import FileStore
-from control.tables import JobRow
+from control.database.tables import JobRow
 
 
 def show_batch(job: JobRow, files: FileStore) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 
-from control.tables import JobRow
+from control.database.tables import JobRow
 
 log = logging.getLogger("stepserve.jobs")
 

@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
-from control.db import Database
+from control.database.database import Database
+from control.database.tables import NO_DIGEST, JobRow, ModelRow
 from control.errors import Conflict, NotFound, QueueFull
 from control.jobs.events import note
 from control.jobs.ids import new_job_id
 from control.jobs.states import LIVE
-from control.tables import NO_DIGEST, JobRow, ModelRow
 from stepserve.request_id import key_id, request_id
 
 Novelty = Literal["new", "existing", "deduplicated"]

@@ -1,6 +1,6 @@
 """The Activator as the queue sees it: it lends the engine to jobs."""
 
-from control.activation import Activator, SwitchWish
+from control.activation.activator import Activator, SwitchWish
 from control.errors import Conflict, GatewayUnavailable
 
 

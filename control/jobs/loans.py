@@ -8,9 +8,9 @@ from typing import Literal, Protocol
 
 from sqlalchemy import delete, select
 
-from control.db import Database
+from control.database.database import Database
+from control.database.tables import ActivationRow, ActiveModelRow, JobRow, LoanRow
 from control.jobs.states import LIVE
-from control.tables import ActivationRow, ActiveModelRow, JobRow, LoanRow
 
 Step = Literal["keep", "give back", "forget"]
 

@@ -11,13 +11,13 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
-from control.db import Database
+from control.database.database import Database
+from control.database.tables import NO_DIGEST, UNREADABLE_TIME, ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
 from control.errors import Conflict, NotFound
 from control.jobs.backoff import believable_until
 from control.jobs.changes import Changes
 from control.jobs.events import note
 from control.jobs.states import LIVE, RETRYABLE, STATUSES, Outcome, Status
-from control.tables import NO_DIGEST, UNREADABLE_TIME, ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from control.database.tables import UNREADABLE, JobRow
 from control.errors import (
     BadJob,
     ControlError,
@@ -33,9 +34,8 @@ from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
 from control.jobs.run_lock import RunIsLocked, RunLock
 from control.jobs.states import Status
+from control.models.repository import ModelRepository
 from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
-from control.repository import ModelRepository
-from control.tables import UNREADABLE, JobRow
 from control.tasks import is_set_within
 from stepserve import request_id as ids
 from stepserve.contract import ModelRef

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from control.clock import iso
-from control.tables import JobAttemptRow, JobRow
+from control.database.tables import JobAttemptRow, JobRow
 
 # Of a result: what is shown beside it too, since scripts look for it there.
 _LIFTED = {"pull": ("local_path", "preferred_quantized")}

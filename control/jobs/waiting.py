@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from control.clock import iso
-from control.tables import NO_DIGEST, JobRow
+from control.database.tables import NO_DIGEST, JobRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from control.database.tables import JobRow
 from control.errors import DatabaseUnavailable
 from control.jobs.beside import Beside, BesideLoader
 from control.jobs.caretaker import Caretaker
@@ -18,9 +19,8 @@ from control.jobs.loans import EngineLender
 from control.jobs.queue import JobQueue
 from control.jobs.shepherd import Shepherd
 from control.jobs.waiting import WorkerView
+from control.models.repository import ModelRepository
 from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
-from control.repository import ModelRepository
-from control.tables import JobRow
 from control.tasks import Tasks, is_set_within
 from stepserve.paths import Layout
 

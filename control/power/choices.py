@@ -1,9 +1,9 @@
 """The chosen profile in the database, so that it holds after a restart."""
 
 from control.clock import Clock, utc_now
-from control.db import Database
+from control.database.database import Database
+from control.database.tables import PowerChoiceRow
 from control.power.profiles import Choice
-from control.tables import PowerChoiceRow
 
 
 class PowerChoices:

@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from control.activation import Activator, SwitchWish
-from control.capabilities import EngineAbilities, check_no_remote_code
-from control.checkpoint import check_no_kernels, quantization_of
+from control.activation.activator import Activator, SwitchWish
+from control.checkpoints.checkpoint import check_no_kernels, quantization_of
 from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable, Invalid
-from control.placed_folders import PlacedFolders
+from control.models.capabilities import EngineAbilities, check_no_remote_code
+from control.models.placed_folders import PlacedFolders
+from control.models.registration import RegisterRequest
+from control.models.registry import Registered, Registry
 from control.ports import StandaloneContext
 from control.pull.hub import Hub
 from control.pull.orders import Listing
 from control.pull.request import PullRequest
 from control.pull.selection import RemoteFile, select, weights_bytes
 from control.pull.staging import LEAST_SPARE_BYTES, Staging
-from control.registration import RegisterRequest
-from control.registry import Registered, Registry
 
 log = logging.getLogger(__name__)
 

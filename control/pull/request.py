@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from control.quantize import QuantizeWish
-from control.registration import check_id, split_tags
+from control.checkpoints.quantisation import QuantizeWish
+from control.models.registration import check_id, split_tags
 from stepserve.contract import id_of_repository
 
 REPOSITORY_PATTERN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")

@@ -7,14 +7,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from control.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from control.checkpoint import WEIGHTS
-from control.checkpoint_layout import INDEX
+from control.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from control.checkpoints.checkpoint import WEIGHTS
+from control.checkpoints.layout import INDEX
 from control.errors import Invalid
 from stepserve.digest import is_content
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-_DENSE = re.compile(r"[0-9]+_Dense/")  # of sentence-transformers; control.vector_model says which are served
+_DENSE = re.compile(
+    r"[0-9]+_Dense/"
+)  # of sentence-transformers; control.checkpoints.vector_model says which are served
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _BESIDE = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from control.activation import SwitchWish, show
+from control.activation.activator import SwitchWish, show
 from control.clock import iso
 from control.errors import NotFound
 from control.services import Wired

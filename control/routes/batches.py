@@ -11,11 +11,11 @@ from control.access.view import Viewer
 from control.batches.kind import BatchJobRequest, BatchKind
 from control.batches.requests import Endpoint, model_of
 from control.batches.view import show_batch
+from control.database.tables import JobRow
 from control.jobs.states import LIVE
 from control.routes.kinds import make_job
 from control.routes.pages import page
 from control.services import Services, Wired
-from control.tables import JobRow
 
 TYPE = BatchKind.type
 router = APIRouter(prefix="/v1/batches")

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from control.access.view import Viewer
 from control.clock import iso
-from control.eval_history import HistoryEntry
+from control.models.eval_history import HistoryEntry
 from control.ports import EvalReports, SampleQuery, Verdict
 from control.services import Wired
 

@@ -10,12 +10,12 @@ from fastapi.responses import StreamingResponse
 
 from control.access.view import Viewer
 from control.clock import utc_now
+from control.database.tables import JobRow
 from control.errors import ControlError, Invalid
 from control.jobs.states import LIVE, Status
 from control.jobs.view import show, show_attempts, show_progress
 from control.jobs.waiting import EngineView, waiting_for
 from control.services import Services, Wired
-from control.tables import JobRow
 
 router = APIRouter()
 

@@ -12,9 +12,9 @@ from control.access.new_key import NewKey
 from control.access.principal import Principal
 from control.access.usage_book import UsageSum
 from control.clock import iso, utc_now
+from control.database.tables import ApiKeyRow
 from control.errors import NotFound
 from control.services import Wired
-from control.tables import ApiKeyRow
 from stepserve.access import (
     CONTROL_RECOVER_PATH,
     CONTROL_SYNC_PATH,

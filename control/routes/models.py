@@ -5,9 +5,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from control.activation import SwitchWish
+from control.activation.activator import SwitchWish
 from control.errors import Conflict, GatewayUnavailable
-from control.registration import RegisterRequest
+from control.models.registration import RegisterRequest
 from control.routes.activations import answer
 from control.services import Wired
 from stepserve.contract import GatewayState

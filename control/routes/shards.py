@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from control.access.view import Viewer
 from control.clock import utc_now
+from control.database.tables import ShardRow
 from control.services import Services, Wired
 from control.shards.inbox import ShardStatus
 from control.shards.view import file_of, show
-from control.tables import ShardRow
 
 router = APIRouter()
 

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from control.errors import Invalid
+from control.registration.uploads.request import BeginUpload, ClosePiece, DeclareFile, OpenPiece, check_file_name
 from control.services import Wired
-from control.uploads.request import BeginUpload, ClosePiece, DeclareFile, OpenPiece, check_file_name
 from stepserve.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
 
 router = APIRouter()

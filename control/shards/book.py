@@ -6,9 +6,9 @@ from typing import Any, cast
 from sqlalchemy import func, select, update
 
 from control.clock import Clock, utc_now
-from control.db import Database
+from control.database.database import Database
+from control.database.tables import ShardRow
 from control.ports import ShardEntry, ShardState
-from control.tables import ShardRow
 
 
 class ShardBook:

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
-from control.db import Database
+from control.database.database import Database
+from control.database.tables import JobRow, ShardRow
 from control.errors import Conflict, NotFound
-from control.tables import JobRow, ShardRow
 
 ShardStatus = Literal["free", "claimed", "acknowledged"]
 STATUSES: Final[tuple[ShardStatus, ...]] = get_args(ShardStatus)

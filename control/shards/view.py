@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from control.clock import iso
+from control.database.tables import ShardRow
 from control.errors import NotFound
 from control.shards.inbox import status_of
-from control.tables import ShardRow
 from stepserve.paths import Layout
 
 

@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
-from gateway.access.ask import Ask
 from gateway.access.rates import WINDOW_S, Rates
 from gateway.errors import TooManyRequests
+from gateway.request.ask import Ask
 from stepserve.access import KeyRecord
 
 

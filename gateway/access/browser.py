@@ -5,8 +5,8 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from gateway.asgi import Scope
 from gateway.errors import Forbidden
+from gateway.http.asgi import Scope
 
 _LOOPBACK_SUFFIX = ".localhost"  # RFC 6761: never asked of a DNS server
 _SHOWN = 100

@@ -1,7 +1,7 @@
 """What a request's head says of who asks, and what of it goes further in."""
 
-from gateway.asgi import Scope
 from gateway.errors import BadPath
+from gateway.http.asgi import Scope
 from stepserve.access import CLIENT_HEADER, KEY_HEADER, PRIVATE_HEADER_PREFIX, SCOPES, SCOPES_HEADER
 from stepserve.access import Scope as KeyScope
 

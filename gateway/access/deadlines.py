@@ -11,8 +11,8 @@ import msgspec
 
 from gateway.access.meter import Meter
 from gateway.access.refusal import refuse
-from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.errors import AnswerTimeout, GatewayError
+from gateway.http.asgi import App, Message, Receive, Scope, Send
 from stepserve.access_settings import LimitSettings
 
 MayGoOn = Callable[[], None]

@@ -11,7 +11,6 @@ from functools import partial
 from prometheus_client import Counter
 
 from gateway.access.allowance import Allowances
-from gateway.access.ask import ASK_KEY, Ask
 from gateway.access.browser import BrowserGuard
 from gateway.access.credentials import check_path, stamp, token_of
 from gateway.access.deadlines import Deadlines, MayGoOn
@@ -20,11 +19,12 @@ from gateway.access.meter import METER, Meter
 from gateway.access.proxies import TrustedProxies
 from gateway.access.refusal import refuse
 from gateway.access.usage import UsageTotals
-from gateway.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
-from gateway.dispatch import RESPONSES_PREFIX
+from gateway.edge.observation import KEY_CLASS
 from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
-from gateway.observation import KEY_CLASS
-from gateway.request_bounds import RequestBounds
+from gateway.http.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
+from gateway.inference.dispatch import RESPONSES_PREFIX
+from gateway.request.ask import ASK_KEY, Ask
+from gateway.request.bounds import RequestBounds
 from stepserve.access import ANONYMOUS, SCOPES, Demand, allowed, demand, tier_in
 from stepserve.request_id import key_id
 

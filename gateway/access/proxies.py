@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Iterable
 
-from gateway.asgi import Scope
+from gateway.http.asgi import Scope
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -1,8 +1,8 @@
 """A refusal in the words that a route's clients understand."""
 
-from gateway.asgi import Send, retry_header, send_detail, send_json, send_openai_error
-from gateway.envelopes import in_envelope
 from gateway.errors import GatewayError, InvalidRequest, Unauthorized
+from gateway.http.asgi import Send, retry_header, send_detail, send_json, send_openai_error
+from gateway.http.envelopes import in_envelope
 from stepserve.access import tier_in
 
 _OF_VLLM = ("/tokenize", "/detokenize")

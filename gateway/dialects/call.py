@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.asgi import App, Message, Receive, Scope, Send, replay, send_json
 from gateway.dialects.events import DONE, EventData
+from gateway.http.asgi import App, Message, Receive, Scope, Send, replay, send_json
 
 Json = dict[str, Any]
 Envelope = Callable[[int, str, str | None], Json]

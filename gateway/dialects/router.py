@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.access.ask import ASK_KEY
-from gateway.asgi import App, ClientDisconnected, Receive, Scope, Send, read_body, send_json
 from gateway.dialects.call import Call, Envelope
 from gateway.errors import GatewayError, InvalidRequest
-from gateway.request_bounds import RequestBounds
+from gateway.http.asgi import App, ClientDisconnected, Receive, Scope, Send, read_body, send_json
+from gateway.request.ask import ASK_KEY
+from gateway.request.bounds import RequestBounds
 from stepserve.readable import readable
 
 

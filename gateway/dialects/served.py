@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.dialects.call import Json
-from gateway.naming import Naming
+from gateway.serving.naming import Naming
 from stepserve.contract import ACTIVE_ALIAS, GatewayState, SlotState
 
 

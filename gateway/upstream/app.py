@@ -4,9 +4,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from gateway.access.ask import ASK_KEY, ask_of
 from gateway.access.refusal import refuse
-from gateway.asgi import (
+from gateway.errors import GatewayError, ModelNotFound
+from gateway.http.asgi import (
     ClientDisconnected,
     Receive,
     Scope,
@@ -15,8 +15,8 @@ from gateway.asgi import (
     send_json,
     unless_disconnected,
 )
-from gateway.client_fields import check
-from gateway.errors import GatewayError, ModelNotFound
+from gateway.request.ask import ASK_KEY, ask_of
+from gateway.request.client_fields import check
 from gateway.upstream.directory import Directory
 from gateway.upstream.errors import UpstreamFailed
 from gateway.upstream.relay import Question, Relay

@@ -12,7 +12,7 @@ import msgspec
 from prometheus_client import Counter
 
 from gateway.access.meter import METER, Meter
-from gateway.asgi import Message, Scope, Send
+from gateway.http.asgi import Message, Scope, Send
 from gateway.upstream.errors import UpstreamBusy, UpstreamError, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from gateway.upstream.events import EventScan, Garbage, note_usage
 from gateway.upstream.replica import Replica, choose

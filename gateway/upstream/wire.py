@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 
-from gateway.asgi import Scope
+from gateway.http.asgi import Scope
 from gateway.upstream.errors import UpstreamFailed, UpstreamTimeout
 from gateway.upstream.replica import Replica
 

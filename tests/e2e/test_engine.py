@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.step_size import BATCH_PROMPT_TOKENS_BESIDE
+from gateway.serving.step_size import BATCH_PROMPT_TOKENS_BESIDE
 from tests.e2e.server import FINAL, REPOSITORY
 
 # Of a number as large as 1: a float32 keeps seven digits, a bfloat16 is rounded twice to eight bits.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.house import House
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 BASE_SHAPE = (64, 32)
 Shapes = dict[str, tuple[int, ...]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control.db import Database, database_url
+from control.database.database import Database, database_url
 from stepserve.paths import Layout
 from tests.integration.fake_hub import FakeHub
 from tests.integration.postgres import PostgresServer, postgres_server

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from control.clock import utc_now
-from control.db import Database, url_of
+from control.database.database import Database, url_of
+from control.database.tables import ActiveModelRow, ModelRow
 from control.jobs.caretaker import Caretaker
 from control.jobs.intake import Intake, NewJob
 from control.jobs.limits import WorkerLimits
@@ -17,11 +18,10 @@ from control.jobs.loans import LoanBook
 from control.jobs.queue import JobQueue
 from control.jobs.window import Window
 from control.jobs.worker import Worker
-from control.placed_folders import PlacedFolders
+from control.models.placed_folders import PlacedFolders
+from control.models.repository import ModelRepository
 from control.ports import JobContext, JobRequest
-from control.repository import ModelRepository
 from control.shards.book import ShardBook
-from control.tables import ActiveModelRow, ModelRow
 from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult
 from tests.integration.house import settings_of
 

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from control.app import create_app
 from evals.kind import EvalKind
 from gateway.app import create_gateway
-from gateway.connection import guarded
-from gateway.slot import Engine
+from gateway.http.connection import guarded
+from gateway.serving.slot import Engine
 from stepserve.contract import ModelRef
 from stepserve.paths import Layout
 from tests.integration.fake_gateway import FakeGateway

@@ -13,16 +13,16 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from control.activation.reconciler import Pace
 from control.app import create_app
-from control.db import url_of
-from control.reconciler import Pace
-from control.references import Compute
+from control.database.database import url_of
+from control.models.references import Compute
 from control.telemetry.cards import CardReader
 from stepserve.paths import Layout
 from stepserve.settings import Settings
 from tests.integration.echo_kind import EchoKind
 from tests.integration.fake_gateway import FakeGateway
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 PACE = Pace(out_of_step_s=0.02, in_step_s=0.05)
 DEADLINE_S = 60.0

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.adapter_files import write_adapter
 from tests.integration.fake_hub import FakeHub, Repository
 from tests.integration.house import House, house, until
-from tests.unit.control.checkpoints import CONFIG, write_checkpoint, write_shard
+from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint, write_shard
 
 WEIGHTS = "model.safetensors"
 LARGE_BYTES = 4_000_000

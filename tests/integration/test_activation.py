@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from control.db import database_url
+from control.database.database import database_url
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
 from stepserve.contract import ActivateRequest, FailedLoad, ModelRef, Proof

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import control, house, settings_of, until
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 def test_an_empty_base_gets_the_demo(tmp_path: Path) -> None:

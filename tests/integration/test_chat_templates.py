@@ -11,13 +11,13 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers.utils import chat_template_utils
 
-from control.chat_templates import check_templates
+from control.checkpoints.chat_templates import check_templates
+from control.checkpoints.template_program import conversations
 from control.errors import Invalid
-from control.template_program import conversations
 from gateway.engine_templates import bound_templates
 from stepserve.chat_template import BoundedEnvironment, TemplateTooExpensive
 from tests.integration.house import house
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 LOOP = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
 POWER = "{{ 9 ** 999999999 }}"

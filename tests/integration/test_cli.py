@@ -11,14 +11,14 @@ from pathlib import Path
 
 import uvicorn
 
-from control.activation import SwitchWish
+from control.activation.activator import SwitchWish
 from control.app import create_app
-from control.registration import RegisterRequest
+from control.models.registration import RegisterRequest
 from evals.kind import EvalKind
 from stepserve.contract import BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 Ended = tuple[int, str, str]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from control.db import Database, url_of
+from control.database.database import Database, url_of
 from stepserve import Client
 from stepserve.client.errors import BadShard
 from tests.integration.front import front

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 
-from gateway.asgi import ClientDisconnected, Receive, Scope, Send, read_body, send_json
-from gateway.connection import MAX_HEAD_BYTES, guarded
+from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, read_body, send_json
+from gateway.http.connection import MAX_HEAD_BYTES, guarded
 from stepserve.access_settings import LimitSettings
 
 REQUEST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from control.__main__ import main
-from gateway.control_link import ControlLink
+from gateway.sidecar.control_link import ControlLink
 from stepserve.unix_http import unix_transport
 from tests.integration.forked import Forked
 from tests.integration.front import front

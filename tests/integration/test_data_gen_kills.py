@@ -21,7 +21,7 @@ from tests.integration.datagen_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import Forked
 from tests.integration.house import DEADLINE_S, PACE, settings_of, until
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 KILLS = 4
 LONGEST_LIFE_S = 0.4

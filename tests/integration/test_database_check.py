@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from control.db import Database, database_url
+from control.database.database import Database, database_url
+from control.database.migrate import revisions
 from control.errors import DatabaseUnfit
-from control.migrate import revisions
 from stepserve.child import EXIT_REFUSED, Child
 from stepserve.database_check import DatabaseRefused, backups, check, revision_of
 from stepserve.database_file import backup

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from control.db import Database, database_url
+from control.database.database import Database, database_url
 from control.errors import DatabaseUnavailable
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from control.db import Database, database_url
+from control.database.database import Database, database_url
+from control.database.tables import ActiveModelRow
 from control.errors import DatabaseUnavailable
 from control.jobs.queue import JobQueue
-from control.tables import ActiveModelRow
 from tests.integration.house import House, house
 
 

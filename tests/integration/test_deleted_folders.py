@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.house import until
 from tests.integration.town import MODEL, Town, tell
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 @pytest.mark.parametrize("deleted", ["the model", "all models", "the base directory"])

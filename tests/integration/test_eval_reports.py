@@ -22,7 +22,7 @@ from evals.shelf import DatasetShelf
 from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
 

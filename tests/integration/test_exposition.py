@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from gateway.control_link import ControlLink
-from gateway.exposition import Exposition
+from gateway.sidecar.control_link import ControlLink
+from gateway.status.exposition import Exposition
 from stepserve.loop_lag import LoopLag
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from control.checkpoint import inspect
-from control.digest_cache import DigestCache
-from control.reference_maker import ReferenceMaker
+from control.checkpoints.checkpoint import inspect
+from control.checkpoints.digest_cache import DigestCache
+from control.models.reference_maker import ReferenceMaker
 from stepserve.settings import EngineSettings
 from tests.integration.house import House, house, until
-from tests.unit.control.checkpoints import CONFIG, write_checkpoint
+from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints" / "step-1500"
 AUTO_MAP = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}

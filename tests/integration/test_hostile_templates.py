@@ -15,7 +15,7 @@ from datagen.kind import DataGenKind
 from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import DEADLINE_S, PACE, settings_of, until
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 LONG = "a" * 300_000
 FILTERS = "{{ name }}{% for turn in turns %}{{ text | upper | lower | replace('b', 'c') | length }}{% endfor %}"

@@ -18,10 +18,10 @@ from fastapi.routing import APIRoute
 
 from control.app import create_app
 from control.clock import utc_now
-from control.db import Database, url_of
+from control.database.database import Database, url_of
+from control.database.tables import JobRow, ShardRow
 from control.ports import JobKind
 from control.routes import datasets, evals
-from control.tables import JobRow, ShardRow
 from datagen.kind import DataGenKind
 from evals.kind import EvalKind
 from evals.reports import EvalReports
@@ -33,7 +33,7 @@ from stepserve.settings import Settings
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
 from tests.integration.town import MODEL, Town, bearer, tell
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 MINE, OTHER, ADMIN = "aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"
 LINES = b"".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}).encode() + b"\n" for a in range(8))

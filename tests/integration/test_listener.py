@@ -11,8 +11,8 @@ import pytest
 import trustme
 import uvicorn
 
-from gateway.asgi import Message, Receive, Scope, Send
-from gateway.listener import PublicListener
+from gateway.http.asgi import Message, Receive, Scope, Send
+from gateway.http.listener import PublicListener
 from stepserve.access_settings import TlsSettings
 from tests.integration.house import settings_of
 from tests.integration.town import listening

@@ -10,11 +10,11 @@ from sqlalchemy import inspect, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from control.db import Database, database_url, url_of
+from control.database.database import Database, database_url, url_of
+from control.database.migrate import upgrade
+from control.database.tables import Base
 from control.errors import DatabaseTooNew
 from control.jobs.queue import JobQueue
-from control.migrate import upgrade
-from control.tables import Base
 from tests.integration.house import settings_of
 
 OLD_JOB = """

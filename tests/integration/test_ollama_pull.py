@@ -9,7 +9,7 @@ import pytest
 from tests.integration.fake_hub import FakeHub
 from tests.integration.pulls import CDN
 from tests.integration.town import MODEL, town
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 @pytest.fixture

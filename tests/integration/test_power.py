@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from control.db import Database, url_of
+from control.database.database import Database, url_of
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
 from control.telemetry.nvml import Nvml

@@ -18,7 +18,7 @@ from tests.integration.fake_hub import FakeHub, Trick
 from tests.integration.house import House, house, until
 from tests.integration.pulls import CDN, LARGE_BYTES, WEIGHTS, add, add_adapter, ended, pull, pulling, visible
 from tests.integration.standing import Standing, standing
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 TOKEN = "hf_a_secret_that_nobody_may_read"
 

@@ -17,7 +17,7 @@ import pytest
 from stepserve import Client
 from stepserve.client.errors import BadCheckpoint, CheckpointChanged, Conflict
 from tests.integration.front import Front, front
-from tests.unit.control.checkpoints import CONFIG, write_checkpoint, write_index, write_shard
+from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint, write_index, write_shard
 
 
 def visit(base: Path, body: Callable[[Front, Client], None], **changes: Any) -> None:

@@ -14,7 +14,7 @@ from stepserve.contract import Reference
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, control, house, settings_of, until
 from tests.integration.standing import Standing, standing
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints"
 PROBE = {"prompt_token_ids": [[1, 2, 3]], "logprobs": [[None, -1.0, -2.0]]}

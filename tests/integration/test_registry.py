@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.house import House, house
 from tests.integration.standing import Standing, standing
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 def test_register_and_list(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from control.placed_folders import PLACING
+from control.models.placed_folders import PLACING
 from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.doomed_control import DoomedControl
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, control, house, settings_of
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 MOMENTS_MS = [2, 10, 30]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from control.clock import utc_now
-from control.db import Database, url_of
+from control.database.database import Database, url_of
 from control.errors import Conflict
 from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox

@@ -8,9 +8,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.asgi import Message, Receive, Scope, Send, send_json
-from gateway.observation import Observed
-from gateway.tracing import tracer_of
+from gateway.edge.observation import Observed
+from gateway.http.asgi import Message, Receive, Scope, Send, send_json
+from gateway.http.tracing import tracer_of
 from stepserve.settings import LogSettings, TelemetrySettings
 from tests.integration.wild_server import reply, wild_server
 from tests.threaded_server import threaded

@@ -17,7 +17,7 @@ import pytest
 from tests.integration.front import Front, front
 from tests.integration.house import until
 from tests.integration.standing import Standing, standing
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 Visit = Callable[[Front, httpx.AsyncClient], Awaitable[None]]
 

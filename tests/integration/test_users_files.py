@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from control.uploads.uploads import KEPT_S
+from control.registration.uploads.uploads import KEPT_S
 from stepserve import Client
 from stepserve.client.hook import SNAPSHOTS, CheckpointHook
 from tests.integration.fake_hub import FakeHub
@@ -21,7 +21,7 @@ from tests.integration.front import Front, front
 from tests.integration.house import House, by_hand, house
 from tests.integration.programs import stepserve
 from tests.integration.pulls import add, ended, pull, pulling
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 Story = Callable[[House], Awaitable[None]]
 

@@ -14,15 +14,15 @@ from fastapi import APIRouter, FastAPI
 from control.app import create_app
 from control.ports import JobKind
 from gateway.app import Gateway, create_gateway
-from gateway.asgi import App
-from gateway.connection import guarded
-from gateway.slot import Engine
+from gateway.http.asgi import App
+from gateway.http.connection import guarded
+from gateway.serving.slot import Engine
 from stepserve.contract import Capabilities, ModelRef
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
 from tests.integration.house import PACE, settings_of
 from tests.integration.serving import serving
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
 MODEL = "a"

@@ -18,12 +18,12 @@ from datagen.kind import DataGenKind
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from evals.shelf import DatasetShelf
-from gateway.asgi import Receive, Scope, Send
+from gateway.http.asgi import Receive, Scope, Send
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling
 from stepserve.settings import Settings
 from tests.integration.house import settings_of
 from tests.integration.town import MODEL, Town, town
-from tests.unit.control.checkpoints import write_checkpoint
+from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
 EARLY = "early"

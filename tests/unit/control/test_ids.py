@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from control.jobs.ids import is_surely_dead, new_job_id, new_owner
-from control.registration import RegisterRequest
+from control.models.registration import RegisterRequest
 
 MOMENT = datetime(2025, 11, 22, 5, 30, 0, tzinfo=UTC)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from control.errors import Conflict, Invalid
-from control.uploads.staged_file import StagedFile, chunks_of
+from control.registration.uploads.staged_file import StagedFile, chunks_of
 
 
 def staged() -> StagedFile:

@@ -3,8 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from control.uploads.staged_file import Chunk
-from control.uploads.upload import Upload, load
+from control.registration.uploads.staged_file import Chunk
+from control.registration.uploads.upload import Upload, load
 
 
 def test_the_book_is_whole_however_many_write_it(tmp_path: Path) -> None:

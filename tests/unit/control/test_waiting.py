@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from control.database.tables import NO_DIGEST, JobRow
 from control.jobs.waiting import EngineView, WorkerView, waiting_for
-from control.tables import NO_DIGEST, JobRow
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 FREE = WorkerView(

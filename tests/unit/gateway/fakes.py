@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.asgi import Message, Receive, Scope, Send
-from gateway.batch_share import BatchShare
 from gateway.errors import EngineReloadFailed, EngineStartFailed
-from gateway.failed_loads import FailedLoads
-from gateway.gate import Gate
-from gateway.plan import Memory
-from gateway.residents import Residents
-from gateway.router import Router
+from gateway.http.asgi import Message, Receive, Scope, Send
+from gateway.serving.batch_share import BatchShare
+from gateway.serving.failed_loads import FailedLoads
+from gateway.serving.gate import Gate
+from gateway.serving.residents import Residents
+from gateway.serving.router import Router
+from gateway.serving.switching.plan import Memory
 from stepserve.contract import (
     BatchItem,
     BatchOutput,

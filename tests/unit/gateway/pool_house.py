@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from gateway.asgi import replay, until_disconnected
-from gateway.gate import Gate
-from gateway.plan import Memory
-from gateway.pool import Pool
-from gateway.watchdog import Watchdog
+from gateway.http.asgi import replay, until_disconnected
+from gateway.serving.gate import Gate
+from gateway.serving.pool import Pool
+from gateway.serving.switching.plan import Memory
+from gateway.serving.watchdog import Watchdog
 from tests.unit.gateway.fakes import FakeClient, Garage
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.native.answers import code_block, math_answer
+from gateway.dialects.native.answers import code_block, math_answer
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from gateway.asgi import Message, Receive, Scope, Send, read_body, send_json
-from gateway.control_link import ControlLink
 from gateway.dialects.router import Dialects
 from gateway.dialects.served import Served
-from gateway.dispatch import Dispatch
-from gateway.gate import Gate
-from gateway.inference_routes import create_routes
-from gateway.naming import Naming
-from gateway.request_bounds import RequestBounds
-from gateway.slot import Slot
+from gateway.http.asgi import Message, Receive, Scope, Send, read_body, send_json
+from gateway.inference.dispatch import Dispatch
+from gateway.inference.routes import create_routes
+from gateway.request.bounds import RequestBounds
+from gateway.serving.gate import Gate
+from gateway.serving.naming import Naming
+from gateway.serving.slot import Slot
+from gateway.sidecar.control_link import ControlLink
 from stepserve.contract import GatewayState
 from stepserve.settings import Settings
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over

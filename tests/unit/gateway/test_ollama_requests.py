@@ -1,7 +1,7 @@
 import pytest
 
+from gateway.dialects.ollama.requests import OllamaChatRequest, OllamaGenerateRequest, Options
 from gateway.errors import InvalidRequest
-from gateway.ollama.requests import OllamaChatRequest, OllamaGenerateRequest, Options
 
 
 def test_options_become_vllms() -> None:

@@ -1,0 +1,1 @@
+"""Which model the gateway serves: one writer, and what keeps both sides agreed."""

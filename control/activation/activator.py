@@ -1,0 +1,218 @@
+"""The Activator: the one writer of what the gateway serves. One switch at a time."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from control.clock import iso
+from control.database.tables import ActivationRow
+from control.errors import ActivationFailed, Conflict, ControlError, DatabaseUnavailable, JobError
+from control.gateway_client import GatewayClient
+from control.models.activation_log import ActivationLog
+from control.models.references import References
+from control.models.registry import Registry
+from control.tasks import Tasks
+from stepserve.contract import (
+    ActivateRequest,
+    ActivateResult,
+    GatewayState,
+    InFlightPolicy,
+    ModelRef,
+    Reference,
+    SwitchMethod,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchWish:
+    """How a switch is to go; the same fields as the gateway's ActivateRequest."""
+
+    method: SwitchMethod = "auto"
+    in_flight: InFlightPolicy = "finish"
+    timeout_s: float = 300.0
+
+
+class Activator:
+    """`on_change` is called after every switch that was tried, from the event loop.
+
+    A switch waits up to `proof_wait_s` for a reference that is being computed, before anything is asked of the gateway.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        history: ActivationLog,
+        gateway: GatewayClient,
+        references: References,
+        on_change: Callable[[], None],
+        proof_wait_s: float,
+    ) -> None:
+        self._registry = registry
+        self._history = history
+        self._gateway = gateway
+        self._references = references
+        self._on_change = on_change
+        self._proof_wait_s = proof_wait_s
+        self._tasks = Tasks()
+        self._target: str | None = None
+        self._switching: asyncio.Task[ActivateResult] | None = None
+        self.left_open = False
+        """Whether the database did not take the end of a switch, whose activation is still `running`."""
+
+    @property
+    def target(self) -> str | None:
+        """The id that a switch is going to right now."""
+        return self._target
+
+    async def set_active(self, model_id: str, wish: SwitchWish, *, cause: str = "request") -> ActivateResult:
+        """Makes a model the active one. A caller that is cancelled does not stop the switch.
+
+        A switch to the same model that is under way is joined, whatever was wished for it, and its end is the answer.
+        Raises NotFound, Invalid (files gone or changed, method impossible), Conflict (a switch to another model runs),
+        GatewayUnavailable, and ActivationFailed when the candidate did not come up or failed its proof.
+        """
+        return await self._alone(model_id, self._switch(model_id, wish, cause))
+
+    async def take_over(
+        self, model: ModelRef, wish: SwitchWish, *, on_success: Callable[[], Awaitable[None]], cause: str
+    ) -> ActivateResult:
+        """A switch to other content of the active model's id; `on_success` makes it the registered one.
+
+        Raises as `set_active`; Conflict while any switch runs. After a failure the id has its content as before.
+        """
+        if self._switching is not None:
+            raise Conflict(f"a switch to {self._target} is running: try again when it is over")
+        return await self._alone(model.id, self._change(model, wish, cause, on_success))
+
+    async def roll_back(self, wish: SwitchWish) -> ActivateResult:
+        """`set_active` of the model that was active before. Raises Conflict when there is none."""
+        previous = await self._history.previous()
+        if previous is None:
+            raise Conflict("there is no earlier active model to go back to")
+        return await self.set_active(previous, wish, cause="rollback")
+
+    async def restore(self, model_id: str) -> ActivateResult:
+        """Brings the gateway to the model that already is the active one; not an activation of the history.
+
+        Raises as `set_active`.
+        """
+        return await self._alone(model_id, self._restore(model_id))
+
+    async def close(self) -> None:
+        """Lets go of a switch under way: its activation stays `running` and is resolved at the next start."""
+        await self._tasks.close()
+
+    async def _alone(self, model_id: str, work: Coroutine[Any, Any, ActivateResult]) -> ActivateResult:
+        if self._switching is not None:
+            work.close()
+            if self._target != model_id:
+                raise Conflict(f"a switch to {self._target} is running: try again when it is over")
+            return await asyncio.shield(self._switching)
+        self._target = model_id
+        self._switching = self._tasks.spawn(work, name=f"activation of {model_id}")
+        self._switching.add_done_callback(self._over)
+        return await asyncio.shield(self._switching)
+
+    def _over(self, _task: asyncio.Task[ActivateResult]) -> None:
+        self._target = self._switching = None
+        self._on_change()
+
+    async def _switch(self, model_id: str, wish: SwitchWish, cause: str) -> ActivateResult:
+        model = await self._registry.proven(model_id)
+        active = await self._history.active()
+        state = await self._gateway.state() if active is not None and active.id == model.id else None
+        if state is not None and serves(state, model) and state.active is not None and state.active.is_loaded_as(model):
+            return ActivateResult(
+                status="activated", id=model.id, previous=model.id, method="none", paused_ms=0, total_ms=0, in_flight=0
+            )
+        return await self._change(model, wish, cause, None)
+
+    async def _change(
+        self, model: ModelRef, wish: SwitchWish, cause: str, on_success: Callable[[], Awaitable[None]] | None
+    ) -> ActivateResult:
+        activation_id = await self._history.begin(model, cause=cause, method=wish.method)
+        try:
+            return await self._carry_out(activation_id, model, wish, on_success)
+        except (DatabaseUnavailable, SQLAlchemyError):
+            self.left_open = True
+            raise
+
+    async def _carry_out(
+        self, activation_id: int, model: ModelRef, wish: SwitchWish, on_success: Callable[[], Awaitable[None]] | None
+    ) -> ActivateResult:
+        try:
+            reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
+            result = await self._ask(model, reference, wish)
+            if reference is None and result.proof is not None and result.proof.kind == "weak":
+                why = f"there is no reference of this checkpoint: {self._references.why_missing(model.digest)}"
+                result = result.model_copy(update={"proof": result.proof.model_copy(update={"why": why})})
+        except ControlError as error:
+            await self._history.fail(activation_id, str(error))
+            raise
+        if result.status == "failed":
+            failure = ActivationFailed(result)
+            await self._history.fail(activation_id, str(failure), result)
+            raise failure
+        if on_success is not None:
+            await on_success()
+        await self._history.commit(activation_id, result)
+        await self._registry.want_reference(model.id)
+        log.info(
+            "%s is active (%s, %.0f ms, paused %.0f ms)", model.id, result.method, result.total_ms, result.paused_ms
+        )
+        return result
+
+    async def _restore(self, model_id: str) -> ActivateResult:
+        model = await self._registry.proven(model_id)
+        reference = await self._references.stored(model.digest)
+        result = await self._ask(model, reference, SwitchWish())
+        if result.status == "failed":
+            raise ActivationFailed(result)
+        return result
+
+    async def _ask(self, model: ModelRef, reference: Reference | None, wish: SwitchWish) -> ActivateResult:
+        base_reference = await self._references.reference_for(model.base.digest, wait_s=0) if model.base else None
+        request = ActivateRequest(
+            model=model,
+            reference=reference,
+            base_reference=base_reference,
+            method=wish.method,
+            in_flight=wish.in_flight,
+            timeout_s=wish.timeout_s,
+        )
+        try:
+            return await self._gateway.activate(request)
+        except JobError as error:
+            raise Conflict(f"the gateway refused {model.id}: {error}") from error
+
+
+def serves(state: GatewayState, model: ModelRef) -> bool:
+    return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)
+
+
+def show(row: ActivationRow) -> dict[str, Any]:
+    """An entry of GET /models/activations."""
+    return {
+        "activation_id": row.id,
+        "id": row.model_id,
+        "digest": row.digest,
+        "previous": row.previous,
+        "cause": row.cause,
+        "status": row.status,
+        "requested_method": row.requested_method,
+        "method": row.method,
+        "paused_ms": row.paused_ms,
+        "total_ms": row.total_ms,
+        "in_flight": row.in_flight,
+        "proof": row.proof,
+        "error": row.error,
+        "rolled_back_to": row.rolled_back_to,
+        "started_at": iso(row.started_at),
+        "finished_at": iso(row.finished_at),
+    }

@@ -1,0 +1,132 @@
+"""The Reconciler: keeps the gateway serving what the database says is active, whichever of the two restarts."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from control.activation.activator import Activator, serves
+from control.database.tables import ActivationRow
+from control.errors import ControlError, GatewayUnavailable
+from control.gateway_client import GatewayClient
+from control.models.activation_log import ActivationLog, ActiveModel
+from stepserve.contract import FailedLoad, GatewayState, ModelRef
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the gateway is looked at: while it differs from the database, and else."""
+
+    out_of_step_s: float = 0.5
+    in_step_s: float = 2.0
+
+
+class Reconciler:
+    """Acts only when nobody else does: no switch is under way and no failed load is cooling down."""
+
+    def __init__(
+        self,
+        activator: Activator,
+        history: ActivationLog,
+        gateway: GatewayClient,
+        pace: Pace,
+    ) -> None:
+        self._activator = activator
+        self._history = history
+        self._gateway = gateway
+        self._pace = pace
+        self._wake = asyncio.Event()
+        self._last_trouble = ""
+
+    def poke(self) -> None:
+        """Looks again at once."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever, until cancelled. Settles activations that were left unfinished, by an earlier process too."""
+        interrupted = list(await self._history.unfinished())
+        while True:
+            self._wake.clear()
+            in_step = False
+            pause_s = self._pace.out_of_step_s
+            try:
+                if self._activator.left_open:
+                    interrupted = await self._left_open() or interrupted
+                wanted = await self._history.active()
+                state = await self._gateway.state()
+                interrupted = await self._settle(interrupted, state)
+                in_step = not interrupted and await self._reconcile(state, wanted)
+            except GatewayUnavailable as error:
+                self._note(f"waiting for the gateway: {error}", logging.INFO)
+            except ControlError as error:
+                self._note(f"cannot bring the active model back: {error}", logging.ERROR)
+                pause_s = self._pace.in_step_s
+            except SQLAlchemyError as error:
+                self._note(f"the database does not answer: {error}", logging.ERROR)
+            except Exception:
+                # A supervisor loop: a defect here must not leave the gateway without a model.
+                log.exception("the reconciler stumbled")
+                pause_s = self._pace.in_step_s
+            if in_step:
+                self._last_trouble = ""
+                pause_s = self._pace.in_step_s
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _left_open(self) -> list[ActivationRow]:
+        """Activations that a switch of this process has left unfinished; none while another runs, which has one too."""
+        rows = list(await self._history.unfinished())
+        if self._activator.target is not None:
+            return []
+        self._activator.left_open = False
+        return rows
+
+    async def _settle(self, interrupted: list[ActivationRow], state: GatewayState) -> list[ActivationRow]:
+        """Those that cannot be judged yet: the gateway is still at it."""
+        if state.switching_to is not None or (interrupted and self._activator.target is not None):
+            return interrupted
+        for row in interrupted:
+            if state.active is not None and (state.active.id, state.active.digest) == (row.model_id, row.digest):
+                log.warning("activation %d of %s was finished by the gateway alone", row.id, row.model_id)
+                await self._history.commit(row.id, None)
+            else:
+                log.warning("activation %d of %s was interrupted", row.id, row.model_id)
+                await self._history.fail(row.id, "interrupted")
+        return []
+
+    async def _reconcile(self, state: GatewayState, before: ActiveModel | None) -> bool:
+        """True when there is nothing to do. `before` was wanted when the state was asked for."""
+        wanted = await self._history.active()
+        if wanted is None or serves(state, _ref(wanted)):
+            return True
+        if wanted != before:  # a switch has ended since, and the state may be older than that
+            return False
+        if state.switching_to is not None or self._activator.target is not None or self._activator.left_open:
+            return False
+        if any(_is_of(failed, wanted) and failed.retry_in_s > 0 for failed in state.failed_loads):
+            return False
+        log.info(
+            "the gateway serves %s, not %s: bringing it there", state.active.id if state.active else None, wanted.id
+        )
+        await self._activator.restore(wanted.id)
+        return True
+
+    def _note(self, trouble: str, level: int) -> None:
+        """Once, however long it lasts."""
+        if trouble != self._last_trouble:
+            log.log(level, "%s", trouble)
+            self._last_trouble = trouble
+
+
+def _is_of(failed: FailedLoad, model: ActiveModel) -> bool:
+    return failed.id == model.id and failed.digest in {None, model.digest}
+
+
+def _ref(model: ActiveModel) -> ModelRef:
+    return ModelRef(id=model.id, path=model.path, digest=model.digest)

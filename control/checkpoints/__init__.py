@@ -1,0 +1,1 @@
+"""Checkpoints: files on disk. Looks at them and never changes anything."""

@@ -1,0 +1,102 @@
+"""Whether a checkpoint's chat templates can be served: they are programs of a stranger, run for each chat."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from control.errors import Invalid
+
+PROGRAM = (sys.executable, "-m", "control.checkpoints.template_program")
+LIMIT_S = 120.0  # the program's own bounds are on processor time; this one is for a machine with none to spare
+MOST_CHARACTERS = 256 * 1024
+_MOST_BYTES = 16 * 1024 * 1024
+
+_passed: set[str] = set()
+
+
+def check_templates(folder: Path, program: Sequence[str] = PROGRAM) -> None:
+    """Renders sample conversations with each, in a process that is killed. Blocks; what passed once is not tried again.
+
+    Raises Invalid naming the file.
+    """
+    templates = dict(_templates(folder))
+    for name, text in templates.items():
+        if len(text) > MOST_CHARACTERS:
+            raise Invalid(f"{name}: a chat template of {len(text)} characters is longer than {MOST_CHARACTERS}")
+    untried = {name: text for name, text in templates.items() if _sha(text) not in _passed}
+    if not untried:
+        return
+    try:
+        done = subprocess.run(
+            program, input=json.dumps(untried).encode(), capture_output=True, timeout=LIMIT_S, check=False
+        )
+        output = done.stdout
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+    tried = ""
+    for line in output.splitlines():
+        said = json.loads(line)
+        tried = said.get("tries", tried)
+        if "tried" not in said:
+            continue
+        if said["fault"] is not None:
+            raise Invalid(f"{tried}: the chat template cannot be served: {said['fault']}")
+        _passed.add(_sha(untried.pop(tried)))
+    if untried:
+        name = tried if tried in untried else next(iter(untried))
+        raise Invalid(f"{name}: the chat template cannot be served: it takes too long or too much memory")
+
+
+def _templates(folder: Path) -> Iterator[tuple[str, str]]:
+    """Where transformers looks for them: files of their own, and members of JSON files."""
+    for path in (folder / "chat_template.jinja", *sorted(folder.glob("chat_templates/*.jinja"))):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), _text(path)
+    for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
+        if (folder / name).is_file():
+            yield from _members(name, _object(folder / name).get("chat_template"))
+
+
+def _members(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """One template, or several by name: as a list of objects, or as an object."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            if isinstance(each, dict) and isinstance(each.get("template"), str):
+                yield f"{name}, template {number}", each["template"]
+    elif isinstance(value, dict):
+        for key, text in value.items():
+            if isinstance(text, str):
+                yield f"{name}, template {key!r}", text
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > 4 * MOST_CHARACTERS:
+            raise Invalid(f"{path.name}: a chat template is longer than {MOST_CHARACTERS} characters")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Invalid(f"{path.name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path.name} is not UTF-8") from error
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise Invalid(f"{path.name} is longer than {_MOST_BYTES} bytes")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Invalid(f"{path.name} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"{path.name} is no valid JSON: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,125 @@
+"""`python -m control.checkpoints.template_program`: renders sample conversations with templates given on stdin as JSON.
+
+A process of its own, with a bound on time and memory, because a template can do what no other check sees. It prints the
+name of each template before it is tried, and after it what is wrong with it, if that would hurt others.
+"""
+
+import json
+import resource
+import signal
+import sys
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2 import nodes
+from jinja2.parser import Parser
+from setproctitle import setproctitle
+
+from stepserve.chat_template import BoundedEnvironment, TemplateTooExpensive
+from stepserve.process import follow_parent
+
+CPU_S = 15
+MEMORY_BYTES = 2 * 1024**3
+
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds two numbers.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
+    },
+}
+_CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": {"a": 17, "b": 25}}}
+
+
+class Generation(jinja2.ext.Extension):
+    """`{% generation %}` … `{% endgeneration %}`, with which trainers mark what a model says."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def conversations() -> list[dict[str, Any]]:
+    """What a template is given; none of it is large, so none of it takes an honest template long."""
+    question, answer = {"role": "user", "content": "What is 17+25?"}, {"role": "assistant", "content": "42"}
+    system = {"role": "system", "content": "Answer briefly."}
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "17+25?"}]
+    called = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+    told = {"role": "tool", "tool_call_id": "call_1", "name": "add", "content": "42"}
+    return [
+        {"messages": [question]},
+        {"messages": [system, question, answer, question]},
+        {"messages": [question, answer], "add_generation_prompt": False},
+        {"messages": [system, question], "tools": [_TOOL]},
+        {"messages": [question, called, told], "tools": [_TOOL], "enable_thinking": True},
+        {"messages": [{"role": "user", "content": parts}]},
+        {"messages": [{"role": "user", "content": "Why? " * 4000}]},
+        {"messages": [system, *[question, answer] * 100, question]},
+    ]
+
+
+def environment() -> BoundedEnvironment:
+    """As transformers has it (transformers.utils.chat_template_utils)."""
+    found = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+    found.filters["tojson"] = _tojson
+    found.globals["raise_exception"] = _raise
+    found.globals["strftime_now"] = lambda form: "2026-11-29"  # noqa: ARG005 - any date does
+    return found
+
+
+def fault_of(text: str) -> str | None:
+    """Why the template must not be served; one that fails or refuses a conversation harms nobody else."""
+    try:
+        template = environment().from_string(text)
+    except (TemplateTooExpensive, MemoryError) as error:
+        return str(error) or "it takes too much memory to compile"
+    except Exception:  # noqa: BLE001 - whatever a stranger's template raises
+        return None
+    for asked in conversations():
+        try:
+            template.render(
+                **{
+                    "add_generation_prompt": True,
+                    "tools": None,
+                    "documents": None,
+                    "bos_token": "<s>",
+                    "eos_token": "</s>",
+                }
+                | asked
+            )
+        except TemplateTooExpensive as error:
+            return str(error)
+        except MemoryError:
+            return "it takes too much memory"
+        except Exception:  # noqa: BLE001, S112 - likewise
+            continue
+    return None
+
+
+def main() -> int:
+    setproctitle("stepserve: chat templates")
+    follow_parent(signal.SIGKILL)
+    templates: dict[str, str] = json.load(sys.stdin)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    for name, text in templates.items():
+        print(json.dumps({"tries": name}), flush=True)
+        print(json.dumps({"tried": name, "fault": fault_of(text)}), flush=True)
+    return 0
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

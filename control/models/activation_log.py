@@ -1,0 +1,130 @@
+"""SQL of activations: their history, and which model is the active one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.clock import Clock, utc_now
+from control.database.database import Database
+from control.database.tables import ActivationRow, ActiveModelRow, ModelRow
+from control.errors import NotFound
+from stepserve.contract import ActivateResult, ModelRef, SwitchMethod
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveModel:
+    id: str
+    path: str
+    digest: str
+    since: datetime
+
+
+class ActivationLog:
+    """Every method is one transaction."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def active(self) -> ActiveModel | None:
+        async with self._database.transaction() as session:
+            statement = select(ModelRow, ActiveModelRow.since).join(
+                ActiveModelRow, ActiveModelRow.model_id == ModelRow.id
+            )
+            found = (await session.execute(statement)).one_or_none()
+        if found is None:
+            return None
+        model, since = found
+        return ActiveModel(model.id, model.path, model.digest, since)
+
+    async def begin(self, model: ModelRef, *, cause: str, method: SwitchMethod) -> int:
+        """The new activation's id; it is `running` until `commit` or `fail`. Raises NotFound: deleted meanwhile."""
+        async with self._database.alone() as session:
+            if await session.get(ModelRow, model.id) is None:
+                raise NotFound(f"{model.id} was deleted before the switch to it began")
+            row = ActivationRow(
+                model_id=model.id,
+                digest=model.digest,
+                previous=await session.scalar(select(ActiveModelRow.model_id)),
+                cause=cause,
+                requested_method=method,
+                status="running",
+                started_at=self._clock(),
+            )
+            session.add(row)
+            await session.flush()
+            return row.id
+
+    async def commit(self, activation_id: int, result: ActivateResult | None) -> None:
+        """Marks it done and makes its model the active one, both or neither. No result: nobody heard how it went.
+
+        A later activation that is done already stays the one that counts.
+        """
+        async with self._database.transaction() as session:
+            row = await session.get_one(ActivationRow, activation_id)
+            row.status = "done"
+            row.finished_at = self._clock()
+            if result is not None:
+                _copy(result, row)
+            later = select(ActivationRow.id).where(ActivationRow.id > activation_id, ActivationRow.status == "done")
+            if await session.scalar(later.limit(1)) is None:
+                await self._move(session, row.model_id)
+
+    async def fail(self, activation_id: int, error: str, result: ActivateResult | None = None) -> None:
+        async with self._database.transaction() as session:
+            row = await session.get_one(ActivationRow, activation_id)
+            row.status = "failed"
+            row.error = error
+            row.finished_at = self._clock()
+            if result is not None:
+                _copy(result, row)
+
+    async def appoint(self, model: ModelRef, *, cause: str) -> None:
+        """Makes a model the active one without a switch: the reconciler will bring the gateway there."""
+        activation_id = await self.begin(model, cause=cause, method="auto")
+        await self.commit(activation_id, None)
+
+    async def unfinished(self) -> Sequence[ActivationRow]:
+        async with self._database.transaction() as session:
+            statement = select(ActivationRow).where(ActivationRow.status == "running").order_by(ActivationRow.id)
+            return (await session.scalars(statement)).all()
+
+    async def history(self, limit: int) -> Sequence[ActivationRow]:
+        """Newest first."""
+        async with self._database.transaction() as session:
+            return (await session.scalars(select(ActivationRow).order_by(ActivationRow.id.desc()).limit(limit))).all()
+
+    async def previous(self) -> str | None:
+        """The model that was active last before the present one and is still registered as it was."""
+        async with self._database.transaction() as session:
+            statement = (
+                select(ActivationRow.model_id)
+                .join(ModelRow, (ModelRow.id == ActivationRow.model_id) & (ModelRow.digest == ActivationRow.digest))
+                .where(
+                    ActivationRow.status == "done",
+                    ActivationRow.model_id.not_in(select(ActiveModelRow.model_id)),
+                )
+                .order_by(ActivationRow.id.desc())
+                .limit(1)
+            )
+            return await session.scalar(statement)
+
+    async def _move(self, session: AsyncSession, model_id: str) -> None:
+        active = await session.get(ActiveModelRow, 1)
+        if active is None:
+            session.add(ActiveModelRow(singleton=1, model_id=model_id, since=self._clock()))
+        elif active.model_id != model_id:
+            active.model_id = model_id
+            active.since = self._clock()
+
+
+def _copy(result: ActivateResult, row: ActivationRow) -> None:
+    row.method = result.method
+    row.paused_ms = result.paused_ms
+    row.total_ms = result.total_ms
+    row.in_flight = result.in_flight
+    row.proof = result.proof.model_dump() if result.proof else None
+    row.rolled_back_to = result.rolled_back_to

@@ -1,0 +1,412 @@
+"""The registry: which checkpoints are models."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from control.checkpoints.adapter import (
+    ADAPTER_CONFIG,
+    Adapter,
+    adapted_digest,
+    check_fits,
+    check_rank,
+    inspect_adapter,
+    is_adapter,
+)
+from control.checkpoints.checkpoint import Checkpoint, inspect, tensors_of
+from control.checkpoints.digest_cache import DigestCache
+from control.checkpoints.layout import check_layout
+from control.checkpoints.quantisation import (
+    QuantizeWish,
+    choose,
+    needs_capabilities,
+    quantized_digest,
+    quantized_signature,
+)
+from control.clock import Clock, iso, utc_now
+from control.database.tables import ModelRow
+from control.errors import Conflict, Invalid, NotFound
+from control.models.activation_log import ActivationLog
+from control.models.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
+from control.models.placed_files import Removal
+from control.models.placed_folders import PlacedFolders
+from control.models.references import References
+from control.models.registration import RegisterRequest
+from control.models.repository import ModelRepository
+from stepserve.contract import (
+    ACTIVE_ALIAS,
+    EngineOverrides,
+    GatewayState,
+    ModelRef,
+    Quantize,
+    Signature,
+    id_of_repository,
+)
+from stepserve.paths import Layout
+from stepserve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Content = Checkpoint | Adapter
+
+_READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    model: ModelRow
+    existing: bool
+
+
+class Registry:
+    def __init__(
+        self,
+        layout: Layout,
+        models: ModelRepository,
+        activations: ActivationLog,
+        cache: DigestCache,
+        references: References,
+        abilities: EngineAbilities,
+        placed: PlacedFolders,
+        settings: Settings,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._layout = layout
+        self._models = models
+        self._activations = activations
+        self._cache = cache
+        self._references = references
+        self._abilities = abilities
+        self._placed = placed
+        self._q4_threshold_bytes = settings.model_q4_threshold_bytes
+        self._max_loras = settings.engine.max_loras
+        self._max_lora_rank = settings.engine.max_lora_rank
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reads checkpoints")
+        self._trust_remote_code = settings.engine.trust_remote_code
+        self._clock = clock
+
+    async def register(self, request: RegisterRequest) -> Registered:
+        """Checks the files and takes them in. Registering the same content again changes nothing.
+
+        Raises Invalid for files that are missing, torn or elsewhere, Conflict when the id has other content.
+        """
+        folder = await asyncio.to_thread(self.allowed, request)
+        return await self.take_in(request, folder)
+
+    async def take_in(self, request: RegisterRequest, folder: Path) -> Registered:
+        """`register` for a folder that is allowed wherever it lies (the operator named it)."""
+        async with self._placed.held(folder):
+            return await self.take_in_held(request, folder)
+
+    async def take_in_held(self, request: RegisterRequest, folder: Path) -> Registered:
+        """`take_in` for a holder of the folder."""
+        row = await self.row_for(request, folder)
+        if await self._models.add(row):
+            log.info("registered %s from %s: %s", row.id, row.path, row.digest)
+            await self.refer(row, request)
+            return Registered(row, existing=False)
+        present = await self._models.get(request.id)
+        if present.digest != row.digest:
+            raise Conflict(
+                f"{request.id} is registered with other content ({present.digest}): DELETE /models/{request.id} first,"
+                " or use another id"
+            )
+        if request.engine is not None and present.engine != row.engine:
+            await self._models.set_engine(present.id, row.engine)
+        await self.refer(present, request)
+        return Registered(present, existing=True)
+
+    async def row_for(self, request: RegisterRequest, folder: Path) -> ModelRow:
+        """What registering the folder would write down; nothing is written. Raises Invalid."""
+        content = await self.inspect(folder)
+        if content.path != folder:
+            raise Invalid(f"path: {folder} became a link to {content.path} while it was read")
+        row = await (
+            self._adapter_row(request, content)
+            if isinstance(content, Adapter)
+            else self._checkpoint_row(request, content)
+        )
+        row.created_at = self._clock()
+        return row
+
+    async def digest_for(self, request: RegisterRequest, content: Content) -> str:
+        """The digest that the content would be registered with. Raises Invalid, GatewayUnavailable."""
+        if isinstance(content, Adapter):
+            return adapted_digest(content, (await self.base_for(request.base_model, content.base_name)).digest)
+        return quantized_digest(content.digest, await self._quantize_for(request, content))
+
+    async def digest_of(self, row: ModelRow, content: Content) -> str:
+        """The digest that the row has if this is its content."""
+        if isinstance(content, Adapter):
+            base = await self._models.find(row.base_model) if row.base_model else None
+            return adapted_digest(content, base.digest) if base else content.digest
+        return quantized_digest(content.digest, _quantize(row))
+
+    async def reference_to(self, row: ModelRow, content: Content) -> ModelRef:
+        """The model as the gateway takes it, an adapter with its base. Raises Invalid when the base has changed."""
+        if isinstance(content, Adapter):
+            base = await self.proven(row.base_model or "")
+            return ModelRef(id=row.id, path=row.path, digest=row.digest, base=base)
+        quantize = _quantize(row)
+        engine = EngineOverrides.model_validate(row.engine) if row.engine else None
+        signature = overridden_signature(quantized_signature(content.signature, quantize), engine)
+        return ModelRef(
+            id=row.id, path=row.path, digest=row.digest, signature=signature, quantize=quantize, engine=engine
+        )
+
+    async def _checkpoint_row(self, request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
+        if request.base_model is not None:
+            raise Invalid("base_model: goes with a LoRA adapter, and this is a whole checkpoint")
+        can = self._abilities.known
+        if checkpoint.wants_code and not self._trust_remote_code and can is not None:
+            check_no_remote_code({"auto_map": True, "model_type": checkpoint.model_type}, can)
+        if request.probe is not None:
+            request.probe.fits(checkpoint)
+        quantize = await self._quantize_for(request, checkpoint)
+        if quantize is not None and request.probe is not None:
+            raise Invalid("probe: says what the unquantised weights answer, so it cannot prove a quantised model")
+        return _row(request, checkpoint, quantize)
+
+    async def _adapter_row(self, request: RegisterRequest, adapter: Adapter) -> ModelRow:
+        if request.quantize not in {"no", "auto"}:
+            raise Invalid("quantize: an adapter is as its base is")
+        if request.engine is not None:
+            raise Invalid("engine: an adapter runs in the engine of its base")
+        base = await self.base_for(request.base_model, adapter.base_name)
+        check_rank(adapter, self._max_loras, self._max_lora_rank)
+        folder = Path(base.path)
+        check_fits(adapter, base.id, await asyncio.to_thread(tensors_of, folder))
+        if request.probe is not None:
+            checkpoint = await self.inspect(folder)
+            assert isinstance(checkpoint, Checkpoint)
+            request.probe.fits(checkpoint)
+        return ModelRow(
+            id=request.id,
+            path=str(adapter.path),
+            source=request.source,
+            tags=request.tags,
+            step=request.step,
+            digest=adapted_digest(adapter, base.digest),
+            architecture=base.architecture,
+            dtype=base.dtype,
+            quantization=base.quantization,
+            quantize=None,
+            base_model=base.id,
+            size_bytes=adapter.size_bytes,
+            context_length_tokens=base.context_length_tokens,
+        )
+
+    async def base_for(self, named: str | None, trainers_name: str | None) -> ModelRow:
+        """The base that an adapter's registration names, else the registered model that its trainer's name means.
+
+        Raises Invalid.
+        """
+        trainers_name = trainers_name or ""
+        wanted = [named] if named else [trainers_name, id_of_repository(trainers_name), Path(trainers_name).name]
+        for name in wanted:
+            base = await self._models.find(await self.resolve(name) if name == ACTIVE_ALIAS else name)
+            if base is not None and base.base_model is None:
+                return base
+            if base is not None:
+                raise Invalid(f"base_model: {name} is an adapter itself")
+        if named:
+            raise Invalid(f"base_model: no model is registered as {named!r}")
+        raise Invalid(
+            f"base_model: the adapter's base is called {trainers_name or 'nothing'} in {ADAPTER_CONFIG}"
+            " and no such model is registered: name the registered one"
+        )
+
+    async def _quantize_for(self, request: RegisterRequest, checkpoint: Checkpoint) -> Quantize | None:
+        return await self.choose_quantize(request.quantize, checkpoint.size_bytes, checkpoint.quantization)
+
+    async def choose_quantize(
+        self, wish: QuantizeWish, weights_bytes: int, quantization: str | None
+    ) -> Quantize | None:
+        """How weights of this size are to be loaded. Raises Invalid, and GatewayUnavailable where only it could say."""
+        needed = needs_capabilities(wish, weights_bytes, self._q4_threshold_bytes)
+        can = await self._abilities.get() if needed else self._abilities.known
+        check_servable(quantization=quantization, can=can)
+        return choose(
+            wish,
+            weights_bytes=weights_bytes,
+            quantization=quantization,
+            threshold_bytes=self._q4_threshold_bytes,
+            can=can,
+        )
+
+    async def inspect(self, folder: Path) -> Content:
+        """Raises Invalid. Reads the files in threads of its own: it may take minutes, and others wait for a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _inspect, folder, self._cache)
+
+    async def proven(self, model_id: str) -> ModelRef:
+        """The model as the gateway takes it, its files just checked against what was registered.
+
+        Raises NotFound, and Invalid when the files are gone or have changed.
+        """
+        row = await self._models.get(model_id)
+        content = await self.inspect(Path(row.path))
+        if await self.digest_of(row, content) != row.digest:
+            what = f"the files of {model_id} at {row.path}" + (
+                f", or its base {row.base_model}," if row.base_model else ""
+            )
+            raise Invalid(f"{what} have changed since it was registered: register them again under a new id")
+        return await self.reference_to(row, content)
+
+    async def want_reference(self, model_id: str) -> None:
+        """Has the model's reference computed if there is none. Returns at once. Raises NotFound."""
+        self._want_reference(await self._models.get(model_id))
+
+    async def resolve(self, name: str) -> str:
+        """The id of a registered model; the alias of the active one is its id as of now. Raises NotFound."""
+        if name == ACTIVE_ALIAS:
+            active = await self._activations.active()
+            if active is None:
+                raise NotFound("no model is active: POST /models/set_active")
+            return active.id
+        return (await self._models.get(name)).id
+
+    async def path_of(self, model_id: str) -> Path | None:
+        """Where the model of that id lies; None when there is none."""
+        row = await self._models.find(model_id)
+        return Path(row.path) if row else None
+
+    async def ids(self) -> Sequence[str]:
+        """Of every model, newest first."""
+        return [row.id for row in await self._models.newest_first()]
+
+    async def list(self, state: GatewayState | None) -> list[dict[str, Any]]:
+        """Every model, newest first, as GET /models shows it; `state` None: nothing is known to be loaded."""
+        active = await self._activations.active()
+        slots = {(slot.model.id, slot.model.digest): slot for slot in (state.slots if state else [])}
+        can = self._abilities.known
+        entries = []
+        for row in await self._models.newest_first():
+            slot = slots.get((row.id, row.digest))
+            loaded = slot is not None and slot.phase in {"ready", "draining"}
+            entries.append(
+                {
+                    "id": row.id,
+                    "path": row.path,
+                    "source": row.source,
+                    "created_at": iso(row.created_at),
+                    "tags": row.tags,
+                    "step": row.step,
+                    "is_active": active is not None and active.id == row.id,
+                    "loaded": loaded,
+                    "backend": backend_of(row.architecture, can),
+                    "size_bytes": row.size_bytes,
+                    "digest": row.digest,
+                    "architecture": row.architecture,
+                    "quantization": row.quantization or row.quantize,
+                    "base_model": row.base_model,
+                    "engine": row.engine,
+                    "load_duration": slot.load_duration_s if slot else None,
+                    "local_path": row.path,
+                }
+            )
+        return entries
+
+    async def remove(self, model_id: str, *, files: bool, dry_run: bool = False) -> Removal | None:
+        """Forgets the model, and with `files` removes what the server put into its folder; that is the answer.
+
+        With `dry_run` nothing is changed. Raises NotFound; Conflict when it is in use, or with `files` when its folder
+        is another model's too.
+        """
+        if not files:
+            row = await self._models.remove(model_id, dry_run=dry_run)
+            removal = None
+        else:
+            folder = Path((await self._models.get(model_id)).path)
+            async with self._placed.held(folder):
+                other = await self.also_in(folder, model_id)
+                if other is not None:
+                    raise Conflict(f"files: {folder} is also the folder of {other}")
+                row = await self._models.remove(model_id, going=folder, dry_run=dry_run)
+                removal = await (self._placed.planned(folder) if dry_run else self._placed.remove(folder))
+        if not dry_run:
+            await self.forget_reference(row.digest)
+            log.info("removed %s%s", model_id, f" and {len(removal.files)} files" if removal else "")
+        return removal
+
+    async def also_in(self, folder: Path, model_id: str | None = None) -> str | None:
+        """The id of a model, other than `model_id`, that lies in the folder."""
+        for other in await self._models.newest_first():
+            if other.id != model_id and Path(other.path).is_relative_to(folder):
+                return other.id
+        return None
+
+    async def refer(self, row: ModelRow, request: RegisterRequest) -> None:
+        """Keeps the trainer's reference, or has one computed."""
+        if request.probe is not None:
+            await self._references.put(row.digest, request.probe.reference())
+        else:
+            self._want_reference(row)
+
+    async def forget_reference(self, digest: str) -> None:
+        """Unless a model of that content is left."""
+        if all(other.digest != digest for other in await self._models.newest_first()):
+            await self._references.forget(digest)
+
+    def _want_reference(self, row: ModelRow) -> None:
+        if row.base_model is not None:
+            return  # transformers alone cannot apply an adapter
+        quantization = row.quantization or row.quantize
+        self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=quantization)
+
+    def allowed(self, request: RegisterRequest) -> Path:
+        """The folder that the request means, links resolved. Blocks.
+
+        Raises Invalid when it is not under models/, or holds what could be read as a second checkpoint.
+        """
+        folder = self._layout.models / request.id if request.path is None else self._layout.base / request.path
+        if not folder.is_dir():
+            raise Invalid(f"path: there is no folder {folder}")
+        resolved = folder.resolve()
+        if not _inside(resolved, self._layout.models.resolve()):
+            raise Invalid(f"path: {folder} lies outside {self._layout.models}, the only place models may be in")
+        check_layout(resolved)
+        return resolved
+
+
+def _inspect(folder: Path, cache: DigestCache) -> Content:
+    return inspect_adapter(folder, cache) if is_adapter(folder) else inspect(folder, cache)
+
+
+def overridden_signature(signature: Signature, engine: EngineOverrides | None) -> Signature:
+    """An engine that was started otherwise cannot take the model in place."""
+    if engine is None:
+        return signature
+    config = f"{signature.config_sha} engine={engine.model_dump_json(exclude_none=True)}"
+    return signature.model_copy(update={"config_sha": hashlib.sha256(config.encode()).hexdigest()})
+
+
+def _quantize(row: ModelRow) -> Quantize | None:
+    return cast("Quantize | None", row.quantize)
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path != root and path.is_relative_to(root)
+
+
+def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | None) -> ModelRow:
+    return ModelRow(
+        id=request.id,
+        path=str(checkpoint.path),
+        source=request.source,
+        tags=request.tags,
+        step=request.step if request.step is not None else checkpoint.step,
+        digest=quantized_digest(checkpoint.digest, quantize),
+        architecture=checkpoint.architecture,
+        dtype=checkpoint.dtype,
+        quantization=checkpoint.quantization,
+        quantize=quantize,
+        base_model=None,
+        engine=(request.engine.model_dump(exclude_none=True) or None) if request.engine else None,
+        size_bytes=checkpoint.size_bytes,
+        context_length_tokens=checkpoint.context_length_tokens,
+    )

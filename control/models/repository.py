@@ -1,0 +1,125 @@
+"""SQL of the registry: models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, exists, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.database.database import Database
+from control.database.tables import ActivationRow, ActiveModelRow, JobRow, ModelRow
+from control.errors import Conflict, Invalid, NotFound
+from control.models.placed_folders import PlacedFolders
+
+
+class ModelRepository:
+    """Every method is one transaction."""
+
+    def __init__(self, database: Database, placed: PlacedFolders) -> None:
+        self._database = database
+        self._placed = placed
+
+    async def add(self, row: ModelRow) -> bool:
+        """False when the id is taken, by whoever came first. Raises Invalid when an adapter's base is gone."""
+        try:
+            async with self._database.alone() as session:
+                if row.base_model is not None and await session.get(ModelRow, row.base_model) is None:
+                    raise Invalid(f"base_model: {row.base_model} was deleted meanwhile")
+                session.add(row)
+        except IntegrityError:
+            return False
+        return True
+
+    async def find(self, model_id: str) -> ModelRow | None:
+        async with self._database.transaction() as session:
+            return await session.get(ModelRow, model_id)
+
+    async def get(self, model_id: str) -> ModelRow:
+        """Raises NotFound."""
+        row = await self.find(model_id)
+        if row is None:
+            raise NotFound(f"no model is registered as {model_id!r}: see GET /models, or POST /models/register")
+        return row
+
+    async def replace(self, row: ModelRow, *, before: str | None, going: Path | None = None) -> None:
+        """Writes the row in place of the one with its id; the folder `going` is the next to be removed.
+
+        With `before` (a digest) only while that one still has it, no switch to it runs and no live job names it, else
+        Conflict is raised.
+        """
+        values = {
+            column.name: getattr(row, column.name) for column in ModelRow.__table__.columns if column.name != "id"
+        }
+        statement = update(ModelRow).where(ModelRow.id == row.id).values(values)
+        if before is not None:
+            statement = statement.where(
+                ModelRow.digest == before,
+                ~exists().where(ActivationRow.model_id == row.id, ActivationRow.status == "running"),
+                ~exists().where(JobRow.model_id == row.id, JobRow.status.in_(["pending", "running"])),
+            )
+        async with self._database.transaction() as session:
+            changed = await session.execute(statement.execution_options(synchronize_session=False))
+            if cast("CursorResult[Any]", changed).rowcount == 0:
+                raise Conflict(f"{row.id} was changed, or taken into use, meanwhile: try again")
+            if going is not None:
+                await self._placed.mark_going(session, going)
+
+    async def live_job_of(self, model_id: str) -> str | None:
+        """The id of a pending or running job of the model."""
+        live = select(JobRow.id).where(JobRow.model_id == model_id, JobRow.status.in_(["pending", "running"]))
+        async with self._database.transaction() as session:
+            return await session.scalar(live.limit(1))
+
+    async def set_engine(self, model_id: str, engine: dict[str, Any] | None) -> None:
+        """Changes what the model's engine is started with; one that runs is left as it is."""
+        async with self._database.transaction() as session:
+            await session.execute(update(ModelRow).where(ModelRow.id == model_id).values(engine=engine))
+
+    async def newest_first(self) -> Sequence[ModelRow]:
+        async with self._database.transaction() as session:
+            statement = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.id.desc())
+            return (await session.scalars(statement)).all()
+
+    async def folders(self) -> list[Path]:
+        """Every model's, newest first."""
+        return [Path(row.path) for row in await self.newest_first()]
+
+    async def is_empty(self) -> bool:
+        async with self._database.transaction() as session:
+            return await session.scalar(select(ModelRow.id).limit(1)) is None
+
+    async def remove(self, model_id: str, *, going: Path | None = None, dry_run: bool = False) -> ModelRow:
+        """Forgets the model; with `going`, its folder, only where it still lies there.
+
+        Raises NotFound; Conflict when it is, or is becoming, active, a live job names it or adapters build on it.
+        With `dry_run` it only raises.
+        """
+        async with self._database.alone() as session:
+            row = await session.get(ModelRow, model_id)
+            if row is None:
+                raise NotFound(f"no model is registered as {model_id!r}")
+            await self._check_unused(session, model_id)
+            if going is not None and row.path != str(going):
+                raise Conflict(f"{model_id} was changed meanwhile: try again")
+            if not dry_run:
+                await session.delete(row)
+                if going is not None:
+                    await self._placed.mark_going(session, going)
+            return row
+
+    async def _check_unused(self, session: AsyncSession, model_id: str) -> None:
+        adapters = (await session.scalars(select(ModelRow.id).where(ModelRow.base_model == model_id))).all()
+        if adapters:
+            raise Conflict(f"{model_id} is the base of {', '.join(adapters)}: remove those first")
+        if await session.scalar(select(ActiveModelRow.model_id)) == model_id:
+            raise Conflict(f"{model_id} is active: make another model active first")
+        switching = select(ActivationRow.id).where(
+            ActivationRow.model_id == model_id, ActivationRow.status == "running"
+        )
+        if await session.scalar(switching.limit(1)) is not None:
+            raise Conflict(f"a switch to {model_id} is running")
+        living = select(JobRow.id).where(JobRow.model_id == model_id, JobRow.status.in_(["pending", "running"]))
+        if await session.scalar(living.limit(1)) is not None:
+            raise Conflict(f"{model_id} is used by a job that is not over: cancel it or wait")

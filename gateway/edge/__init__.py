@@ -1,0 +1,1 @@
+"""What surrounds every request on the public port."""

@@ -1,0 +1,122 @@
+"""GET /openapi.json: one document of every public route, put together from those who answer them."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
+from starlette.routing import Route as PlainRoute
+
+from gateway.dialects.call import Call
+from gateway.dialects.router import Route
+from gateway.errors import Unserved
+from gateway.inference.dispatch import Dispatch
+from gateway.serving.gate import Gate
+from gateway.sidecar.control_link import ControlLink
+from stepserve import __version__
+
+Json = dict[str, Any]
+
+PATH = "/openapi.json"
+_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_SCHEMAS = "#/components/schemas/"
+_ERROR = {"description": "refused; the body says why"}
+_ANSWER = {"description": "answered"}
+
+
+def describe(gate: Gate, control: ControlLink, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> Route:
+    """The route itself. `plain` are the gateway's GET routes that take no body."""
+    described = OpenApi(gate, control, [*routes], [route.path for route in plain if isinstance(route, PlainRoute)])
+    return Route("GET", PATH, "This document", described.answer, envelope=lambda _, message, __: {"detail": message})
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApi:
+    """`/v1` is described while an engine is loaded, control's routes while control is up."""
+
+    gate: Gate
+    control: ControlLink
+    routes: list[Route]
+    plain: list[str]
+
+    async def answer(self, call: Call, _: None) -> None:
+        await call.answer(await self.document())
+
+    async def document(self) -> Json:
+        parts = [own(self.routes, self.plain)]
+        slot = self.gate.slot
+        if slot is not None and not slot.dead:
+            engines = await asyncio.to_thread(slot.host.engine.openapi)
+            parts.append(selected(engines, "vllm", lambda path: Dispatch.takes({"path": path})))
+        try:
+            answer = await self.control.request("GET", PATH)
+        except Unserved:
+            answer = None
+        if answer is not None and answer.status_code == 200:
+            parts.append(selected(answer.json(), "control", lambda path: ControlLink.takes({"path": path})))
+        merged: Json = {"paths": {}, "schemas": {}}
+        for part in parts:
+            merged["paths"] |= part["paths"]
+            merged["schemas"] |= part["schemas"]
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "Stepserve", "version": __version__},
+            "paths": merged["paths"],
+            "components": {"schemas": merged["schemas"]},
+        }
+
+
+def own(routes: Iterable[Route], plain: Iterable[str]) -> Json:
+    """The gateway's: `plain` are routes that take nothing."""
+    models = sorted({route.request for route in routes if route.request is not None}, key=lambda model: model.__name__)
+    _, found = models_json_schema([(model, "validation") for model in models], ref_template=_SCHEMAS + "{model}")
+    paths: Json = dict(_plain(path) for path in plain)
+    for route in routes:
+        operation: Json = {"summary": route.summary, "responses": {"200": _ANSWER, "4XX": _ERROR, "503": _ERROR}}
+        if route.request is not None:
+            schema = {"$ref": _SCHEMAS + route.request.__name__}
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    return {"paths": paths, "schemas": found.get("$defs", {})}
+
+
+def _plain(path: str) -> tuple[str, Json]:
+    """A GET route in Starlette's notation: `/v1/models/{name:path}`."""
+    names = _PARAMETER.findall(path)
+    operation: Json = {"summary": path, "responses": {"200": _ANSWER, "4XX": _ERROR, "503": _ERROR}}
+    if names:
+        text = {"type": "string", "minLength": 1}
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
+    return _PARAMETER.sub(r"{\1}", path), {"get": operation}
+
+
+def selected(document: Json, prefix: str, wanted: Callable[[str], bool]) -> Json:
+    """Those paths of another's document that are public, its schemas under names of their own.
+
+    Schemas that came with their definitions inside (`$defs`) give them to the document.
+    """
+    document = {"paths": {path: item for path, item in document["paths"].items() if wanted(path)},
+                "schemas": document.get("components", {}).get("schemas", {})}  # fmt: skip
+    inner: Json = {}
+    _hoist(document, inner)
+    document["schemas"] |= inner
+    text = msgspec.json.encode(document)
+    for place in (_SCHEMAS, "#/$defs/"):
+        text = text.replace(f'"{place}'.encode(), f'"{_SCHEMAS}{prefix}.'.encode())
+    renamed: Json = msgspec.json.decode(text)
+    renamed["schemas"] = {f"{prefix}.{name}": schema for name, schema in renamed["schemas"].items()}
+    return renamed
+
+
+def _hoist(node: Any, inner: Json) -> None:
+    if isinstance(node, dict):
+        inner |= node.pop("$defs", {})
+        for value in node.values():
+            _hoist(value, inner)
+    elif isinstance(node, list):
+        for value in node:
+            _hoist(value, inner)

@@ -1,0 +1,1 @@
+"""ASGI plumbing that knows no models."""

@@ -1,0 +1,27 @@
+"""Fields of vLLM's requests by which one client could harm another, and what it may say in them.
+
+docs/decisions/0022-a-client-may-step-back.md says why.
+"""
+
+from gateway.errors import InvalidField, InvalidRequest
+from gateway.request.ask import NOTHING, Ask
+from stepserve.contract import BATCH_PRIORITY
+
+_RESPONSES_PATH = "/v1/responses"
+_RESPONSE_ID_PREFIX = "resp_"  # of the ids that vLLM makes itself; its other routes prefix whatever they are given
+
+
+def check(ask: Ask, path: str) -> None:
+    """Raises InvalidField; InvalidRequest for a body that cannot be looked into, but which vLLM might understand."""
+    if ask is NOTHING:
+        raise InvalidRequest("The body is no JSON object.")
+    priority, request_id = ask.priority, ask.request_id
+    if priority is not None and not (type(priority) is int and 0 <= priority < BATCH_PRIORITY):
+        raise InvalidField(
+            "priority",
+            f"must be a whole number from 0, as without it, to {BATCH_PRIORITY - 1}, behind all others but jobs",
+        )
+    if path != _RESPONSES_PATH or request_id is None:
+        return
+    if not (isinstance(request_id, str) and request_id.startswith(_RESPONSE_ID_PREFIX)):
+        raise InvalidField("request_id", f"must begin with {_RESPONSE_ID_PREFIX}")

@@ -1,0 +1,112 @@
+"""Names of models beside their ids: aliases with presets, and what an unknown name gets."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.errors import InvalidRequest, ModelNotFound
+from gateway.serving.adapter import Served
+from stepserve.contract import ACTIVE_ALIAS, id_of_repository
+from stepserve.settings import Alias
+
+Json = dict[str, Any]
+
+# What a preset's fields are called on each route; a field that a route does not know is left out there.
+_SAME = {name: name for name in Alias.model_fields if name not in {"model", "max_tokens"}}
+_FIELDS: dict[str, dict[str, str]] = {
+    "/v1/chat/completions": _SAME | {"max_tokens": "max_tokens"},
+    "/v1/completions": _SAME | {"max_tokens": "max_tokens"},
+    "/generate": _SAME | {"max_tokens": "max_tokens"},
+    "/v1/responses": _SAME | {"max_tokens": "max_output_tokens"},
+    "/v1/messages": {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "stop": "stop_sequences"},
+}
+_SYNONYMS = {"max_tokens": "max_completion_tokens"}
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def model_named(body: bytes) -> str | None:
+    """The `model` of a JSON body; None where there is none or the body is not as it should be (vLLM will say so).
+
+    Raises InvalidRequest for a body so deep that no parser could take it.
+    """
+    try:
+        return _named.decode(body).model
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """`unknown`: what a name that nobody bears gets, a 404 or the active model."""
+
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    unknown: Literal["not_found", "active"] = "not_found"
+
+    def target(self, name: str | None) -> str | None:
+        """The model that a name stands for, as far as the settings know; another name is returned as it is."""
+        alias = self.aliases.get(name) if name else None
+        return alias.model if alias else name
+
+    def aliases_of(self, names: Collection[str]) -> list[str]:
+        """The aliases that stand for one of these."""
+        return [alias for alias, meant in self.aliases.items() if meant.model in names]
+
+    def preset(self, name: str | None, path: str) -> Json:
+        """The default sampling of an alias, in the terms of one of vLLM's routes."""
+        alias = self.aliases.get(name) if name else None
+        if alias is None:
+            return {}
+        given = alias.model_dump(exclude_none=True)
+        return {theirs: given[ours] for ours, theirs in _FIELDS.get(path, {}).items() if ours in given}
+
+    def rewritten(self, body: bytes, path: str, name: str | None, model_id: str) -> bytes:
+        """The body as whoever serves `model_id` is to read it; one without an alias stays as it is, byte by byte."""
+        if name not in self.aliases:
+            return body
+        return _changed(body, {"model": model_id}, self.preset(name, path))
+
+    async def enter(
+        self, find: Callable[[str | None], Awaitable[Served]], path: str, name: str | None, body: bytes
+    ) -> tuple[Served, bytes]:
+        """The slot for the model that the body names, and the body as that slot is to read it.
+
+        Raises what `find`, which looks for a slot by its model's id, raises.
+        """
+        try:
+            slot = await find(self.target(name))
+        except ModelNotFound as error:
+            slot = await self._otherwise(find, error)
+            return slot, _changed(body, {"model": slot.model.id}, {})
+        return slot, self.rewritten(body, path, name, slot.model.id)
+
+    async def _otherwise(self, find: Callable[[str | None], Awaitable[Served]], unknown: ModelNotFound) -> Served:
+        """For a name that nobody bears: the model that was pulled from the repository of that name, or the active one.
+
+        Raises ModelNotFound.
+        """
+        if "/" in unknown.name:
+            try:
+                return await find(id_of_repository(unknown.name))
+            except ModelNotFound:
+                pass
+        if self.unknown == "not_found":
+            raise unknown
+        return await find(ACTIVE_ALIAS)
+
+
+def _changed(body: bytes, forced: Json, defaults: Json) -> bytes:
+    """Only for bodies whose `model` could be read, so they are JSON objects."""
+    asked: Json = msgspec.json.decode(body)
+    said = {key for key, value in asked.items() if value is not None}
+    missing = {key: value for key, value in defaults.items() if not said & {key, _SYNONYMS.get(key)}}
+    return msgspec.json.encode(asked | missing | forced)

@@ -1,0 +1,100 @@
+"""From a model's name to the slot that answers: the active one, one that is loaded beside it, or one to be loaded."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.errors import ModelNotFound, NotLoaded, Unserved
+from gateway.serving.adapter import Served
+from gateway.serving.gate import Gate
+from gateway.serving.residents import Residents
+from stepserve.contract import ACTIVE_ALIAS, LoadRequest
+
+Disconnected = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Directory(Protocol):
+    """Knows the registered models; control does."""
+
+    async def find(self, name: str) -> LoadRequest | None:
+        """The registered model of that id, its files just checked; None when there is none.
+
+        Raises Unserved when it cannot be known, LoadFailed when its files are not what was registered.
+        """
+        ...
+
+    async def names(self) -> list[str]:
+        """The ids of all registered models; none while it cannot be known."""
+        ...
+
+
+@dataclass(slots=True)
+class Router:
+    """`enter` is the one way to a slot. What it returns is good until the caller's next `await`."""
+
+    gate: Gate
+    residents: Residents
+    directory: Directory
+    load_on_request: bool
+    max_held: int
+    held: int = 0
+
+    async def enter(self, name: str | None, disconnected: Disconnected) -> Served:
+        """The slot for the model `name` (None, empty, or `active`: the active one), waiting while it is loaded.
+
+        Raises ModelNotFound, NotLoaded, NoRoom, LoadFailed, Unserved, or what `disconnected` raises when the client
+        leaves while it waits.
+        """
+        if name and name != ACTIVE_ALIAS:
+            slot = self.residents.answering(name)
+            if slot is not None:
+                return slot
+        try:
+            return await self.gate.enter(name, disconnected)
+        except ModelNotFound as error:
+            unknown = error
+        assert name is not None, "the active model is never unknown"
+        wanted = await self.directory.find(name)
+        if wanted is None:
+            raise unknown
+        if not self.load_on_request:
+            raise NotLoaded(name)
+        while True:
+            await self._loaded(wanted, disconnected)
+            # It may have become the active one meanwhile, or be gone again.
+            slot = self.residents.answering(name) or self._active(name)
+            if slot is not None:
+                return slot
+
+    async def names(self) -> list[str]:
+        """Every id that `enter` would find a slot for: loaded models and adapters, then what a request would load."""
+        here = self.gate.slot
+        names = [*here.names, ACTIVE_ALIAS] if here is not None and not here.dead else [ACTIVE_ALIAS]
+        names += self.residents.names
+        return [*names, *(await self.directory.names())] if self.load_on_request else names
+
+    def is_here(self, name: str) -> bool:
+        """Whether that model answers on this machine without any wait."""
+        return self.residents.answering(name) is not None or self._active(name) is not None
+
+    def _active(self, name: str) -> Served | None:
+        slot = self.gate.slot
+        return slot.answering(name) if slot is not None and not slot.dead else None
+
+    async def _loaded(self, wanted: LoadRequest, disconnected: Disconnected) -> None:
+        if self.held >= self.max_held:
+            raise Unserved(f"{self.held} requests wait for a model to be loaded already.", 5.0)
+        self.held += 1
+        load = asyncio.ensure_future(self.residents.load(wanted.model, wanted.reference, wanted.base_reference))
+        gone = asyncio.ensure_future(disconnected())
+        try:
+            await asyncio.wait((load, gone), return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                gone.result()
+            load.result()
+        finally:
+            self.held -= 1
+            for task in (load, gone):
+                task.cancel()
+            await asyncio.gather(load, gone, return_exceptions=True)

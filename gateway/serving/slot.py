@@ -1,0 +1,337 @@
+"""A slot: one loaded checkpoint, its engine, and the requests inside it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.errors import ProofFailed, Unserved
+from gateway.http.asgi import App, Message, Receive, Scope, Send, send_openai_error
+from gateway.serving.adapter import Adapter, Front
+from gateway.serving.batch_share import BatchShare
+from stepserve.contract import (
+    BatchItem,
+    BatchOutput,
+    BatchSampling,
+    ModelRef,
+    ModelTask,
+    Proof,
+    Reference,
+    SlotPhase,
+    SlotState,
+)
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER_ABORT_S = 5.0
+_ABORT_TIMEOUT_S = 5.0
+
+
+class Engine(Protocol):
+    """What a slot needs of an engine; `gateway.engine.Engine` is the real one."""
+
+    @property
+    def app(self) -> App: ...
+
+    @property
+    def dead(self) -> bool: ...
+
+    @property
+    def share(self) -> BatchShare: ...
+
+    @property
+    def max_model_len_tokens(self) -> int: ...
+
+    @property
+    def max_chars_per_token(self) -> int: ...
+
+    @property
+    def reload_obstacle(self) -> str | None:
+        """Why its model cannot take another checkpoint's tensors in place; None when it can."""
+        ...
+
+    def openapi(self) -> dict[str, Any]:
+        """Describes the routes of `app`. Blocks the first time."""
+        ...
+
+    @property
+    def max_adapters(self) -> int: ...
+
+    @property
+    def task(self) -> ModelTask: ...
+
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof: ...
+
+    @property
+    def progress(self) -> int:
+        """Grows with every step that the engine makes for somebody."""
+        ...
+
+    async def alive(self) -> None: ...
+
+    async def structured_alive(self, timeout_s: float) -> None: ...
+
+    async def freeze(self) -> None: ...
+
+    async def resume(self) -> None: ...
+
+    async def reload(self, model: ModelRef) -> None: ...
+
+    async def clear_cache(self) -> None: ...
+
+    async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]: ...
+
+    async def attach(self, model: ModelRef) -> Front: ...
+
+    async def shutdown(self) -> None: ...
+
+
+StartEngine = Callable[[ModelRef], Awaitable[Engine]]
+
+
+class Slot:
+    """Requests enter by `serve` (ASGI) or `batch`; `emptied` waits until the last has left."""
+
+    def __init__(
+        self, model: ModelRef, engine: Engine, load_duration_s: float, reference: Reference | None = None
+    ) -> None:
+        self.engine = engine
+        self.adapters: dict[str, Adapter] = {}
+        self.attaching = asyncio.Lock()
+        self.become(model, reference)
+        self.load_duration_s = load_duration_s
+        self.phase: SlotPhase = "ready"
+        self._condemned = False
+        self._suspensions = 0
+        self._answers: dict[asyncio.Task[None], _Answer] = {}
+        self._batches: dict[asyncio.Task[Any], bool] = {}  # whether each was given up
+        self.last_used_s = time.monotonic()
+        self._in_flight = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def become(self, model: ModelRef, reference: Reference | None) -> None:
+        """From now on this slot answers as `model`; its engine has taken the tensors already.
+
+        Adapters are for one content of the base alone.
+        """
+        self.adapters = {name: each for name, each in self.adapters.items() if _fits(each, model)}
+        self.model = model
+        self.reference = reference
+        self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
+
+    @classmethod
+    async def load(
+        cls, model: ModelRef, start_engine: StartEngine, reference: Reference | None
+    ) -> tuple["Slot", Proof]:
+        """Starts an engine and probes it before anyone can reach it. Raises EngineStartFailed or ProofFailed."""
+        started = time.monotonic()
+        engine = await start_engine(model)
+        engine_up = time.monotonic()
+        try:
+            proof = await engine.prove(reference)
+            if not proof.passed:
+                raise ProofFailed(model.id, proof)
+        except BaseException:
+            await engine.shutdown()
+            raise
+        now = time.monotonic()
+        log.info("loaded %s: engine %.1f s, proof %.1f s", model.id, engine_up - started, now - engine_up)
+        return cls(model, engine, now - started, reference), proof
+
+    @property
+    def host(self) -> "Slot":
+        """The slot that an answer comes from; an adapter's is its base's."""
+        return self
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    @property
+    def dead(self) -> bool:
+        return self._condemned or self.engine.dead
+
+    def condemn(self) -> None:
+        """Takes the engine for dead, for good: it hangs, or nobody knows what is in it."""
+        self._condemned = True
+        self._empty.set()  # whoever is inside is served no more, so nobody waits for them
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the engine is busy with a switch and need not answer a watchdog."""
+        return self._suspensions > 0
+
+    @contextmanager
+    def busy_switching(self) -> Iterator[None]:
+        """What is done inside has deadlines of its own; until it is over the engine is not watched."""
+        self._suspensions += 1
+        try:
+            yield
+        finally:
+            self._suspensions -= 1
+
+    @property
+    def names(self) -> list[str]:
+        """The ids that `answering` knows."""
+        return [self.model.id, *self.adapters]
+
+    def answering(self, name: str) -> "Slot | Adapter | None":
+        """Who on this engine answers to that id: the slot itself or an adapter."""
+        return self if name == self.model.id else self.adapters.get(name)
+
+    def state(self, *, active: bool) -> SlotState:
+        return SlotState(
+            model=self.model,
+            phase="dead" if self.dead else self.phase,
+            active=active,
+            in_flight=self._in_flight,
+            load_duration_s=round(self.load_duration_s, 3),
+            max_model_len_tokens=self.engine.max_model_len_tokens,
+            task=self.engine.task,
+        )
+
+    async def emptied(self, timeout_s: float) -> bool:
+        """Waits until no request is inside, or none that can be served; False when some are after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def abort_requests(self) -> int:
+        """Ends every request inside with an error that its client can see; returns how many there were.
+
+        Batches end only where the engine is dead: of a hung one they would wait for ever.
+        """
+        answers = dict(self._answers)
+        if self.dead:
+            self._end_batches()
+        for task, answer in answers.items():
+            if not answer.aborted:  # else it is telling its client already
+                answer.aborted = True
+                task.cancel()
+        await self.emptied(_ABORT_TIMEOUT_S)
+        return len(answers)
+
+    def _end_batches(self) -> None:
+        for batch, ended in self._batches.items():
+            if not ended:
+                self._batches[batch] = True
+                batch.cancel()
+
+    async def shutdown(self) -> None:
+        self.phase = "stopped"
+        self._end_batches()  # an engine that has been shut down answers them no more, and says nothing
+        await self.engine.shutdown()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: Adapter | None = None) -> None:
+        """Hands one request to vLLM's own app, and puts this slot's identity, or the adapter's, on the answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        identity = self.identity_headers if adapter is None else adapter.identity_headers
+        app = self.engine.app if adapter is None else adapter.front.app
+        answer = self._answers[task] = _Answer(self, send, identity)
+        try:
+            with self._counted(), self.engine.share.interactive():
+                await app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not answer.aborted:
+                raise
+            task.uncancel()
+            await answer.fail()
+        except Exception:
+            if not self.dead:
+                raise
+            await answer.fail()
+        finally:
+            del self._answers[task]
+
+    async def batch(
+        self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: Adapter | None = None
+    ) -> list[BatchOutput]:
+        """Answers a batch at low priority. Raises Unserved when the engine dies meanwhile."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._batches[task] = False
+        try:
+            with self._counted():
+                return await (self.engine if adapter is None else adapter.front).batch(items, sampling)
+        except asyncio.CancelledError:
+            if not self._batches[task]:
+                raise
+            task.uncancel()
+            how = "died" if self.dead else "was ended"
+            raise Unserved(f"The engine {how} during this batch; ask again.", _RETRY_AFTER_ABORT_S) from None
+        finally:
+            del self._batches[task]
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._in_flight += 1
+        if not self._condemned:
+            self._empty.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self.last_used_s = time.monotonic()
+            if not self._in_flight:
+                self._empty.set()
+
+
+def _fits(adapter: Adapter, model: ModelRef) -> bool:
+    return adapter.model.base is not None and adapter.model.base.digest == model.digest
+
+
+class _Answer:
+    """What a client is being sent. A failure of the slot is never passed on as vLLM words it: before the first byte it
+    becomes a 503, in a stream an error event, and anything else half sent is cut off.
+    """
+
+    def __init__(self, slot: Slot, send: Send, identity_headers: list[tuple[bytes, bytes]]) -> None:
+        self.aborted = False
+        self._slot = slot
+        self._send = send
+        self._identity_headers = identity_headers
+        self._started = False
+        self._replaced = False
+        self._is_stream = False
+
+    async def send(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            if self.aborted or (message["status"] >= 500 and self._slot.dead):
+                await self.fail()
+                return
+            self._started = True
+            headers = message.get("headers", ())
+            self._is_stream = (b"content-type", b"text/event-stream; charset=utf-8") in headers
+            message["headers"] = [*headers, *self._identity_headers]
+        await self._send(message)
+
+    async def fail(self) -> None:
+        """Tells the client that the slot gave its request up."""
+        if self._replaced:
+            return
+        self._replaced = True
+        error = self._reason()
+        if not self._started:
+            await send_openai_error(self._send, error)
+        elif self._is_stream:
+            envelope = {"error": {"message": str(error), "type": "server_error", "param": None, "code": error.code}}
+            event = b"data: " + msgspec.json.encode(envelope) + b"\n\n"
+            await self._send({"type": "http.response.body", "body": event})
+        else:
+            raise error
+
+    def _reason(self) -> Unserved:
+        if self._slot.dead:
+            return Unserved("The engine died during this request and is being restarted.", _RETRY_AFTER_ABORT_S)
+        return Unserved("The request was aborted by a switch to another checkpoint.", _RETRY_AFTER_ABORT_S)

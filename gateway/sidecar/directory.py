@@ -1,0 +1,54 @@
+"""Control's registry, asked over its Unix socket when a request names a model that is not loaded."""
+
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from gateway.errors import LoadFailed, Unserved
+from gateway.sidecar.control_link import ControlLink
+from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest
+
+_TIMEOUT_S = 30.0  # a large checkpoint whose digest is not cached is read once
+
+
+class ControlDirectory:
+    """Implements gateway.serving.router.Directory."""
+
+    def __init__(self, link: ControlLink) -> None:
+        self._link = link
+
+    async def find(self, name: str) -> LoadRequest | None:
+        try:
+            answer = await self._link.get(f"{CONTROL_LOADABLE_PATH}/{quote(name, safe='')}", _TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise Unserved(
+                f"`{name}` is not loaded, and control, which knows the registered models, is away.", 2.0
+            ) from error
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise LoadFailed(name, _detail(answer), None)
+        try:
+            return LoadRequest.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise Unserved(
+                f"control's answer about `{name}` makes no sense: are both of the same version?", 5.0
+            ) from error
+
+    async def names(self) -> list[str]:
+        """The ids of all registered models, newest first; none when control is away."""
+        try:
+            answer = await self._link.get(CONTROL_LOADABLE_PATH, 2.0)
+            answer.raise_for_status()
+            found: list[str] = answer.json()["ids"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return []
+        return found
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"control answered {answer.status_code}"

@@ -1,0 +1,1 @@
+"""Routes that the gateway answers by itself: health, version, configuration, metrics."""

@@ -1,0 +1,97 @@
+import asyncio
+import json
+
+from gateway.serving.slot import Slot
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model
+
+STREAM = b"text/event-stream; charset=utf-8"
+
+
+def test_an_answer_carries_the_slots_identity() -> None:
+    async def scenario() -> None:
+        slot, client = Slot(model("a"), FakeEngine(model("a")), 1.0), FakeClient(b"hello")
+        await slot.serve(client.scope, client.receive, client.send)
+        assert client.status == 200
+        assert client.body == b"a:hello"
+        assert client.headers[b"x-model-id"] == b"a"
+        assert client.headers[b"x-model-digest"] == b"sha256:a"
+        assert slot.in_flight == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_slot_is_empty_when_the_last_request_has_left() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(model("a"))
+        engine.release.clear()
+        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+        await engine.entered.wait()
+        assert slot.in_flight == 1
+        assert not await slot.emptied(0.01)
+        engine.release.set()
+        assert await slot.emptied(1.0)
+        await serving
+
+    asyncio.run(scenario())
+
+
+def test_an_aborted_request_is_told_so() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(model("a"))
+        engine.release.clear()
+        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+        await engine.entered.wait()
+        assert await slot.abort_requests() == 1
+        await serving
+        assert client.status == 503
+        assert "aborted by a switch" in json.loads(client.body)["error"]["message"]
+
+    asyncio.run(scenario())
+
+
+def test_an_aborted_stream_ends_as_an_error_and_not_as_done() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(model("a"))
+        engine.content_type = STREAM
+        engine.release.clear()
+        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+        await engine.entered.wait()
+        await slot.abort_requests()
+        await serving
+        events = client.body.decode().strip().split("\n\n")
+        assert events[0] == "data: one"
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "service_unavailable"
+        assert b"[DONE]" not in client.body
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_of_a_dead_engine_is_a_503_and_not_a_500() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(model("a"))
+        engine.status = 500
+        engine.release.clear()
+        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+        await engine.entered.wait()
+        engine.dead = True
+        engine.release.set()
+        await serving
+        assert client.status == 503
+        assert client.headers[b"retry-after"]
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_of_a_living_engine_passes_as_it_is() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(model("a"))
+        engine.status = 500
+        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+        await slot.serve(client.scope, client.receive, client.send)
+        assert client.status == 500
+
+    asyncio.run(scenario())
