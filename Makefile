@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test unit test-e2e test-integration-1 test-integration-2 test-units lint format bench demo-model docs reference screenshots lock install install-dev clean
+.PHONY: run test unit test-e2e test-integration-1 test-integration-2 test-units lint format bench demo-model docs reference screenshots wheels lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
@@ -56,6 +56,10 @@ reference: install-dev  ## The pages of docs/ that describe the program; needs a
 screenshots: install-dev  ## Pictures of the web UI into docs/images, from a server of its own
 	$(BIN)/python -m tests.e2e.screenshots
 
+wheels: install-dev  ## The two distributions, in dist/: the client's and the server's
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist server
+
 lock: install-dev  ## Compile requirements/*.lock from pyproject.toml
 	requirements/lock
 
@@ -66,4 +70,4 @@ install-dev:
 	@requirements/install $(VENV) dev
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

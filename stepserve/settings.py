@@ -6,6 +6,7 @@ the file and `__` in variables: `INFERENCE_ENGINE__MAX_NUM_SEQS=64`.
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -285,6 +286,8 @@ class Settings(BaseSettings):
     def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
             raise ValueError("must begin with postgresql+asyncpg:// or sqlite+aiosqlite://")
+        if url is not None and url.get_secret_value().startswith("postgresql") and find_spec("asyncpg") is None:
+            raise ValueError("needs the package asyncpg: it comes with the extra `postgres` of stepserve-server")
         return url
 
     @field_validator("judge_urls", "judge_api_keys")

@@ -37,7 +37,7 @@ def unavailable(settings: Settings, host: str) -> str | None:
     if not settings.ui:
         return "The web UI is switched off here (setting ui)."
     if not is_installed():
-        return "The web UI is not installed here: pip install 'stepserve[ui]'."
+        return "The web UI is not installed here: it comes with the extra `ui` of stepserve-server."
     if is_loopback(settings.ui_host) and host != "localhost" and not is_loopback(host):
         return (
             f"The web UI listens on {settings.ui_host} alone; open a tunnel"

@@ -106,7 +106,9 @@ def _redis(url: str) -> tuple[Storage, Callable[[], Awaitable[None]]]:
         from redis.asyncio.retry import Retry  # noqa: PLC0415 - likewise
         from redis.backoff import NoBackoff  # noqa: PLC0415 - likewise
     except ModuleNotFoundError as error:
-        raise StoreRefused("limits.store_url needs another package: pip install 'stepserve[redis]'") from error
+        raise StoreRefused(
+            "limits.store_url needs the package redis: it comes with the extra `redis` of stepserve-server"
+        ) from error
     plain = url.removeprefix("redis+") if url.startswith("redis+unix") else url
     pool = ConnectionPool.from_url(
         plain,

@@ -79,6 +79,14 @@ def exit_code(error: StepserveError) -> int:
             return EXIT_REFUSED
 
 
+def stop_without_server(error: ModuleNotFoundError) -> NoReturn:
+    """For a command that runs parts of the server here, where a training box has none."""
+    stop(
+        f"The server is not installed here ({error.name} is missing): it is the distribution stepserve-server.",
+        EXIT_REFUSED,
+    )
+
+
 def stop(reason: str, code: int) -> NoReturn:
     print(reason, file=sys.stderr)
     raise typer.Exit(code) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stepserve.client.terminal import EXIT_REFUSED, AsJson, print_json, table
+from stepserve.client.terminal import EXIT_REFUSED, AsJson, print_json, stop_without_server, table
 
 if TYPE_CHECKING:
     from stepserve.setting_origins import Setting
@@ -60,11 +60,7 @@ def settings_here() -> "Settings":
         from stepserve.setting_origins import load
         from stepserve.setting_sources import SettingsRefused
     except ModuleNotFoundError as error:
-        print(
-            f"The server's parts are not installed ({error.name} is missing): pip install 'stepserve[cpu]'.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(EXIT_REFUSED) from None
+        stop_without_server(error)
     try:
         return load()
     except SettingsRefused as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stepserve.client.terminal import EXIT_REFUSED, stop
+from stepserve.client.terminal import EXIT_REFUSED, stop, stop_without_server
 
 
 def up(
@@ -40,8 +40,7 @@ def up(
         from stepserve.setting_origins import load
         from stepserve.setting_sources import SettingsRefused
     except ModuleNotFoundError as error:
-        missing = f"The server's parts are not installed ({error.name} is missing)"
-        stop(f"{missing}: pip install 'stepserve[cpu]'.", EXIT_REFUSED)
+        stop_without_server(error)
     try:
         raise typer.Exit(supervisor.run(load()))
     except SettingsRefused as error:
