@@ -1,6 +1,6 @@
 """Every route of the server as a function that says what to ask and how to read the answer; nothing is sent here.
 
-client.client gives each of them to both clients, so an argument has one place and one meaning.
+client.blocking and client.async_client give each of them to a client, so an argument has one place and one meaning.
 """
 
 import hashlib

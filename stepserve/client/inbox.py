@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tenacity import Retrying
 
-from stepserve.client.client import Client
+from stepserve.client.blocking import BlockingClient
 from stepserve.client.errors import BadShard, StepserveError
 from stepserve.client.results import Claim
 from stepserve.client.wire import retry_rules
@@ -44,7 +44,7 @@ class ShardFile:
 
 
 def shards(
-    client: Client,
+    client: BlockingClient,
     *,
     folder: Path | str | None = None,
     job_id: str | None = None,
@@ -75,7 +75,7 @@ def shards(
             idle_since_s = time.monotonic()
 
 
-def _one(client: Client, claim: Claim, folder: Path, *, keep: bool) -> Iterator[ShardFile]:
+def _one(client: BlockingClient, claim: Claim, folder: Path, *, keep: bool) -> Iterator[ShardFile]:
     used = False
     path = folder / Path(claim.name).name
     try:
@@ -90,7 +90,7 @@ def _one(client: Client, claim: Claim, folder: Path, *, keep: bool) -> Iterator[
             path.unlink(missing_ok=True)
 
 
-def download(client: Client, claim: Claim, path: Path) -> None:
+def download(client: BlockingClient, claim: Claim, path: Path) -> None:
     """Into a file beside it that takes its name once it is whole; a broken download goes on where it broke.
 
     Raises BadShard.
@@ -110,7 +110,7 @@ def download(client: Client, claim: Claim, path: Path) -> None:
     raise BadShard(f"{claim.name} arrived with the sha256 {found}, not {claim.sha256}, {_TRIES} times.")
 
 
-def _fetch(client: Client, claim: Claim, aside: Path) -> None:
+def _fetch(client: BlockingClient, claim: Claim, aside: Path) -> None:
     there = aside.stat().st_size if aside.exists() else 0
     if there and there == claim.size_bytes:
         return
@@ -123,7 +123,7 @@ def _fetch(client: Client, claim: Claim, aside: Path) -> None:
             stream.write(piece)
 
 
-def _give_back(client: Client, claim: Claim) -> None:
+def _give_back(client: BlockingClient, claim: Claim) -> None:
     """Best effort: the loop ends for a reason of its own, and the claim runs out anyway."""
     try:
         client.give_back_shard(claim.name, claim.claim_id, "the trainer did not finish it")

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from tenacity import Retrying
 
+from stepserve.client.blocking import BlockingClient
 from stepserve.client.checkpoint import Chunk, LocalFile, digest_of, look
-from stepserve.client.client import Client
 from stepserve.client.errors import Conflict, Invalid, NotFound, Unavailable, Unreachable
 from stepserve.client.file_sender import FileSender
 from stepserve.client.results import Registration, Result
@@ -68,7 +68,7 @@ def push_checkpoint(
     path: str | os.PathLike[str],
     id: str,
     *,
-    client: Client | None = None,
+    client: BlockingClient | None = None,
     source: str | None = None,
     tags: str | Sequence[str] = (),
     step: int | None = None,
@@ -93,7 +93,7 @@ def push_checkpoint(
     folder = Path(path).resolve()
     started_s = time.monotonic()
     own = client is None
-    there = client or Client()
+    there = client or BlockingClient()
     try:
         files = look(folder)
         push = _Push(there, resume_key or str(folder), id, files, connections, retry_s, on_progress)
@@ -115,7 +115,7 @@ def push_checkpoint(
 class _Push:
     def __init__(
         self,
-        client: Client,
+        client: BlockingClient,
         resume_key: str,
         model_id: str,
         files: Sequence[LocalFile],

@@ -153,5 +153,6 @@ def test_the_awaited_client_has_the_same_methods(tmp_path: Path) -> None:
 
     asyncio.run(run())
     only_sync = {"push_checkpoint", "shards", "sender", "streaming", "get", "post", "put", "delete"}
-    methods = {name for name in vars(Client) if not name.startswith("_")} - only_sync
+    classes = Client.__mro__[:-1]
+    methods = {name for each in classes for name in vars(each) if not name.startswith("_")} - only_sync
     assert methods == {name for name in vars(AsyncClient) if not name.startswith("_")}

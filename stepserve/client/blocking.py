@@ -1,0 +1,244 @@
+"""BlockingClient: every route of the server as a method that blocks.
+
+Every method raises a StepserveError that says in one sentence what happened. What can be asked twice without harm is
+asked again for `retry_s` while the server is away or restarting.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+
+import httpx
+from tenacity import Retrying
+
+from stepserve.client import calls
+from stepserve.client.errors import JobFailed, OtherVersion, StepserveError, Unavailable, Unreachable, WaitedTooLong
+from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
+from stepserve.client.file_sender import FileSender
+from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
+from stepserve.client.results import Health, Job, JobNews
+from stepserve.client.wire import Call, as_it_is, check, content_of, health_of, retry_rules, unreachable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Blocking(Generic[P, T]):
+    """A route as a method that blocks."""
+
+    def __init__(self, make: Callable[P, Call[T]]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, client: "BlockingClient", owner: type) -> Callable[P, T]: ...
+    def __get__(self, client: "BlockingClient | None", owner: type) -> Self | Callable[P, T]:
+        if client is None:
+            return self
+        there = client
+
+        @functools.wraps(self._make)
+        def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            return there.send(self._make(*args, **kwargs))
+
+        return method
+
+
+class BlockingClient:
+    """`url`: where the server is (default: INFERENCE_URL, or INFERENCE_HOST and INFERENCE_PORT, or hosts.json).
+
+    `timeout_s`: how long the server may be silent. `retry_s`: how long to go on asking while it is away; 0: once.
+    Use it as a context manager, or `close` it. Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retry_s: float = RETRY_S,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._options = Options(url, api_key, timeout_s, retry_s)
+        try:
+            self._http = httpx.Client(**self._options.arguments(), transport=transport)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise StepserveError(f"{url!r} is no address of a server: {error}.") from error
+
+    version = Blocking(calls.version)
+    info = Blocking(calls.info)
+    status = Blocking(calls.status)
+    diag = Blocking(calls.diag)
+    config = Blocking(calls.config)
+    gpu_stats = Blocking(calls.gpu_stats)
+    system_stats = Blocking(calls.system_stats)
+    power_profile = Blocking(calls.power_profile)
+    set_power_profile = Blocking(calls.set_power_profile)
+    logs = Blocking(calls.logs)
+    list_models = Blocking(calls.list_models)
+    register_model = Blocking(calls.register_model)
+    set_active_model = Blocking(calls.set_active_model)
+    roll_back = Blocking(calls.roll_back)
+    active_model = Blocking(calls.active_model)
+    list_activations = Blocking(calls.list_activations)
+    delete_model = Blocking(calls.delete_model)
+    pull_model = Blocking(calls.pull_model)
+    list_uploads = Blocking(calls.list_uploads)
+    discard_upload = Blocking(calls.discard_upload)
+    eval_job = Blocking(calls.eval_job)
+    get_eval_job = Blocking(calls.get_eval_job)
+    rescore_eval = Blocking(calls.rescore_eval)
+    compare_evals = Blocking(calls.compare_evals)
+    eval_history = Blocking(calls.eval_history)
+    eval_samples = Blocking(calls.eval_samples)
+    list_datasets = Blocking(calls.list_datasets)
+    get_dataset = Blocking(calls.get_dataset)
+    put_dataset = Blocking(calls.put_dataset)
+    datagen_job = Blocking(calls.datagen_job)
+    get_datagen_job = Blocking(calls.get_datagen_job)
+    list_jobs = Blocking(calls.list_jobs)
+    get_job = Blocking(calls.get_job)
+    cancel_job = Blocking(calls.cancel_job)
+    retry_job = Blocking(calls.retry_job)
+    job_stats = Blocking(calls.job_stats)
+    list_shards = Blocking(calls.list_shards)
+    claim_shard = Blocking(calls.claim_shard)
+    acknowledge_shard = Blocking(calls.acknowledge_shard)
+    give_back_shard = Blocking(calls.give_back_shard)
+    list_keys = Blocking(calls.list_keys)
+    create_key = Blocking(calls.create_key)
+    revoke_key = Blocking(calls.revoke_key)
+    generate = Blocking(calls.generate)
+
+    @property
+    def url(self) -> str:
+        return self._options.url
+
+    def health(self) -> Health:
+        """Also of a server that does not serve now: look at `status`."""
+        with self._reaching():
+            answer = self._http.get("/health")
+        return health_of(answer)
+
+    def get(self, path: str, params: Mapping[str, str | int | bool] | None = None) -> Any:
+        """Any route's JSON."""
+        return self.send(Call("GET", path, as_it_is, params=params or {}))
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, params: Mapping[str, str] | None = None) -> Any:
+        return self.send(Call("POST", path, as_it_is, params=params or {}, body=body, repeatable=False))
+
+    def put(self, path: str, body: Mapping[str, Any] | None = None, content: bytes | None = None) -> Any:
+        return self.send(Call("PUT", path, as_it_is, body=body, content=content))
+
+    def delete(self, path: str, params: Mapping[str, str | int | bool] | None = None) -> Any:
+        return self.send(Call("DELETE", path, as_it_is, params=params or {}))
+
+    def send(self, call: Call[T]) -> T:
+        """Asks, and again while that makes sense."""
+        for attempt in Retrying(**retry_rules(repeatable=call.repeatable, retry_s=self._options.retry_s)):
+            with attempt:
+                with self._reaching():
+                    answer = self._http.request(**call.arguments(self._options.timeout_s))
+                return call.result(answer)
+        raise AssertionError("tenacity raises what the last attempt raised")
+
+    def watch_job(self, job_id: str, patience_s: float = PATIENCE_S) -> Iterator[JobNews]:
+        """The job's news until it is over, the whole job first and last. A server that goes away is waited for."""
+        away = Away(patience_s)
+        while True:
+            try:
+                for name, data in self.events(f"/jobs/{job_id}/events"):
+                    news = news_of(name, data)
+                    away.is_back()
+                    if news is not None:
+                        yield news
+                        if news.job is not None and news.job.is_over:
+                            return
+            except (Unreachable, Unavailable) as error:
+                away.check(error)
+            time.sleep(RECONNECT_PAUSE_S)
+
+    def wait_for_job(
+        self,
+        job_id: str,
+        timeout_s: float | None = None,
+        *,
+        on_news: Callable[[JobNews], None] | None = None,
+        progress: bool = False,
+    ) -> Job:
+        """The job once it is done. `progress` shows a bar on stderr.
+
+        Raises JobFailed when it fails or is cancelled, WaitedTooLong after `timeout_s`.
+        """
+        if progress:
+            from stepserve.client.progress import job_bar  # noqa: PLC0415 - only who wants a bar pays for rich
+
+            with job_bar(job_id) as show:
+                return self.wait_for_job(job_id, timeout_s, on_news=show)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for news in self.watch_job(job_id):
+            if on_news is not None:
+                on_news(news)
+            if news.job is not None and news.job.is_over:
+                if news.job.status != "done":
+                    raise JobFailed(news.job)
+                return news.job
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        raise WaitedTooLong(self.get_job(job_id), timeout_s or 0.0)
+
+    def events(
+        self, path: str, method: str = "GET", silence_s: float = SILENCE_S, **request: Any
+    ) -> Iterator[tuple[str, str]]:
+        """A stream of server-sent events as (name, data)."""
+        timeout = httpx.Timeout(self._options.timeout_s, read=silence_s)
+        with self._reaching(), self._http.stream(method, path, timeout=timeout, **request) as answer:
+            if not is_event_stream(answer):
+                answer.read()
+                content_of(answer)
+                raise OtherVersion(f"{method} {path}", "no stream of events")
+            reader = EventReader()
+            for piece in answer.iter_bytes():
+                yield from reader.feed(piece)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], model: str = "active", **more: Any) -> Iterator[str]:
+        """The answer's text as it is generated."""
+        body = {"model": model, "messages": list(messages), "stream": True, **more}
+        for _, data in self.events("/v1/chat/completions", "POST", silence_s=600.0, json=body):
+            if (piece := chat_piece(data)) is not None:
+                yield piece
+
+    @contextmanager
+    def streaming(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
+        """An answer whose body is not read yet, its status checked."""
+        with self._reaching(), self._http.stream(method, path, **request) as answer:
+            if not answer.is_success:
+                answer.read()
+                check(answer)
+            yield answer
+
+    def sender(self, timeout_s: float) -> FileSender:
+        """For bodies that come from files; of one thread."""
+        return FileSender(self._options, timeout_s)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise unreachable(error, self.url) from error
