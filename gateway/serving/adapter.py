@@ -1,16 +1,14 @@
 """A LoRA adapter on a slot: it answers under its own id, on the slot's engine, and goes when the slot goes."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, Union
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from gateway.errors import EngineStartFailed, ProofFailed
 from gateway.http.asgi import App, Receive, Scope, Send
+from gateway.served import Served, ServingEngine
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotState
-
-if TYPE_CHECKING:
-    from gateway.serving.slot import Slot
-
-Served = Union["Slot", "Adapter"]
 
 
 class Front(Protocol):
@@ -26,10 +24,47 @@ class Front(Protocol):
     async def detach(self) -> None: ...
 
 
+class AdapterEngine(ServingEngine, Protocol):
+    """An engine that takes adapters: `max_adapters` of them at a time."""
+
+    @property
+    def max_adapters(self) -> int: ...
+
+    async def attach(self, model: ModelRef) -> Front: ...
+
+
+class Host(Protocol):
+    """What an adapter needs of the slot that it is on; `gateway.serving.slot.Slot` is the real one."""
+
+    adapters: "dict[str, Adapter]"
+    attaching: asyncio.Lock
+
+    @property
+    def engine(self) -> AdapterEngine: ...
+
+    @property
+    def dead(self) -> bool: ...
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def answering(self, name: str) -> Served | None: ...
+
+    def busy_switching(self) -> AbstractContextManager[None]: ...
+
+    def state(self, *, active: bool) -> SlotState: ...
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: "Adapter | None" = None) -> None: ...
+
+    async def batch(
+        self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: "Adapter | None" = None
+    ) -> list[BatchOutput]: ...
+
+
 class Adapter:
     """Requests are inside its slot, which counts, drains and aborts them with its own."""
 
-    def __init__(self, model: ModelRef, host: "Slot", front: Front) -> None:
+    def __init__(self, model: ModelRef, host: Host, front: Front) -> None:
         self.model = model
         self.host = host
         self.front = front
@@ -62,7 +97,7 @@ class Adapter:
 
 
 async def attach(
-    host: "Slot", model: ModelRef, reference: Reference | None, on_ready: Callable[[Adapter], None] = lambda _: None
+    host: Host, model: ModelRef, reference: Reference | None, on_ready: Callable[[Adapter], None] = lambda _: None
 ) -> tuple[Adapter, Proof]:
     """Puts an adapter on the slot of its base, proved; then `on_ready`, then an earlier version of it goes.
 
@@ -92,7 +127,7 @@ async def attach(
         return adapter, proof
 
 
-async def _make_room(host: "Slot", name: str) -> None:
+async def _make_room(host: Host, name: str) -> None:
     """The oldest adapter that is not the active one goes; who asks for it brings it back."""
     most = host.engine.max_adapters
     if most == 0:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from gateway.errors import LOAD_FAILURES, EngineReloadFailed, GatewayError, ProofFailed, SwitchInProgress
 from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
-from gateway.serving.adapter import Adapter, Served, attach
+from gateway.serving.adapter import Adapter, attach
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
 from gateway.serving.residents import Residents
@@ -239,10 +239,9 @@ class Pool:
             return False
         return True
 
-    def _open(self, served: Served) -> None:
+    def _open(self, served: Slot | Adapter) -> None:
         """The gate opens on a slot, or on one of its adapters."""
-        host = served.host if isinstance(served, Adapter) else served
-        for adapter in host.adapters.values():
+        for adapter in served.host.adapters.values():
             adapter.is_active = adapter is served
         self._gate.open(served)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.errors import ModelNotFound, NotLoaded, Unserved
-from gateway.serving.adapter import Served
+from gateway.served import Served
 from gateway.serving.gate import Gate
 from gateway.serving.residents import Residents
 from stepserve.contract import ACTIVE_ALIAS, LoadRequest

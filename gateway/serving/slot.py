@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.errors import ProofFailed, Unserved
 from gateway.http.asgi import App, Message, Receive, Scope, Send, send_openai_error
-from gateway.serving.adapter import Adapter, Front
+from gateway.serving.adapter import Adapter, AdapterEngine
 from gateway.serving.batch_share import BatchShare
 from stepserve.contract import (
     BatchItem,
@@ -31,7 +31,7 @@ _RETRY_AFTER_ABORT_S = 5.0
 _ABORT_TIMEOUT_S = 5.0
 
 
-class Engine(Protocol):
+class Engine(AdapterEngine, Protocol):
     """What a slot needs of an engine; `gateway.engine.Engine` is the real one."""
 
     @property
@@ -44,22 +44,9 @@ class Engine(Protocol):
     def share(self) -> BatchShare: ...
 
     @property
-    def max_model_len_tokens(self) -> int: ...
-
-    @property
-    def max_chars_per_token(self) -> int: ...
-
-    @property
     def reload_obstacle(self) -> str | None:
         """Why its model cannot take another checkpoint's tensors in place; None when it can."""
         ...
-
-    def openapi(self) -> dict[str, Any]:
-        """Describes the routes of `app`. Blocks the first time."""
-        ...
-
-    @property
-    def max_adapters(self) -> int: ...
 
     @property
     def task(self) -> ModelTask: ...
@@ -84,8 +71,6 @@ class Engine(Protocol):
     async def clear_cache(self) -> None: ...
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]: ...
-
-    async def attach(self, model: ModelRef) -> Front: ...
 
     async def shutdown(self) -> None: ...
 

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import ModelNotFound, Unserved
 from gateway.http.asgi import ClientDisconnected, until_disconnected
-from gateway.serving.adapter import Served
+from gateway.served import Served
 from gateway.serving.gate import Gate
 from gateway.serving.slot import Slot
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model

@@ -8,7 +8,8 @@ import pytest
 
 from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded
 from gateway.http.asgi import until_disconnected
-from gateway.serving.adapter import Served, attach
+from gateway.served import Served
+from gateway.serving.adapter import attach
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
 from gateway.serving.residents import Residents
@@ -80,7 +81,8 @@ def test_every_name_that_could_be_asked_for_is_known() -> None:
     async def test(house: House) -> None:
         assert await house.router.names() == ["active-one", "active", "a", "b", "c"]
         loaded = await house.slot("b")
-        await attach(loaded.host, model("tuned"), None)
+        assert isinstance(loaded, Slot)
+        await attach(loaded, model("tuned"), None)
         house.router.load_on_request = False
         assert await house.router.names() == ["active-one", "active", "b", "tuned"]
         for name in await house.router.names():
