@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.tiny_checkpoints import KINDS, build
-from gateway import engine_environment, engine_processes
+from gateway import engine_processes
 from gateway.engine import Engine, start
+from gateway.engine_patches import environment
 from gateway.engine_proof import logprobs_of
 from gateway.errors import EngineReloadFailed, EngineStartFailed
 from gateway.proof_difference import compare
@@ -90,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
     args = parser.parse_args()
-    engine_environment.set_defaults(EngineSettings().max_num_seqs)
+    environment.set_defaults(EngineSettings().max_num_seqs)
     engine_processes.prepare()
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as folder, suppress(KeyboardInterrupt):
         asyncio.run(measure_all(args.kinds, Path(folder)))

@@ -8,15 +8,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import setproctitle
 import uvicorn
 import uvloop
 from prometheus_client import disable_created_metrics
 
-from gateway import engine_environment, engine_processes
+from gateway import engine_processes
 from gateway.access.rates import StoreRefused
 from gateway.app import create_gateway
+from gateway.engine_patches import environment, registry
 from gateway.http import tracing
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
@@ -59,7 +61,11 @@ async def serve(settings: Settings) -> None:
         found: Capabilities = importlib.import_module("gateway.engine_capabilities").capabilities()
         return found
 
-    gateway = create_gateway(settings, start_engine, ask_engine)
+    def diagnose_engine() -> dict[str, Any]:
+        torch: dict[str, Any] = importlib.import_module("gateway.engine_diagnosis").torch_build()
+        return {"torch": torch, "patches": registry.report(settings.engine.patches)}
+
+    gateway = create_gateway(settings, start_engine, ask_engine, diagnose_engine)
     reserve_socket(layout.gateway_socket)
     public = PublicListener(
         lambda host: _server(gateway.public, settings, host=host, port=settings.port),
@@ -124,9 +130,9 @@ def main() -> None:
     settings.layout.create()
     logs.configure("gateway", settings)
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
-    engine_environment.set_defaults(settings.max_sequences_per_request)
+    environment.set_defaults(settings.max_sequences_per_request)
     tracing.prepare(settings.telemetry)
-    if settings.engine.warm_start and not engine_processes.for_gpu():
+    if "forked_engines" not in settings.engine.patches.off and not engine_processes.for_gpu():
         engine_processes.prepare()
     code = 1
     try:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -125,7 +126,13 @@ class Gateway:
                 await asyncio.to_thread(self.tracer.close)
 
 
-def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Callable[[], Capabilities]) -> Gateway:
+def create_gateway(
+    settings: Settings,
+    start_engine: StartEngine,
+    ask_engine: Callable[[], Capabilities],
+    diagnose_engine: Callable[[], dict[str, Any]],
+) -> Gateway:
+    """`ask_engine` and `diagnose_engine` may block for as long as it takes to import vLLM."""
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
     pool = Pool(
         gate,
@@ -161,7 +168,15 @@ def create_gateway(settings: Settings, start_engine: StartEngine, ask_engine: Ca
     lag = LoopLag()
     exposition = Exposition(control, lag)
     information = Information(
-        settings, pool, control, directory, Nvml(), time.monotonic(), exposition, upstream.directory
+        settings,
+        pool,
+        control,
+        directory,
+        Nvml(),
+        time.monotonic(),
+        exposition,
+        diagnose_engine,
+        upstream.directory,
     ).app()
     dialects = create_routes(settings, dispatch, Served(pool.snapshot, naming), control, bounds)
     dialects.add(describe(gate, control, dialects.routes, information.routes))

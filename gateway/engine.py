@@ -15,43 +15,38 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
-from starlette.middleware.cors import CORSMiddleware
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.openai.models.protocol import BaseModelPath
-from vllm.entrypoints.serve.elastic_ep.middleware import ScalingMiddleware
 from vllm.exceptions import VLLMClientError
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
-from vllm.v1.engine import utils as vllm_processes
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from gateway.dialects.reasoning import with_reasoning_content
 from gateway.engine_adapter import AdapterFront, add, arguments_of
 from gateway.engine_batch import run_batch, unserved
-from gateway.engine_config import engine_config, is_forked
+from gateway.engine_config import engine_config
 from gateway.engine_family import Family, Starting, family_of, kill
-from gateway.engine_guard import GUARD_VARIABLE, PATCHES_OFF_VARIABLE, STOP_SIGNAL, is_patched
+from gateway.engine_guard import GUARD_VARIABLE
 from gateway.engine_log import LogMark
-from gateway.engine_meter import meter_outputs
-from gateway.engine_metrics import Progress, ReusingStatLogger
-from gateway.engine_processes import CONTEXT
+from gateway.engine_metrics import Progress
+from gateway.engine_patches.forked_engines import are_forked
+from gateway.engine_patches.grammar_trials import try_grammars
+from gateway.engine_patches.lasting_metrics import stat_loggers
+from gateway.engine_patches.model_identity import rename, set_fingerprint
+from gateway.engine_patches.process_guard import STOP_SIGNAL
+from gateway.engine_patches.registry import ActivePatches
 from gateway.engine_proof import prove, token_from
-from gateway.engine_routes import shorten
 from gateway.engine_segments import remove, segments_of
 from gateway.engine_start import in_time
 from gateway.engine_structured import GrammarCheck
-from gateway.engine_tokens import know_end_of_sequence, long_texts_in_turn, tokenize_together
 from gateway.engine_vectors import prove_vectors, task_of, vector_from
-from gateway.engine_whole import note_first_tokens
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
 from gateway.http.asgi import App
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.memory import memory_back
 from stepserve.contract import (
-    ACTIVE_ALIAS,
     BatchItem,
     BatchOutput,
     BatchSampling,
@@ -221,7 +216,7 @@ class Engine:
             raise
         except Exception as error:
             raise EngineReloadFailed(f"`{model.id}` could not be loaded in place: {error}") from error
-        self._rename(model)
+        rename(self.client, self._state, model)
 
     async def clear_cache(self) -> None:
         """Forgets all that was computed of prompts, in every block. No request may be running.
@@ -250,17 +245,6 @@ class Engine:
             self._hangs = True
             raise EngineReloadFailed(f"the engine hung for {timeout_s:.0f} s while {doing}") from error
 
-    def _rename(self, model: ModelRef) -> None:
-        names = self._state.openai_serving_models.base_model_paths
-        names[:] = [BaseModelPath(name=name, model_path=model.path) for name in (model.id, ACTIVE_ALIAS)]
-        _set_fingerprint(self._state, model)
-        config = self.client.vllm_config
-        config.model_config.served_model_name = model.id
-        loggers = self.client.logger_manager.stat_loggers
-        for position, each in enumerate(loggers):
-            if isinstance(each, ReusingStatLogger):  # its label `model_name` is fixed when it is made
-                loggers[position] = ReusingStatLogger(config, each.engine_indexes)
-
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         """Answers a batch below interactive traffic.
 
@@ -285,7 +269,8 @@ class Engine:
                 lora = await add(self.client, model)
         except EngineReloadFailed as error:
             raise EngineStartFailed(str(error)) from error
-        app = await _build_app(self.client, arguments_of(self._args, model), model)
+        patches = ActivePatches.of(self._settings.patches)
+        app = await _build_app(self.client, arguments_of(self._args, model), model, patches)
         front = AdapterFront(self.client, app, model, lora, self.share)
         if self._has_reasoning_parser:
             front.app = with_reasoning_content(app)
@@ -308,6 +293,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     """
     if model.engine is not None:
         settings = settings.model_copy(update=model.engine.model_dump(exclude_none=True))
+    patches = ActivePatches.of(settings.patches)
     mark = LogMark.now(log)
     starting = await asyncio.to_thread(Starting)
     timeout_s = start_timeout_s(model, settings)
@@ -324,10 +310,10 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
             async with asyncio.timeout_at(deadline_s):
                 task = task_of(model.id, await client.get_supported_tasks())
                 obstacles = await client.collective_rpc("stepserve_reload_obstacle")
-                grammars = GrammarCheck(client, settings.structured, forked=is_forked(settings))
-                grammars.install()
-                meter_outputs(client)  # once: an adapter's app, made later, is another front of the same client
-                app = await _build_app(client, args, model)
+                grammars = GrammarCheck(client, settings.structured, forked=are_forked(settings))
+                if "grammar_trials" in patches:
+                    try_grammars(client, grammars.check, grammars.is_probe)
+                app = await _build_app(client, args, model, patches)
                 family = await asyncio.to_thread(starting.family)
         except TimeoutError as error:
             raise EngineStartFailed(late) from error
@@ -391,56 +377,23 @@ def _end(client: AsyncLLM, family: Family) -> None:
 
 def _start_blocking(model: ModelRef, settings: EngineSettings, progress: Progress) -> tuple[Namespace, AsyncLLM]:
     os.environ[GUARD_VARIABLE] = str(os.getpid())
-    os.environ[PATCHES_OFF_VARIABLE] = ",".join(name for name, on in settings.patches if not on)
-    if is_forked(settings):
-        vllm_processes.get_mp_context = lambda: CONTEXT
+    patches = ActivePatches.of(settings.patches)
+    patches.announce()
     args, config = engine_config(model, settings)
     client = AsyncLLM.from_vllm_config(
         config,
         usage_context=UsageContext.OPENAI_API_SERVER,
-        stat_loggers=[ReusingStatLogger, lambda _config, _index: progress],
+        stat_loggers=stat_loggers(progress),
     )
-    if settings.patches.fewer_lookups:
-        tokenize_together(client.renderer)
-        know_end_of_sequence(client.renderer)
-    long_texts_in_turn(client.renderer)
-    if settings.patches.whole_answers:
-        note_first_tokens(client.output_processor)
+    patches.on_client(client)  # once: an adapter's app, made later, is another front of the same client
     return args, client
 
 
-async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef) -> FastAPI:
+async def _build_app(client: AsyncLLM, args: Namespace, model: ModelRef, patches: ActivePatches) -> FastAPI:
     tasks = await client.get_supported_tasks()
     app = build_app(args, tasks, client.model_config)
-    app.user_middleware = [each for each in app.user_middleware if each.cls not in _LAYERS_IN_VAIN]
-    app.middleware_stack = None  # it was built already; the first request builds it again
     await init_app_state(client, app.state, args, tasks)
     await client.reset_mm_cache()
-    app.state.server = _IgnoredServer()
-    _set_fingerprint(app.state, model)
-    if is_patched("short_routes"):
-        shorten(app)
+    set_fingerprint(app.state, model)
+    patches.on_app(app)
     return app
-
-
-def _set_fingerprint(state: Any, model: ModelRef) -> None:
-    for name in ("openai_serving_chat", "openai_serving_completion", "openai_serving_chat_batch"):
-        serving = getattr(state, name, None)
-        if serving is not None:
-            serving.system_fingerprint = fingerprint_of(model)
-
-
-def fingerprint_of(model: ModelRef) -> str:
-    """What OpenAI bodies carry as `system_fingerprint`: the start of the checkpoint's digest."""
-    return f"sy_{model.digest.removeprefix('sha256:')[:16]}"
-
-
-# Origins, and counting by route and status, are the public port's business for all routes, and a slot does not scale:
-# what every request would pass in vain.
-_LAYERS_IN_VAIN = frozenset({CORSMiddleware, PrometheusInstrumentatorMiddleware, ScalingMiddleware})
-
-
-class _IgnoredServer:
-    """Stands where vLLM's handler for a dead engine looks for a server to stop; only the slot is dead."""
-
-    should_exit = False

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,6 +16,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.engine_batch import run_batch, unserved
+from gateway.engine_patches.adapter_front import answer_with
 from gateway.engine_proof import prove
 from gateway.errors import EngineStartFailed
 from gateway.http.asgi import App
@@ -42,10 +43,7 @@ class AdapterFront:
         self._state: Any = app.state
         self._client: Any = _Adapted(client, lora)
         self._lora = lora
-        models = self._state.openai_serving_models
-        models.lora_requests = _Every(lora)
-        models.is_base_model = lambda _name: False
-        models.model_name = lambda _lora=None: model.id
+        answer_with(self._state, lora, model.id)
 
     async def prove(self, reference: Reference | None) -> Proof:
         """As Engine.prove."""
@@ -84,25 +82,6 @@ async def add(client: AsyncLLM, model: ModelRef) -> LoRARequest:
 def arguments_of(args: Namespace, model: ModelRef) -> Namespace:
     """The engine's own, for a front end that answers to the adapter's id."""
     return Namespace(**(vars(args) | {"served_model_name": [model.id, ACTIVE_ALIAS]}))
-
-
-class _Every(Mapping[str, LoRARequest]):
-    """The adapter under every name; lists none, so that vLLM does not look for one by the media in a message."""
-
-    def __init__(self, lora: LoRARequest) -> None:
-        self._lora = lora
-
-    def __getitem__(self, name: str) -> LoRARequest:
-        return self._lora
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 class _Adapted:

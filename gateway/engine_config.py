@@ -12,47 +12,27 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from gateway.engine_capabilities import load_flags
 from gateway.engine_lora import lora_flags
-from gateway.engine_norms import norm_by_kernels
-from gateway.engine_places import keep_places
-from gateway.engine_processes import compute_where_it_schedules
-from gateway.engine_steps import allow_large_steps
-from gateway.engine_templates import bound_templates
+from gateway.engine_patches.registry import ActivePatches
 from gateway.http.tracing import ENDPOINT_VARIABLE
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.settings import EngineSettings
 
-_RENDERERS = 2  # threads that render templates and tokenize: one for long texts, one for short ones
 # vLLM takes an empty list for "any host", also one of this machine's own network; no host is called this.
 NO_MEDIA_DOMAIN = "none but those that INFERENCE_ENGINE__MEDIA_DOMAINS names"
-
-
-def is_forked(settings: EngineSettings) -> bool:
-    """Whether engines are forks of a process that has imported vLLM already (gateway.engine_processes)."""
-    return current_platform.is_cpu() and settings.warm_start
 
 
 def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, VllmConfig]:
     """The parsed flags and what vLLM makes of them. Raises what vLLM and argparse raise.
 
-    On the CPU it leaves this process's VLLM_CPU_KVCACHE_SPACE as the settings say.
+    Makes those changes to vLLM in this process that come before; see gateway.engine_patches.
     """
-    bound_templates()
-    if current_platform.is_cpu():
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+    patches = ActivePatches.of(settings.patches)
+    patches.before_engine(settings)
     parser = make_arg_parser(FlexibleArgumentParser())
     args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
-    if config.model_config.runner_type != "pooling":  # there vLLM refuses it with pictures
-        config.model_config.renderer_num_workers = _RENDERERS
-    if is_forked(settings):
-        compute_where_it_schedules(config)
-    if current_platform.is_cpu():
-        if settings.patches.cpu_norms:
-            norm_by_kernels(config)
-        if settings.patches.step_sizes and settings.max_num_batched_tokens is None:
-            allow_large_steps(config)
-    keep_places(config)
+    patches.on_config(config, settings)
     return args, config
 
 

@@ -22,8 +22,3 @@ class RewindableGenerator(torch.Generator):
 
     def set_offset(self, offset: int) -> Any:
         return self.manual_seed(self.initial_seed()) if self.device.type == "cpu" else super().set_offset(offset)
-
-
-def make_generators_rewindable() -> None:
-    """For this process: the runner makes its generators by `torch.Generator`."""
-    torch.Generator = RewindableGenerator

@@ -11,25 +11,16 @@ from typing import Any
 import torch
 from vllm import _custom_ops as kernels
 from vllm import ir
-from vllm.config import VllmConfig
 
-_PROVIDER = "stepserve"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Rows are read so many numbers at a time; the kernels raise where that leaves a rest.
 _ROW_MULTIPLE = 16
 
 
-def norm_by_kernels(config: VllmConfig) -> None:
-    """For an engine of this config, whose workers must have called `register_norms`."""
-    priority = config.kernel_config.ir_op_priority
-    priority.rms_norm = [_PROVIDER, *priority.rms_norm]
-    priority.fused_add_rms_norm = [_PROVIDER, *priority.fused_add_rms_norm]
-
-
-def register_norms() -> None:
+def register_norms(provider: str) -> None:
     """For this process, which is a worker's; vLLM looks here for what the config names when the worker is made."""
-    ir.ops.rms_norm.register_impl(_PROVIDER, supports_args=_fits)(_rms_norm)
-    ir.ops.fused_add_rms_norm.register_impl(_PROVIDER, supports_args=_fits_both, inplace=True)(_fused_add_rms_norm)
+    ir.ops.rms_norm.register_impl(provider, supports_args=_fits)(_rms_norm)
+    ir.ops.fused_add_rms_norm.register_impl(provider, supports_args=_fits_both, inplace=True)(_fused_add_rms_norm)
 
 
 def _rms_norm(

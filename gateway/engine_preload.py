@@ -6,23 +6,22 @@ from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
 
 import setproctitle
-import vllm.v1.engine.utils
-import vllm.v1.executor.multiproc_executor
 
-from gateway.engine_processes import CONTEXT
+from gateway.engine_patches.forked_engines import fork_workers
 from stepserve.process import follow_parent
 
 for name in (
+    "vllm.v1.engine.utils",
     "vllm.v1.engine.core",
     "vllm.v1.worker.cpu_worker",
     "vllm.v1.worker.cpu_model_runner",
     "vllm.model_executor.model_loader",
     "vllm.tokenizers",
+    "gateway.engine_patches.registry",
 ):
     import_module(name)
 
-# Where a model needs more than one process, the first starts the others the same way, by the server it comes from.
-vllm.v1.executor.multiproc_executor.get_mp_context = lambda: CONTEXT
+fork_workers()
 setattr(forkserver._forkserver, "ensure_running", resource_tracker.ensure_running)  # noqa: B010 - typeshed does not know it
 setproctitle.setproctitle("stepserve: engine starter")
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends with the gateway: engines end with this process

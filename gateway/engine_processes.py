@@ -67,16 +67,6 @@ def for_gpu() -> bool:
     return False
 
 
-def compute_where_it_schedules(config: Any) -> None:
-    """Has the engine of this VllmConfig be one process, where the model needs one worker alone.
-
-    vLLM's CPU platform refuses that, since a process that is there already cannot be given OpenMP's variables; a
-    WarmProcess takes them all the same. So it is said after the platform has looked.
-    """
-    if config.parallel_config.world_size == 1:
-        config.parallel_config.distributed_executor_backend = "uni"
-
-
 class WarmProcess(ForkServerProcess):
     """A process that begins with vLLM imported and with the environment that its parent has when it is started."""
 

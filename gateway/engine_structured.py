@@ -62,17 +62,6 @@ class GrammarCheck:
         self._probes: set[str] = set()
         self._closed = False
 
-    def install(self) -> None:
-        """From now on the client's `add_request`, through which every request goes, checks first."""
-        add = self._client.add_request
-
-        async def checked(request_id: str, prompt: Any, params: Any, *args: Any, **options: Any) -> Any:
-            if getattr(params, "structured_outputs", None) is not None and request_id not in self._probes:
-                await self.check(params)
-            return await add(request_id, prompt, params, *args, **options)
-
-        self._client.add_request = checked
-
     async def check(self, params: SamplingParams) -> None:
         """Raises VLLMValidationError (400) for what an engine must not be given, GracefulHTTPError (503) where that
         cannot be found out now.
@@ -99,6 +88,10 @@ class GrammarCheck:
         """Ends the process; whoever waits for it is refused."""
         self._closed = True
         self._gone()
+
+    def is_probe(self, request_id: str) -> bool:
+        """Whether that is a question of `token`'s, whose grammar is known to be harmless."""
+        return request_id in self._probes
 
     async def token(self, token_ids: list[int]) -> None:
         """Returns when the engine has compiled a tiny grammar and made a token by it after those. Starts no process.

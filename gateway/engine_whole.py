@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 from vllm.sampling_params import RequestOutputKind
-from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
-from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
+from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.outputs import LogprobsLists
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ _BEGINNING = ("prefill_stats", "new_prompt_logprobs_tensors", "prompt_token_id_l
 _WAITS = {"request_id", "new_token_ids", "new_logprobs", "events", "trace_headers", "num_nans_in_logits", *_BEGINNING}
 _others = attrgetter(*(name for name in EngineCoreOutput.__struct_fields__ if name not in _WAITS))
 # Among the headers of a trace, which are all that the engine can say of a request in its own words.
-_FIRST_TOKEN = "stepserve-first-token"  # noqa: S105 - the name of a header
+FIRST_TOKEN = "stepserve-first-token"  # noqa: S105 - the name of a header
 
 
 @dataclass(slots=True)
@@ -66,46 +64,6 @@ class Whole:
         for request_id in [each for each in self._kept if each not in requests]:
             del self._kept[request_id]
         return sent
-
-
-def keep_whole() -> None:
-    """For this process, which is an engine's."""
-    update = Scheduler.update_from_output
-
-    def update_from_output(
-        scheduler: Scheduler, scheduler_output: SchedulerOutput, model_output: ModelRunnerOutput
-    ) -> dict[int, EngineCoreOutputs]:
-        by_client: dict[int, EngineCoreOutputs] = update(scheduler, scheduler_output, model_output)
-        wholes: dict[int, Whole] = scheduler.__dict__.setdefault("stepserve_wholes", {})
-        for client, outputs in by_client.items():
-            if client not in wholes:
-                wholes[client] = Whole()
-            outputs.outputs = wholes[client].filtered(outputs.outputs, scheduler.requests, outputs.timestamp)
-        return by_client
-
-    Scheduler.update_from_output = update_from_output
-
-
-def note_first_tokens(processor: Any) -> None:
-    """Has an OutputProcessor note the times of tokens that came together as if each had come by itself."""
-    note = processor._update_stats_from_output
-
-    def noted(request: Any, output: EngineCoreOutput, timestamp: float | None, stats: Any) -> None:
-        note(request, output, timestamp, stats)
-        tokens = len(output.new_token_ids)
-        if stats is None or timestamp is None or tokens < 2:
-            return
-        between = stats.inter_token_latencies_iter
-        if not request.is_prefilling:
-            between += [between.pop() / tokens] * tokens
-        elif first_token_s := (output.trace_headers or {}).get(_FIRST_TOKEN):
-            since_s = timestamp - float(first_token_s)
-            request.stats.first_token_ts -= since_s
-            request.stats.first_token_latency -= since_s
-            stats.time_to_first_tokens_iter[-1] -= since_s
-            between += [since_s / (tokens - 1)] * (tokens - 1)
-
-    processor._update_stats_from_output = noted
 
 
 def _unread(request: Any) -> bool:
@@ -163,7 +121,7 @@ def _whole(outputs: Sequence[EngineCoreOutput], first_token_s: float) -> EngineC
         new_logprobs = LogprobsLists(np.concatenate(token_ids), np.concatenate(values), np.concatenate(ranks))
     last.new_token_ids, last.events, last.new_logprobs = new_token_ids, events, new_logprobs
     if first.prefill_stats is not None:
-        last.trace_headers = {**(last.trace_headers or {}), _FIRST_TOKEN: str(first_token_s)}
+        last.trace_headers = {**(last.trace_headers or {}), FIRST_TOKEN: str(first_token_s)}
     for name in _BEGINNING:
         if getattr(last, name) is None:
             setattr(last, name, getattr(first, name))

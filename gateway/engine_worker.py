@@ -3,17 +3,10 @@
 import time
 from typing import Any
 
-from gateway.engine_generator import make_generators_rewindable
-from gateway.engine_guard import is_patched
-from gateway.engine_logprobs import give_each_its_own
-from gateway.engine_norms import register_norms
+from gateway.engine_patches.registry import ActivePatches
 from gateway.engine_reload import obstacle, repack
 
-if is_patched("rewindable_generators"):
-    make_generators_rewindable()
-if is_patched("own_logprobs"):
-    give_each_its_own()
-register_norms()  # this module is imported in the worker's process alone
+ActivePatches.here().in_worker()  # this module is imported in the worker's process alone
 
 
 class StepserveWorker:

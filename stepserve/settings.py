@@ -23,7 +23,10 @@ from stepserve.structured_bounds import StructuredLimits
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+PatchSwitch = Literal["auto", "off"]
 ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+_ALL_PATCHES = frozenset({"all", "*"})
 
 
 def _whole(value: object) -> object:
@@ -41,25 +44,39 @@ class Group(BaseModel):
 
 
 class EnginePatches(Group):
-    """What is changed of vLLM's inside; each can be left as vLLM has it. docs/engine.md says what each one does.
+    """What is changed of vLLM's behaviour; `off` leaves it as vLLM has it. docs/engine-patches.md has the table.
 
-    `whole_answers`: answers that nobody reads along leave the engine in parts of 64 tokens. `step_sizes`: large steps
-    while only jobs are inside. `cpu_norms`: vLLM's C++ kernels for norms. `rewindable_generators`: seeds with prompts
-    that are read in parts. `own_logprobs`: log-probabilities beside a request that names tokens. `grammar_budget`: a
-    grammar that takes too long within a step ends its own request. `probe_places`: a full engine keeps a place for
-    probes. `short_routes`: less ceremony before the two busiest routes. `fewer_lookups`: jobs' prompts are tokenized
-    together.
+    `all` (or `*`) is the value of every patch that is not named.
     """
 
-    whole_answers: bool = True
-    step_sizes: bool = True
-    cpu_norms: bool = True
-    rewindable_generators: bool = True
-    own_logprobs: bool = True
-    grammar_budget: bool = True
-    probe_places: bool = True
-    short_routes: bool = True
-    fewer_lookups: bool = True
+    forked_engines: PatchSwitch = "auto"
+    one_process: PatchSwitch = "auto"
+    cpu_norms: PatchSwitch = "auto"
+    step_sizes: PatchSwitch = "auto"
+    probe_places: PatchSwitch = "auto"
+    whole_answers: PatchSwitch = "auto"
+    fewer_lookups: PatchSwitch = "auto"
+    long_texts_in_turn: PatchSwitch = "auto"
+    bounded_templates: PatchSwitch = "auto"
+    grammar_trials: PatchSwitch = "auto"
+    grammar_compiling: PatchSwitch = "auto"
+    grammar_budget: PatchSwitch = "auto"
+    fewer_layers: PatchSwitch = "auto"
+    short_routes: PatchSwitch = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _for_all(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        named = {name: value for name, value in given.items() if name not in _ALL_PATCHES}
+        for name in _ALL_PATCHES & given.keys():
+            named = dict.fromkeys(cls.model_fields, given[name]) | named
+        return named
+
+    @property
+    def off(self) -> frozenset[str]:
+        return frozenset(name for name, switch in self if switch == "off")
 
 
 class EngineSettings(Group):
@@ -82,7 +99,6 @@ class EngineSettings(Group):
     attention_backend: str | None = None
     max_loras: Annotated[int, Field(ge=0)] = 0
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
-    warm_start: bool = True
     start_timeout_s: PositiveSeconds = 600.0
     hang_timeout_s: PositiveSeconds = 30.0
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None

@@ -1,4 +1,4 @@
-"""What /diag says of torch and the cards. Nothing here opens a CUDA context: engines could not start by fork then."""
+"""What /diag says of the cards. Nothing here opens a CUDA context: engines could not start by fork then."""
 
 from typing import Any
 
@@ -6,22 +6,9 @@ import pynvml
 
 
 def diagnosis() -> dict[str, Any]:
-    """Imports torch, which takes seconds the first time; call it in a thread."""
-    import torch  # noqa: PLC0415 - takes seconds, and only /diag asks
-
+    """Blocks for as long as NVML takes; call it in a thread."""
     devices, driver, problem = _devices()
-    return {
-        "torch": {
-            "version": torch.__version__,
-            "cuda_built": torch.version.cuda,
-            "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        },
-        "cuda_available": torch.version.cuda is not None and bool(devices),
-        "driver_version": driver,
-        "devices": devices,
-        "problem": problem,
-    }
+    return {"driver_version": driver, "devices": devices, "problem": problem}
 
 
 def _devices() -> tuple[list[dict[str, Any]], str | None, str | None]:

@@ -3,9 +3,10 @@
 import asyncio
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -41,6 +42,7 @@ class Information:
     nvml: Nvml
     started: float
     exposition: Exposition
+    engine_diagnosis: Callable[[], dict[str, Any]]
     elsewhere: UpstreamDirectory | None = None
 
     def app(self) -> Starlette:
@@ -140,7 +142,13 @@ class Information:
         return JSONResponse(redacted(self.settings))
 
     async def diag(self, _: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(diagnosis))
+        return JSONResponse(await asyncio.to_thread(self._diagnosis))
+
+    def _diagnosis(self) -> dict[str, Any]:
+        """Imports the engine's libraries, which takes seconds the first time."""
+        engine, cards = self.engine_diagnosis(), diagnosis()
+        cuda_built = engine.get("torch", {}).get("cuda_built")
+        return engine | cards | {"cuda_available": cuda_built is not None and bool(cards["devices"])}
 
     async def metrics(self, _: Request) -> Response:
         state = self.pool.snapshot()

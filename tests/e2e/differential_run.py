@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from math import isfinite
 from typing import Any
 
@@ -28,14 +29,15 @@ from vllm.v1.structured_output.backend_guidance import GuidanceGrammar
 from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
 
 from gateway.engine_config import engine_config
-from gateway.engine_generator import make_generators_rewindable
-from gateway.engine_grammars import bound_grammars
-from gateway.engine_guard import GUARD_VARIABLE, PATCHES_OFF_VARIABLE
-from gateway.engine_logprobs import give_each_its_own
+from gateway.engine_guard import GUARD_VARIABLE
+from gateway.engine_patches.fewer_lookups import know_end_of_sequence, tokenize_together
+from gateway.engine_patches.grammar_budget import bound_grammars
+from gateway.engine_patches.grammar_compiling import compile_by_kind
+from gateway.engine_patches.own_logprobs import give_each_its_own
+from gateway.engine_patches.rewindable_generators import make_generators_rewindable
+from gateway.engine_patches.step_sizes import size_steps
+from gateway.engine_patches.whole_answers import keep_whole, note_first_tokens
 from gateway.engine_processes import for_gpu
-from gateway.engine_steps import size_steps
-from gateway.engine_tokens import know_end_of_sequence, tokenize_together
-from gateway.engine_whole import keep_whole, note_first_tokens
 from stepserve.contract import BATCH_PRIORITY, ModelRef
 from stepserve.settings import EnginePatches, EngineSettings
 
@@ -46,6 +48,19 @@ WHOLE_PROMPTS_TOKENS = 1 << 16
 # Norms by another kernel round otherwise: log-probabilities of float32 differ behind their fifth digit.
 TOLERANCE = 2e-3
 NEVER = 1 << 30
+# Every engine here computes in this process, as it does where nothing is switched off.
+_HARNESS = {"forked_engines", "one_process"}
+_REQUIRED = {"rewindable_generators", "own_logprobs"}
+# What an engine without HTTP passes.
+_COMPARED = {
+    "cpu_norms",
+    "fewer_lookups",
+    "grammar_budget",
+    "grammar_compiling",
+    "probe_places",
+    "step_sizes",
+    "whole_answers",
+} | _REQUIRED
 _PATCHED: tuple[tuple[Any, str], ...] = (
     (Scheduler, "update_from_output"),
     (Scheduler, "schedule"),
@@ -168,6 +183,7 @@ def patched(names: set[str]) -> Iterator[None]:
     patches = {
         "whole_answers": keep_whole,
         "step_sizes": size_steps,
+        "grammar_compiling": compile_by_kind,
         "grammar_budget": bound_grammars,
         "own_logprobs": give_each_its_own,
         "rewindable_generators": make_generators_rewindable,
@@ -182,7 +198,7 @@ def patched(names: set[str]) -> Iterator[None]:
 
 def answers(checkpoint: str, names: set[str], count: int, seed: int) -> dict[str, Read]:
     """Of those whose clients stay, by request and number."""
-    patches = EnginePatches(**{name: name in names for name in EnginePatches.model_fields})
+    patches = EnginePatches.model_validate({"all": "off"} | dict.fromkeys((names | _HARNESS) - _REQUIRED, "auto"))
     rewinds = "rewindable_generators" in names
     settings = EngineSettings(
         max_num_seqs=48,
@@ -201,7 +217,7 @@ def answers(checkpoint: str, names: set[str], count: int, seed: int) -> dict[str
         context = engine.model_config.max_model_len
         rng = random.Random(seed)
         read = _asked_of(engine, [Asked(number, rng, context) for number in range(count)])
-        if names == set(EnginePatches.model_fields):
+        if names == _COMPARED:
             read |= _named(engine)
         engine.engine_core.shutdown()
     return read
@@ -255,14 +271,14 @@ def main(checkpoint: str, count: int, seed: int) -> None:
         print(json.dumps(None))
         return
     os.environ[GUARD_VARIABLE] = str(os.getppid())
-    # A worker registers its norms, which a config may name or not; what it changes at once is changed here by turns.
-    os.environ[PATCHES_OFF_VARIABLE] = "rewindable_generators,own_logprobs"
-    every = set(EnginePatches.model_fields)
+    # A worker registers its norms, which a config may name or not; what else it changes is changed here by turns.
+    with patched(set()):
+        import_module("gateway.engine_worker")
     plain = answers(checkpoint, set(), count, seed)
     seen: dict[str, Json] = {}
     # Each goes with the one that lets the engine read prompts in parts, as it does where nothing is switched off.
-    alone = {name: {name, "rewindable_generators"} for name in sorted(every - {"short_routes"})}
-    for name, names in {"all": every, **alone}.items():
+    alone = {name: {name, "rewindable_generators"} for name in sorted(_COMPARED)}
+    for name, names in {"all": _COMPARED, **alone}.items():
         if len(sys.argv) > 4 and name not in sys.argv[4:]:
             continue
         changed = answers(checkpoint, names, count, seed)

@@ -5,7 +5,7 @@ name that domain (or none); prints a line of what came of each.
 import asyncio
 import sys
 
-from gateway.engine_environment import set_defaults
+from gateway.engine_patches.environment import set_defaults
 from stepserve.contract import ModelRef
 from stepserve.settings import EngineSettings
 

@@ -86,7 +86,7 @@ def gateway(base: Path, other: str, drain_s: float = DRAIN_S) -> Iterator[tuple[
         "drain_timeout_s": drain_s,
         "hosts_file": base / "hosts.json",
         "access__mode": "open",
-        "engine__warm_start": False,
+        "engine__patches__forked_engines": "off",
     }
     environment = environment_of(base, settings)
     process = psutil.Popen([sys.executable, "-m", "gateway"], cwd=base, env=environment)
@@ -167,7 +167,10 @@ def test_kubernetes_ends_a_pod(tmp_path: Path) -> None:
         "INFERENCE_INSTALL_DEMO": "false",
         "INFERENCE_ACCESS__MODE": "open",
     }
-    settings |= {"INFERENCE_ENGINE__WARM_START": "false", "INFERENCE_HOSTS_FILE": str(tmp_path / "hosts.json")}
+    settings |= {
+        "INFERENCE_ENGINE__PATCHES__FORKED_ENGINES": "off",
+        "INFERENCE_HOSTS_FILE": str(tmp_path / "hosts.json"),
+    }
     bare = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
     environment = bare | {"PYTHONPATH": str(REPOSITORY)} | settings
     with upstream() as other, ThreadPoolExecutor(1) as pool:

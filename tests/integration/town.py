@@ -78,7 +78,7 @@ async def town(
         engines.append(make_engine(ref))
         return engines[-1]
 
-    gateway = create_gateway(settings, start_engine, _no_capabilities)
+    gateway = create_gateway(settings, start_engine, _no_capabilities, dict)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway.running())
         port = await stack.enter_async_context(listening(gateway.public, settings))

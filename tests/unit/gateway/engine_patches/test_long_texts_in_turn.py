@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.engine_tokens import long_texts_in_turn
+from gateway.engine_patches.long_texts_in_turn import long_texts_in_turn
 
 
 class Renderer:

@@ -3,57 +3,32 @@
 vLLM computes between two tokens which tokens each grammar allows next. For ordinary ones that is a fraction of a
 millisecond; for an ambiguous one (`((a{1,1000}){1,1000}){1,1000}`) it grows with every token, to seconds. Grammars are
 tried before they come here (gateway.grammar_process); one that becomes slow later ends its own request alone.
-
-A grammar is also compiled by the back end that it was checked for. vLLM makes one back end, for the first structured
-request of all, and has it compile those that were checked for another.
 """
 
 import logging
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from time import thread_time
 from typing import Any
 
-from vllm.v1.structured_output import StructuredOutputManager
-from vllm.v1.structured_output.backend_guidance import GuidanceBackend, GuidanceGrammar
-from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend, XgrammarGrammar
+from gateway.engine_patches.patch import Patch
 
 log = logging.getLogger(__name__)
 
 # For all grammars of a step together. The slowest end beyond it, none that takes less than the second number.
 _STEP_S = 0.1
 _ALWAYS_S = 0.01
-# One that takes its seconds holds up none of the others; all of them give way to the thread that computes.
-_COMPILING_THREADS = 8
-_NICENESS = 5
-
-_BACKENDS: dict[str, type[Any]] = {"xgrammar": XgrammarBackend, "guidance": GuidanceBackend}
-_making = threading.Lock()
 
 
 def bound_grammars() -> None:
     """For this process, which is an engine's."""
+    from vllm.v1.structured_output import StructuredOutputManager
+    from vllm.v1.structured_output.backend_guidance import GuidanceGrammar
+    from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
+
     for grammar in (XgrammarGrammar, GuidanceGrammar):
         for name in ("fill_bitmask", "accept_tokens"):
             setattr(grammar, name, _timed(getattr(grammar, name)))
-    begin = StructuredOutputManager.__init__
-    create = StructuredOutputManager._create_grammar
     allowed, accept = StructuredOutputManager.grammar_bitmask, StructuredOutputManager.accept_tokens
-
-    def __init__(manager: Any, *args: Any, **options: Any) -> None:  # noqa: N807 - it takes its place
-        begin(manager, *args, **options)
-        if hasattr(manager, "executor"):
-            manager.executor.shutdown(wait=False)
-            manager.executor = ThreadPoolExecutor(_COMPILING_THREADS, "grammar", initializer=_give_way)
-
-    def create_grammar(manager: Any, request: Any) -> Any:
-        backend = _backend_of(manager, request.sampling_params.structured_outputs._backend)
-        if backend is manager.backend:
-            return create(manager, request)
-        kind, text = request.structured_output_request.structured_output_key
-        return backend.compile_grammar(kind, text, stop_token_ids=request.sampling_params.all_stop_token_ids)
 
     def grammar_bitmask(manager: Any, requests: dict[str, Any], ids: list[str], *args: Any) -> Any:
         mask = allowed(manager, requests, ids, *args)
@@ -67,8 +42,6 @@ def bound_grammars() -> None:
         accepted: bool = accept(manager, request, tokens)
         return accepted
 
-    StructuredOutputManager.__init__ = __init__
-    StructuredOutputManager._create_grammar = create_grammar
     StructuredOutputManager.grammar_bitmask = grammar_bitmask
     StructuredOutputManager.accept_tokens = accept_tokens
 
@@ -102,20 +75,18 @@ def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
     return timed
 
 
-def _give_way() -> None:
-    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)  # on Linux, of this thread and of those it starts
-
-
-def _backend_of(manager: Any, name: str) -> Any:
-    """The manager's own unless another one is wanted whose masks are of the same width."""
-    kind = _BACKENDS.get(name)
-    if kind is None or isinstance(manager.backend, kind):
-        return manager.backend
-    with _making:
-        others = manager.__dict__.setdefault("stepserve_backends", {})
-        if name not in others:
-            size = manager.vllm_config.model_config.get_vocab_size()
-            other = kind(manager.vllm_config, tokenizer=manager.tokenizer, vocab_size=size)
-            widths = {each.allocate_token_bitmask(1).shape[1] for each in (other, manager.backend)}
-            others[name] = other if len(widths) == 1 else manager.backend
-        return others[name]
+PATCH = Patch(
+    name="grammar_budget",
+    changes="Where grammars take more than 100 ms of a step, the slowest requests end with an error.",
+    why="vLLM follows grammars between two tokens of everybody, without a limit.",
+    without="An ambiguous grammar that passes its trial can hold up every request of the engine.",
+    gain="A step's grammars take 100 ms at most, instead of seconds (tests/e2e/test_structured_outputs.py).",
+    goes_when="vLLM bounds the time that a grammar may take of a step.",
+    targets={
+        "vllm.v1.structured_output:StructuredOutputManager.grammar_bitmask": "46f2867ad31a",
+        "vllm.v1.structured_output:StructuredOutputManager.accept_tokens": "67b4e7056934",
+        "vllm.v1.structured_output.backend_xgrammar:XgrammarGrammar": "14206746d6f5",
+        "vllm.v1.structured_output.backend_guidance:GuidanceGrammar": "82565ab333a0",
+    },
+    in_engine=bound_grammars,
+)

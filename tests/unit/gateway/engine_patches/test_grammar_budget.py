@@ -8,7 +8,7 @@ import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch warns of itself while vLLM imports it
-    from gateway.engine_grammars import judge
+    from gateway.engine_patches.grammar_budget import judge
 
 
 def _ended(*spent_s: float) -> list[bool]:

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     from vllm.v1.sample.metadata import SamplingMetadata
     from vllm.v1.sample.sampler import Sampler
 
-    from gateway.engine_logprobs import give_each_its_own
+    from gateway.engine_patches.own_logprobs import give_each_its_own
 
 LOGITS = torch.tensor([[0.0, 3.0, 1.0, 2.0], [4.0, 0.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0]])
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from gateway.engine_environment import set_defaults
+from gateway.engine_patches.environment import set_defaults
 
 OURS = ("VLLM_MAX_N_SEQUENCES", "VLLM_MAX_COMPLETION_PROMPTS")
 

@@ -4,15 +4,19 @@ A request may name tokens by their ids (`logprob_token_ids`) instead of asking f
 is in a step, vLLM gives every other row of the step as many places as that one named, filled with minus infinity.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from vllm.v1.outputs import LogprobsTensors
-from vllm.v1.sample.sampler import Sampler
+from gateway.engine_patches.patch import Patch
+
+if TYPE_CHECKING:
+    import torch
+    from vllm.v1.outputs import LogprobsTensors
 
 
 def give_each_its_own() -> None:
     """For this process, which is a worker's."""
+    from vllm.v1.sample.sampler import Sampler
+
     sample, named_alone = Sampler.forward, Sampler.gather_specific_token_logprobs
 
     def forward(sampler: Any, logits: Any, sampling_metadata: Any, *args: Any, **options: Any) -> Any:
@@ -30,8 +34,10 @@ def give_each_its_own() -> None:
     Sampler.gather_specific_token_logprobs = named_and_likeliest
 
 
-def joined(named: LogprobsTensors, likeliest: LogprobsTensors, rows: list[int]) -> LogprobsTensors:
+def joined(named: "LogprobsTensors", likeliest: "LogprobsTensors", rows: list[int]) -> "LogprobsTensors":
     """The first one's `rows` and the second one's others, [n_requests, the wider's width]."""
+    from vllm.v1.outputs import LogprobsTensors
+
     width = max(named.logprobs.shape[1], likeliest.logprobs.shape[1])
     ids, logprobs = _wide(likeliest.logprob_token_ids, width, 0), _wide(likeliest.logprobs, width, float("-inf"))
     ids[rows] = _wide(named.logprob_token_ids, width, 0)[rows]
@@ -39,5 +45,24 @@ def joined(named: LogprobsTensors, likeliest: LogprobsTensors, rows: list[int]) 
     return LogprobsTensors(ids, logprobs, likeliest.selected_token_ranks)
 
 
-def _wide(rows: torch.Tensor, width: int, filling: float) -> torch.Tensor:
+def _wide(rows: "torch.Tensor", width: int, filling: float) -> "torch.Tensor":
+    import torch
+
     return torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=filling)
+
+
+PATCH = Patch(
+    name="own_logprobs",
+    changes="The sampler gathers named tokens for the rows that name some, and the likeliest for all others.",
+    why="vLLM gathers one kind for all rows of a step.",
+    without="A request with `logprob_token_ids` takes the log-probabilities of every other request in its step away.",
+    gain="Not a matter of speed: answers are right.",
+    goes_when="vLLM's sampler gathers both kinds in one step.",
+    required=True,
+    targets={
+        "vllm.v1.sample.sampler:Sampler.forward": "586fe802add4",
+        "vllm.v1.sample.sampler:Sampler.gather_specific_token_logprobs": "f4ad0a2dc083",
+        "vllm.v1.sample.sampler:Sampler.gather_logprobs": "ca39ba3c4e61",
+    },
+    in_worker=give_each_its_own,
+)
