@@ -8,11 +8,12 @@ from pathlib import Path
 
 import httpx
 
-from reference import api, commands, metrics, settings
+from reference import api, commands, engine_patches, metrics, settings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 API, METRICS, COMMANDS = (DOCS / "reference" / f"{name}.md" for name in ("api", "metrics", "commands"))
 SETTINGS = DOCS / "settings.md"
+ENGINE_PATCHES = DOCS / "engine-patches.md"
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     url = parser.parse_args().url
     SETTINGS.write_text(settings.filled(SETTINGS.read_text()))
     COMMANDS.write_text(commands.page())
+    ENGINE_PATCHES.write_text(engine_patches.page())
     if url is not None:
         with httpx.Client(base_url=url, trust_env=False) as http:
             API.write_text(api.page(http.get("/openapi.json").raise_for_status().json()))

@@ -40,6 +40,7 @@ PATCH = Patch(
     required=True,
     targets={
         "vllm.entrypoints.openai.models.serving:OpenAIServingModels": "5f4447c2e03b",
+        "vllm.entrypoints.serve.utils.fingerprint:get_system_fingerprint": "1a3588995869",
         "vllm.entrypoints.openai.models.protocol:BaseModelPath": "4806e76dd190",
     },
 )

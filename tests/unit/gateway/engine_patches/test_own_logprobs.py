@@ -26,7 +26,7 @@ def _each_its_own() -> Iterator[None]:
     Sampler.forward, Sampler.gather_specific_token_logprobs = before
 
 
-def _rows(likeliest: int | None, named: dict[int, list[int]] | None) -> list[dict[int, float]]:
+def rows(likeliest: int | None, named: dict[int, list[int]] | None) -> list[dict[int, float]]:
     """Of each request: what a step gives by token, its fillings left out."""
     nothing: Any = torch.empty(0)
     metadata = SamplingMetadata(
@@ -47,12 +47,12 @@ def _rows(likeliest: int | None, named: dict[int, list[int]] | None) -> list[dic
 @pytest.mark.parametrize("named", [{1: [3]}, {1: [1, 2, 3]}, {0: [0], 1: [1, 3]}])
 @pytest.mark.parametrize("likeliest", [0, 1, 2, 3])
 def test_each_has_what_it_has_alone(likeliest: int, named: dict[int, list[int]]) -> None:
-    by_name, by_count = _rows(None, named), _rows(likeliest, None)
-    together = _rows(likeliest, named)
+    by_name, by_count = rows(None, named), rows(likeliest, None)
+    together = rows(likeliest, named)
     assert together == [by_name[row] if row in named else by_count[row] for row in range(3)]
 
 
 @pytest.mark.usefixtures("_each_its_own")
 def test_one_kind_alone_is_as_vllm_has_it() -> None:
-    assert [sorted(row) for row in _rows(1, None)] == [[1], [0], [3]]
-    assert sorted(_rows(None, {0: [2]})[0]) == [1, 2]
+    assert [sorted(row) for row in rows(1, None)] == [[1], [0], [3]]
+    assert sorted(rows(None, {0: [2]})[0]) == [1, 2]
