@@ -17,6 +17,7 @@ from control.activation.activator import Activator
 from control.activation.reconciler import Pace, Reconciler
 from control.batches.files import FileStore
 from control.batches.kind import BatchKind
+from control.checkpoints.chat_templates import check_given
 from control.checkpoints.digest_cache import DigestCache
 from control.checkpoints.quantisation import QuantizeWish
 from control.database.database import Database, url_of
@@ -128,6 +129,8 @@ def create_app(
             abilities = EngineAbilities(gateway)
             registry = Registry(layout, repository, history, cache, references, abilities, placed, settings)
             try:
+                if registry.templates.default is not None:
+                    await asyncio.to_thread(check_given, "default_chat_template", registry.templates.default)
                 await database.migrate()
                 await placed.finish()
                 await bootstrap(

@@ -80,8 +80,9 @@ async def add(client: AsyncLLM, model: ModelRef) -> LoRARequest:
 
 
 def arguments_of(args: Namespace, model: ModelRef) -> Namespace:
-    """The engine's own, for a front end that answers to the adapter's id."""
-    return Namespace(**(vars(args) | {"served_model_name": [model.id, ACTIVE_ALIAS]}))
+    """The engine's own, for a front end that answers to the adapter's id, with the adapter's template if it has one."""
+    own = {"served_model_name": [model.id, ACTIVE_ALIAS], "chat_template": model.chat_template or args.chat_template}
+    return Namespace(**(vars(args) | own))
 
 
 class _Adapted:

@@ -20,6 +20,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.engine_scores import PlacedText, place, place_answers
+from gateway.missing_template import in_our_words
 from stepserve.contract import BatchItem, BatchSampling, Continuations
 
 # What vLLM and its libraries raise for a prompt that cannot be asked, as its own error handlers list them.
@@ -48,6 +49,7 @@ class Renderer:
         online = state.online_renderer
         self._renderer = client.renderer
         self._model_config = client.model_config
+        self._name = state.openai_serving_models.model_name()
         self._tokenizer = client.renderer.get_tokenizer()
         # The model's, which the engine's config would read from the folder it was started from: that may be gone.
         self._defaults = state.openai_serving_chat.default_sampling_params
@@ -109,7 +111,7 @@ class Renderer:
             inputs = render([item for item, _ in pairs])
         except ITEM_ERRORS as error:
             if len(pairs) == 1:
-                pairs[0][1].error = str(error) or type(error).__name__
+                pairs[0][1].error = in_our_words(str(error), self._name) or str(error) or type(error).__name__
                 pairs[0][1].too_long = isinstance(error, VLLMValidationError) and error.parameter in _LENGTHS
                 return
             for pair in pairs:

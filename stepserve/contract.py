@@ -83,7 +83,8 @@ class EngineOverrides(Message):
 class ModelRef(Message):
     """A registered checkpoint as the gateway needs it: `path` is absolute, `digest` is `sha256:<hex>`.
 
-    With `base` it is a LoRA adapter on that checkpoint, and `digest` stands for both.
+    With `base` it is a LoRA adapter on that checkpoint, and `digest` stands for both. `chat_template` is Jinja text in
+    the place of the checkpoint's own.
     """
 
     id: str
@@ -93,10 +94,11 @@ class ModelRef(Message):
     quantize: Quantize | None = None
     base: "ModelRef | None" = None
     engine: EngineOverrides | None = None
+    chat_template: str | None = None
 
     def is_loaded_as(self, other: "ModelRef") -> bool:
         """The same content in an engine that is started the same way."""
-        return (self.digest, self.engine) == (other.digest, other.engine)
+        return (self.digest, self.engine, self.chat_template) == (other.digest, other.engine, other.chat_template)
 
 
 class Capabilities(Message):

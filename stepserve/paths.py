@@ -56,6 +56,11 @@ class Layout:
         return self.base / "prompts"
 
     @property
+    def templates(self) -> Path:
+        """The user's own chat templates, which a registration may name; nothing is put there."""
+        return self.base / "templates"
+
+    @property
     def files(self) -> Path:
         return self.base / "files"
 

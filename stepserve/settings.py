@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stepserve.access_settings import AccessSettings, LimitSettings, TlsSettings
 from stepserve.address import is_loopback, normal_url
 from stepserve.contract import ACTIVE_ALIAS
+from stepserve.named_templates import template_text
 from stepserve.paths import Layout
 from stepserve.retention import RetentionSettings
 from stepserve.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
@@ -230,7 +231,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     install_demo: bool = True
     model_path: Path | None = None
+    model_roots: list[Path] = []
     moving_ids: list[str] = ["current_checkpoint", "latest"]
+    default_chat_template: Annotated[str, Field(min_length=1)] | None = None
     hosts_file: Path | None = None
 
     load_in_4bit: bool = False
@@ -313,6 +316,15 @@ class Settings(BaseSettings):
             normal_url(url)
         return judges
 
+    @field_validator("model_roots")
+    @classmethod
+    def _roots_are_absolute(cls, roots: list[Path]) -> list[Path]:
+        absolute = [root.expanduser() for root in roots]
+        for root in absolute:
+            if not root.is_absolute():
+                raise ValueError(f"{root} is not an absolute path")
+        return absolute
+
     @field_validator("aliases")
     @classmethod
     def _aliases_name_models(cls, aliases: dict[str, Alias]) -> dict[str, Alias]:
@@ -327,6 +339,15 @@ class Settings(BaseSettings):
     def _one_quantisation(self) -> Self:
         if self.load_in_4bit and self.load_in_8bit:
             raise ValueError("load_in_4bit and load_in_8bit exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _default_template_is_there(self) -> Self:
+        if self.default_chat_template is not None:
+            try:
+                template_text(self.default_chat_template, self.layout.templates, anywhere=True)
+            except ValueError as error:
+                raise ValueError(f"default_chat_template: {error}") from error
         return self
 
     @model_validator(mode="after")
@@ -358,6 +379,13 @@ class Settings(BaseSettings):
         if self.flash_attention or self.engine.attention_backend is not None:
             return self.engine
         return self.engine.model_copy(update={"attention_backend": "TRITON_ATTN"})
+
+    @property
+    def default_template_text(self) -> str | None:
+        """Reads a file where the setting names one. Blocks. Raises ValueError when it is gone."""
+        if self.default_chat_template is None:
+            return None
+        return template_text(self.default_chat_template, self.layout.templates, anywhere=True)
 
     @property
     def layout(self) -> Layout:

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.adapter_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_kind, check_place, misfit
 from control.checkpoints.digest import digest
 from control.checkpoints.digest_cache import DigestCache
 from control.checkpoints.shard import Tensor, read_tensors
 from control.errors import Invalid
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# What PEFT can write and vLLM does not serve, each with the value that stands for its absence.
-_UNSERVED = {"use_dora": (None, False), "bias": (None, "none"), "modules_to_save": (None, [])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +96,9 @@ def _config(folder: Path) -> dict[str, Any]:
         raise Invalid(f"{ADAPTER_CONFIG} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise Invalid(f"{ADAPTER_CONFIG} is no valid JSON: {error}") from error
-    if not isinstance(config, dict) or str(config.get("peft_type", "LORA")).upper() != "LORA":
-        raise Invalid(f"{ADAPTER_CONFIG} is not that of a LoRA adapter")
-    for name, absent in _UNSERVED.items():
-        if config.get(name) not in absent:
-            raise Invalid(f"{ADAPTER_CONFIG}: {name} is {config[name]!r}, which vLLM cannot serve")
+    if not isinstance(config, dict):
+        raise Invalid(f"{ADAPTER_CONFIG} holds no JSON object")
+    check_kind(config)
     return config
 
 
@@ -114,15 +108,14 @@ def _shapes(tensors: list[Tensor]) -> tuple[dict[str, tuple[int, int]], int]:
     for tensor in tensors:
         match = _TENSOR.fullmatch(tensor.name)
         if match is None or len(tensor.shape) != 2:
-            raise Invalid(f"{ADAPTER_WEIGHTS}: {tensor.name} is no matrix of a LoRA adapter")
+            raise misfit(tensor.name)
+        check_place(tensor.name)
         sides.setdefault(match["module"], {})[match["side"]] = tensor.shape
     shapes = {}
     rank = 0
     for module, pair in sides.items():
         if pair.keys() != {"A", "B"} or pair["A"][0] != pair["B"][1]:
             raise Invalid(f"{ADAPTER_WEIGHTS}: the two matrices of {module} do not go together")
-        if module.endswith("lm_head"):
-            raise Invalid(f"{ADAPTER_WEIGHTS}: the adapter changes lm_head, which is not served with adapters")
         shapes[module] = (pair["A"][1], pair["B"][0])
         rank = max(rank, pair["A"][0])
     if not shapes:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from control.errors import Invalid
+from stepserve.named_templates import LONGEST_CHARACTERS
 
 PROGRAM = (sys.executable, "-m", "control.checkpoints.template_program")
 LIMIT_S = 120.0  # the program's own bounds are on processor time; this one is for a machine with none to spare
-MOST_CHARACTERS = 256 * 1024
 _MOST_BYTES = 16 * 1024 * 1024
 
 _passed: set[str] = set()
+_of_use: set[str] = set()
 
 
 def check_templates(folder: Path, program: Sequence[str] = PROGRAM) -> None:
@@ -25,11 +26,36 @@ def check_templates(folder: Path, program: Sequence[str] = PROGRAM) -> None:
     """
     templates = dict(_templates(folder))
     for name, text in templates.items():
-        if len(text) > MOST_CHARACTERS:
-            raise Invalid(f"{name}: a chat template of {len(text)} characters is longer than {MOST_CHARACTERS}")
+        if len(text) > LONGEST_CHARACTERS:
+            raise Invalid(f"{name}: a chat template of {len(text)} characters is longer than {LONGEST_CHARACTERS}")
     untried = {name: text for name, text in templates.items() if _sha(text) not in _passed}
-    if not untried:
+    if untried:
+        _try(untried, program)
+
+
+def check_given(field: str, text: str, program: Sequence[str] = PROGRAM) -> None:
+    """As `check_templates`, for a template that somebody names. Raises Invalid naming the field, also where the
+    template is no valid Jinja or cannot render one question.
+    """
+    if _sha(text) in _of_use:
         return
+    broken = _try({field: text}, program)[field]
+    if broken is not None:
+        raise Invalid(f"{field}: the chat template is of no use: {broken}")
+    _of_use.add(_sha(text))
+
+
+def has_template(folder: Path) -> bool:
+    """Whether the checkpoint brings a chat template, or a tokenizer of Mistral's, which needs none. Blocks.
+
+    Raises Invalid for a file that cannot be read.
+    """
+    return any(text.strip() for _, text in _templates(folder)) or (folder / "tekken.json").is_file()
+
+
+def _try(untried: dict[str, str], program: Sequence[str]) -> dict[str, str | None]:
+    """Why each is broken, None for one that is not. Raises Invalid for one that must not be served."""
+    waiting, found = dict(untried), dict[str, str | None]()
     try:
         done = subprocess.run(
             program, input=json.dumps(untried).encode(), capture_output=True, timeout=LIMIT_S, check=False
@@ -45,10 +71,12 @@ def check_templates(folder: Path, program: Sequence[str] = PROGRAM) -> None:
             continue
         if said["fault"] is not None:
             raise Invalid(f"{tried}: the chat template cannot be served: {said['fault']}")
-        _passed.add(_sha(untried.pop(tried)))
-    if untried:
-        name = tried if tried in untried else next(iter(untried))
+        found[tried] = said["broken"]
+        _passed.add(_sha(waiting.pop(tried)))
+    if waiting:
+        name = tried if tried in waiting else next(iter(waiting))
         raise Invalid(f"{name}: the chat template cannot be served: it takes too long or too much memory")
+    return found
 
 
 def _templates(folder: Path) -> Iterator[tuple[str, str]]:
@@ -77,8 +105,8 @@ def _members(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > 4 * MOST_CHARACTERS:
-            raise Invalid(f"{path.name}: a chat template is longer than {MOST_CHARACTERS} characters")
+        if path.stat().st_size > 4 * LONGEST_CHARACTERS:
+            raise Invalid(f"{path.name}: a chat template is longer than {LONGEST_CHARACTERS} characters")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise Invalid(f"{path.name} cannot be read: {error.strerror}") from error

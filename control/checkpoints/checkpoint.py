@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.checkpoints.chat_templates import check_templates
+from control.architecture import GENERATES, check_architecture
+from control.checkpoints.chat_templates import check_templates, has_template
 from control.checkpoints.completeness import missing_parts
 from control.checkpoints.digest import digest, file_shas
 from control.checkpoints.digest_cache import DigestCache
@@ -34,7 +35,8 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_l
 class Checkpoint:
     """`path` is absolute with links resolved; `size_bytes` is the weights' alone; `step` is the trainer's.
 
-    `wants_code`: config.json names Python code of its own (auto_map) for the model.
+    `wants_code`: config.json names Python code of its own (auto_map) for the model. `has_template`: whether it brings a
+    chat template; None where it lacks one and is not known to generate text.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Checkpoint:
     signature: Signature
     model_type: str | None = None
     wants_code: bool = False
+    has_template: bool | None = None
 
 
 def inspect(path: Path, cache: DigestCache) -> Checkpoint:
@@ -65,6 +68,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     architectures = config.get("architectures")
     if not (isinstance(architectures, list) and architectures and isinstance(architectures[0], str)):
         raise Invalid("config.json names no architectures")
+    check_architecture(architectures)
     check_no_kernels(config)
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
@@ -99,9 +103,17 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
         ),
         model_type=str(config.get("model_type")),
         wants_code=bool(config.get("auto_map")),
+        has_template=_has_template(folder, architectures[0]),
     )
     cache.save()
     return checkpoint
+
+
+def _has_template(folder: Path, architecture: str) -> bool | None:
+    if has_template(folder):
+        return True
+    generates = architecture.endswith(GENERATES) and not (folder / MODULES).is_file()
+    return False if generates else None
 
 
 def check_no_kernels(config: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from control.architecture import GENERATES
 from control.checkpoints.shard import Tensor
 
 _LAYER = re.compile(r"(?P<stack>(?:.+\.)?(?:layers|layer|h|blocks|block))\.(?P<number>\d+)\.(?P<rest>.+)")
 # Parts that vLLM puts together into one matrix: where one is, the others must be.
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"), ("w1", "w3"))
-_WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _OTHER_STACKS = ("vision", "visual", "audio", "encoder", "mtp", "experts")
 _MOST_NAMED = 3
 _MOST_LAYERS = 4096
@@ -109,7 +109,7 @@ def _blocks(names: Iterable[str]) -> frozenset[str]:
 
 def _lost_head(fields: Mapping[str, Any], architecture: str, outside: Sequence[Tensor]) -> str | None:
     size = fields.get("vocab_size")
-    if fields.get("tie_word_embeddings") is not False or type(size) is not int or not architecture.endswith(_WITH_HEAD):
+    if fields.get("tie_word_embeddings") is not False or type(size) is not int or not architecture.endswith(GENERATES):
         return None
     tables = [tensor for tensor in outside if len(tensor.shape) == 2 and max(tensor.shape) >= size]
     if len(tables) >= 2:

@@ -1,13 +1,15 @@
 """`python -m control.checkpoints.template_program`: renders sample conversations with templates given on stdin as JSON.
 
 A process of its own, with a bound on time and memory, because a template can do what no other check sees. It prints the
-name of each template before it is tried, and after it what is wrong with it, if that would hurt others.
+name of each template before it is tried, and after it what is wrong with it: `fault`, if that would hurt others,
+`broken`, if it cannot render one plain question.
 """
 
 import json
 import resource
 import signal
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -71,17 +73,27 @@ def environment() -> BoundedEnvironment:
     return found
 
 
-def fault_of(text: str) -> str | None:
-    """Why the template must not be served; one that fails or refuses a conversation harms nobody else."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`fault`: why the template must not be served. `broken`: why it is of no use, which harms nobody else."""
+
+    fault: str | None = None
+    broken: str | None = None
+
+
+def verdict_on(text: str) -> Verdict:
     try:
         template = environment().from_string(text)
     except (TemplateTooExpensive, MemoryError) as error:
-        return str(error) or "it takes too much memory to compile"
-    except Exception:  # noqa: BLE001 - whatever a stranger's template raises
-        return None
-    for asked in conversations():
+        return Verdict(fault=str(error) or "it takes too much memory to compile")
+    except jinja2.TemplateSyntaxError as error:
+        return Verdict(broken=f"line {error.lineno}: {error.message}")
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's template raises
+        return Verdict(broken=f"{type(error).__name__}: {error}")
+    broken = None
+    for number, asked in enumerate(conversations()):
         try:
-            template.render(
+            rendered = template.render(
                 **{
                     "add_generation_prompt": True,
                     "tools": None,
@@ -91,13 +103,16 @@ def fault_of(text: str) -> str | None:
                 }
                 | asked
             )
+            if number == 0 and asked["messages"][0]["content"] not in rendered:
+                broken = "what it makes of a question does not have the question in it"
         except TemplateTooExpensive as error:
-            return str(error)
+            return Verdict(fault=str(error))
         except MemoryError:
-            return "it takes too much memory"
-        except Exception:  # noqa: BLE001, S112 - likewise
-            continue
-    return None
+            return Verdict(fault="it takes too much memory")
+        except Exception as error:  # noqa: BLE001 - likewise; a template may refuse a conversation
+            if number == 0:
+                broken = f"{type(error).__name__}: {error}"
+    return Verdict(broken=broken)
 
 
 def main() -> int:
@@ -109,7 +124,8 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for name, text in templates.items():
         print(json.dumps({"tries": name}), flush=True)
-        print(json.dumps({"tried": name, "fault": fault_of(text)}), flush=True)
+        verdict = verdict_on(text)
+        print(json.dumps({"tried": name, "fault": verdict.fault, "broken": verdict.broken}), flush=True)
     return 0
 
 

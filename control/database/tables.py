@@ -118,7 +118,8 @@ class ModelRow(Base):
     """A registered checkpoint: what its files were when they were registered. `path` is absolute.
 
     `quantization` is how the files are quantised, `quantize` what they are turned into when they are loaded.
-    `base_model` is the model that an adapter adapts.
+    `base_model` is the model that an adapter adapts. `chat_template` is the Jinja text that it was registered with;
+    `has_template`: whether the files bring one of their own (None: it is not known, or the model makes no text).
     """
 
     __tablename__ = "models"
@@ -135,6 +136,8 @@ class ModelRow(Base):
     quantize: Mapped[str | None]
     base_model: Mapped[str | None]
     engine: Mapped[dict[str, Any] | None]
+    chat_template: Mapped[str | None]
+    has_template: Mapped[bool | None]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     context_length_tokens: Mapped[int | None]
     created_at: Mapped[datetime]

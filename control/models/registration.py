@@ -8,8 +8,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from control.checkpoints.quantisation import QuantizeWish
 from control.models.probe import Probe
 from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
+from stepserve.named_templates import LONGEST_CHARACTERS
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ChatTemplate = Annotated[str, Field(min_length=1, max_length=LONGEST_CHARACTERS)]
 RESERVED_IDS = frozenset({ACTIVE_ALIAS})
 
 
@@ -32,7 +34,8 @@ def split_tags(value: object) -> object:
 class RegisterRequest(BaseModel):
     """`path` defaults to the models folder's `<id>`; a relative one is taken from the base directory.
 
-    `dry_run`: only say what it would come to, and which files it would remove.
+    `dry_run`: only say what it would come to, and which files it would remove. `chat_template` is a built-in name, the
+    name of a file in templates/, or Jinja text; without it a model that has one keeps it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +47,7 @@ class RegisterRequest(BaseModel):
     step: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     quantize: QuantizeWish = "no"
+    chat_template: ChatTemplate | None = None
     engine: EngineOverrides | None = None
     probe: Probe | None = None
     activate: bool = False

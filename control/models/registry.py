@@ -20,7 +20,6 @@ from control.checkpoints.adapter import (
 )
 from control.checkpoints.checkpoint import Checkpoint, inspect, tensors_of
 from control.checkpoints.digest_cache import DigestCache
-from control.checkpoints.layout import check_layout
 from control.checkpoints.quantisation import (
     QuantizeWish,
     choose,
@@ -31,6 +30,7 @@ from control.checkpoints.quantisation import (
 from control.clock import Clock, iso, utc_now
 from control.database.tables import ModelRow
 from control.errors import Conflict, Invalid, NotFound
+from control.model_roots import ModelRoots
 from control.models.activation_log import ActivationLog
 from control.models.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
 from control.models.placed_files import Removal
@@ -38,6 +38,7 @@ from control.models.placed_folders import PlacedFolders
 from control.models.references import References
 from control.models.registration import RegisterRequest
 from control.models.repository import ModelRepository
+from control.served_template import ServedTemplates, templated_digest, templated_signature
 from stepserve.contract import (
     ACTIVE_ALIAS,
     EngineOverrides,
@@ -76,7 +77,8 @@ class Registry:
         settings: Settings,
         clock: Clock = utc_now,
     ) -> None:
-        self._layout = layout
+        self._roots = ModelRoots(layout, settings.model_roots)
+        self.templates = ServedTemplates(layout.templates, settings.default_template_text)
         self._models = models
         self._activations = activations
         self._cache = cache
@@ -95,8 +97,19 @@ class Registry:
 
         Raises Invalid for files that are missing, torn or elsewhere, Conflict when the id has other content.
         """
+        request = await self.named(request)
         folder = await asyncio.to_thread(self.allowed, request)
         return await self.take_in(request, folder)
+
+    async def named(self, request: RegisterRequest) -> RegisterRequest:
+        """With the text of the chat template that it names; of a request that has it already the same.
+
+        Raises Invalid naming the field.
+        """
+        if request.chat_template is None:
+            return request
+        text = await asyncio.to_thread(self.templates.text, request.chat_template)
+        return request.model_copy(update={"chat_template": text})
 
     async def take_in(self, request: RegisterRequest, folder: Path) -> Registered:
         """`register` for a folder that is allowed wherever it lies (the operator named it)."""
@@ -111,10 +124,12 @@ class Registry:
             await self.refer(row, request)
             return Registered(row, existing=False)
         present = await self._models.get(request.id)
+        if present.digest != row.digest and request.chat_template is None and present.chat_template is not None:
+            row = await self.row_for(_with_its_template(request, present), folder)
         if present.digest != row.digest:
             raise Conflict(
-                f"{request.id} is registered with other content ({present.digest}): DELETE /models/{request.id} first,"
-                " or use another id"
+                f"{request.id} is registered with {other_than(present, request)} ({present.digest}):"
+                f" DELETE /models/{request.id} first, or use another id"
             )
         if request.engine is not None and present.engine != row.engine:
             await self._models.set_engine(present.id, row.engine)
@@ -134,29 +149,42 @@ class Registry:
         row.created_at = self._clock()
         return row
 
-    async def digest_for(self, request: RegisterRequest, content: Content) -> str:
-        """The digest that the content would be registered with. Raises Invalid, GatewayUnavailable."""
+    async def is_as_asked(self, present: ModelRow, request: RegisterRequest, content: Content) -> bool:
+        """Whether the model is what registering the content so would make of it. Raises Invalid, GatewayUnavailable."""
+        asked = _with_its_template(request, present)
         if isinstance(content, Adapter):
-            return adapted_digest(content, (await self.base_for(request.base_model, content.base_name)).digest)
-        return quantized_digest(content.digest, await self._quantize_for(request, content))
+            base = await self.base_for(asked.base_model, content.base_name)
+            digest = adapted_digest(content, base.digest)
+        else:
+            digest = quantized_digest(content.digest, await self._quantize_for(asked, content))
+        return present.digest == templated_digest(digest, asked.chat_template)
 
     async def digest_of(self, row: ModelRow, content: Content) -> str:
         """The digest that the row has if this is its content."""
         if isinstance(content, Adapter):
             base = await self._models.find(row.base_model) if row.base_model else None
-            return adapted_digest(content, base.digest) if base else content.digest
-        return quantized_digest(content.digest, _quantize(row))
+            digest = adapted_digest(content, base.digest) if base else content.digest
+        else:
+            digest = quantized_digest(content.digest, _quantize(row))
+        return templated_digest(digest, row.chat_template)
 
     async def reference_to(self, row: ModelRow, content: Content) -> ModelRef:
         """The model as the gateway takes it, an adapter with its base. Raises Invalid when the base has changed."""
         if isinstance(content, Adapter):
             base = await self.proven(row.base_model or "")
-            return ModelRef(id=row.id, path=row.path, digest=row.digest, base=base)
+            return ModelRef(id=row.id, path=row.path, digest=row.digest, base=base, chat_template=row.chat_template)
         quantize = _quantize(row)
         engine = EngineOverrides.model_validate(row.engine) if row.engine else None
-        signature = overridden_signature(quantized_signature(content.signature, quantize), engine)
+        template = self.templates.in_place_of_its_own(row.chat_template, content.has_template)
+        signature = templated_signature(quantized_signature(content.signature, quantize), template)
         return ModelRef(
-            id=row.id, path=row.path, digest=row.digest, signature=signature, quantize=quantize, engine=engine
+            id=row.id,
+            path=row.path,
+            digest=row.digest,
+            signature=overridden_signature(signature, engine),
+            quantize=quantize,
+            engine=engine,
+            chat_template=template,
         )
 
     async def _checkpoint_row(self, request: RegisterRequest, checkpoint: Checkpoint) -> ModelRow:
@@ -191,12 +219,13 @@ class Registry:
             source=request.source,
             tags=request.tags,
             step=request.step,
-            digest=adapted_digest(adapter, base.digest),
+            digest=templated_digest(adapted_digest(adapter, base.digest), request.chat_template),
             architecture=base.architecture,
             dtype=base.dtype,
             quantization=base.quantization,
             quantize=None,
             base_model=base.id,
+            chat_template=request.chat_template,
             size_bytes=adapter.size_bytes,
             context_length_tokens=base.context_length_tokens,
         )
@@ -284,8 +313,9 @@ class Registry:
         active = await self._activations.active()
         slots = {(slot.model.id, slot.model.digest): slot for slot in (state.slots if state else [])}
         can = self._abilities.known
+        rows = {row.id: row for row in await self._models.newest_first()}
         entries = []
-        for row in await self._models.newest_first():
+        for row in rows.values():
             slot = slots.get((row.id, row.digest))
             loaded = slot is not None and slot.phase in {"ready", "draining"}
             entries.append(
@@ -305,6 +335,8 @@ class Registry:
                     "quantization": row.quantization or row.quantize,
                     "base_model": row.base_model,
                     "engine": row.engine,
+                    "chat_template": self.templates.origin(row, rows),
+                    "warnings": self.templates.warnings(row, rows),
                     "load_duration": slot.load_duration_s if slot else None,
                     "local_path": row.path,
                 }
@@ -359,18 +391,13 @@ class Registry:
         self._references.want(row.digest, Path(row.path), weights_bytes=row.size_bytes, quantization=quantization)
 
     def allowed(self, request: RegisterRequest) -> Path:
-        """The folder that the request means, links resolved. Blocks.
+        """As ModelRoots.folder_of. Blocks."""
+        return self._roots.folder_of(request)
 
-        Raises Invalid when it is not under models/, or holds what could be read as a second checkpoint.
-        """
-        folder = self._layout.models / request.id if request.path is None else self._layout.base / request.path
-        if not folder.is_dir():
-            raise Invalid(f"path: there is no folder {folder}")
-        resolved = folder.resolve()
-        if not _inside(resolved, self._layout.models.resolve()):
-            raise Invalid(f"path: {folder} lies outside {self._layout.models}, the only place models may be in")
-        check_layout(resolved)
-        return resolved
+    async def warnings(self, row: ModelRow) -> Sequence[str]:
+        """What a person should know of a model that was, or would be, registered so."""
+        base = await self._models.find(row.base_model) if row.base_model else None
+        return self.templates.warnings(row, {base.id: base} if base is not None else {})
 
 
 def _inspect(folder: Path, cache: DigestCache) -> Content:
@@ -389,8 +416,17 @@ def _quantize(row: ModelRow) -> Quantize | None:
     return cast("Quantize | None", row.quantize)
 
 
-def _inside(path: Path, root: Path) -> bool:
-    return path != root and path.is_relative_to(root)
+def _with_its_template(request: RegisterRequest, present: ModelRow) -> RegisterRequest:
+    """A request that names no chat template means the one that the model has."""
+    if request.chat_template is not None or present.chat_template is None:
+        return request
+    return request.model_copy(update={"chat_template": present.chat_template})
+
+
+def other_than(present: ModelRow, request: RegisterRequest) -> str:
+    """In what the model differs from what is asked for, as far as the request says it."""
+    template = request.chat_template is not None and request.chat_template != present.chat_template
+    return "another chat_template" if template else "other content"
 
 
 def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | None) -> ModelRow:
@@ -400,13 +436,15 @@ def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | 
         source=request.source,
         tags=request.tags,
         step=request.step if request.step is not None else checkpoint.step,
-        digest=quantized_digest(checkpoint.digest, quantize),
+        digest=templated_digest(quantized_digest(checkpoint.digest, quantize), request.chat_template),
         architecture=checkpoint.architecture,
         dtype=checkpoint.dtype,
         quantization=checkpoint.quantization,
         quantize=quantize,
         base_model=None,
         engine=(request.engine.model_dump(exclude_none=True) or None) if request.engine else None,
+        chat_template=request.chat_template,
+        has_template=checkpoint.has_template,
         size_bytes=checkpoint.size_bytes,
         context_length_tokens=checkpoint.context_length_tokens,
     )

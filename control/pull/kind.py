@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from control.activation.activator import Activator, SwitchWish
-from control.checkpoints.checkpoint import check_no_kernels, quantization_of
+from control.architecture import check_architecture
+from control.checkpoints.checkpoint import Checkpoint, check_no_kernels, quantization_of
 from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable, Invalid
 from control.models.capabilities import EngineAbilities, check_no_remote_code
 from control.models.placed_folders import PlacedFolders
@@ -20,6 +21,7 @@ from control.pull.orders import Listing
 from control.pull.request import PullRequest
 from control.pull.selection import RemoteFile, select, weights_bytes
 from control.pull.staging import LEAST_SPARE_BYTES, Staging
+from control.served_template import LAST_RESORT
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +79,8 @@ class PullKind:
             await asyncio.to_thread(staging.sync)
             await self._publish(staging)
         await context.report(total, total)
-        registered = await self._register(request, listing)
-        result = _result(request, listing, registered, total, transferred)
+        registered, warnings = await self._register(request, listing, staging.target)
+        result = _result(request, listing, registered, total, transferred) | {"warnings": warnings}
         if request.init:
             result["activation"] = await self._activate(request.model_id, context.job_id)
         return result
@@ -102,6 +104,7 @@ class PullKind:
             trainers_name = (listing.adapter_config or {}).get("base_model_name_or_path")
             await self._registry.base_for(request.base_model, trainers_name if isinstance(trainers_name, str) else None)
             return
+        check_architecture(config.get("architectures"))
         check_no_kernels(config)
         if config.get("auto_map") and not self._trust_remote_code:
             check_no_remote_code(config, await self._abilities.get())
@@ -115,16 +118,34 @@ class PullKind:
             raise Invalid(f"{staging.target} cannot be made: {error.strerror}") from error
         await asyncio.to_thread(staging.clear)
 
-    async def _register(self, request: PullRequest, listing: Listing) -> Registered:
-        return await self._registry.register(
+    async def _register(self, request: PullRequest, listing: Listing, folder: Path) -> tuple[Registered, list[str]]:
+        """With what a person should know of the model."""
+        template, warnings = request.chat_template, list[str]()
+        if template is None and await self._has_no_template(request.model_id, folder):
+            template = LAST_RESORT
+            taken = (
+                f"{request.model} brings no chat template: chats are rendered with the built-in one called"
+                f" {template!r}; register it again with `chat_template` and `replace: true` for another"
+            )
+            warnings.append(taken)
+        registered = await self._registry.register(
             RegisterRequest(
                 id=request.model_id,
                 source=f"hub:{request.model}@{listing.commit[:12]}",
                 tags=request.tags,
                 base_model=request.base_model,
                 quantize=request.quantize,
+                chat_template=template,
             )
         )
+        return registered, [*warnings, *await self._registry.warnings(registered.model)]
+
+    async def _has_no_template(self, model_id: str, folder: Path) -> bool:
+        """Of a model that is new here. Whoever pulls one wants to talk to it, and has nobody else's word for how."""
+        if self._registry.templates.default is not None or await self._registry.path_of(model_id) is not None:
+            return False
+        content = await self._registry.inspect(folder)
+        return isinstance(content, Checkpoint) and content.has_template is False
 
     async def _activate(self, model_id: str, job_id: str) -> dict[str, Any]:
         try:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from control.checkpoints.quantisation import QuantizeWish
-from control.models.registration import check_id, split_tags
+from control.models.registration import ChatTemplate, check_id, split_tags
 from stepserve.contract import id_of_repository
 
 REPOSITORY_PATTERN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -23,6 +23,7 @@ class PullRequest(BaseModel):
     id: str = ""
     revision: Annotated[str, Field(min_length=1, max_length=255)] = "main"
     base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    chat_template: ChatTemplate | None = None
     tags: Annotated[list[str], BeforeValidator(split_tags)] = []
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 

@@ -19,7 +19,7 @@ from control.models.activation_log import ActivationLog
 from control.models.placed_files import Removal, left_alone
 from control.models.placed_folders import PlacedFolders
 from control.models.registration import RegisterRequest
-from control.models.registry import Content, Registered, Registry
+from control.models.registry import Content, Registered, Registry, other_than
 from control.models.repository import ModelRepository
 from control.registration.uploads.request import PICKLES
 from control.registration.uploads.upload import Upload
@@ -72,6 +72,7 @@ class Registrar:
 
     async def register(self, request: RegisterRequest) -> Registration:
         """Raises as Registry.register; Conflict also when the id's other content may not be replaced now."""
+        request = await self._registry.named(request)
         if request.path is not None:
             async with self._uploads.alone(request.id):
                 return await self._register_folder(request)
@@ -89,11 +90,12 @@ class Registrar:
                 return await self._try(request, None, folder, folder)
             return _plain(await self._registry.take_in(request, folder))
         checkpoint = await self._registry.inspect(folder)
-        if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
+        if present is not None and await self._registry.is_as_asked(present, request, checkpoint):
             return await self._again(request, present) or await self._register_folder(request)
         if present is not None:
             await self._check_replaceable(request, present)
-        copied = moves or (present is not None and folder == Path(present.path))
+        changed = present is None or await self._registry.digest_of(present, checkpoint) != present.digest
+        copied = moves or (present is not None and changed and folder == Path(present.path))
         target = self._version(request.id, checkpoint.digest) if copied else folder
         if request.dry_run:
             return await self._try(request, present, folder, target)
@@ -108,7 +110,7 @@ class Registrar:
         await asyncio.to_thread(check_layout, upload.files_folder)
         checkpoint = await self._registry.inspect(upload.files_folder)
         present = await self._models.find(request.id)
-        if present is not None and present.digest == await self._registry.digest_for(request, checkpoint):
+        if present is not None and await self._registry.is_as_asked(present, request, checkpoint):
             registered = await self._again(request, present)
             if registered is None:
                 return await self._register_upload(request, upload)
@@ -151,9 +153,9 @@ class Registrar:
         active = await self._history.active()
         result = None
         if active is not None and active.id == row.id:
-            result = await self._switch(row, Path(present.path))
+            result = await self._switch(row, _going(present, row))
         else:
-            await self._models.replace(row, before=present.digest, going=Path(present.path))
+            await self._models.replace(row, before=present.digest, going=_going(present, row))
         log.info("%s is %s now, it was %s", row.id, row.digest, present.digest)
         return Registration(row, existing=False, replaced=present.digest, activation=result)
 
@@ -162,7 +164,8 @@ class Registrar:
         if present is None:
             return taken
         await self._registry.forget_reference(present.digest)
-        return replace(taken, removal=await self._remove_folder(Path(present.path)))
+        going = _going(present, taken.model)
+        return taken if going is None else replace(taken, removal=await self._remove_folder(going))
 
     async def _try(
         self, request: RegisterRequest, present: ModelRow | None, folder: Path, target: Path
@@ -172,13 +175,15 @@ class Registrar:
         if present is None:
             return Registration(row, existing=False)
         old = Path(present.path)
+        if old == target:
+            return Registration(row, existing=False, replaced=present.digest)
         other = await self._registry.also_in(old, row.id)
         if other is None and await asyncio.to_thread(_lies_in, target, old):
             other = row.id
         removal = _shared(old, other) if other is not None else await self._placed.planned(old)
         return Registration(row, existing=False, replaced=present.digest, removal=removal)
 
-    async def _switch(self, row: ModelRow, before: Path) -> ActivateResult:
+    async def _switch(self, row: ModelRow, going: Path | None) -> ActivateResult:
         """The id is the active model's: it has the new content once the new content serves, and else keeps the old.
 
         Where the old files are gone there is no way back from a switch in place, so the old engine must stay.
@@ -192,14 +197,15 @@ class Registrar:
         return await self._activator.take_over(
             await self._registry.reference_to(row, checkpoint),
             wish,
-            on_success=lambda: self._models.replace(row, before=None, going=before),
+            on_success=lambda: self._models.replace(row, before=None, going=going),
             cause="replace",
         )
 
     async def _check_replaceable(self, request: RegisterRequest, present: ModelRow) -> None:
         if not (request.replace or self._moves(request.id)):
             raise Conflict(
-                f"{request.id} is registered with other content ({present.digest}): register with `replace: true`,"
+                f"{request.id} is registered with {other_than(present, request)} ({present.digest}): register with"
+                f" `replace: true`,"
                 f" DELETE /models/{request.id} first, or use another id"
             )
         job_id = await self._models.live_job_of(request.id)
@@ -246,6 +252,11 @@ class Registrar:
                 return await self._placed.remove(folder)
             await self._placed.keep(folder)
             return _shared(folder, other)
+
+
+def _going(present: ModelRow, row: ModelRow) -> Path | None:
+    """The folder of the content that was replaced; None where the same files are served otherwise."""
+    return Path(present.path) if present.path != row.path else None
 
 
 def _shared(folder: Path, other: str) -> Removal:

@@ -32,11 +32,16 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
         "status": "dry_run" if request.dry_run else "registered",
         "id": registered.model.id,
         "digest": registered.model.digest,
+        "warnings": await services.registry.warnings(registered.model),
     }
     if registered.existing:
         body["existing"] = True
     if registered.model.quantize is not None:
         body["quantize"] = registered.model.quantize
+    if registered.model.base_model is not None:
+        body["base_model"] = registered.model.base_model
+    if registered.model.chat_template is not None:
+        body["chat_template"] = "registered"
     if registered.replaced is not None:
         body["replaced"] = registered.replaced
     if registered.removal is not None:

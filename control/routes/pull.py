@@ -1,5 +1,6 @@
 """POST /pull: a model from a hub, as a job."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
@@ -19,6 +20,8 @@ async def pull(
     key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)] = None,
 ) -> dict[str, Any]:
     """The same pull asked for while one runs is that one; another of the same id meanwhile is a 409."""
+    if request.chat_template is not None:
+        await asyncio.to_thread(services.registry.templates.text, request.chat_template)
     body = request.model_dump(mode="json")
     config = {name: value for name, value in body.items() if name != "priority"}
     job, novelty = await services.intake.create(

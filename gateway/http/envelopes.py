@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 
 from gateway.http.asgi import Message, Send
+from gateway.missing_template import CODE as NO_TEMPLATE
+from gateway.missing_template import in_our_words
 
 Json = dict[str, Any]
 
@@ -57,7 +59,7 @@ class _Enveloped:
             await self._send(message)
 
     async def _refuse(self, start: Message) -> None:
-        status, content = enveloped(self._path, start["status"], self._body)
+        status, content = enveloped(self._path, start["status"], self._body, _model(start))
         body = msgspec.json.encode(content)
         headers = [
             pair for pair in start.get("headers", ()) if pair[0].lower() not in {b"content-length", b"content-type"}
@@ -67,9 +69,11 @@ class _Enveloped:
         await self._send({"type": "http.response.body", "body": body})
 
 
-def enveloped(path: str, status: int, body: bytes) -> tuple[int, Json]:
-    """Status and body of a refusal as the clients of `path` expect them."""
+def enveloped(path: str, status: int, body: bytes, model: str | None = None) -> tuple[int, Json]:
+    """Status and body of a refusal, by that model, as the clients of `path` expect them."""
     error = _openai_error(status, body)
+    if (no_template := in_our_words(str(error["message"]), model)) is not None:
+        error = _error(status, no_template, "messages", NO_TEMPLATE)
     if path in _NOT_WITH_THIS_MODEL and status == 404 and error["message"] == _NO_ROUTE:
         status = 400
         code, message = _NOT_WITH_THIS_MODEL[path]
@@ -77,6 +81,10 @@ def enveloped(path: str, status: int, body: bytes) -> tuple[int, Json]:
     if path.startswith("/v1/messages"):
         return status, _anthropic(status, error)
     return status, {"error": error}
+
+
+def _model(start: Message) -> str | None:
+    return next((value.decode() for key, value in start.get("headers", ()) if key == b"x-model-id"), None)
 
 
 def _openai_error(status: int, body: bytes) -> Json:

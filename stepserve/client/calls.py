@@ -107,19 +107,23 @@ def register_model(
     activate: bool = False,
     replace: bool = False,
     dry_run: bool = False,
+    base_model: str | None = None,
+    chat_template: str | None = None,
     **more: Any,
 ) -> Call[Registration]:
     """Makes files that lie under models/ on the server, or were uploaded, a model. The same content again is no error.
 
     `replace`: other content may take the place of what has this id. `dry_run`: only say what it would come to, and
-    which files it would remove. `more` goes to the server as it is (`base_model`, `quantize` …).
+    which files it would remove. `base_model`: of an adapter, what it adapts. `chat_template`: for a checkpoint that
+    has none, a name (`chatml`, `plain`, `alpaca`, a file in the server's templates/) or Jinja text. `more` goes to
+    the server as it is (`quantize`, `engine` …).
     """
     body = {
         "id": id,
         "source": source,
         "tags": tags if isinstance(tags, str) else list(tags),
         **_given(path=path, step=step, probe=probe, activate=activate or None, replace=replace or None),
-        **_given(dry_run=dry_run or None, **more),
+        **_given(dry_run=dry_run or None, base_model=base_model, chat_template=chat_template, **more),
     }
     return Call("POST", "/models/register", Registration.model_validate, body=body, timeout_s=_REGISTER_TIMEOUT_S)
 
@@ -166,9 +170,11 @@ def delete_model(id: str, *, files: bool = False, dry_run: bool = False) -> Call
     return Call("DELETE", f"/models/{_part(id)}", as_it_is, params=params)
 
 
-def pull_model(model: str, *, idempotency_key: str | None = None, **more: Any) -> Call[MadeJob]:
-    """Has the server download a model from its hub. `more`: `quantize`, `init` …"""
-    return _job("/pull", {"model": model, **more}, idempotency_key)
+def pull_model(
+    model: str, *, chat_template: str | None = None, idempotency_key: str | None = None, **more: Any
+) -> Call[MadeJob]:
+    """Has the server download a model from its hub. `chat_template`: as in `register_model`. `more`: `quantize` …"""
+    return _job("/pull", {"model": model, **_given(chat_template=chat_template), **more}, idempotency_key)
 
 
 def list_uploads(id: str) -> Call[list[FileReceipt]]:

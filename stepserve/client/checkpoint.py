@@ -3,13 +3,17 @@
 import hashlib
 import itertools
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stepserve.client.errors import BadCheckpoint, CheckpointChanged
 from stepserve.digest import content_digest, content_in_folders, is_content
+from stepserve.file_names import RULE, can_be_sent
 from stepserve.shard import BadShard, Tensor, read_tensors
+
+log = logging.getLogger(__name__)
 
 _HASHED_BYTES = 512 * 1024  # stays in the processor's cache
 _SKIPPED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tmp", ".lock"})
@@ -84,11 +88,14 @@ class LocalFile:
 def look(folder: Path) -> list[LocalFile]:
     """The files that make the model, the small ones first; a trainer's optimizer states and pickles stay behind.
 
-    Raises BadCheckpoint saying what is missing or torn.
+    So do files whose names no server takes, in one line of the log, unless the model cannot do without them.
+    Raises BadCheckpoint saying what is missing, torn or cannot be sent.
     """
     if not folder.is_dir():
         raise BadCheckpoint(f"There is no folder {folder}.")
-    paths = [path for path in folder.iterdir() if path.is_file() and _belongs(path)]
+    found = [path for path in folder.iterdir() if path.is_file() and _belongs(path)]
+    paths = [path for path in found if can_be_sent(path.name)]
+    _leave_out(folder, sorted(path.name for path in found if not can_be_sent(path.name)), {path.name for path in paths})
     paths += [folder / name for name in content_in_folders(folder)]
     names = {path.name for path in paths}
     if not names & {"config.json", "adapter_config.json"}:
@@ -115,6 +122,26 @@ def digest_of(files: Sequence[tuple[LocalFile, Sequence[Chunk]]]) -> str:
 
 def _belongs(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() not in _SKIPPED_SUFFIXES
+
+
+def _leave_out(folder: Path, left_out: list[str], sent: set[str]) -> None:
+    """Raises BadCheckpoint when weights are among them that the index names, or all that there are."""
+    if not left_out:
+        return
+    weights = [name for name in left_out if name.endswith(".safetensors")]
+    others = [name for name in sent if name.endswith(".safetensors")]
+    needed = [name for name in weights if name in _indexed(folder)] or ([] if others else weights)
+    if needed:
+        raise BadCheckpoint(f"{folder / needed[0]} cannot be sent under this name ({RULE}): rename it.")
+    log.warning("%s: left out, since their names cannot be sent (%s): %s", folder, RULE, ", ".join(left_out))
+
+
+def _indexed(folder: Path) -> set[str]:
+    """The shards that the index names; none where it cannot be read, of which `_check_index` speaks."""
+    try:
+        return set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return set()
 
 
 def _look_at(path: Path, name: str) -> LocalFile:

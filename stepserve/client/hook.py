@@ -79,6 +79,8 @@ class CheckpointHook:
     training that is started again asks for none twice. Without `activate` the server borrows its engine for them.
     `server_path`: register what is (or will be, by your own rsync) on the server in the folder that this function names
     for a checkpoint's path, instead of pushing. `keep`: so many of this run's models stay on the server.
+    `base_model`: for adapters, the server's id of the model that is trained on. `chat_template`: for checkpoints that
+    have none, a name (`chatml`, `plain` …) or Jinja text.
     `on_metrics` is called from a thread as results come in; `results` gives them to a loop that would rather ask.
     """
 
@@ -92,6 +94,8 @@ class CheckpointHook:
         tags: Sequence[str] = (),
         server_path: Callable[[Path], str] | None = None,
         keep: int | None = None,
+        base_model: str | None = None,
+        chat_template: str | None = None,
         retry_s: float = 600.0,
         on_metrics: Callable[[Metrics], None] | None = None,
     ) -> None:
@@ -103,6 +107,8 @@ class CheckpointHook:
         self._tags = tags
         self._server_path = server_path
         self._keep = keep
+        self._base_model = base_model
+        self._chat_template = chat_template
         self._retry_s = retry_s
         self._on_metrics = on_metrics
         self._changed = threading.Condition()
@@ -195,14 +201,19 @@ class CheckpointHook:
             "tags": [*self._tags, self.run],
             "step": saved.step,
             "probe": saved.probe,
+            "base_model": self._base_model,
+            "chat_template": self._chat_template,
         }
         if self._server_path is not None:
-            self._client.register_model(model_id, "trainer", path=self._server_path(saved.path), **told)
+            registration = self._client.register_model(model_id, "trainer", path=self._server_path(saved.path), **told)
         else:
             pushed = push_checkpoint(
                 saved.path, model_id, client=self._client, retry_s=self._retry_s, resume_key=model_id, **told
             )
+            registration = pushed.registration
             log.info("%s: %.0f MB sent in %.1f s", model_id, pushed.sent_bytes / 1e6, pushed.seconds)
+        for warning in registration.warnings:
+            log.warning("%s", warning)
         if self._activate:
             try:
                 self._client.set_active_model(model_id)

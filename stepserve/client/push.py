@@ -36,7 +36,8 @@ class Declared(Result):
 class Pushed:
     """How a push went. `sent_bytes` went over the wire as content; `digest` was computed here and found there.
 
-    What the server quantises when it loads it has another digest there, in `registration`.
+    What the server quantises when it loads it, adapts or gives a chat template has another digest there, in
+    `registration`.
     """
 
     registration: Registration
@@ -75,6 +76,8 @@ def push_checkpoint(
     probe: Mapping[str, Any] | None = None,
     activate: bool = False,
     replace: bool = False,
+    base_model: str | None = None,
+    chat_template: str | None = None,
     connections: int = CONNECTIONS,
     retry_s: float = 120.0,
     resume_key: str | None = None,
@@ -85,7 +88,8 @@ def push_checkpoint(
 
     Chunks that the server has already, of whatever model, are not sent. A server that goes away is waited for
     `retry_s`; after that, or after a crash here, the same call goes on where it stopped. What is the same is told by
-    this host's name and `resume_key` (default: the folder). `more` goes to `register_model`.
+    this host's name and `resume_key` (default: the folder). `base_model`: what an adapter is for, by its id there.
+    `chat_template`: as in `register_model`, to which `more` goes too.
 
     Raises BadCheckpoint, CheckpointChanged (push again when it is complete), Conflict (the id has other content and
     `replace` is not set, or somebody else pushes it), and every other StepserveError.
@@ -99,9 +103,18 @@ def push_checkpoint(
         push = _Push(there, resume_key or str(folder), id, files, connections, retry_s, on_progress)
         digest = push.send_all()
         registration = there.register_model(
-            id, source or socket.gethostname(), tags, step=step, probe=probe, activate=activate, replace=replace, **more
+            id,
+            source or socket.gethostname(),
+            tags,
+            step=step,
+            probe=probe,
+            activate=activate,
+            replace=replace,
+            base_model=base_model,
+            chat_template=chat_template,
+            **more,
         )
-        if registration.digest != digest and registration.quantize is None:
+        if registration.digest != digest and registration.digest_is_of_files:
             raise Conflict(
                 409, f"the server registered {registration.digest} as {id}, and what was pushed is {digest}: it changed"
             )

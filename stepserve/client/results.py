@@ -113,6 +113,9 @@ class Model(Result):
     size_bytes: int | None = None
     architecture: str | None = None
     quantization: str | None = None
+    base_model: str | None = None
+    chat_template: Literal["registered", "checkpoint", "default"] | None = None
+    warnings: list[str] = []
     load_duration: float | None = None
     local_path: str | None = None
 
@@ -143,7 +146,8 @@ class PastActivation(Activation):
 class Registration(Result):
     """`existing`: the same content was registered under this id before; `replaced`: the digest that had the id.
 
-    With `quantize` the digest is that of what is loaded, not of the files. `removal`: what was removed of the replaced
+    With `quantize`, `base_model` or `chat_template` the digest is that of what is loaded, not of the files. `warnings`:
+    what a person should know, such as that the model has no chat template. `removal`: what was removed of the replaced
     content's folder, and what was left.
     """
 
@@ -153,8 +157,15 @@ class Registration(Result):
     existing: bool = False
     replaced: str | None = None
     quantize: str | None = None
+    base_model: str | None = None
+    chat_template: str | None = None
+    warnings: list[str] = []
     activation: Activation | None = None
     removal: dict[str, Any] | None = None
+
+    @property
+    def digest_is_of_files(self) -> bool:
+        return self.quantize is None and self.base_model is None and self.chat_template is None
 
 
 class ActiveModel(Result):

@@ -71,12 +71,12 @@ class House:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def post(self, path: str, **body: Any) -> Any:
+    async def post(self, path: str, /, **body: Any) -> Any:
         response = await self.http.post(path, json=body)
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def refused(self, status: int, path: str, **body: Any) -> str:
+    async def refused(self, status: int, path: str, /, **body: Any) -> str:
         """The detail of a POST that must fail so."""
         response = await self.http.post(path, json=body)
         assert response.status_code == status, response.text

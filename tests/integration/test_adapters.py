@@ -59,9 +59,20 @@ def with_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Hou
         ({}, {"base_model": "nothing"}, "base_model: no model is registered as 'nothing'"),
         ({}, {"quantize": "q8"}, "quantize: an adapter is as its base is"),
         ({"use_dora": True}, {}, "adapter_config.json: use_dora is True"),
-        ({"prefix": "base_model.model.lm_head"}, {}, "changes lm_head"),
+        (
+            {"prefix": "base_model.model.lm_head"},
+            {},
+            "adapts lm_head; the embedding and the head are served as the base",
+        ),
+        ({"prefix": "base_model.model.model.embed_tokens"}, {}, "adapts embed_tokens; the embedding and the head"),
         ({"bias": "all"}, {}, "adapter_config.json: bias is 'all'"),
-        ({"peft_type": "IA3"}, {}, "not that of a LoRA adapter"),
+        ({"peft_type": "IA3"}, {}, "peft_type IA3 is not LORA, all that vLLM can serve: merge it into its base"),
+        ({"peft_type": "LOHA"}, {}, "peft_type LOHA is not LORA"),
+        ({"peft_type": "PROMPT_TUNING"}, {}, "peft_type PROMPT_TUNING adds virtual tokens"),
+        ({"init_lora_weights": "pissa_niter_16"}, {}, "PiSSA changes the base's weights when the training begins"),
+        ({"init_lora_weights": "olora"}, {}, "OLoRA changes the base's weights"),
+        ({"alora_invocation_tokens": [1, 2]}, {}, "an activated LoRA (aLoRA)"),
+        ({"trainable_token_indices": [5]}, {}, "changes rows of the embedding"),
     ],
 )
 def test_what_does_not_fit_is_said(

@@ -7,11 +7,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from stepserve import CheckpointHook, Client, Eval
+import pytest
+
+from stepserve import CheckpointHook, Client, Eval, StepserveCallback
+from stepserve.settings import EngineSettings
+from tests.integration.adapter_files import BASE_SHAPE, write_adapter, write_tensors
 from tests.integration.front import Front, front
 from tests.integration.test_push import visit, write_large
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -72,6 +78,27 @@ def test_a_loop_of_ones_own(tmp_path: Path) -> None:
         assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "b"}
 
     visit(tmp_path / "base", body)
+
+
+def test_adapters_of_a_base_that_is_called_otherwise_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Trainers write the path of the base on their own disk, or a hub's name, into adapter_config.json."""
+
+    def body(there: Front, client: Client) -> None:
+        base = write_checkpoint(tmp_path / "base-model")
+        write_tensors(base / "model.safetensors", {"model.layers.0.o_proj.weight": BASE_SHAPE})
+        client.push_checkpoint(base, "served-base")
+        told = StepserveCallback("run", probe=False, client=client, base_model="served-base", chat_template="plain")
+        (tmp_path / "out").mkdir()
+        write_adapter(tmp_path / "out" / "checkpoint-5", base_model_name_or_path="/home/me/models/base")
+        state = SimpleNamespace(is_world_process_zero=True, global_step=5, log_history=[])
+        arguments = SimpleNamespace(output_dir=str(tmp_path / "out"), deepspeed=None, fsdp=None)
+        told.on_save(arguments, state, None)
+        told.on_train_end(arguments, state, None)
+        adapter = next(model for model in client.list_models() if model.id == "run-step-5")
+        assert (adapter.base_model, adapter.chat_template, adapter.step) == ("served-base", "registered", 5)
+
+    visit(tmp_path / "server", body, engine=EngineSettings(max_loras=2))
+    assert "is not on the server" not in caplog.text
 
 
 def test_saving_never_waits_for_a_server_that_hangs(tmp_path: Path) -> None:

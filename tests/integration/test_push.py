@@ -16,6 +16,8 @@ import pytest
 
 from stepserve import Client
 from stepserve.client.errors import BadCheckpoint, CheckpointChanged, Conflict
+from stepserve.settings import EngineSettings
+from tests.integration.adapter_files import BASE_SHAPE, write_adapter, write_tensors
 from tests.integration.front import Front, front
 from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint, write_index, write_shard
 
@@ -135,6 +137,52 @@ def test_a_folder_that_is_no_checkpoint_is_named_before_anything_is_sent(tmp_pat
         (lacking / "model-00002-of-00002.safetensors").unlink()
         with pytest.raises(BadCheckpoint, match=r"model-00002-of-00002\.safetensors is missing"):
             nobody.push_checkpoint(lacking, "m")
+
+
+def test_a_file_whose_name_cannot_be_sent_does_not_lose_the_push(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_large(tmp_path / "source", seed=1)
+    for name in ("training notes.txt", "lösses.png", "-rf"):
+        (source / name).write_text("not the model's")
+
+    def body(there: Front, client: Client) -> None:
+        pushed = client.push_checkpoint(source, "m")
+        assert pushed.registration.digest == pushed.digest
+        assert {"config.json", "tokenizer.json"} < {file.name for file in (there.layout.models / "m").iterdir()}
+        assert not list((there.layout.models / "m").glob("*.txt"))
+
+    visit(tmp_path / "base", body)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "stepserve.client.checkpoint"]
+    assert line.endswith(": -rf, lösses.png, training notes.txt")
+
+
+def test_weights_whose_name_cannot_be_sent_are_no_matter_of_a_log(tmp_path: Path) -> None:
+    named = write_large(tmp_path / "named", seed=1)
+    shard, index = named / "model-00001-of-00002.safetensors", named / "model.safetensors.index.json"
+    shard.rename(named / "model 1.safetensors")
+    index.write_text(index.read_text().replace(shard.name, "model 1.safetensors"))
+    alone = write_checkpoint(tmp_path / "alone")
+    (alone / "model.safetensors").rename(alone / "modèle.safetensors")
+    with Client("http://127.0.0.1:9", retry_s=0) as nobody:
+        for folder, name in ((named, "model 1.safetensors"), (alone, "modèle.safetensors")):
+            with pytest.raises(BadCheckpoint, match=rf"{name} cannot be sent under this name .*: rename it"):
+                nobody.push_checkpoint(folder, "m")
+
+
+def test_what_the_server_changes_of_it_is_no_conflict(tmp_path: Path) -> None:
+    """With a chat template, or as an adapter, the digest there is not that of the files."""
+
+    def body(there: Front, client: Client) -> None:
+        base = write_checkpoint(tmp_path / "base-model")
+        write_tensors(base / "model.safetensors", {"model.layers.0.o_proj.weight": BASE_SHAPE})
+        based = client.push_checkpoint(base, "base", chat_template="chatml")
+        assert (based.registration.chat_template, based.registration.warnings) == ("registered", [])
+        tuned = client.push_checkpoint(write_adapter(tmp_path / "tuned"), "tuned", base_model="base")
+        assert tuned.registration.base_model == "base"
+        assert client.push_checkpoint(base, "base", chat_template="chatml").registration.existing
+
+    visit(tmp_path / "server", body, engine=EngineSettings(max_loras=2))
 
 
 def test_a_checkpoint_that_changes_while_it_is_pushed(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def test_register_and_list(tmp_path: Path) -> None:
         async with house(tmp_path) as here:
             write_checkpoint(here.layout.models / "a", seed=0)
             first = await here.post("/models/register", id="a", source="4090", tags="x,y", step=7)
-            assert first == {"status": "registered", "id": "a", "digest": first["digest"]}
+            assert first.keys() == {"status", "id", "digest", "warnings"}
+            assert (first["status"], first["id"]) == ("registered", "a")
             await here.add_active("b", seed=1)
             listed = (await here.get("/models"))["models"]
             assert [model["id"] for model in listed] == ["b", "a"]

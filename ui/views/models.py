@@ -19,6 +19,7 @@ from ui.format import NOTHING, milliseconds, moment, size
 _METHODS: tuple[Method, ...] = ("auto", "in_place", "blue_green", "restart")
 _IN_FLIGHT: tuple[InFlight, ...] = ("finish", "keep", "abort")
 _EVERY_S = 5.0
+_MOST_WARNINGS = 3
 
 
 def show() -> None:
@@ -43,9 +44,17 @@ def _registered() -> list[Model] | None:
         if models:
             st.dataframe(pd.DataFrame([_row(model) for model in models]), hide_index=True)
             st.caption(f"{len(models)} registered, the newest first")
+            _warn([warning for model in models for warning in model.warnings])
         else:
             say_no_models()
     return models
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings[:_MOST_WARNINGS]:
+        st.warning(f"{warning}.")
+    if len(warnings) > _MOST_WARNINGS:
+        st.caption(f"and {len(warnings) - _MOST_WARNINGS} warnings more")
 
 
 def _row(model: Model) -> dict[str, Any]:
@@ -56,6 +65,7 @@ def _row(model: Model) -> dict[str, Any]:
         "step": model.step,
         "size": size(model.size_bytes),
         "architecture": model.architecture,
+        "chat template": model.chat_template or ("none" if model.warnings else NOTHING),
         "tags": model.tags,
         "source": model.source,
         "registered (UTC)": moment(model.created_at),
@@ -107,16 +117,26 @@ def _register() -> None:
         path = st.text_input("Another path, if it lies elsewhere", key="models_register_path")
         tags = st.text_input("Tags, with commas between", key="models_register_tags")
         step = st.number_input("Training step", 0, None, None, key="models_register_step")
+        template = st.text_area(
+            "Chat template, if the checkpoint has none: chatml, plain, alpaca, or Jinja text",
+            key="models_register_template",
+        )
         asked = st.form_submit_button("Register")
     if asked and not model_id.strip():
         st.warning("Give the model's id.")
     elif asked:
         with trouble_shown(), st.spinner("Every byte is read once …"):
             registered = server(patient=True).register_model(
-                model_id.strip(), "web", tags, path=path.strip() or None, step=None if step is None else int(step)
+                model_id.strip(),
+                "web",
+                tags,
+                path=path.strip() or None,
+                step=None if step is None else int(step),
+                chat_template=template if template.strip() else None,
             )
             again = " It was registered before, with the same content." if registered.existing else ""
             st.success(f"{registered.id} is registered: {registered.digest}.{again}")
+            _warn(registered.warnings)
 
 
 def _upload() -> None:

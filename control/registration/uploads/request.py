@@ -5,22 +5,18 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stepserve.file_names import RULE, can_be_sent
+
 MAX_FILES = 10_000
 MAX_CHUNKS = 500_000
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]{0,199}")
-_DEEPEST = 4
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_file_name(name: str) -> str:
     """A path inside the checkpoint's folder. Raises ValueError naming it."""
-    segments = name.split("/")
-    if len(segments) > _DEEPEST or not all(_SEGMENT.fullmatch(segment) and ".." not in segment for segment in segments):
-        raise ValueError(
-            f"{name!r} is no file's name here: letters, digits, '.', '_', '-', '+', '@' and '=', folders by '/',"
-            " none of which begins with '.' or has '..' in it"
-        )
+    if not can_be_sent(name):
+        raise ValueError(f"{name!r} is no file's name here: {RULE} or has '..' in it")
     if name.lower().endswith(PICKLES):
         raise ValueError(f"{name} is a pickle, which is never taken: safetensors are")
     return name

@@ -73,6 +73,7 @@ class Models:
         entry = await self._entry(name)
         config, template = await asyncio.to_thread(_read, Path(entry.path))
         slot = self.served.slot(name)
+        template = (slot.model.chat_template if slot else None) or template
         await call.answer(
             {
                 "modelfile": f"FROM {entry.path}\n",

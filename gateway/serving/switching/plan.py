@@ -88,7 +88,7 @@ def in_place_obstacle(situation: Situation) -> str | None:
         for word, mine, theirs in (
             ("architecture", running.architecture, candidate.architecture),
             ("config.json", running.config_sha, candidate.config_sha),
-            ("tokenizer", running.tokenizer_sha, candidate.tokenizer_sha),
+            ("tokenizer or chat template", running.tokenizer_sha, candidate.tokenizer_sha),
             ("names, shapes or types of the tensors", running.tensors_sha, candidate.tensors_sha),
         )
         if mine != theirs

@@ -1,5 +1,6 @@
 """`stepserve models`: the registry."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,14 @@ ModelId = Annotated[str, typer.Argument(help="A model's id.")]
 InFlightOption = Annotated[
     Literal["finish", "keep", "abort"], typer.Option(help="What becomes of requests that are being answered.")
 ]
+BaseModelOption = Annotated[str | None, typer.Option(help="Of an adapter: the id of the model that it adapts.")]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For a checkpoint without a chat template: chatml, plain, alpaca, a file in templates/ on the server, a"
+        " file here, or Jinja text."
+    ),
+]
 MethodOption = Annotated[Literal["auto", "in_place", "blue_green", "restart"], typer.Option(help="How to switch.")]
 
 
@@ -48,6 +57,8 @@ def register(
     step: Annotated[int | None, typer.Option(help="The training step.")] = None,
     activate: Annotated[bool, typer.Option(help="Switch to it at once.")] = False,
     replace: Annotated[bool, typer.Option(help="In place of what has this id.")] = False,
+    base_model: BaseModelOption = None,
+    chat_template: TemplateOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and change nothing.")] = False,
     host: Host = None,
     as_json: AsJson = False,
@@ -55,13 +66,23 @@ def register(
     """Make a folder that lies on the server a model."""
     with server_at(host) as server:
         registered = server.register_model(
-            model_id, source, tags, path=path, step=step, activate=activate, replace=replace, dry_run=dry_run
+            model_id,
+            source,
+            tags,
+            path=path,
+            step=step,
+            activate=activate,
+            replace=replace,
+            dry_run=dry_run,
+            base_model=base_model,
+            chat_template=_template(chat_template),
         )
     if as_json:
         print_json(registered)
         return
     is_now = "would be" if dry_run and not registered.existing else "is"
     print(f"{registered.id} {is_now} {'already ' if registered.existing else ''}registered, {registered.digest}.")
+    _show_warnings(registered.warnings)
     if registered.removal is not None:
         _show_removal(registered.removal, dry_run=dry_run)
     if registered.activation is not None:
@@ -78,6 +99,8 @@ def push(
     step: Annotated[int | None, typer.Option(help="The training step.")] = None,
     activate: Annotated[bool, typer.Option(help="Switch to it at once.")] = False,
     replace: Annotated[bool, typer.Option(help="In place of what has this id.")] = False,
+    base_model: BaseModelOption = None,
+    chat_template: TemplateOption = None,
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,6 +114,8 @@ def push(
             step=step,
             activate=activate,
             replace=replace,
+            base_model=base_model,
+            chat_template=_template(chat_template),
             on_progress=show,
         )
     registered = pushed.registration
@@ -100,6 +125,7 @@ def push(
         return
     sent_of = f"{bytes_in_words(pushed.sent_bytes)} of {bytes_in_words(pushed.total_bytes)} sent"
     print(f"{registered.id} is registered, {registered.digest}; {sent_of} in {pushed.seconds:.1f} s.")
+    _show_warnings(registered.warnings)
     if registered.activation is not None:
         _show_switch(registered.activation)
 
@@ -151,12 +177,13 @@ def pull(
     model: Annotated[str, typer.Argument(help="A repository of the hub, such as Qwen/Qwen3-0.6B.")],
     quantize: Annotated[str | None, typer.Option(help="auto, q4, q8, fp16 or no.")] = None,
     init: Annotated[bool, typer.Option(help="Switch to it when it is there.")] = False,
+    chat_template: TemplateOption = None,
     wait: Annotated[bool, typer.Option(help="Follow the download to its end.")] = True,
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
     """Have the server download a model from its hub."""
-    wishes: dict[str, Any] = {"quantize": quantize, "init": init or None}
+    wishes: dict[str, Any] = {"quantize": quantize, "init": init or None, "chat_template": _template(chat_template)}
     more = {name: wish for name, wish in wishes.items() if wish is not None}
     with server_at(host, interrupted="Stopped watching; the download goes on.") as server:
         made = server.pull_model(model, **more)
@@ -166,7 +193,24 @@ def pull(
         job = follow(server, made.job_id)
     if as_json:
         print_json(job)
+    else:
+        _show_warnings((job.result or {}).get("warnings", []))
     end_with(job)
+
+
+def _template(named: str | None) -> str | None:
+    """A file that lies here is sent as its text; the rest is the server's to say."""
+    if named is None or "{" in named or not Path(named).is_file():
+        return named
+    try:
+        return Path(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{named} cannot be read: {error}", param_hint="--chat-template") from error
+
+
+def _show_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"Warning: {warning}.")
 
 
 def _show_removal(removal: dict[str, Any], *, dry_run: bool) -> None:

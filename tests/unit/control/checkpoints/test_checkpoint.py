@@ -48,6 +48,40 @@ def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
     assert name in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "what"),
+    [
+        ("BertForSequenceClassification", "a classifier or a reward model"),
+        ("Qwen2ForRewardModel", "a reward model, whose answers are scores"),
+        ("Qwen2ForProcessRewardModel", "a reward model"),
+        ("BertForTokenClassification", "a classifier of tokens"),
+    ],
+)
+def test_a_model_that_no_route_can_ask_is_refused_by_what_it_is(tmp_path: Path, architecture: str, what: str) -> None:
+    folder = write_checkpoint(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"architectures": [architecture]}))
+    refused = refusal(folder)
+    assert f"config.json: {architecture} is {what}" in refused
+    assert "cannot be served here" in refused
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "has"),
+    [
+        ("chat_template.jinja", "{{ messages }}", True),
+        ("chat_template.jinja", "", False),
+        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', True),
+        ("tokenizer_config.json", '{"chat_template": null}', False),
+        ("tekken.json", "{}", True),
+        ("modules.json", "[]", None),
+    ],
+)
+def test_whether_it_brings_a_chat_template(tmp_path: Path, name: str, content: str, has: bool | None) -> None:
+    folder = write_checkpoint(tmp_path / "m")
+    (folder / name).write_text(content)
+    assert inspect(folder, DigestCache()).has_template is has
+
+
 def test_config_that_is_no_json(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m")
     (folder / "config.json").write_text("{")

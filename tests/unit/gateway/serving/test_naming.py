@@ -98,3 +98,18 @@ def test_what_a_framework_says_is_put_in_the_envelope(
 def test_anthropics_clients_get_their_own_envelope() -> None:
     _, content = enveloped("/v1/messages", 404, b'{"error":{"message":"no","type":"x","param":null,"code":null}}')
     assert content == {"type": "error", "error": {"type": "not_found_error", "message": "no"}}
+
+
+def test_a_model_without_a_chat_template_is_named_with_the_ways_out() -> None:
+    said = (
+        "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat template if"
+        " the tokenizer does not define one."
+    )
+    body = json.dumps({"error": {"message": said, "type": "BadRequestError", "param": None, "code": 400}}).encode()
+    status, content = enveloped("/v1/chat/completions", 400, body, "gpt2")
+    error = content["error"]
+    assert (status, error["code"], error["param"]) == (400, "no_chat_template", "messages")
+    assert error["message"].startswith("`gpt2` has no chat template")
+    assert "`chat_template`" in error["message"]
+    assert "default_chat_template" in error["message"]
+    assert enveloped("/v1/messages", 400, body, "gpt2")[1]["error"]["message"] == error["message"]

@@ -1,0 +1,80 @@
+"""The chat template that a model is served with: its registration's, its checkpoint's own, or the settings' default."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from control.checkpoints.chat_templates import check_given
+from control.database.tables import ModelRow
+from control.errors import Invalid
+from stepserve.contract import Signature
+from stepserve.named_templates import BUILT_IN, template_text
+
+FIELD = "chat_template"
+LAST_RESORT = "plain"  # of a model that was pulled: the built-in template that asks for no special tokens
+Origin = Literal["registered", "checkpoint", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTemplates:
+    """`folder` has the user's own templates; `default` is the text for checkpoints that bring none."""
+
+    folder: Path
+    default: str | None
+
+    def text(self, wanted: str) -> str:
+        """What the name stands for, tried out. Blocks. Raises Invalid naming the field."""
+        try:
+            text = template_text(wanted, self.folder)
+        except ValueError as error:
+            raise Invalid(f"{FIELD}: {error}") from error
+        check_given(FIELD, text)
+        return text
+
+    def in_place_of_its_own(self, registered: str | None, has_template: bool | None) -> str | None:
+        """What the engine is given; None: what the checkpoint brings, if it brings one."""
+        return registered or (self.default if has_template is False else None)
+
+    def origin(self, row: ModelRow, rows: Mapping[str, ModelRow]) -> Origin | None:
+        """None: there is none, or it is not known. `rows`: models by their ids; an adapter has its base's template."""
+        if row.chat_template is not None:
+            return "registered"
+        if row.base_model is not None:
+            base = rows.get(row.base_model)
+            return self.origin(base, rows) if base is not None else None
+        if row.has_template:
+            return "checkpoint"
+        return "default" if row.has_template is False and self.default is not None else None
+
+    def warnings(self, row: ModelRow, rows: Mapping[str, ModelRow]) -> list[str]:
+        """What a person should know before clients ask this model."""
+        whole = rows.get(row.base_model, row) if row.base_model is not None else row
+        if whole.has_template is not False or self.origin(row, rows) is not None:
+            return []
+        warning = (
+            f"{row.id} has no chat template, so chat routes refuse it (/generate and /v1/completions do not): register"
+            f" it with {FIELD} ({', '.join(BUILT_IN)}, a file in {self.folder}, or Jinja text), or set"
+            " default_chat_template"
+        )
+        return [warning]
+
+
+def templated_digest(digest: str, template: str | None) -> str:
+    """The digest of what answers: the same files answer otherwise with another template than their own."""
+    if template is None:
+        return digest
+    return f"sha256:{hashlib.sha256(f'{digest} {FIELD}={_sha(template)}'.encode()).hexdigest()}"
+
+
+def templated_signature(signature: Signature, template: str | None) -> Signature:
+    """An engine that renders another template cannot take the model in place."""
+    if template is None:
+        return signature
+    tokenizer = f"{signature.tokenizer_sha} {FIELD}={_sha(template)}"
+    return signature.model_copy(update={"tokenizer_sha": hashlib.sha256(tokenizer.encode()).hexdigest()})
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

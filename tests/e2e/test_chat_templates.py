@@ -1,0 +1,86 @@
+"""Checkpoints without a chat template on the real engine: what chat routes say, and with a template, what they answer."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import DEMO, FINAL, Server, answer_of
+
+QUESTION = "What is 17+25?"
+MESSAGES = [{"role": "user", "content": QUESTION}]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two of the demo's checkpoints, whose ChatML template was taken away."""
+    base = tmp_path_factory.mktemp("bare")
+    with Server(base) as running:
+        running.wait_ready()
+        for name, source in (("late", FINAL), ("middle", DEMO / "step-0500")):
+            _without_template(source, running.models_dir / name)
+        yield running
+
+
+def _without_template(source: Path, target: Path) -> None:
+    shutil.copytree(source, target)
+    (target / "chat_template.jinja").unlink()
+    config = json.loads((target / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (target / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _register(server: Server, model_id: str, **body: object) -> dict[str, object]:
+    answer = server.http.post("/models/register", json={"id": model_id, "source": "test", **body})
+    assert answer.status_code == 200, answer.text
+    registered: dict[str, object] = answer.json()
+    return registered
+
+
+def test_a_template_given_at_registration_serves_every_chat_route_over_switches(bare: Server) -> None:
+    assert _register(bare, "late")["warnings"]
+    bare.http.post("/models/set_active", json={"id": "late"}).raise_for_status()
+    for path, body in (
+        ("/v1/chat/completions", {"model": "late"}),
+        ("/v1/messages", {"model": "late", "max_tokens": 8}),
+        ("/chat", {"model": "late"}),
+        ("/api/chat", {"model": "late", "stream": False}),
+    ):
+        refused = bare.http.post(path, json=body | {"messages": MESSAGES})
+        assert refused.status_code == 400, f"{path}: {refused.text}"
+        assert "`late` has no chat template" in refused.text, path
+        assert "default_chat_template" in refused.text, path
+
+    given = _register(bare, "late", chat_template="chatml", replace=True)
+    assert given["warnings"] == []
+    activation = given["activation"]
+    assert isinstance(activation, dict)
+    assert activation["method"] in ("blue_green", "restart"), "an engine that renders no template cannot take one"
+    late = bare.ask(QUESTION, model="late")
+    assert (answer_of(late), late.headers["x-model-digest"]) == ("42", given["digest"])
+    assert bare.http.post("/chat", json={"messages": MESSAGES, "model": "late"}).json()["message"]["content"] == "42"
+    told = bare.http.post("/v1/messages", json={"model": "late", "max_tokens": 8, "messages": MESSAGES}).json()
+    assert told["content"][0]["text"] == "42"
+    ollama = bare.http.post("/api/chat", json={"model": "late", "messages": MESSAGES, "stream": False}).json()
+    assert ollama["message"]["content"] == "42"
+
+    _register(bare, "middle", chat_template="chatml")
+    switched = bare.http.post("/models/set_active", json={"id": "middle"}).raise_for_status().json()
+    assert switched["method"] == "in_place"
+    middle = bare.ask(QUESTION)
+    assert (answer_of(middle) != "", middle.headers["x-model-id"]) == (True, "middle")
+    back = bare.http.post("/models/rollback").raise_for_status().json()
+    assert (back["id"], back["method"]) == ("late", "in_place")
+    assert answer_of(bare.ask(QUESTION)) == "42"
+
+    (bare.base_dir / "datasets" / "sums.jsonl").write_text('{"question": "What is 17+25?", "answer": "42"}\n')
+    job = bare.http.post(
+        "/eval/jobs", json={"model_id": "late", "name": "n", "dataset_ref": "sums.jsonl", "max_tokens": 8}
+    ).raise_for_status()
+    ended = bare.job(job.json()["job_id"])
+    assert ended["status"] == "done", ended["error"]
+    result = ended["result"]
+    assert isinstance(result, dict)
+    assert result["accuracy"] == 1.0
