@@ -45,7 +45,7 @@ def check_kind(config: Mapping[str, Any]) -> None:
     for name, (absent, what, instead) in _FIELDS.items():
         if config.get(name) not in absent:
             raise Invalid(
-                f"{ADAPTER_CONFIG}: {name} is {str(config[name])[:100]!r}: {what}, which vLLM cannot serve: {instead}"
+                f"{ADAPTER_CONFIG}: {name} is {repr(config[name])[:100]}: {what}, which vLLM cannot serve: {instead}"
             )
     start = str(config.get("init_lora_weights")).lower()
     for prefix, named in _CHANGED_BASE.items():

@@ -1,4 +1,4 @@
-"""Checkpoints without a chat template on the real engine: what chat routes say, and with a template, what they answer."""
+"""Checkpoints without a chat template on the real engine: how chats are refused, and answered with one."""
 
 import json
 import shutil
