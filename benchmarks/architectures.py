@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.tiny_checkpoints import KINDS, build
-from gateway import engine_processes
-from gateway.engine import Engine, start
-from gateway.engine_patches import environment
-from gateway.engine_proof import logprobs_of
+from gateway.engine import fork_server
+from gateway.engine.engine import Engine, start
+from gateway.engine.patches import environment
+from gateway.engine.proof import logprobs_of
 from gateway.errors import EngineReloadFailed, EngineStartFailed
-from gateway.proof_difference import compare
+from gateway.serving.proof_difference import compare
 from stepserve.contract import ModelRef, Reference
 from stepserve.reference_program import reference_of
 from stepserve.settings import EngineSettings
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
     args = parser.parse_args()
     environment.set_defaults(EngineSettings().max_num_seqs)
-    engine_processes.prepare()
+    fork_server.prepare()
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as folder, suppress(KeyboardInterrupt):
         asyncio.run(measure_all(args.kinds, Path(folder)))
     os._exit(0)  # vLLM's threads hold the interpreter

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.engine_config import serve_flags
+from gateway.engine.config import serve_flags
 from stepserve.contract import ModelRef
 from stepserve.settings import EngineSettings
 

@@ -102,7 +102,7 @@ def series_of_models(count: int) -> Callable[[], Awaitable[None]]:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
 
-    from gateway.engine_metrics import ReusingStatLogger
+    from gateway.engine.metrics import ReusingStatLogger
     from gateway.metrics import note_request
 
     checkpoint = Path(__file__).resolve().parents[1] / "demo" / "checkpoints" / "step-1500"

@@ -15,10 +15,10 @@ import uvicorn
 import uvloop
 from prometheus_client import disable_created_metrics
 
-from gateway import engine_processes
 from gateway.access.rates import StoreRefused
 from gateway.app import create_gateway
-from gateway.engine_patches import environment, registry
+from gateway.engine import fork_server
+from gateway.engine.patches import environment, registry
 from gateway.http import tracing
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
@@ -52,17 +52,19 @@ async def serve(settings: Settings) -> None:
 
     async def start_engine(model: ModelRef) -> Engine:
         # vLLM takes seconds to import; the process answers meanwhile.
-        module = await asyncio.to_thread(importlib.import_module, "gateway.engine")
+        module = await asyncio.to_thread(importlib.import_module, "gateway.engine.engine")
         engine: Engine = await module.start(model, settings.engine_to_start, layout.logs / logs.ENGINE_LOG)
         return engine
 
     def ask_engine() -> Capabilities:
-        importlib.import_module("gateway.engine")  # sets what vLLM reads from the environment when it is imported
-        found: Capabilities = importlib.import_module("gateway.engine_capabilities").capabilities()
+        importlib.import_module(
+            "gateway.engine.engine"
+        )  # sets what vLLM reads from the environment when it is imported
+        found: Capabilities = importlib.import_module("gateway.engine.capabilities").capabilities()
         return found
 
     def diagnose_engine() -> dict[str, Any]:
-        torch: dict[str, Any] = importlib.import_module("gateway.engine_diagnosis").torch_build()
+        torch: dict[str, Any] = importlib.import_module("gateway.engine.diagnosis").torch_build()
         return {"torch": torch, "patches": registry.report(settings.engine.patches)}
 
     gateway = create_gateway(settings, start_engine, ask_engine, diagnose_engine)
@@ -96,7 +98,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _preload(settings: Settings) -> None:
-    importlib.import_module("gateway.engine")
+    importlib.import_module("gateway.engine.engine")
     logs.take_over_engine_log(settings)
 
 
@@ -132,8 +134,8 @@ def main() -> None:
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
     environment.set_defaults(settings.max_sequences_per_request)
     tracing.prepare(settings.telemetry)
-    if "forked_engines" not in settings.engine.patches.off and not engine_processes.for_gpu():
-        engine_processes.prepare()
+    if "forked_engines" not in settings.engine.patches.off and not fork_server.for_gpu():
+        fork_server.prepare()
     code = 1
     try:
         # The runner is not closed: that would wait for a thread that may still be starting an engine, which outlasts

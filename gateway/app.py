@@ -24,7 +24,7 @@ from gateway.dialects.served import Served
 from gateway.edge.drain import Drain
 from gateway.edge.observation import Observed
 from gateway.edge.openapi import describe
-from gateway.engine_turns import one_at_a_time
+from gateway.engine.process.turns import one_at_a_time
 from gateway.http.asgi import App, Receive, Scope, Send
 from gateway.http.tracing import Tracer, tracer_of
 from gateway.inference.dispatch import Dispatch

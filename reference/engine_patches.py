@@ -1,11 +1,11 @@
 """docs/engine-patches.md, out of the registry of what the gateway changes of vLLM."""
 
-from gateway.engine_patches.patch import Patch
-from gateway.engine_patches.registry import PATCHES
+from gateway.engine.patches.patch import Patch
+from gateway.engine.patches.registry import PATCHES
 
 _INTRODUCTION = """# What the gateway changes of vLLM
 
-Written by `python -m reference` from `gateway/engine_patches/`, a file for each change. `GET /diag` says which are in
+Written by `python -m reference` from `gateway/engine/patches/`, a file for each change. `GET /diag` says which are in
 force. `engine.patches.<name>`, `auto` or `off`, decides about each of the first list; `all` (or `*`) about every one
 that is not named:
 
@@ -15,7 +15,7 @@ that is not named:
 With all of them off the server works; it is slower, and less is bounded. `tests/e2e/test_differential.py` asks engines
 with and without them the same random requests and compares the answers.
 
-When the pinned vLLM moves, `pytest tests/unit/gateway/engine_patches` says what to look at: for each change, whether
+When the pinned vLLM moves, `pytest tests/unit/gateway/engine/patches` says what to look at: for each change, whether
 vLLM still lacks what it brings, and whether the source of what it touches is what it was written for.
 """
 _REQUIRED = """## Needed

@@ -2,7 +2,7 @@
 
 Whoever serves one works on it: an object of 20,000 properties takes minutes to compile. These bounds are looked at
 before anything else is done with one; what is within them and still expensive is found by compiling it aside, with a
-deadline (gateway.engine_structured).
+deadline (gateway.engine.structured).
 """
 
 from typing import Annotated, Any

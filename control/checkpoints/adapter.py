@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.adapter_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_kind, check_place, misfit
+from control.checkpoints.adapter_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_kind, check_place, misfit
 from control.checkpoints.digest import digest
 from control.checkpoints.digest_cache import DigestCache
 from control.checkpoints.shard import Tensor, read_tensors

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.architecture import GENERATES, check_architecture
+from control.checkpoints.architecture import GENERATES, check_architecture
 from control.checkpoints.chat_templates import check_templates, has_template
 from control.checkpoints.completeness import missing_parts
 from control.checkpoints.digest import digest, file_shas

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from control.architecture import GENERATES
+from control.checkpoints.architecture import GENERATES
 from control.checkpoints.shard import Tensor
 
 _LAYER = re.compile(r"(?P<stack>(?:.+\.)?(?:layers|layer|h|blocks|block))\.(?P<number>\d+)\.(?P<rest>.+)")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from control.checkpoints.adapter import (
-    ADAPTER_CONFIG,
     Adapter,
     adapted_digest,
     check_fits,
@@ -18,6 +17,7 @@ from control.checkpoints.adapter import (
     inspect_adapter,
     is_adapter,
 )
+from control.checkpoints.adapter_kinds import ADAPTER_CONFIG
 from control.checkpoints.checkpoint import Checkpoint, inspect, tensors_of
 from control.checkpoints.digest_cache import DigestCache
 from control.checkpoints.quantisation import (
@@ -30,15 +30,15 @@ from control.checkpoints.quantisation import (
 from control.clock import Clock, iso, utc_now
 from control.database.tables import ModelRow
 from control.errors import Conflict, Invalid, NotFound
-from control.model_roots import ModelRoots
 from control.models.activation_log import ActivationLog
 from control.models.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
+from control.models.model_roots import ModelRoots
 from control.models.placed_files import Removal
 from control.models.placed_folders import PlacedFolders
 from control.models.references import References
 from control.models.registration import RegisterRequest
 from control.models.repository import ModelRepository
-from control.served_template import ServedTemplates, templated_digest, templated_signature
+from control.models.served_template import ServedTemplates, templated_digest, templated_signature
 from stepserve.contract import (
     ACTIVE_ALIAS,
     EngineOverrides,

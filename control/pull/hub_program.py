@@ -34,7 +34,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import hf_request_event_hook
 from setproctitle import setproctitle
 
-from control.checkpoints.adapter import ADAPTER_CONFIG
+from control.checkpoints.adapter_kinds import ADAPTER_CONFIG
 from control.pull.files import PARTIAL, has_content, present_bytes
 from control.pull.hub_client import HubTransport, Watch, watched
 from control.pull.orders import Failure, FailureKind, FetchOrder, Finished, Listing, ListOrder, Order, Progress

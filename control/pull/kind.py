@@ -8,20 +8,20 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from control.activation.activator import Activator, SwitchWish
-from control.architecture import check_architecture
+from control.checkpoints.architecture import check_architecture
 from control.checkpoints.checkpoint import Checkpoint, check_no_kernels, quantization_of
 from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable, Invalid
 from control.models.capabilities import EngineAbilities, check_no_remote_code
 from control.models.placed_folders import PlacedFolders
 from control.models.registration import RegisterRequest
 from control.models.registry import Registered, Registry
+from control.models.served_template import LAST_RESORT
 from control.ports import StandaloneContext
 from control.pull.hub import Hub
 from control.pull.orders import Listing
 from control.pull.request import PullRequest
 from control.pull.selection import RemoteFile, select, weights_bytes
 from control.pull.staging import LEAST_SPARE_BYTES, Staging
-from control.served_template import LAST_RESORT
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from control.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from control.checkpoints.adapter_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from control.checkpoints.checkpoint import WEIGHTS
 from control.checkpoints.layout import INDEX
 from control.errors import Invalid

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict
 
-from control.access.references import check_file
 from control.access.view import Viewer
 from control.batches.kind import BatchJobRequest, BatchKind
 from control.batches.requests import Endpoint, model_of
 from control.batches.view import show_batch
 from control.database.tables import JobRow
 from control.jobs.states import LIVE
+from control.routes.job_references import check_file
 from control.routes.kinds import make_job
 from control.routes.pages import page
 from control.services import Services, Wired

@@ -9,10 +9,10 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from control.access.references import check_file
 from control.access.view import View, Viewer
 from control.batches.files import Purpose, StoredFile
 from control.errors import Conflict, Invalid, NotFound
+from control.routes.job_references import check_file
 from control.routes.pages import page
 from control.services import Services, Wired
 from stepserve.request_id import key_id

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from pydantic import ValidationError
 
-from control.access.references import check_references
 from control.access.view import View, Viewer
 from control.errors import Invalid
 from control.jobs.intake import Idempotency, NewJob
 from control.ports import QUEUE_FIELDS, JobKind, JobRequest
+from control.routes.job_references import check_references
 from control.routes.jobs import show_one
 from control.services import Services, Wired
 from stepserve.readable import readable

@@ -20,10 +20,10 @@ from gateway.request.ask import ASK_KEY
 from gateway.request.bounds import HARMLESS_BYTES, RequestBounds
 from gateway.request.client_fields import check
 from gateway.request.texts import NO_TEXTS, texts_of
-from gateway.served import Served
 from gateway.serving.admission import Admission
 from gateway.serving.naming import Naming, model_named
 from gateway.serving.router import Router
+from gateway.serving.served import Served
 from gateway.upstream.app import UpstreamApp
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_body
 

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from gateway.errors import EngineStartFailed, ProofFailed
 from gateway.http.asgi import App, Receive, Scope, Send
-from gateway.served import Served, ServingEngine
+from gateway.serving.served import Served, ServingEngine
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotState
 
 
 class Front(Protocol):
-    """What an adapter needs of an engine; `gateway.engine_adapter.AdapterFront` is the real one."""
+    """What an adapter needs of an engine; `gateway.engine.adapter.AdapterFront` is the real one."""
 
     @property
     def app(self) -> App: ...

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from gateway.errors import ModelNotFound, Unserved
-from gateway.served import Served
+from gateway.serving.served import Served
 from stepserve.contract import ACTIVE_ALIAS
 
 

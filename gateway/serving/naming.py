@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.errors import InvalidRequest, ModelNotFound
-from gateway.served import Served
+from gateway.serving.served import Served
 from stepserve.contract import ACTIVE_ALIAS, id_of_repository
 from stepserve.settings import Alias
 

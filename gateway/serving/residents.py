@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from gateway.errors import LOAD_FAILURES, EngineStartFailed, LoadFailed, NoRoom
 from gateway.metrics import ENGINE_DEATHS, RESIDENT_LOADS, model_label
-from gateway.served import Served
 from gateway.serving.adapter import attach
 from gateway.serving.failed_loads import FailedLoads
+from gateway.serving.served import Served
 from gateway.serving.slot import Slot, StartEngine
 from gateway.serving.switching.plan import Memory, shortage
 from stepserve.contract import ModelRef, Reference

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.errors import ModelNotFound, NotLoaded, Unserved
-from gateway.served import Served
 from gateway.serving.gate import Gate
 from gateway.serving.residents import Residents
+from gateway.serving.served import Served
 from stepserve.contract import ACTIVE_ALIAS, LoadRequest
 
 Disconnected = Callable[[], Coroutine[Any, Any, None]]

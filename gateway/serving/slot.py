@@ -32,7 +32,7 @@ _ABORT_TIMEOUT_S = 5.0
 
 
 class Engine(AdapterEngine, Protocol):
-    """What a slot needs of an engine; `gateway.engine.Engine` is the real one."""
+    """What a slot needs of an engine; `gateway.engine.engine.Engine` is the real one."""
 
     @property
     def app(self) -> App: ...

@@ -28,16 +28,16 @@ from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.backend_guidance import GuidanceGrammar
 from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
 
-from gateway.engine_config import engine_config
-from gateway.engine_guard import GUARD_VARIABLE
-from gateway.engine_patches.fewer_lookups import know_end_of_sequence, tokenize_together
-from gateway.engine_patches.grammar_budget import bound_grammars
-from gateway.engine_patches.grammar_compiling import compile_by_kind
-from gateway.engine_patches.own_logprobs import give_each_its_own
-from gateway.engine_patches.rewindable_generators import make_generators_rewindable
-from gateway.engine_patches.step_sizes import size_steps
-from gateway.engine_patches.whole_answers import keep_whole, note_first_tokens
-from gateway.engine_processes import for_gpu
+from gateway.engine.config import engine_config
+from gateway.engine.fork_server import for_gpu
+from gateway.engine.patches.fewer_lookups import know_end_of_sequence, tokenize_together
+from gateway.engine.patches.grammar_budget import bound_grammars
+from gateway.engine.patches.grammar_compiling import compile_by_kind
+from gateway.engine.patches.own_logprobs import give_each_its_own
+from gateway.engine.patches.rewindable_generators import make_generators_rewindable
+from gateway.engine.patches.step_sizes import size_steps
+from gateway.engine.patches.whole_answers import keep_whole, note_first_tokens
+from gateway.engine.process.guard import GUARD_VARIABLE
 from stepserve.contract import BATCH_PRIORITY, ModelRef
 from stepserve.settings import EnginePatches, EngineSettings
 
@@ -273,7 +273,7 @@ def main(checkpoint: str, count: int, seed: int) -> None:
     os.environ[GUARD_VARIABLE] = str(os.getppid())
     # A worker registers its norms, which a config may name or not; what else it changes is changed here by turns.
     with patched(set()):
-        import_module("gateway.engine_worker")
+        import_module("gateway.engine.process.worker")
     plain = answers(checkpoint, set(), count, seed)
     seen: dict[str, Json] = {}
     # Each goes with the one that lets the engine read prompts in parts, as it does where nothing is switched off.

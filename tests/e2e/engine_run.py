@@ -17,9 +17,9 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor
 
-from gateway.engine_config import engine_config
-from gateway.engine_guard import GUARD_VARIABLE
-from gateway.engine_processes import for_gpu
+from gateway.engine.config import engine_config
+from gateway.engine.fork_server import for_gpu
+from gateway.engine.process.guard import GUARD_VARIABLE
 from stepserve.contract import BATCH_PRIORITY, ModelRef
 from stepserve.settings import EngineSettings
 

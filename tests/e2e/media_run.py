@@ -5,7 +5,7 @@ name that domain (or none); prints a line of what came of each.
 import asyncio
 import sys
 
-from gateway.engine_patches.environment import set_defaults
+from gateway.engine.patches.environment import set_defaults
 from stepserve.contract import ModelRef
 from stepserve.settings import EngineSettings
 
@@ -15,7 +15,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: E402 - 
 from vllm.multimodal.media.connector import MediaConnector  # noqa: E402 - likewise
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: E402 - likewise
 
-from gateway.engine_config import serve_flags  # noqa: E402 - likewise
+from gateway.engine.config import serve_flags  # noqa: E402 - likewise
 
 
 async def main(pairs: list[str]) -> None:

@@ -14,7 +14,7 @@ from transformers.utils import chat_template_utils
 from control.checkpoints.chat_templates import check_templates
 from control.checkpoints.template_program import conversations
 from control.errors import Invalid
-from gateway.engine_patches.bounded_templates import bound_templates
+from gateway.engine.patches.bounded_templates import bound_templates
 from stepserve.chat_template import BoundedEnvironment, TemplateTooExpensive
 from tests.integration.house import house
 from tests.unit.control.checkpoint_files import write_checkpoint

@@ -12,8 +12,8 @@ from multiprocessing.process import BaseProcess
 import psutil
 import pytest
 
-from gateway.engine_family import Starting, family_of, kill
-from gateway.engine_start import in_time
+from gateway.engine.process.family import Starting, family_of, kill
+from gateway.engine.process.start import in_time
 from gateway.errors import EngineStartFailed
 
 CHILD = [sys.executable, "-c", "import time; time.sleep(600)"]

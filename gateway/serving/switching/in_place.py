@@ -3,7 +3,7 @@
 import logging
 
 from gateway.errors import EngineReloadFailed, GatewayError, ProofFailed
-from gateway.proof_difference import paused_tokens
+from gateway.serving.proof_difference import paused_tokens
 from gateway.serving.slot import Slot
 from gateway.serving.switching.restart import start_again
 from gateway.serving.switching.transaction import Outcome, Transaction

@@ -2,7 +2,14 @@ import math
 
 import pytest
 
-from gateway.proof_difference import FEWEST_COMPARED, chosen_prompts, compare, judge, judge_weakly, paused_tokens
+from gateway.serving.proof_difference import (
+    FEWEST_COMPARED,
+    chosen_prompts,
+    compare,
+    judge,
+    judge_weakly,
+    paused_tokens,
+)
 
 LIKELY = [-1.0] * FEWEST_COMPARED
 

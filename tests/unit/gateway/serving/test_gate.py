@@ -4,8 +4,8 @@ import pytest
 
 from gateway.errors import ModelNotFound, Unserved
 from gateway.http.asgi import ClientDisconnected, until_disconnected
-from gateway.served import Served
 from gateway.serving.gate import Gate
+from gateway.serving.served import Served
 from gateway.serving.slot import Slot
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model
 

@@ -8,12 +8,12 @@ import pytest
 
 from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded
 from gateway.http.asgi import until_disconnected
-from gateway.served import Served
 from gateway.serving.adapter import attach
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
 from gateway.serving.residents import Residents
 from gateway.serving.router import Router
+from gateway.serving.served import Served
 from gateway.serving.slot import Slot
 from gateway.serving.switching.plan import Memory
 from stepserve.contract import LoadRequest

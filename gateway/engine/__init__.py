@@ -1,0 +1,1 @@
+"""Everything that knows vLLM. Nothing outside of it imports vllm or torch."""

@@ -1,0 +1,71 @@
+"""How vLLM is configured for a slot: the flags that anybody could give, and what it has no flag for."""
+
+import os
+from argparse import Namespace
+
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from gateway.engine.capabilities import load_flags
+from gateway.engine.lora import lora_flags
+from gateway.engine.patches.registry import ActivePatches
+from gateway.http.tracing import ENDPOINT_VARIABLE
+from stepserve.contract import ACTIVE_ALIAS, ModelRef
+from stepserve.settings import EngineSettings
+
+# vLLM takes an empty list for "any host", also one of this machine's own network; no host is called this.
+NO_MEDIA_DOMAIN = "none but those that INFERENCE_ENGINE__MEDIA_DOMAINS names"
+
+
+def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, VllmConfig]:
+    """The parsed flags and what vLLM makes of them. Raises what vLLM and argparse raise.
+
+    Makes those changes to vLLM in this process that come before; see gateway.engine.patches.
+    """
+    patches = ActivePatches.of(settings.patches)
+    patches.before_engine(settings)
+    parser = make_arg_parser(FlexibleArgumentParser())
+    args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
+    validate_parsed_serve_args(args)
+    args.chat_template = model.chat_template  # not as a flag, which would be looked for as a file's name first
+    config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    patches.on_config(config, settings)
+    return args, config
+
+
+def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
+    """The `vllm serve` flags of a slot; benchmarks start a bare `vllm serve` with the very same."""
+    flags = [
+        f"--model={model.path}",
+        "--served-model-name", model.id, ACTIVE_ALIAS,
+        f"--max-num-seqs={settings.max_num_seqs}",
+        f"--dtype={settings.dtype}",
+        f"--seed={settings.seed}",
+        f"--gpu-memory-utilization={settings.gpu_memory_utilization}",
+        "--scheduling-policy=priority",
+        "--worker-extension-cls=gateway.engine.process.worker.StepserveWorker",
+    ]  # fmt: skip
+    flags += ["--allowed-media-domains", *(settings.media_domains or [NO_MEDIA_DOMAIN])]
+    flags += load_flags(model)
+    flags += lora_flags(model, settings)
+    if settings.max_model_len is not None:
+        flags.append(f"--max-model-len={settings.max_model_len}")
+    if settings.max_num_batched_tokens is not None:
+        flags.append(f"--max-num-batched-tokens={settings.max_num_batched_tokens}")
+    if endpoint := os.environ.get(ENDPOINT_VARIABLE):
+        flags.append(f"--otlp-traces-endpoint={endpoint}")
+    if settings.tool_call_parser is not None:
+        flags += ["--enable-auto-tool-choice", f"--tool-call-parser={settings.tool_call_parser}"]
+    if settings.reasoning_parser is not None:
+        flags.append(f"--reasoning-parser={settings.reasoning_parser}")
+    if settings.trust_remote_code:
+        flags.append("--trust-remote-code")
+    if current_platform.is_cpu():
+        flags.append("--enforce-eager")
+    elif settings.attention_backend is not None:
+        flags.append(f"--attention-backend={settings.attention_backend}")
+    return flags

@@ -1,0 +1,40 @@
+"""What vLLM reads from the environment: set before it is imported, here and where engines begin."""
+
+import os
+
+from gateway.engine.patches.patch import Patch
+from stepserve.settings import EngineSettings
+
+
+def set_defaults(max_sequences_per_request: int) -> None:
+    """`max_sequences_per_request`: vLLM's own bounds on `n` and on prompts are drawn there too."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # inference never downloads anything
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    # A host that may be asked for pictures must not send us to another one (EngineSettings.media_domains).
+    os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
+    # The requests are done when an engine is ended; what is left has nothing to say, and a restart waits for it.
+    os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "2")
+    os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(max_sequences_per_request))
+    os.environ.setdefault("VLLM_MAX_COMPLETION_PROMPTS", str(max_sequences_per_request))
+
+
+def size_cache(settings: EngineSettings) -> None:
+    """vLLM has no flag for the KV cache's size on the CPU; it reads this while it makes an engine's configuration."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+
+
+PATCH = Patch(
+    name="environment",
+    changes="No downloads, usage reports or redirects of media, 2 s for a worker's end, bounds on `n` and on prompts,"
+    " the size of the CPU's KV cache. All but the last leave a variable that is set as it is.",
+    why="vLLM has no flags for these.",
+    without="vLLM would download, report, follow redirects to hosts that are not allowed, and wait longer at an end.",
+    gain="Not a matter of speed.",
+    goes_when="vLLM has flags for these.",
+    required=True,
+    before_engine=size_cache,
+)

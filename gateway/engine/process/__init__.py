@@ -1,0 +1,1 @@
+"""An engine's processes: where they come from, what runs inside them, and how they end."""

@@ -1,0 +1,40 @@
+"""Runs inside vLLM's worker (`worker_extension_cls`): puts another checkpoint's tensors into the live parameters."""
+
+import time
+from typing import Any
+
+from gateway.engine.patches.registry import ActivePatches
+from gateway.engine.process.reload import obstacle, repack
+
+ActivePatches.here().in_worker()  # this module is imported in the worker's process alone
+
+
+class StepserveWorker:
+    """Mixed into vLLM's worker class, so `self` is the worker. Called by `collective_rpc`."""
+
+    def stepserve_reload(self, path: str) -> float:
+        """Loads the tensors of the checkpoint at `path` into the running model; returns the seconds it took.
+
+        Names, shapes and types were compared before. Raises what vLLM raises when a file turns out otherwise: the
+        parameters are then a mixture, and the caller loads the previous checkpoint again.
+        """
+        started = time.perf_counter()
+        worker: Any = self
+        worker.reload_weights(weights_path=path)
+        repack(worker.model_runner.model)
+        return time.perf_counter() - started
+
+    def stepserve_clear_cache(self) -> None:
+        """Writes zeros over the KV cache, of which nobody may need anything.
+
+        The CPU's attention multiplies what stands in unused rows by zero, and NaN stays NaN: one model that is not
+        finite would spoil the answers of the next.
+        """
+        worker: Any = self
+        for tensor in worker.model_runner.kv_caches:
+            tensor.zero_()
+
+    def stepserve_reload_obstacle(self) -> str | None:
+        """Why this engine's model cannot take another checkpoint's tensors in place, or None when it can."""
+        worker: Any = self
+        return obstacle(worker.model_runner.model)

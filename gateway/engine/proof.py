@@ -1,0 +1,75 @@
+"""The proof of a switch: a few prompts whose token log-probabilities are compared with a reference."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from gateway.errors import BadReference
+from gateway.serving.proof_difference import chosen_prompts, judge, judge_weakly
+from stepserve.contract import Proof, Reference
+
+PROOF_PRIORITY = -1  # before interactive requests, which have 0
+WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
+
+
+async def prove(client: AsyncLLM, reference: Reference | None, max_tokens: int | None = None) -> Proof:
+    """Raises EngineDeadError, and BadReference for one that does not fit the model's tokenizer or context."""
+    if reference is None:
+        return await _prove_weakly(client)
+    tokenizer = client.renderer.get_tokenizer()
+    prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
+    _fits(prompts, reference.logprobs)
+    chosen = chosen_prompts(reference.logprobs, max_tokens)
+    found = await logprobs_of(client, [prompts[number] for number in chosen])
+    return judge(reference.kind, found, [reference.logprobs[number] for number in chosen])
+
+
+def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]]) -> None:
+    """Raises BadReference."""
+    for number, (token_ids, expected) in enumerate(zip(prompts, logprobs, strict=True)):
+        if len(token_ids) != len(expected) + 1:
+            raise BadReference(
+                f"prompt {number} of the probe has {len(token_ids)} tokens here, and {len(expected)} log-probabilities"
+            )
+
+
+async def _prove_weakly(client: AsyncLLM) -> Proof:
+    tokenizer = client.renderer.get_tokenizer()
+    return judge_weakly(await logprobs_of(client, [tokenizer.encode(prompt) for prompt in WEAK_PROMPTS]))
+
+
+async def logprobs_of(client: AsyncLLM, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The log-probability of each prompt's tokens but its first: [n_prompts][n_tokens - 1]. Raises EngineDeadError."""
+    each = (_prompt_logprobs(client, token_ids, f"proof-{number}") for number, token_ids in enumerate(prompts))
+    return list(await asyncio.gather(*each))
+
+
+async def _prompt_logprobs(client: AsyncLLM, token_ids: Sequence[int], request_id: str) -> list[float]:
+    """The log-probability of each token but the first: [n_tokens - 1]."""
+    token_ids = list(token_ids)[: client.model_config.max_model_len - 1]
+    params = SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        prompt_logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    request: Any = {"prompt_token_ids": token_ids}
+    unique_id = f"{request_id}-{uuid.uuid4().hex}"
+    outputs = [output async for output in client.generate(request, params, unique_id, priority=PROOF_PRIORITY)]
+    logprobs: list[float] = outputs[-1].prompt_logprobs.logprobs
+    return list(logprobs)
+
+
+async def token_from(client: AsyncLLM, token_ids: list[int]) -> None:
+    """Returns when the engine has generated one token; nothing is tokenized. Raises EngineDeadError."""
+    params = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+    request: Any = tokens_input(token_ids)
+    async for _ in client.generate(request, params, f"alive-{uuid.uuid4().hex}", priority=PROOF_PRIORITY):
+        pass
