@@ -20,6 +20,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo" / "checkpoints"
 EARLY, FINAL = DEMO / "step-0300", DEMO / "step-1500"
 FINAL_ID = "demo-step-1500"
+# Which changes to vLLM every server of a run has: the one setting that is taken from the environment of the tests.
+PATCHES_VARIABLE = "INFERENCE_ENGINE__PATCHES"
 _START_TIMEOUT_S = 240.0
 _GONE_WITHIN_S = 5.0  # a large process that was killed takes a moment to go
 _STOP_TIMEOUT_S = 40.0  # a figure for the stop itself is tests/e2e/test_stopping.py's
@@ -51,7 +53,8 @@ class Server:
         self.expected_code = 0
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=300.0, trust_env=False)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
+        kept = {key: value for key, value in os.environ.items() if key == PATCHES_VARIABLE}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")} | kept
         environment |= {"INFERENCE_BASE_DIR": str(base_dir), "INFERENCE_PORT": str(self.port)}
         environment["INFERENCE_DRAIN_TIMEOUT_S"] = "5"
         environment["INFERENCE_PROOF_WAIT_S"] = "120"  # a slow machine's references are computed all the same

@@ -110,6 +110,7 @@ def test_what_is_large_and_allowed_is_answered(server: Server, path: str, body: 
         assert server.http.post(path, json={"model": "active", **body}).status_code == 200
 
 
+@pytest.mark.patches("long_texts_in_turn")
 def test_a_short_text_does_not_wait_for_long_ones(server: Server) -> None:
     """Eight of them, which take a thread half a second or more each, are before it."""
     body = {"model": "active", "prompt": "ab " * 160_000}

@@ -35,6 +35,7 @@ def _text(answer: httpx.Response) -> str:
     return text
 
 
+@pytest.mark.patches("grammar_trials", "grammar_budget")
 def test_hostile_structures_are_refused_while_another_client_goes_on(server: Server) -> None:
     over = threading.Event()
     polite: list[str] = []
@@ -91,6 +92,7 @@ def test_a_refusal_is_in_the_envelope_of_its_route(server: Server) -> None:
     assert "max_properties" in ollama.json()["error"]
 
 
+@pytest.mark.patches("grammar_compiling")
 @pytest.mark.parametrize(
     "held",
     [
@@ -122,6 +124,7 @@ def test_answers_are_held_to_what_each_request_says_whichever_back_end_it_takes(
         assert text.lstrip().startswith("{")
 
 
+@pytest.mark.patches("grammar_trials")
 def test_the_process_that_compiles_may_die(server: Server) -> None:
     """Its requests are refused for now; the next one starts another."""
     _text(_held(server, {"regex": "[0-9]{3}"}))

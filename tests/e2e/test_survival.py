@@ -79,6 +79,7 @@ def test_a_dead_engine_is_a_503_and_comes_back(server: Server) -> None:
     assert len(_segments()) == segments, "a killed engine leaves no shared memory"
 
 
+@pytest.mark.patches("forked_engines")
 def test_engines_come_back_when_the_process_they_are_forked_from_is_killed(server: Server) -> None:
     starter = server.named("stepserve: engine starter")
     core = server.named("VLLM::EngineCore")

@@ -182,7 +182,11 @@ def test_what_the_machine_is(server: Server) -> None:
     assert system["ram_total_gb"] > 1
     assert 0 <= system["cpu_load"] <= 1
     assert any(disk["total_gb"] for disk in system["disk"])
-    assert server.http.get("/diag").raise_for_status().json()["torch"]["version"]
+    diagnosis = server.http.get("/diag").raise_for_status().json()
+    assert diagnosis["torch"]["version"]
+    assert {"name": "process_guard", "active": True} in [
+        {key: patch[key] for key in ("name", "active")} for patch in diagnosis["patches"]
+    ]
     assert server.http.get("/config").raise_for_status().json()["port"] == server.port
     gpu = server.http.get("/gpu")
     if gpu.status_code == 503:

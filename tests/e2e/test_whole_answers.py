@@ -123,6 +123,7 @@ def test_vllms_times_are_those_of_every_token(server: Server) -> None:
     assert decode_s > grown["vllm:request_inference_time_seconds_sum"] / 4, "as if the first token had come last"
 
 
+@pytest.mark.patches("whole_answers")
 def test_a_long_answer_leaves_the_engine_in_parts(server: Server) -> None:
     grown = _grown(server, tokens=200)
     decode_s = grown["vllm:request_decode_time_seconds_sum"]
