@@ -17,7 +17,7 @@ from stepserve.setting_sources import (
     did_you_mean,
     unknown_variables,
 )
-from stepserve.settings import Settings
+from stepserve.settings import ALL_PATCHES, Settings
 
 Place = tuple[str, ...]
 
@@ -86,7 +86,7 @@ def _has(values: Any, place: Place) -> bool:
         if not isinstance(values, Mapping):
             return True  # a whole group or list given as one value
         if key not in values:
-            return False
+            return place[:2] == ("engine", "patches") and not ALL_PATCHES.isdisjoint(values)
         values = values[key]
     return True
 

@@ -27,7 +27,7 @@ Count = Annotated[int, Field(ge=1)]
 PatchSwitch = Literal["auto", "off"]
 ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
-_ALL_PATCHES = frozenset({"all", "*"})
+ALL_PATCHES = frozenset({"all", "*"})
 
 
 def _whole(value: object) -> object:
@@ -70,8 +70,8 @@ class EnginePatches(Group):
     def _for_all(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
-        named = {name: value for name, value in given.items() if name not in _ALL_PATCHES}
-        for name in _ALL_PATCHES & given.keys():
+        named = {name: value for name, value in given.items() if name not in ALL_PATCHES}
+        for name in ALL_PATCHES & given.keys():
             named = dict.fromkeys(cls.model_fields, given[name]) | named
         return named
 

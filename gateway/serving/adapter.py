@@ -33,7 +33,7 @@ class AdapterEngine(ServingEngine, Protocol):
     async def attach(self, model: ModelRef) -> Front: ...
 
 
-class Host(Protocol):
+class AdapterHost(Protocol):
     """What an adapter needs of the slot that it is on; `gateway.serving.slot.Slot` is the real one."""
 
     adapters: "dict[str, Adapter]"
@@ -64,7 +64,7 @@ class Host(Protocol):
 class Adapter:
     """Requests are inside its slot, which counts, drains and aborts them with its own."""
 
-    def __init__(self, model: ModelRef, host: Host, front: Front) -> None:
+    def __init__(self, model: ModelRef, host: AdapterHost, front: Front) -> None:
         self.model = model
         self.host = host
         self.front = front
@@ -97,7 +97,10 @@ class Adapter:
 
 
 async def attach(
-    host: Host, model: ModelRef, reference: Reference | None, on_ready: Callable[[Adapter], None] = lambda _: None
+    host: AdapterHost,
+    model: ModelRef,
+    reference: Reference | None,
+    on_ready: Callable[[Adapter], None] = lambda _: None,
 ) -> tuple[Adapter, Proof]:
     """Puts an adapter on the slot of its base, proved; then `on_ready`, then an earlier version of it goes.
 
@@ -127,7 +130,7 @@ async def attach(
         return adapter, proof
 
 
-async def _make_room(host: Host, name: str) -> None:
+async def _make_room(host: AdapterHost, name: str) -> None:
     """The oldest adapter that is not the active one goes; who asks for it brings it back."""
     most = host.engine.max_adapters
     if most == 0:

@@ -17,7 +17,7 @@ from gateway.engine.patches.patch import Patch, source_digest
 from gateway.engine.patches.registry import OFF_VARIABLE, PATCHES, ActivePatches, report
 from reference import engine_patches as documented
 from reference.__main__ import ENGINE_PATCHES
-from stepserve.setting_origins import load
+from stepserve.setting_origins import load, origins
 from stepserve.setting_sources import SettingsRefused
 from stepserve.settings import EnginePatches
 
@@ -59,7 +59,10 @@ def test_an_unknown_name_is_refused_at_start_with_the_nearest_one(monkeypatch: p
 def test_all_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERENCE_ENGINE__PATCHES", '{"*": "off"}')
     monkeypatch.setenv("INFERENCE_ENGINE__PATCHES__CPU_NORMS", "auto")
-    assert load().engine.patches.off == frozenset(OPTIONAL) - {"cpu_norms"}
+    settings = load()
+    assert settings.engine.patches.off == frozenset(OPTIONAL) - {"cpu_norms"}
+    origin = {setting.name: setting.origin for setting in origins(settings)}
+    assert origin["engine.patches.step_sizes"] != "default"
 
 
 def test_an_engines_process_has_the_patches_that_the_gateway_announced(monkeypatch: pytest.MonkeyPatch) -> None:
