@@ -10,22 +10,21 @@ SUFFIX: Final = ".jinja"
 
 
 def template_text(wanted: str, folder: Path, *, anywhere: bool = False) -> str:
-    """The Jinja text that `wanted` stands for: a built-in name, a file's name in `folder`, or the text itself.
+    """The Jinja text that `wanted` stands for: a file's name in `folder`, a built-in name, or the text itself.
 
-    With `anywhere` also the path of a file that lies elsewhere, for the operator's own settings. Blocks. Raises
-    ValueError, the names that there are in it.
+    With `anywhere` also a path, with a slash in it, of a file that lies elsewhere: for the operator's own settings.
+    Blocks. Raises ValueError, the names that there are in it.
     """
     if "{{" in wanted or "{%" in wanted:
         return _checked(wanted, "a chat template")
     name = wanted.removesuffix(SUFFIX)
-    if name in BUILT_IN and not (folder / f"{name}{SUFFIX}").is_file():
-        return files("stepserve").joinpath("templates", f"{name}{SUFFIX}").read_text(encoding="utf-8")
-    if Path(name).name == name and not name.startswith("."):
-        if (folder / f"{name}{SUFFIX}").is_file():
-            return _read(folder / f"{name}{SUFFIX}")
-    elif anywhere and Path(wanted).expanduser().is_file():
-        return _read(Path(wanted).expanduser())
     own = sorted(file.stem for file in folder.glob(f"*{SUFFIX}"))
+    if name in own:
+        return _read(folder / f"{name}{SUFFIX}")
+    if name in BUILT_IN:
+        return files("stepserve").joinpath("templates", f"{name}{SUFFIX}").read_text(encoding="utf-8")
+    if anywhere and "/" in wanted:
+        return _read(Path(wanted).expanduser())
     raise ValueError(
         f"no chat template is called {wanted[:100]!r}; built in are {', '.join(BUILT_IN)}, {folder} has"
         f" {', '.join(own) or 'none'}, and a text of one's own has {{{{ or {{% in it"

@@ -11,7 +11,7 @@ from control.checkpoints.chat_templates import check_templates, has_template
 from control.checkpoints.completeness import missing_parts
 from control.checkpoints.digest import digest, file_shas
 from control.checkpoints.digest_cache import DigestCache
-from control.checkpoints.layout import INDEX, refuse_consolidated
+from control.checkpoints.layout import INDEX, refuse_consolidated, refuse_gguf
 from control.checkpoints.shard import Tensor, read_tensors
 from control.checkpoints.signature import READ_FILES, signature
 from control.checkpoints.vector_model import MODULES, check_modules
@@ -62,6 +62,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     folder = path.resolve()
     if not folder.is_dir():
         raise Invalid(f"there is no folder {path}")
+    refuse_gguf(folder)
     if not (folder / "config.json").is_file():
         raise Invalid(f"config.json is missing in {path}")
     config = _read_object(folder / "config.json")

@@ -39,6 +39,13 @@ def refuse_consolidated(folder: Path) -> None:
         )
 
 
+def refuse_gguf(folder: Path) -> None:
+    """Raises Invalid when those are the only weights."""
+    found = sorted(folder.glob("*.gguf"))
+    if found and not any(folder.glob("*.safetensors")):
+        raise Invalid(f"{found[0].name} is GGUF, which is not served: register the safetensors that it was made from")
+
+
 def _refuse_nested(folder: Path) -> None:
     kind = _ADAPTER_CONFIG if not (folder / _CONFIG).is_file() else _CONFIG
     for inner in sorted(folder.iterdir()):

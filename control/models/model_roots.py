@@ -30,7 +30,11 @@ class ModelRoots:
         roots = [root.resolve() for root in (models, *self.roots)]
         if not _inside(resolved, roots):
             raise Invalid(f"path: {folder} lies outside {self._named()}")
-        for file in _linked_files(resolved):
+        try:
+            linked = _linked_files(resolved)
+        except OSError as error:
+            raise Invalid(f"path: {folder} cannot be read: {error.strerror}") from error
+        for file in linked:
             if not _inside(file.resolve(), roots):
                 name = file.relative_to(resolved).as_posix()
                 raise Invalid(f"path: {name} in {folder} is a link to {file.resolve()}, outside {self._named()}")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from control.activation.activator import Activator, SwitchWish
+from control.checkpoints.adapter_kinds import check_kind
 from control.checkpoints.architecture import check_architecture
 from control.checkpoints.checkpoint import Checkpoint, check_no_kernels, quantization_of
 from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable, Invalid
@@ -101,6 +102,7 @@ class PullKind:
         """Raises Invalid for what could not be loaded, GatewayUnavailable while nobody can say whether."""
         config = listing.config
         if config is None:
+            check_kind(listing.adapter_config or {})
             trainers_name = (listing.adapter_config or {}).get("base_model_name_or_path")
             await self._registry.base_for(request.base_model, trainers_name if isinstance(trainers_name, str) else None)
             return

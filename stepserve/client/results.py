@@ -114,7 +114,7 @@ class Model(Result):
     architecture: str | None = None
     quantization: str | None = None
     base_model: str | None = None
-    chat_template: Literal["registered", "checkpoint", "default"] | None = None
+    chat_template: str | None = None
     warnings: list[str] = []
     load_duration: float | None = None
     local_path: str | None = None

@@ -82,6 +82,11 @@ def test_whether_it_brings_a_chat_template(tmp_path: Path, name: str, content: s
     assert inspect(folder, DigestCache()).has_template is has
 
 
+def test_gguf_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "tiny-q4.gguf").write_bytes(b"GGUF")
+    assert "tiny-q4.gguf is GGUF" in refusal(tmp_path)
+
+
 def test_config_that_is_no_json(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m")
     (folder / "config.json").write_text("{")
