@@ -6,6 +6,7 @@ import pytest
 
 from tests.ui.depot import EARLY, ECHO, ENDLESS, MODEL, Depot
 from tests.ui.page import PAGES, opened, words
+from tests.unit.control.checkpoint_files import write_checkpoint
 from ui.harmless import harmless
 
 
@@ -100,6 +101,19 @@ def test_a_model_that_is_not_there_is_refused_in_words() -> None:
     page.text_input(key="models_register_id").set_value("nowhere")
     page.button[2].click().run()
     assert "nowhere" in page.error[0].value
+
+
+def test_a_model_without_a_chat_template_is_warned_of_and_can_be_given_one(yard: Depot) -> None:
+    yard.register("bare", 7)
+    page = opened("models")
+    assert any("has no chat template, so chat routes refuse it" in warning.value for warning in page.warning)
+    write_checkpoint(yard.settings.layout.models / "chatting", 8)
+    page.text_input(key="models_register_id").set_value("chatting")
+    page.text_area(key="models_register_template").set_value("chatml")
+    page.button[2].click().run()
+    assert "chatting is registered" in page.success[0].value
+    models = {model["id"]: model for model in yard.http.get("/models").json()["models"]}
+    assert (models["bare"]["chat_template"], models["chatting"]["chat_template"]) == (None, "registered")
 
 
 def test_compare_shows_what_was_fixed_with_both_answers() -> None:
