@@ -35,7 +35,7 @@ class RegisterRequest(BaseModel):
     """`path` defaults to the models folder's `<id>`; a relative one is taken from the base directory.
 
     `dry_run`: only say what it would come to, and which files it would remove. `chat_template` is a built-in name, the
-    name of a file in templates/, or Jinja text; without it a model that has one keeps it.
+    name of a file in templates/, or Jinja text; without it an id that has one keeps it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

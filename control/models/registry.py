@@ -9,14 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from control.checkpoints.adapter import (
-    Adapter,
-    adapted_digest,
-    check_fits,
-    check_rank,
-    inspect_adapter,
-    is_adapter,
-)
+from control.checkpoints.adapter import Adapter, adapted_digest, check_fits, check_rank, inspect_adapter, is_adapter
 from control.checkpoints.adapter_kinds import ADAPTER_CONFIG
 from control.checkpoints.checkpoint import Checkpoint, inspect, tensors_of
 from control.checkpoints.digest_cache import DigestCache
@@ -38,7 +31,13 @@ from control.models.placed_folders import PlacedFolders
 from control.models.references import References
 from control.models.registration import RegisterRequest
 from control.models.repository import ModelRepository
-from control.models.served_template import ServedTemplates, templated_digest, templated_signature
+from control.models.served_template import (
+    ServedTemplates,
+    other_than,
+    templated_digest,
+    templated_signature,
+    with_its_template,
+)
 from stepserve.contract import (
     ACTIVE_ALIAS,
     EngineOverrides,
@@ -125,7 +124,7 @@ class Registry:
             return Registered(row, existing=False)
         present = await self._models.get(request.id)
         if present.digest != row.digest and request.chat_template is None and present.chat_template is not None:
-            row = await self.row_for(_with_its_template(request, present), folder)
+            row = await self.row_for(with_its_template(request, present), folder)
         if present.digest != row.digest:
             raise Conflict(
                 f"{request.id} is registered with {other_than(present, request)} ({present.digest}):"
@@ -151,7 +150,7 @@ class Registry:
 
     async def is_as_asked(self, present: ModelRow, request: RegisterRequest, content: Content) -> bool:
         """Whether the model is what registering the content so would make of it. Raises Invalid, GatewayUnavailable."""
-        asked = _with_its_template(request, present)
+        asked = with_its_template(request, present)
         if isinstance(content, Adapter):
             base = await self.base_for(asked.base_model, content.base_name)
             digest = adapted_digest(content, base.digest)
@@ -414,19 +413,6 @@ def overridden_signature(signature: Signature, engine: EngineOverrides | None) -
 
 def _quantize(row: ModelRow) -> Quantize | None:
     return cast("Quantize | None", row.quantize)
-
-
-def _with_its_template(request: RegisterRequest, present: ModelRow) -> RegisterRequest:
-    """A request that names no chat template means the one that the model has."""
-    if request.chat_template is not None or present.chat_template is None:
-        return request
-    return request.model_copy(update={"chat_template": present.chat_template})
-
-
-def other_than(present: ModelRow, request: RegisterRequest) -> str:
-    """In what the model differs from what is asked for, as far as the request says it."""
-    template = request.chat_template is not None and request.chat_template != present.chat_template
-    return "another chat_template" if template else "other content"
 
 
 def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | None) -> ModelRow:

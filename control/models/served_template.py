@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from control.checkpoints.chat_templates import check_given
+from control.checkpoints.checkpoint import Checkpoint
 from control.database.tables import ModelRow
 from control.errors import Invalid
+from control.models.registration import RegisterRequest
 from stepserve.contract import Signature
 from stepserve.named_templates import BUILT_IN, template_text
 
@@ -59,6 +61,25 @@ class ServedTemplates:
             " default_chat_template"
         )
         return [warning]
+
+
+def with_its_template(request: RegisterRequest, present: ModelRow) -> RegisterRequest:
+    """A request that names no chat template means the one that the model has."""
+    if request.chat_template is not None or present.chat_template is None:
+        return request
+    return request.model_copy(update={"chat_template": present.chat_template})
+
+
+def keeping_template(request: RegisterRequest, present: ModelRow, content: object) -> RegisterRequest:
+    """For other content in the model's place: it has the model's template, unless it brings one or is given one."""
+    brings_one = isinstance(content, Checkpoint) and content.has_template is not False
+    return request if brings_one else with_its_template(request, present)
+
+
+def other_than(present: ModelRow, request: RegisterRequest) -> str:
+    """In what the model differs from what is asked for, as far as the request says it."""
+    template = request.chat_template is not None and request.chat_template != present.chat_template
+    return "another chat_template" if template else "other content"
 
 
 def templated_digest(digest: str, template: str | None) -> str:

@@ -19,8 +19,9 @@ from control.models.activation_log import ActivationLog
 from control.models.placed_files import Removal, left_alone
 from control.models.placed_folders import PlacedFolders
 from control.models.registration import RegisterRequest
-from control.models.registry import Content, Registered, Registry, other_than
+from control.models.registry import Content, Registered, Registry
 from control.models.repository import ModelRepository
+from control.models.served_template import keeping_template, other_than
 from control.registration.uploads.request import PICKLES
 from control.registration.uploads.upload import Upload
 from control.registration.uploads.uploads import Uploads
@@ -94,6 +95,7 @@ class Registrar:
             return await self._again(request, present) or await self._register_folder(request)
         if present is not None:
             await self._check_replaceable(request, present)
+            request = keeping_template(request, present, checkpoint)
         changed = present is None or await self._registry.digest_of(present, checkpoint) != present.digest
         copied = moves or (present is not None and changed and folder == Path(present.path))
         target = self._version(request.id, checkpoint.digest) if copied else folder
@@ -119,6 +121,7 @@ class Registrar:
             return registered
         if present is not None:
             await self._check_replaceable(request, present)
+            request = keeping_template(request, present, checkpoint)
         if present is not None or self._moves(request.id):
             target = self._version(request.id, checkpoint.digest)
         else:
@@ -205,8 +208,7 @@ class Registrar:
         if not (request.replace or self._moves(request.id)):
             raise Conflict(
                 f"{request.id} is registered with {other_than(present, request)} ({present.digest}): register with"
-                f" `replace: true`,"
-                f" DELETE /models/{request.id} first, or use another id"
+                f" `replace: true`, DELETE /models/{request.id} first, or use another id"
             )
         job_id = await self._models.live_job_of(request.id)
         if job_id is not None:

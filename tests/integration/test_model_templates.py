@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,24 @@ def test_another_template_is_other_content(tmp_path: Path) -> None:
             same = await here.post("/models/register", id="a", source="t", chat_template="chatml")
             assert same["existing"] is True
             assert (await row(here, "a"))["chat_template"] == "registered"
+
+    asyncio.run(run())
+
+
+def test_an_id_keeps_its_template_until_its_files_bring_one(tmp_path: Path) -> None:
+    """A trainer's script says `register {id, source}` each time, and writes into the same folder."""
+
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            folder = here.layout.models / "latest"
+            write_checkpoint(folder)
+            await here.post("/models/register", id="latest", source="t", chat_template="chatml")
+            for seed, bring, expected in ((1, False, template_text("chatml", NOWHERE)), (2, True, None)):
+                shutil.rmtree(folder)
+                (write_with_template if bring else write_checkpoint)(folder, seed)
+                told = await here.post("/models/register", id="latest", source="t")
+                assert (told["warnings"], "replaced" in told) == ([], True)
+                assert (await activated(here, "latest")).chat_template == expected
 
     asyncio.run(run())
 
