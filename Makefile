@@ -1,30 +1,23 @@
 # Two commands do everything: `make run` and `make test`.
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --durations=25
 
-.PHONY: run test unit test-e2e test-integration-1 test-integration-2 test-units lint format bench demo-model docs reference screenshots wheels lock install install-dev clean
+.PHONY: run test unit test-e2e lint format bench demo-model docs reference screenshots wheels lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
 
 test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
-	@$(MAKE) --no-print-directory -j2 -O test-e2e test-units
-	@$(MAKE) --no-print-directory -j2 -O test-integration-1 test-integration-2
+	@$(MAKE) --no-print-directory -j2 -O test-e2e unit
 
-unit: install-dev  ## The tests that start no engine, two runs at a time
-	@$(MAKE) --no-print-directory -j2 -O test-integration-1 test-integration-2 test-units
+# Files run in the order given and stay whole: the long ones first, so that all processes end together.
+PROCESSES ?= logical
+unit: install-dev  ## The tests that start no engine, on every core
+	$(PYTEST) -n $(PROCESSES) --maxprocesses=8 --dist loadfile --no-loadscope-reorder tests/integration tests/ui tests/unit
 
-test-e2e:
-	$(BIN)/python -m pytest tests/e2e
-
-test-integration-1:
-	$(BIN)/python -m pytest tests/integration/test_[a-i]*.py
-
-test-integration-2:
-	$(BIN)/python -m pytest tests/integration/test_[j-z]*.py
-
-test-units:
-	$(BIN)/python -m pytest tests/unit tests/ui
+test-e2e: install-dev
+	$(PYTEST) tests/e2e
 
 lint: install-dev
 	$(BIN)/ruff format --check .

@@ -47,6 +47,7 @@ def test_a_valid_key(tmp_path: Path) -> None:
         ({"expires_at": NOW}, TOKEN, "expired"),
         ({"expires_at": NOW - 1, "revoked": True}, TOKEN, "revoked"),
     ],
+    ids=["none", "empty", "cut", "prefixed", "changed", "unknown", "revoked", "expired", "both"],  # tokens are random
 )
 def test_a_key_that_opens_nothing(tmp_path: Path, changed: dict[str, Any], token: str | None, said: str) -> None:
     with pytest.raises(Unauthorized, match=said) as refused:
