@@ -110,10 +110,12 @@ async def by_hand(base: Path, statement: str) -> int:
 async def until(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool]) -> Any:
     """What `look` sees once it is `enough`; fails after DEADLINE_S showing what it saw last."""
     seen = None
+    pause_s = 0.01
     try:
         async with asyncio.timeout(DEADLINE_S):
             while not enough(seen := await look()):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(pause_s)
+                pause_s = min(1.5 * pause_s, 0.1)  # a look costs control milliseconds, which is what is waited for
     except TimeoutError:
         raise AssertionError(f"still {seen}") from None
     return seen
