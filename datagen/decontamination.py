@@ -24,6 +24,7 @@ from datagen.tokens import as_letters, words
 from evals.datasets import digest_of, open_dataset, read_samples
 from evals.errors import EvalError
 from evals.sample import AnswerIs, Sample
+from stepserve.durable import written_aside
 
 DEFAULT_WORDS = 13
 SHORTEST_CONTAINED_WORDS = 4
@@ -120,9 +121,8 @@ class Guard:
                 _log.warning("decontamination takes every text of %s for a question: %s", name, error)
                 self._take(name, *_ngrams(_any_texts(path), self.most_words))
                 return
-        aside = kept.with_suffix(".part.npz")
-        np.savez(aside, hashes=hashes, samples=samples, lengths=np.array(sorted(lengths), dtype=np.int64))
-        aside.replace(kept)
+        with written_aside(kept, durable=False) as aside, aside.open("wb") as file:
+            np.savez(file, hashes=hashes, samples=samples, lengths=np.array(sorted(lengths), dtype=np.int64))
         self._take(name, hashes, samples, lengths)
 
     def _of_questions(self, stream: BufferedReader, name: str) -> _Ngrams:

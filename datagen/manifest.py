@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from datagen.config import GenerationConfig
-from datagen.shards import ShardFacts, write_durably
+from datagen.shards import ShardFacts
 from evals.run_files import write_json
+from stepserve.durable import write_whole
 
 _CARD = """---
 configs:
@@ -93,4 +94,4 @@ def write_card(
         table="\n".join(f"| {shard.name} | {shard.rows} | `{shard.sha256}` |" for shard in shards),
         settings=json.dumps(config.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False, indent=2),
     )
-    write_durably(run_dir / "README.md", text.encode())
+    write_whole(run_dir / "README.md", text)

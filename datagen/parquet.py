@@ -1,10 +1,11 @@
 """The same rows as Parquet, for readers that like columns."""
 
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from stepserve.durable import written_aside
 
 
 def is_available() -> bool:
@@ -12,16 +13,9 @@ def is_available() -> bool:
 
 
 def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Written aside, fsynced, renamed. Blocks; raises OSError."""
+    """Durably, in one step (stepserve.durable). Blocks; raises OSError."""
     import pyarrow as pa  # noqa: PLC0415 - slow to import, and few jobs write it
     import pyarrow.parquet as pq  # noqa: PLC0415 - likewise
 
-    aside = path.with_name(f".{path.name}.part")
-    try:
+    with written_aside(path) as aside:
         pq.write_table(pa.Table.from_pylist(list(rows)), aside, compression="zstd")
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    aside.replace(path)

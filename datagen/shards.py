@@ -11,7 +11,6 @@ import asyncio
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -28,6 +27,7 @@ from datagen.errors import Refused
 from datagen.parquet import write_parquet
 from datagen.places import SHARDS, check_target
 from datagen.records import Format, formatted
+from stepserve.durable import sync, write_whole
 from stepserve.full_disk import is_disk_full
 
 OUTBOX = ".outbox"
@@ -103,7 +103,7 @@ class ShardWriter:
         outbox = self.run_dir / OUTBOX
         outbox.mkdir(exist_ok=True)
         staged = outbox / entry.name
-        write_durably(staged, content)
+        write_whole(staged, content)
         if self.parquet:
             write_parquet(staged.with_suffix(".parquet"), rows)
         kept = self.run_dir / f"shard_{ordinal:03d}.jsonl"
@@ -114,8 +114,8 @@ class ShardWriter:
         except OSError:  # a file system without links
             shutil.copyfile(staged, aside)
         aside.replace(kept)
-        sync_folder(outbox)
-        sync_folder(self.run_dir)
+        sync(outbox)
+        sync(self.run_dir)
 
     def _move(self, entry: ShardEntry) -> None:
         target = self.base_dir / entry.path
@@ -128,30 +128,8 @@ class ShardWriter:
             staged = (self.run_dir / OUTBOX / entry.name).with_suffix(suffix)
             if staged.exists():
                 _rename(staged, target.with_suffix(suffix))
-        sync_folder(target.parent)
-        sync_folder(self.run_dir / OUTBOX)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Written aside, fsynced, renamed. Raises OSError, and leaves nothing behind then."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    aside.replace(path)
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(target.parent)
+        sync(self.run_dir / OUTBOX)
 
 
 @contextmanager
@@ -178,5 +156,5 @@ def _rename(staged: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        write_durably(target, staged.read_bytes())
+        write_whole(target, staged.read_bytes())
         staged.unlink()

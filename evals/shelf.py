@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 import re
 import secrets
 import time
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 from control.errors import Conflict, Invalid, NoSpace, NotFound
 from evals.datasets import SUFFIXES, check_lines, digest_of, open_dataset, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
+from stepserve.durable import put_in_place, sync_open
 from stepserve.full_disk import is_disk_full
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -83,7 +83,7 @@ class DatasetShelf:
                 return await self.facts(name, datasets_dir), False
             if existed is not None and not replace:
                 raise Conflict(f"{name} is there with other content ({existed}); ?replace=true puts this in its place")
-            await asyncio.to_thread(_put_in_place, aside, target)
+            await asyncio.to_thread(put_in_place, aside, target)
         except OSError as error:
             if is_disk_full(error):
                 raise NoSpace(f"{name} does not fit on the disk of the datasets folder") from error
@@ -173,8 +173,7 @@ async def _write(path: Path, body: AsyncIterator[bytes]) -> str:
                 await asyncio.to_thread(write, file, bytes(kept))
                 kept.clear()
         await asyncio.to_thread(write, file, bytes(kept))
-        await asyncio.to_thread(file.flush)
-        await asyncio.to_thread(os.fsync, file.fileno())
+        await asyncio.to_thread(sync_open, file)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -202,12 +201,3 @@ def _forget_torn(datasets_dir: Path) -> None:
     for path in datasets_dir.glob(".*.part"):
         if _TORN.fullmatch(path.name) and time.time() - path.stat().st_mtime > _FORGOTTEN_AFTER_S:
             path.unlink(missing_ok=True)
-
-
-def _put_in_place(aside: Path, target: Path) -> None:
-    aside.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

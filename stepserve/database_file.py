@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from stepserve.base_lock import BaseInUse, hold
+from stepserve.durable import put_in_place, sync
 from stepserve.paths import Layout
 from stepserve.settings import Settings
 
@@ -44,9 +45,9 @@ def backup(database: Path, target: Path) -> int:
             source.backup(copy)  # all pages in one read transaction, which under WAL keeps no writer waiting
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
         check_backup(aside)
-        _sync(aside)
+        sync(aside)
         os.link(aside, target)  # unlike a rename it never replaces
-        _sync(target.parent)
+        sync(target.parent)
         return target.stat().st_size
     except FileExistsError as error:
         raise BackupRefused(f"{target} is there already and is not written over; name another file") from error
@@ -82,7 +83,7 @@ def _exchange(saved: Path, database: Path) -> Path | None:
     try:
         fresh.touch(mode=0o600)
         shutil.copyfile(saved, fresh)
-        _sync(fresh)
+        sync(fresh)
         had_one = os.path.lexists(database)
         if database.is_dir():
             database.rename(kept)
@@ -93,8 +94,7 @@ def _exchange(saved: Path, database: Path) -> Path | None:
             with suppress(FileNotFoundError):
                 Path(f"{database}{suffix}").rename(f"{kept}{suffix}")
                 had_one = True
-        fresh.replace(database)
-        _sync(database.parent)
+        put_in_place(fresh, database)
     finally:
         fresh.unlink(missing_ok=True)
     return kept if had_one else None
@@ -119,11 +119,3 @@ def check_backup(file: Path) -> None:
 def _answers(address: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(address)) == 0
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

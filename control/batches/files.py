@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import secrets
 import shutil
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from control.clock import Clock, utc_now
 from control.errors import Invalid, NotFound
+from stepserve.durable import put_in_place, sync_open, write_whole
 from stepserve.paths import Layout
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
@@ -64,8 +64,8 @@ class FileStore:
             stored = StoredFile(
                 id=file_id, bytes=size_bytes, created_at=_seconds(self._clock()), filename=filename, purpose=purpose
             )
-            _write_durably(aside / _META, json.dumps(stored.model_dump() | {_OWNER: owner}).encode())
-            aside.rename(self._folder / file_id)
+            write_whole(aside / _META, json.dumps(stored.model_dump() | {_OWNER: owner}))
+            put_in_place(aside, self._folder / file_id)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -81,8 +81,7 @@ class FileStore:
                 await asyncio.to_thread(file.write, chunk)
             if not size_bytes:
                 raise Invalid("file: is empty")
-            file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.to_thread(sync_open, file)
         return size_bytes
 
     def get(self, file_id: str) -> StoredFile:
@@ -167,10 +166,3 @@ def _owner_of(meta: object) -> str | None:
 
 def _seconds(moment: datetime) -> int:
     return int(moment.timestamp())
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -7,6 +7,8 @@ import threading
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from stepserve.durable import write_whole
+
 log = logging.getLogger(__name__)
 
 
@@ -79,8 +81,7 @@ class DigestCache:
             )
             aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
             try:
-                aside.write_text(text)
-                aside.replace(self._file)
+                write_whole(self._file, text, durable=False, aside=aside)
             except OSError as error:
                 log.warning("cannot write %s: %s", self._file, error)
                 return

@@ -22,6 +22,7 @@ from control.database.database import Database
 from control.database.tables import ModelRow, PlacedFolderRow
 from control.errors import Conflict
 from control.models.placed_files import Removal, left_alone, manifest_of, removal
+from stepserve.durable import sync, sync_tree
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class PlacedFolders:
         finally:
             with suppress(OSError):  # others are at work there
                 await asyncio.to_thread((self._models / PLACING).rmdir)
-        await asyncio.to_thread(_sync, target.parent)
+        await asyncio.to_thread(sync, target.parent)
 
     def placing(self, target: Path) -> Path:
         """Where a copy that is to become `target` is made, whatever was left there gone. Blocks. Raises OSError."""
@@ -155,15 +156,4 @@ class PlacedFolders:
 def _copy_tree(source: Path, target: Path) -> None:
     """With the files' times, and on disk for good."""
     shutil.copytree(source, target, symlinks=True)
-    for root, _, names in os.walk(target):
-        for name in names:
-            _sync(Path(root, name))
-        _sync(Path(root))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_tree(target)

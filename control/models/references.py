@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from control.errors import CheckpointBroken, ControlError, ReferenceFailed
 from stepserve.contract import Reference
+from stepserve.durable import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -152,13 +152,7 @@ class References:
 
     def _write(self, digest: str, reference: Reference) -> None:
         file = self._file(digest)
-        aside = file.with_name(f".{file.name}.partial")
         try:
-            with aside.open("w") as stream:
-                stream.write(reference.model_dump_json(exclude_none=True))
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(file)
+            write_whole(file, reference.model_dump_json(exclude_none=True))
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise ReferenceFailed(f"the reference cannot be written to {file}: {error.strerror}") from error

@@ -39,6 +39,7 @@ from control.pull.files import PARTIAL, has_content, present_bytes
 from control.pull.hub_client import HubTransport, Watch, watched
 from control.pull.orders import Failure, FailureKind, FetchOrder, Finished, Listing, ListOrder, Order, Progress
 from control.pull.selection import RemoteFile
+from stepserve.durable import sync_open
 from stepserve.process import follow_parent
 
 LOCK = ".lock"
@@ -261,7 +262,7 @@ def fetch(order: FetchOrder, folder: Path, file: RemoteFile) -> None:
                     headers=headers_of(order.token),
                     expected_size=file.size_bytes,
                 )
-                os.fsync(stream.fileno())
+                sync_open(stream)
         except HfHubHTTPError as error:
             if error.response.status_code == 416:  # the hub's file is shorter than what we have of it
                 partial.unlink()

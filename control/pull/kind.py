@@ -23,6 +23,7 @@ from control.pull.orders import Listing
 from control.pull.request import PullRequest
 from control.pull.selection import RemoteFile, select, weights_bytes
 from control.pull.staging import LEAST_SPARE_BYTES, Staging
+from stepserve.durable import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class PullKind:
         except ValidationError as error:
             log.warning("%s is broken, asking again: %s", file, error)
         listing = await self._hub.listing(request.model, request.revision)
-        await asyncio.to_thread(_write_whole, file, listing.model_dump_json())
+        await asyncio.to_thread(write_whole, file, listing.model_dump_json())
         return listing
 
     async def _check(self, request: PullRequest, listing: Listing, wanted: list[RemoteFile]) -> None:
@@ -181,9 +182,3 @@ def _result(
         "quantize": model.quantize,
         "preferred_quantized": model.quantize in {"q4", "q8"},
     }
-
-
-def _write_whole(file: Path, text: str) -> None:
-    aside = file.with_name(f".{file.name}.partial")
-    aside.write_text(text)
-    aside.replace(file)

@@ -9,6 +9,7 @@ from pathlib import Path
 from control.errors import Invalid
 from control.pull.files import has_content, present_bytes
 from control.pull.selection import RemoteFile
+from stepserve.durable import sync_tree
 
 FOLDER = ".pulls"
 LEAST_SPARE_BYTES = 64 * 1024 * 1024
@@ -52,21 +53,10 @@ class Staging:
 
     def sync(self) -> None:
         """The files survive a power cut from here on."""
-        for root, _, names in os.walk(self.files):
-            for name in names:
-                _sync(Path(root, name))
-            _sync(Path(root))
+        sync_tree(self.files)
 
     def clear(self) -> None:
         """Forgets what earlier pulls of this id left, of other commits too."""
         for place in self._root.glob(f"{self._model_id}@*"):
             if _COMMIT.fullmatch(place.name.rpartition("@")[2]):
                 shutil.rmtree(place, ignore_errors=True)  # which follows no link
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

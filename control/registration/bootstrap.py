@@ -16,6 +16,7 @@ from control.models.registration import RegisterRequest, check_id
 from control.models.registry import Registered, Registry
 from control.models.repository import ModelRepository
 from stepserve.contract import ModelRef
+from stepserve.durable import written_aside
 from stepserve.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,5 @@ async def _place_demo(layout: Layout, placed: PlacedFolders) -> None:
 
 def _copy_dataset(target: Path) -> None:
     if not os.path.lexists(target):
-        aside = target.with_name(f".{_DEMO_DATASET}.partial")
-        with as_file(files("demo")) as demo:
+        with as_file(files("demo")) as demo, written_aside(target) as aside:
             shutil.copyfile(demo / "datasets" / _DEMO_DATASET, aside)
-        aside.rename(target)

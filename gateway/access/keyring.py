@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from gateway.access.succession import WAY_OUT, objection
 from gateway.errors import Unauthorized, Unserved
 from stepserve.access import ANONYMOUS, SETTINGS_KEY, KeyMemory, KeyRecord, KeySet, Scope, digest_of, id_of
 from stepserve.access_settings import AccessSettings
+from stepserve.durable import written_aside
 
 log = logging.getLogger(__name__)
 
@@ -210,21 +209,13 @@ class Keyring:
             self._save()
 
     def _save(self) -> None:
-        """Written aside, synced and renamed; mkstemp makes it readable for this user alone."""
+        """Durably, in one step, and readable for this user alone."""
         keys = self._set
         assert keys is not None
         memory = KeyMemory(epoch=keys.epoch, revision=keys.revision, keys=keys.keys, demanded=self._demanded)
         try:
-            handle, aside = tempfile.mkstemp(dir=self._file.parent, prefix=f".{self._file.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(memory.model_dump_json())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(aside).replace(self._file)
-            folder = os.open(self._file.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            with written_aside(self._file) as aside:
+                aside.touch(mode=0o600)
+                aside.write_text(memory.model_dump_json(), encoding="utf-8")
         except OSError as error:
             log.error("the copy of the keys in %s could not be written: %s", self._file, error)

@@ -16,12 +16,14 @@ from control.errors import Invalid
 from control.registration.uploads.known_chunks import Place, copy_chunk, sha256_of
 from control.registration.uploads.request import check_file_name
 from control.registration.uploads.staged_file import Chunk, StagedFile, chunks_of
+from stepserve.durable import sync, write_whole
 from stepserve.shard import BadShard, read_tensors
 
 _BOOK = "upload.json"
+_BOOK_ASIDE = f".{_BOOK}"
 _FILES = "files"
 _BEFORE = "before"
-_OURS = frozenset({_BOOK, f".{_BOOK}", _FILES, _BEFORE})
+_OURS = frozenset({_BOOK, _BOOK_ASIDE, _FILES, _BEFORE})
 
 
 @dataclass(slots=True)
@@ -148,9 +150,9 @@ class Upload:
         for name in self.files:
             path = self.path_of(name)
             folders.add(path.parent)
-            _fsync(path)
+            sync(path)
         for folder in folders:
-            _fsync(folder)
+            sync(folder)
 
     def note_hashes(self, placed: Path, cache: DigestCache) -> None:
         """Tells the cache what is proven already, so that nothing of it is read again at `placed`."""
@@ -184,9 +186,8 @@ class Upload:
                 }
                 for file in list(self.files.values())
             }
-            aside = self.folder / f".{_BOOK}"
-            aside.write_text(json.dumps({"upload": self.name, "expected": self.expected, "files": files}))
-            aside.replace(self.folder / _BOOK)
+            content = json.dumps({"upload": self.name, "expected": self.expected, "files": files})
+            write_whole(self.folder / _BOOK, content, durable=False, aside=self.folder / _BOOK_ASIDE)
 
     def discard(self) -> None:
         """Removes what uploads wrote there, and nothing else that may lie in the folder."""
@@ -266,11 +267,3 @@ def _allocated_bytes(path: Path) -> int:
         return path.stat().st_blocks * 512
     except OSError:
         return 0
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
