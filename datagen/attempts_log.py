@@ -1,16 +1,12 @@
 """attempts.jsonl: one line an attempt, with everything it brought. What is in it is done; all else is done again."""
 
 import json
-import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-_log = logging.getLogger(__name__)
+from stepserve.jobs.jsonl_log import JsonlLog
 
 
 class AttemptLine(BaseModel):
@@ -30,63 +26,9 @@ class AttemptLine(BaseModel):
     rejected: list[dict[str, Any]]
 
 
-class AttemptsLog:
-    """One writer; every method blocks for a file operation."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("a+b", buffering=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def recover(self) -> Iterator[AttemptLine]:
-        """Yields the whole lines from the start, then cuts off what follows them (a line torn by a crash)."""
-        whole_bytes = 0
-        with self._path.open("rb") as file:
-            for raw in file:
-                line = _whole(raw)
-                if line is None:
-                    break
-                whole_bytes += len(raw)
-                yield line
-        size_bytes = self._path.stat().st_size
-        if size_bytes != whole_bytes:
-            _log.warning("%s: cut off %d bytes after the last whole line", self._path, size_bytes - whole_bytes)
-            self._file.truncate(whole_bytes)
-
-    def append(self, lines: list[AttemptLine]) -> None:
-        """All of them or, when the disk refuses (OSError), none."""
-        content = b"".join(
-            json.dumps(line.model_dump(), ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for line in lines
-        )
-        before_bytes = self._file.seek(0, os.SEEK_END)
-        try:
-            _write_all(self._file.fileno(), content)
-        except OSError:
-            self._file.truncate(before_bytes)
-            raise
-
-    def sync(self) -> None:
-        """Returns when all that was appended would outlive a loss of power."""
-        os.fsync(self._file.fileno())
+def open_attempts(path: Path) -> JsonlLog[AttemptLine]:
+    return JsonlLog(path, _encode, AttemptLine.model_validate_json)
 
 
-def _write_all(file: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-def _whole(raw: bytes) -> AttemptLine | None:
-    if not raw.endswith(b"\n"):
-        return None
-    try:
-        return AttemptLine.model_validate_json(raw)
-    except ValidationError:
-        return None
+def _encode(line: AttemptLine) -> bytes:
+    return json.dumps(line.model_dump(), ensure_ascii=False, separators=(",", ":")).encode()

@@ -17,7 +17,7 @@ from typing import Any
 from control.errors import BadJob, WrongWeights
 from control.ports import JobContext
 from datagen.asking import Asking, EngineFeed
-from datagen.attempts_log import AttemptLine, AttemptsLog
+from datagen.attempts_log import AttemptLine, open_attempts
 from datagen.config import GenerationConfig
 from datagen.decontamination import Guard
 from datagen.errors import NothingPassed
@@ -35,6 +35,7 @@ from datagen.similarity import Fingerprint
 from datagen.strategy import Sources, Strategy
 from datagen.tally import Tally
 from evals.run_files import read_json, write_json
+from stepserve.jobs.jsonl_log import JsonlLog
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "attempts.jsonl"
@@ -87,7 +88,7 @@ class DataGenRun:
                 return earlier
             with ExitStack() as stack:
                 strategy, guard, pool = await asyncio.to_thread(self._prepare, stack)
-                log = stack.enter_context(AttemptsLog(self._context.run_dir / LOG_FILE))
+                log = stack.enter_context(open_attempts(self._context.run_dir / LOG_FILE))
                 await self._take_up(log, strategy, pool)
                 await asyncio.to_thread(self._write_config, strategy)
                 async with AsyncExitStack() as held:
@@ -124,7 +125,7 @@ class DataGenRun:
         pool.catch_up(sorted(folders))
         return strategy, guard, pool
 
-    async def _take_up(self, log: AttemptsLog, strategy: Strategy, pool: Pool) -> None:
+    async def _take_up(self, log: JsonlLog[AttemptLine], strategy: Strategy, pool: Pool) -> None:
         """What the log says is done; shards that a crash left undone are finished."""
         lines = log.recover()
         while batch := await asyncio.to_thread(lambda: list(islice(lines, _LINES_AT_ONCE))):
@@ -142,7 +143,7 @@ class DataGenRun:
             strategy.learn(_asked(record), str(record["metadata"]["tags"]).split())
         self._open.extend(line.accepted)
 
-    async def _generate(self, log: AttemptsLog, strategy: Strategy, guard: Guard | None, pool: Pool) -> None:
+    async def _generate(self, log: JsonlLog[AttemptLine], strategy: Strategy, guard: Guard | None, pool: Pool) -> None:
         at_most = self._config.attempts_at_most(strategy.attempts)
         numbers = (number for number in range(at_most) if number not in self._made)
         gatekeeper = Gatekeeper(
@@ -218,7 +219,7 @@ class DataGenRun:
             lines.append(attempted.line(verdict.accepted, verdict.rejected, run, at_s, busy_s))
         return lines
 
-    async def _publish_full(self, log: AttemptsLog) -> None:
+    async def _publish_full(self, log: JsonlLog[AttemptLine]) -> None:
         """What a shard was made of must outlive a loss of power as the shard does."""
         size = self._config.shard_size
         if len(self._open) >= size:
@@ -227,7 +228,7 @@ class DataGenRun:
             self._shards.append(await self._writer.publish(len(self._shards), self._open[:size]))
             del self._open[:size]
 
-    async def _conclude(self, log: AttemptsLog, strategy: Strategy, guard: Guard | None) -> dict[str, Any]:
+    async def _conclude(self, log: JsonlLog[AttemptLine], strategy: Strategy, guard: Guard | None) -> dict[str, Any]:
         await asyncio.to_thread(log.sync)
         if self._open:
             self._shards.append(await self._writer.publish(len(self._shards), self._open))

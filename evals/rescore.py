@@ -17,11 +17,10 @@ from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
 from evals.metrics import NAMES, decisive, metric_named, scored
 from evals.record import MetricScore, SampleRecord
 from evals.run_files import read_json, write_json
-from evals.samples_log import read_records
+from evals.samples_log import SAMPLES_FILE, read_records
 from evals.scoring import Scoring
 from evals.tally import Tally
 
-SAMPLES_FILE = "samples.jsonl"
 FOLDER = "rescored"
 _CHUNK = 64
 

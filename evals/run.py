@@ -22,13 +22,13 @@ from evals.prompts import Prompter
 from evals.record import SampleRecord, record_of
 from evals.request import EvalConfig
 from evals.run_files import read_json, write_json
-from evals.samples_log import SamplesLog
+from evals.samples_log import SAMPLES_FILE, open_samples
 from evals.scoring import Scoring
 from evals.tally import Tally
+from stepserve.jobs.jsonl_log import JsonlLog
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
-SAMPLES_FILE = "samples.jsonl"
 
 
 class EvalRun:
@@ -56,7 +56,7 @@ class EvalRun:
             facts = self._config.dataset
             with await asyncio.to_thread(self._opened, facts) as dataset:
                 prompter = await asyncio.to_thread(self._prompter, dataset)
-                with SamplesLog(self._path(SAMPLES_FILE)) as log:
+                with open_samples(self._path(SAMPLES_FILE)) as log:
                     await asyncio.to_thread(self._take_up, log)
                     await asyncio.to_thread(self._write_config)
                     async with Scoring(self._config.metrics, self._judge()) as scoring:
@@ -123,7 +123,7 @@ class EvalRun:
         )
 
     async def _evaluate(
-        self, dataset: BufferedReader, log: SamplesLog, prompter: Prompter, scoring: Scoring
+        self, dataset: BufferedReader, log: JsonlLog[SampleRecord], prompter: Prompter, scoring: Scoring
     ) -> dict[str, Any]:
         config, facts, model = self._config, self._config.dataset, self._context.model
         resumed_samples, resumed_tokens = self._tally.total, self._tally.completion_tokens
@@ -164,7 +164,7 @@ class EvalRun:
             "seed": config.seed,
         }
 
-    def _take_up(self, log: SamplesLog) -> None:
+    def _take_up(self, log: JsonlLog[SampleRecord]) -> None:
         """What failed is asked again where an earlier attempt ended because too much of it had failed."""
         if self._gave_up(log):
             log.keep_only(lambda record: failure_of(record, self._decisive) is None)
@@ -174,7 +174,7 @@ class EvalRun:
                 self._answered.add(record.id)
                 self._add(record)
 
-    def _gave_up(self, log: SamplesLog) -> bool:
+    def _gave_up(self, log: JsonlLog[SampleRecord]) -> bool:
         errors = self._no_errors_yet()
         for record in log.recover():
             errors.add(record)

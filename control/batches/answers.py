@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,9 @@ from typing import Any, Self
 from control.batches.files import OUTPUT_FILES
 from control.batches.requests import Line
 from stepserve.contract import AskOutput
+from stepserve.jobs.jsonl_log import JsonlLog
+
+_Answer = dict[str, Any]
 
 
 class Answers:
@@ -19,9 +21,9 @@ class Answers:
     def __init__(self, run_dir: Path, job_id: str) -> None:
         """Blocks; cuts off what a crash has left of a last line."""
         self._job_id = job_id
-        self._output = (run_dir / OUTPUT_FILES["output"]).open("a+b")
-        self._errors = (run_dir / OUTPUT_FILES["errors"]).open("a+b")
-        completed, failed = _take_up(self._output), _take_up(self._errors)
+        self._output = _opened(run_dir / OUTPUT_FILES["output"])
+        self._errors = _opened(run_dir / OUTPUT_FILES["errors"])
+        completed, failed = _custom_ids(self._output), _custom_ids(self._errors)
         self.answered = completed | failed
         self.completed, self.failed = len(completed), len(failed)
 
@@ -36,45 +38,45 @@ class Answers:
 
     def append(self, answered: Iterable[tuple[Line, AskOutput]]) -> None:
         """Blocks for a short write a file."""
-        output: list[bytes] = []
-        errors: list[bytes] = []
+        output: list[_Answer] = []
+        errors: list[_Answer] = []
         for line, answer in answered:
             succeeded = answer.status == 200
-            (output if succeeded else errors).append(self._encoded(line, answer))
-            self.completed += succeeded
-            self.failed += not succeeded
-        for file, lines in ((self._output, output), (self._errors, errors)):
-            if lines:
-                file.write(b"".join(lines))
-                file.flush()
+            (output if succeeded else errors).append(self._shown(line, answer))
+        self._output.append(output)
+        self.completed += len(output)
+        self._errors.append(errors)
+        self.failed += len(errors)
 
     def sync(self) -> None:
-        os.fsync(self._output.fileno())
-        os.fsync(self._errors.fileno())
+        """As JsonlLog.sync."""
+        self._output.sync()
+        self._errors.sync()
 
-    def _encoded(self, line: Line, answer: AskOutput) -> bytes:
+    def _shown(self, line: Line, answer: AskOutput) -> _Answer:
         request_id = hashlib.sha256(f"{self._job_id}/{line.number}".encode()).hexdigest()[:24]
-        content: dict[str, Any] = {
+        return {
             "id": f"batch_req_{request_id}",
             "custom_id": line.custom_id,
             "response": {"status_code": answer.status, "request_id": f"req_{request_id}", "body": answer.body},
             "error": None,
         }
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
-def _take_up(file: Any) -> set[str]:
-    """The custom ids of the whole lines; cuts off the rest."""
-    file.seek(0)
-    whole_bytes, ids = 0, set()
-    for raw in file:
-        try:
-            if not raw.endswith(b"\n"):
-                break
-            ids.add(json.loads(raw)["custom_id"])
-        except (ValueError, KeyError, TypeError):
-            break
-        whole_bytes += len(raw)
-    file.truncate(whole_bytes)
-    file.seek(0, os.SEEK_END)
-    return ids
+def _opened(path: Path) -> JsonlLog[_Answer]:
+    return JsonlLog(path, _encode, _decode)
+
+
+def _encode(answer: _Answer) -> bytes:
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _decode(line: bytes) -> _Answer:
+    answer = json.loads(line)
+    if isinstance(answer, dict) and isinstance(answer.get("custom_id"), str):
+        return answer
+    raise ValueError("not an answer: it has no custom_id")
+
+
+def _custom_ids(log: JsonlLog[_Answer]) -> set[str]:
+    return {answer["custom_id"] for answer in log.recover()}

@@ -6,7 +6,7 @@ import pytest
 
 from evals.record import SampleRecord, record_of
 from evals.sample import Sample
-from evals.samples_log import SamplesLog
+from evals.samples_log import open_samples, read_records
 from stepserve.contract import BatchOutput
 
 SAMPLE = Sample(id="7", index=6, format="question_answer", input="2+2?\u2028", target="4", metadata={})
@@ -28,7 +28,7 @@ RIGHT = BatchOutput(
 
 
 def test_a_line_has_every_field(tmp_path: Path) -> None:
-    with SamplesLog(tmp_path / "samples.jsonl") as log:
+    with open_samples(tmp_path / "samples.jsonl") as log:
         log.append([_record(RIGHT)])
     lines = (tmp_path / "samples.jsonl").read_bytes().split(b"\n")
     assert lines[1:] == [b""]
@@ -66,30 +66,26 @@ def test_a_logprob_that_is_no_number_counts_as_none(logprob: float | None, token
 
 def test_floats_come_back_exactly(tmp_path: Path) -> None:
     logprobs = [-math.pi * 10.0**power / 7 for power in range(-12, 13)] + [-0.1, -1 / 3, -5e-324, -1e22]
-    with SamplesLog(tmp_path / "samples.jsonl") as log:
+    with open_samples(tmp_path / "samples.jsonl") as log:
         log.append(_record(RIGHT.model_copy(update={"reference_logprob": logprob})) for logprob in logprobs)
         assert [record.reference_logprob for record in log.recover()] == logprobs
+
+
+def test_a_finished_run_is_read_with_each_sample_once(tmp_path: Path) -> None:
+    with open_samples(tmp_path / "samples.jsonl") as log:
+        log.append([_record(RIGHT), _record(RIGHT)])
+    assert list(read_records(tmp_path / "samples.jsonl")) == [_record(RIGHT)]
 
 
 @pytest.mark.parametrize("torn", [b'{"id": "8", "ind', b"\n", b"\0\0\0\0\n\0\0", b'{"id": "8"}\n'])
 def test_what_follows_the_last_whole_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "samples.jsonl"
-    with SamplesLog(path) as log:
+    with open_samples(path) as log:
         log.append([_record(RIGHT), _record(RIGHT)])
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
-    with SamplesLog(path) as log:
+    with open_samples(path) as log:
         assert len(list(log.recover())) == 2
         assert path.read_bytes() == whole
         log.append([_record(RIGHT)])
     assert path.read_bytes() == whole + whole[: len(whole) // 2]
-
-
-def test_a_line_is_whole_only_with_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "samples.jsonl"
-    with SamplesLog(path) as log:
-        log.append([_record(RIGHT)])
-    path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    with SamplesLog(path) as log:
-        assert list(log.recover()) == []
-    assert path.read_bytes() == b""
