@@ -11,10 +11,10 @@ from setproctitle import setproctitle
 from control.app import create_app
 from control.routes import datasets, evals
 from datagen.kind import DataGenKind
+from evals.dataset_store import FileDatasetStore
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
-from evals.shelf import DatasetShelf
 from stepserve import logs
 from stepserve.child import EXIT_REFUSED
 from stepserve.privacy import make_private, reserve_socket
@@ -38,7 +38,7 @@ def main() -> int:
     layout.create()
     logs.configure("control", settings)
     judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
-    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports(judges))]
+    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports(judges))]
     evaluations = EvalKind(judges, settings.max_sequences_per_request)
     app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.

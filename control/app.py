@@ -21,7 +21,7 @@ from control.checkpoints.chat_templates import check_given
 from control.checkpoints.digest_cache import DigestCache
 from control.checkpoints.quantisation import QuantizeWish
 from control.database.database import Database, url_of
-from control.errors import ControlError
+from control.errors import ServiceError
 from control.gateway_client import GatewayClient
 from control.inference import InferenceKind
 from control.jobs.backoff import FIRST_REST_S
@@ -45,7 +45,6 @@ from control.models.reference_maker import ReferenceMaker
 from control.models.references import Compute, References
 from control.models.registry import Registry
 from control.models.repository import ModelRepository
-from control.ports import JobKind
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
 from control.pull.hub import Hub
@@ -79,6 +78,7 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
+from stepserve.jobs.ports import JobKind
 from stepserve.loop_lag import LoopLag
 from stepserve.request_id import Traced
 from stepserve.settings import Settings
@@ -143,7 +143,7 @@ def create_app(
                     model_path=settings.model_path,
                     quantize=await _quantize_of(settings, abilities),
                 )
-            except ControlError as error:
+            except ServiceError as error:
                 app.state.refusal = str(error)
                 raise
 

@@ -1,17 +1,17 @@
-"""Everything control can refuse or fail with.
+"""Everything control can refuse or fail with: what it shares with job kinds (stepserve.jobs.errors), and its own.
 
-ControlError
-├── NotOffered                400  a choice that there is not; names those there are
-├── NotFound                  404
-├── Conflict                  409
-├── Invalid                   422
+ServiceError
+├── NotOffered                400  a choice that does not exist; names those that do
+├── NotFound                  404  shared
+├── Conflict                  409  shared
+├── Invalid                   422  shared
 │   └── LengthRequired        411  a body of unknown length
 ├── QueueFull                 429  too many jobs wait already
-├── NoSpace                   507  the disk is full; carries what is missing
-├── DatabaseUnavailable       503  locked, full, read-only or away: worth a retry
+├── NoSpace                   507  shared
+├── DatabaseUnavailable       503  shared
 ├── CardsUnavailable          503  no GPU can be looked at
 ├── LogUnreadable             503  a log file is there and cannot be read
-├── GatewayUnavailable        503  the gateway cannot be reached or has no engine now: worth a retry
+├── GatewayUnavailable        503  shared
 │   └── LoadFailed                  a model that was to be loaded beside the active one does not load
 ├── ActivationFailed          500  the candidate did not come up; carries what serves instead
 │                             422  … because it did not say what its checkpoint must say
@@ -19,66 +19,76 @@ ControlError
 │   └── CheckpointBroken      422  … because the checkpoint lacks weights, or answers what is not finite
 ├── DatabaseTooNew                 a newer version wrote the database; refused at start
 ├── DatabaseUnfit                  damaged, another program's, or not to be brought to this schema; refused at start
-└── JobError                  never an HTTP answer: how a running job ends
-    ├── JobCancelled
-    ├── ModelNotServed              the job's model left the engine: the job waits for it
-    │   └── NoRoom                    … and cannot be loaded beside the active one now
-    ├── WrongWeights                an answer came from another digest than the job's
-    ├── JobPaused                   a person has to help (a full disk, say): the job rests and goes on by itself
-    ├── HubUnavailable              the model hub is away, stalls or breaks off: the job rests and is tried again
-    └── BadJob                      nothing a retry could mend (a broken dataset, say)
+└── JobError                  shared, with its tree
+    └── ModelNotServed
+        └── NoRoom                    … and cannot be loaded beside the active one now
 """
 
 from stepserve.contract import ActivateResult
+from stepserve.jobs.errors import (
+    BadJob,
+    Conflict,
+    DatabaseUnavailable,
+    GatewayUnavailable,
+    HubUnavailable,
+    Invalid,
+    JobCancelled,
+    JobError,
+    JobPaused,
+    ModelNotServed,
+    NoSpace,
+    NotFound,
+    ServiceError,
+    WrongWeights,
+)
+
+__all__ = [
+    "ActivationFailed",
+    "BadJob",
+    "CardsUnavailable",
+    "CheckpointBroken",
+    "Conflict",
+    "DatabaseTooNew",
+    "DatabaseUnavailable",
+    "DatabaseUnfit",
+    "GatewayUnavailable",
+    "HubUnavailable",
+    "Invalid",
+    "JobCancelled",
+    "JobError",
+    "JobPaused",
+    "LengthRequired",
+    "LoadFailed",
+    "LogUnreadable",
+    "ModelNotServed",
+    "NoRoom",
+    "NoSpace",
+    "NotFound",
+    "NotOffered",
+    "QueueFull",
+    "ReferenceFailed",
+    "ServiceError",
+    "WrongWeights",
+]
 
 
-class ControlError(Exception):
-    """An expected failure; `status` is its HTTP code, its text is the answer's `detail`."""
-
-    status = 500
-
-
-class NotOffered(ControlError):
+class NotOffered(ServiceError):
     status = 400
-
-
-class NotFound(ControlError):
-    status = 404
-
-
-class Conflict(ControlError):
-    status = 409
-
-
-class Invalid(ControlError):
-    status = 422
 
 
 class LengthRequired(Invalid):
     status = 411
 
 
-class NoSpace(ControlError):
-    status = 507
-
-
-class QueueFull(ControlError):
+class QueueFull(ServiceError):
     status = 429
 
 
-class DatabaseUnavailable(ControlError):
+class CardsUnavailable(ServiceError):
     status = 503
 
 
-class CardsUnavailable(ControlError):
-    status = 503
-
-
-class LogUnreadable(ControlError):
-    status = 503
-
-
-class GatewayUnavailable(ControlError):
+class LogUnreadable(ServiceError):
     status = 503
 
 
@@ -86,7 +96,7 @@ class LoadFailed(GatewayUnavailable):
     pass
 
 
-class ActivationFailed(ControlError):
+class ActivationFailed(ServiceError):
     status = 500
 
     def __init__(self, result: ActivateResult) -> None:
@@ -96,7 +106,7 @@ class ActivationFailed(ControlError):
             self.status = 422
 
 
-class ReferenceFailed(ControlError):
+class ReferenceFailed(ServiceError):
     pass
 
 
@@ -104,41 +114,13 @@ class CheckpointBroken(ReferenceFailed):
     status = 422
 
 
-class DatabaseTooNew(ControlError):
+class DatabaseTooNew(ServiceError):
     pass
 
 
-class DatabaseUnfit(ControlError):
-    pass
-
-
-class JobError(ControlError):
-    pass
-
-
-class JobCancelled(JobError):
-    pass
-
-
-class ModelNotServed(JobError):
+class DatabaseUnfit(ServiceError):
     pass
 
 
 class NoRoom(ModelNotServed):
-    pass
-
-
-class WrongWeights(JobError):
-    pass
-
-
-class JobPaused(JobError):
-    pass
-
-
-class HubUnavailable(JobError):
-    pass
-
-
-class BadJob(JobError):
     pass

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from control.errors import (
     Conflict,
-    ControlError,
     GatewayUnavailable,
     Invalid,
     LoadFailed,
     ModelNotServed,
     NoRoom,
+    ServiceError,
     WrongWeights,
 )
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
@@ -183,7 +183,7 @@ def _answer(response: httpx.Response, answer: type[Answer]) -> Answer:
             raise GatewayUnavailable(detail)
         case status, _ if 400 <= status < 500:
             raise Invalid(detail)
-    raise ControlError(f"the gateway failed with {response.status_code}: {detail}")
+    raise ServiceError(f"the gateway failed with {response.status_code}: {detail}")
 
 
 def _refusal(response: httpx.Response) -> tuple[str, str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from control.errors import BadJob
-from control.ports import JobContext, JobRequest
 from stepserve.contract import AskItem, AskRequest
+from stepserve.jobs.ports import JobContext, JobRequest
 
 _PATH = "/generate"
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from control.errors import ControlError
+from control.errors import ServiceError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Tasks:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None and not isinstance(error, ControlError):
+        if error is not None and not isinstance(error, ServiceError):
             log.error("%s crashed", task.get_name(), exc_info=error)
 
 

@@ -44,7 +44,7 @@ class Hit:
     sample: int
 
 
-class Guard:
+class ContaminationIndex:
     """Looks texts up among the n-grams: sorted arrays of 64-bit hashes, 12 bytes an n-gram."""
 
     def __init__(self, most_words: int = DEFAULT_WORDS) -> None:

@@ -4,8 +4,6 @@ import builtins
 from pathlib import Path
 from typing import Any, ClassVar
 
-from control.errors import BadJob, Invalid
-from control.ports import JobContext, JobRequest
 from datagen.errors import DataGenError, Refused
 from datagen.filters import Filters
 from datagen.parquet import is_available
@@ -16,6 +14,8 @@ from datagen.run import DataGenRun
 from datagen.strategy import Sources
 from evals.datasets import resolve_dataset
 from evals.errors import EvalError
+from stepserve.jobs.errors import BadJob, Invalid
+from stepserve.jobs.ports import JobContext, JobRequest
 from stepserve.paths import Layout
 
 

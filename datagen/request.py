@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from control.ports import JobRequest
 from datagen.config import GenerationConfig
 from datagen.errors import DataGenError
 from datagen.strategy import Sources, Strategy, strategy_of
+from stepserve.jobs.ports import JobRequest
 
 
 class DataGenRequest(JobRequest):

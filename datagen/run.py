@@ -14,17 +14,15 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from control.errors import BadJob, WrongWeights
-from control.ports import JobContext
-from datagen.asking import Asking, EngineFeed
+from datagen.asking import Asking
 from datagen.attempts_log import AttemptLine, open_attempts
+from datagen.completed_attempts import CompletedAttempts
 from datagen.config import GenerationConfig
-from datagen.decontamination import Guard
+from datagen.decontamination import ContaminationIndex
+from datagen.deduplicator import Deduplicator
 from datagen.errors import NothingPassed
 from datagen.filters import Filters
-from datagen.gatekeeper import Gatekeeper
 from datagen.judging import objections
-from datagen.made import Made
 from datagen.manifest import write_card, write_manifest
 from datagen.places import SHARDS
 from datagen.pool import Pool
@@ -35,7 +33,11 @@ from datagen.similarity import Fingerprint
 from datagen.strategy import Sources, Strategy
 from datagen.tally import Tally
 from evals.run_files import read_json, write_json
+from stepserve.contract import BatchItem, BatchOutput
+from stepserve.jobs.batch_scheduler import BatchScheduler, generating
+from stepserve.jobs.errors import BadJob, WrongWeights
 from stepserve.jobs.jsonl_log import JsonlLog
+from stepserve.jobs.ports import JobContext
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "attempts.jsonl"
@@ -65,7 +67,7 @@ class DataGenRun:
         self._stored = StoredConfig.model_validate(context.config)
         self._config: GenerationConfig = self._stored.parsed()
         self._tally = Tally()
-        self._made = Made()
+        self._completed = CompletedAttempts()
         self._open: list[dict[str, Any]] = []
         self._shards: list[ShardFacts] = []
         self._writer = ShardWriter(
@@ -87,15 +89,15 @@ class DataGenRun:
             if earlier is not None:
                 return earlier
             with ExitStack() as stack:
-                strategy, guard, pool = await asyncio.to_thread(self._prepare, stack)
+                strategy, index, pool = await asyncio.to_thread(self._prepare, stack)
                 log = stack.enter_context(open_attempts(self._context.run_dir / LOG_FILE))
                 await self._take_up(log, strategy, pool)
                 await asyncio.to_thread(self._write_config, strategy)
                 async with AsyncExitStack() as held:
                     if isinstance(strategy, AbstractAsyncContextManager):
                         await held.enter_async_context(strategy)
-                    await self._generate(log, strategy, guard, pool)
-                return await self._conclude(log, strategy, guard)
+                    await self._generate(log, strategy, index, pool)
+                return await self._conclude(log, strategy, index)
 
     @property
     def _missing(self) -> int:
@@ -108,22 +110,22 @@ class DataGenRun:
             self._check_weights(str(result["model_digest"]))
         return result
 
-    def _prepare(self, stack: ExitStack) -> tuple[Strategy, Guard | None, Pool]:
+    def _prepare(self, stack: ExitStack) -> tuple[Strategy, ContaminationIndex | None, Pool]:
         strategy = self._stored.open_strategy(replace(self._sources, new=False))
         if strategy.digest != self._stored.source_digest:
             raise BadJob("what the job reads (rows, seeds or eval run) changed since the job was made")
-        guard = None
+        index = None
         if self._config.decontaminate:
-            guard = Guard(self._config.decontaminate_words)
+            index = ContaminationIndex(self._config.decontaminate_words)
             named = self._config.decontaminate_except
             spared = frozenset([*named, *(f"{name}.jsonl" for name in named)])
-            guard.add_folder(self._sources.datasets_dir, self._context.run_dir.parent / NGRAMS_FOLDER, spared)
+            index.add_folder(self._sources.datasets_dir, self._context.run_dir.parent / NGRAMS_FOLDER, spared)
         earlier = self._config.against_earlier_shards
         pool = Pool(self._context.run_dir, earlier=earlier, same_numbers=strategy.same_numbers)
         stack.enter_context(pool)
         folders = {self._sources.base_dir / self._config.output_dir, self._sources.base_dir / SHARDS}
         pool.catch_up(sorted(folders))
-        return strategy, guard, pool
+        return strategy, index, pool
 
     async def _take_up(self, log: JsonlLog[AttemptLine], strategy: Strategy, pool: Pool) -> None:
         """What the log says is done; shards that a crash left undone are finished."""
@@ -136,37 +138,38 @@ class DataGenRun:
         await self._context.report(self._tally.accepted, self._config.num_examples)
 
     def _note(self, line: AttemptLine, strategy: Strategy) -> None:
-        self._made.add(line.attempt)
+        self._completed.add(line.attempt)
         self._tally.add(line)
         for record in line.accepted:
             self._check_weights(record["metadata"]["model_digest"])
             strategy.learn(_asked(record), str(record["metadata"]["tags"]).split())
         self._open.extend(line.accepted)
 
-    async def _generate(self, log: JsonlLog[AttemptLine], strategy: Strategy, guard: Guard | None, pool: Pool) -> None:
+    async def _generate(
+        self, log: JsonlLog[AttemptLine], strategy: Strategy, index: ContaminationIndex | None, pool: Pool
+    ) -> None:
         at_most = self._config.attempts_at_most(strategy.attempts)
-        numbers = (number for number in range(at_most) if number not in self._made)
-        gatekeeper = Gatekeeper(
+        numbers = (number for number in range(at_most) if number not in self._completed)
+        deduplicator = Deduplicator(
             origin=self._origin,
-            guard=guard,
+            contamination=index,
             pool=pool,
             limit=self._config.max_similarity if self._config.max_similarity is not None else strategy.similarity_limit,
             spared=strategy.spares(),
         )
         filters = Filters(self._config.filters, self._config.lengths)
         run, started_s = self._tally.next_run, self._clock_s()
-        async with EngineFeed(
-            self._context.engine,
-            self._context.model,
+        async with BatchScheduler(
+            generating(self._context.engine, self._context.model),
             chunk_items=self._context.batch_items,
             window_items=self._context.batch_window_items,
-        ) as feed:
-            crew = _Crew(feed, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask))
+        ) as scheduler:
+            crew = _Crew(scheduler, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask))
             try:
                 while self._missing > 0 and (finished := await crew.finished(self._useful_attempts())):
                     created_at = self._now().isoformat()
-                    at_s, busy_s = self._clock_s() - started_s, feed.busy_s
-                    lines = await asyncio.to_thread(self._judge, gatekeeper, finished, created_at, run, at_s, busy_s)
+                    at_s, busy_s = self._clock_s() - started_s, scheduler.busy_s
+                    lines = await asyncio.to_thread(self._judge, deduplicator, finished, created_at, run, at_s, busy_s)
                     await asyncio.to_thread(log.append, lines)
                     for line in lines:
                         self._note(line, strategy)
@@ -202,7 +205,7 @@ class DataGenRun:
 
     def _judge(
         self,
-        gatekeeper: Gatekeeper,
+        deduplicator: Deduplicator,
         finished: "list[_Attempted]",
         created_at: str,
         run: int,
@@ -214,7 +217,7 @@ class DataGenRun:
         for attempted in finished:
             if room == 0:
                 break  # made in vain: it is not counted
-            verdict = gatekeeper.judge(attempted.drafts, room, created_at)
+            verdict = deduplicator.judge(attempted.drafts, room, created_at)
             room -= len(verdict.accepted)
             lines.append(attempted.line(verdict.accepted, verdict.rejected, run, at_s, busy_s))
         return lines
@@ -228,7 +231,9 @@ class DataGenRun:
             self._shards.append(await self._writer.publish(len(self._shards), self._open[:size]))
             del self._open[:size]
 
-    async def _conclude(self, log: JsonlLog[AttemptLine], strategy: Strategy, guard: Guard | None) -> dict[str, Any]:
+    async def _conclude(
+        self, log: JsonlLog[AttemptLine], strategy: Strategy, index: ContaminationIndex | None
+    ) -> dict[str, Any]:
         await asyncio.to_thread(log.sync)
         if self._open:
             self._shards.append(await self._writer.publish(len(self._shards), self._open))
@@ -237,7 +242,7 @@ class DataGenRun:
             "num_examples": self._config.num_examples,
             "partial": self._missing > 0,
             "shards": [shard.name for shard in self._shards],
-            "decontamination": self._decontamination(guard),
+            "decontamination": self._decontamination(index),
             "seed": self._config.seed,
             "model_digest": self._context.model.digest,
             **strategy.facts(),
@@ -251,15 +256,15 @@ class DataGenRun:
         await asyncio.to_thread(self._write_end, result)
         return result
 
-    def _decontamination(self, guard: Guard | None) -> dict[str, Any]:
-        if guard is None:
+    def _decontamination(self, index: ContaminationIndex | None) -> dict[str, Any]:
+        if index is None:
             return {"on": False}
         return {
             "on": True,
-            "datasets": guard.datasets,
-            "words": guard.most_words,
-            "ngrams": guard.ngrams,
-            "unreadable": guard.unreadable,
+            "datasets": index.datasets,
+            "words": index.most_words,
+            "ngrams": index.ngrams,
+            "unreadable": index.unreadable,
             "except": self._config.decontaminate_except,
             "removed": self._tally.rejected.get("contaminated", 0),
             "first_removed": self._tally.contaminated,
@@ -332,8 +337,8 @@ class _Attempted:
 class _Crew:
     """Attempts under way, side by side: as many as keep the engine's window full."""
 
-    def __init__(self, feed: EngineFeed, numbers: Iterator[int], make: Make) -> None:
-        self._feed = feed
+    def __init__(self, scheduler: BatchScheduler[BatchItem, BatchOutput], numbers: Iterator[int], make: Make) -> None:
+        self._scheduler = scheduler
         self._numbers = numbers
         self._make = make
         self._under_way: set[asyncio.Task[_Attempted]] = set()
@@ -368,12 +373,12 @@ class _Crew:
 
     async def _start(self, at_most: int) -> None:
         """As many as there is room for, each asking at least once, at one go: their questions share requests."""
-        while (count := min(at_most - len(self._under_way) - len(self._ended), self._feed.free_items)) > 0:
+        while (count := min(at_most - len(self._under_way) - len(self._ended), self._scheduler.free_items)) > 0:
             numbers = list(islice(self._numbers, count))
             if not numbers:
                 return
             for number in numbers:
-                task = asyncio.create_task(self._make(number, Asking(self._feed)), name=f"attempt {number}")
+                task = asyncio.create_task(self._make(number, Asking(self._scheduler)), name=f"attempt {number}")
                 self._under_way.add(task)
                 task.add_done_callback(self._end)
             await asyncio.sleep(0)  # lets them ask

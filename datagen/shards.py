@@ -2,9 +2,9 @@
 
 allotted ─ written to the run's outbox, fsynced ─► staged ─ renamed to where readers look ─► published
 
-Each arrow is written down (control.ports.ShardLedger) after it was done. A crash before the first leaves a file that is
-written again; between the two, a file that is in the outbox (and is moved) or not there (it was moved already, and a
-trainer may have taken it away since). What was published is not touched again.
+Each arrow is written down (stepserve.jobs.ports.ShardLedger) after it was done. A crash before the first leaves a file
+that is written again; between the two, a file that is in the outbox (and is moved) or not there (it was moved already,
+and a trainer may have taken it away since). What was published is not touched again.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from control.errors import BadJob, JobPaused
-from control.ports import ShardEntry, ShardLedger
 from datagen.errors import Refused
 from datagen.parquet import write_parquet
 from datagen.places import SHARDS, check_target
 from datagen.records import Format, formatted
 from stepserve.durable import sync, write_whole
 from stepserve.full_disk import is_disk_full
+from stepserve.jobs.errors import BadJob, JobPaused
+from stepserve.jobs.ports import ShardEntry, ShardLedger
 
 OUTBOX = ".outbox"
 _NUMBER = re.compile(r"shard_[0-9-]{10}_([0-9]{3,})\.jsonl")

@@ -16,11 +16,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from control.errors import BadJob, Invalid, ModelNotServed
-from control.ports import BatchEngine
 from evals.record import MetricScore, SampleRecord
 from stepserve.address import normal_url
 from stepserve.contract import BatchItem, BatchRequest, BatchSampling, ChatMessage
+from stepserve.jobs.errors import BadJob, Invalid, ModelNotServed
+from stepserve.jobs.ports import BatchEngine
 from stepserve.outbound import NoAnswer, Outbound, OutboundError
 
 DEFAULT_TEMPLATE = """You grade answers to questions.

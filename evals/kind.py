@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
-from control.errors import BadJob, Invalid, NotFound
-from control.ports import JobContext, JobRequest
 from evals.datasets import DatasetFacts, open_dataset, read_samples, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from evals.fewshot import POOL_SAMPLES
 from evals.judge import AllowedJudges
 from evals.request import MAX_ANSWERS, Asked, EvalConfig, EvalJobRequest, Misfit
 from evals.run import EvalRun
+from stepserve.jobs.errors import BadJob, Invalid, NotFound
+from stepserve.jobs.ports import JobContext, JobRequest
 
 
 class EvalKind:

@@ -1,12 +1,10 @@
-"""What can be said of evals that are done: implements control.ports.EvalReports."""
+"""What can be said of evals that are done: implements stepserve.jobs.eval_ports.EvalReports."""
 
 import asyncio
 import hashlib
 import json
 from typing import Any
 
-from control.errors import Conflict, Invalid
-from control.ports import DoneEval, SampleQuery
 from evals.compare import compare, paired
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
 from evals.judge import AllowedJudges
@@ -14,6 +12,8 @@ from evals.kind import EvalKind
 from evals.metrics import NAMES, Metric, metric_named
 from evals.rescore import parse_request, records_of, rescore, scores_by
 from evals.sample_page import sample_page
+from stepserve.jobs.errors import Conflict, Invalid
+from stepserve.jobs.eval_ports import DoneEval, SampleQuery
 
 _SAME = ("dataset_digest", "template_digest", "seed")
 

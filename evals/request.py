@@ -4,8 +4,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from control.errors import Invalid
-from control.ports import QUEUE_FIELDS, JobRequest
 from evals.datasets import DatasetFacts
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE
 from evals.formats import BadFieldMap, check_field_map
@@ -15,6 +13,8 @@ from evals.prompts import Prompter, PromptTooLong, UnknownField
 from evals.sample import AnswerIs, BrokenLine, Sample
 from evals.sandbox import why_no_sandbox
 from stepserve.contract import BatchSampling
+from stepserve.jobs.errors import Invalid
+from stepserve.jobs.ports import QUEUE_FIELDS, JobRequest
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
 _MAX_SHOTS = 100

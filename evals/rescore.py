@@ -9,8 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from control.errors import Conflict, Invalid
-from control.ports import DoneEval
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, ErrorShare
 from evals.errors import EvalError
 from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
@@ -20,6 +18,8 @@ from evals.run_files import read_json, write_json
 from evals.samples_log import SAMPLES_FILE, read_records
 from evals.scoring import Scoring
 from evals.tally import Tally
+from stepserve.jobs.errors import Conflict, Invalid
+from stepserve.jobs.eval_ports import DoneEval
 
 FOLDER = "rescored"
 _CHUNK = 64

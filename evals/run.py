@@ -10,11 +10,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from control.errors import BadJob, Invalid, WrongWeights
-from control.ports import JobContext
 from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, resolve_dataset
 from evals.error_share import ErrorShare, failure_of
-from evals.feed import Feed
 from evals.fewshot import draw_shots
 from evals.judge import AllowedJudges, Judge, judge_by_id, judge_by_url
 from evals.metrics import decisive
@@ -22,10 +19,15 @@ from evals.prompts import Prompter
 from evals.record import SampleRecord, record_of
 from evals.request import EvalConfig
 from evals.run_files import read_json, write_json
+from evals.sample import Sample
 from evals.samples_log import SAMPLES_FILE, open_samples
 from evals.scoring import Scoring
 from evals.tally import Tally
+from stepserve.contract import BatchOutput
+from stepserve.jobs.batch_scheduler import BatchScheduler, generating
+from stepserve.jobs.errors import BadJob, Invalid, WrongWeights
 from stepserve.jobs.jsonl_log import JsonlLog
+from stepserve.jobs.ports import JobContext
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
@@ -129,16 +131,9 @@ class EvalRun:
         resumed_samples, resumed_tokens = self._tally.total, self._tally.completion_tokens
         await self._context.report(self._tally.total, facts.samples)
         samples = read_samples(dataset, facts.name, config.max_samples, config.field_map, answer_is=config.answer_is)
-        feed = Feed(
-            engine=self._context.engine,
-            model=model,
-            sampling=config.sampling,
-            ask=partial(prompter.item, generate=config.generates, continue_with_choices=config.scores_choices),
-            chunk_items=self._context.batch_items,
-            window_items=self._context.batch_window_items,
-        )
+        unanswered = (sample for sample in samples if sample.id not in self._answered)
         started_s = self._clock_s()
-        async with aclosing(feed.answers(sample for sample in samples if sample.id not in self._answered)) as answers:
+        async with aclosing(self._scheduler(prompter).stream(unanswered)) as answers:
             async for chunk in answers:
                 records = await scoring.score([record_of(sample, output, model.digest) for sample, output in chunk])
                 log.append(records)
@@ -163,6 +158,16 @@ class EvalRun:
             "template_digest": config.asked.template_digest if config.asked else None,
             "seed": config.seed,
         }
+
+    def _scheduler(self, prompter: Prompter) -> BatchScheduler[Sample, BatchOutput]:
+        config, context = self._config, self._context
+        generate = generating(context.engine, context.model, config.sampling)
+        item_of = partial(prompter.item, generate=config.generates, continue_with_choices=config.scores_choices)
+        return BatchScheduler(
+            lambda samples: generate([item_of(sample) for sample in samples]),
+            chunk_items=context.batch_items,
+            window_items=context.batch_window_items,
+        )
 
     def _take_up(self, log: JsonlLog[SampleRecord]) -> None:
         """What failed is asked again where an earlier attempt ended because too much of it had failed."""

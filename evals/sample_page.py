@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from control.ports import DoneEval, SampleQuery, Verdict
 from evals.error_share import failure_of
 from evals.metrics import Metric, decisive
 from evals.record import SampleRecord
 from evals.rescore import records_of
+from stepserve.jobs.eval_ports import DoneEval, SampleQuery, Verdict
 
 _WORST_FIRST: tuple[Verdict, ...] = ("failed", "wrong", "right")
 _SHOWN = frozenset(

@@ -14,7 +14,7 @@ from evals.record import MetricScore, SampleRecord
 from evals.sample import LETTERS
 from evals.sandbox import Sandbox
 from evals.scorers import ANSWER_SCORERS, Score
-from evals.scoring_crew import ScoringCrew
+from evals.scoring_workers import ScoringWorkers
 
 _AT_ONCE = frozenset({"text", "choices"})  # places where a score is a computation of microseconds
 
@@ -25,13 +25,13 @@ class Scoring:
     def __init__(self, names: Sequence[str], judge: Judge | None = None) -> None:
         self.main = decisive(names)
         self.metrics = scored(names)
-        self._crew = ScoringCrew()
+        self._workers = ScoringWorkers()
         self._sandbox = Sandbox()
         self._judge = judge
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._crew)
+        await self._stack.enter_async_context(self._workers)
         if self._judge is not None:
             await self._stack.enter_async_context(self._judge)
         return self
@@ -54,7 +54,7 @@ class Scoring:
 
     async def corpus(self, counts: dict[str, list[float]]) -> dict[str, float]:
         """The score of the whole dataset by metric, of its counts."""
-        return {metric: await self._crew.corpus(metric, stats) for metric, stats in counts.items()}
+        return {metric: await self._workers.corpus(metric, stats) for metric, stats in counts.items()}
 
     async def _one(self, record: SampleRecord) -> SampleRecord:
         if record.error is not None:
@@ -94,7 +94,7 @@ class Scoring:
 
     async def _answer(self, metric: Metric, answer: str, record: SampleRecord) -> MetricScore:
         if metric.place == "process":
-            return await self._crew.score(metric.name, answer, record.accepted)
+            return await self._workers.score(metric.name, answer, record.accepted)
         if metric.place == "program":
             return await self._run(answer, record)
         assert self._judge is not None

@@ -54,7 +54,7 @@ class DatasetOwners:
         """Before a file is put: a new name is `owner`'s from now on, None being everybody; one that is there keeps its
         owner. Raises Conflict where it is not the asker's to write.
         """
-        if not _NAME.fullmatch(name):  # refused by the shelf
+        if not _NAME.fullmatch(name):  # refused by the store
             return
         there, present = (self._datasets / name).exists(), self.of(name)
         if view.owner is not None and present not in {None, view.owner}:

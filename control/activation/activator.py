@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control.clock import iso
 from control.database.tables import ActivationRow
-from control.errors import ActivationFailed, Conflict, ControlError, DatabaseUnavailable, JobError
+from control.errors import ActivationFailed, Conflict, DatabaseUnavailable, JobError, ServiceError
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog
 from control.models.references import References
@@ -152,7 +152,7 @@ class Activator:
             if reference is None and result.proof is not None and result.proof.kind == "weak":
                 why = f"there is no reference of this checkpoint: {self._references.why_missing(model.digest)}"
                 result = result.model_copy(update={"proof": result.proof.model_copy(update={"why": why})})
-        except ControlError as error:
+        except ServiceError as error:
             await self._history.fail(activation_id, str(error))
             raise
         if result.status == "failed":

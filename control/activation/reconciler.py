@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control.activation.activator import Activator, serves
 from control.database.tables import ActivationRow
-from control.errors import ControlError, GatewayUnavailable
+from control.errors import GatewayUnavailable, ServiceError
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog, ActiveModel
 from stepserve.contract import FailedLoad, GatewayState, ModelRef
@@ -61,7 +61,7 @@ class Reconciler:
                 in_step = not interrupted and await self._reconcile(state, wanted)
             except GatewayUnavailable as error:
                 self._note(f"waiting for the gateway: {error}", logging.INFO)
-            except ControlError as error:
+            except ServiceError as error:
                 self._note(f"cannot bring the active model back: {error}", logging.ERROR)
                 pause_s = self._pace.in_step_s
             except SQLAlchemyError as error:

@@ -3,7 +3,7 @@
 import asyncio
 import builtins
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,9 +12,10 @@ from pydantic import Field
 from control.batches.answers import Answers
 from control.batches.files import FileStore
 from control.batches.requests import Endpoint, Line, read, scan
-from control.errors import BadJob, ControlError, Invalid, NotFound
-from control.ports import JobContext, JobRequest
-from stepserve.contract import AskItem, AskRequest
+from control.errors import BadJob, Invalid, NotFound
+from stepserve.contract import AskItem, AskOutput
+from stepserve.jobs.batch_scheduler import BatchScheduler, asking
+from stepserve.jobs.ports import JobContext, JobRequest
 
 # Each request of a batch is a whole HTTP request inside the gateway: so many at a time keep an engine busy, and leave
 # the gateway's event loop to others in between.
@@ -68,25 +69,16 @@ class BatchKind:
             return {"total": total, "completed": answers.completed, "failed": answers.failed}
 
     async def _ask_all(self, context: JobContext, lines: Iterator[Line], answers: Answers, total: int) -> None:
-        reading = asyncio.Lock()
-
-        async def next_chunk() -> list[Line]:
-            async with reading:
-                return await asyncio.to_thread(lambda: list(islice(lines, _CHUNK_REQUESTS)))
-
-        async def ask_on() -> None:
-            while chunk := await next_chunk():
-                items = [AskItem(path=context.config["endpoint"], body=line.body) for line in chunk]
-                model = context.model
-                result = await context.engine.ask(AskRequest(model=model.id, digest=model.digest, items=items))
-                answers.append(zip(chunk, result.outputs, strict=True))
-                await context.report(answers.completed + answers.failed, total)
-
+        ask, endpoint = asking(context.engine, context.model), context.config["endpoint"]
+        scheduler: BatchScheduler[Line, AskOutput] = BatchScheduler(
+            lambda chunk: ask([AskItem(path=endpoint, body=line.body) for line in chunk]),
+            chunk_items=_CHUNK_REQUESTS,
+            window_items=_CHUNK_REQUESTS * _CHUNKS_IN_FLIGHT,
+        )
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_CHUNKS_IN_FLIGHT):
-                    group.create_task(ask_on())
-        except* Invalid as errors:
-            raise BadJob(f"the input file changed since the batch was made: {errors.exceptions[0]}") from None
-        except* ControlError as errors:
-            raise errors.exceptions[0] from None
+            async with aclosing(scheduler.stream(lines, reads_in_thread=True)) as answered:
+                async for chunk in answered:
+                    answers.append(chunk)
+                    await context.report(answers.completed + answers.failed, total)
+        except Invalid as error:
+            raise BadJob(f"the input file changed since the batch was made: {error}") from error

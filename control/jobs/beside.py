@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from control.errors import ControlError, NoRoom
+from control.errors import NoRoom, ServiceError
 from control.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ FAILED_PAUSE_S = 60.0
 
 class BesideLoader(Protocol):
     async def load_beside(self, model_id: str) -> None:
-        """Raises NoRoom, or another ControlError when it does not load."""
+        """Raises NoRoom, or another ServiceError when it does not load."""
         ...
 
 
@@ -66,7 +66,7 @@ class Beside:
         except NoRoom as error:
             self.refused[model_id] = str(error)
             self._not_before_s[model_id] = self._clock_s() + NO_ROOM_PAUSE_S
-        except ControlError as error:
+        except ServiceError as error:
             self.refused[model_id] = str(error)
             self._not_before_s[model_id] = self._clock_s() + FAILED_PAUSE_S
             log.warning("%s cannot be loaded for the jobs that wait for it: %s", model_id, error)

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
-from control.errors import ControlError, GatewayUnavailable
+from control.errors import GatewayUnavailable, ServiceError
 from control.jobs.ids import is_surely_dead
 from control.jobs.leases import LeaseWatch
 from control.jobs.loans import EngineLender, Loan, LoanBook
@@ -79,6 +79,6 @@ class Caretaker:
             self._not_again_until_s = self._monotonic_s() + GIVE_BACK_PAUSE_S
             log.warning("%s cannot be given the engine back yet: %s", loan.return_to, error)
             return
-        except ControlError as error:
+        except ServiceError as error:
             log.error("%s cannot be given the engine back, %s stays active: %s", loan.return_to, loan.model_id, error)
         await self._loans.forget(loan)

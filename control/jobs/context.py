@@ -10,8 +10,8 @@ from typing import Any
 
 from control.errors import DatabaseUnavailable, JobCancelled
 from control.jobs.queue import JobQueue
-from control.ports import BatchEngine, CardUse, ShardLedger
 from stepserve.contract import ModelRef
+from stepserve.jobs.ports import BatchEngine, CardUse, ShardLedger
 
 REPORT_INTERVAL_S = 1.0
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """Implements control.ports.StandaloneContext. `stopped` is set when the attempt is to end; it never unsets.
+    """Implements stepserve.jobs.ports.StandaloneContext. `stopped` is set when the attempt is to end; it never unsets.
 
     `lapsed`: it has to end because its lease could not be renewed. `held`: why it may not go on now.
     """
@@ -76,7 +76,7 @@ class Attempt:
 
 @dataclass(slots=True, kw_only=True)
 class EngineAttempt(Attempt):
-    """Implements control.ports.JobContext."""
+    """Implements stepserve.jobs.ports.JobContext."""
 
     model: ModelRef
     datasets_dir: Path

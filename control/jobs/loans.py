@@ -19,7 +19,7 @@ class EngineLender(Protocol):
     """Switches on behalf of jobs."""
 
     async def switch_to(self, model_id: str, cause: str) -> None:
-        """Raises GatewayUnavailable when it can be tried again, another ControlError when not."""
+        """Raises GatewayUnavailable when it can be tried again, another ServiceError when not."""
         ...
 
 

@@ -6,8 +6,8 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from control.errors import GatewayUnavailable
-from control.ports import BatchEngine
 from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult
+from stepserve.jobs.ports import BatchEngine
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")

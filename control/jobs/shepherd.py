@@ -16,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from control.database.tables import UNREADABLE, JobRow
 from control.errors import (
     BadJob,
-    ControlError,
     DatabaseUnavailable,
     GatewayUnavailable,
     HubUnavailable,
@@ -24,6 +23,7 @@ from control.errors import (
     JobPaused,
     ModelNotServed,
     NotFound,
+    ServiceError,
 )
 from control.jobs.backoff import rest_s
 from control.jobs.beside import Beside
@@ -35,11 +35,11 @@ from control.jobs.queue import JobQueue
 from control.jobs.run_lock import RunIsLocked, RunLock
 from control.jobs.states import Status
 from control.models.repository import ModelRepository
-from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.tasks import is_set_within
 from stepserve import request_id as ids
 from stepserve.contract import ModelRef
 from stepserve.full_disk import is_disk_full
+from stepserve.jobs.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from stepserve.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Shepherd:
                     await self._release(job, _full(self._layout.runs), rest_s=self._limits.rest_s, shown=True)
                 else:
                     await self._finish(job, "failed", error=str(error))
-            except ControlError as error:
+            except ServiceError as error:
                 await self._finish(job, "failed", error=str(error))
             except Exception as error:
                 # The job boundary begins here: a row that cannot be begun would be taken up again for ever.
@@ -199,7 +199,7 @@ class Shepherd:
             await self._let_go(job, attempt)
         except (DatabaseUnavailable, SQLAlchemyError):
             raise
-        except ControlError as error:
+        except ServiceError as error:
             await self._finish(job, "failed", error=str(error))
         except Exception as error:
             # The job boundary: a defect of one job ends that job alone.
@@ -209,7 +209,7 @@ class Shepherd:
             log.exception("job %s crashed", job.id)
             await self._finish(job, "failed", error=f"{type(error).__name__}: {error}"[:500])
 
-    async def _set_back(self, job: JobRow, attempt: Attempt, error: ControlError) -> None:
+    async def _set_back(self, job: JobRow, attempt: Attempt, error: ServiceError) -> None:
         """What can pass: the job rests and is tried again, the longer the oftener it got nowhere.
 
         What waits for a person is never given up, and rests no longer than a minute or so.

@@ -20,8 +20,8 @@ from control.jobs.queue import JobQueue
 from control.jobs.shepherd import Shepherd
 from control.jobs.waiting import WorkerView
 from control.models.repository import ModelRepository
-from control.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from control.tasks import Tasks, is_set_within
+from stepserve.jobs.ports import BatchEngine, JobKind, ShardLedger, StandaloneKind
 from stepserve.paths import Layout
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from control.errors import ControlError, Invalid
+from control.errors import Invalid, ServiceError
 from control.gateway_client import GatewayClient
 from stepserve.contract import Capabilities
 
@@ -36,7 +36,7 @@ class EngineAbilities:
         while self._known is None:
             try:
                 await self.get()
-            except ControlError as error:
+            except ServiceError as error:
                 log.debug("it is not known yet what the engine can do: %s", error)
                 await asyncio.sleep(ASK_AGAIN_S)
 

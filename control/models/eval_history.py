@@ -10,7 +10,7 @@ from control.access.view import View
 from control.database.database import Database
 from control.database.tables import JobRow, ModelRow
 from control.errors import Conflict, NotFound
-from control.ports import DoneEval
+from stepserve.jobs.eval_ports import DoneEval
 
 _EVAL = "eval"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from control.errors import CheckpointBroken, ControlError, ReferenceFailed
+from control.errors import CheckpointBroken, ReferenceFailed, ServiceError
 from stepserve.contract import Reference
 from stepserve.durable import write_whole
 
@@ -39,12 +39,12 @@ class References:
         self._compute_max_bytes = compute_max_bytes
         self._wanted: OrderedDict[str, _Wanted] = OrderedDict()  # the one being computed included
         self._arrived = asyncio.Event()
-        self._failed: dict[str, ControlError] = {}
+        self._failed: dict[str, ServiceError] = {}
         self._left_out: dict[str, str] = {}
         self._writing = asyncio.Lock()
 
     async def put(self, digest: str, reference: Reference) -> None:
-        """Stores a trainer's reference in place of any other. Raises ControlError when it cannot be written."""
+        """Stores a trainer's reference in place of any other. Raises ServiceError when it cannot be written."""
         async with self._writing:
             await asyncio.to_thread(self._write, digest, reference)
         self._settle(digest, self._wanted.get(digest))
@@ -114,7 +114,7 @@ class References:
                 digest, wanted = next(iter(self._wanted.items()))
                 try:
                     await self._make(digest, wanted.path)
-                except ControlError as error:
+                except ServiceError as error:
                     self._failed[digest] = error
                     log.warning("no reference for %s (%s): %s", wanted.path, digest, error)
                 finally:

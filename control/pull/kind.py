@@ -11,19 +11,19 @@ from control.activation.activator import Activator, SwitchWish
 from control.checkpoints.adapter_kinds import check_kind
 from control.checkpoints.architecture import check_architecture
 from control.checkpoints.checkpoint import Checkpoint, check_no_kernels, quantization_of
-from control.errors import BadJob, Conflict, ControlError, GatewayUnavailable, Invalid
+from control.errors import BadJob, Conflict, GatewayUnavailable, Invalid, ServiceError
 from control.models.capabilities import EngineAbilities, check_no_remote_code
 from control.models.placed_folders import PlacedFolders
 from control.models.registration import RegisterRequest
 from control.models.registry import Registered, Registry
 from control.models.served_template import LAST_RESORT
-from control.ports import StandaloneContext
 from control.pull.hub import Hub
 from control.pull.orders import Listing
 from control.pull.request import PullRequest
 from control.pull.selection import RemoteFile, select, weights_bytes
 from control.pull.staging import LEAST_SPARE_BYTES, Staging
 from stepserve.durable import write_whole
+from stepserve.jobs.ports import StandaloneContext
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,10 @@ LISTING_FILE = "listing.json"
 
 
 class PullKind:
-    """Nothing is seen under models/ before all of it is there and checked. Implements control.ports.StandaloneKind."""
+    """Implements stepserve.jobs.ports.StandaloneKind.
+
+    Nothing is seen under models/ before all of it is there and checked.
+    """
 
     type: ClassVar[str] = "pull"
 
@@ -57,7 +60,7 @@ class PullKind:
         self._spare_bytes = max(spare_bytes, LEAST_SPARE_BYTES)
 
     async def run(self, context: StandaloneContext) -> dict[str, Any]:
-        """What can be refused is refused before the first large file. Raises ControlError."""
+        """What can be refused is refused before the first large file. Raises ServiceError."""
         request = PullRequest.model_validate(context.config)
         listing = await self._listing(context.run_dir / LISTING_FILE, request)
         wanted = select(request.model, listing.files)
@@ -157,7 +160,7 @@ class PullKind:
             raise GatewayUnavailable(str(error)) from error
         except GatewayUnavailable:
             raise
-        except ControlError as error:
+        except ServiceError as error:
             raise BadJob(f"{model_id} is registered, but could not be made active: {error}") from error
         return done.model_dump(exclude={"error", "rolled_back_to"})
 

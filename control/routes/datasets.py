@@ -9,18 +9,18 @@ from starlette.requests import ClientDisconnect
 
 from control.access.principal import Principal
 from control.access.view import Viewer
-from control.ports import DatasetShelf
 from control.services import Wired
+from stepserve.jobs.eval_ports import DatasetStore
 
 _CLIENT_CLOSED = 499
 
 
-def router_of(shelf: DatasetShelf) -> APIRouter:
+def router_of(store: DatasetStore) -> APIRouter:
     router = APIRouter()
 
     @router.get("/datasets")
     async def listing(services: Wired, view: Viewer) -> dict[str, Any]:
-        shown = await shelf.listing(services.layout.datasets)
+        shown = await store.listing(services.layout.datasets)
         names = [str(facts["name"]) for facts in shown]
         seen = set(await asyncio.to_thread(services.dataset_owners.visible, view, names))
         return {"datasets": [facts for facts in shown if facts["name"] in seen]}
@@ -28,7 +28,7 @@ def router_of(shelf: DatasetShelf) -> APIRouter:
     @router.get("/datasets/{name:path}")
     async def facts(name: str, services: Wired, view: Viewer) -> dict[str, Any]:
         await asyncio.to_thread(services.dataset_owners.check, view, "name", name)
-        return await shelf.facts(name, services.layout.datasets)
+        return await store.facts(name, services.layout.datasets)
 
     @router.put("/datasets/{name:path}", response_model=None)
     async def put(
@@ -45,7 +45,7 @@ def router_of(shelf: DatasetShelf) -> APIRouter:
         owner = None if principal.sees_all else principal.actor
         await asyncio.to_thread(owners.take, view, owner, name, replace=replace)
         try:
-            facts, new = await shelf.put(name, body, services.layout.datasets, replace=replace, digest=digest)
+            facts, new = await store.put(name, body, services.layout.datasets, replace=replace, digest=digest)
         except ClientDisconnect:
             return Response(status_code=_CLIENT_CLOSED)  # nobody reads it
         else:

@@ -6,20 +6,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from control.errors import ActivationFailed, ControlError, Invalid, NotFound
+from control.errors import ActivationFailed, Invalid, NotFound, ServiceError
 from stepserve.readable import readable
 
 _RETRY_AFTER_S = {429: "10", 503: "1"}
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(ControlError, _refused)
+    app.add_exception_handler(ServiceError, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(Exception, _crashed)
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ControlError)
+    assert isinstance(error, ServiceError)
     if _is_openai(request):
         return _enveloped(error)
     body: dict[str, Any] = {"detail": str(error)}
@@ -39,7 +39,7 @@ async def _malformed(request: Request, error: Exception) -> JSONResponse:
 async def _crashed(request: Request, _error: Exception) -> JSONResponse:
     """Starlette logs the traceback after this answer."""
     if _is_openai(request):
-        return _enveloped(ControlError("internal error: the log has the traceback"))
+        return _enveloped(ServiceError("internal error: the log has the traceback"))
     return JSONResponse({"detail": "internal error: the log has the traceback"}, 500)
 
 
@@ -47,7 +47,7 @@ def _is_openai(request: Request) -> bool:
     return request.url.path.startswith("/v1/")
 
 
-def _enveloped(error: ControlError) -> JSONResponse:
+def _enveloped(error: ServiceError) -> JSONResponse:
     """OpenAI's envelope, in which what cannot be understood is a 400."""
     status = 400 if error.status == 422 else error.status
     field, separator, _ = str(error).partition(": ")

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from control.access.view import Viewer
 from control.clock import iso
 from control.models.eval_history import HistoryEntry
-from control.ports import EvalReports, SampleQuery, Verdict
 from control.services import Wired
+from stepserve.jobs.eval_ports import EvalReports, SampleQuery, Verdict
 
 _NAMED = (
     "accuracy", "accuracy_stderr", "accuracy_ci95", "correct", "total_samples", "errors", "avg_loss", "perplexity",

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from control.access.view import Viewer
 from control.clock import utc_now
 from control.database.tables import JobRow
-from control.errors import ControlError, Invalid
+from control.errors import Invalid, ServiceError
 from control.jobs.states import LIVE, Status
 from control.jobs.view import show, show_attempts, show_progress
 from control.jobs.waiting import EngineView, waiting_for
@@ -107,7 +107,7 @@ async def _events(job: JobRow, services: Services) -> AsyncIterator[str]:
             try:
                 job = await services.queue.get(job.id)
                 waits_for = await _waits_for(job, services)
-            except ControlError as error:  # the answer has begun, so the failure has to be said in it
+            except ServiceError as error:  # the answer has begun, so the failure has to be said in it
                 yield _event("error", {"detail": str(error)})
                 return
 

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from control.access.view import View, Viewer
 from control.errors import Invalid
 from control.jobs.intake import Idempotency, NewJob
-from control.ports import QUEUE_FIELDS, JobKind, JobRequest
 from control.routes.job_references import check_references
 from control.routes.jobs import show_one
 from control.services import Services, Wired
+from stepserve.jobs.ports import QUEUE_FIELDS, JobKind, JobRequest
 from stepserve.readable import readable
 
 

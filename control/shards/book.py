@@ -8,11 +8,11 @@ from sqlalchemy import func, select, update
 from control.clock import Clock, utc_now
 from control.database.database import Database
 from control.database.tables import ShardRow
-from control.ports import ShardEntry, ShardState
+from stepserve.jobs.ports import ShardEntry, ShardState
 
 
 class ShardBook:
-    """Implements control.ports.ShardLedger; every method is one transaction."""
+    """Implements stepserve.jobs.ports.ShardLedger; every method is one transaction."""
 
     def __init__(self, database: Database, clock: Clock = utc_now) -> None:
         self._database = database

@@ -4,9 +4,9 @@ from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from control.ports import CardUse
 from control.telemetry.cards import Card, CardsSeen
 from stepserve.contract import RequestClass, UsageReport
+from stepserve.jobs.ports import CardUse
 
 Key = TypeVar("Key")
 _LONGEST_GAP_S = 30.0

@@ -4,10 +4,10 @@ import asyncio
 
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
-from control.ports import CardUse
 from control.telemetry.cards import CardsSeen
 from control.telemetry.energy import EnergyBook, gpu_seconds_between, joules_between
 from control.telemetry.sampler import CardSampler
+from stepserve.jobs.ports import CardUse
 
 
 class EnergyMeter:

@@ -5,11 +5,11 @@ from collections.abc import Awaitable
 from concurrent.futures import Future
 
 from control.gateway_client import GatewayClient
-from control.ports import CardUse
 from control.telemetry.cards import CardReader
 from control.telemetry.meter import EnergyMeter
 from control.telemetry.sampler import CardSampler, in_thread
 from control.telemetry.system import SystemReader, SystemSeen
+from stepserve.jobs.ports import CardUse
 from stepserve.settings import Settings
 
 

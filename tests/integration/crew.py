@@ -20,9 +20,9 @@ from control.jobs.window import Window
 from control.jobs.worker import Worker
 from control.models.placed_folders import PlacedFolders
 from control.models.repository import ModelRepository
-from control.ports import JobContext, JobRequest
 from control.shards.book import ShardBook
 from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult
+from stepserve.jobs.ports import JobContext, JobRequest
 from tests.integration.house import settings_of
 
 _RequestModel = type[JobRequest]

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from control.errors import Invalid
-from control.ports import JobContext, JobRequest
 from stepserve.contract import BatchItem, BatchRequest
+from stepserve.jobs.ports import JobContext, JobRequest
 
 _RequestModel = type[JobRequest]
 

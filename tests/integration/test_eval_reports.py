@@ -15,10 +15,10 @@ import httpx
 
 from control.app import create_app
 from control.routes import datasets, evals
+from evals.dataset_store import FileDatasetStore
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
-from evals.shelf import DatasetShelf
 from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
@@ -71,7 +71,7 @@ class Desk:
 @asynccontextmanager
 async def desk(base: Path) -> AsyncIterator[Desk]:
     settings = settings_of(base)
-    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports(AllowedJudges([AWAY])))]
+    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports(AllowedJudges([AWAY])))]
     app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.05)
     gateway = FakeGateway(settings.layout.gateway_socket)
     async with gateway.running(), app.router.lifespan_context(app):

@@ -20,15 +20,15 @@ from control.app import create_app
 from control.clock import utc_now
 from control.database.database import Database, url_of
 from control.database.tables import JobRow, ShardRow
-from control.ports import JobKind
 from control.routes import datasets, evals
 from datagen.kind import DataGenKind
+from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from evals.reports import EvalReports
-from evals.shelf import DatasetShelf
 from stepserve.access import demand
 from stepserve.access_settings import AccessSettings
 from stepserve.contract import CONTROL_PREFIXES, BatchOutput
+from stepserve.jobs.ports import JobKind
 from stepserve.settings import Settings
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
@@ -90,7 +90,7 @@ def stamped(key: str) -> dict[str, str]:
 
 
 def application(settings: Settings) -> FastAPI:
-    routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
+    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
     return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.05)
 

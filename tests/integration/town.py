@@ -12,12 +12,12 @@ import httpx
 from fastapi import APIRouter, FastAPI
 
 from control.app import create_app
-from control.ports import JobKind
 from gateway.app import Gateway, create_gateway
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
 from gateway.serving.slot import Engine
 from stepserve.contract import Capabilities, ModelRef
+from stepserve.jobs.ports import JobKind
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
 from tests.integration.house import PACE, settings_of

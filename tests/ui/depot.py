@@ -12,14 +12,14 @@ from typing import Any
 
 import httpx
 
-from control.ports import JobKind
 from control.routes import datasets, evals
 from datagen.kind import DataGenKind
+from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from evals.reports import EvalReports
-from evals.shelf import DatasetShelf
 from gateway.http.asgi import Receive, Scope, Send
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling
+from stepserve.jobs.ports import JobKind
 from stepserve.settings import Settings
 from tests.integration.house import settings_of
 from tests.integration.town import MODEL, Town, town
@@ -123,7 +123,7 @@ def depot(base: Path, **changes: Any) -> Iterator[Depot]:
 
     async def serve() -> None:
         settings = settings_of(base)
-        routes = [datasets.router_of(DatasetShelf()), evals.router_of(EvalReports())]
+        routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
         kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
         async with town(base, make_engine=AddingEngine, kinds=kinds, more_routes=routes, **changes) as running:
             started.append(running)

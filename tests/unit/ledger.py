@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from control.ports import ShardEntry
+from stepserve.jobs.ports import ShardEntry
 
 
 @dataclass
 class MemoryLedger:
-    """Implements control.ports.ShardLedger; `entries` in the order of allotment."""
+    """Implements stepserve.jobs.ports.ShardLedger; `entries` in the order of allotment."""
 
     entries: dict[tuple[str, int], ShardEntry] = field(default_factory=dict)
     facts: dict[str, tuple[int, int, str]] = field(default_factory=dict)

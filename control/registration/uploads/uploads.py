@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from control.checkpoints.digest_cache import DigestCache
-from control.errors import Conflict, ControlError, Invalid, LengthRequired, NoSpace, NotFound
+from control.errors import Conflict, Invalid, LengthRequired, NoSpace, NotFound, ServiceError
 from control.models.placed_folders import PlacedFolders
 from control.models.registration import check_id
 from control.registration.uploads.known_chunks import Place, known_chunks
@@ -171,7 +171,7 @@ class Uploads:
         if request.disk_full:
             raise NoSpace(f"{file.name}: the disk is full; what has arrived is kept, make room and push again")
         if request.trouble is not None:
-            raise ControlError(f"{file.name} cannot be written: {request.trouble}")
+            raise ServiceError(f"{file.name} cannot be written: {request.trouble}")
         if wrong:
             index, found = wrong[0]
             chunk = file.chunks[index]
@@ -373,4 +373,4 @@ def _disk(what: str) -> Iterator[None]:
     except OSError as error:
         if is_disk_full(error):
             raise NoSpace(f"{what}: the disk is full; what has arrived is kept, make room and push again") from error
-        raise ControlError(f"{what} cannot be written: {error.strerror}") from error
+        raise ServiceError(f"{what} cannot be written: {error.strerror}") from error

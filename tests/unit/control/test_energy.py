@@ -1,9 +1,9 @@
 import pytest
 
-from control.ports import CardUse
 from control.telemetry.cards import Card, CardsSeen
 from control.telemetry.energy import EnergyBook, gpu_seconds_between, joules_between
 from stepserve.contract import JobUsage, ModelUsage, RequestClass, UsageReport
+from stepserve.jobs.ports import CardUse
 
 
 def report(in_flight: int = 0, boot: str = "a", jobs: dict[str, float] | None = None, **busy_s: float) -> UsageReport:

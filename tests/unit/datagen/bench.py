@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from control.errors import Invalid
-from control.ports import BatchEngine
 from datagen.kind import DataGenKind
 from datagen.request import DataGenRequest
 from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
+from stepserve.jobs.errors import Invalid
+from stepserve.jobs.ports import BatchEngine
 from stepserve.paths import Layout
 from tests.unit.evals.adding_engine import MODEL, AddingEngine, RunContext
 from tests.unit.ledger import MemoryLedger

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from control.errors import BadJob
 from datagen.failures import cause_of, half_of
 from datagen.variants import with_other_numbers, written_variant
 from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
+from stepserve.jobs.errors import BadJob
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
 
 EVAL_ID = "eval_20251122_053000_k3f9"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from control.errors import BadJob
+from stepserve.jobs.errors import BadJob
 from tests.unit.datagen.bench import Bench, SayingEngine
 
 PLAIN: dict[str, Any] = {"template": "Say {{word}}", "rows": [{"word": "yes"}]}

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from control.errors import BadJob, GatewayUnavailable, JobCancelled, JobPaused, WrongWeights
-from datagen.decontamination import Guard
+from datagen.decontamination import ContaminationIndex
 from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
+from stepserve.jobs.errors import BadJob, GatewayUnavailable, JobCancelled, JobPaused, WrongWeights
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
 from tests.unit.evals.adding_engine import AddingEngine
 
@@ -230,9 +230,9 @@ def test_a_test_question_inside_other_words_is_found(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     long = "The quick brown fox jumps over the lazy dog while seven wizards brew a strong dark potion"
     bench.dataset("exam.jsonl", "What is 10+30?", long, "Hi!")
-    guard = Guard()
+    guard = ContaminationIndex()
     guard.add_folder(bench.layout.datasets, tmp_path / "cache")
-    again = Guard()
+    again = ContaminationIndex()
     again.add_folder(bench.layout.datasets, tmp_path / "cache")
     for each in (guard, again):
         assert each.hit("Please compute: what IS 10 + 30") is not None

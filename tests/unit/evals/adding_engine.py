@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from control.errors import JobCancelled
-from control.ports import BatchEngine, CardUse, ShardLedger
 from stepserve.contract import AskRequest, AskResult, BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
+from stepserve.jobs.errors import JobCancelled
+from stepserve.jobs.ports import BatchEngine, CardUse, ShardLedger
 from tests.unit.ledger import MemoryLedger
 
 MODEL = ModelRef(id="step-1500", path="/models/step-1500", digest="sha256:aa")

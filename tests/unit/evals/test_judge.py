@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from control.errors import BadJob, Invalid, ModelNotServed
 from evals.formats import parse_sample
 from evals.judge import AllowedJudges, Judge, JudgeSpec, judge_by_id, judge_by_url
 from evals.record import MetricScore, SampleRecord, record_of
 from stepserve.contract import BatchOutput, BatchRequest, BatchResult
+from stepserve.jobs.errors import BadJob, Invalid, ModelNotServed
 from tests.threaded_server import threaded
 from tests.unit.evals.adding_engine import AddingEngine
 

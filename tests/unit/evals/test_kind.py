@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from control.errors import Invalid, NotFound
-from control.ports import JobKind
 from evals.kind import EvalKind
 from evals.request import EvalJobRequest
+from stepserve.jobs.errors import Invalid, NotFound
+from stepserve.jobs.ports import JobKind
 
 LINE = '{"question": "1+1", "answer": 2}\n'
 KIND: JobKind = EvalKind()

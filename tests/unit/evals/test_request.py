@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from control.errors import Invalid
 from evals.request import EvalJobRequest
+from stepserve.jobs.errors import Invalid
 
 SCRIPT: dict[str, Any] = {"model_id": "current_checkpoint", "name": "nightly", "dataset_ref": "math_eval.jsonl"}
 

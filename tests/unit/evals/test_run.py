@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from control.errors import BadJob, GatewayUnavailable, JobCancelled, WrongWeights
-from control.ports import CardUse
 from evals.kind import EvalKind
 from evals.request import EvalJobRequest
 from evals.run import EvalRun
 from evals.tally import TIMING_KEYS
 from stepserve.contract import BatchOutput, BatchRequest, BatchResult, ModelRef
+from stepserve.jobs.errors import BadJob, GatewayUnavailable, JobCancelled, WrongWeights
+from stepserve.jobs.ports import CardUse
 from tests.unit.evals.adding_engine import AddingEngine, HeldEngine, RunContext
 
 SAMPLES = 30

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from control.errors import Conflict, Invalid, NoSpace, NotFound
 from evals.datasets import SUFFIXES, check_lines, digest_of, open_dataset, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from stepserve.durable import put_in_place, sync_open
 from stepserve.full_disk import is_disk_full
+from stepserve.jobs.errors import Conflict, Invalid, NoSpace, NotFound
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TORN = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.part")
@@ -28,8 +28,8 @@ Facts = dict[str, Any]
 _Version = tuple[str, int, int, int]
 
 
-class DatasetShelf:
-    """Implements control.ports.DatasetShelf. What a scan found is remembered for as long as the file is the same."""
+class FileDatasetStore:
+    """Implements stepserve.jobs.eval_ports.DatasetStore. Caches scans for as long as the file is the same."""
 
     def __init__(self) -> None:
         self._known: dict[_Version, Facts] = {}

@@ -7,15 +7,15 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from evals.errors import ScoringBroken
 from evals.record import MetricScore
-from evals.scoring_crew import ScoringCrew
 from evals.scoring_program import corpus_score, score
+from evals.scoring_workers import ScoringWorkers
 
 TOWER = "$9^{9^{9^{9}}}$"
 
 
 async def _scores(asked: list[tuple[str, str, str]], limit_s: float = 20.0, workers: int = 2) -> list[MetricScore]:
-    async with ScoringCrew(workers=workers, limit_s=limit_s) as crew:
-        return list(await asyncio.gather(*(crew.score(metric, said, [target]) for metric, said, target in asked)))
+    async with ScoringWorkers(workers=workers, limit_s=limit_s) as scorers:
+        return list(await asyncio.gather(*(scorers.score(metric, said, [target]) for metric, said, target in asked)))
 
 
 def test_math_knows_what_is_equal() -> None:
@@ -40,8 +40,8 @@ def test_what_takes_too_long_is_killed_and_the_next_is_scored() -> None:
 
 def test_a_program_that_does_not_start_says_so() -> None:
     async def scenario() -> None:
-        async with ScoringCrew(program=(sys.executable, "-c", "raise SystemExit(3)")) as crew:
-            await crew.score("math", "1", ["1"])
+        async with ScoringWorkers(program=(sys.executable, "-c", "raise SystemExit(3)")) as scorers:
+            await scorers.score("math", "1", ["1"])
 
     with pytest.raises(ScoringBroken, match="does not start"):
         asyncio.run(scenario())

@@ -1,11 +1,11 @@
 import random
 import sys
 
-from datagen.made import Made
+from datagen.completed_attempts import CompletedAttempts
 
 
 def test_what_was_added_is_in_it_in_whatever_order() -> None:
-    made, chance = Made(), random.Random(3)
+    made, chance = CompletedAttempts(), random.Random(3)
     numbers = [number for number in range(500) if number % 7]
     chance.shuffle(numbers)
     for count, number in enumerate(numbers):
@@ -16,7 +16,7 @@ def test_what_was_added_is_in_it_in_whatever_order() -> None:
 
 
 def test_it_does_not_grow_with_what_was_added_in_order() -> None:
-    made = Made()
+    made = CompletedAttempts()
     for number in range(20_000):
         made.add(number ^ 1)  # each pair the other way round
     assert 19_999 in made

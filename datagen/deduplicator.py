@@ -1,10 +1,10 @@
-"""Who decides, one draft after the other, what becomes an example: not a test question, and not known yet."""
+"""Decides, one draft after the other, which become examples: not test questions, and not known yet."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from datagen.decontamination import Guard
+from datagen.decontamination import ContaminationIndex
 from datagen.pool import Pool
 from datagen.records import Draft, Origin, Rejection, record_of, subject
 from datagen.similarity import Fingerprint
@@ -17,11 +17,11 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Gatekeeper:
+class Deduplicator:
     """`limit`: a question nearer than that to a known one is not new. Every method blocks."""
 
     origin: Origin
-    guard: Guard | None
+    contamination: ContaminationIndex | None
     pool: Pool
     limit: float
     spared: frozenset[str]
@@ -57,9 +57,9 @@ class Gatekeeper:
         return verdict
 
     def _leak(self, draft: Draft) -> Rejection | None:
-        if self.guard is None or draft.question in self.spared:
+        if self.contamination is None or draft.question in self.spared:
             return None
-        hit = self.guard.hit(*(turn.content for turn in draft.turns if turn.role != "system"))
+        hit = self.contamination.hit(*(turn.content for turn in draft.turns if turn.role != "system"))
         if hit is None:
             return None
         detail = {"question": draft.question[:200], "dataset": hit.dataset, "sample": str(hit.sample)}

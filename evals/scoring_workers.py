@@ -16,7 +16,7 @@ LIMIT_S = 20.0
 _START_LIMIT_S = 60.0
 
 
-class ScoringCrew:
+class ScoringWorkers:
     """`workers` processes, started when first needed; leaving the context kills them."""
 
     def __init__(

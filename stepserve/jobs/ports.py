@@ -1,7 +1,6 @@
-"""What a kind of job (evals, datagen) may ask of control, and what control asks of it. Types only, no adapters."""
+"""Between a kind of job and the queue that runs it: what each may ask of the other. Types only, no adapters."""
 
 import builtins
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
@@ -140,7 +139,7 @@ class JobKind(Protocol):
         ...
 
     def identity(self, config: dict[str, Any]) -> dict[str, Any] | None:
-        """What of a config decides the outcome, beside the model's content; None: no two jobs are the same.
+        """The part of a config that decides the outcome, with the model's content; None: no two jobs are the same.
 
         Equal identities mean that one job's result answers the other's request.
         """
@@ -155,78 +154,10 @@ class JobKind(Protocol):
 
 
 class StandaloneKind(Protocol):
-    """A type of job that runs beside those of the engine, whatever model is active. Its route is its own affair."""
+    """A type of job that needs no engine and runs whatever model is active. It defines its own route."""
 
     type: ClassVar[str]
 
     async def run(self, context: StandaloneContext) -> dict[str, Any]:
-        """As JobKind.run; HubUnavailable too sends the job to rest and be tried again."""
-        ...
-
-
-class DatasetShelf(Protocol):
-    """The datasets folder as /datasets shows it."""
-
-    async def listing(self, datasets_dir: Path) -> list[dict[str, Any]]:
-        """By name, within seconds; a file that is still being read has no count yet."""
-        ...
-
-    async def facts(self, name: str, datasets_dir: Path) -> dict[str, Any]:
-        """Raises NotFound, Invalid."""
-        ...
-
-    async def put(
-        self, name: str, body: AsyncIterator[bytes], datasets_dir: Path, *, replace: bool, digest: str | None
-    ) -> tuple[dict[str, Any], bool]:
-        """The file's facts, and whether it is new. Raises Invalid, Conflict, NoSpace, and what `body` raises."""
-        ...
-
-
-Verdict = Literal["failed", "wrong", "right"]
-
-
-@dataclass(frozen=True, slots=True)
-class DoneEval:
-    """An eval job that is done, as reports need it."""
-
-    job_id: str
-    model_id: str
-    model_digest: str
-    config: dict[str, Any]
-    result: dict[str, Any]
-    run_dir: Path
-
-
-@dataclass(frozen=True, slots=True)
-class SampleQuery:
-    """Which samples of an eval to show: of one verdict, of these ids, with `text` in question, reference or answer."""
-
-    verdict: Verdict | None = None
-    text: str = ""
-    ids: frozenset[str] = frozenset()
-    offset: int = 0
-    limit: int = 50
-
-
-class EvalReports(Protocol):
-    """What can be said of evals that are done, without an engine."""
-
-    async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
-        """Raises Invalid, Conflict (no samples were kept)."""
-        ...
-
-    async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:
-        """`body` is JSON. Raises Invalid, Conflict (no samples were kept)."""
-        ...
-
-    async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
-        """Raises Conflict (no samples were kept)."""
-        ...
-
-    def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
-        """Why the numbers of an eval that is done say nothing of its model (too many errors), or None."""
-        ...
-
-    def series(self, config: dict[str, Any]) -> str:
-        """Equal for evals whose numbers may be drawn as one line."""
+        """As JobKind.run; after HubUnavailable too the job backs off and is tried again."""
         ...

@@ -1,7 +1,7 @@
 """Which attempts of a run were made, in as little memory after a million as after a thousand."""
 
 
-class Made:
+class CompletedAttempts:
     """Numbers from 0, added nearly in order: all below a mark, and the few beyond it."""
 
     def __init__(self) -> None:

@@ -1,0 +1,74 @@
+"""The control plane's routes ask these of evals: datasets, and reports on evals that are done. Types only."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+
+class DatasetStore(Protocol):
+    """The datasets folder as /datasets shows it."""
+
+    async def listing(self, datasets_dir: Path) -> list[dict[str, Any]]:
+        """By name, within seconds; a file that is still being read has no count yet."""
+        ...
+
+    async def facts(self, name: str, datasets_dir: Path) -> dict[str, Any]:
+        """Raises NotFound, Invalid."""
+        ...
+
+    async def put(
+        self, name: str, body: AsyncIterator[bytes], datasets_dir: Path, *, replace: bool, digest: str | None
+    ) -> tuple[dict[str, Any], bool]:
+        """The file's facts, and whether it is new. Raises Invalid, Conflict, NoSpace, and what `body` raises."""
+        ...
+
+
+Verdict = Literal["failed", "wrong", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEval:
+    """An eval job that is done, as reports need it."""
+
+    job_id: str
+    model_id: str
+    model_digest: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+    run_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SampleQuery:
+    """Which samples of an eval to show: of one verdict, of these ids, with `text` in question, reference or answer."""
+
+    verdict: Verdict | None = None
+    text: str = ""
+    ids: frozenset[str] = frozenset()
+    offset: int = 0
+    limit: int = 50
+
+
+class EvalReports(Protocol):
+    """What can be said of evals that are done, without an engine."""
+
+    async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
+        """Raises Invalid, Conflict (no samples were kept)."""
+        ...
+
+    async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:
+        """`body` is JSON. Raises Invalid, Conflict (no samples were kept)."""
+        ...
+
+    async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
+        """Raises Conflict (no samples were kept)."""
+        ...
+
+    def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
+        """Why the numbers of an eval that is done say nothing of its model (too many errors), or None."""
+        ...
+
+    def series(self, config: dict[str, Any]) -> str:
+        """Equal for evals whose numbers may be drawn as one line."""
+        ...
