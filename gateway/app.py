@@ -151,7 +151,7 @@ def create_gateway(
         max_file_bytes=settings.max_file_bytes,
     )
     directory = ControlDirectory(control)
-    router = Router(gate, pool.residents, directory, settings.load_on_request, settings.max_held_requests)
+    router = Router(gate, pool, directory, settings.load_on_request, settings.max_held_requests)
     layout = settings.layout
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
     naming = Naming(settings.aliases, settings.unknown_model)

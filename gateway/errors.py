@@ -18,6 +18,7 @@ GatewayError
 │   ├── NoRoom               it would have to be loaded, and nothing can leave for it
 │   └── LoadFailed           it was to be loaded for a request and does not load
 ├── SwitchInProgress    409  another switch runs; carries its target
+├── DrainFailed         409  requests were still inside a slot at the end of the time; nothing was changed
 ├── DigestMismatch      409  the model is there with other weights than the caller meant
 ├── MethodImpossible    422  that way of switching cannot be done here
 ├── EngineStartFailed   500  an engine did not come up; carries the root cause as far as it is known
@@ -157,6 +158,15 @@ class SwitchInProgress(GatewayError):
 
     def __init__(self, target: str) -> None:
         super().__init__(f"A switch to `{target}` is running; ask again when it has ended.")
+
+
+class DrainFailed(GatewayError):
+    status = 409
+    code = "drain_failed"
+
+    def __init__(self, in_flight: int, timeout_s: float) -> None:
+        left = f"{in_flight} requests still run after {timeout_s:g} s"
+        super().__init__(f"{left}; nothing was changed. Try a longer timeout_s, or in_flight=abort.")
 
 
 class DigestMismatch(GatewayError):

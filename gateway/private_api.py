@@ -36,10 +36,8 @@ from stepserve.contract import (
     BatchRequest,
     BatchResult,
     Capabilities,
-    GatewayState,
     Loaded,
     LoadRequest,
-    ModelRef,
     UnloadRequest,
 )
 from stepserve.request_id import Traced
@@ -83,15 +81,14 @@ def create_private_app(
 
     async def load(request: Request) -> Response:
         async def run(asked: LoadRequest) -> Loaded:
-            if not _serves(pool.snapshot(), asked.model):
-                await pool.residents.load(asked.model, asked.reference, asked.base_reference, wait=asked.wait)
+            await pool.load(asked)
             return Loaded(id=asked.model.id, loaded=True)
 
         return await _answer(request, LoadRequest, run)
 
     async def unload(request: Request) -> Response:
         async def run(asked: UnloadRequest) -> Loaded:
-            pool.residents.drop(asked.id)
+            await pool.unload(asked.id)
             return Loaded(id=asked.id, loaded=False)
 
         return await _answer(request, UnloadRequest, run)
@@ -129,10 +126,6 @@ def create_private_app(
         ],
         middleware=[Middleware(Traced)],
     )
-
-
-def _serves(state: GatewayState, model: ModelRef) -> bool:
-    return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)
 
 
 async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[BaseModel]]) -> Response:

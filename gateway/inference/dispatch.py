@@ -25,6 +25,7 @@ from gateway.serving.naming import Naming, model_named
 from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.upstream.app import UpstreamApp
+from stepserve.contract import ACTIVE_ALIAS
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_body
 
 # Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
@@ -70,7 +71,7 @@ class Dispatch:
             name = model_named(body)
             target = self.naming.target(name)
             if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
-                body = self.naming.rewritten(body, scope["path"], name, target)
+                body = self.naming.rewritten(body, scope["path"], name, target, target)
                 await self.upstream.relay(target, body, scope, receive, send)
                 return
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(body, scope["path"])
@@ -104,13 +105,13 @@ class Dispatch:
     async def _enter(self, path: str, name: str | None, body: bytes, receive: Receive) -> tuple[Served, bytes]:
         """Raises what `Router.enter` raises; a model that is nowhere is refused with all names that are somewhere."""
 
-        async def find(wanted: str | None) -> Served:
-            return await self.router.enter(wanted, lambda: until_disconnected(receive))
-
-        try:
-            return await self.naming.enter(find, path, name, body)
-        except ModelNotFound as error:
-            raise ModelNotFound(name or error.name, await self._names()) from None
+        for candidate in self.naming.candidates(name):
+            try:
+                slot = await self.router.enter(candidate, lambda: until_disconnected(receive))
+            except ModelNotFound:
+                continue
+            return slot, self.naming.rewritten(body, path, name, candidate, slot.model.id)
+        raise ModelNotFound(name or ACTIVE_ALIAS, await self._names())
 
     async def _names(self) -> list[str]:
         names = await self.router.names()

@@ -1,9 +1,7 @@
 """A LoRA adapter on a slot: it answers under its own id, on the slot's engine, and goes when the slot goes."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, Union
 
 from gateway.errors import EngineStartFailed, ProofFailed
 from gateway.http.asgi import App, Receive, Scope, Send
@@ -68,7 +66,6 @@ class Adapter:
         self.model = model
         self.host = host
         self.front = front
-        self.is_active = False
         self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
 
     @property
@@ -96,49 +93,44 @@ class Adapter:
         return host.model_copy(update={"model": self.model, "in_flight": 0})
 
 
-async def attach(
-    host: AdapterHost,
-    model: ModelRef,
-    reference: Reference | None,
-    on_ready: Callable[[Adapter], None] = lambda _: None,
-) -> tuple[Adapter, Proof]:
-    """Puts an adapter on the slot of its base, proved; then `on_ready`, then an earlier version of it goes.
+def surplus(host: "Slot", name: str, serving: Served | None) -> Adapter | None:
+    """The adapter that has to go so that the engine takes one more of that id: the oldest that is not the active model.
 
-    Raises EngineStartFailed (also when the engine takes no more adapters), BadReference, ProofFailed.
+    None: there is room, or an earlier version's place. Raises EngineStartFailed when nothing can go.
     """
-    async with host.attaching:
-        earlier = host.adapters.get(model.id)
-        if earlier is not None and earlier.model.digest == model.digest:
-            proof = await earlier.front.prove(reference)
-            on_ready(earlier)
-            return earlier, proof
-        if earlier is None:
-            await _make_room(host, model.id)
-        with host.busy_switching():  # the engine reads the adapter's files and does nothing else meanwhile
-            front = await host.engine.attach(model)
-        try:
-            proof = await front.prove(reference)
-            if not proof.passed:
-                raise ProofFailed(model.id, proof)
-        except BaseException:
-            await front.detach()
-            raise
-        adapter = host.adapters[model.id] = Adapter(model, host, front)
-        on_ready(adapter)
-        if earlier is not None:
-            await earlier.front.detach()
-        return adapter, proof
-
-
-async def _make_room(host: AdapterHost, name: str) -> None:
-    """The oldest adapter that is not the active one goes; who asks for it brings it back."""
     most = host.engine.max_adapters
     if most == 0:
         raise EngineStartFailed(f"`{name}` is an adapter, and the engine takes none (INFERENCE_ENGINE__MAX_LORAS)")
-    while len(host.adapters) >= most:
-        oldest = next((each for each, adapter in host.adapters.items() if not adapter.is_active), None)
-        if oldest is None:
-            raise EngineStartFailed(
-                f"no room for `{name}`: the engine takes {most} adapters (INFERENCE_ENGINE__MAX_LORAS)"
-            )
-        await host.adapters.pop(oldest).front.detach()
+    if name in host.adapters or len(host.adapters) < most:
+        return None
+    oldest = next((adapter for adapter in host.adapters.values() if adapter is not serving), None)
+    if oldest is None:
+        raise EngineStartFailed(f"no room for `{name}`: the engine takes {most} adapters (INFERENCE_ENGINE__MAX_LORAS)")
+    return oldest
+
+
+async def attach(host: "Slot", model: ModelRef, reference: Reference | None) -> tuple[Adapter, Proof]:
+    """Puts an adapter on the engine of its base, and proves it; one of the same content that is there is proved again.
+
+    The slot does not answer for it yet: that is the pool's to say. Raises EngineStartFailed, BadReference, ProofFailed.
+    """
+    present = host.adapters.get(model.id)
+    if present is not None and present.model.digest == model.digest:
+        return present, await proved(present, reference)
+    with host.busy_switching():  # the engine reads the adapter's files and does nothing else meanwhile
+        front = await host.engine.attach(model)
+    try:
+        adapter = Adapter(model, host, front)
+        return adapter, await proved(adapter, reference)
+    except BaseException:
+        await front.detach()
+        raise
+
+
+async def proved(served: Served, reference: Reference | None) -> Proof:
+    """Raises EngineStartFailed, BadReference, and ProofFailed where the model answers otherwise than it should."""
+    prover = served.front if isinstance(served, Adapter) else served.engine
+    proof = await prover.prove(reference)
+    if not proof.passed:
+        raise ProofFailed(served.model.id, proof)
+    return proof

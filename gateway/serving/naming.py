@@ -1,13 +1,12 @@
 """Names of models beside their ids: aliases with presets, and what an unknown name gets."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
-from gateway.errors import InvalidRequest, ModelNotFound
-from gateway.serving.served import Served
+from gateway.errors import InvalidRequest
 from stepserve.contract import ACTIVE_ALIAS, id_of_repository
 from stepserve.settings import Alias
 
@@ -69,39 +68,28 @@ class Naming:
         given = alias.model_dump(exclude_none=True)
         return {theirs: given[ours] for ours, theirs in _FIELDS.get(path, {}).items() if ours in given}
 
-    def rewritten(self, body: bytes, path: str, name: str | None, model_id: str) -> bytes:
-        """The body as whoever serves `model_id` is to read it; one without an alias stays as it is, byte by byte."""
+    def candidates(self, name: str | None) -> list[str | None]:
+        """The models that a name may mean, best first; None is the active one.
+
+        After the model itself come, for a name that nobody bears, the model that was pulled from the repository of
+        that name, and the active model where the settings give it to unknown names.
+        """
+        target = self.target(name)
+        if not target or target == ACTIVE_ALIAS:
+            return [target]
+        pulled = [id_of_repository(target)] if "/" in target else []
+        return [target, *pulled, *([ACTIVE_ALIAS] if self.unknown == "active" else [])]
+
+    def rewritten(self, body: bytes, path: str, name: str | None, candidate: str | None, model_id: str) -> bytes:
+        """The body as whoever serves `model_id`, which `candidate` led to, is to read it.
+
+        One that names a model by its id, or none, stays as it is, byte by byte. A preset is its alias's model's alone.
+        """
+        if candidate != self.target(name):
+            return _changed(body, {"model": model_id}, {})
         if name not in self.aliases:
             return body
         return _changed(body, {"model": model_id}, self.preset(name, path))
-
-    async def enter(
-        self, find: Callable[[str | None], Awaitable[Served]], path: str, name: str | None, body: bytes
-    ) -> tuple[Served, bytes]:
-        """The slot for the model that the body names, and the body as that slot is to read it.
-
-        Raises what `find`, which looks for a slot by its model's id, raises.
-        """
-        try:
-            slot = await find(self.target(name))
-        except ModelNotFound as error:
-            slot = await self._otherwise(find, error)
-            return slot, _changed(body, {"model": slot.model.id}, {})
-        return slot, self.rewritten(body, path, name, slot.model.id)
-
-    async def _otherwise(self, find: Callable[[str | None], Awaitable[Served]], unknown: ModelNotFound) -> Served:
-        """For a name that nobody bears: the model that was pulled from the repository of that name, or the active one.
-
-        Raises ModelNotFound.
-        """
-        if "/" in unknown.name:
-            try:
-                return await find(id_of_repository(unknown.name))
-            except ModelNotFound:
-                pass
-        if self.unknown == "not_found":
-            raise unknown
-        return await find(ACTIVE_ALIAS)
 
 
 def _changed(body: bytes, forced: Json, defaults: Json) -> bytes:

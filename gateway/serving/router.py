@@ -5,10 +5,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.errors import ModelNotFound, NotLoaded, Unserved
+from gateway.errors import ModelNotFound, Unserved
+from gateway.serving.adapter import Served
 from gateway.serving.gate import Gate
-from gateway.serving.residents import Residents
-from gateway.serving.served import Served
+from gateway.serving.pool import Pool
+from gateway.tickets import Ticket
 from stepserve.contract import ACTIVE_ALIAS, LoadRequest
 
 Disconnected = Callable[[], Coroutine[Any, Any, None]]
@@ -34,7 +35,7 @@ class Router:
     """`enter` is the one way to a slot. What it returns is good until the caller's next `await`."""
 
     gate: Gate
-    residents: Residents
+    pool: Pool
     directory: Directory
     load_on_request: bool
     max_held: int
@@ -47,7 +48,7 @@ class Router:
         leaves while it waits.
         """
         if name and name != ACTIVE_ALIAS:
-            slot = self.residents.answering(name)
+            slot = self.pool.loaded.answering(name)
             if slot is not None:
                 return slot
         try:
@@ -58,43 +59,49 @@ class Router:
         wanted = await self.directory.find(name)
         if wanted is None:
             raise unknown
-        if not self.load_on_request:
-            raise NotLoaded(name)
-        while True:
-            await self._loaded(wanted, disconnected)
-            # It may have become the active one meanwhile, or be gone again.
-            slot = self.residents.answering(name) or self._active(name)
-            if slot is not None:
-                return slot
+        if self.held >= self.max_held:
+            raise Unserved(f"{self.held} requests wait for a model to be loaded already.", 5.0)
+        self.held += 1
+        try:
+            return await self._loaded(name, wanted, disconnected)
+        finally:
+            self.held -= 1
 
     async def names(self) -> list[str]:
         """Every id that `enter` would find a slot for: loaded models and adapters, then what a request would load."""
         here = self.gate.slot
         names = [*here.names, ACTIVE_ALIAS] if here is not None and not here.dead else [ACTIVE_ALIAS]
-        names += self.residents.names
+        names += self.pool.loaded.names
         return [*names, *(await self.directory.names())] if self.load_on_request else names
 
     def is_here(self, name: str) -> bool:
         """Whether that model answers on this machine without any wait."""
-        return self.residents.answering(name) is not None or self._active(name) is not None
+        return self.pool.loaded.answering(name) is not None or self._active(name) is not None
 
     def _active(self, name: str) -> Served | None:
         slot = self.gate.slot
         return slot.answering(name) if slot is not None and not slot.dead else None
 
-    async def _loaded(self, wanted: LoadRequest, disconnected: Disconnected) -> None:
-        if self.held >= self.max_held:
-            raise Unserved(f"{self.held} requests wait for a model to be loaded already.", 5.0)
-        self.held += 1
-        load = asyncio.ensure_future(self.residents.load(wanted.model, wanted.reference, wanted.base_reference))
+    async def _loaded(self, name: str, wanted: LoadRequest, disconnected: Disconnected) -> Served:
         gone = asyncio.ensure_future(disconnected())
         try:
-            await asyncio.wait((load, gone), return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                gone.result()
-            load.result()
+            while True:
+                ticket = self.pool.ask_for(wanted, starts=self.load_on_request)
+                try:
+                    await _first(ticket, gone)
+                    # It may have become the active one meanwhile, or be gone again.
+                    slot = self.pool.loaded.answering(name) or self._active(name)
+                    if slot is not None:
+                        return slot
+                finally:
+                    ticket.close()
         finally:
-            self.held -= 1
-            for task in (load, gone):
-                task.cancel()
-            await asyncio.gather(load, gone, return_exceptions=True)
+            gone.cancel()
+
+
+async def _first(ticket: Ticket, gone: asyncio.Future[None]) -> None:
+    """Waits for the model; raises what `gone` raises if that is earlier."""
+    await asyncio.wait((ticket.ended, gone), return_when=asyncio.FIRST_COMPLETED)
+    if gone.done():
+        gone.result()
+    ticket.ended.result()

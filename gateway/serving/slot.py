@@ -86,7 +86,6 @@ class Slot:
     ) -> None:
         self.engine = engine
         self.adapters: dict[str, Adapter] = {}
-        self.attaching = asyncio.Lock()
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"

@@ -1,17 +1,12 @@
-"""Blue/green: the new engine is loaded and proved beside the old one, then takes over; nobody waits."""
+"""Blue/green: the new engine is loaded and proved while the old one answers, then takes over; nobody waits."""
 
 from gateway.errors import LOAD_FAILURES
-from gateway.serving.slot import Slot
 from gateway.serving.switching.transaction import Outcome, Transaction
 
 
 async def blue_green(switch: Transaction) -> Outcome:
-    old = switch.running
-    assert old is not None, "the plan chooses this only beside a running engine"
     try:
-        candidate, proof = await Slot.load(switch.request.model, switch.start_engine, switch.request.reference)
+        served, proof = await switch.target.load(switch.start_engine)
     except LOAD_FAILURES as error:
-        return switch.failed(error, None if old.dead else old)
-    switch.open(candidate)
-    old.phase = "draining"
-    return switch.activated(candidate, proof, retired=old)
+        return switch.unchanged(error)
+    return Outcome(served, proof)

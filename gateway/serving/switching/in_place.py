@@ -2,59 +2,62 @@
 
 import logging
 
-from gateway.errors import EngineReloadFailed, GatewayError, ProofFailed
+from gateway.errors import DrainFailed, EngineReloadFailed, GatewayError, ProofFailed
+from gateway.serving.adapter import Served, proved
 from gateway.serving.proof_difference import paused_tokens
 from gateway.serving.slot import Slot
 from gateway.serving.switching.restart import start_again
+from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
-from stepserve.contract import ModelRef, Proof, Reference
+from stepserve.contract import Proof
 
 log = logging.getLogger(__name__)
 
 
 async def in_place(switch: Transaction) -> Outcome:
-    slot = switch.running
+    slot, before = switch.slot, switch.before
     assert slot is not None, "the plan chooses this only for a running engine"
-    previous, previous_reference = slot.model, slot.reference
+    assert before is not None, "what runs was switched to"
     keeps = switch.request.in_flight == "keep"
-    switch.hold()
-    if not keeps and not await switch.drain(slot):
-        return switch.drain_failed(slot)
+    if not keeps:
+        try:
+            await switch.drain(slot)
+        except DrainFailed as error:
+            return switch.unchanged(error)
     switch.pause()
     with slot.busy_switching():
         try:
             if keeps:
                 await slot.engine.freeze()
-            proof = await _take(slot, switch.request.model, switch.request.reference, resume=keeps)
+            served, proof = await _take(slot, switch.target, resume=keeps)
         except GatewayError as error:
             clear = isinstance(error, ProofFailed) and error.proof.mean_abs_diff is None and not keeps
-            back_to = await _restore(switch, slot, previous, previous_reference, resume=keeps, clear=clear)
-            return switch.failed(error, back_to)
-    switch.open(slot)
-    return switch.activated(slot, proof)
+            return await _restore(switch, slot, before, error, resume=keeps, clear=clear)
+    return Outcome(served, proof)
 
 
-async def _take(slot: Slot, model: ModelRef, reference: Reference | None, *, resume: bool) -> Proof:
+async def _take(slot: Slot, target: Target, *, resume: bool) -> tuple[Served, Proof]:
     """Loads and proves; frozen requests go on before the proof, which the scheduler could not run otherwise.
 
     Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.
     """
     if slot.dead:
         raise EngineReloadFailed("the engine died before anything was loaded into it")
-    await slot.engine.reload(model)
-    slot.become(model, reference)
+    await slot.engine.reload(target.host)
     if resume:
         await slot.engine.resume()
-    weights_bytes = model.signature.weights_bytes if model.signature is not None else 0
-    proof = await slot.engine.prove(reference, max_tokens=paused_tokens(weights_bytes))
+    signature = target.host.signature
+    proof = await slot.engine.prove(
+        target.host_reference, max_tokens=paused_tokens(signature.weights_bytes if signature is not None else 0)
+    )
     if not proof.passed:
-        raise ProofFailed(model.id, proof)
-    return proof
+        raise ProofFailed(target.host.id, proof)
+    return (slot, proof) if target.model.base is None else await target.mount(slot)
 
 
 async def _restore(
-    switch: Transaction, slot: Slot, previous: ModelRef, reference: Reference | None, *, resume: bool, clear: bool
-) -> Slot | None:
+    switch: Transaction, slot: Slot, before: Target, error: GatewayError, *, resume: bool, clear: bool
+) -> Outcome:
     """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint.
 
     `clear`: what the candidate computed is not finite, and would spoil the answers of whoever gets its blocks next.
@@ -62,12 +65,12 @@ async def _restore(
     try:
         if clear:
             await slot.engine.clear_cache()
-        await _take(slot, previous, reference, resume=resume)
-    except GatewayError as error:
-        log.error("%s cannot be loaded back in place, starting it again: %s", previous.id, error)
-        slot.become(previous, reference)
+        await _take(slot, Target(slot.model, slot.reference), resume=resume)
+        if switch.running is not None and switch.running is not slot:  # an adapter, which is there still
+            await proved(switch.running, before.reference)
+    except GatewayError as again:
+        log.error("%s cannot be loaded back in place, starting it again: %s", slot.model.id, again)
         await slot.abort_requests()
         await slot.shutdown()
-        return await start_again(switch, slot)
-    switch.open(slot)
-    return slot
+        return await start_again(switch, error)
+    return Outcome(switch.running, error=error)

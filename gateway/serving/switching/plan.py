@@ -6,7 +6,7 @@ from typing import Literal
 from gateway.errors import MethodImpossible
 from stepserve.contract import InFlightPolicy, Signature, SwitchMethod
 
-Method = Literal["in_place", "blue_green", "restart"]
+Method = Literal["adapter", "in_place", "blue_green", "restart"]
 
 # What a reload in place is known not to carry over, with the reason; looked up by quantisation and by architecture.
 IN_PLACE_UNSAFE: dict[str, str] = {
@@ -38,8 +38,8 @@ class Memory:
 class Situation:
     """`running` is None when nothing serves; a signature is None when the files were never looked at.
 
-    `resident`: the candidate is loaded beside the running one already. `reload_obstacle`: what the running engine says
-    of the layers that it consists of.
+    `hosted`: the running engine has the candidate's weights already: it is an adapter on them, or their adapter serves.
+    `resident`: another engine has them. `reload_obstacle`: what the running engine says of its own layers.
     """
 
     running: Signature | None
@@ -48,6 +48,7 @@ class Situation:
     memory: Memory
     wanted: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
+    hosted: bool = False
     resident: bool = False
     reload_obstacle: str | None = None
 
@@ -64,6 +65,8 @@ def plan(situation: Situation) -> Method:
         if reason is not None:
             raise MethodImpossible(f"method: `{situation.wanted}` is impossible here: {reason}.")
         return situation.wanted
+    if situation.hosted:
+        return "adapter"
     if situation.in_flight == "keep" and obstacles["in_place"] is not None:
         raise MethodImpossible(f"in_flight: `keep` needs a switch in place: {obstacles['in_place']}.")
     if obstacles["in_place"] is None and not (situation.resident and obstacles["blue_green"] is None):
@@ -109,18 +112,11 @@ def wants_memory(situation: Situation) -> bool:
     """True when only more free memory would change how, or whether, the switch is done."""
     if situation.wanted not in {"auto", "blue_green"} or situation.in_flight == "keep" or situation.resident:
         return False
-    if situation.wanted == "auto" and in_place_obstacle(situation) is None:
+    if situation.wanted == "auto" and (situation.hosted or in_place_obstacle(situation) is None):
+        return False
+    if situation.candidate is None:
         return False
     return situation.anything_runs and shortage(situation.candidate, situation.memory) is not None
-
-
-def starts_engine(situation: Situation) -> bool:
-    """Whether the switch will load the candidate into an engine of its own, as far as memory does not matter."""
-    if situation.wanted == "in_place" or situation.in_flight == "keep":
-        return False
-    if situation.resident and situation.wanted != "restart":
-        return False
-    return situation.wanted != "auto" or in_place_obstacle(situation) is not None
 
 
 def shortage(candidate: Signature | None, memory: Memory) -> str | None:

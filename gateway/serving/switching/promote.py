@@ -1,22 +1,13 @@
-"""Promote: the candidate is loaded beside already; it is proved again and takes over, and the old one stays loaded."""
+"""Promote: the candidate is loaded already; it is proved again and takes over, and the old one stays loaded."""
 
-from gateway.errors import GatewayError, ProofFailed
-from gateway.serving.slot import Slot
+from gateway.errors import GatewayError
 from gateway.serving.switching.transaction import Outcome, Transaction
 
 
-async def promote(switch: Transaction, candidate: Slot) -> Outcome:
-    old = switch.running
-    reference = switch.request.reference
+async def promote(switch: Transaction) -> Outcome:
+    assert switch.candidate is not None, "the pool chooses this only for a model that is loaded"
     try:
-        proof = await candidate.engine.prove(reference)
-        if not proof.passed:
-            raise ProofFailed(candidate.model.id, proof)
+        served, proof = await switch.mount(switch.candidate)
     except GatewayError as error:
-        outcome = switch.failed(error, None if old is None or old.dead else old)
-        return Outcome(outcome.result, outcome.slot, retired=candidate)
-    candidate.become(switch.request.model, reference)
-    switch.open(candidate)
-    if old is not None and switch.request.in_flight == "abort":
-        await old.abort_requests()
-    return Outcome(switch.activated(candidate, proof).result, candidate, kept=old)
+        return switch.unchanged(error, unfit=switch.candidate if switch.target.model.base is None else None)
+    return Outcome(served, proof, keep=True)

@@ -1,38 +1,52 @@
 """Restart: the old engine ends before the new one starts, and new requests wait meanwhile."""
 
-from gateway.errors import LOAD_FAILURES
+import logging
+
+from gateway.errors import LOAD_FAILURES, DrainFailed, GatewayError
+from gateway.serving.adapter import Served
 from gateway.serving.slot import Slot
+from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
+
+log = logging.getLogger(__name__)
 
 
 async def restart(switch: Transaction) -> Outcome:
-    old = switch.running
-    switch.hold()
+    old = switch.slot
     if old is not None:
-        if not await switch.drain(old):
-            return switch.drain_failed(old)
+        try:
+            await switch.drain(old)
+        except DrainFailed as error:
+            return switch.unchanged(error)
         switch.pause()
         await old.shutdown()
     else:
         switch.pause()
     try:
-        candidate, proof = await Slot.load(switch.request.model, switch.start_engine, switch.request.reference)
+        served, proof = await switch.target.load(switch.start_engine)
     except LOAD_FAILURES as error:
-        return switch.failed(error, await start_again(switch, old))
-    switch.open(candidate)
-    return switch.activated(candidate, proof)
+        return await start_again(switch, error)
+    return Outcome(served, proof)
 
 
-async def start_again(switch: Transaction, old: Slot | None) -> Slot | None:
-    """Starts what served before. None: there was nothing, or it does not come up either."""
-    name = switch.request.model.id
-    if old is None:
-        switch.down(f"`{name}` could not be loaded and no other model is.")
-        return None
+async def start_again(switch: Transaction, error: GatewayError) -> Outcome:
+    """Starts what served before in a new engine; its own has ended. Nothing serves where that fails too."""
+    name, before = switch.target.model.id, switch.before
+    if switch.running is None or before is None:
+        return Outcome(None, error=error, down=f"`{name}` could not be loaded and no other model is.")
     try:
-        back, _ = await Slot.load(old.model, switch.start_engine, old.reference)
+        return Outcome(await _loaded(before, switch), error=error)
+    except LOAD_FAILURES as again:
+        return Outcome(None, error=error, down=f"Neither `{name}` nor `{before.host.id}` loads: {again}")
+
+
+async def _loaded(before: Target, switch: Transaction) -> Served:
+    """An adapter's base serves alone where the adapter cannot be put back on it. Raises LOAD_FAILURES."""
+    slot, _ = await Slot.load(before.host, switch.start_engine, before.host_reference)
+    if before.model.base is None:
+        return slot
+    try:
+        return (await before.mount(slot))[0]
     except LOAD_FAILURES as error:
-        switch.down(f"Neither `{name}` nor `{old.model.id}` loads: {error}")
-        return None
-    switch.open(back)
-    return back
+        log.error("%s cannot be put back on its base, which serves instead: %s", before.model.id, error)
+        return slot

@@ -1,38 +1,54 @@
-"""What all ways to switch share: the gate, the clock, the drain, and the result."""
+"""What all ways to switch share: the facts, the clocks, the drain, and the result.
+
+A way to switch loads and proves, and says how that ended. It turns no gate and changes no list of what is loaded: the
+pool, which starts it, does that from its outcome, at once.
+"""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.errors import GatewayError, ProofFailed
-from gateway.serving.gate import Gate
+from gateway.errors import DrainFailed, GatewayError, ProofFailed
+from gateway.serving.adapter import Adapter, Served
 from gateway.serving.slot import Slot, StartEngine
 from gateway.serving.switching.plan import Method
+from gateway.serving.switching.target import Target
 from stepserve.contract import ActivateRequest, ActivateResult, Proof
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`slot` serves from now on. `retired` serves no more, and is to be drained and ended by whoever gets this; `kept`
-    stays loaded beside.
+    """`serves` is the active model from now on; None: nothing is, and `down` may say why. With `error` it is what
+    served before.
+
+    `keep`: the slot that was active before stays loaded. `unfit`: a loaded slot that failed its proof, and has to go.
     """
 
-    result: ActivateResult
-    slot: Slot | None
-    retired: Slot | None = None
-    kept: Slot | None = None
+    serves: Served | None
+    proof: Proof | None = None
+    error: GatewayError | None = None
+    down: str | None = None
+    keep: bool = False
+    unfit: Slot | None = None
 
 
 @dataclass(slots=True)
 class Transaction:
-    """One switch. Times are measured here: held (new requests wait) and paused (nobody is being answered)."""
+    """One switch. Times are measured here: held (new requests wait) and paused (nobody is being answered).
 
-    gate: Gate
+    `running` is the active model and `before` what it takes to load it again. `candidate`: the target's slot, where it
+    is loaded already. `surplus`: an adapter that leaves for the target's.
+    """
+
     start_engine: StartEngine
     request: ActivateRequest
     method: Method
-    running: Slot | None
+    running: Served | None = None
+    before: Target | None = None
+    candidate: Slot | None = None
+    surplus: Adapter | None = None
     clock_s: Callable[[], float] = time.monotonic
+    target: Target = field(init=False)
     in_flight: int = field(default=0, init=False)
     previous: str | None = field(default=None, init=False)
     _started_s: float = field(init=False)
@@ -43,72 +59,71 @@ class Transaction:
 
     def __post_init__(self) -> None:
         self._started_s = self.clock_s()
+        self.target = Target(self.request.model, self.request.reference, self.request.base_reference)
         if self.running is not None:
-            self.in_flight, self.previous = self.running.in_flight, self.running.model.id
+            self.in_flight, self.previous = self.running.host.in_flight, self.running.model.id
+
+    @property
+    def slot(self) -> Slot | None:
+        """The active model's slot at the start."""
+        return self.running.host if self.running is not None else None
+
+    @property
+    def holds(self) -> bool:
+        """Whether new requests wait while it runs."""
+        return self.method in {"in_place", "restart"}
 
     def hold(self) -> None:
-        self.gate.hold()
         self._held_at_s = self.clock_s()
 
     def pause(self) -> None:
         self._paused_at_s = self.clock_s()
 
-    def open(self, slot: Slot) -> None:
-        slot.phase = "ready"
-        self.gate.open(slot)
-        self._stop_clocks()
-
-    def down(self, reason: str) -> None:
-        self.gate.down(reason, 10.0)
-        self._stop_clocks()
-
-    async def drain(self, slot: Slot) -> bool:
-        """True when no request is inside any more; False leaves the slot as it was, its gate open again."""
+    async def drain(self, slot: Slot) -> None:
+        """Returns when no request is inside any more. Raises DrainFailed."""
         slot.phase = "draining"
         if slot.dead:
-            return True
+            return
         if self.request.in_flight == "abort":
             await slot.abort_requests()
-        if await slot.emptied(self.request.timeout_s):
-            return True
-        self.open(slot)
-        return False
+        if not await slot.emptied(self.request.timeout_s):
+            raise DrainFailed(slot.in_flight, self.request.timeout_s)
 
-    def activated(self, slot: Slot, proof: Proof, retired: Slot | None = None) -> Outcome:
-        return Outcome(self._result("activated", proof=proof), slot, retired)
+    async def mount(self, slot: Slot) -> tuple[Served, Proof]:
+        """The target on an engine that has its weights already, for which `surplus` leaves. Raises LOAD_FAILURES."""
+        if self.surplus is not None:
+            await self.surplus.front.detach()
+        return await self.target.mount(slot)
 
-    def drain_failed(self, slot: Slot) -> Outcome:
-        left = f"{slot.in_flight} requests still run after {self.request.timeout_s:g} s"
-        error = f"{left}; nothing was changed. Try a longer timeout_s, or in_flight=abort."
-        return Outcome(self._result("failed", error=error, back_to=slot), slot)
+    def unchanged(self, error: GatewayError, unfit: Slot | None = None) -> Outcome:
+        """It failed, and nothing happened to what served before, unless it died by itself."""
+        alive = self.running is not None and not self.running.dead
+        return Outcome(self.running if alive else None, error=error, unfit=unfit)
 
-    def failed(self, error: GatewayError, back_to: Slot | None) -> Outcome:
-        proof = error.proof if isinstance(error, ProofFailed) else None
-        return Outcome(self._result("failed", proof=proof, error=str(error), back_to=back_to), back_to)
-
-    def _stop_clocks(self) -> None:
+    def stop_clocks(self) -> None:
+        """New requests are answered again, or refused."""
         now_s = self.clock_s()
         if self._held_at_s is not None:
             self._held_s, self._held_at_s = self._held_s + now_s - self._held_at_s, None
         if self._paused_at_s is not None:
             self._paused_s, self._paused_at_s = self._paused_s + now_s - self._paused_at_s, None
 
-    def _result(
-        self, status: str, *, proof: Proof | None = None, error: str | None = None, back_to: Slot | None = None
-    ) -> ActivateResult:
-        self._stop_clocks()
-        return ActivateResult.model_validate(
-            {
-                "status": status,
-                "id": self.request.model.id,
-                "previous": self.previous,
-                "method": self.method,
-                "paused_ms": round(self._paused_s * 1000, 2),
-                "held_ms": round(self._held_s * 1000, 2),
-                "total_ms": round((self.clock_s() - self._started_s) * 1000, 2),
-                "in_flight": self.in_flight,
-                "proof": proof,
-                "error": error,
-                "rolled_back_to": back_to.model.id if back_to else None,
-            }
+    def result(self, outcome: Outcome) -> ActivateResult:
+        self.stop_clocks()
+        error, proof = outcome.error, outcome.proof
+        if isinstance(error, ProofFailed):
+            proof = error.proof
+        serves = outcome.serves if error is not None else None
+        return ActivateResult(
+            status="activated" if error is None else "failed",
+            id=self.target.model.id,
+            previous=self.previous,
+            method=self.method,
+            paused_ms=round(self._paused_s * 1000, 2),
+            held_ms=round(self._held_s * 1000, 2),
+            total_ms=round((self.clock_s() - self._started_s) * 1000, 2),
+            in_flight=self.in_flight,
+            proof=proof,
+            error=str(error) if error is not None else None,
+            rolled_back_to=serves.model.id if serves is not None else None,
         )

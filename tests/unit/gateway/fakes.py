@@ -7,9 +7,8 @@ from typing import Any
 from gateway.errors import EngineReloadFailed, EngineStartFailed
 from gateway.http.asgi import Message, Receive, Scope, Send
 from gateway.serving.batch_share import BatchShare
-from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
-from gateway.serving.residents import Residents
+from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.switching.plan import Memory
 from stepserve.contract import (
@@ -250,18 +249,7 @@ class Register:
         return list(self.models)
 
 
-def residents_of(garage: Garage, **changed: Any) -> Residents:
-    """Room for one beside the active slot, memory for all."""
-    settings: dict[str, Any] = {
-        "max_loaded": 2,
-        "wait_s": 5.0,
-        "start_engine": garage.start,
-        "memory": lambda: Memory(free_bytes=10_000, engine_bytes=100),
-        "failed": FailedLoads(300.0),
-        "others": lambda: 1,
-    }
-    return Residents(**(settings | changed))
-
-
-def router_over(gate: Gate, register: Register | None = None, residents: Residents | None = None) -> Router:
-    return Router(gate, residents or residents_of(Garage()), register or Register(), load_on_request=True, max_held=8)
+def router_over(gate: Gate, register: Register | None = None) -> Router:
+    """Over a gate that the test turns; nothing else is loaded, or can be."""
+    pool = Pool(gate, Garage().start, 1.0, lambda: Memory(free_bytes=0, engine_bytes=0))
+    return Router(gate, pool, register or Register(), load_on_request=True, max_held=8)

@@ -5,32 +5,49 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gateway.http.asgi import replay, until_disconnected
+from gateway.serving.adapter import Served
+from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
 from gateway.serving.pool import Pool
+from gateway.serving.router import Router
 from gateway.serving.switching.plan import Memory
 from gateway.serving.watchdog import Watchdog
-from tests.unit.gateway.fakes import FakeClient, Garage
+from stepserve.contract import LoadRequest, ModelRef
+from tests.unit.gateway.fakes import FakeClient, Garage, Register
 
 
 class House:
-    """`free_bytes` is the memory for a further engine, or what `memory_of` says."""
+    """`free_bytes` is the memory for a further engine, or what `memory_of` says; `now_s` the clock of failed loads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_loaded: int = 2, load_wait_s: float = 5.0) -> None:
         self.garage = Garage()
         self.gate = Gate(64, 10.0)
         self.free_bytes = 0
         self.memory_of: Callable[[], int] = lambda: self.free_bytes
         self.watchdog = Watchdog()
+        self.now_s = 0.0
         self.pool = Pool(
             self.gate,
             self.garage.start,
             0.01,
             lambda: Memory(free_bytes=self.memory_of(), engine_bytes=100),
-            max_loaded=2,
+            max_loaded=max_loaded,
+            load_wait_s=load_wait_s,
             poll_s=0.001,
             first_delay_s=0.001,
             watchdog=self.watchdog,
+            failed=FailedLoads(300.0, lambda: self.now_s),
         )
+        self.register = Register()
+        self.router = Router(self.gate, self.pool, self.register, load_on_request=True, max_held=64)
+
+    async def enter(self, name: str, client: FakeClient | None = None) -> Served:
+        """What answers a request that names this model."""
+        receive = (client or FakeClient(b"")).receive
+        return await self.router.enter(name, lambda: until_disconnected(receive))
+
+    async def load(self, model: ModelRef, *, wait: bool = True) -> None:
+        await self.pool.load(LoadRequest(model=model, wait=wait))
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["House"]:
@@ -50,9 +67,9 @@ class House:
         return client.body
 
 
-def scenario(test: Callable[[House], Awaitable[None]]) -> Callable[[], None]:
+def scenario(test: Callable[[House], Awaitable[None]], make: Callable[[], House] = House) -> Callable[[], None]:
     async def run() -> None:
-        async with House().open() as house, asyncio.timeout(10.0):
+        async with make().open() as house, asyncio.timeout(10.0):
             await test(house)
 
     def wrapped() -> None:

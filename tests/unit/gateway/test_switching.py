@@ -137,7 +137,7 @@ def test_a_model_loaded_beside_takes_over_at_once_and_the_old_one_stays() -> Non
     async def run(house: House) -> None:
         house.free_bytes = 10_000
         await house.pool.activate(ActivateRequest(model=model("a", signature())))
-        await house.pool.residents.load(model("b", signature()), None)
+        await house.load(model("b", signature()))
         result = await house.pool.activate(ActivateRequest(model=model("b", signature())))
         assert (result.status, result.method, result.paused_ms, result.held_ms) == ("activated", "blue_green", 0.0, 0.0)
         assert await house.ask() == b"b:"
@@ -153,7 +153,7 @@ def test_a_model_loaded_beside_that_fails_its_proof_does_not_take_over() -> None
     async def run(house: House) -> None:
         house.free_bytes = 10_000
         await house.pool.activate(ActivateRequest(model=model("a")))
-        await house.pool.residents.load(model("b", signature()), None)
+        await house.load(model("b", signature()))
         result = await house.pool.activate(ActivateRequest(model=model("b", signature()), reference=reference("c")))
         assert (result.status, result.rolled_back_to) == ("failed", "a")
         assert await house.ask() == b"a:"
@@ -167,7 +167,7 @@ def test_an_idle_model_gives_way_to_a_switch_that_needs_its_memory() -> None:
     async def run(house: House) -> None:
         house.free_bytes = 1_100
         await house.pool.activate(ActivateRequest(model=model("a", signature())))
-        await house.pool.residents.load(model("b", signature()), None)
+        await house.load(model("b", signature()))
         beside = house.garage.started[1]
         house.memory_of = lambda: 1_100 if beside.stopped else 500
         other = model("c", signature(architecture="LlamaForCausalLM"))
@@ -176,3 +176,21 @@ def test_an_idle_model_gives_way_to_a_switch_that_needs_its_memory() -> None:
         assert beside.stopped
 
     run()
+
+
+@scenario
+async def test_a_request_for_the_model_that_is_being_switched_to_waits_for_the_switch(house: House) -> None:
+    house.free_bytes = 10_000
+    house.register.models["other"] = OTHER
+    await house.pool.activate(ActivateRequest(model=A))
+    house.garage.may_start.clear()
+    house.garage.starting.clear()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=OTHER, method="blue_green")))
+    await house.garage.starting.wait()
+    asking = [asyncio.create_task(house.enter("other")) for _ in range(4)]
+    await until(lambda: house.router.held == 4)
+    house.garage.may_start.set()
+    assert (await switching).status == "activated"
+    active = await house.enter("active")
+    assert await asyncio.gather(*asking) == [active] * 4
+    assert house.garage.asked == ["a", "other"]

@@ -1,6 +1,6 @@
 """Adapters on the slot of their base: made active, replaced, put back, and gone with their slot."""
 
-from stepserve.contract import ActivateRequest, LoadRequest, ModelRef
+from stepserve.contract import ActivateRequest, ModelRef
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 
@@ -84,8 +84,7 @@ async def test_a_dead_engine_comes_back_with_its_adapter(house: House) -> None:
 async def test_beside_the_active_one_the_oldest_leaves(house: House) -> None:
     await activate(house, BASE)
     for name in "abc":
-        wanted = LoadRequest(model=adapter(name=name))
-        await house.pool.residents.load(wanted.model, None)
+        await house.load(adapter(name=name))
     assert house.garage.started[0].attached == ["sha256:b1", "sha256:c1"]
-    assert house.pool.residents.drop("b")
+    await house.pool.unload("b")
     assert {state.model.id for state in house.pool.snapshot().slots} == {"base", "c"}

@@ -166,7 +166,7 @@ async def test_an_engine_that_hangs_is_replaced(house: House) -> None:
     stuck = house.garage.started[0]
     stuck.release.clear()
     asking = asyncio.create_task(house.ask())
-    await until(lambda: len(house.garage.started) == 2)
+    await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
     assert stuck.stopped
     assert await house.ask() == b"a:"
     assert b"died" in await asking
@@ -272,7 +272,7 @@ async def test_nobody_counts_on_the_memory_of_an_engine_that_is_started_again(ho
     house.garage.started[0].dead = True
     house.memory_of = lambda: 10_000 if house.garage.started[-1].dead else 0  # what the dead engine had is free
     await until(lambda: house.garage.asked == ["a", "a"])
-    loading = asyncio.create_task(house.pool.residents.load(model("b", signature()), None))
+    loading = asyncio.create_task(house.load(model("b", signature())))
     for _ in range(100):
         await asyncio.sleep(0)
     assert house.garage.asked == ["a", "a"]
@@ -289,7 +289,7 @@ async def test_two_that_measure_the_same_memory_do_not_both_take_it(house: House
     house.memory_of = lambda: 1200 if len([each for each in house.garage.started if not each.stopped]) < 2 else 0
     await house.pool.activate(ActivateRequest(model=model("a", signature())))
     house.garage.may_start.clear()
-    loading = asyncio.create_task(house.pool.residents.load(model("b", signature()), None))
+    loading = asyncio.create_task(house.load(model("b", signature())))
     await until(lambda: house.garage.asked == ["a", "b"])
     other = model("c", signature(architecture="LlamaForCausalLM"))
     switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=other)))

@@ -1,4 +1,4 @@
-"""Models beside the active one: shared loads, room, and who leaves."""
+"""Models that are loaded in addition to the active one: shared loads, room, and the one that leaves."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,63 +7,37 @@ from typing import Any
 import pytest
 
 from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded
-from gateway.http.asgi import until_disconnected
-from gateway.serving.adapter import attach
-from gateway.serving.failed_loads import FailedLoads
-from gateway.serving.gate import Gate
-from gateway.serving.residents import Residents
-from gateway.serving.router import Router
-from gateway.serving.served import Served
 from gateway.serving.slot import Slot
-from gateway.serving.switching.plan import Memory
-from stepserve.contract import LoadRequest
-from tests.unit.gateway.fakes import FakeClient, FakeEngine, Garage, Register, model, reference, residents_of, signature
+from stepserve.contract import ActivateRequest
+from tests.unit.gateway.fakes import FakeClient, Register, model, reference, signature
+from tests.unit.gateway.pool_house import House, scenario, until
+
+A, B, C = (model(name, signature()) for name in "abc")
 
 
-class House:
-    """A router with `active` behind its gate, and the registered models a, b and c."""
+def run(test: Callable[[House], Awaitable[None]], **settings: Any) -> None:
+    """With `active-one` active, the registered models a, b and c, and memory for all of them."""
 
-    def __init__(self, **changed: Any) -> None:
-        self.garage = Garage()
-        self.gate = Gate(8, 5.0)
-        self.gate.open(Slot(model("active-one"), FakeEngine(model("active-one")), 1.0))
-        self.register = Register(*(model(name, signature()) for name in "abc"))
-        self.now_s = 0.0
-        self.failed = FailedLoads(300.0, lambda: self.now_s)
-        self.residents: Residents = residents_of(self.garage, failed=self.failed, **changed)
-        self.router = Router(self.gate, self.residents, self.register, load_on_request=True, max_held=8)
+    async def prepared(house: House) -> None:
+        house.free_bytes = 10_000
+        house.register = house.router.directory = Register(A, B, C)
+        await house.pool.activate(ActivateRequest(model=model("active-one", signature(tensors_sha="other"))))
+        house.garage.started.clear()
+        house.garage.starting.clear()
+        await test(house)
 
-    async def slot(self, name: str, client: FakeClient | None = None) -> Served:
-        receive = (client or FakeClient(b"")).receive
-        return await self.router.enter(name, lambda: until_disconnected(receive))
-
-    def loaded(self) -> list[str]:
-        return [slot.model.id for slot in self.residents.slots if slot.phase == "ready"]
+    scenario(prepared, lambda: House(**settings))()
 
 
-def run(test: Callable[[House], Awaitable[None]], **changed: Any) -> None:
-    async def scenario() -> None:
-        house = House(**changed)
-        try:
-            async with asyncio.timeout(10.0):
-                await test(house)
-        finally:
-            await house.residents.close()
-        assert all(engine.stopped for engine in house.garage.started)
-
-    asyncio.run(scenario())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0)
+def loaded(house: House) -> list[str]:
+    return [slot.model.id for slot in house.pool.loaded.others]
 
 
 def test_a_request_loads_the_registered_model_it_names() -> None:
     async def test(house: House) -> None:
-        assert (await house.slot("a")).model == model("a", signature())
-        assert (await house.slot("active")).model.id == "active-one"
-        assert (await house.slot("a")) is (await house.slot("a"))
+        assert (await house.enter("a")).model == A
+        assert (await house.enter("active")).model.id == "active-one"
+        assert (await house.enter("a")) is (await house.enter("a"))
         assert house.register.asked == ["a"], "a loaded model is found without asking anybody"
 
     run(test)
@@ -72,7 +46,7 @@ def test_a_request_loads_the_registered_model_it_names() -> None:
 def test_a_model_that_is_not_registered_is_not_found() -> None:
     async def test(house: House) -> None:
         with pytest.raises(ModelNotFound, match="nowhere"):
-            await house.slot("nowhere")
+            await house.enter("nowhere")
 
     run(test)
 
@@ -80,13 +54,12 @@ def test_a_model_that_is_not_registered_is_not_found() -> None:
 def test_every_name_that_could_be_asked_for_is_known() -> None:
     async def test(house: House) -> None:
         assert await house.router.names() == ["active-one", "active", "a", "b", "c"]
-        loaded = await house.slot("b")
-        assert isinstance(loaded, Slot)
-        await attach(loaded, model("tuned"), None)
+        await house.enter("b")
+        await house.load(model("tuned").model_copy(update={"base": B}))
         house.router.load_on_request = False
         assert await house.router.names() == ["active-one", "active", "b", "tuned"]
         for name in await house.router.names():
-            assert (await house.slot(name)).names
+            assert (await house.enter(name)).names
         house.gate.hold()
         assert await house.router.names() == ["active", "b", "tuned"]
 
@@ -97,7 +70,7 @@ def test_a_registered_model_is_refused_where_requests_load_nothing() -> None:
     async def test(house: House) -> None:
         house.router.load_on_request = False
         with pytest.raises(NotLoaded, match="set_active"):
-            await house.slot("a")
+            await house.enter("a")
 
     run(test)
 
@@ -105,7 +78,7 @@ def test_a_registered_model_is_refused_where_requests_load_nothing() -> None:
 def test_requests_for_one_model_share_its_load() -> None:
     async def test(house: House) -> None:
         house.garage.may_start.clear()
-        asking = [asyncio.create_task(house.slot("a")) for _ in range(5)]
+        asking = [asyncio.create_task(house.enter("a")) for _ in range(5)]
         await house.garage.starting.wait()
         house.garage.may_start.set()
         slots = await asyncio.gather(*asking)
@@ -119,7 +92,7 @@ def test_a_client_that_leaves_does_not_stop_the_load_of_the_others() -> None:
     async def test(house: House) -> None:
         house.garage.may_start.clear()
         hasty, patient = FakeClient(b""), FakeClient(b"")
-        asking = [asyncio.create_task(house.slot("a", each)) for each in (hasty, patient)]
+        asking = [asyncio.create_task(house.enter("a", each)) for each in (hasty, patient)]
         await hasty.receive()
         await patient.receive()
         await house.garage.starting.wait()
@@ -134,12 +107,12 @@ def test_a_client_that_leaves_does_not_stop_the_load_of_the_others() -> None:
 
 def test_the_idle_one_used_least_recently_leaves() -> None:
     async def test(house: House) -> None:
-        first, second = await house.slot("a"), await house.slot("b")
+        first, second = await house.enter("a"), await house.enter("b")
         assert isinstance(first, Slot)
         assert isinstance(second, Slot)
         first.last_used_s, second.last_used_s = 2.0, 1.0
-        await house.slot("c")
-        assert sorted(house.loaded()) == ["a", "c"]
+        await house.enter("c")
+        assert sorted(loaded(house)) == ["a", "c"]
         assert house.garage.started[1].stopped
 
     run(test, max_loaded=3)
@@ -147,15 +120,15 @@ def test_the_idle_one_used_least_recently_leaves() -> None:
 
 def test_a_busy_one_stays_until_it_is_idle() -> None:
     async def test(house: House) -> None:
-        busy = await house.slot("a")
+        busy = await house.enter("a")
         engine = house.garage.started[0]
         engine.release.clear()
         client = FakeClient(b"")
         answering = asyncio.create_task(busy.serve(client.scope, client.receive, client.send))
         await engine.entered.wait()
         with pytest.raises(NoRoom):
-            await house.residents.load(model("b", signature()), None, wait=False)
-        asking = asyncio.create_task(house.slot("b"))
+            await house.load(B, wait=False)
+        asking = asyncio.create_task(house.enter("b"))
         await until(lambda: house.router.held == 1)
         assert not engine.stopped
         engine.release.set()
@@ -169,33 +142,34 @@ def test_a_busy_one_stays_until_it_is_idle() -> None:
 
 def test_waiting_for_a_busy_one_is_bounded() -> None:
     async def test(house: House) -> None:
-        busy = await house.slot("a")
+        busy = await house.enter("a")
         engine = house.garage.started[0]
         engine.release.clear()
         client = FakeClient(b"")
         answering = asyncio.create_task(busy.serve(client.scope, client.receive, client.send))
         await engine.entered.wait()
         with pytest.raises(NoRoom, match="busy"):
-            await house.slot("b")
+            await house.enter("b")
         engine.release.set()
         await answering
 
-    run(test, wait_s=0.01)
+    run(test, load_wait_s=0.01)
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("max_loaded", "free_bytes", "words"),
     [
-        ({"max_loaded": 1}, "max_loaded_models is 1"),
-        ({"memory": lambda: Memory(free_bytes=1000, engine_bytes=100)}, "a second engine needs"),
+        (1, 10_000, "max_loaded_models is 1"),
+        (2, 1000, "a second engine needs"),
     ],
 )
-def test_no_room_is_said_at_once(changed: dict[str, Any], words: str) -> None:
+def test_no_room_is_said_at_once(max_loaded: int, free_bytes: int, words: str) -> None:
     async def test(house: House) -> None:
+        house.free_bytes = free_bytes
         with pytest.raises(NoRoom, match=words):
-            await house.slot("a")
+            await house.enter("a")
 
-    run(test, **changed)
+    run(test, max_loaded=max_loaded)
 
 
 @pytest.mark.parametrize("fault", ["broken", "unsound"])
@@ -203,16 +177,16 @@ def test_a_failed_load_is_left_alone_until_it_has_cooled_down(fault: str) -> Non
     async def test(house: House) -> None:
         getattr(house.garage, fault).add("a")
         with pytest.raises(LoadFailed):
-            await house.slot("a")
+            await house.enter("a")
         getattr(house.garage, fault).clear()
         started = len(house.garage.started)
         house.now_s = 299.0
         with pytest.raises(LoadFailed) as refused:
-            await house.slot("a")
+            await house.enter("a")
         assert refused.value.retry_after_s == 1.0
         assert len(house.garage.started) == started
         house.now_s = 301.0
-        assert (await house.slot("a")).model.id == "a"
+        assert (await house.enter("a")).model.id == "a"
 
     run(test)
 
@@ -221,19 +195,18 @@ def test_a_model_that_says_something_else_than_its_reference_is_not_served() -> 
     async def test(house: House) -> None:
         house.register.references["a"] = reference("b")
         with pytest.raises(LoadFailed, match="failed its proof"):
-            await house.slot("a")
-        assert house.loaded() == []
+            await house.enter("a")
+        assert loaded(house) == []
 
     run(test)
 
 
 def test_one_that_died_is_loaded_again_when_asked_for() -> None:
     async def test(house: House) -> None:
-        await house.slot("a")
+        await house.enter("a")
         house.garage.started[0].dead = True
-        house.residents.bury()
-        assert house.loaded() == []
-        await house.slot("a")
+        await until(lambda: loaded(house) == [])
+        await house.enter("a")
         assert len(house.garage.started) == 2
 
     run(test)
@@ -241,10 +214,9 @@ def test_one_that_died_is_loaded_again_when_asked_for() -> None:
 
 def test_other_content_under_the_same_id_replaces_what_is_loaded() -> None:
     async def test(house: House) -> None:
-        old = await house.slot("a")
-        changed = LoadRequest(model=model("a", signature()).model_copy(update={"digest": "sha256:new"}))
-        await house.residents.load(changed.model, None)
-        new = await house.slot("a")
+        old = await house.enter("a")
+        await house.load(A.model_copy(update={"digest": "sha256:new"}))
+        new = await house.enter("a")
         assert new is not old
         assert new.model.digest == "sha256:new"
         await until(lambda: house.garage.started[0].stopped)

@@ -1,0 +1,267 @@
+"""Models that requests and jobs want loaded; those who ask for the same one share its load."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from gateway.errors import LOAD_FAILURES, EngineStartFailed, GatewayError, LoadFailed, NoRoom, NotLoaded, Unserved
+from gateway.ledger import DRAIN_S, Ledger
+from gateway.metrics import RESIDENT_LOADS
+from gateway.operations import Claim, Shared, ids
+from gateway.room import Evict, Wait, room_for
+from gateway.serving.adapter import Adapter, Served, surplus
+from gateway.serving.failed_loads import FailedLoads
+from gateway.serving.slot import Slot, StartEngine
+from gateway.serving.switching.plan import Memory
+from gateway.serving.switching.target import Target
+from gateway.tickets import Ticket
+from stepserve.contract import EngineOverrides, Proof
+
+log = logging.getLogger(__name__)
+
+_Key = tuple[str, str, EngineOverrides | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Load:
+    """`patient`: one of those who wait would wait for a busy slot. `starts`: one of them wants it loaded,
+    and not just to wait for what is under way. `unwanted`: it was unloaded before it was there.
+    """
+
+    target: Target
+    deadline_s: float
+    patient: bool = False
+    starts: bool = False
+    tickets: list[Ticket] = field(default_factory=list)
+    started: bool = False
+    unwanted: bool = False
+
+
+@dataclass(slots=True)
+class LoadQueue:
+    """First come, first served, one engine at a time. Only the pool's loop calls this."""
+
+    ledger: Ledger
+    failed: FailedLoads
+    start_engine: StartEngine
+    memory: Callable[[], Memory]
+    max_loaded: int
+    wait_s: float
+    _loads: dict[_Key, _Load] = field(default_factory=dict, init=False)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits that no event may tell the end of: a slot that becomes idle, memory."""
+        return any(not load.started for load in self._loads.values())
+
+    def ask(self, ticket: Ticket) -> None:
+        asked = ticket.request
+        model = asked.model
+        key = (model.id, model.digest, model.engine)
+        load = self._loads.get(key)
+        if load is None:
+            target = Target(model, asked.reference, asked.base_reference)
+            load = self._loads[key] = _Load(target, _now_s() + self.wait_s)
+        load.tickets.append(ticket)
+        load.patient = load.patient or asked.wait
+        load.starts = load.starts or ticket.starts
+
+    def unload(self, name: str) -> None:
+        """Whoever waits for that model is told; what is loaded of it is not kept."""
+        for load in [each for each in self._loads.values() if each.target.model.id == name]:
+            load.unwanted = True
+            self._end(load, Unserved(f"`{name}` was unloaded meanwhile; ask again.", 1.0))
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        for load in [*self._loads.values()]:
+            self._end(load, Unserved("The server is stopping.", 5.0))
+
+    def advance(self, reserved: set[Claim]) -> None:
+        """Starts what can be started, and settles what is settled. `reserved`: what runs, or is to run before."""
+        first = True
+        for load in [each for each in self._loads.values() if not each.started]:
+            load.tickets = [ticket for ticket in load.tickets if ticket.open]
+            if not load.tickets:
+                self._end(load)
+                continue
+            try:
+                wait = self._step(load, reserved, first)
+            except EngineStartFailed as error:
+                self._fail(load, error)
+            except GatewayError as error:
+                self._end(load, error)
+            except Exception as error:  # a defect costs this load, and not the pool
+                log.exception("the load of %s crashed", load.target.model.id)
+                self._end(load, LoadFailed(load.target.model.id, f"{type(error).__name__}: {error}", 5.0))
+            else:
+                if wait is not None and _now_s() >= load.deadline_s:
+                    reason = f"`{load.target.model.id}` was not loaded within {self.wait_s:g} s: {wait.obstacle}."
+                    self._end(load, NoRoom(reason, 5.0))
+                first = first and (wait is None or not wait.first)
+
+    def _step(self, load: _Load, reserved: set[Claim], first: bool) -> Wait | None:
+        """One step towards it; None when it is there, or under way. Raises GatewayError."""
+        target, loaded = load.target, self.ledger.loaded
+        present = self._present(target, reserved)
+        if present is not None:
+            self._end(load, served=present)
+            return None
+        self._refuse_what_failed(target)
+        claims = ids(target.ids)
+        if claims & reserved:
+            return Wait("it is being loaded, or a switch to it or from it runs", first=False)
+        if not load.starts:
+            raise NotLoaded(target.model.id)
+        self._refuse_a_second(target)
+        host = loaded.hosting(target.host) if target.model.base is not None else None
+        if host is not None:
+            return self._attach(load, host, claims, reserved)
+        return self._load(load, claims, reserved) if first else Wait("another model is loaded first")
+
+    def _load(self, load: _Load, claims: frozenset[Claim], reserved: set[Claim]) -> Wait | None:
+        """In an engine of its own, for which others may have to leave first. Raises NoRoom."""
+        target = load.target
+        if Shared.ROOM in reserved:
+            return Wait("another engine starts")
+        old = self.ledger.loaded.other(target.host.id)
+        if old is not None:  # other content under the same id
+            self.ledger.retire(old, DRAIN_S)
+        step = room_for(
+            target.host,
+            self.ledger.loaded,
+            self.memory(),
+            self.max_loaded,
+            taken=self.ledger.taken,
+            patient=load.patient,
+        )
+        if isinstance(step, Wait):
+            return step
+        if isinstance(step, Evict):
+            log.info("%s leaves: it was used least recently and room is needed", step.slot.model.id)
+            self.ledger.retire(step.slot, 0.0)
+            return Wait(f"`{step.slot.model.id}` leaves for it")
+        self._start(load, target.load(self.start_engine), claims | {Shared.ROOM}, self._loaded, reserved)
+        return None
+
+    def _present(self, target: Target, reserved: set[Claim]) -> Served | None:
+        loaded = self.ledger.loaded
+        host = loaded.hosting(target.host)
+        if host is None or (host is loaded.active and host in reserved):  # a switch may be about to take it away
+            return None
+        if target.model.base is not None:
+            adapter = host.adapters.get(target.model.id)
+            return adapter if adapter is not None and adapter.model.digest == target.model.digest else None
+        return host if host is loaded.active or host.model.is_loaded_as(target.model) else None
+
+    def _refuse_what_failed(self, target: Target) -> None:
+        """Raises LoadFailed while an earlier failure of the same content cools down."""
+        failure = self.failed.cooling(target.model)
+        if failure is not None:
+            raise LoadFailed(target.model.id, failure.error, failure.retry_in_s)
+
+    def _refuse_a_second(self, target: Target) -> None:
+        """Requests that name a model and those for the active one go to the same engine. Raises NoRoom."""
+        loaded = self.ledger.loaded
+        active = (
+            {each.id: each.digest for each in (loaded.serving.model, loaded.serving.host.model)}
+            if (loaded.serving is not None)
+            else {}
+        )
+        for model in (target.model, target.host):
+            if active.get(model.id, model.digest) != model.digest:
+                raise NoRoom(f"`{model.id}` is active with other content, which only a switch replaces.", 5.0)
+
+    def _attach(self, load: _Load, host: Slot, claims: frozenset[Claim], reserved: set[Claim]) -> Wait | None:
+        if host in reserved:
+            return Wait("its base is being changed", first=False)
+        leaving = surplus(host, load.target.model.id, self.ledger.loaded.serving)
+        if leaving is not None:
+            del host.adapters[leaving.model.id]
+        self._start(load, _mount(load.target, host, leaving), claims | {host}, self._attached, reserved)
+        return None
+
+    def _start(
+        self,
+        load: _Load,
+        work: Coroutine[Any, Any, tuple[Served, Proof]],
+        claims: frozenset[Claim],
+        finish: Callable[[_Load, asyncio.Task[tuple[Served, Proof]]], None],
+        reserved: set[Claim],
+    ) -> None:
+        load.started = True
+        reserved |= claims
+        self.ledger.operations.start(f"load {load.target.model.id}", work, claims, partial(finish, load))
+
+    def _loaded(self, load: _Load, task: asyncio.Task[tuple[Served, Proof]]) -> None:
+        served = self._result(load, task)
+        if served is None:
+            RESIDENT_LOADS.labels(outcome="failed").inc()
+            return
+        RESIDENT_LOADS.labels(outcome="loaded").inc()
+        self.ledger.keep(served)
+        log.info("%s is loaded beside the active model (%.1f s)", served.model.id, served.host.load_duration_s)
+        if load.unwanted:
+            self.ledger.retire(served.host, 0.0)
+        self._end(load, served=served)
+
+    def _attached(self, load: _Load, task: asyncio.Task[tuple[Served, Proof]]) -> None:
+        served = self._result(load, task)
+        if served is None:
+            return
+        assert isinstance(served, Adapter)
+        if load.unwanted or served.dead or served.host not in self.ledger.loaded.hosts:
+            self.ledger.detach(served)
+            self._end(load, Unserved(f"The engine of `{load.target.host.id}` is gone again; ask again.", 1.0))
+            return
+        self.ledger.mount(served)
+        self._end(load, served=served)
+
+    def _result(self, load: _Load, task: asyncio.Task[tuple[Served, Proof]]) -> Served | None:
+        """None when there is none, which all have been told then."""
+        if task.cancelled():
+            self._end(load, Unserved("The server is stopping.", 5.0))
+            return None
+        error = task.exception()
+        if error is None:
+            self.failed.forget(load.target.model.id)
+            return task.result()[0]
+        if not isinstance(error, LOAD_FAILURES):
+            log.error("the load of %s crashed", load.target.model.id, exc_info=error)
+        self._fail(load, error)
+        return None
+
+    def _fail(self, load: _Load, error: BaseException) -> None:
+        model = load.target.model
+        self.failed.note(model, str(error))
+        failure = self.failed.cooling(model)
+        self._end(load, LoadFailed(model.id, str(error), failure.retry_in_s if failure else 0.0))
+
+    def _end(self, load: _Load, error: GatewayError | None = None, served: Served | None = None) -> None:
+        """Tells everybody who waits."""
+        model = load.target.model
+        key = (model.id, model.digest, model.engine)
+        if self._loads.get(key) is load:
+            del self._loads[key]
+        waiting = [ticket for ticket in load.tickets if not ticket.ended.done()]
+        load.tickets = []
+        for ticket in waiting:
+            if error is not None:
+                ticket.ended.set_exception(error)
+            else:
+                ticket.ended.set_result(None)
+        if served is not None:
+            self.ledger.promise(served.host, waiting)
+
+
+async def _mount(target: Target, host: Slot, leaving: Adapter | None) -> tuple[Served, Proof]:
+    if leaving is not None:
+        await leaving.front.detach()
+    return await target.mount(host)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

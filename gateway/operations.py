@@ -1,0 +1,74 @@
+"""The pool's work that takes time: engines that start, switches, slots that end. Two that claim the same take turns."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
+
+from gateway.serving.slot import Slot
+
+T = TypeVar("T")
+
+
+class Shared(Enum):
+    """What there is one of."""
+
+    ACTIVE = "which model is active"
+    ROOM = "the memory for one more engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    """A model's id: one thing at a time is done for it."""
+
+    name: str
+
+
+Claim = Shared | Id | Slot
+
+
+def ids(names: Iterable[str]) -> frozenset[Claim]:
+    return frozenset(Id(name) for name in names)
+
+
+class Operations:
+    """Each runs as a task and changes nothing of what is loaded; its end is an event for the pool, which does.
+
+    `on_end` is called with each task that has ended; whoever takes that event calls `finish`.
+    """
+
+    def __init__(self, on_end: Callable[[asyncio.Task[Any]], None]) -> None:
+        self._on_end = on_end
+        self._running: dict[asyncio.Task[Any], tuple[frozenset[Claim], Callable[[], None]]] = {}
+
+    @property
+    def claimed(self) -> frozenset[Claim]:
+        return frozenset().union(*(claims for claims, _ in self._running.values()))
+
+    def start(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, T],
+        claims: Iterable[Claim],
+        finish: Callable[[asyncio.Task[T]], None],
+    ) -> None:
+        """`finish` is called by `self.finish`, when nothing is claimed by this operation any more."""
+        task = asyncio.create_task(work, name=name)
+        self._running[task] = (frozenset(claims), partial(finish, task))
+        task.add_done_callback(self._on_end)
+
+    def finish(self, task: asyncio.Task[Any]) -> None:
+        """Does what is to be done about an operation that has ended."""
+        ended = self._running.pop(task, None)
+        if ended is not None:
+            ended[1]()
+
+    async def close(self) -> None:
+        """Cancels all, waits for them, and finishes them: a result that came in time is not lost."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for task in list(self._running):
+            self.finish(task)
