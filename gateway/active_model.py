@@ -146,7 +146,8 @@ class ActiveModel:
 
     def _start(self, activation: Activation, method: Method, candidate: Slot | None, claims: frozenset[Claim]) -> None:
         request, target, loaded = activation.request, activation.target, self.ledger.loaded
-        switch = Transaction(self.start_engine, request, method, loaded.serving, self.wanted, candidate)
+        room = partial(self.ledger.operations.claim, Shared.ROOM)
+        switch = Transaction(self.start_engine, request, method, room, loaded.serving, self.wanted, candidate)
         other = loaded.other(target.host.id)
         if (
             method != "adapter"

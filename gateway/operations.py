@@ -36,16 +36,44 @@ def ids(names: Iterable[str]) -> frozenset[Claim]:
 class Operations:
     """Each runs as a task and changes nothing of what is loaded; its end is an event for the pool, which does.
 
-    `on_end` is called with each task that has ended; whoever takes that event calls `finish`.
+    `on_end` is called with each task that has ended; whoever takes that event calls `finish`. `on_wish` is called when
+    one that runs wants to claim more; whoever takes that event calls `grant`.
     """
 
-    def __init__(self, on_end: Callable[[asyncio.Task[Any]], None]) -> None:
+    def __init__(self, on_end: Callable[[asyncio.Task[Any]], None], on_wish: Callable[[], None]) -> None:
         self._on_end = on_end
+        self._on_wish = on_wish
+        self._wishes: dict[asyncio.Task[Any], tuple[Claim, asyncio.Future[None]]] = {}
         self._running: dict[asyncio.Task[Any], tuple[frozenset[Claim], Callable[[], None]]] = {}
 
     @property
     def claimed(self) -> frozenset[Claim]:
         return frozenset().union(*(claims for claims, _ in self._running.values()))
+
+    @property
+    def reserved(self) -> frozenset[Claim]:
+        """What is claimed, and what those that run are waiting to claim."""
+        return self.claimed.union(claim for claim, _ in self._wishes.values())
+
+    async def claim(self, more: Claim) -> None:
+        """For an operation itself: returns when this is its own, too. Nothing that starts later gets it before."""
+        task = asyncio.current_task()
+        assert task in self._running, "only an operation can claim"
+        granted = asyncio.get_running_loop().create_future()
+        self._wishes[task] = (more, granted)
+        self._on_wish()
+        try:
+            await granted
+        finally:
+            self._wishes.pop(task, None)
+
+    def grant(self) -> None:
+        """Gives operations that run what they want to claim, where it is free."""
+        for task, (claim, granted) in self._wishes.items():
+            if claim not in self.claimed and task in self._running and not granted.done():
+                claims, finish = self._running[task]
+                self._running[task] = (claims | {claim}, finish)
+                granted.set_result(None)
 
     def start(
         self,

@@ -36,7 +36,7 @@ class _Unload:
 
 
 class _Look(Enum):
-    """Something is idle that was not."""
+    """Something may be possible that was not: a slot may be evicted, or an operation wants to claim more."""
 
     LOOK = "look"
 
@@ -70,7 +70,7 @@ class Pool:
         self._gate = gate
         self._poll_s = poll_s
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
-        self._operations = Operations(self._events.put_nowait)
+        self._operations = Operations(self._events.put_nowait, self._look)
         self._ledger = Ledger(self._operations)
         self._failed = failed or FailedLoads(cool_down_s)
         self._active = ActiveModel(
@@ -124,7 +124,7 @@ class Pool:
 
         `starts` false: that is all; where nothing is under way the ticket ends with NotLoaded.
         """
-        ticket = Ticket(request, starts, lambda: self._events.put_nowait(_Look.LOOK))
+        ticket = Ticket(request, starts, self._look)
         self._events.put_nowait(ticket)
         return ticket
 
@@ -164,8 +164,9 @@ class Pool:
         """Starts whatever the last events made possible. Earlier things first: what is ending, the active model, the
         loads in their order; each keeps what it waits for from those after it.
         """
+        self._operations.grant()
         self._ledger.reap_dead()
-        reserved = set(self._operations.claimed)
+        reserved = set(self._operations.reserved)
         self._active.advance(reserved)
         reserved |= self._operations.claimed
         self._loads.advance(reserved)
@@ -183,6 +184,9 @@ class Pool:
                 return await self._events.get()
         except TimeoutError:
             return None
+
+    def _look(self) -> None:
+        self._events.put_nowait(_Look.LOOK)
 
     def _take(self, event: _Event) -> None:
         match event:

@@ -71,6 +71,7 @@ async def _restore(
     except GatewayError as again:
         log.error("%s cannot be loaded back in place, starting it again: %s", slot.model.id, again)
         await slot.abort_requests()
+        await switch.room()  # before the old engine's memory is free, which nobody else is to take
         await slot.shutdown()
         return await start_again(switch, error)
     return Outcome(switch.running, error=error)

@@ -5,7 +5,7 @@ pool, which starts it, does that from its outcome, at once.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import DrainFailed, GatewayError, ProofFailed
@@ -37,12 +37,13 @@ class Transaction:
     """One switch. Times are measured here: held (new requests wait) and paused (nobody is being answered).
 
     `running` is the active model and `before` what it takes to load it again. `candidate`: the target's slot, where it
-    is loaded already. `surplus`: an adapter that leaves for the target's.
+    is loaded already. `surplus`: an adapter that leaves for the target's. `room` returns when no other engine starts.
     """
 
     start_engine: StartEngine
     request: ActivateRequest
     method: Method
+    room: Callable[[], Awaitable[None]]
     running: Served | None = None
     before: Target | None = None
     candidate: Slot | None = None

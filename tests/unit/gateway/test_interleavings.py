@@ -38,7 +38,9 @@ NEEDED_BYTES = ENGINE_BYTES + 1000
 
 models = st.sampled_from([*MODELS, A2])
 paces_s = st.sampled_from([0.0, 0.01, 3.0])
-broken = st.one_of(st.just(frozenset()), st.sets(st.sampled_from([each.id for each in MODELS]), max_size=3))
+broken: st.SearchStrategy[frozenset[str]] = st.one_of(
+    st.just(frozenset()), st.frozensets(st.sampled_from([each.id for each in MODELS]), max_size=3)
+)
 thens = st.one_of(st.integers(0, 12), st.sampled_from([0.005, 0.6, 4.0, 40.0]))
 
 
@@ -188,9 +190,10 @@ class Interleavings(RuleBasedStateMachine):
         self.writer = self.loop.create_task(self.pool.run())
         self.tasks: set[asyncio.Task[Any]] = set()
         self.clients: list[FakeClient] = []
+        self.may_abort = False
         self.switches = 0
         self.committed: str | None = None
-        self.activate(first, "auto", "finish", 300.0, 0.0, set(), 0.1)
+        self.activate(first, "auto", "finish", 300.0, 0.0, frozenset(), 0.1)
 
     @rule(model=models, method=st.sampled_from(["auto", "auto", "in_place", "blue_green", "restart"]),
           in_flight=st.sampled_from(["finish", "finish", "keep", "abort"]),
@@ -206,6 +209,7 @@ class Interleavings(RuleBasedStateMachine):
         then: float,
     ) -> None:
         self.machine.pace_s, self.machine.broken = pace_s, set(broken)
+        self.may_abort |= in_flight == "abort" or timeout_s < 300
         request = ActivateRequest(model=model, method=method, in_flight=in_flight, timeout_s=timeout_s)
         self._spawn(self._activate(request))
         self._go_on(then)
@@ -258,9 +262,10 @@ class Interleavings(RuleBasedStateMachine):
             assert name in ("active", client.headers[b"x-model-id"].decode())
         else:
             assert client.status == 503
+            assert self.may_abort or served.dead, "its slot was ended under it"
 
     @rule(model=models, wait=st.booleans(), pace_s=paces_s, broken=broken, then=thens)
-    def load(self, model: ModelRef, wait: bool, pace_s: float, broken: set[str], then: float) -> None:
+    def load(self, model: ModelRef, wait: bool, pace_s: float, broken: frozenset[str], then: float) -> None:
         self.machine.pace_s, self.machine.broken = pace_s, set(broken)
         self._spawn(self._load(LoadRequest(model=model, wait=wait)))
         self._go_on(then)
