@@ -209,13 +209,17 @@ class LoadQueue:
         self._end(load, served=served)
 
     def _attached(self, load: _Load, task: asyncio.Task[tuple[Served, Proof]]) -> None:
+        gone = Unserved(f"The engine of `{load.target.host.id}` is gone again; ask again.", 1.0)
+        if not task.cancelled() and task.exception() and self.ledger.loaded.hosting(load.target.host) is None:
+            self._end(load, gone)  # the base died, which says nothing about the adapter
+            return
         served = self._result(load, task)
         if served is None:
             return
         assert isinstance(served, Adapter)
-        if load.unwanted or served.dead or served.host not in self.ledger.loaded.hosts:
+        if load.unwanted or served.host not in self.ledger.loaded.hosts:
             self.ledger.detach(served)
-            self._end(load, Unserved(f"The engine of `{load.target.host.id}` is gone again; ask again.", 1.0))
+            self._end(load, gone)
             return
         self.ledger.mount(served)
         self._end(load, served=served)

@@ -185,6 +185,7 @@ class Garage:
         self.asked: list[str] = []
         self.broken: set[str] = set()
         self.unsound: set[str] = set()
+        self.unfit: set[str] = set()  # adapters that fail their proof on engines started from now on
         self.starting = asyncio.Event()
         self.may_start = asyncio.Event()
         self.may_start.set()
@@ -196,6 +197,7 @@ class Garage:
         if ref.id in self.broken:
             raise EngineStartFailed(f"{ref.id} has no such architecture")
         engine = FakeEngine(ref)
+        engine.cannot_take = set(self.unfit)
         engine.sound = ref.id not in self.unsound
         self.started.append(engine)
         return engine

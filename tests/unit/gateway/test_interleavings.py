@@ -341,7 +341,7 @@ class Interleavings(RuleBasedStateMachine):
             return
         self.machine.broken.clear()
         self.machine.places = 4
-        self._run(asyncio.sleep(700.0))
+        self._run(asyncio.sleep(150.0))
         try:
             self.nothing_crashed()
             assert not self.tasks, "somebody waits for ever"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded
+from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded, Unserved
 from gateway.serving.slot import Slot
 from stepserve.contract import ActivateRequest
 from tests.unit.gateway.fakes import FakeClient, Register, model, reference, signature
@@ -222,3 +222,64 @@ def test_other_content_under_the_same_id_replaces_what_is_loaded() -> None:
         await until(lambda: house.garage.started[0].stopped)
 
     run(test)
+
+
+def test_two_models_that_have_one_place_are_both_answered() -> None:
+    """Who waited for a model enters it before it may leave for the next."""
+
+    async def test(house: House) -> None:
+        found = await asyncio.gather(*(house.enter(name) for name in "abcabc"))
+        assert [served.model.id for served in found] == [*"abcabc"]
+        assert house.garage.asked[1:] == ["a", "b", "c"], "each was loaded once"
+
+    run(test)
+
+
+def test_an_unload_ends_the_wait_for_a_load() -> None:
+    async def test(house: House) -> None:
+        house.garage.may_start.clear()
+        asking = asyncio.create_task(house.enter("a"))
+        await house.garage.starting.wait()
+        await house.pool.unload("a")
+        with pytest.raises(Unserved, match="unloaded"):
+            await asking
+        house.garage.may_start.set()
+        await until(lambda: bool(house.garage.started) and house.garage.started[0].stopped)
+        assert loaded(house) == []
+
+    run(test)
+
+
+def test_the_id_of_the_active_model_has_one_content() -> None:
+    async def test(house: House) -> None:
+        other = model("active-one", signature()).model_copy(update={"digest": "sha256:new"})
+        with pytest.raises(NoRoom, match="other content"):
+            await house.load(other)
+        assert house.garage.started == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("max_loaded", [2, 3])
+def test_a_slot_that_only_finishes_its_requests_counts(max_loaded: int) -> None:
+    async def test(house: House) -> None:
+        busy = await house.enter("a")
+        engine = house.garage.started[0]
+        engine.release.clear()
+        client = FakeClient(b"")
+        answering = asyncio.create_task(busy.serve(client.scope, client.receive, client.send))
+        await engine.entered.wait()
+        await house.pool.unload("a")
+        loading = asyncio.create_task(house.load(B))
+        if max_loaded == 2:
+            with pytest.raises(NoRoom):
+                await house.load(C, wait=False)
+            assert len(house.garage.started) == 1
+            engine.release.set()
+        await loading
+        engine.release.set()
+        await answering
+        assert client.body == b"a:"
+        assert loaded(house) == ["b"]
+
+    run(test, max_loaded=max_loaded)

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from gateway.errors import LoadFailed
 from stepserve.contract import ActivateRequest
 from tests.unit.gateway.fakes import model, reference, signature
 from tests.unit.gateway.pool_house import House, scenario, until
@@ -178,8 +181,13 @@ def test_an_idle_model_gives_way_to_a_switch_that_needs_its_memory() -> None:
     run()
 
 
-@scenario
-async def test_a_request_for_the_model_that_is_being_switched_to_waits_for_the_switch(house: House) -> None:
+@pytest.mark.parametrize("load_on_request", [True, False])
+def test_a_request_for_the_model_that_is_being_switched_to_waits_for_the_switch(load_on_request: bool) -> None:
+    scenario(lambda house: _requests_during_a_switch(house, load_on_request))()
+
+
+async def _requests_during_a_switch(house: House, load_on_request: bool) -> None:
+    house.router.load_on_request = load_on_request
     house.free_bytes = 10_000
     house.register.models["other"] = OTHER
     await house.pool.activate(ActivateRequest(model=A))
@@ -194,3 +202,42 @@ async def test_a_request_for_the_model_that_is_being_switched_to_waits_for_the_s
     active = await house.enter("active")
     assert await asyncio.gather(*asking) == [active] * 4
     assert house.garage.asked == ["a", "other"]
+
+
+@scenario
+async def test_a_job_for_the_model_that_is_being_switched_to_waits_for_the_switch(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    house.garage.may_start.clear()
+    house.garage.starting.clear()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=OTHER, method="blue_green")))
+    await house.garage.starting.wait()
+    loading = asyncio.create_task(house.load(OTHER, wait=False))
+    house.garage.broken.add("other")
+    house.garage.may_start.set()
+    assert (await switching).status == "failed"
+    with pytest.raises(LoadFailed, match="no such architecture"):
+        await loading
+    assert house.garage.asked == ["a", "other"], "what just failed is not tried again for a job"
+
+
+@scenario
+async def test_a_rollback_that_needs_an_engine_waits_for_the_one_that_starts(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    house.garage.may_start.clear()
+    house.garage.starting.clear()
+    loading = asyncio.create_task(house.load(OTHER))
+    await house.garage.starting.wait()
+    house.garage.started[0].cannot_take = {"a", "b"}
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
+    await house.garage.started[0].reloading.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert house.garage.asked == ["a", "other"]
+    assert not house.garage.started[0].stopped, "nobody else is to take the memory that it leaves free"
+    house.garage.may_start.set()
+    await loading
+    assert (await switching).rolled_back_to == "a"
+    assert house.garage.asked == ["a", "other", "a"]
+    assert await house.ask() == b"a:"

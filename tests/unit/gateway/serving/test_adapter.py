@@ -1,5 +1,8 @@
 """Adapters on the slot of their base: made active, replaced, put back, and gone with their slot."""
 
+import pytest
+
+from gateway.errors import NoRoom
 from stepserve.contract import ActivateRequest, ModelRef
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
@@ -88,3 +91,24 @@ async def test_beside_the_active_one_the_oldest_leaves(house: House) -> None:
     assert house.garage.started[0].attached == ["sha256:b1", "sha256:c1"]
     await house.pool.unload("b")
     assert {state.model.id for state in house.pool.snapshot().slots} == {"base", "c"}
+
+
+@scenario
+async def test_one_that_fails_on_a_base_that_was_loaded_for_it_leaves_what_was_there(house: House) -> None:
+    house.free_bytes = 10_000
+    far = model("far", signature(architecture="LlamaForCausalLM"))
+    await activate(house, BASE)
+    house.garage.unfit.add("tuned")
+    assert await activate(house, adapter(base=far)) == ("failed", "blue_green", "base")
+    assert await house.ask() == b"base:"
+    assert [engine.stopped for engine in house.garage.started] == [False, True]
+
+
+@scenario
+async def test_other_content_does_not_take_the_active_adapters_place(house: House) -> None:
+    await activate(house, BASE)
+    await activate(house, adapter("1"))
+    with pytest.raises(NoRoom, match="only a switch"):
+        await house.load(adapter("2"))
+    assert await house.ask() == b"sha256:tuned1:"
+    assert house.garage.started[0].attached == ["sha256:tuned1"]

@@ -59,6 +59,22 @@ def test_a_body_without_an_alias_is_handed_on_byte_by_byte() -> None:
     assert _seen(_ask(Naming(ALIASES), {"model": "a", "temperature": None})) == {"model": "a", "temperature": None}
 
 
+@pytest.mark.parametrize(
+    ("naming", "name", "candidates"),
+    [
+        (Naming(ALIASES), None, [None]),
+        (Naming(ALIASES), "gpt", ["active"]),
+        (Naming(ALIASES), "a-too", ["a"]),
+        (Naming(ALIASES), "org/name", ["org/name", "org--name"]),
+        (Naming(unknown="active"), "gpt-5", ["gpt-5", "active"]),
+        (Naming(unknown="active"), "org/name", ["org/name", "org--name", "active"]),
+        (Naming(unknown="active"), "active", ["active"]),
+    ],
+)
+def test_what_a_name_may_mean(naming: Naming, name: str | None, candidates: list[str | None]) -> None:
+    assert naming.candidates(name) == candidates
+
+
 @pytest.mark.parametrize("name", ["nobody", "elsewhere"])
 def test_an_unknown_name_is_told_every_name_there_is(name: str) -> None:
     client = _ask(Naming(ALIASES), {"model": name})

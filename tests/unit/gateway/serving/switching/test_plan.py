@@ -20,8 +20,9 @@ def _situation(
     wanted: SwitchMethod = "auto",
     in_flight: InFlightPolicy = "finish",
     reload_obstacle: str | None = None,
+    hosted: bool = False,
 ) -> Situation:
-    return Situation(running, candidate, anything_runs, memory, wanted, in_flight, reload_obstacle=reload_obstacle)
+    return Situation(running, candidate, anything_runs, memory, wanted, in_flight, hosted, False, reload_obstacle)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,9 @@ def _situation(
         (_situation(anything_runs=False), "restart"),
         (_situation(in_flight="keep"), "in_place"),
         (_situation(in_flight="abort"), "in_place"),
+        (_situation(hosted=True), "adapter"),
+        (_situation(hosted=True, in_flight="keep"), "adapter"),
+        (_situation(hosted=True, wanted="restart"), "restart"),
         (_situation(wanted="restart"), "restart"),
         (_situation(wanted="blue_green"), "blue_green"),
         (_situation(wanted="in_place"), "in_place"),
