@@ -110,10 +110,10 @@ class LoadQueue:
         if present is not None:
             self._end(load, served=present)
             return None
-        self._refuse_what_failed(target)
         claims = ids(target.ids)
         if claims & reserved:
             return Wait("it is being loaded, or a switch to it or from it runs", first=False)
+        self._refuse_what_failed(target)
         if not load.starts:
             raise NotLoaded(target.model.id)
         self._refuse_a_second(target)
