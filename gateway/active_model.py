@@ -10,10 +10,10 @@ from gateway.errors import LOAD_FAILURES, EngineReloadFailed, EngineStartFailed,
 from gateway.ledger import Ledger
 from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
 from gateway.operations import Claim, Shared, ids
-from gateway.serving.adapter import Adapter, Served, surplus
+from gateway.serving.adapter import Adapter, surplus
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
-from gateway.serving.slot import Slot, StartEngine
+from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.adapter import adapter
 from gateway.serving.switching.blue_green import blue_green
 from gateway.serving.switching.in_place import in_place
@@ -98,7 +98,7 @@ class ActiveModel:
         if self.wanted is not None and self.ledger.loaded.serving is None:
             self._advance_restart(self.wanted, reserved)
 
-    def _bury(self, serving: Served) -> None:
+    def _bury(self, serving: Loaded) -> None:
         name = serving.host.model.id
         ENGINE_DEATHS.labels(model=model_label(name)).inc()
         log.error("the engine of %s died; restarting it", name)
@@ -267,7 +267,7 @@ class ActiveModel:
             work = wanted.load(self.start_engine)
             self.ledger.operations.start(f"restart {wanted.model.id}", work, claims, partial(self._restarted, wanted))
 
-    def _restarted(self, wanted: Target, task: asyncio.Task[tuple[Served, Proof]]) -> None:
+    def _restarted(self, wanted: Target, task: asyncio.Task[tuple[Loaded, Proof]]) -> None:
         if task.cancelled():
             return
         error = task.exception()

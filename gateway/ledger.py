@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from gateway.loaded_models import LoadedModels
 from gateway.metrics import ENGINE_DEATHS, model_label
 from gateway.operations import Claim, Operations
-from gateway.serving.adapter import Adapter, Served
-from gateway.serving.slot import Slot
+from gateway.serving.adapter import Adapter
+from gateway.serving.slot import Loaded, Slot
 from gateway.tickets import Ticket
 from stepserve.contract import ModelRef, Reference
 
@@ -36,7 +36,7 @@ class Ledger:
     operations: Operations
     loaded: LoadedModels = field(default_factory=LoadedModels)
     _endings: list[_Ending] = field(default_factory=list, init=False)
-    _detachings: list[Adapter] = field(default_factory=list, init=False)
+    _detachings: list[Adapter[Slot]] = field(default_factory=list, init=False)
     _aborts: list[Slot] = field(default_factory=list, init=False)
     _promised: dict[Slot, list[Ticket]] = field(default_factory=dict, init=False)
 
@@ -51,7 +51,7 @@ class Ledger:
     def promise(self, slot: Slot, tickets: Iterable[Ticket]) -> None:
         self._promised.setdefault(slot, []).extend(tickets)
 
-    def serve(self, served: Served | None, *, keep: bool = False, timeout_s: float = 0.0, abort: bool = False) -> None:
+    def serve(self, served: Loaded | None, *, keep: bool = False, timeout_s: float = 0.0, abort: bool = False) -> None:
         """`served` is the active model. The slot of the one before stays loaded or leaves."""
         before, now = self.loaded.active, served.host if served is not None else None
         self.loaded = self.loaded.serves(served, keep=keep)
@@ -74,13 +74,13 @@ class Ledger:
         slot.become(model, reference)
         self._detachings += [each for each in adapters if slot.adapters.get(each.model.id) is not each]
 
-    def keep(self, served: Served) -> None:
+    def keep(self, served: Loaded) -> None:
         """One more model is loaded; an adapter together with its base."""
         self.loaded = self.loaded.keeps(served.host)
         if isinstance(served, Adapter):
             self.mount(served)
 
-    def mount(self, adapter: Adapter) -> None:
+    def mount(self, adapter: Adapter[Slot]) -> None:
         """The adapter's slot answers for it, and nobody for an earlier version."""
         for host in self.loaded.hosts:
             earlier = host.adapters.get(adapter.model.id)
@@ -105,7 +105,7 @@ class Ledger:
                 del host.adapters[name]
                 self._detachings.append(adapter)
 
-    def detach(self, adapter: Adapter) -> None:
+    def detach(self, adapter: Adapter[Slot]) -> None:
         """Takes an adapter off its engine that no slot answers for."""
         self._detachings.append(adapter)
 

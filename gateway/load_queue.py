@@ -12,9 +12,9 @@ from gateway.ledger import DRAIN_S, Ledger
 from gateway.metrics import RESIDENT_LOADS
 from gateway.operations import Claim, Shared, ids
 from gateway.room import Evict, Wait, room_for
-from gateway.serving.adapter import Adapter, Served, surplus
+from gateway.serving.adapter import Adapter, surplus
 from gateway.serving.failed_loads import FailedLoads
-from gateway.serving.slot import Slot, StartEngine
+from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.plan import Memory
 from gateway.serving.switching.target import Target
 from gateway.tickets import Ticket
@@ -147,7 +147,7 @@ class LoadQueue:
         self._start(load, target.load(self.start_engine), claims | {Shared.ROOM}, self._loaded, reserved)
         return None
 
-    def _present(self, target: Target, reserved: set[Claim]) -> Served | None:
+    def _present(self, target: Target, reserved: set[Claim]) -> Loaded | None:
         loaded = self.ledger.loaded
         host = loaded.hosting(target.host)
         if host is None or (host is loaded.active and host in reserved):  # a switch may be about to take it away
@@ -187,16 +187,16 @@ class LoadQueue:
     def _start(
         self,
         load: _Load,
-        work: Coroutine[Any, Any, tuple[Served, Proof]],
+        work: Coroutine[Any, Any, tuple[Loaded, Proof]],
         claims: frozenset[Claim],
-        finish: Callable[[_Load, asyncio.Task[tuple[Served, Proof]]], None],
+        finish: Callable[[_Load, asyncio.Task[tuple[Loaded, Proof]]], None],
         reserved: set[Claim],
     ) -> None:
         load.started = True
         reserved |= claims
         self.ledger.operations.start(f"load {load.target.model.id}", work, claims, partial(finish, load))
 
-    def _loaded(self, load: _Load, task: asyncio.Task[tuple[Served, Proof]]) -> None:
+    def _loaded(self, load: _Load, task: asyncio.Task[tuple[Loaded, Proof]]) -> None:
         served = self._result(load, task)
         if served is None:
             RESIDENT_LOADS.labels(outcome="failed").inc()
@@ -208,7 +208,7 @@ class LoadQueue:
             self.ledger.retire(served.host, 0.0)
         self._end(load, served=served)
 
-    def _attached(self, load: _Load, task: asyncio.Task[tuple[Served, Proof]]) -> None:
+    def _attached(self, load: _Load, task: asyncio.Task[tuple[Loaded, Proof]]) -> None:
         gone = Unserved(f"The engine of `{load.target.host.id}` is gone again; ask again.", 1.0)
         if not task.cancelled() and task.exception() and self.ledger.loaded.hosting(load.target.host) is None:
             self._end(load, gone)  # the base died, which says nothing about the adapter
@@ -224,7 +224,7 @@ class LoadQueue:
         self.ledger.mount(served)
         self._end(load, served=served)
 
-    def _result(self, load: _Load, task: asyncio.Task[tuple[Served, Proof]]) -> Served | None:
+    def _result(self, load: _Load, task: asyncio.Task[tuple[Loaded, Proof]]) -> Loaded | None:
         """None when there is none, which all have been told then."""
         if task.cancelled():
             self._end(load, Unserved("The server is stopping.", 5.0))
@@ -244,7 +244,7 @@ class LoadQueue:
         failure = self.failed.cooling(model)
         self._end(load, LoadFailed(model.id, str(error), failure.retry_in_s if failure else 0.0))
 
-    def _end(self, load: _Load, error: GatewayError | None = None, served: Served | None = None) -> None:
+    def _end(self, load: _Load, error: GatewayError | None = None, served: Loaded | None = None) -> None:
         """Tells everybody who waits."""
         model = load.target.model
         key = (model.id, model.digest, model.engine)
@@ -261,7 +261,7 @@ class LoadQueue:
             self.ledger.promise(served.host, waiting)
 
 
-async def _mount(target: Target, host: Slot, leaving: Adapter | None) -> tuple[Served, Proof]:
+async def _mount(target: Target, host: Slot, leaving: Adapter[Slot] | None) -> tuple[Loaded, Proof]:
     if leaving is not None:
         await leaving.front.detach()
     return await target.mount(host)

@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from gateway.serving.adapter import Served
-from gateway.serving.slot import Slot
+from gateway.serving.slot import Loaded, Slot
 from stepserve.contract import ModelRef
 
 
@@ -15,7 +14,7 @@ class LoadedModels:
     `others` answer to their own ids. `leaving` take no more requests and end when those inside are done.
     """
 
-    serving: Served | None = None
+    serving: Loaded | None = None
     others: tuple[Slot, ...] = ()
     leaving: tuple[Slot, ...] = ()
 
@@ -38,7 +37,7 @@ class LoadedModels:
         """The ids that `answering` knows."""
         return [name for slot in self.others if not slot.dead for name in slot.names]
 
-    def answering(self, name: str) -> Served | None:
+    def answering(self, name: str) -> Loaded | None:
         """The slot that is not the active one's, or the adapter on such a slot, that can answer to that id now."""
         alive = (slot for slot in self.others if not slot.dead)
         return next((found for slot in alive if (found := slot.answering(name)) is not None), None)
@@ -57,7 +56,7 @@ class LoadedModels:
         idle = [slot for slot in self.others if not slot.in_flight and slot not in but]
         return min(idle, key=lambda slot: slot.last_used_s, default=None)
 
-    def serves(self, serving: Served | None, *, keep: bool) -> "LoadedModels":
+    def serves(self, serving: Loaded | None, *, keep: bool) -> "LoadedModels":
         """`serving` is the active model from now on. The slot before it stays loaded (`keep`) or leaves."""
         before, now = self.active, serving.host if serving is not None else None
         others = tuple(slot for slot in self.others if slot is not now)

@@ -1,7 +1,8 @@
 """A LoRA adapter on a slot: it answers under its own id, on the slot's engine, and goes when the slot goes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Union
+from contextlib import AbstractContextManager
+from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.errors import EngineStartFailed, ProofFailed
 from gateway.http.asgi import App, Receive, Scope, Send
@@ -34,8 +35,7 @@ class AdapterEngine(ServingEngine, Protocol):
 class AdapterHost(Protocol):
     """What an adapter needs of the slot that it is on; `gateway.serving.slot.Slot` is the real one."""
 
-    adapters: "dict[str, Adapter]"
-    attaching: asyncio.Lock
+    adapters: "dict[str, Adapter[Any]]"
 
     @property
     def engine(self) -> AdapterEngine: ...
@@ -52,21 +52,30 @@ class AdapterHost(Protocol):
 
     def state(self, *, active: bool) -> SlotState: ...
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: "Adapter | None" = None) -> None: ...
+    async def serve(
+        self, scope: Scope, receive: Receive, send: Send, adapter: "Adapter[Any] | None" = None
+    ) -> None: ...
 
     async def batch(
-        self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: "Adapter | None" = None
+        self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: "Adapter[Any] | None" = None
     ) -> list[BatchOutput]: ...
 
 
-class Adapter:
+HostT = TypeVar("HostT", bound=AdapterHost)
+
+
+class Adapter(Generic[HostT]):
     """Requests are inside its slot, which counts, drains and aborts them with its own."""
 
-    def __init__(self, model: ModelRef, host: AdapterHost, front: Front) -> None:
+    def __init__(self, model: ModelRef, host: HostT, front: Front) -> None:
         self.model = model
         self.host = host
         self.front = front
         self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
+
+    @property
+    def prover(self) -> Front:
+        return self.front
 
     @property
     def dead(self) -> bool:
@@ -93,7 +102,7 @@ class Adapter:
         return host.model_copy(update={"model": self.model, "in_flight": 0})
 
 
-def surplus(host: "Slot", name: str, serving: Served | None) -> Adapter | None:
+def surplus(host: AdapterHost, name: str, serving: object) -> Adapter[Any] | None:
     """The adapter that has to go so that the engine takes one more of that id: the oldest that is not the active model.
 
     None: there is room, or an earlier version's place. Raises EngineStartFailed when nothing can go.
@@ -109,12 +118,12 @@ def surplus(host: "Slot", name: str, serving: Served | None) -> Adapter | None:
     return oldest
 
 
-async def attach(host: "Slot", model: ModelRef, reference: Reference | None) -> tuple[Adapter, Proof]:
+async def attach(host: HostT, model: ModelRef, reference: Reference | None) -> tuple[Adapter[HostT], Proof]:
     """Puts an adapter on the engine of its base, and proves it; one of the same content that is there is proved again.
 
     The slot does not answer for it yet: that is the pool's to say. Raises EngineStartFailed, BadReference, ProofFailed.
     """
-    present = host.adapters.get(model.id)
+    present: Adapter[HostT] | None = host.adapters.get(model.id)
     if present is not None and present.model.digest == model.digest:
         return present, await proved(present, reference)
     with host.busy_switching():  # the engine reads the adapter's files and does nothing else meanwhile
@@ -127,10 +136,23 @@ async def attach(host: "Slot", model: ModelRef, reference: Reference | None) -> 
         raise
 
 
-async def proved(served: Served, reference: Reference | None) -> Proof:
+class Prover(Protocol):
+    async def prove(self, reference: Reference | None) -> Proof: ...
+
+
+class Provable(Protocol):
+    """A slot, or an adapter on one."""
+
+    @property
+    def model(self) -> ModelRef: ...
+
+    @property
+    def prover(self) -> Prover: ...
+
+
+async def proved(served: Provable, reference: Reference | None) -> Proof:
     """Raises EngineStartFailed, BadReference, and ProofFailed where the model answers otherwise than it should."""
-    prover = served.front if isinstance(served, Adapter) else served.engine
-    proof = await prover.prove(reference)
+    proof = await served.prover.prove(reference)
     if not proof.passed:
         raise ProofFailed(served.model.id, proof)
     return proof

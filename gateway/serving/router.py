@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.errors import ModelNotFound, Unserved
-from gateway.serving.adapter import Served
 from gateway.serving.gate import Gate
 from gateway.serving.pool import Pool
+from gateway.serving.served import Served
 from gateway.tickets import Ticket
 from stepserve.contract import ACTIVE_ALIAS, LoadRequest
 

@@ -85,7 +85,7 @@ class Slot:
         self, model: ModelRef, engine: Engine, load_duration_s: float, reference: Reference | None = None
     ) -> None:
         self.engine = engine
-        self.adapters: dict[str, Adapter] = {}
+        self.adapters: dict[str, Adapter[Slot]] = {}
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
@@ -133,6 +133,10 @@ class Slot:
         return self
 
     @property
+    def prover(self) -> Engine:
+        return self.engine
+
+    @property
     def in_flight(self) -> int:
         return self._in_flight
 
@@ -164,7 +168,7 @@ class Slot:
         """The ids that `answering` knows."""
         return [self.model.id, *self.adapters]
 
-    def answering(self, name: str) -> "Slot | Adapter | None":
+    def answering(self, name: str) -> "Slot | Adapter[Slot] | None":
         """Who on this engine answers to that id: the slot itself or an adapter."""
         return self if name == self.model.id else self.adapters.get(name)
 
@@ -214,7 +218,7 @@ class Slot:
         self._end_batches()  # an engine that has been shut down answers them no more, and says nothing
         await self.engine.shutdown()
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: Adapter | None = None) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: "Adapter[Slot] | None" = None) -> None:
         """Hands one request to vLLM's own app, and puts this slot's identity, or the adapter's, on the answer."""
         task = asyncio.current_task()
         assert task is not None
@@ -237,7 +241,7 @@ class Slot:
             del self._answers[task]
 
     async def batch(
-        self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: Adapter | None = None
+        self, items: Sequence[BatchItem], sampling: BatchSampling, adapter: "Adapter[Slot] | None" = None
     ) -> list[BatchOutput]:
         """Answers a batch at low priority. Raises Unserved when the engine dies meanwhile."""
         task = asyncio.current_task()
@@ -269,7 +273,7 @@ class Slot:
                 self._empty.set()
 
 
-def _fits(adapter: Adapter, model: ModelRef) -> bool:
+def _fits(adapter: Adapter[Slot], model: ModelRef) -> bool:
     return adapter.model.base is not None and adapter.model.base.digest == model.digest
 
 
@@ -319,3 +323,7 @@ class _Answer:
         if self._slot.dead:
             return Unserved("The engine died during this request and is being restarted.", _RETRY_AFTER_ABORT_S)
         return Unserved("The request was aborted by a switch to another checkpoint.", _RETRY_AFTER_ABORT_S)
+
+
+Loaded = Slot | Adapter[Slot]
+"""Answers under an id of its own: a slot, or an adapter on one."""

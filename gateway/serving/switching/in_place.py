@@ -3,9 +3,9 @@
 import logging
 
 from gateway.errors import DrainFailed, EngineReloadFailed, GatewayError, ProofFailed
-from gateway.serving.adapter import Served, proved
+from gateway.serving.adapter import proved
 from gateway.serving.proof_difference import paused_tokens
-from gateway.serving.slot import Slot
+from gateway.serving.slot import Loaded, Slot
 from gateway.serving.switching.restart import start_again
 from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
@@ -36,7 +36,7 @@ async def in_place(switch: Transaction) -> Outcome:
     return Outcome(served, proof)
 
 
-async def _take(slot: Slot, target: Target, *, resume: bool) -> tuple[Served, Proof]:
+async def _take(slot: Slot, target: Target, *, resume: bool) -> tuple[Loaded, Proof]:
     """Loads and proves; frozen requests go on before the proof, which the scheduler could not run otherwise.
 
     Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.

@@ -3,8 +3,7 @@
 import logging
 
 from gateway.errors import LOAD_FAILURES, DrainFailed, GatewayError
-from gateway.serving.adapter import Served
-from gateway.serving.slot import Slot
+from gateway.serving.slot import Loaded, Slot
 from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
 
@@ -40,7 +39,7 @@ async def start_again(switch: Transaction, error: GatewayError) -> Outcome:
         return Outcome(None, error=error, down=f"Neither `{name}` nor `{before.host.id}` loads: {again}")
 
 
-async def _loaded(before: Target, switch: Transaction) -> Served:
+async def _loaded(before: Target, switch: Transaction) -> Loaded:
     """An adapter's base serves alone where the adapter cannot be put back on it. Raises LOAD_FAILURES."""
     slot, _ = await Slot.load(before.host, switch.start_engine, before.host_reference)
     if before.model.base is None:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gateway.serving.adapter import Served, attach, proved
-from gateway.serving.slot import Slot, StartEngine
+from gateway.serving.adapter import attach, proved
+from gateway.serving.slot import Loaded, Slot, StartEngine
 from stepserve.contract import ModelRef, Proof, Reference
 
 
@@ -28,7 +28,7 @@ class Target:
     def ids(self) -> frozenset[str]:
         return frozenset({self.model.id, self.host.id})
 
-    async def load(self, start_engine: StartEngine) -> tuple[Served, Proof]:
+    async def load(self, start_engine: StartEngine) -> tuple[Loaded, Proof]:
         """A new engine with all of it, proved, that nobody can reach yet.
 
         Raises EngineStartFailed, BadReference, ProofFailed; no engine is left then.
@@ -42,7 +42,7 @@ class Target:
             await slot.shutdown()
             raise
 
-    async def mount(self, slot: Slot) -> tuple[Served, Proof]:
+    async def mount(self, slot: Slot) -> tuple[Loaded, Proof]:
         """The same on an engine that has the checkpoint's weights already. Raises as `load`."""
         if self.model.base is not None:
             return await attach(slot, self.model, self.reference)

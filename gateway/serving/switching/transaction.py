@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import DrainFailed, GatewayError, ProofFailed
-from gateway.serving.adapter import Adapter, Served
-from gateway.serving.slot import Slot, StartEngine
+from gateway.serving.adapter import Adapter
+from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.plan import Method
 from gateway.serving.switching.target import Target
 from stepserve.contract import ActivateRequest, ActivateResult, Proof
@@ -24,7 +24,7 @@ class Outcome:
     `keep`: the slot that was active before stays loaded. `unfit`: a loaded slot that failed its proof, and has to go.
     """
 
-    serves: Served | None
+    serves: Loaded | None
     proof: Proof | None = None
     error: GatewayError | None = None
     down: str | None = None
@@ -44,10 +44,10 @@ class Transaction:
     request: ActivateRequest
     method: Method
     room: Callable[[], Awaitable[None]]
-    running: Served | None = None
+    running: Loaded | None = None
     before: Target | None = None
     candidate: Slot | None = None
-    surplus: Adapter | None = None
+    surplus: Adapter[Slot] | None = None
     clock_s: Callable[[], float] = time.monotonic
     target: Target = field(init=False)
     in_flight: int = field(default=0, init=False)
@@ -90,7 +90,7 @@ class Transaction:
         if not await slot.emptied(self.request.timeout_s):
             raise DrainFailed(slot.in_flight, self.request.timeout_s)
 
-    async def mount(self, slot: Slot) -> tuple[Served, Proof]:
+    async def mount(self, slot: Slot) -> tuple[Loaded, Proof]:
         """The target on an engine that has its weights already, for which `surplus` leaves. Raises LOAD_FAILURES."""
         if self.surplus is not None:
             await self.surplus.front.detach()

@@ -5,11 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gateway.http.asgi import replay, until_disconnected
-from gateway.serving.adapter import Served
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
+from gateway.serving.served import Served
 from gateway.serving.switching.plan import Memory
 from gateway.serving.watchdog import Watchdog
 from stepserve.contract import LoadRequest, ModelRef

@@ -303,8 +303,11 @@ class Interleavings(RuleBasedStateMachine):
         loaded, state, gate = self.pool.loaded, self.pool.snapshot(), self.gate.slot
         if gate is not None:
             assert gate is loaded.serving
-            assert state.active == gate.model
-            assert gate.host.engine.ref.digest == gate.host.model.digest  # type: ignore[attr-defined]
+            assert loaded.serving is not None
+            assert state.active == loaded.serving.model
+            host = loaded.serving.host
+            assert isinstance(host.engine, FakeEngine)
+            assert host.engine.ref.digest == host.model.digest
         if self.switches == 0:
             assert (state.active.id if state.active else None) == self.committed
             assert gate is loaded.serving, "it is held during a switch alone"
