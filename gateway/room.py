@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.errors import NoRoom
-from gateway.loaded_models import LoadedModels
+from gateway.serving.loaded_models import LoadedModels
 from gateway.serving.slot import Slot
 from gateway.serving.switching.plan import Memory, shortage
 from stepserve.contract import ModelRef

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gateway.active_model import Activation, ActiveModel
-from gateway.ledger import Ledger
-from gateway.load_queue import LoadQueue
-from gateway.loaded_models import LoadedModels
-from gateway.operations import Operations
+from gateway.serving.active_model import Activation, ActiveModel
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
+from gateway.serving.ledger import Ledger
+from gateway.serving.load_queue import LoadQueue
+from gateway.serving.loaded_models import LoadedModels
+from gateway.serving.operations import Operations
 from gateway.serving.slot import StartEngine
 from gateway.serving.switching.plan import Memory
+from gateway.serving.tickets import Ticket
 from gateway.serving.watchdog import Watchdog
-from gateway.tickets import Ticket
 from stepserve.contract import ActivateRequest, ActivateResult, GatewayState, LoadRequest, SlotState
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from gateway.errors import ModelNotFound, Unserved
 from gateway.serving.gate import Gate
 from gateway.serving.pool import Pool
 from gateway.serving.served import Served
-from gateway.tickets import Ticket
+from gateway.serving.tickets import Ticket
 from stepserve.contract import ACTIVE_ALIAS, LoadRequest
 
 Disconnected = Callable[[], Coroutine[Any, Any, None]]

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gateway.loaded_models import LoadedModels
 from gateway.metrics import ENGINE_DEATHS, model_label
-from gateway.operations import Claim, Operations
 from gateway.serving.adapter import Adapter
+from gateway.serving.loaded_models import LoadedModels
+from gateway.serving.operations import Claim, Operations
 from gateway.serving.slot import Loaded, Slot
-from gateway.tickets import Ticket
+from gateway.serving.tickets import Ticket
 from stepserve.contract import ModelRef, Reference
 
 log = logging.getLogger(__name__)

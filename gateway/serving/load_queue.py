@@ -8,16 +8,16 @@ from functools import partial
 from typing import Any
 
 from gateway.errors import LOAD_FAILURES, EngineStartFailed, GatewayError, LoadFailed, NoRoom, NotLoaded, Unserved
-from gateway.ledger import DRAIN_S, Ledger
 from gateway.metrics import RESIDENT_LOADS
-from gateway.operations import Claim, Shared, ids
 from gateway.room import Evict, Wait, room_for
 from gateway.serving.adapter import Adapter, surplus
 from gateway.serving.failed_loads import FailedLoads
+from gateway.serving.ledger import DRAIN_S, Ledger
+from gateway.serving.operations import Claim, Shared, ids
 from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.plan import Memory
 from gateway.serving.switching.target import Target
-from gateway.tickets import Ticket
+from gateway.serving.tickets import Ticket
 from stepserve.contract import EngineOverrides, Proof
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gateway.errors import LOAD_FAILURES, EngineReloadFailed, EngineStartFailed, GatewayError, SwitchInProgress
-from gateway.ledger import Ledger
 from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
-from gateway.operations import Claim, Shared, ids
 from gateway.serving.adapter import Adapter, surplus
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
+from gateway.serving.ledger import Ledger
+from gateway.serving.operations import Claim, Shared, ids
 from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.adapter import adapter
 from gateway.serving.switching.blue_green import blue_green
