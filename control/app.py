@@ -14,7 +14,7 @@ from control.access.dataset_owners import DatasetOwners
 from control.access.key_book import KeyBook
 from control.access.usage_book import UsageBook
 from control.activation.activator import Activator
-from control.activation.reconciler import Pace, Reconciler
+from control.activation.reconciler import PollIntervals, Reconciler
 from control.batches.files import FileStore
 from control.batches.kind import BatchKind
 from control.checkpoints.chat_templates import check_given
@@ -24,17 +24,15 @@ from control.database.database import Database, url_of
 from control.errors import ServiceError
 from control.gateway_client import GatewayClient
 from control.inference import InferenceKind
-from control.jobs.backoff import FIRST_REST_S
-from control.jobs.caretaker import Caretaker
+from control.jobs.attempt import AttemptBuilder
 from control.jobs.disk_guard import DiskGuard
-from control.jobs.intake import Intake
-from control.jobs.lender import ActivatorLender
-from control.jobs.limits import WorkerLimits
-from control.jobs.loans import LoanBook
-from control.jobs.patience import PatientEngine
+from control.jobs.ending import FIRST_BACKOFF_S
+from control.jobs.engine_borrow import ActivatorSwitcher, EngineBorrows
+from control.jobs.limits import RunnerLimits, Window
 from control.jobs.queue import JobQueue
-from control.jobs.window import Window
-from control.jobs.worker import Worker
+from control.jobs.reaper import Reaper
+from control.jobs.runner import JobRunner
+from control.jobs.submission import JobSubmission
 from control.json_bound import JsonBound
 from control.models.activation_log import ActivationLog
 from control.models.capabilities import EngineAbilities
@@ -79,12 +77,13 @@ from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from stepserve.jobs.ports import JobKind
+from stepserve.jobs.retrying_engine import RetryingEngine
 from stepserve.loop_lag import LoopLag
 from stepserve.request_id import Traced
 from stepserve.settings import Settings
 
 DIGEST_CACHE_NAME = ".digests.json"
-DEFAULT_PACE = Pace()
+DEFAULT_POLL_INTERVALS = PollIntervals()
 
 
 def create_app(
@@ -92,13 +91,13 @@ def create_app(
     job_kinds: Sequence[JobKind],
     *,
     more_routes: Sequence[APIRouter] = (),
-    pace: Pace = DEFAULT_PACE,
+    pace: PollIntervals = DEFAULT_POLL_INTERVALS,
     job_poll_s: float = 1.0,
-    job_rest_s: float = FIRST_REST_S,
+    job_backoff_s: float = FIRST_BACKOFF_S,
     compute_reference: Compute | None = None,
     card_reader: CardReader | None = None,
 ) -> FastAPI:
-    """The application; its lifespan opens the database, migrates it, and runs the reconciler and the worker.
+    """The application; its lifespan opens the database, migrates it, and runs the reconciler and the runner.
 
     A start that is refused leaves the reason, one sentence, in `app.state.refusal`.
     """
@@ -149,7 +148,7 @@ def create_app(
 
             def switched() -> None:
                 reconciler.poke()
-                worker.wake(model_changed=True)
+                runner.wake(model_changed=True)
 
             activator = Activator(
                 registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
@@ -160,7 +159,7 @@ def create_app(
             registrar = Registrar(
                 layout, registry, repository, history, activator, uploads, placed, settings.moving_ids
             )
-            lender = ActivatorLender(activator)
+            switcher = ActivatorSwitcher(activator)
             pulls = PullKind(
                 layout.models,
                 registry,
@@ -172,37 +171,42 @@ def create_app(
                 spare_bytes=settings.min_free_disk_bytes,
             )
             queue = JobQueue(database, settings.job_lease_s)
-            worker = Worker(
+            limits = RunnerLimits(
+                max_concurrent_jobs=settings.max_concurrent_jobs,
+                batch_items=settings.batch_items,
+                window=Window(settings.engine.max_num_seqs, settings.batch_items, settings.batch_window_items),
+                lease_s=settings.job_lease_s,
+                poll_s=job_poll_s,
+                backoff_s=job_backoff_s,
+                max_concurrent_by_type=settings.max_concurrent_by_type,
+                retries=settings.job_retries,
+                max_standalone=settings.max_concurrent_pulls,
+            )
+            runner = JobRunner(
                 kinds={kind.type: kind for kind in job_kinds},
-                queue=queue,
-                models=repository,
-                engine=PatientEngine(gateway),
-                lender=lender,
-                beside=loading,
-                caretaker=Caretaker(queue, LoanBook(database), lender, settings.job_lease_s),
-                layout=layout,
                 standalone={PullKind.type: pulls},
-                limits=WorkerLimits(
-                    max_concurrent_jobs=settings.max_concurrent_jobs,
-                    batch_items=settings.batch_items,
-                    window=Window(settings.engine.max_num_seqs, settings.batch_items, settings.batch_window_items),
-                    lease_s=settings.job_lease_s,
-                    poll_s=job_poll_s,
-                    rest_s=job_rest_s,
-                    max_concurrent_by_type=settings.max_concurrent_by_type,
-                    retries=settings.job_retries,
-                    max_standalone=settings.max_concurrent_pulls,
+                queue=queue,
+                attempts=AttemptBuilder(
+                    queue=queue,
+                    models=repository,
+                    engine=RetryingEngine(gateway),
+                    layout=layout,
+                    limits=limits,
+                    shards=ShardBook(database),
+                    meter=telemetry.of_job,
                 ),
-                shards=ShardBook(database),
-                meter=telemetry.of_job,
+                switcher=switcher,
+                reaper=Reaper(queue, EngineBorrows(database), switcher, settings.job_lease_s),
+                loader=loading,
+                limits=limits,
             )
             written = (layout.base, layout.runs)
             guard = DiskGuard(
-                dict.fromkeys(worker.types, written) | {PullKind.type: (*written, layout.models)},
+                dict.fromkeys(runner.types, written) | {PullKind.type: (*written, layout.models)},
                 settings.min_free_disk_bytes,
-                worker,
+                runner,
             )
-            governor = Governor(settings, PowerChoices(database), telemetry.cards, worker)
+            governor = Governor(settings, PowerChoices(database), telemetry.cards, runner)
 
             key_book = KeyBook(database, gateway.tell_keys, admin_elsewhere=settings.access.admin_key is not None)
             await key_book.tell()
@@ -221,9 +225,9 @@ def create_app(
                 await registry.want_reference(active.id)
             stack.push_async_callback(activator.close)
             stack.push_async_callback(background.close)
-            stack.push_async_callback(worker.stop)
-            await worker.start()
-            intake = Intake(database, settings.max_pending_jobs)
+            stack.push_async_callback(runner.stop)
+            await runner.start()
+            submission = JobSubmission(database, settings.max_pending_jobs)
             app.state.services = Services(
                 layout=layout,
                 registry=registry,
@@ -231,9 +235,9 @@ def create_app(
                 history=history,
                 gateway=gateway,
                 loading=loading,
-                intake=intake,
+                submission=submission,
                 queue=queue,
-                worker=worker,
+                runner=runner,
                 inbox=ShardInbox(database),
                 uploads=uploads,
                 registrar=registrar,

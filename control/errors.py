@@ -20,6 +20,7 @@ ServiceError
 ├── DatabaseTooNew                 a newer version wrote the database; refused at start
 ├── DatabaseUnfit                  damaged, another program's, or not to be brought to this schema; refused at start
 └── JobError                  shared, with its tree
+    ├── RunIsLocked                 another attempt at this job is still alive on this machine
     └── ModelNotServed
         └── NoRoom                    … and cannot be loaded beside the active one now
 """
@@ -67,6 +68,7 @@ __all__ = [
     "NotOffered",
     "QueueFull",
     "ReferenceFailed",
+    "RunIsLocked",
     "ServiceError",
     "WrongWeights",
 ]
@@ -123,4 +125,8 @@ class DatabaseUnfit(ServiceError):
 
 
 class NoRoom(ModelNotServed):
+    pass
+
+
+class RunIsLocked(JobError):
     pass

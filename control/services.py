@@ -14,9 +14,9 @@ from control.activation.activator import Activator
 from control.batches.files import FileStore
 from control.batches.kind import BatchKind
 from control.gateway_client import GatewayClient
-from control.jobs.intake import Intake
 from control.jobs.queue import JobQueue
-from control.jobs.worker import Worker
+from control.jobs.runner import JobRunner
+from control.jobs.submission import JobSubmission
 from control.models.activation_log import ActivationLog
 from control.models.eval_history import EvalHistory
 from control.models.loading import Loading
@@ -39,9 +39,9 @@ class Services:
     history: ActivationLog
     gateway: GatewayClient
     loading: Loading
-    intake: Intake
+    submission: JobSubmission
     queue: JobQueue
-    worker: Worker
+    runner: JobRunner
     inbox: ShardInbox
     uploads: Uploads
     registrar: Registrar

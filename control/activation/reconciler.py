@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PollIntervals:
     """How often the gateway is looked at: while it differs from the database, and else."""
 
     out_of_step_s: float = 0.5
@@ -32,12 +32,12 @@ class Reconciler:
         activator: Activator,
         history: ActivationLog,
         gateway: GatewayClient,
-        pace: Pace,
+        intervals: PollIntervals,
     ) -> None:
         self._activator = activator
         self._history = history
         self._gateway = gateway
-        self._pace = pace
+        self._intervals = intervals
         self._wake = asyncio.Event()
         self._last_trouble = ""
 
@@ -51,7 +51,7 @@ class Reconciler:
         while True:
             self._wake.clear()
             in_step = False
-            pause_s = self._pace.out_of_step_s
+            pause_s = self._intervals.out_of_step_s
             try:
                 if self._activator.left_open:
                     interrupted = await self._left_open() or interrupted
@@ -63,16 +63,16 @@ class Reconciler:
                 self._note(f"waiting for the gateway: {error}", logging.INFO)
             except ServiceError as error:
                 self._note(f"cannot bring the active model back: {error}", logging.ERROR)
-                pause_s = self._pace.in_step_s
+                pause_s = self._intervals.in_step_s
             except SQLAlchemyError as error:
                 self._note(f"the database does not answer: {error}", logging.ERROR)
             except Exception:
                 # A supervisor loop: a defect here must not leave the gateway without a model.
                 log.exception("the reconciler stumbled")
-                pause_s = self._pace.in_step_s
+                pause_s = self._intervals.in_step_s
             if in_step:
                 self._last_trouble = ""
-                pause_s = self._pace.in_step_s
+                pause_s = self._intervals.in_step_s
             try:
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()

@@ -201,8 +201,9 @@ class PlacedFolderRow(Base):
 class JobRow(Base):
     """One job. It runs for `lease_owner` as long as that one keeps changing `lease_expires_at`.
 
-    A pending job is left alone until `not_before`; `setbacks` counts its attempts in a row that got nowhere and could
-    pass. `fingerprint` is that of its type, model digest and settings. `created_by`: the key that is charged for it.
+    A pending job is left alone until `not_before`; `failures` counts its attempts in a row that made no progress and
+    could be retried. `fingerprint` is that of its type, model digest and settings. `created_by`: the key that is
+    charged for it.
     """
 
     __tablename__ = "jobs"
@@ -219,7 +220,7 @@ class JobRow(Base):
     priority: Mapped[int] = mapped_column(server_default="0")
     when_inactive: Mapped[str] = mapped_column(server_default="wait")
     not_before: Mapped[datetime | None]
-    setbacks: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column("setbacks", server_default="0")
     fingerprint: Mapped[str | None]
     progress_done: Mapped[int]
     progress_total: Mapped[int | None]
@@ -260,8 +261,8 @@ class JobAttemptRow(Base):
     error: Mapped[str | None]
 
 
-class LoanRow(Singleton, Base):
-    """The engine is lent to `job_id` and goes back to `return_to` when that job is over."""
+class EngineBorrowRow(Singleton, Base):
+    """The engine is borrowed by `job_id` and goes back to `return_to` when that job is over."""
 
     __tablename__ = "engine_loan"
 

@@ -1,4 +1,4 @@
-"""SQL of jobs. Every change of state is one conditional UPDATE: who comes second changes nothing and is told so."""
+"""SQL of jobs. Every change of state is one conditional UPDATE: whoever comes second changes nothing and is told so."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,20 @@ from sqlalchemy.orm import InstrumentedAttribute
 from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
 from control.database.database import Database
-from control.database.tables import NO_DIGEST, UNREADABLE_TIME, ActiveModelRow, JobAttemptRow, JobRow, LoanRow, ModelRow
+from control.database.tables import (
+    NO_DIGEST,
+    UNREADABLE_TIME,
+    ActiveModelRow,
+    EngineBorrowRow,
+    JobAttemptRow,
+    JobRow,
+    ModelRow,
+)
 from control.errors import Conflict, NotFound
-from control.jobs.backoff import believable_until
-from control.jobs.changes import Changes
-from control.jobs.events import note
-from control.jobs.states import LIVE, RETRYABLE, STATUSES, Outcome, Status
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Who works at a job, as its row says. It lives as long as `expires_at` keeps changing."""
-
-    job_id: str
-    owner: str | None
-    expires_at: datetime | None
+from control.jobs.ending import Cancelled, Done, Ending, Failed, Lost, Requeued, attempt_outcome, believable_until
+from control.jobs.events import Changes, note, note_end
+from control.jobs.leases import Lease
+from control.jobs.states import LIVE, RETRYABLE, STATUSES, AttemptOutcome, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,8 @@ class Census:
 class JobQueue:
     """Every method is one transaction. `changes` is told of every change made here.
 
-    A lease is renewed by claim, heartbeat and progress. Whether one is dead is not read off the wall clock but seen by
-    whoever watches it (control.jobs.leases).
+    A lease is made by `take…` and renewed by heartbeat and progress; `end` gives it up. Whether one is dead is not read
+    off the wall clock but seen by watching it (control.jobs.leases).
     """
 
     def __init__(self, database: Database, lease_s: float, clock: Clock = utc_now) -> None:
@@ -114,18 +113,19 @@ class JobQueue:
         age_s = max(0.0, (self._clock() - since).total_seconds()) if since else 0.0
         return Census({(str(job_type), str(status)): number for job_type, status, number in rows}, age_s)
 
-    async def claim(
+    async def take(
         self, owner: str, types: Collection[str], besides: Collection[str] = (), loaded: Collection[str] = ()
     ) -> JobRow | None:
-        """The first pending job of the active model or one of the models `loaded`, now leased to `owner`; none of the
-        ids `besides`.
+        """The first pending job of the active model or one of the models `loaded`, now leased to `owner`.
 
-        While the engine is lent to a job, that one alone.
+        None of the ids `besides`. While a job has borrowed the engine, that one alone.
         """
         async with self._database.transaction() as session:
             here = or_(JobRow.model_id.in_(select(ActiveModelRow.model_id)), JobRow.model_id.in_(loaded))
-            lent = or_(~exists(select(LoanRow.singleton)), JobRow.id.in_(select(LoanRow.job_id)))
-            return await self._take(session, owner, and_(self._ready(types), here, lent, JobRow.id.not_in(besides)))
+            allowed = or_(~exists(select(EngineBorrowRow.singleton)), JobRow.id.in_(select(EngineBorrowRow.job_id)))
+            return await self._lease_first(
+                session, owner, and_(self._ready(types), here, allowed, JobRow.id.not_in(besides))
+            )
 
     async def waiting_models(self, types: Collection[str], limit: int = 8) -> Sequence[str]:
         """The registered models, but the active one, that pending jobs are for; those of the first jobs first."""
@@ -143,45 +143,45 @@ class JobQueue:
             )
             return (await session.scalars(first)).all()
 
-    async def claim_with_loan(self, owner: str, types: Collection[str], models: Collection[str]) -> JobRow | None:
+    async def take_borrowing(self, owner: str, types: Collection[str], models: Collection[str]) -> JobRow | None:
         """The first pending job, for one of these models, that may borrow the engine, now leased to `owner`, and the
-        loan written down.
+        borrow written down.
 
-        None too while any job runs or the engine is lent already.
+        None too while any job runs or the engine is borrowed already.
         """
         async with self._database.alone() as session:
             running = and_(JobRow.status == "running", JobRow.model_digest != NO_DIGEST)
-            busy = or_(exists(select(JobRow.id).where(running)), exists(select(LoanRow.singleton)))
+            busy = or_(exists(select(JobRow.id).where(running)), exists(select(EngineBorrowRow.singleton)))
             if await session.scalar(select(busy)):
                 return None
             active = await session.scalar(select(ActiveModelRow.model_id))
             wish = and_(JobRow.when_inactive == "switch", JobRow.model_id.in_(models))
-            job = await self._take(session, owner, and_(self._ready(types), wish, JobRow.model_id != (active or "")))
+            job = await self._lease_first(
+                session, owner, and_(self._ready(types), wish, JobRow.model_id != (active or ""))
+            )
             if job is not None:
-                loan = LoanRow(job_id=job.id, model_id=job.model_id, return_to=active, since=self._clock())
-                session.add(loan)
+                borrow = EngineBorrowRow(job_id=job.id, model_id=job.model_id, return_to=active, since=self._clock())
+                session.add(borrow)
             return job
 
-    async def lent_to(self) -> str | None:
+    async def borrowed_by(self) -> str | None:
         """The job that has borrowed the engine."""
         async with self._database.transaction() as session:
-            return await session.scalar(select(LoanRow.job_id))
+            return await session.scalar(select(EngineBorrowRow.job_id))
 
-    async def claim_standalone(
-        self, owner: str, types: Collection[str], besides: Collection[str] = ()
-    ) -> JobRow | None:
+    async def take_standalone(self, owner: str, types: Collection[str], besides: Collection[str] = ()) -> JobRow | None:
         """The first pending job of types that need no model, now leased to `owner`; none of the ids `besides`."""
         async with self._database.transaction() as session:
-            return await self._take(session, owner, and_(self._ready(types), JobRow.id.not_in(besides)))
+            return await self._lease_first(session, owner, and_(self._ready(types), JobRow.id.not_in(besides)))
 
     def _ready(self, types: Collection[str]) -> ColumnElement[bool]:
         now = self._clock()
-        rested = or_(
+        backed_off = or_(
             JobRow.not_before.is_(None), JobRow.not_before <= now, JobRow.not_before > believable_until(now)
         )  # fmt: skip
-        return and_(JobRow.status == "pending", JobRow.type.in_(types), rested)
+        return and_(JobRow.status == "pending", JobRow.type.in_(types), backed_off)
 
-    async def _take(self, session: AsyncSession, owner: str, which: ColumnElement[bool]) -> JobRow | None:
+    async def _lease_first(self, session: AsyncSession, owner: str, which: ColumnElement[bool]) -> JobRow | None:
         """SKIP LOCKED on PostgreSQL; SQLite has one writer at a time and no such words."""
         now = self._clock()
         first = select(JobRow.id).where(which).order_by(JobRow.priority.desc(), JobRow.created_at, JobRow.id).limit(1)
@@ -225,37 +225,43 @@ class JobQueue:
         }
         return await self._change(_owned(job_id, owner), values) is not None
 
-    async def finish(
-        self, job_id: str, owner: str, status: Status, *, result: dict[str, Any] | None = None, error: str | None = None
-    ) -> JobRow | None:
-        """Ends the owner's job as done, failed or cancelled. None: it was not the owner's any more."""
-        assert status in {"done", "failed", "cancelled"}
-        finished_at = _not_before(JobRow.started_at, self._clock())
-        values = {"status": status, "result": result, "error": error, "finished_at": finished_at, **_NO_LEASE}
-        return await self._change(_owned(job_id, owner), values, status, error)
+    async def end(self, held: JobRow | Lease, ending: Ending) -> JobRow | None:
+        """Ends the attempt of a job as it was taken, or of a lease as it was seen, which must be unchanged since.
 
-    async def release(
-        self,
-        job_id: str,
-        owner: str,
-        reason: str,
-        *,
-        rest_s: float = 0.0,
-        setbacks: int | None = None,
-        shown: bool = False,
-    ) -> JobRow | None:
-        """Gives the owner's job back to the queue, its files kept, to rest for `rest_s`.
-
-        `shown`: the reason is also the job's `error` until its next attempt. None: it was not the owner's any more.
+        None: the job was not its owner's any more. Whoever changed it has the last word; the attempt taken is over.
         """
-        values: dict[str, Any] = {"status": "pending", **_NO_LEASE}
-        if rest_s:
-            values["not_before"] = self._clock() + timedelta(seconds=rest_s)
-        if setbacks is not None:
-            values["setbacks"] = setbacks
-        if shown:
-            values["error"] = reason
-        return await self._change(_owned(job_id, owner), values, "released", reason)
+        where = _unchanged(held) if isinstance(held, Lease) else _owned(held.id, held.lease_owner)
+        outcome, reason = attempt_outcome(ending)
+        async with self._database.transaction() as session:
+            job = await _one(session, update(JobRow).where(where).values(**self._values_of(ending)))
+            if job is not None:
+                await self._end_attempt(session, job.id, outcome, reason)
+            elif isinstance(held, JobRow):
+                await self._end_attempt(session, held.id, "cancelled", None, JobAttemptRow.attempt == held.attempt)
+        if job is not None:
+            note_end(job, ending)
+            self.changes.tell(job.id)
+        return job
+
+    def _values_of(self, ending: Ending) -> dict[str, Any]:
+        now = self._clock()
+        over = {"result": None, "error": None, "finished_at": _not_before(JobRow.started_at, now), **_NO_LEASE}
+        match ending:
+            case Done(result):
+                return over | {"status": "done", "result": result}
+            case Failed(reason):
+                return over | {"status": "failed", "error": reason}
+            case Cancelled():
+                return over | {"status": "cancelled"}
+            case Lost(_, backoff_s):
+                return self._pending_again(backoff_s)
+            case Requeued(reason, backoff_s, failures, shown):
+                counted = {} if failures is None else {"failures": failures}
+                return self._pending_again(backoff_s) | counted | ({"error": reason} if shown else {})
+
+    def _pending_again(self, backoff_s: float) -> dict[str, Any]:
+        not_before = {"not_before": self._clock() + timedelta(seconds=backoff_s)} if backoff_s else {}
+        return {"status": "pending", **_NO_LEASE, **not_before}
 
     async def leases(self) -> Sequence[Lease]:
         """Of all running jobs."""
@@ -263,22 +269,8 @@ class JobQueue:
         async with self._database.transaction() as session:
             return [Lease(*row) for row in await session.execute(statement)]
 
-    async def release_lost(self, lease: Lease, reason: str) -> JobRow | None:
-        """Gives back the job of a lease that is dead. None: it was renewed, or changed hands, meanwhile."""
-        is_odd = lease.expires_at == UNREADABLE_TIME  # nobody who renews leases writes such a one
-        unchanged = and_(
-            JobRow.id == lease.job_id,
-            JobRow.status == "running",
-            JobRow.lease_owner.is_not_distinct_from(lease.owner),
-            true() if is_odd else JobRow.lease_expires_at.is_not_distinct_from(lease.expires_at),
-        )
-        job = await self._change(unchanged, {"status": "pending", **_NO_LEASE}, "lost", reason)
-        if job is not None:
-            note("released", job, reason=reason)
-        return job
-
-    async def end_rests(self) -> None:
-        """The active model changed: its jobs need not rest any longer."""
+    async def end_backoff(self) -> None:
+        """The active model changed: its jobs need not wait any longer."""
         mine = JobRow.model_id.in_(select(ActiveModelRow.model_id))
         async with self._database.transaction() as session:
             await session.execute(
@@ -305,11 +297,6 @@ class JobQueue:
             note("failed", job, error=job.error)
             self.changes.tell(job.id)
 
-    async def end_attempt(self, job_id: str, attempt: int, outcome: Outcome) -> None:
-        """For a run whose row somebody else had changed already."""
-        async with self._database.transaction() as session:
-            await self._end_attempt(session, job_id, outcome, None, JobAttemptRow.attempt == attempt)
-
     async def cancel(self, job_id: str) -> JobRow:
         """What was done is kept. Raises NotFound, and Conflict when it is over already."""
         where = and_(JobRow.id == job_id, JobRow.status.in_(LIVE))
@@ -326,7 +313,7 @@ class JobQueue:
         model was removed."""
         there = or_(JobRow.model_digest == NO_DIGEST, JobRow.model_id.in_(select(ModelRow.id)))
         where = and_(JobRow.id == job_id, JobRow.status.in_(RETRYABLE), there)
-        fresh = {"finished_at": None, "error": None, "not_before": None, "setbacks": 0}
+        fresh = {"finished_at": None, "error": None, "not_before": None, "failures": 0}
         job = await self._change(where, {"status": "pending", **fresh, **_NO_LEASE})
         if job is None:
             present = await self.get(job_id)
@@ -340,19 +327,23 @@ class JobQueue:
         self,
         where: ColumnElement[bool],
         values: dict[str, Any],
-        outcome: Outcome | None = None,
-        error: str | None = None,
+        outcome: AttemptOutcome | None = None,
     ) -> JobRow | None:
         async with self._database.transaction() as session:
             job = await _one(session, update(JobRow).where(where).values(**values))
             if job is not None and outcome is not None:
-                await self._end_attempt(session, job.id, outcome, error)
+                await self._end_attempt(session, job.id, outcome, None)
         if job is not None:
             self.changes.tell(job.id)
         return job
 
     async def _end_attempt(
-        self, session: AsyncSession, job_id: str, outcome: Outcome, error: str | None, *which: ColumnElement[bool]
+        self,
+        session: AsyncSession,
+        job_id: str,
+        outcome: AttemptOutcome,
+        error: str | None,
+        *which: ColumnElement[bool],
     ) -> None:
         await session.execute(
             update(JobAttemptRow)
@@ -370,8 +361,18 @@ def _not_before(earlier: InstrumentedAttribute[Any], now: datetime) -> ColumnEle
     return case((earlier > now, earlier), else_=literal(now, earlier.type))
 
 
-def _owned(job_id: str, owner: str) -> ColumnElement[bool]:
+def _owned(job_id: str, owner: str | None) -> ColumnElement[bool]:
     return and_(JobRow.id == job_id, JobRow.status == "running", JobRow.lease_owner == owner)
+
+
+def _unchanged(lease: Lease) -> ColumnElement[bool]:
+    is_odd = lease.expires_at == UNREADABLE_TIME  # nobody who renews leases writes such a one
+    return and_(
+        JobRow.id == lease.job_id,
+        JobRow.status == "running",
+        JobRow.lease_owner.is_not_distinct_from(lease.owner),
+        true() if is_odd else JobRow.lease_expires_at.is_not_distinct_from(lease.expires_at),
+    )
 
 
 async def _one(session: AsyncSession, statement: Update) -> JobRow | None:

@@ -21,8 +21,8 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     "cancelled": frozenset({"pending"}),
 }
 
-Outcome = Literal["done", "failed", "cancelled", "released", "lost"]
-"""How an attempt ended. `lost`: its worker died, or somebody else had changed the row."""
+AttemptOutcome = Literal["done", "failed", "cancelled", "released", "lost"]
+"""How an attempt ended, as its row says. `released`: given back to the queue. `lost`: its runner died."""
 
 
 def may_become(current: Status, target: Status) -> bool:

@@ -1,4 +1,4 @@
-"""What a pending job waits for, in words that follow "waits for"."""
+"""Why a pending job does not run yet, in words that follow "waits for"."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from control.database.tables import NO_DIGEST, JobRow
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerView:
-    """The worker as it is now.
+class RunnerView:
+    """The job runner as it is now.
 
     `held`: types that may not run, with the reason. `running` has the jobs under way by type, `limits` the places of a
     type that has its own number; those of the engine share `engine_places`. `loading` is being loaded beside the active
@@ -30,62 +30,62 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class EngineView:
-    """`switching_to`: a switch is under way. `lent_to`: the job that borrowed the engine, until it is over."""
+    """`switching_to`: a switch is under way. `borrowed_by`: the job that has borrowed the engine, until it is over."""
 
     active_id: str | None
     switching_to: str | None
-    lent_to: str | None
+    borrowed_by: str | None
 
 
-def waiting_for(job: JobRow, worker: WorkerView, engine: EngineView, now: datetime) -> str | None:
+def waiting_for(job: JobRow, runner: RunnerView, engine: EngineView, now: datetime) -> str | None:
     """None for a job that is not pending, and for one that is about to start."""
     if job.status != "pending":
         return None
-    if job.type in worker.held:
-        return worker.held[job.type]
+    if job.type in runner.held:
+        return runner.held[job.type]
     if job.not_before is not None and job.not_before > now:
         return f"its next attempt, at {iso(job.not_before)}"
-    place = _place(job, worker)
+    place = _place(job, runner)
     if job.model_digest == NO_DIGEST:
         return place
-    if engine.lent_to not in {None, job.id}:
-        return f"job {engine.lent_to}, which has borrowed the engine"
-    model = _model(job, worker, engine)
+    if engine.borrowed_by not in {None, job.id}:
+        return f"job {engine.borrowed_by}, which has borrowed the engine"
+    model = _model(job, runner, engine)
     return f"{place}, and {model}" if place and model else place or model
 
 
-def _place(job: JobRow, worker: WorkerView) -> str | None:
-    running = worker.running.get(job.type, 0)
-    limit = worker.limits.get(job.type)
+def _place(job: JobRow, runner: RunnerView) -> str | None:
+    running = runner.running.get(job.type, 0)
+    limit = runner.limits.get(job.type)
     standalone = job.model_digest == NO_DIGEST
     if limit is None and standalone:
-        limit = worker.standalone_places
+        limit = runner.standalone_places
     if limit is not None and running >= limit:
         return f"a free place ({running} of {limit} {job.type} jobs run)"
-    if not standalone and worker.engine_running >= worker.engine_places:
-        return f"a free place ({worker.engine_running} of {worker.engine_places} jobs run)"
+    if not standalone and runner.engine_running >= runner.engine_places:
+        return f"a free place ({runner.engine_running} of {runner.engine_places} jobs run)"
     return None
 
 
-def _model(job: JobRow, worker: WorkerView, engine: EngineView) -> str | None:
+def _model(job: JobRow, runner: RunnerView, engine: EngineView) -> str | None:
     wanted = job.model_id
-    if wanted == engine.active_id or wanted in worker.ready:
+    if wanted == engine.active_id or wanted in runner.ready:
         return None
     if wanted == engine.switching_to:
         return f"the switch to model {wanted} that is under way"
-    if wanted == worker.loading:
+    if wanted == runner.loading:
         return f"model {wanted} to be loaded beside the active one, which is under way"
     if job.when_inactive == "switch":
-        return f"a quiet moment to switch to model {wanted}{_noise(worker, engine)}"
+        return f"a quiet moment to switch to model {wanted}{_noise(runner, engine)}"
     active = f"model {wanted} to become active"
     if engine.active_id is None:
         return active
-    reason = worker.refused.get(wanted)
+    reason = runner.refused.get(wanted)
     return f"{active}, or to be loaded beside the active one" + (f" (not possible now: {reason})" if reason else "")
 
 
-def _noise(worker: WorkerView, engine: EngineView) -> str:
+def _noise(runner: RunnerView, engine: EngineView) -> str:
     if engine.switching_to is not None:
         return f" (a switch to model {engine.switching_to} is under way)"
-    running = worker.engine_running
+    running = runner.engine_running
     return f" ({running} {'jobs run' if running > 1 else 'job runs'})" if running else ""

@@ -71,7 +71,7 @@ async def cancel(batch_id: str, services: Wired, view: Viewer) -> dict[str, Any]
     job = await services.queue.get(batch_id, TYPE, view=view)
     if job.status in LIVE:
         job = await services.queue.cancel(batch_id)
-        services.worker.interrupt(batch_id)
+        services.runner.interrupt(batch_id)
     return await _shown(job, services)
 
 

@@ -39,22 +39,22 @@ async def list_jobs(
     status: Status | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    if job_type is not None and job_type not in services.worker.types:
-        raise Invalid(f"type: there is no {job_type!r}; known are {', '.join(services.worker.types)}")
+    if job_type is not None and job_type not in services.runner.types:
+        raise Invalid(f"type: there is no {job_type!r}; known are {', '.join(services.runner.types)}")
     jobs = await services.queue.newest_first(job_type, status, limit, view=view)
-    engine, worker, now = await _engine(services), services.worker.view, utc_now()
-    return {"jobs": [show(job, waiting_for(job, worker, engine, now)) for job in jobs]}
+    engine, runner, now = await _engine(services), services.runner.view, utc_now()
+    return {"jobs": [show(job, waiting_for(job, runner, engine, now)) for job in jobs]}
 
 
 async def _waits_for(job: JobRow, services: Services) -> str | None:
     if job.status != "pending":
         return None
-    return waiting_for(job, services.worker.view, await _engine(services), utc_now())
+    return waiting_for(job, services.runner.view, await _engine(services), utc_now())
 
 
 async def _engine(services: Services) -> EngineView:
     active = await services.history.active()
-    return EngineView(active.id if active else None, services.activator.target, await services.queue.lent_to())
+    return EngineView(active.id if active else None, services.activator.target, await services.queue.borrowed_by())
 
 
 @router.get("/jobs/stats")
@@ -120,7 +120,7 @@ def _event(name: str, data: dict[str, Any]) -> str:
 async def cancel(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
     await services.queue.get(job_id, view=view)
     job = await services.queue.cancel(job_id)
-    services.worker.interrupt(job_id)
+    services.runner.interrupt(job_id)
     return {"job_id": job.id, "status": job.status}
 
 
@@ -128,5 +128,5 @@ async def cancel(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
 async def retry(job_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
     await services.queue.get(job_id, view=view)
     job = await services.queue.retry(job_id)
-    services.worker.wake()
+    services.runner.wake()
     return {"job_id": job.id, "status": job.status}

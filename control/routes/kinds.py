@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from control.access.view import View, Viewer
 from control.errors import Invalid
-from control.jobs.intake import Idempotency, NewJob
+from control.jobs.submission import Idempotency, NewJob
 from control.routes.job_references import check_references
 from control.routes.jobs import show_one
 from control.services import Services, Wired
@@ -50,14 +50,14 @@ async def make_job(
     key = view.scoped(key)
     idempotency = Idempotency.of(key, kind.type, request.model_dump(mode="json")) if key else None
     if idempotency is not None:
-        present = await services.intake.find_by_key(idempotency)
+        present = await services.submission.find_by_key(idempotency)
         if present is not None:
             return {"job_id": present.id, "status": present.status, "existing": True}
     request = request.model_copy(update={"model_id": await services.registry.resolve(request.model_id)})
     await check_references(services, view, request.model_dump(mode="json"))
     checked = await asyncio.to_thread(kind.check, request, services.layout.datasets)
     config = {name: value for name, value in checked.items() if name not in QUEUE_FIELDS}
-    job, novelty = await services.intake.create(
+    job, novelty = await services.submission.create(
         NewJob(
             type=kind.type,
             model_id=request.model_id,
@@ -70,5 +70,5 @@ async def make_job(
             view=view,
         )
     )
-    services.worker.wake()
+    services.runner.wake()
     return {"job_id": job.id, "status": job.status} | ({} if novelty == "new" else {novelty: True})

@@ -24,7 +24,7 @@ async def metrics(services: Wired) -> Response:
         system=await services.telemetry.system(),
         book=services.telemetry.meter.book,
         power=services.governor.state,
-        held=services.worker.held,
+        held=services.runner.held,
         loop_lag_s=services.lag.worst_s(),
     )
     registry = CollectorRegistry(auto_describe=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 
-from control.jobs.intake import Idempotency, NewJob
+from control.jobs.submission import Idempotency, NewJob
 from control.pull.kind import PullKind
 from control.pull.request import PullRequest
 from control.services import Wired
@@ -24,7 +24,7 @@ async def pull(
         await asyncio.to_thread(services.registry.templates.text, request.chat_template)
     body = request.model_dump(mode="json")
     config = {name: value for name, value in body.items() if name != "priority"}
-    job, novelty = await services.intake.create(
+    job, novelty = await services.submission.create(
         NewJob(
             type=PullKind.type,
             model_id=request.model_id,
@@ -35,6 +35,6 @@ async def pull(
             standalone=True,
         )
     )
-    services.worker.wake()
+    services.runner.wake()
     answer = {"status": "accepted", "job_id": job.id, "model_id": request.model_id}
     return answer | ({} if novelty == "new" else {novelty: True})

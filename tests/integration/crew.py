@@ -1,4 +1,4 @@
-"""Workers on their own: each with its own database connections, as if in a process of its own, and no HTTP."""
+"""Job runners on their own: each with its own database connections, as if in a process of its own, and no HTTP."""
 
 import asyncio
 from collections import Counter
@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 from control.clock import utc_now
 from control.database.database import Database, url_of
 from control.database.tables import ActiveModelRow, ModelRow
-from control.jobs.caretaker import Caretaker
-from control.jobs.intake import Intake, NewJob
-from control.jobs.limits import WorkerLimits
-from control.jobs.loans import LoanBook
+from control.jobs.attempt import AttemptBuilder
+from control.jobs.engine_borrow import EngineBorrows
+from control.jobs.limits import RunnerLimits, Window
 from control.jobs.queue import JobQueue
-from control.jobs.window import Window
-from control.jobs.worker import Worker
+from control.jobs.reaper import Reaper
+from control.jobs.runner import JobRunner
+from control.jobs.submission import JobSubmission, NewJob
 from control.models.placed_folders import PlacedFolders
 from control.models.repository import ModelRepository
 from control.shards.book import ShardBook
@@ -61,7 +61,7 @@ class CountingKind:
 
 
 class Nobody:
-    """An engine and a lender that are never asked."""
+    """An engine, a switcher and a loader that are never asked."""
 
     async def ask(self, request: AskRequest) -> AskResult:
         raise AssertionError("nothing is asked here")
@@ -87,7 +87,7 @@ class MovedClock:
 
 
 class Crew:
-    """`hire` starts another worker; all are stopped at the end."""
+    """`hire` starts another runner; all are stopped at the end."""
 
     def __init__(self, base: Path, stack: AsyncExitStack, clock: Callable[[], datetime]) -> None:
         self._settings = settings_of(base)
@@ -95,7 +95,7 @@ class Crew:
         self._clock = clock
         self.kind = CountingKind()
         self.queue = self._new_queue()
-        self.intake = Intake(self._database(), 100_000, clock)
+        self.submission = JobSubmission(self._database(), 100_000, clock)
 
     async def prepare(self) -> None:
         self._settings.layout.create()
@@ -112,29 +112,35 @@ class Crew:
             session.add(ActiveModelRow(singleton=1, model_id="a", since=utc_now()))
 
     async def job(self) -> str:
-        job, _ = await self.intake.create(NewJob("count", "a", {}))
+        job, _ = await self.submission.create(NewJob("count", "a", {}))
         return job.id
 
-    async def hire(self, lease_s: float = 15.0, jobs: int = 2) -> Worker:
+    async def hire(self, lease_s: float = 15.0, jobs: int = 2) -> JobRunner:
         database = self._database()
         queue = self._new_queue(lease_s)
-        worker = Worker(
-            kinds={"count": self.kind},
-            queue=queue,
-            models=ModelRepository(database, PlacedFolders(self._settings.layout.models, database)),
-            engine=Nobody(),
-            lender=Nobody(),
-            beside=Nobody(),
-            caretaker=Caretaker(queue, LoanBook(database), Nobody(), lease_s),
-            layout=self._settings.layout,
-            limits=WorkerLimits(
-                max_concurrent_jobs=jobs, batch_items=1, window=Window(1, 1), lease_s=lease_s, poll_s=0.05
-            ),
-            shards=ShardBook(database),
+        limits = RunnerLimits(
+            max_concurrent_jobs=jobs, batch_items=1, window=Window(1, 1), lease_s=lease_s, poll_s=0.05
         )
-        self._stack.push_async_callback(worker.stop)
-        await worker.start()
-        return worker
+        runner = JobRunner(
+            kinds={"count": self.kind},
+            standalone={},
+            queue=queue,
+            attempts=AttemptBuilder(
+                queue=queue,
+                models=ModelRepository(database, PlacedFolders(self._settings.layout.models, database)),
+                engine=Nobody(),
+                layout=self._settings.layout,
+                limits=limits,
+                shards=ShardBook(database),
+            ),
+            switcher=Nobody(),
+            reaper=Reaper(queue, EngineBorrows(database), Nobody(), lease_s),
+            loader=Nobody(),
+            limits=limits,
+        )
+        self._stack.push_async_callback(runner.stop)
+        await runner.start()
+        return runner
 
     def _new_queue(self, lease_s: float = 15.0) -> JobQueue:
         return JobQueue(self._database(), lease_s, self._clock)

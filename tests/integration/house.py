@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from control.activation.reconciler import Pace
+from control.activation.reconciler import PollIntervals
 from control.app import create_app
 from control.database.database import url_of
 from control.models.references import Compute
@@ -24,7 +24,7 @@ from tests.integration.echo_kind import EchoKind
 from tests.integration.fake_gateway import FakeGateway
 from tests.unit.control.checkpoint_files import write_checkpoint
 
-PACE = Pace(out_of_step_s=0.02, in_step_s=0.05)
+PACE = PollIntervals(out_of_step_s=0.02, in_step_s=0.05)
 DEADLINE_S = 60.0
 
 
@@ -142,7 +142,7 @@ async def control(
         [kind],
         pace=PACE,
         job_poll_s=0.05,
-        job_rest_s=1.0,
+        job_backoff_s=1.0,
         compute_reference=compute_reference,
         card_reader=card_reader,
     )

@@ -162,9 +162,9 @@ def test_a_paused_job_says_why_and_goes_on_when_it_can(tmp_path: Path) -> None:
             here.kind.crash = JobPaused("the disk is full")
             await here.add_active("a")
             job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-            resting = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1 and job["error"])
-            assert (resting["status"], resting["error"]) == ("pending", "the disk is full")
-            assert resting["waiting_for"].startswith("its next attempt")
+            paused = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["error"] and job["waiting_for"])
+            assert (paused["status"], paused["error"]) == ("pending", "the disk is full")
+            assert paused["waiting_for"].startswith("its next attempt")
             here.kind.crash = None
             assert (await here.job(job_id, "done"))["error"] is None
 

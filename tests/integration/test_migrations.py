@@ -78,7 +78,7 @@ def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
         database = Database(url)
         try:
             job = await JobQueue(database, lease_s=15.0).get("j")
-            assert (job.status, job.priority, job.setbacks, job.when_inactive) == ("pending", 0, 0, "wait")
+            assert (job.status, job.priority, job.failures, job.when_inactive) == ("pending", 0, 0, "wait")
         finally:
             await database.close()
 

@@ -1,4 +1,4 @@
-"""Several workers on one database, and clocks that cannot be trusted."""
+"""Several job runners on one database, and clocks that cannot be trusted."""
 
 import asyncio
 from datetime import timedelta
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from control.jobs.run_lock import RunLock
+from control.jobs.attempt import RunLock
+from control.jobs.ending import Done, Requeued
 from tests.integration.crew import MovedClock, crew
 from tests.integration.house import settings_of, until
 
@@ -50,16 +51,17 @@ def test_a_clock_that_jumps_takes_no_job_from_who_runs_it(tmp_path: Path, hours:
     asyncio.run(run())
 
 
-def test_a_clock_that_went_back_does_not_keep_a_job_resting(tmp_path: Path) -> None:
+def test_a_clock_that_went_back_does_not_keep_a_job_waiting(tmp_path: Path) -> None:
     async def run() -> None:
         clock = MovedClock()
         async with crew(tmp_path, clock) as here:
-            job_id = await here.job()
-            assert await here.queue.claim("me", ["count"])
-            await here.queue.release(job_id, "me", "later", rest_s=60.0)
-            assert await here.queue.claim("me", ["count"]) is None
+            await here.job()
+            taken = await here.queue.take("me", ["count"])
+            assert taken is not None
+            await here.queue.end(taken, Requeued("later", backoff_s=60.0))
+            assert await here.queue.take("me", ["count"]) is None
             clock.off = timedelta(hours=-1)
-            assert await here.queue.claim("me", ["count"])
+            assert await here.queue.take("me", ["count"])
 
     asyncio.run(run())
 
@@ -70,9 +72,10 @@ def test_no_job_ends_before_it_began_whatever_the_clock_says(tmp_path: Path) -> 
         async with crew(tmp_path, clock) as here:
             job_id = await here.job()
             clock.off = timedelta(seconds=-1)
-            assert await here.queue.claim("me", ["count"])
+            taken = await here.queue.take("me", ["count"])
+            assert taken is not None
             clock.off = timedelta(seconds=-2)
-            await here.queue.finish(job_id, "me", "done", result={})
+            await here.queue.end(taken, Done({}))
             job = await here.queue.get(job_id)
             assert job.created_at == job.started_at == job.finished_at
 

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from control.database.tables import NO_DIGEST, JobRow
-from control.jobs.waiting import EngineView, WorkerView, waiting_for
+from control.jobs.waiting import EngineView, RunnerView, waiting_for
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-FREE = WorkerView(
+FREE = RunnerView(
     held={}, running={}, limits={}, engine_running=0, engine_places=2, standalone_places=2,
     loading=None, ready=frozenset(), refused={},
 )  # fmt: skip
-QUIET = EngineView(active_id="a", switching_to=None, lent_to=None)
+QUIET = EngineView(active_id="a", switching_to=None, borrowed_by=None)
 BESIDE = "model b to become active, or to be loaded beside the active one"
 
 
@@ -30,7 +30,7 @@ def test_only_a_pending_job_waits(status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "worker", "engine", "expected"),
+    ("job", "runner", "engine", "expected"),
     [
         ({}, {}, {}, None),
         ({}, {"engine_running": 2}, {}, "a free place (2 of 2 jobs run)"),
@@ -50,8 +50,8 @@ def test_only_a_pending_job_waits(status: str) -> None:
             {},
             "a free place (2 of 2 pull jobs run)",
         ),
-        ({}, {}, {"lent_to": "eval_2"}, "job eval_2, which has borrowed the engine"),
-        ({"model_id": "b"}, {}, {"lent_to": "eval_1", "active_id": "b"}, None),
+        ({}, {}, {"borrowed_by": "eval_2"}, "job eval_2, which has borrowed the engine"),
+        ({"model_id": "b"}, {}, {"borrowed_by": "eval_1", "active_id": "b"}, None),
         ({"model_id": "b"}, {"ready": {"b"}}, {}, None),
         ({"model_id": "b"}, {"ready": {"b"}, "engine_running": 2}, {}, "a free place (2 of 2 jobs run)"),
         (
@@ -81,6 +81,6 @@ def test_only_a_pending_job_waits(status: str) -> None:
     ],
 )
 def test_what_a_job_waits_for(
-    job: dict[str, Any], worker: dict[str, Any], engine: dict[str, Any], expected: str | None
+    job: dict[str, Any], runner: dict[str, Any], engine: dict[str, Any], expected: str | None
 ) -> None:
-    assert waiting_for(_job(**job), replace(FREE, **worker), replace(QUIET, **engine), NOW) == expected
+    assert waiting_for(_job(**job), replace(FREE, **runner), replace(QUIET, **engine), NOW) == expected

@@ -15,20 +15,20 @@ NO_ROOM_PAUSE_S = 5.0
 FAILED_PAUSE_S = 60.0
 
 
-class BesideLoader(Protocol):
+class ModelLoader(Protocol):
     async def load_beside(self, model_id: str) -> None:
         """Raises NoRoom, or another ServiceError when it does not load."""
         ...
 
 
-class Beside:
+class SideLoader:
     """Opens one model at a time; one without room is left alone for a while.
 
     `ready` has those that jobs may run on, `loading` is on its way, `refused` has why others are not there.
     """
 
     def __init__(
-        self, loader: BesideLoader, on_change: Callable[[], None], clock_s: Callable[[], float] = time.monotonic
+        self, loader: ModelLoader, on_change: Callable[[], None], clock_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._loader = loader
         self._on_change = on_change

@@ -1,6 +1,6 @@
 import pytest
 
-from control.jobs.window import Window
+from control.jobs.limits import Window
 
 
 @pytest.mark.parametrize(

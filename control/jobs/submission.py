@@ -1,8 +1,11 @@
-"""Taking jobs in: each once for its key, once for its content where that is wished, and no more than may wait."""
+"""Submitting jobs: once per idempotency key, once per content where deduplication is asked for, up to the limit."""
 
 import hashlib
 import json
+import secrets
+import string
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import func, select
@@ -14,12 +17,12 @@ from control.database.database import Database
 from control.database.tables import NO_DIGEST, JobRow, ModelRow
 from control.errors import Conflict, NotFound, QueueFull
 from control.jobs.events import note
-from control.jobs.ids import new_job_id
 from control.jobs.states import LIVE
 from stepserve.request_id import key_id, request_id
 
 Novelty = Literal["new", "existing", "deduplicated"]
 
+_ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_TRIES = 5
 _SAME_WORK = ("pending", "running", "done")
 
@@ -57,7 +60,7 @@ class NewJob:
     view: View = EVERYTHING
 
 
-class Intake:
+class JobSubmission:
     def __init__(self, database: Database, max_pending_jobs: int, clock: Clock = utc_now) -> None:
         self._database = database
         self._max_pending_jobs = max_pending_jobs
@@ -99,7 +102,7 @@ class Intake:
                 attempt=0,
                 priority=new.priority,
                 when_inactive=new.when_inactive,
-                setbacks=0,
+                failures=0,
                 fingerprint=fingerprint,
                 progress_done=0,
                 idempotency_key=new.idempotency.key if new.idempotency else None,
@@ -121,6 +124,11 @@ class Intake:
         pending = await session.scalar(select(func.count()).where(JobRow.status == "pending")) or 0
         if pending >= self._max_pending_jobs:
             raise QueueFull(f"{pending} jobs are pending, no more may wait (max_pending_jobs): try again later")
+
+
+def new_job_id(job_type: str, moment: datetime) -> str:
+    """`eval_20251122_053000_k3f9`: two in one second differ, all but surely; the table's key makes sure."""
+    return f"{job_type}_{moment:%Y%m%d_%H%M%S}_{''.join(secrets.choice(_ID_ALPHABET) for _ in range(4))}"
 
 
 async def _digest(session: AsyncSession, model_id: str) -> str:
@@ -146,7 +154,7 @@ async def _of_key(session: AsyncSession, idempotency: Idempotency) -> JobRow | N
     return job
 
 
-async def _free_id(session: AsyncSession, job_type: str, now: Any) -> str:
+async def _free_id(session: AsyncSession, job_type: str, now: datetime) -> str:
     for _ in range(_ID_TRIES):
         job_id = new_job_id(job_type, now)
         if await session.get(JobRow, job_id) is None:
