@@ -6,8 +6,7 @@ attempt is a line of it or was never made.
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any
 from datagen.asking import Asking
 from datagen.attempts_log import AttemptLine, open_attempts
 from datagen.completed_attempts import CompletedAttempts
+from datagen.concurrent_attempts import ConcurrentAttempts, FinishedAttempt
 from datagen.config import GenerationConfig
 from datagen.decontamination import ContaminationIndex
 from datagen.deduplicator import Deduplicator
@@ -26,14 +26,13 @@ from datagen.judging import objections
 from datagen.manifest import write_card, write_manifest
 from datagen.places import SHARDS
 from datagen.pool import Pool
-from datagen.records import Draft, Origin, Rejection, subject
+from datagen.records import Draft, Origin, subject
 from datagen.request import StoredConfig
 from datagen.shards import ShardFacts, ShardWriter, pausing_when_full
 from datagen.similarity import Fingerprint
 from datagen.strategy import Sources, Strategy
 from datagen.tally import Tally
 from evals.run_files import read_json, write_json
-from stepserve.contract import BatchItem, BatchOutput
 from stepserve.jobs.batch_scheduler import BatchScheduler, generating
 from stepserve.jobs.errors import BadJob, WrongWeights
 from stepserve.jobs.jsonl_log import JsonlLog
@@ -44,10 +43,6 @@ LOG_FILE = "attempts.jsonl"
 RESULT_FILE = "result.json"
 NGRAMS_FOLDER = ".ngrams"
 _LINES_AT_ONCE = 500
-_MOST_JUDGED_AT_ONCE = 64
-
-
-Make = Callable[[int, Asking], Coroutine[Any, Any, "_Attempted"]]
 
 
 class DataGenRun:
@@ -164,9 +159,11 @@ class DataGenRun:
             chunk_items=self._context.batch_items,
             window_items=self._context.batch_window_items,
         ) as scheduler:
-            crew = _Crew(scheduler, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask))
+            attempts = ConcurrentAttempts(
+                scheduler, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask)
+            )
             try:
-                while self._missing > 0 and (finished := await crew.finished(self._useful_attempts())):
+                while self._missing > 0 and (finished := await attempts.finished(self._useful_attempts())):
                     created_at = self._now().isoformat()
                     at_s, busy_s = self._clock_s() - started_s, scheduler.busy_s
                     lines = await asyncio.to_thread(self._judge, deduplicator, finished, created_at, run, at_s, busy_s)
@@ -176,7 +173,7 @@ class DataGenRun:
                     await self._publish_full(log)
                     await self._context.report(self._tally.accepted, self._config.num_examples)
             finally:
-                await crew.dismiss()
+                await attempts.dismiss()
 
     def _useful_attempts(self) -> int:
         """How many may be under way: twice what is likely to be needed, so that little is made in vain at the end.
@@ -187,7 +184,7 @@ class DataGenRun:
         useful = 2 * self._missing * attempts // accepted if accepted else 4 * self._missing + attempts
         return min(self._context.batch_window_items, max(8, useful))
 
-    async def _attempt(self, strategy: Strategy, filters: Filters, number: int, ask: Asking) -> "_Attempted":
+    async def _attempt(self, strategy: Strategy, filters: Filters, number: int, ask: Asking) -> FinishedAttempt:
         outcome = await strategy.attempt(number, ask)
         rejected = list(outcome.rejections)
         passed: list[Draft] = []
@@ -201,12 +198,12 @@ class DataGenRun:
             marks = await objections(passed, self._config.judge, ask)
             rejected += [mark for mark in marks if mark is not None]
             passed = [draft for draft, mark in zip(passed, marks, strict=True) if mark is None]
-        return _Attempted(number, ask, passed, rejected)
+        return FinishedAttempt(number, ask, passed, rejected)
 
     def _judge(
         self,
         deduplicator: Deduplicator,
-        finished: "list[_Attempted]",
+        finished: list[FinishedAttempt],
         created_at: str,
         run: int,
         at_s: float,
@@ -306,91 +303,6 @@ class DataGenRun:
             generator_model=self._context.model.id,
             model_digest=self._context.model.digest,
         )
-
-
-class _Attempted:
-    """An attempt that came to its end, before anyone looked whether its drafts are new."""
-
-    def __init__(self, number: int, ask: Asking, drafts: list[Draft], rejected: list[Rejection]) -> None:
-        self.drafts = drafts
-        self._number = number
-        self._ask = ask
-        self._rejected = rejected
-
-    def line(
-        self, accepted: list[dict[str, Any]], rejected: list[Rejection], run: int, at_s: float, busy_s: float
-    ) -> AttemptLine:
-        return AttemptLine(
-            attempt=self._number,
-            run=run,
-            at_s=round(at_s, 3),
-            busy_s=round(busy_s, 3),
-            items=self._ask.items,
-            engine_errors=self._ask.errors,
-            prompt_tokens=self._ask.prompt_tokens,
-            completion_tokens=self._ask.completion_tokens,
-            accepted=accepted,
-            rejected=[{"reason": r.reason, "detail": dict(r.detail)} for r in [*self._rejected, *rejected]],
-        )
-
-
-class _Crew:
-    """Attempts under way, side by side: as many as keep the engine's window full."""
-
-    def __init__(self, scheduler: BatchScheduler[BatchItem, BatchOutput], numbers: Iterator[int], make: Make) -> None:
-        self._scheduler = scheduler
-        self._numbers = numbers
-        self._make = make
-        self._under_way: set[asyncio.Task[_Attempted]] = set()
-        self._ended: deque[_Attempted] = deque()
-        self._failure: BaseException | None = None
-        self._news = asyncio.Event()
-
-    async def finished(self, at_most: int) -> list[_Attempted]:
-        """Some that came to their end; empty when there are no more. At most `at_most` are under way, or wait to be
-        judged, meanwhile.
-
-        What one of them raised is raised after what was complete beside it.
-        """
-        while True:
-            if self._failure is None:
-                await self._start(at_most)
-            if self._ended:
-                count = min(len(self._ended), _MOST_JUDGED_AT_ONCE)
-                return [self._ended.popleft() for _ in range(count)]
-            if self._failure is not None:
-                raise self._failure
-            if not self._under_way:
-                return []
-            self._news.clear()
-            await self._news.wait()
-
-    async def dismiss(self) -> None:
-        """Gives up what is under way."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
-
-    async def _start(self, at_most: int) -> None:
-        """As many as there is room for, each asking at least once, at one go: their questions share requests."""
-        while (count := min(at_most - len(self._under_way) - len(self._ended), self._scheduler.free_items)) > 0:
-            numbers = list(islice(self._numbers, count))
-            if not numbers:
-                return
-            for number in numbers:
-                task = asyncio.create_task(self._make(number, Asking(self._scheduler)), name=f"attempt {number}")
-                self._under_way.add(task)
-                task.add_done_callback(self._end)
-            await asyncio.sleep(0)  # lets them ask
-
-    def _end(self, task: "asyncio.Task[_Attempted]") -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            error = task.exception()
-            if error is None:
-                self._ended.append(task.result())
-            self._failure = self._failure or error
-        self._news.set()
 
 
 def _asked(record: dict[str, Any]) -> str:
