@@ -111,6 +111,7 @@ def _grown(server: Server, tokens: int) -> dict[str, float]:
     return grown
 
 
+@pytest.mark.patches("whole_answers")
 def test_vllms_times_are_those_of_every_token(server: Server) -> None:
     """Of one message: by the front end's clock its parts are the whole, by the engine's they are the tokens' times."""
     grown = _grown(server, tokens=60)
