@@ -48,7 +48,7 @@ class Machine:
     """Where engines run: memory for `places` of them, and what is wrong with which model."""
 
     def __init__(self, places: int) -> None:
-        self.places = places
+        self.places = self.measured_places = places
         self.pace_s = 0.0
         self.broken: set[str] = set()
         self.engines: list[PacedEngine] = []
@@ -62,6 +62,7 @@ class Machine:
         return [engine for engine in self.engines if not engine.stopped]
 
     def memory(self) -> Memory:
+        self.measured_places = self.places
         return Memory((self.places - len(self.alive)) * NEEDED_BYTES, ENGINE_BYTES)
 
     async def start(self, ref: ModelRef) -> "PacedEngine":
@@ -86,7 +87,7 @@ class Machine:
             renewed = slot is self.pool.loaded.active and by.startswith("switch")
             if slot.model.digest == ref.digest and slot.phase != "stopped" and not slot.dead and not renewed:
                 self.violations.append(f"a second engine for {ref.id} ({by})")
-        if by.startswith("load") and len(self.alive) >= min(self.max_loaded, self.places):
+        if by.startswith("load") and len(self.alive) >= min(self.max_loaded, self.measured_places):
             self.violations.append(f"{by}: {len(self.alive)} engines are there already")
         if len(self.pool.loaded.hosts) > self.max_loaded:
             self.violations.append(f"{by}: {len(self.pool.loaded.hosts)} models are loaded")
