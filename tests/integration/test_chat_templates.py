@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,22 @@ import jinja2.meta
 import jinja2.sandbox
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers import AutoTokenizer
 from transformers.utils import chat_template_utils
 
 from control.checkpoints.chat_templates import check_templates
 from control.checkpoints.template_program import conversations
 from control.errors import Invalid
 from gateway.engine.patches.bounded_templates import bound_templates
+from gateway.missing_template import in_our_words
 from stepserve.chat_template import BoundedEnvironment, TemplateTooExpensive
+from stepserve.contract import ModelRef
+from stepserve.named_templates import template_text
+from stepserve.settings import EngineSettings
 from tests.integration.house import house
 from tests.unit.control.checkpoint_files import write_checkpoint
 
+DEMO = Path(__file__).parents[2] / "demo" / "checkpoints"
 LOOP = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
 POWER = "{{ 9 ** 999999999 }}"
 GROW = "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = n.x OP n.x %}{% endfor %}"
@@ -139,3 +146,36 @@ def test_registering_answers_422_and_others_are_served_meanwhile(tmp_path: Path)
             assert "tokenizer_config.json: the chat template cannot be served" in refusal.result()
 
     asyncio.run(run())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, at its import
+def test_vllm_is_given_the_models_template_and_its_refusal_without_one_is_known(tmp_path: Path) -> None:
+    """By vLLM's own code, without an engine: tests/e2e/test_chat_templates.py has the routes."""
+    from vllm.renderers.chat_utils import ChatTemplateResolutionError, load_chat_template  # noqa: PLC0415 - seconds
+    from vllm.renderers.hf import safe_apply_chat_template  # noqa: PLC0415 - likewise
+
+    from gateway.engine.config import engine_config  # noqa: PLC0415 - likewise
+
+    folder = tmp_path / "bare"
+    shutil.copytree(DEMO / "step-1500", folder)
+    (folder / "chat_template.jinja").unlink()
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+
+    def prompt(template: str | None) -> Any:
+        model = ModelRef(id="bare", path=str(folder), digest="sha256:0", chat_template=template)
+        args, config = engine_config(model, EngineSettings())
+        return safe_apply_chat_template(
+            config.model_config,
+            tokenizer,
+            [{"role": "user", "content": "What is 17+25?"}],
+            chat_template=load_chat_template(args.chat_template),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+
+    expected = "<|im_start|>user\nWhat is 17+25?<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt(template_text("chatml", tmp_path)) == expected
+    assert prompt(template_text("plain", tmp_path)) == "User: What is 17+25?\n\nAssistant:"
+    with pytest.raises(ChatTemplateResolutionError) as refused:
+        prompt(None)
+    assert "`bare` has no chat template" in (in_our_words(str(refused.value), "bare") or "")

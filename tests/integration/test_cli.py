@@ -138,3 +138,27 @@ def test_what_cannot_be_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None
         assert err.startswith(f"No server can be reached at {url} (")
 
     asyncio.run(run())
+
+
+def test_a_chat_template_from_a_file_here(tmp_path: Path) -> None:
+    """The server has no such file: its text is sent. Without one the command warns."""
+    template = tmp_path / "here.jinja"
+    template.write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+
+    async def run() -> None:
+        async with served(tmp_path / "base") as (url, _):
+            for seed, name in enumerate(("bare", "chatting"), 1):
+                write_checkpoint(tmp_path / "base" / "models" / name, seed)
+            code, out, err = await stepserve("models", "register", "bare", url=url)
+            assert (code, "Warning: bare has no chat template" in out) == (0, True), err
+            options = ("--chat-template", str(template))
+            code, out, err = await stepserve("models", "register", "chatting", *options, url=url)
+            assert (code, "Warning" in out) == (0, False), err
+            code, out, err = await stepserve("models", "list", "--json", url=url)
+            shown = {model["id"]: model["chat_template"] for model in json.loads(out)}
+            assert (shown["bare"], shown["chatting"]) == (None, "registered")
+            code, _, err = await stepserve("models", "pull", "acme/x", "--chat-template", "chatmll", url=url)
+            assert code != 0
+            assert "no chat template is called 'chatmll'" in err
+
+    asyncio.run(run())
