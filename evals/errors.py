@@ -4,6 +4,8 @@ EvalError
 ├── DatasetOutside   the reference leads out of the datasets folder
 ├── DatasetMissing   no such file; carries what there is
 ├── DatasetBroken    the file, or one line of it, cannot be used
+├── UnknownMetric    no metric has that name
+├── MetricBroken     it is installed, and cannot be used
 └── ScoringBroken    a metric cannot be worked out on this machine
 """
 
@@ -36,6 +38,16 @@ class DatasetBroken(EvalError):
         self.file = file
         self.line = line
         self.reason = reason
+
+
+class UnknownMetric(EvalError):
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"unknown metric {name!r}; known are {', '.join(known)}")
+
+
+class MetricBroken(EvalError):
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"the metric {name!r} is installed and cannot be used: {reason}")
 
 
 class ScoringBroken(EvalError):

@@ -7,9 +7,10 @@ from typing import Any
 
 from evals.compare import compare, paired
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
+from evals.errors import EvalError
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
-from evals.metrics import NAMES, Metric, metric_named
+from evals.metrics import Metric, known_names, metric_named
 from evals.rescore import parse_request, records_of, rescore, scores_by
 from evals.sample_page import sample_page
 from stepserve.jobs.errors import Conflict, Invalid
@@ -27,9 +28,12 @@ class EvalReports:
 
     async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
         name = metric or _common_metric(a, b)
-        found = metric_named(name)
+        try:
+            found = metric_named(name)
+        except EvalError as error:
+            raise Invalid(f"metric: {error}") from error
         if found is None or found.place == "loss":
-            raise Invalid(f"metric: {name!r} has no score a sample; known are {', '.join(NAMES)}")
+            raise Invalid(f"metric: {name!r} has no score a sample; known are {', '.join(known_names())}")
         for which, done in (("a", a), ("b", b)):
             if reason := self.spoilt(done.config, done.result):
                 raise Conflict(f"{which}: {done.job_id} says nothing of its model: {reason}")

@@ -6,9 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evals.datasets import DatasetFacts
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE
+from evals.errors import EvalError
 from evals.formats import BadFieldMap, check_field_map
 from evals.judge import JudgeSpec
-from evals.metrics import NAMES, Metric, metric_named, metrics_named, scored
+from evals.metrics import Metric, metrics_named, require, scored
 from evals.prompts import Prompter, PromptTooLong, UnknownField
 from evals.sample import AnswerIs, BrokenLine, Sample
 from evals.sandbox import why_no_sandbox
@@ -98,9 +99,10 @@ class EvalJobRequest(JobRequest):
 
     def check(self) -> None:
         """What can be seen without the dataset. Raises Invalid naming the field."""
-        for name in self.metrics:
-            if metric_named(name) is None:
-                raise Invalid(f"metrics: unknown metric {name!r}; known are {', '.join(NAMES)}")
+        try:
+            require(self.metrics)
+        except EvalError as error:
+            raise Invalid(f"metrics: {error}") from error
         for metric in self.scored_metrics:
             if metric.place == "program" and (reason := why_no_sandbox()) is not None:
                 raise Invalid(f"metrics: {metric.name} runs programs of the model, and {reason}")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, ErrorShare
 from evals.errors import EvalError
 from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
-from evals.metrics import NAMES, decisive, metric_named, scored
+from evals.metrics import decisive, known_metric, scored
 from evals.record import MetricScore, SampleRecord
 from evals.run_files import read_json, write_json
 from evals.samples_log import SAMPLES_FILE, read_records
@@ -49,9 +49,10 @@ def parse_request(body: bytes, answers_each: int, judges: AllowedJudges) -> Resc
         field = ".".join(str(part) for part in first["loc"]) or "body"
         raise Invalid(f"{field}: {'unknown field' if first['type'] == 'extra_forbidden' else first['msg']}") from error
     for name in request.metrics:
-        metric = metric_named(name)
-        if metric is None:
-            raise Invalid(f"metrics: unknown metric {name!r}; known are {', '.join(NAMES)}")
+        try:
+            metric = known_metric(name)
+        except EvalError as error:
+            raise Invalid(f"metrics: {error}") from error
         if metric.k > answers_each:
             raise Invalid(f"metrics: {name} needs {metric.k} answers a question, {answers_each} were given")
     if ("judge" in request.metrics) != (request.judge is not None):

@@ -14,7 +14,7 @@ from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, 
 from evals.error_share import ErrorShare, failure_of
 from evals.fewshot import draw_shots
 from evals.judge import AllowedJudges, Judge, judge_by_id, judge_by_url
-from evals.metrics import decisive
+from evals.metrics import decisive, require
 from evals.prompts import Prompter
 from evals.record import SampleRecord, record_of
 from evals.request import EvalConfig
@@ -46,6 +46,7 @@ class EvalRun:
         self._judges = judges or AllowedJudges()
         self._clock_s = clock_s
         self._config = EvalConfig.model_validate(context.config)
+        require(self._config.metrics)  # one that was installed may have gone since the job was made
         self._tally = Tally(self._config.metrics, self._config.n)
         self._decisive = decisive(self._config.metrics)
         self._errors = self._no_errors_yet()

@@ -13,7 +13,7 @@ from evals.programs import code_of, program_of
 from evals.record import MetricScore, SampleRecord
 from evals.sample import LETTERS
 from evals.sandbox import Sandbox
-from evals.scorers import ANSWER_SCORERS, Score
+from evals.scorers import Score
 from evals.scoring_workers import ScoringWorkers
 
 _AT_ONCE = frozenset({"text", "choices"})  # places where a score is a computation of microseconds
@@ -94,7 +94,7 @@ class Scoring:
 
     async def _answer(self, metric: Metric, answer: str, record: SampleRecord) -> MetricScore:
         if metric.place == "process":
-            return await self._workers.score(metric.name, answer, record.accepted)
+            return await self._workers.score(metric.name, answer, record.accepted, record.form, record.choices)
         if metric.place == "program":
             return await self._run(answer, record)
         assert self._judge is not None
@@ -134,7 +134,8 @@ def _applies(metric: Metric, record: SampleRecord) -> bool:
 def _at_once(metric: Metric, record: SampleRecord) -> MetricScore:
     if metric.place == "choices":
         return _by_loglikelihood(metric, record)
-    return combined([_of_text(ANSWER_SCORERS[metric.name](answer, record)) for answer in record.answers])
+    assert metric.scorer is not None
+    return combined([_of_text(metric.scorer(answer, record)) for answer in record.answers])
 
 
 def _of_text(score: Score) -> MetricScore:

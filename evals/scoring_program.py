@@ -10,13 +10,16 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from evals.formats.markers import after_hashes
+from evals.sample import AnswerForm
 from stepserve.process import follow_parent
 
 MEMORY_LIMIT_BYTES = 4 * 1024**3
+_OWN = frozenset({"math", "bleu", "chrf"})
 _MATH_TIMEOUT_S = 5
 _LONGEST_ANSWER = 20_000  # characters; of a longer one the end counts
 
@@ -67,6 +70,25 @@ def _measure(metric: str, *, sentence: bool) -> Any:
     return BLEU(effective_order=sentence) if metric == "bleu" else CHRF()
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An Answerable."""
+
+    accepted: list[str]
+    form: AnswerForm
+    choices: list[str]
+
+
+def _installed(request: dict[str, Any]) -> dict[str, Any]:
+    """By the scorer of a metric that somebody else's package brings."""
+    from evals.metrics import known_metric  # noqa: PLC0415 - for those who have one
+
+    scorer = known_metric(request["metric"]).scorer
+    assert scorer is not None
+    question = _Question(request["targets"], request["form"], request["choices"])
+    return scorer(request["prediction"], question)._asdict()
+
+
 def _best(scores: list[dict[str, Any]]) -> dict[str, Any]:
     return max(scores, key=lambda one: one["value"])
 
@@ -75,6 +97,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if "stats" in request:
             return {"value": corpus_score(request["metric"], request["stats"])}
+        if request["metric"] not in _OWN:
+            return _installed(request)
         return score(request["metric"], request["prediction"], request["targets"])
     except Exception as error:  # noqa: BLE001  (whatever a library does with odd text is this text's result)
         return {"value": 0.0, "parsed": False, "error": f"{type(error).__name__}: {str(error)[:200]}"}

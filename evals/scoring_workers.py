@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from evals.errors import ScoringBroken
 from evals.record import MetricScore
+from evals.sample import AnswerForm
 from stepserve.killable import KillableProcess
 
 PROGRAM = (sys.executable, "-m", "evals.scoring_program")
@@ -38,12 +39,20 @@ class ScoringWorkers:
         for process in list(self._running):
             await self._end(process)
 
-    async def score(self, metric: str, prediction: str, targets: Sequence[str]) -> MetricScore:
+    async def score(
+        self,
+        metric: str,
+        prediction: str,
+        targets: Sequence[str],
+        form: AnswerForm = "text",
+        choices: Sequence[str] = (),
+    ) -> MetricScore:
         """A computation that takes longer than the limit, or kills its process, is a score of 0 with an error.
 
         Raises ScoringBroken when no process can be started.
         """
-        answer = await self._ask({"metric": metric, "prediction": prediction, "targets": list(targets)})
+        question = {"targets": list(targets), "form": form, "choices": list(choices)}
+        answer = await self._ask({"metric": metric, "prediction": prediction, **question})
         return MetricScore.model_validate(answer)
 
     async def corpus(self, metric: str, stats: Sequence[float]) -> float:

@@ -136,6 +136,8 @@ class Tally:
             return loss if metric.name == "avg_loss" else _perplexity(loss)
         shown = self._interval(metric, self._values[metric.name])
         shown |= {"unparsed": self._unparsed[metric.name], "errors": self._failed[metric.name]}
+        if metric.aggregate is not None and self._values[metric.name]:
+            shown["aggregate"] = metric.aggregate(self._values[metric.name])
         return shown | ({"corpus": corpus[metric.name]} if metric.name in corpus else {})
 
     def _interval(self, metric: Metric, values: Sequence[float]) -> dict[str, Any]:

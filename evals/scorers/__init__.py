@@ -1,6 +1,7 @@
-"""Pure scorers by name: what needs neither an engine nor another process.
+"""Pure scorers: what needs neither an engine nor another process. Which metric has which stands in evals.metrics.
 
-`SCORERS` compare two texts; `ANSWER_SCORERS` take a prediction and its question, and know where the answer stands.
+`SCORERS` compare two texts, by name; an `AnswerScorer` takes a prediction and its question, and knows where the answer
+stands.
 """
 
 from evals.scorers.answers import Answerable, AnswerScorer, accuracy, against_targets, multiple_choice
@@ -16,13 +17,17 @@ SCORERS: dict[str, Scorer] = {
     "f1": f1,
     "rouge_l": rouge_l,
 }
-ANSWER_SCORERS: dict[str, AnswerScorer] = {
-    "accuracy": accuracy,
-    "exact_match": accuracy,
-    "multiple_choice": multiple_choice,
-    "numeric": against_targets(numeric),
-    "f1": against_targets(f1),
-    "rouge_l": against_targets(rouge_l),
-}
 
-__all__ = ["ANSWER_SCORERS", "SCORERS", "AnswerScorer", "Answerable", "Score", "Scorer"]
+__all__ = [
+    "SCORERS",
+    "AnswerScorer",
+    "Answerable",
+    "Score",
+    "Scorer",
+    "accuracy",
+    "against_targets",
+    "f1",
+    "multiple_choice",
+    "numeric",
+    "rouge_l",
+]

@@ -4,7 +4,14 @@ import time
 import pytest
 
 from evals.formats import parse_sample
-from evals.scorers import ANSWER_SCORERS, SCORERS
+from evals.metrics import known_metric
+from evals.scorers import SCORERS, Answerable, Score
+
+
+def _score(metric: str, prediction: str, question: Answerable) -> Score:
+    scorer = known_metric(metric).scorer
+    assert scorer is not None
+    return scorer(prediction, question)
 
 
 @pytest.mark.parametrize(
@@ -76,14 +83,14 @@ CHOICE = parse_sample(
     ],
 )
 def test_multiple_choice_by_letter(prediction: str, letter: str | None) -> None:
-    score = ANSWER_SCORERS["multiple_choice"](prediction, CHOICE)
+    score = _score("multiple_choice", prediction, CHOICE)
     assert score.extracted == letter
     assert (score.correct, score.parsed) == (letter == "B", letter is not None)
 
 
 def _gsm8k(prediction: str) -> tuple[bool | None, bool]:
     sample = parse_sample(b'{"question": "q", "answer": "sum\\n#### 1,234"}', line=1, index=0)
-    score = ANSWER_SCORERS["accuracy"](prediction, sample)
+    score = _score("accuracy", prediction, sample)
     return score.correct, score.parsed
 
 
@@ -93,13 +100,13 @@ def test_accuracy_looks_where_the_format_puts_the_answer() -> None:
     assert _gsm8k("1234") == (True, True)
     assert _gsm8k("it is 1234") == (False, False)
     sample = parse_sample(b'{"problem": "q", "solution": "\\\\boxed{7}"}', line=1, index=0)
-    assert ANSWER_SCORERS["accuracy"]("then $\\boxed{7}$.", sample).correct is True
+    assert _score("accuracy", "then $\\boxed{7}$.", sample).correct is True
 
 
 def test_any_of_several_targets_will_do() -> None:
     sample = parse_sample(b'{"input": "q", "ideal": ["four", "4"]}', line=1, index=0)
-    assert ANSWER_SCORERS["exact_match"]("4.", sample).correct is True
-    assert ANSWER_SCORERS["f1"]("the four", sample).value == 1.0
+    assert _score("exact_match", "4.", sample).correct is True
+    assert _score("f1", "the four", sample).value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -133,5 +140,5 @@ def test_rouge_l_of_long_texts_is_quick() -> None:
 @pytest.mark.parametrize("unit", [" ", "*", "answer ", "\\frac{ ", "1,", "####", "\\boxed{", "```\n", "A ", "9"])
 def test_no_text_takes_long(metric: str, unit: str) -> None:
     started = time.perf_counter()
-    ANSWER_SCORERS[metric]("answer" + unit * 20_000, CHOICE)
+    _score(metric, "answer" + unit * 20_000, CHOICE)
     assert time.perf_counter() - started < 2.0
