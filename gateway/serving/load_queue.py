@@ -9,11 +9,11 @@ from typing import Any
 
 from gateway.errors import LOAD_FAILURES, EngineStartFailed, GatewayError, LoadFailed, NoRoom, NotLoaded, Unserved
 from gateway.metrics import RESIDENT_LOADS
-from gateway.room import Evict, Wait, room_for
 from gateway.serving.adapter import Adapter, surplus
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.ledger import DRAIN_S, Ledger
 from gateway.serving.operations import Claim, Shared, ids
+from gateway.serving.room import Evict, Wait, room_for
 from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.plan import Memory
 from gateway.serving.switching.target import Target

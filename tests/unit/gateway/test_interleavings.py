@@ -15,10 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.errors import EngineReloadFailed, EngineStartFailed, GatewayError, ModelNotFound, NotLoaded, Unserved
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
-from gateway.serving.adapter import Adapter, Served
+from gateway.serving.adapter import Adapter
 from gateway.serving.gate import Gate
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
+from gateway.serving.served import Served
 from gateway.serving.slot import Slot
 from gateway.serving.switching.plan import Memory
 from gateway.serving.watchdog import Watchdog
@@ -168,7 +169,7 @@ class WatchedGate(Gate):
 
     def __init__(self, max_held: int, hold_timeout_s: float) -> None:
         super().__init__(max_held, hold_timeout_s)
-        self.opened: set[Slot] = set()
+        self.opened: set[object] = set()
 
     def open(self, slot: Served) -> None:
         self.opened.add(slot.host)

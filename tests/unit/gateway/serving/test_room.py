@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.errors import NoRoom
-from gateway.room import Evict, Wait, room_for
 from gateway.serving.loaded_models import LoadedModels
+from gateway.serving.room import Evict, Wait, room_for
 from gateway.serving.slot import Slot
 from gateway.serving.switching.plan import Memory
 from tests.unit.gateway.fakes import FakeEngine, model, signature
