@@ -2,8 +2,9 @@
 
 For each kind of tiny random checkpoint, two of them: one is loaded by a fresh engine and the other put in its place,
 and then loaded by a fresh engine of its own. Shown are mean differences of log-probabilities, in nats, over the tokens
-that a proof compares: fresh engine and transformers (rounding, and so what a tolerance must allow), in place and fresh
-engine (what a reload leaves behind), and the one model and the other (what a proof must find).
+that a proof compares: fresh engine and transformers in float32 (rounding, and so what a tolerance must allow; also as a
+share of what bfloat16 does to the same checkpoint in transformers), in place and fresh engine (what a reload leaves
+behind), and the one model and the other (what a proof must find).
 """
 
 import argparse
@@ -23,12 +24,21 @@ from gateway.engine.engine import Engine, start
 from gateway.engine.patches import environment
 from gateway.engine.proof import logprobs_of
 from gateway.errors import EngineReloadFailed, EngineStartFailed
-from gateway.serving.proof_difference import compare
 from stepserve.contract import ModelRef, Reference
+from stepserve.difference import compare
 from stepserve.reference_program import reference_of
 from stepserve.settings import EngineSettings
 
-_COLUMNS = ("kind", "fresh/transformers", "in place/fresh", "one/other", "tokens compared", "of", "result")
+_COLUMNS = (
+    "kind",
+    "fresh/transformers",
+    "of what bfloat16 does",
+    "in place/fresh",
+    "one/other",
+    "tokens compared",
+    "of",
+    "result",
+)
 
 
 async def measure(kind: str, folder: Path, log: Path) -> Sequence[str]:
@@ -36,12 +46,12 @@ async def measure(kind: str, folder: Path, log: Path) -> Sequence[str]:
     try:
         references = [await asyncio.to_thread(reference_of, path) for path in paths]
     except (ValueError, RuntimeError, ImportError) as error:
-        return (kind, "", "", "", "", "", f"transformers: {error}")
+        return (kind, "", "", "", "", "", "", f"transformers: {error}")
     models = [ModelRef(id=path.name, path=str(path), digest="sha256:0") for path in paths]
     try:
         first = await start(models[0], EngineSettings(), log)
     except EngineStartFailed as error:
-        return (kind, "", "", "", "", "", str(error))
+        return (kind, "", "", "", "", "", "", str(error))
     result = "in place"
     in_place: list[list[float]] | None = None
     try:
@@ -65,6 +75,7 @@ async def measure(kind: str, folder: Path, log: Path) -> Sequence[str]:
     return (
         kind,
         f"{noise.mean:.4f}",
+        f"{noise.mean / references[1].noise:.2f}" if references[1].noise else "-",
         f"{moved.mean:.4f}" if moved else "-",
         f"{other.mean:.3f}",
         str(noise.tokens),

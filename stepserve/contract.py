@@ -117,17 +117,30 @@ class Capabilities(Message):
     prequantized: list[str]
 
 
+class Encoding(Message):
+    """The tokens that the checkpoint's tokenizer makes of a `text`, with its special tokens, or that it and the chat
+    template make of `messages` that wait for an answer.
+    """
+
+    text: str | None = None
+    messages: list[dict[str, str]] | None = None
+    token_ids: list[int]
+
+
 class Reference(Message):
     """What a checkpoint must say of a few prompts, from its trainer (`reference`) or computed here (`computed`).
 
     Exactly one of `prompts` and `prompt_token_ids` is given. `logprobs[i][j]` is the natural log-probability of token
-    j + 1 of prompt i after the tokens before it: [n_prompts][n_tokens - 1].
+    j + 1 of prompt i after the tokens before it: [n_prompts][n_tokens - 1]. `noise`: how far apart, in nats and on
+    average, a right model is that computes in bfloat16, if that was measured. `encodings` must come out the same.
     """
 
     kind: Literal["reference", "computed"]
     prompts: list[str] | None = None
     prompt_token_ids: list[list[int]] | None = None
     logprobs: list[list[float]]
+    noise: float | None = None
+    encodings: list[Encoding] | None = None
 
 
 EXIT_BROKEN_CHECKPOINT = 65

@@ -5,6 +5,7 @@ is imported by nobody.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from stepserve.contract import EXIT_BROKEN_CHECKPOINT, Reference
+from stepserve.contract import EXIT_BROKEN_CHECKPOINT, Encoding, Reference
+from stepserve.difference import compare
 from stepserve.process import follow_parent
 
 LOWEST_PRIORITY = 19
@@ -51,20 +53,64 @@ class BrokenCheckpoint(Exception):
 
 
 def reference_of(path: Path) -> Reference:
-    """Loads the checkpoint on the CPU in its own dtype.
+    """What the checkpoint says in float32, and what computing in bfloat16 changes; on the CPU.
 
-    Raises BrokenCheckpoint, and whatever torch and transformers raise.
+    Takes the memory of its weights in float32. Raises BrokenCheckpoint, and whatever torch and transformers raise.
     """
     if _is_headless(path):
         raise ValueError("the model makes vectors, of which no token's probability says anything")
     import torch  # noqa: PLC0415 - whoever looks at this module need not have it
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: PLC0415 - likewise
+    from transformers import AutoTokenizer, GenerationConfig  # noqa: PLC0415 - likewise
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    encodings = _encodings(tokenizer)
+    model = _load(path, torch.float32)
+    prompts = usable(list(encoding.token_ids) for encoding in encodings)
+    if not prompts:
+        raise ValueError("the tokenizer makes fewer than two tokens of every prompt")
+    # No token ends it. What a model would say itself it finds likely: such tokens tell models apart and hardly depend
+    # on rounding. In a text that it would never write it may find every token impossible, as other models do too.
+    model.generation_config = GenerationConfig(max_new_tokens=CONTINUED_TOKENS, do_sample=False, pad_token_id=0)
+    for token_ids in prompts:
+        begun = torch.tensor(token_ids)[None]
+        token_ids[:] = model.generate(input_ids=begun, attention_mask=torch.ones_like(begun))[0].tolist()
+    logprobs = _said(model, prompts)
+    if not _is_finite(logprobs):
+        raise BrokenCheckpoint(_not_finite(model))
+    del model
+    rounded = _said(_load(path, torch.bfloat16), prompts)
+    noise = round(compare(rounded, logprobs).mean, 6) if _is_finite(rounded) else None
+    return Reference(
+        kind="computed",
+        prompt_token_ids=prompts,
+        logprobs=logprobs,
+        noise=noise,
+        encodings=[each for each in encodings if each.token_ids and not _tells_the_time(tokenizer, each)],
+    )
+
+
+def _encodings(tokenizer: Any) -> list[Encoding]:
+    """The question, through the chat template if there is one, and the texts."""
+    texts = [Encoding(text=text, token_ids=tokenizer(text)["input_ids"]) for text in TEXTS]
+    if tokenizer.chat_template is None:
+        return [Encoding(text=QUESTION, token_ids=tokenizer(QUESTION)["input_ids"]), *texts]
+    messages = [{"role": "user", "content": QUESTION}]
+    asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    token_ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    return [Encoding(messages=messages, token_ids=token_ids), *texts]
+
+
+def _tells_the_time(tokenizer: Any, encoding: Encoding) -> bool:
+    return encoding.messages is not None and "strftime" in str(tokenizer.chat_template)
+
+
+def _load(path: Path, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - as above
+
     model, loading = AutoModelForCausalLM.from_pretrained(
         path,
-        dtype="auto",
+        dtype=dtype,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -73,34 +119,25 @@ def reference_of(path: Path) -> Reference:
     if missing := sorted(loading["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BrokenCheckpoint(f"its files hold no weights for {missing[0]}{more}, which its config.json asks for")
-    if tokenizer.chat_template is None:
-        question = tokenizer(QUESTION)["input_ids"]
-    else:
-        turns = [{"role": "user", "content": QUESTION}]
-        asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        question = tokenizer(asked, add_special_tokens=False)["input_ids"]
-    prompts = usable([question, *(tokenizer(text)["input_ids"] for text in TEXTS)])
-    if not prompts:
-        raise ValueError("the tokenizer makes fewer than two tokens of every prompt")
-    model.eval()
-    # No token ends it. What a model would say itself it finds likely: such tokens tell models apart and hardly depend
-    # on rounding. In a text that it would never write it may find every token impossible, as other models do too.
-    model.generation_config = GenerationConfig(max_new_tokens=CONTINUED_TOKENS, do_sample=False, pad_token_id=0)
-    logprobs = []
+    return model.eval()
+
+
+def _said(model: Any, prompts: Iterable[list[int]]) -> list[list[float]]:
+    """The log-probability of each prompt's tokens but its first: [n_prompts][n_tokens - 1]."""
+    import torch  # noqa: PLC0415 - as above
+
+    rows = []
     with torch.inference_mode():
         for token_ids in prompts:
-            asked = torch.tensor(token_ids)[None]
-            tokens = model.generate(input_ids=asked, attention_mask=torch.ones_like(asked))[0]
-            token_ids[:] = tokens.tolist()
+            tokens = torch.tensor(token_ids)
             logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
-            spread = torch.log_softmax(logits.float(), dim=-1)
-            said = spread.gather(1, tokens[1:, None])[:, 0]
-            if not bool(torch.isfinite(said).all()):
-                if model.dtype == torch.float16:  # which an engine may well take in another type
-                    raise ValueError("its answers overflow in float16 on the CPU")
-                raise BrokenCheckpoint(_not_finite(model))
-            logprobs.append([round(value, 6) for value in said.tolist()])
-    return Reference(kind="computed", prompt_token_ids=prompts, logprobs=logprobs)
+            said = torch.log_softmax(logits.float(), dim=-1).gather(1, tokens[1:, None])[:, 0]
+            rows.append([round(value, 6) for value in said.tolist()])
+    return rows
+
+
+def _is_finite(rows: Iterable[list[float]]) -> bool:
+    return all(math.isfinite(value) for row in rows for value in row)
 
 
 def _not_finite(model: Any) -> str:

@@ -6,16 +6,45 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from control.checkpoints.checkpoint import Checkpoint
 from control.errors import Invalid
-from stepserve.contract import Reference
+from stepserve.contract import Encoding, Reference
 
 MAX_PROMPTS = 32
 MAX_PROMPT_TOKENS = 512
 MAX_PROMPT_CHARACTERS = 8192
+MAX_ENCODED_TOKENS = 8192
+MAX_NOISE = 0.5  # nats: above it a proof would tell nothing apart
 
 TokenId = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 PromptTokens = Annotated[list[TokenId], Field(min_length=2, max_length=MAX_PROMPT_TOKENS)]
 PromptText = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
 Logprob = Annotated[float, Field(strict=True, le=0, allow_inf_nan=False)]
+
+
+class ProbedMessage(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Annotated[str, Field(min_length=1, max_length=64)]
+    content: PromptText
+
+
+class ProbedEncoding(BaseModel):
+    """As contract.Encoding."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: PromptText | None = None
+    messages: Annotated[list[ProbedMessage], Field(min_length=1, max_length=MAX_PROMPTS)] | None = None
+    token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_ENCODED_TOKENS)]
+
+    @model_validator(mode="after")
+    def _is_of_one_thing(self) -> Self:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("give either text or messages")
+        return self
+
+    def encoding(self) -> Encoding:
+        messages = None if self.messages is None else [message.model_dump() for message in self.messages]
+        return Encoding(text=self.text, messages=messages, token_ids=self.token_ids)
 
 
 class Probe(BaseModel):
@@ -29,6 +58,8 @@ class Probe(BaseModel):
         list[Annotated[list[Logprob | None], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)]],
         Field(min_length=1, max_length=MAX_PROMPTS),
     ]
+    encodings: Annotated[list[ProbedEncoding], Field(max_length=MAX_PROMPTS)] | None = None
+    noise: Annotated[float, Field(ge=0, le=MAX_NOISE, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _rows_match_prompts(self) -> Self:
@@ -70,6 +101,8 @@ class Probe(BaseModel):
             prompts=self.prompts,
             prompt_token_ids=self.prompt_token_ids,
             logprobs=[[number for number in row if number is not None] for row in self.logprobs],
+            noise=self.noise,
+            encodings=[each.encoding() for each in self.encodings] if self.encodings else None,
         )
 
 

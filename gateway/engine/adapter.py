@@ -49,7 +49,7 @@ class AdapterFront:
         """As Engine.prove."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                return await prove(self._client, reference)
+                return await prove(self._client, reference, is_adapter=True)
         except TimeoutError as error:
             raise EngineStartFailed(f"no answer to a probe within {PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:

@@ -26,6 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from gateway.dialects.reasoning import with_reasoning_content
 from gateway.engine.adapter import AdapterFront, add, arguments_of
 from gateway.engine.batch import run_batch, unserved
+from gateway.engine.cache_check import CacheCheck
 from gateway.engine.config import engine_config
 from gateway.engine.metrics import Progress
 from gateway.engine.patches.forked_engines import are_forked
@@ -39,13 +40,14 @@ from gateway.engine.process.guard import GUARD_VARIABLE
 from gateway.engine.process.log import LogMark
 from gateway.engine.process.shared_memory import remove, segments_of
 from gateway.engine.process.start import in_time
-from gateway.engine.proof import prove, token_from
+from gateway.engine.proof import PROOF_PRIORITY, prove, token_from
 from gateway.engine.structured import GrammarCheck
 from gateway.engine.vectors import prove_vectors, task_of, vector_from
 from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
 from gateway.http.asgi import App
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.memory import memory_back
+from gateway.serving.proof_difference import without_stale_cache
 from stepserve.contract import (
     BatchItem,
     BatchOutput,
@@ -103,6 +105,7 @@ class Engine:
         self._progress = progress
         self._settings = settings
         self._probe_token_ids: list[int] = client.renderer.get_tokenizer().encode("1") or [0]
+        self._cache_check = CacheCheck(client, self._probe_token_ids, PROOF_PRIORITY)
         self._hangs = False
         self._family = family
         self._segments = frozenset[Path]().union(*(segments_of(process.pid) for process in self._family))
@@ -144,13 +147,21 @@ class Engine:
         `max_tokens` bounds how much of the reference is asked for, from its beginning. One that makes vectors is asked
         for those; a reference says nothing of them.
 
+        After a reload it also has to show that nothing is left in the KV cache of what was computed before, unless that
+        would take more than `max_tokens`.
+
         A proof that is not passed is a result. Raises EngineStartFailed when the engine dies or does not answer.
         """
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 if self.task == "embed":
                     return await prove_vectors(self.client)
-                return await prove(self.client, reference, max_tokens)
+                if max_tokens is not None and max_tokens < self._cache_check.tokens:
+                    return await prove(self.client, reference, max_tokens)
+                stale_tokens, proof = await asyncio.gather(
+                    self._cache_check.stale_tokens(), prove(self.client, reference, max_tokens)
+                )
+                return without_stale_cache(proof, stale_tokens)
         except TimeoutError as error:
             raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:
@@ -207,6 +218,7 @@ class Engine:
             raise EngineReloadFailed("the engine is dead")
         try:
             async with self._deadline(f"it loaded `{model.id}`", model):
+                self._cache_check.weights_changed()
                 await self.client.collective_rpc("stepserve_reload", args=(model.path,))
                 await self.client.reset_prefix_cache(reset_running_requests=True)
                 await self.client.reset_encoder_cache()

@@ -5,28 +5,63 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from gateway.errors import BadReference
 from gateway.serving.proof_difference import chosen_prompts, judge, judge_weakly
+from gateway.serving.proof_encodings import encoded_otherwise
+from gateway.serving.proof_tolerance import tolerance_of
 from stepserve.contract import Proof, Reference
 
 PROOF_PRIORITY = -1  # before interactive requests, which have 0
 WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
 
 
-async def prove(client: AsyncLLM, reference: Reference | None, max_tokens: int | None = None) -> Proof:
-    """Raises EngineDeadError, and BadReference for one that does not fit the model's tokenizer or context."""
+async def prove(
+    client: AsyncLLM, reference: Reference | None, max_tokens: int | None = None, *, is_adapter: bool = False
+) -> Proof:
+    """`client` asks an adapter's model where `is_adapter`.
+
+    Raises EngineDeadError, and BadReference for one that does not fit the model's tokenizer or context.
+    """
     if reference is None:
         return await _prove_weakly(client)
     tokenizer = client.renderer.get_tokenizer()
+    reason = _encoded_otherwise(tokenizer, reference)
+    if reason is not None:
+        return Proof(kind=reference.kind, prompts=0, passed=False, reason=reason)
     prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
     _fits(prompts, reference.logprobs)
     chosen = chosen_prompts(reference.logprobs, max_tokens)
     found = await logprobs_of(client, [prompts[number] for number in chosen])
-    return judge(reference.kind, found, [reference.logprobs[number] for number in chosen])
+    return judge(
+        reference.kind,
+        found,
+        [reference.logprobs[number] for number in chosen],
+        _tolerance(client, reference, is_adapter),
+    )
+
+
+def _encoded_otherwise(tokenizer: Any, reference: Reference) -> str | None:
+    """Other kinds of tokenizers than transformers' are left alone. Raises BadReference."""
+    if not reference.encodings or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return None
+    try:
+        return encoded_otherwise(tokenizer, reference.encodings)
+    except (TemplateError, TypeError, ValueError) as error:
+        raise BadReference(f"the chat template cannot be applied to the reference's messages: {error}") from error
+
+
+def _tolerance(client: AsyncLLM, reference: Reference, is_adapter: bool) -> float:
+    config = client.model_config
+    quantised = getattr(config.hf_config, "quantization_config", None) or {}
+    bits = quantised.get("bits") or quantised.get("w_bit") if isinstance(quantised, dict) else None
+    dtype = str(config.dtype).removeprefix("torch.")
+    return tolerance_of(reference.kind, reference.noise, dtype, config.quantization, bits, is_adapter=is_adapter)
 
 
 def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]]) -> None:

@@ -1,44 +1,16 @@
-"""What a proof compares, and how far two log-probabilities are apart."""
+"""What a proof compares, and what it finds."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal
 
+from gateway.serving.proof_tolerance import over
 from stepserve.contract import Proof
+from stepserve.difference import FLOOR, compare
 
-# Held to the mean over all tokens. Two correct implementations differ by rounding: for a model in bfloat16 the mean was
-# 0.04 to 0.07 here, while single unlikely tokens were 1 to 3 apart. Stale weights were 5 apart in the mean.
-TOLERANCE = 0.25
-# A token that both find impossible says nothing: its log-probability is a difference of large numbers, and every other
-# model may find it impossible too. Such tokens are not compared.
-FLOOR = -12.0
 # Fewer than so many that are compared prove nothing.
 FEWEST_COMPARED = 16
 _SAME = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Of log-probabilities, in nats, over the tokens that say something; `inf` when one is not a finite number."""
-
-    tokens: int
-    mean: float
-    most: float
-
-
-def compare(found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]) -> Difference:
-    """Both [n_prompts][n_tokens - 1]; where a row of one is shorter, the rest of the other is left out."""
-    apart: list[float] = []
-    for row, reference_row in zip(found, expected, strict=False):
-        for mine, theirs in zip(row, reference_row, strict=False):
-            if not (math.isfinite(mine) and math.isfinite(theirs)):
-                return Difference(len(apart), math.inf, math.inf)
-            if max(mine, theirs) > FLOOR:
-                apart.append(abs(max(mine, FLOOR) - max(theirs, FLOOR)))
-    return Difference(len(apart), fmean(apart) if apart else 0.0, max(apart, default=0.0))
-
 
 # Of a proof for which clients wait, on a CPU: about 0.1 s of one core, whatever the model's size.
 _PAUSED_BYTES_TOKENS = 20e9
@@ -70,19 +42,26 @@ def chosen_prompts(logprobs: Sequence[Sequence[float]], max_tokens: int | None) 
 
 
 def judge(
-    kind: Literal["reference", "computed"], found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]
+    kind: Literal["reference", "computed"],
+    found: Sequence[Sequence[float]],
+    expected: Sequence[Sequence[float]],
+    tolerance: float,
 ) -> Proof:
-    """Both [n_prompts][n_tokens - 1]."""
+    """Both [n_prompts][n_tokens - 1]; `tolerance` is for a mean over very many tokens, in nats (proof_tolerance).
+
+    Single unlikely tokens are far apart in right loads too.
+    """
     apart = compare(found, expected)
+    tolerance = over(apart.tokens, tolerance)
     is_finite = math.isfinite(apart.mean)
-    passed = apart.mean <= TOLERANCE
+    passed = apart.mean <= tolerance
     reason = why = None
     if not is_finite:
         reason = "a log-probability is not a finite number"
     elif not passed:
         reason = (
             f"the log-probabilities of {apart.tokens} tokens are {apart.mean:.3f} nats from the reference's on average,"
-            f" and {TOLERANCE:g} are allowed"
+            f" and {tolerance:g} are allowed"
         )
     elif apart.tokens < FEWEST_COMPARED:
         every = sum(len(row) for row in expected)
@@ -96,7 +75,7 @@ def judge(
         tokens=apart.tokens,
         max_abs_diff=round(apart.most, 6) if is_finite else None,
         mean_abs_diff=round(apart.mean, 6) if is_finite else None,
-        tolerance=TOLERANCE,
+        tolerance=tolerance,
         passed=passed,
         reason=reason,
         why=why,
@@ -119,3 +98,11 @@ def judge_weakly(found: Sequence[Sequence[float]]) -> Proof:
         reason=reason,
         why="there is no reference of this checkpoint: only that answers are finite and not constant was checked",
     )
+
+
+def without_stale_cache(proof: Proof, stale_tokens: int) -> Proof:
+    """`stale_tokens`: of a prompt, that were answered from what earlier weights had computed."""
+    if not stale_tokens or not proof.passed:
+        return proof
+    reason = f"{stale_tokens} tokens of a prompt were answered from the KV cache of the weights before"
+    return proof.model_copy(update={"passed": False, "reason": reason})

@@ -10,20 +10,24 @@ PROMPTS = (
     "def square(x):\n    return x * x\n",
     "Grüße aus Köln, 你好, привет!",
 )
+QUESTION = "What is 17+25?"
 LONGEST_PROMPT_TOKENS = 64
+FLOOR = -12.0  # a token that both find impossible says nothing
 CONTINUED_TOKENS = 12
 
 
 def probe_of(model: Any, tokenizer: Any, prompts: Sequence[str] = PROMPTS) -> dict[str, Any] | None:
-    """For `register_model`'s `probe`: natural log-probabilities of each prompt's tokens, given those before them.
+    """For `register_model`'s `probe`: natural log-probabilities of each prompt's tokens, given those before them, and
+    what the tokenizer and its chat template make of a few texts.
 
     Each prompt is continued by what the model finds likeliest: of such tokens it is sure, so they tell it from another
-    model. 13 forward passes a prompt on the model's own device, without gradients, the model's mode restored. None when
-    no prompt has two tokens. For a model whose weights are all on this rank (not FSDP, not ZeRO-3). Raises whatever the
-    model and the tokenizer raise.
+    model. Of a model in float32 also how far bfloat16 (autocast) moves it: `noise`. 14 forward passes a prompt on the
+    model's own device, without gradients, the model's mode restored. None when no prompt has two tokens. For a model
+    whose weights are all on this rank (not FSDP, not ZeRO-3). Raises whatever the model and the tokenizer raise.
     """
     torch = sys.modules["torch"]  # whoever has a model in memory has it loaded; a training box without one need not
-    token_ids, logprobs = [], []
+    token_ids, logprobs, rounded = [], [], []
+    rounds = model.dtype == torch.float32
     was_training = model.training
     model.eval()
     try:
@@ -35,10 +39,44 @@ def probe_of(model: Any, tokenizer: Any, prompts: Sequence[str] = PROMPTS) -> di
                 for _ in range(CONTINUED_TOKENS):
                     likeliest = model(input_ids=tokens).logits[:, -1:].argmax(-1)
                     tokens = torch.cat([tokens, likeliest], dim=1)
-                logits = model(input_ids=tokens).logits[0, :-1]
-                said = logits.float().log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0].tolist()
                 token_ids.append(tokens[0].tolist())
-                logprobs.append([min(0.0, round(value, 6)) for value in said])
+                logprobs.append(_said(model, tokens))
+                with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=rounds):
+                    rounded.append(_said(model, tokens))
     finally:
         model.train(was_training)
-    return {"prompt_token_ids": token_ids, "logprobs": logprobs} if token_ids else None
+    if not token_ids:
+        return None
+    probe = {"prompt_token_ids": token_ids, "logprobs": logprobs, "encodings": encodings_of(tokenizer, prompts)}
+    return probe | {"noise": _apart(rounded, logprobs)} if rounds else probe
+
+
+def _said(model: Any, tokens: Any) -> list[float]:
+    logits = model(input_ids=tokens).logits[0, :-1]
+    said: list[float] = logits.float().log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0].tolist()
+    return [min(0.0, round(value, 6)) for value in said]
+
+
+def _apart(rounded: Sequence[Sequence[float]], logprobs: Sequence[Sequence[float]]) -> float:
+    """As stepserve.difference.compare, which a training box does not have."""
+    apart = [
+        abs(max(mine, FLOOR) - max(theirs, FLOOR))
+        for row, expected in zip(rounded, logprobs, strict=True)
+        for mine, theirs in zip(row, expected, strict=True)
+        if max(mine, theirs) > FLOOR
+    ]
+    return round(sum(apart) / len(apart), 6) if apart else 0.0
+
+
+def encodings_of(tokenizer: Any, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """What the tokenizer makes of the texts, and of a question through its chat template unless that tells the time."""
+    encodings: list[dict[str, Any]] = [
+        {"text": text, "token_ids": list(tokenizer(text)["input_ids"])} for text in texts
+    ]
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, str) and "strftime" not in template:
+        messages = [{"role": "user", "content": QUESTION}]
+        asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        token_ids = list(tokenizer(asked, add_special_tokens=False)["input_ids"])
+        encodings.append({"messages": messages, "token_ids": token_ids})
+    return [encoding for encoding in encodings if encoding["token_ids"]]

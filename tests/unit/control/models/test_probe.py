@@ -6,10 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from control.models.probe import Probe
+from stepserve.contract import Encoding
 from stepserve.readable import readable
 
 IDS = [[1, 2, 3], [4, 5]]
 LOGPROBS = [[-1.0, -2.0], [-0.5]]
+BOTH = {"prompt_token_ids": IDS, "logprobs": LOGPROBS}
 
 
 def refusal(**body: Any) -> str:
@@ -34,6 +36,21 @@ def test_text() -> None:
     assert (reference.prompts, reference.prompt_token_ids) == (["a b", "c"], None)
 
 
+def test_what_a_tokenizer_must_make_of_texts() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    encodings = [{"text": "a", "token_ids": [1]}, {"messages": messages, "token_ids": [2, 3]}]
+    reference = Probe(prompt_token_ids=IDS, logprobs=LOGPROBS, encodings=encodings).reference()
+    assert reference.encodings == [
+        Encoding(text="a", token_ids=[1]),
+        Encoding(messages=messages, token_ids=[2, 3]),
+    ]
+    assert Probe(prompt_token_ids=IDS, logprobs=LOGPROBS).reference().encodings is None
+
+
+def test_what_rounding_does_to_the_trainers_model() -> None:
+    assert Probe(prompt_token_ids=IDS, logprobs=LOGPROBS, noise=0.03).reference().noise == 0.03
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [
@@ -54,6 +71,14 @@ def test_text() -> None:
         ({"prompt_token_ids": [[1, 2]] * 33, "logprobs": [[-1.0]] * 33}, "prompt_token_ids: "),
         ({"prompt_token_ids": [], "logprobs": []}, "prompt_token_ids: "),
         ({"prompts": ["", "b"], "logprobs": LOGPROBS}, "prompts.0: "),
+        ({**BOTH, "encodings": [{"token_ids": [1]}]}, "encodings.0: give either text or messages"),
+        ({**BOTH, "noise": 0.6}, "noise: "),
+        ({**BOTH, "noise": float("nan")}, "noise: "),
+        ({**BOTH, "encodings": [{"text": "a", "token_ids": []}]}, "encodings.0.token_ids: "),
+        (
+            {**BOTH, "encodings": [{"messages": [{"role": "user"}], "token_ids": [1]}]},
+            "encodings.0.messages.0.content: ",
+        ),
         ({"prompts": ["a", "b"], "logprobs": LOGPROBS, "seed": 1}, "seed: unknown field"),
     ],
 )
