@@ -71,7 +71,7 @@ def tolerance_of(
         kinds.append(_quantised(quantization, bits))
     if is_adapter:
         kinds.append(ADAPTER)
-    if noise is None:
+    if not noise:
         allowed = ROOM_UNKNOWN * sum(each.most for each in kinds)
     else:
         allowed = ROOM[kind] * noise * sum(each.times for each in kinds)

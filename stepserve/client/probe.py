@@ -27,7 +27,7 @@ def probe_of(model: Any, tokenizer: Any, prompts: Sequence[str] = PROMPTS) -> di
     """
     torch = sys.modules["torch"]  # whoever has a model in memory has it loaded; a training box without one need not
     token_ids, logprobs, rounded = [], [], []
-    rounds = model.dtype == torch.float32
+    rounds = getattr(model, "dtype", None) == torch.float32
     was_training = model.training
     model.eval()
     try:
@@ -41,14 +41,16 @@ def probe_of(model: Any, tokenizer: Any, prompts: Sequence[str] = PROMPTS) -> di
                     tokens = torch.cat([tokens, likeliest], dim=1)
                 token_ids.append(tokens[0].tolist())
                 logprobs.append(_said(model, tokens))
-                with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=rounds):
-                    rounded.append(_said(model, tokens))
+                if rounds:
+                    with torch.autocast(model.device.type, dtype=torch.bfloat16):
+                        rounded.append(_said(model, tokens))
     finally:
         model.train(was_training)
     if not token_ids:
         return None
     probe = {"prompt_token_ids": token_ids, "logprobs": logprobs, "encodings": encodings_of(tokenizer, prompts)}
-    return probe | {"noise": _apart(rounded, logprobs)} if rounds else probe
+    # Exactly alike are those of a trainer that puts every forward pass under autocast itself: that says nothing.
+    return probe | {"noise": _apart(rounded, logprobs)} if rounded and rounded != logprobs else probe
 
 
 def _said(model: Any, tokens: Any) -> list[float]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.e2e.server import DEMO, EARLY, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import DEMO, EARLY, FINAL, FINAL_ID, Server, answer_of, wait_until
 
 MIDDLE_ID, EARLY_ID = "switch-0500", "switch-0300"
 
@@ -230,6 +230,37 @@ def test_a_probe_that_the_weights_do_not_fulfil_rolls_back(server: Server, regis
     assert answer_of(server.ask("What is 17+25?")) == "42"
     failures = server.http.get("/status").json()["failed_loads"]
     assert "lying" in [failure["id"] for failure in failures]
+
+
+def test_one_norm_of_an_earlier_step_is_refused(server: Server, registered: dict[str, str]) -> None:
+    """0.18 nats off: its answers are visibly others, and four times what bfloat16 does to this model."""
+    file = server.base_dir / "references" / f"{registered[FINAL_ID].removeprefix('sha256:')}.json"
+    wait_until("the reference is computed", file.exists, 120.0)
+    reference = json.loads(file.read_text())
+    probe = {name: reference[name] for name in ("prompt_token_ids", "logprobs", "noise", "encodings")}
+    server.copy_checkpoint(FINAL, "one-norm-behind")
+    weights = server.models_dir / "one-norm-behind" / "model.safetensors"
+    name = "model.layers.0.post_attention_layernorm.weight"
+    save_file(load_file(weights) | {name: load_file(DEMO / "step-0500" / "model.safetensors")[name]}, weights)
+    body = {"id": "one-norm-behind", "source": "test", "probe": probe}
+    assert server.http.post("/models/register", json=body).status_code == 200
+    failed = server.http.post("/models/set_active", json={"id": "one-norm-behind"})
+    assert failed.status_code == 422, failed.text
+    proof = failed.json()["proof"]
+    assert proof["tolerance"] < proof["mean_abs_diff"] < 0.25
+    assert failed.json()["rolled_back_to"] == FINAL_ID
+
+
+def test_another_tokenizer_than_the_trainers_is_refused(server: Server, registered: dict[str, str]) -> None:
+    _copy_with_other_bytes(server, EARLY, "other-tokenizer")
+    encodings = [{"text": "12", "token_ids": [50, 49]}]
+    probe = {"prompts": ["What is 17+25?"], "logprobs": [[-0.5] * 13], "encodings": encodings}
+    body = {"id": "other-tokenizer", "source": "test", "probe": probe}
+    assert server.http.post("/models/register", json=body).status_code == 200
+    failed = server.http.post("/models/set_active", json={"id": "other-tokenizer"})
+    assert failed.status_code == 422, failed.text
+    assert "the tokenizer makes other tokens of '12'" in failed.json()["proof"]["reason"]
+    assert failed.json()["rolled_back_to"] == FINAL_ID
 
 
 def test_a_model_that_overflows_is_refused_and_spoils_nobody(server: Server, registered: dict[str, str]) -> None:

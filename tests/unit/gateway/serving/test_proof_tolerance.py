@@ -27,6 +27,10 @@ def test_a_reference_that_knows_its_checkpoints_rounding_is_held_to_that() -> No
     assert tolerance_of("computed", 0.04, "float32") == DTYPES["float32"].least
 
 
+def test_no_noise_at_all_says_nothing() -> None:
+    assert tolerance_of("reference", 0.0, "bfloat16") == tolerance_of("reference", None, "bfloat16")
+
+
 def test_fewer_bits_are_allowed_more() -> None:
     kinds = ((None,), ("experts_int8",), ("fp8",), ("gptq", 4))
     widths = [tolerance_of("computed", 0.02, "bfloat16", *kind) for kind in kinds]

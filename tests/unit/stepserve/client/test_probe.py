@@ -55,6 +55,19 @@ def test_a_model_in_bfloat16_cannot_say_that() -> None:
     assert "noise" not in probe
 
 
+def test_a_model_that_is_always_under_autocast_cannot_either() -> None:
+    """As a trainer of mixed precision has it: its forward pass is wrapped."""
+
+    class Wrapped(Model):
+        def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(input_ids)
+
+    probe = probe_of(Wrapped(torch.float32), Tokenizer("t"))
+    assert probe is not None
+    assert "noise" not in probe
+
+
 @pytest.mark.parametrize("template", [None, "{{ strftime_now('%d %b') }}"])
 def test_a_chat_template_that_is_not_there_or_tells_the_time_is_left_out(template: str | None) -> None:
     probe = probe_of(Model(torch.float32), Tokenizer(template))
