@@ -12,17 +12,22 @@ from stepserve.client.probe import PROMPTS, probe_of
 VOCABULARY = 50
 
 
-class Model(torch.nn.Module):
+class Model:
     """Finds the next token by the last one alone."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
         torch.manual_seed(0)
         self.embedding = torch.nn.Embedding(VOCABULARY, 16).to(dtype)
         self.head = torch.nn.Linear(16, VOCABULARY).to(dtype)
-        self.dtype, self.device = dtype, torch.device("cpu")
+        self.dtype, self.device, self.training = dtype, torch.device("cpu"), True
 
-    def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+    def train(self, mode: bool) -> None:
+        self.training = mode
+
+    def eval(self) -> None:
+        self.training = False
+
+    def __call__(self, input_ids: torch.Tensor) -> SimpleNamespace:
         return SimpleNamespace(logits=self.head(self.embedding(input_ids)))
 
 
@@ -39,7 +44,7 @@ class Tokenizer:
 
 
 def test_a_model_in_float32_says_what_bfloat16_does_to_it() -> None:
-    model = Model(torch.float32).train()
+    model = Model(torch.float32)
     probe = probe_of(model, Tokenizer("t"))
     assert probe is not None
     assert 0 < probe["noise"] < 0.1
@@ -59,9 +64,9 @@ def test_a_model_that_is_always_under_autocast_cannot_either() -> None:
     """As a trainer of mixed precision has it: its forward pass is wrapped."""
 
     class Wrapped(Model):
-        def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+        def __call__(self, input_ids: torch.Tensor) -> SimpleNamespace:
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                return super().forward(input_ids)
+                return super().__call__(input_ids)
 
     probe = probe_of(Wrapped(torch.float32), Tokenizer("t"))
     assert probe is not None
