@@ -31,7 +31,7 @@ from benchmarks.processes import CHECKPOINT
 from benchmarks.tokenizer_faults import tokenizer_faults
 from gateway.engine import fork_server as engine_processes
 from gateway.engine.engine import start
-from gateway.engine.process import environment as engine_environment
+from gateway.engine.patches import environment
 from stepserve.contract import Proof, Reference
 from stepserve.reference_program import reference_of
 from stepserve.settings import EngineSettings
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the right loads' references, for the next time")
     args = parser.parse_args()
     os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # functions are sent to the engine's worker
-    engine_environment.set_defaults(EngineSettings().max_num_seqs)
+    environment.set_defaults(EngineSettings().max_num_seqs)
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as folder, suppress(KeyboardInterrupt):
         mixtures = mixtures_in(args.keep or Path(folder), min(_MIXTURES, args.loads))
         engine_processes.prepare()

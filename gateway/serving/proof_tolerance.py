@@ -26,7 +26,7 @@ class Rounding:
 # Of the type that the engine computes in.
 DTYPES = {
     "bfloat16": Rounding(
-        0.075, 1.0, 0.03, "transformers, 28 architectures: 0.008 to 0.034, Mixtral 0.065, Granite 0.074"
+        0.075, 1.0, 0.03, "transformers, 30 architectures: 0.008 to 0.034, Mixtral 0.065, Granite 0.074"
     ),
     "float16": Rounding(0.011, 0.15, 0.01, "transformers, 8 architectures: 0.001 to 0.011"),
     "float32": Rounding(0.001, 0.01, 0.005, "a bound, not measured: sums in another order"),
