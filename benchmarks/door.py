@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from gateway.access.allowance import Allowances
+from gateway.access.allowance import KeyQuotas
 from gateway.access.browser import BrowserGuard
 from gateway.access.deadlines import Deadlines
-from gateway.access.door import Door
+from gateway.access.door import AuthMiddleware
 from gateway.access.keyring import Keyring
 from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
@@ -39,10 +39,10 @@ def _door(folder: Path, name: str, record: KeyRecord | None) -> App:
     keyring = Keyring(settings, folder / f"{name}.json")
     keyring.put(KeySet(epoch="e", revision=1, keys=[record] if record else []))
     limits = LimitSettings()
-    return Door(
+    return AuthMiddleware(
         app=_answers,
         keyring=keyring,
-        allowances=Allowances(Rates(None)),
+        quotas=KeyQuotas(Rates(None)),
         usage=UsageTotals(),
         deadlines=Deadlines(limits),
         guard=BrowserGuard(frozenset(), frozenset({"*"})),

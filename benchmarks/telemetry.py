@@ -27,7 +27,7 @@ from control.database.tables import JobRow, ModelRow
 from control.telemetry.nvml import Nvml
 from control.telemetry.sampler import CardSampler
 from evals.kind import EvalKind
-from gateway.edge.observation import Observed
+from gateway.edge.observation import RequestLogMiddleware
 from gateway.http.asgi import Message, Receive, Scope, Send
 from stepserve.log_file import LogFile
 from stepserve.log_handler import BackgroundHandler
@@ -133,7 +133,7 @@ def noted_requests(count: int) -> Callable[[], Awaitable[None]]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-model-id", b"model-0")]})
         await send({"type": "http.response.body", "body": b""})
 
-    observed = Observed(answer, LogSettings())
+    observed = RequestLogMiddleware(answer, LogSettings())
     logging.getLogger("gateway.requests").setLevel("INFO")
     file = LogFile(Path(tempfile.mkdtemp()) / "log", 1 << 30, 0)
     logging.getLogger("gateway.requests").handlers[:] = [BackgroundHandler(file, json_lines("gateway"))]

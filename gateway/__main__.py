@@ -73,7 +73,7 @@ async def serve(settings: Settings) -> None:
         lambda host: _server(gateway.public, settings, host=host, port=settings.port),
         settings.host,
         reachable_now=gateway.keyring.lets_others_in,
-        reachable=gateway.key_link.others_may,
+        reachable=gateway.key_sync.others_may,
     )
     private = _server(gateway.private, settings, uds=str(layout.gateway_socket))
     stop = asyncio.Event()

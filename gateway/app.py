@@ -11,27 +11,30 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.access.allowance import Allowances
+from gateway.access.allowance import KeyQuotas
 from gateway.access.browser import BrowserGuard
 from gateway.access.deadlines import Deadlines
-from gateway.access.door import Door
+from gateway.access.door import AuthMiddleware
 from gateway.access.keyring import Keyring
 from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
-from gateway.dialects.router import Dialects
+from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
 from gateway.edge.drain import Drain
-from gateway.edge.observation import Observed
+from gateway.edge.observation import RequestLogMiddleware
 from gateway.edge.openapi import describe
 from gateway.engine.process.turns import one_at_a_time
+from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.http.asgi import App, Receive, Scope, Send
 from gateway.http.tracing import Tracer, tracer_of
+from gateway.http.tracked_send import tracked
 from gateway.inference.dispatch import Dispatch
 from gateway.inference.internal import Inference
 from gateway.inference.routes import create_routes
 from gateway.private_api import create_private_app
 from gateway.request.bounds import RequestBounds
+from gateway.request.context import RequestContext
 from gateway.serving.admission import Admission, Bounds
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.gate import Gate
@@ -41,9 +44,9 @@ from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.slot import StartEngine
 from gateway.serving.watchdog import Watchdog
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from gateway.sidecar.directory import ControlDirectory
-from gateway.sidecar.key_link import KeyLink
+from gateway.sidecar.key_link import KeySync
 from gateway.sidecar.upload_link import UploadLink
 from gateway.status.exposition import Exposition
 from gateway.status.gpu import Nvml
@@ -58,30 +61,39 @@ from stepserve.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class PublicApp:
-    """The one public port: vLLM's routes to a slot, control's to the sidecar, the rest is answered here."""
+    """The one public port: hands each request to the owner of its route. `own` answers the gateway's plain GETs."""
 
     dispatch: Dispatch
-    control: ControlLink
+    control: ControlProxy
     uploads: UploadLink
-    dialects: Dialects
+    adapters: ProtocolAdapters
     own: App
     upstream: UpstreamApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.own(scope, receive, send)
-        elif self.dispatch.takes(scope):
+            return
+        match = RequestContext.of(scope).match
+        method, path = scope["method"], scope["path"]
+        if match.row is None:
+            unknown = MethodNotAllowed(method, path, match.allow) if match.allow else NotFound(method, path)
+            await tracked(send, scope).fail(unknown)
+        elif match.row.owner == "slot":
             await self.dispatch(scope, receive, send)
-        elif self.upstream.takes(scope):
+        elif match.row.owner == "upstream":
             await self.upstream(scope, receive, send)
-        elif self.uploads.takes(scope):
-            await self.uploads(scope, receive, send)
-        elif self.dialects.takes(scope):
-            await self.dialects(scope, receive, send)
-        elif self.control.takes(scope):
+        elif match.row.owner == "control":
             await self.control(scope, receive, send)
+        elif match.row.body == "upload":
+            await self.uploads(scope, receive, send)
+        elif self.adapters.has(path):
+            await self.adapters(scope, receive, send)
         else:
-            await self.own(scope, receive, send)
+            try:
+                await self.own(scope, receive, send)
+            except GatewayError as error:
+                await tracked(send, scope).fail(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +101,12 @@ class Gateway:
     """Both apps of one gateway process, over one pool."""
 
     pool: Pool
-    control: ControlLink
+    control: ControlProxy
     public: App
     private: Starlette
     tracer: Tracer | None
     keyring: Keyring
-    key_link: KeyLink
+    key_sync: KeySync
     deadlines: Deadlines
     drain: Drain
     upstream: UpstreamApp
@@ -106,7 +118,7 @@ class Gateway:
         """Runs the pool's writer task, which it yields; leaving ends the engine. Raises what made that task crash."""
         writer = asyncio.create_task(self.pool.run(), name="pool")
         helpers = [
-            asyncio.create_task(self.key_link.run(), name="keys"),
+            asyncio.create_task(self.key_sync.run(), name="keys"),
             asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.upstream.run(), name="upstream"),
             asyncio.create_task(self.lag.run(), name="loop lag"),
@@ -144,7 +156,7 @@ def create_gateway(
         cool_down_s=settings.model_load_cooldown_s,
         watchdog=Watchdog.within(settings.engine.hang_timeout_s),
     )
-    control = ControlLink(
+    control = ControlProxy(
         settings.layout.control_socket,
         settings.max_request_bytes,
         max_dataset_bytes=settings.max_dataset_bytes,
@@ -153,9 +165,9 @@ def create_gateway(
     directory = ControlDirectory(control)
     router = Router(gate, pool, directory, settings.load_on_request, settings.max_held_requests)
     layout = settings.layout
-    upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes)
-    naming = Naming(settings.aliases, settings.unknown_model)
     bounds = _request_bounds(settings)
+    upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
+    naming = Naming(settings.aliases, settings.unknown_model)
     dispatch = Dispatch(
         router,
         settings.max_request_bytes,
@@ -178,30 +190,30 @@ def create_gateway(
         diagnose_engine,
         upstream.directory,
     ).app()
-    dialects = create_routes(settings, dispatch, Served(pool.snapshot, naming), control, bounds)
-    dialects.add(describe(gate, control, dialects.routes, information.routes))
+    adapters = create_routes(settings, dispatch, Served(pool.snapshot, naming), control, bounds)
+    adapters.add(describe(gate, control, adapters.routes, information.routes))
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)
     key_usage = UsageTotals()
     store_url = settings.limits.store_url
     rates = Rates(store_url.get_secret_value() if store_url else None)
-    key_link = KeyLink(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
+    key_sync = KeySync(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
     public = PublicApp(
-        dispatch, control, UploadLink(control, settings.limits.body_timeout_s), dialects, information, upstream
+        dispatch, control, UploadLink(control, settings.limits.body_timeout_s), adapters, information, upstream
     )
     at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
-    inference = Inference(dispatch, dialects, BatchShare(at_once, at_once))
-    drain = Drain(_behind_door(public, settings, keyring, rates, key_usage, deadlines), deadlines)
+    inference = Inference(dispatch, adapters, BatchShare(at_once, at_once))
+    drain = Drain(_authenticated(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     return Gateway(
         pool=pool,
         control=control,
-        public=Observed(drain, settings.logs, tracer),
+        public=RequestLogMiddleware(drain, settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, inference, usage, ask_engine, key_link, key_usage),
+        private=create_private_app(pool, router, inference, usage, ask_engine, key_sync, key_usage),
         keyring=keyring,
-        key_link=key_link,
+        key_sync=key_sync,
         deadlines=deadlines,
         drain=drain,
         upstream=upstream,
@@ -222,15 +234,15 @@ def _request_bounds(settings: Settings) -> RequestBounds:
     )
 
 
-def _behind_door(
+def _authenticated(
     app: App, settings: Settings, keyring: Keyring, rates: Rates, usage: UsageTotals, deadlines: Deadlines
 ) -> App:
     access, limits = settings.access, settings.limits
     origins = frozenset(origin.lower() for origin in access.cors_origins)
-    door = Door(
+    authenticated = AuthMiddleware(
         app=app,
         keyring=keyring,
-        allowances=Allowances(rates),
+        quotas=KeyQuotas(rates),
         usage=usage,
         deadlines=deadlines,
         guard=BrowserGuard(origins, frozenset(name.lower() for name in access.host_names)),
@@ -241,9 +253,9 @@ def _behind_door(
         bounds=_request_bounds(settings),
     )
     if not access.cors_origins:
-        return door
+        return authenticated
     return CORSMiddleware(
-        door,
+        authenticated,
         allow_origins=access.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],

@@ -2,6 +2,8 @@
 
 GatewayError
 ├── BadPath             400  the path climbs, or holds what no path of ours does
+├── NotFound            404  no route has that path
+├── MethodNotAllowed    405  the path is a route's, and that takes other methods; carries them
 ├── Unauthorized        401  no key, or one that is not valid; says which
 ├── NotShown            404  it is another key's, or may be (setting access.isolate_keys)
 ├── Forbidden           403  the key may not do this, or a page of another site asks
@@ -15,6 +17,7 @@ GatewayError
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
 ├── Unserved            503  nothing can answer now; carries when to try again
+│   ├── ControlDown          the control process does not answer
 │   ├── NoRoom               it would have to be loaded, and nothing can leave for it
 │   └── LoadFailed           it was to be loaded for a request and does not load
 ├── SwitchInProgress    409  another switch runs; carries its target
@@ -48,6 +51,23 @@ class GatewayError(Exception):
 class BadPath(GatewayError):
     status = 400
     code = "bad_path"
+
+
+class NotFound(GatewayError):
+    status = 404
+    code = "not_found"
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"{method} {path}: Not Found")
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allow: Iterable[str]) -> None:
+        self.allow = tuple(allow)
+        super().__init__(f"{method} {path}: Method Not Allowed")
 
 
 class Unauthorized(GatewayError):
@@ -139,6 +159,13 @@ class Unserved(GatewayError):
     def __init__(self, reason: str, retry_after_s: float | None) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class ControlDown(Unserved):
+    code = "control_down"
+
+    def __init__(self, rest: str = "Inference on /v1 goes on.") -> None:
+        super().__init__(f"The control process does not answer; it is being restarted. {rest}", 2.0)
 
 
 class NoRoom(Unserved):

@@ -1,6 +1,6 @@
 """Our own Prometheus series; vLLM's stand beside them in the same registry.
 
-Labels are bounded: routes by gateway.request.routes, models by `ModelLabel`, which forgets those that are long gone.
+Labels are bounded: routes by stepserve.route_table, models by `ModelLabel`, which forgets those that are long gone.
 """
 
 from collections import OrderedDict

@@ -18,7 +18,7 @@ from gateway.http.asgi import ClientDisconnected, unless_disconnected, until_dis
 from gateway.inference.internal import Inference
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
-from gateway.sidecar.key_link import KeyLink
+from gateway.sidecar.key_link import KeySync
 from gateway.status.usage import UsageBook
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
 from stepserve.contract import (
@@ -51,7 +51,7 @@ def create_private_app(
     inference: Inference,
     usage: UsageBook,
     ask_engine: Callable[[], Capabilities],
-    key_link: KeyLink,
+    key_link: KeySync,
     key_usage: UsageTotals,
 ) -> Starlette:
     """`ask_engine` may block for as long as it takes to import vLLM."""

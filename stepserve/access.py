@@ -1,9 +1,8 @@
-"""Keys and scopes as gateway and control both know them: what a key looks like, and what each route demands."""
+"""Keys and scopes as gateway and control both know them. What each route demands is in stepserve.route_table."""
 
 import hashlib
 import re
 import secrets
-from functools import lru_cache
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -106,48 +105,6 @@ class SyncAnswer(Message):
     keys: KeySet | None = None
 
 
-_OPEN = frozenset({"/", "/livez", "/readyz", "/health", "/ui"})
-_ANY_TO_READ = ("/models", "/info", "/version", "/status", "/gpu", "/system", "/diag", "/docs", "/openapi.json")
-
-# The first row with a prefix that a path equals or lies below says what it needs.
-_NEEDED: tuple[tuple[Scope, tuple[str, ...]], ...] = (
-    ("metrics", ("/metrics",)),
-    ("admin", ("/keys", "/audit", "/settings", "/pull", "/config", "/logs")),
-    ("admin", ("/api/pull", "/api/create", "/api/copy", "/api/delete", "/api/push", "/api/blobs")),
-    ("jobs", ("/eval", "/data_gen", "/jobs", "/datasets", "/shards", "/v1/batches", "/v1/files", "/v1/uploads")),
-    ("infer", ("/v1", "/api", "/generate", "/chat", "/solve", "/tokenize", "/detokenize")),
-)
-
-
-# The first segments of this server's own paths; no tier can be called so.
-OWN_NAMES = frozenset(
-    path.split("/")[1] for path in (*_OPEN, *_ANY_TO_READ, *(path for _, below in _NEEDED for path in below))
-)
-
-
-@lru_cache(maxsize=4096)
-def demand(method: str, path: str) -> Demand:
-    """What a request needs. A path that nobody thought of needs `admin`."""
-    reads = method in {"GET", "HEAD"}
-    if reads and path in _OPEN:
-        return "open"
-    if reads and _below(path, _ANY_TO_READ):
-        return "any"
-    if tier_in(path) is not None:
-        return "infer"
-    return next((scope for scope, prefixes in _NEEDED if _below(path, prefixes)), "admin")
-
-
 def allowed(scopes: frozenset[Scope], demanded: Demand) -> bool:
     """Whether a valid key with these scopes may; `admin` may everything."""
     return demanded in {"open", "any"} or "admin" in scopes or demanded in scopes
-
-
-def tier_in(path: str) -> str | None:
-    """`fast` for `/fast/v1/…`; None where no tier can be meant."""
-    head, _, rest = path[1:].partition("/")
-    return head if head not in OWN_NAMES and (rest == "v1" or rest.startswith("v1/")) else None
-
-
-def _below(path: str, prefixes: tuple[str, ...]) -> bool:
-    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)

@@ -20,17 +20,9 @@ CONTROL_LOADABLE_PATH = "/loadable"
 CONTROL_METRICS_PATH = "/metrics"
 GATEWAY_ASK_PATH = "/ask"
 
-# Control's, asked by the gateway when the body of an upload comes in. Not among the prefixes below, so nobody else can.
+# Control's, asked by the gateway when the body of an upload comes in. In no table of public routes, so nobody else can.
 OPEN_PIECE_PATH = "/uploads/open"
 CLOSE_PIECE_PATH = "/uploads/close"
-
-# What the gateway hands to control, as public path prefixes: a path is control's if it equals one or lies below it.
-CONTROL_PREFIXES = (
-    "/models", "/jobs", "/eval", "/data_gen", "/shards", "/datasets", "/gpu", "/system", "/settings", "/logs", "/pull",
-    "/keys", "/audit", "/v1/files", "/v1/batches",
-)  # fmt: skip
-
-FILES_PATH = "/v1/files"  # uploads here may be longer than other bodies
 
 ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
 MAX_BATCH_ITEMS = 1024

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from stepserve.access import OWN_NAMES
 from stepserve.located_json import JsonRefused, Place, parse
+from stepserve.route_table import OWN_NAMES
 
 HOSTS_NAME = Path("config") / "hosts.json"
 

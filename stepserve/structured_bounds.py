@@ -5,6 +5,7 @@ before anything else is done with one; what is within them and still expensive i
 deadline (gateway.engine.structured).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -56,30 +57,13 @@ class TooMuch(ValueError):
         self.field = field
 
 
-class _Body(msgspec.Struct):
-    response_format: msgspec.Raw = msgspec.Raw()
-    structured_outputs: msgspec.Raw = msgspec.Raw()
-    text: msgspec.Raw = msgspec.Raw()
-    output_config: msgspec.Raw = msgspec.Raw()
-    output_format: msgspec.Raw = msgspec.Raw()
-    tools: msgspec.Raw = msgspec.Raw()
-    functions: msgspec.Raw = msgspec.Raw()
-
-
-_decoder = msgspec.json.Decoder(_Body)
-
-
-def check_body(body: bytes, limits: StructuredLimits) -> None:
-    """Of a request to any of vLLM's routes. Raises TooMuch; a body that is no JSON object is not looked at."""
-    try:
-        found = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
+def check_members(members: Mapping[str, msgspec.Raw], limits: StructuredLimits) -> None:
+    """Of the body of a request to any of vLLM's routes, each member as it stands there. Raises TooMuch."""
     for name in _FIELDS:
-        if raw := getattr(found, name):
+        if (raw := members.get(name)) is not None:
             check_text(name, bytes(raw), limits)
     for name in _TOOLS:
-        if raw := getattr(found, name):
+        if (raw := members.get(name)) is not None:
             check_text(name, bytes(raw), limits, factor=_TOOLS_FACTOR)
 
 

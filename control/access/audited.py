@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from control.access.audit_log import AuditLog
 from control.access.principal import Principal
 from control.errors import DatabaseUnavailable
-from stepserve.access import CONTROL_RECOVER_PATH, demand
-from stepserve.contract import CONTROL_PREFIXES
+from stepserve.access import CONTROL_RECOVER_PATH
+from stepserve.route_table import match
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class Audited:
 
 def _is_admins(method: str, path: str) -> bool:
     """What the gateway asks on its own behalf, each second and at each request, is nobody's action."""
-    public = any(path == prefix or path.startswith(prefix + "/") for prefix in CONTROL_PREFIXES)
-    return (public or path == CONTROL_RECOVER_PATH) and demand(method, path) == "admin"
+    found = match(method, path)
+    return path == CONTROL_RECOVER_PATH or (found.row is not None and found.scope == "admin")
 
 
 async def _end(audit: AuditLog, number: int, status: int) -> None:

@@ -4,11 +4,11 @@ from collections import defaultdict
 
 from gateway.access.rates import WINDOW_S, Rates
 from gateway.errors import TooManyRequests
-from gateway.request.ask import Ask
+from gateway.request.estimate import RequestEstimate
 from stepserve.access import KeyRecord
 
 
-class Allowances:
+class KeyQuotas:
     """Concurrency and reserved tokens are this gateway's own; rates are shared where their store is."""
 
     def __init__(self, rates: Rates) -> None:
@@ -41,32 +41,32 @@ class Allowances:
         if self._running[record.id] <= 0:
             del self._running[record.id]
 
-    async def reserve(self, record: KeyRecord, ask: Ask) -> int:
+    async def reserve(self, record: KeyRecord, asked: RequestEstimate) -> int:
         """Holds the tokens that a request may use; `settle` must follow with this number. Raises TooManyRequests."""
         limit = record.tokens_per_min
         if limit is None:
             return 0
-        if ask.tokens > limit:
+        if asked.tokens > limit:
             raise TooManyRequests(
-                f"The request may use about {ask.tokens} tokens; the key {record.id} has {limit} a minute."
+                f"The request may use about {asked.tokens} tokens; the key {record.id} has {limit} a minute."
                 " Ask for fewer (max_tokens).",
                 WINDOW_S,
             )
         # Held before the store is asked: while that answers, another request may come.
-        self._reserved[record.id] += ask.tokens
+        self._reserved[record.id] += asked.tokens
         try:
             left = await self._rates.left(f"{record.id}:tokens", limit)
             if self._reserved[record.id] > left:
                 missing = self._reserved[record.id] - left
                 raise TooManyRequests(
                     f"The key {record.id} has about {max(0, left)} of its {limit} tokens a minute left;"
-                    f" this request may use {ask.tokens}.",
+                    f" this request may use {asked.tokens}.",
                     min(WINDOW_S, max(1.0, WINDOW_S * missing / limit)),
                 )
         except BaseException:
-            self._release(record, ask.tokens)
+            self._release(record, asked.tokens)
             raise
-        return ask.tokens
+        return asked.tokens
 
     async def settle(self, record: KeyRecord, reserved: int, used: int) -> None:
         """Turns a reservation into what was used."""

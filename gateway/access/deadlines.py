@@ -7,12 +7,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from gateway.access.meter import Meter
-from gateway.access.refusal import refuse
 from gateway.errors import AnswerTimeout, GatewayError
-from gateway.http.asgi import App, Message, Receive, Scope, Send
+from gateway.http.asgi import App, Receive, Scope, Send
+from gateway.http.tracked_send import TrackedSend, tracked
 from stepserve.access_settings import LimitSettings
 
 MayGoOn = Callable[[], None]
@@ -20,24 +18,22 @@ MayGoOn = Callable[[], None]
 
 
 class _Exchange:
-    """One request and what its client has been sent of the answer. `meter`: None where no engine is asked."""
+    """One request and its answer. `meter`: None where no engine is asked."""
 
-    def __init__(self, send: Send, meter: Meter | None, begun_s: float, may_go_on: MayGoOn) -> None:
+    def __init__(self, response: TrackedSend, meter: Meter | None, begun_s: float, may_go_on: MayGoOn) -> None:
         self.task = asyncio.current_task()
         self.meter = meter
         self.begun_s = begun_s
         self.barred = False
         self._may_go_on = may_go_on
-        self.started = False
-        self.is_stream = False
-        self.blocked_since_s: float | None = None
-        self.ended_for: GatewayError | None = None
-        self._send = send
+        self.response = response
+        self.is_ended = False
 
     def end(self, error: GatewayError) -> None:
         """Stops the request for `error`, unless something has stopped it already."""
-        if self.ended_for is None:
-            self.ended_for = error
+        if not self.is_ended:
+            self.is_ended = True
+            self.response.give_up(error)
             if self.meter is not None:
                 self.meter.cancel()
             if self.task is not None:
@@ -51,41 +47,6 @@ class _Exchange:
             if self.barred:
                 self.end(error)
             self.barred = True
-
-    async def send(self, message: Message) -> None:
-        if self.ended_for is not None:
-            return
-        if message["type"] == "http.response.start":
-            self.started = True
-            kind = next((value for key, value in message.get("headers", ()) if key == b"content-type"), b"")
-            self.is_stream = kind.startswith((b"text/event-stream", b"application/x-ndjson"))
-        self.blocked_since_s = time.monotonic()
-        try:
-            await self._send(message)
-        finally:
-            self.blocked_since_s = None
-
-    async def say_why(self, path: str) -> None:
-        """Tells the client what ended its request, where it can still be told. A stream is never ended as if whole."""
-        error = self.ended_for
-        assert error is not None
-        if not self.started:
-            await refuse(path, self._send, error)
-        elif self.is_stream and self.blocked_since_s is None:
-            body = _last_words(error) if self.meter is not None else _last_event(error)
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        # Returning with more_body left open makes the web server cut the connection.
-
-
-def _last_words(error: GatewayError) -> bytes:
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    envelope = {"error": {"message": str(error), "type": kind, "param": None, "code": error.code}}
-    return b"data: " + msgspec.json.encode(envelope) + b"\n\n"
-
-
-def _last_event(error: GatewayError) -> bytes:
-    """In the words of control's event streams."""
-    return b"event: error\ndata: " + msgspec.json.encode({"detail": str(error), "code": error.code}) + b"\n\n"
 
 
 class Deadlines:
@@ -111,26 +72,26 @@ class Deadlines:
         self, app: App, scope: Scope, receive: Receive, send: Send, meter: Meter, may_go_on: MayGoOn
     ) -> None:
         """Calls the app; what it does in an engine is noted in `meter`."""
-        exchange = _Exchange(send, meter, self._clock(), may_go_on)
+        exchange = _Exchange(tracked(send, scope), meter, self._clock(), may_go_on)
         self._exchanges.add(exchange)
         self._idle.clear()
         await self._answer(exchange, app, scope, receive)
 
     async def attend(self, app: App, scope: Scope, receive: Receive, send: Send, may_go_on: MayGoOn) -> None:
         """Calls an app that asks no engine: it may take as long as it likes, while who asked may ask."""
-        exchange = _Exchange(send, None, self._clock(), may_go_on)
+        exchange = _Exchange(tracked(send, scope), None, self._clock(), may_go_on)
         self._others.add(exchange)
         await self._answer(exchange, app, scope, receive)
 
     async def _answer(self, exchange: _Exchange, app: App, scope: Scope, receive: Receive) -> None:
         try:
-            await app(scope, receive, exchange.send)
+            await app(scope, receive, exchange.response)
         except asyncio.CancelledError:
-            if exchange.ended_for is None or exchange.task is None:
+            if not exchange.is_ended or exchange.task is None:
                 raise
             exchange.task.uncancel()
             self._leave(exchange)
-            await exchange.say_why(scope["path"])
+            await exchange.response.tell()
         finally:
             self._leave(exchange)
 
@@ -156,10 +117,11 @@ class Deadlines:
             exchange.end(error)
 
     def _overdue(self, exchange: _Exchange, now: float) -> GatewayError | None:
-        blocked_s = now - exchange.blocked_since_s if exchange.blocked_since_s is not None else 0.0
+        response = exchange.response
+        blocked_s = now - response.blocked_since_s if response.blocked_since_s is not None else 0.0
         if blocked_s > self._limits.stalled_client_timeout_s:
             return AnswerTimeout(f"The client took none of its answer for {blocked_s:.0f} s.")
-        streams = exchange.started and exchange.is_stream
+        streams = response.started and response.is_stream
         limit_s = self._limits.stream_timeout_s if streams else self._limits.request_timeout_s
         if now - exchange.begun_s <= limit_s:
             return None

@@ -1,4 +1,4 @@
-"""The door: an ASGI layer before every route, which decides who comes in and how much they may ask."""
+"""Authentication: an ASGI layer before every route, which decides who comes in and how much they may ask."""
 
 import asyncio
 import contextlib
@@ -10,28 +10,25 @@ from functools import partial
 
 from prometheus_client import Counter
 
-from gateway.access.allowance import Allowances
+from gateway.access.allowance import KeyQuotas
 from gateway.access.browser import BrowserGuard
 from gateway.access.credentials import check_path, stamp, token_of
 from gateway.access.deadlines import Deadlines, MayGoOn
 from gateway.access.keyring import EVERYBODY, NOBODY, Caller, Keyring
 from gateway.access.meter import METER, Meter
 from gateway.access.proxies import TrustedProxies
-from gateway.access.refusal import refuse
 from gateway.access.usage import UsageTotals
-from gateway.edge.observation import KEY_CLASS
 from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
-from gateway.http.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body, replay
-from gateway.inference.dispatch import RESPONSES_PREFIX
-from gateway.request.ask import ASK_KEY, Ask
+from gateway.http.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body
+from gateway.http.tracked_send import TrackedSend, tracked
+from gateway.request.body import RequestBody
 from gateway.request.bounds import RequestBounds
-from stepserve.access import ANONYMOUS, SCOPES, Demand, allowed, demand, tier_in
+from gateway.request.context import RequestContext
+from gateway.request.estimate import RequestEstimate
+from stepserve.access import ANONYMOUS, SCOPES, Demand, allowed
 from stepserve.request_id import key_id
 
 log = logging.getLogger(__name__)
-
-MINIMAL_KEY = "stepserve.minimal"
-"""Set in a scope when an open route is asked by somebody who would be told no more than whether it is well."""
 
 REFUSALS = Counter("stepserve_access_refusals_total", "Requests that were refused at the door.", ["code"])
 _LOGGED_EVERY_S = 10.0
@@ -39,12 +36,12 @@ _START_PATIENCE_S = 2.0  # of a request that comes before control has told the k
 
 
 @dataclass(slots=True)
-class Door:
+class AuthMiddleware:
     """`app` is what lies behind. Nothing of it is reached by who may not."""
 
     app: App
     keyring: Keyring
-    allowances: Allowances
+    quotas: KeyQuotas
     usage: UsageTotals
     deadlines: Deadlines
     guard: BrowserGuard
@@ -64,41 +61,44 @@ class Door:
             await self.app(scope, receive, send)
             return
         self.proxies.see(scope)
-        path: str = scope["path"]
-        demanded = demand(scope["method"], path)
+        context = RequestContext.of(scope)
+        response = tracked(send, scope)
+        row, demanded = context.match.row, context.match.scope
         try:
-            check_path(path)
+            check_path(scope["path"])
             if demanded != "open" and not self.keyring.is_known:
                 await self.keyring.known(_START_PATIENCE_S)
-            caller = self._caller(scope, demanded)
+            caller = self._caller(scope, context)
             stamp(scope, caller.id, caller.scopes)
             key_id.set(caller.id)
-            scope[KEY_CLASS] = _class_of(caller)
+            context.key_class = _class_of(caller)
             async with self._admitted(caller, demanded):
-                if demanded == "infer" and scope["method"] == "POST":
-                    await self._infer(scope, receive, send, caller)
+                if row is not None and row.time == "answer":
+                    await self._infer(scope, receive, response, caller)
                 elif demanded == "open":
-                    await self.app(scope, self._in_time(receive), send)
+                    await self.app(scope, self._in_time(receive), response)
                 else:
-                    await self.deadlines.attend(self.app, scope, self._in_time(receive), send, self._check_of(caller))
+                    may_go_on = self._check_of(caller)
+                    await self.deadlines.attend(self.app, scope, self._in_time(receive), response, may_go_on)
         except GatewayError as error:
             self._note(error, scope)
-            await refuse(path, send, error)
+            await response.fail(error)
         except ClientDisconnected:
             return
 
     def _check_of(self, caller: Caller) -> MayGoOn:
         return partial(self.keyring.check, caller)
 
-    def _caller(self, scope: Scope, demanded: Demand) -> Caller:
+    def _caller(self, scope: Scope, context: RequestContext) -> Caller:
         """Raises Unauthorized, Forbidden, Unserved."""
+        demanded = context.match.scope
         token = token_of(scope["headers"])
         if demanded == "open":
             try:
                 caller = self.keyring.caller(token)
             except GatewayError:
                 caller = NOBODY
-            scope[MINIMAL_KEY] = caller is NOBODY
+            context.minimal = caller is NOBODY
             return caller
         caller = self.keyring.caller(token)
         if caller is EVERYBODY:
@@ -108,7 +108,7 @@ class Door:
             raise Forbidden(
                 f"The key {caller.id} has the scopes {has}; {scope['method']} {scope['path']} needs {demanded}."
             )
-        elif self.isolate_keys and "admin" not in caller.scopes and _is_kept_response(scope["path"]):
+        elif self.isolate_keys and "admin" not in caller.scopes and "response_id" in context.match.params:
             raise NotShown(
                 "Answers that are kept are shown to administrators alone here (setting access.isolate_keys)."
             )
@@ -120,17 +120,17 @@ class Door:
         if record is None or demanded == "open":
             yield
             return
-        await self.allowances.enter(record)
+        await self.quotas.enter(record)
         try:
             yield
         finally:
-            self.allowances.leave(record)
+            self.quotas.leave(record)
 
-    async def _infer(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
-        body = await self._body(scope, receive)
-        ask = await self.bounds.ask(body, scope["path"])
-        scope[ASK_KEY] = ask
-        if self.isolate_keys and "admin" not in caller.scopes and ask.previous_response_id is not None:
+    async def _infer(self, scope: Scope, receive: Receive, send: TrackedSend, caller: Caller) -> None:
+        context = RequestContext.of(scope)
+        context.body = RequestBody(await self._body(scope, receive))
+        context.estimate = estimate = await self.bounds.estimate(context.body, scope["path"])
+        if self.isolate_keys and "admin" not in caller.scopes and estimate.previous_response_id is not None:
             raise NotShown(
                 "previous_response_id: kept answers cannot be gone on from here (setting access.isolate_keys)."
             )
@@ -139,16 +139,16 @@ class Door:
         may_go_on = self._check_of(caller)
         record = caller.record
         if record is None:
-            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter, may_go_on)
+            await self.deadlines.serve(self.app, scope, receive, send, meter, may_go_on)
             if caller.id != ANONYMOUS:
                 self.usage.add(caller.id, meter)
             return
-        reserved = await self.allowances.reserve(record, ask)
+        reserved = await self.quotas.reserve(record, estimate)
         try:
-            await self.deadlines.serve(self.app, scope, replay(body, receive), send, meter, may_go_on)
+            await self.deadlines.serve(self.app, scope, receive, send, meter, may_go_on)
         finally:
             self.usage.add(record.id, meter)
-            await self.allowances.settle(record, reserved, _used(meter, ask))
+            await self.quotas.settle(record, reserved, _used(meter, estimate))
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Raises RequestTooLarge, before anything was read where its length was announced; RequestTimeout."""
@@ -199,18 +199,13 @@ class Door:
             self._refused, self._logged_s = 0, now
 
 
-def _is_kept_response(path: str) -> bool:
-    tier = tier_in(path)
-    return path[len(tier) + 1 if tier else 0 :].startswith(RESPONSES_PREFIX)
-
-
 def _class_of(caller: Caller) -> str:
     if caller is EVERYBODY or caller is NOBODY:
         return ANONYMOUS
     return next((name for name in ("admin", "jobs", "infer", "metrics") if name in caller.scopes), ANONYMOUS)
 
 
-def _used(meter: Meter, ask: Ask) -> int:
+def _used(meter: Meter, estimate: RequestEstimate) -> int:
     """What is charged. An engine that began and was left before it said anything has at least read the prompt."""
     used = meter.prompt_tokens + meter.completion_tokens
-    return used or (ask.prompt_tokens if meter.begun else 0)
+    return used or (estimate.prompt_tokens if meter.begun else 0)

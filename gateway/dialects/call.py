@@ -9,17 +9,11 @@ import msgspec
 
 from gateway.dialects.events import DONE, EventData
 from gateway.http.asgi import App, Message, Receive, Scope, Send, replay, send_json
+from gateway.http.error_rendering import Failure, Renderer, renderer_of, with_headers
+from gateway.http.tracked_send import NO_ANSWER, TrackedSend
+from gateway.request.context import RequestContext
 
 Json = dict[str, Any]
-Envelope = Callable[[int, str, str | None], Json]
-"""The body of an error, from its HTTP status, its message and its code."""
-
-PRIORITY_KEY = "stepserve.priority"
-"""In a request's scope: the priority that vLLM's scheduler gives it; absent for interactive ones."""
-
-TRANSLATED_KEY = "stepserve.translated"
-"""In a request's scope: its body was made here, of one in another vocabulary."""
-
 _BODY_HEADERS = frozenset({b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect"})
 _CARRIED = frozenset({b"x-model-id", b"x-model-digest", b"retry-after", b"x-request-id"})
 _JSON_HEADER = (b"content-type", b"application/json")
@@ -57,10 +51,6 @@ class Translator(Protocol):
 
     def end(self) -> bytes: ...
 
-    def failed(self, error: Json) -> bytes:
-        """How the stream ends when its request failed after the headers had been sent."""
-        ...
-
 
 @dataclass(slots=True)
 class Call:
@@ -71,9 +61,8 @@ class Call:
 
     scope: Scope
     receive: Receive
-    send: Send
+    send: TrackedSend
     inner: App
-    envelope: Envelope
     timing: Timing = field(default_factory=Timing)
 
     async def whole(self, path: str, body: Json, translate: Callable[[Json], Json]) -> None:
@@ -89,40 +78,40 @@ class Call:
 
     async def stream(self, path: str, body: Json, translator: Translator) -> None:
         """Asks `path` for a stream and hands its pieces on as they come. A refusal is one JSON answer."""
-        streamed = _Streamed(self.send, translator, self.timing)
+        streamed = _Streamed(self.send, self.send.renderer, translator, self.timing)
         await self._ask(path, body | {"stream": True, "stream_options": {"include_usage": True}}, streamed.take)
         if streamed.refusal is not None:
             await self._refuse(streamed.refusal)
 
-    async def refuse(
-        self, status: int, message: str, code: str | None = None, retry_after_s: float | None = None
-    ) -> None:
-        headers = [] if retry_after_s is None else [(b"retry-after", str(max(1, round(retry_after_s))).encode())]
-        await send_json(self.send, status, self.envelope(status, message, code), headers)
+    async def refuse(self, failure: Failure) -> None:
+        await self.send.refuse(failure)
 
     async def answer(self, content: object, status: int = 200) -> None:
         await send_json(self.send, status, content)
 
     async def _ask(self, path: str, body: Json, send: Send) -> None:
-        if PRIORITY_KEY in self.scope:
-            body = body | {"priority": self.scope[PRIORITY_KEY]}
+        context = RequestContext.of(self.scope)
+        if context.priority is not None:
+            body = body | {"priority": context.priority}
         encoded = msgspec.json.encode(body)
         headers = [pair for pair in self.scope["headers"] if pair[0] not in _BODY_HEADERS]
         headers += [_JSON_HEADER, (b"content-length", str(len(encoded)).encode())]
         asked = {"method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
-        await self.inner({**self.scope, **asked, TRANSLATED_KEY: True}, replay(encoded, self.receive), send)
+        key, inner = context.translated(path, encoded)
+        response = TrackedSend(send, renderer_of(inner.match))
+        await self.inner({**self.scope, **asked, key: inner}, replay(encoded, self.receive), response)
+        if response.given_up is not None and not response.is_stream and not response.ended:
+            raise response.given_up
 
     async def _refuse(self, refusal: "_Collected") -> None:
-        message, code = error_of(refusal.body)
-        content = self.envelope(refusal.status, message, code)
-        await send_json(self.send, refusal.status, content, refusal.carried)
+        await self.send.refuse(with_headers(Failure.said(refusal.status, refusal.body), refusal.carried))
 
 
 class _Collected:
-    """A whole answer. A client that went away gets none: status 499."""
+    """A whole answer; none where the client went away."""
 
     def __init__(self, start: Message | None = None) -> None:
-        self.status = 499
+        self.status = NO_ANSWER
         self.carried: list[tuple[bytes, bytes]] = []
         self.body = b""
         if start is not None:
@@ -142,9 +131,10 @@ class _Collected:
 class _Streamed:
     """`refusal` is set when the answer was no stream."""
 
-    def __init__(self, send: Send, translator: Translator, timing: Timing) -> None:
+    def __init__(self, send: Send, renderer: Renderer, translator: Translator, timing: Timing) -> None:
         self.refusal: _Collected | None = None
         self._send = send
+        self._renderer = renderer
         self._translator = translator
         self._timing = timing
         self._events = EventData()
@@ -171,7 +161,7 @@ class _Streamed:
         out = b"".join(self._translated(data) for data in self._events.feed(message.get("body", b"")))
         more = message.get("more_body", False)
         if not more and not self._ended:
-            out += self._translator.failed({"message": "The answer was cut off.", "code": "cut_off"})
+            out += self._renderer.event(Failure(502, "The answer was cut off.", "cut_off"))
         if out or not more:
             await self._send({"type": "http.response.body", "body": out, "more_body": more})
 
@@ -184,24 +174,7 @@ class _Streamed:
         chunk: Json = msgspec.json.decode(data)
         if "error" in chunk:
             self._ended = True
-            error = chunk["error"]
-            return self._translator.failed(error if isinstance(error, dict) else {"message": str(error)})
+            return self._renderer.event(Failure.said(500, data))
         if chunk.get("choices"):
             self._timing.note_token()
         return self._translator.piece(chunk)
-
-
-def error_of(body: bytes) -> tuple[str, str | None]:
-    """Message and code of an error in whichever envelope it came."""
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, dict):
-        return body[:500].decode(errors="replace") or "no answer", None
-    error = content.get("error", content)
-    if not isinstance(error, dict):
-        return str(error), None
-    message = error.get("message") or error.get("detail") or "the request failed"
-    code = error.get("code")
-    return str(message), code if isinstance(code, str) else None

@@ -6,31 +6,28 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.dialects.call import Call, Envelope
+from gateway.dialects.call import Call
 from gateway.errors import GatewayError, InvalidRequest
-from gateway.http.asgi import App, ClientDisconnected, Receive, Scope, Send, read_body, send_json
-from gateway.request.ask import ASK_KEY
+from gateway.http.asgi import App, ClientDisconnected, Receive, Scope, Send, read_body
+from gateway.http.bounded_body import read_within
+from gateway.http.tracked_send import tracked
 from gateway.request.bounds import RequestBounds
+from gateway.request.context import RequestContext
 from stepserve.readable import readable
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`handler` gets the call and the checked body (None where the route has none); a refusal is a GatewayError.
-
-    `invalid_status` is what a body that cannot be understood gets.
-    """
+    """`handler` gets the call and the checked body (None where the route has none); a refusal is a GatewayError."""
 
     method: str
     path: str
     summary: str
     handler: Callable[[Call, Any], Awaitable[None]]
-    envelope: Envelope
     request: type[BaseModel] | None = None
-    invalid_status: int = 422
 
 
-class Dialects:
+class ProtocolAdapters:
     """An ASGI app over the routes. `inner` answers vLLM's own routes."""
 
     def __init__(
@@ -48,36 +45,33 @@ class Dialects:
         self.routes.append(route)
         self._by_path.setdefault(route.path, {})[route.method] = route
 
-    def takes(self, scope: Scope) -> bool:
-        return scope["path"] in self._by_path
+    def has(self, path: str) -> bool:
+        return path in self._by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        methods = self._by_path[scope["path"]]
-        route = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        if route is None:
-            some = next(iter(methods.values()))
-            allowed = [(b"allow", ", ".join(methods).encode())]
-            message = f"{scope['method']} {scope['path']}: Method Not Allowed"
-            await send_json(send, 405, some.envelope(405, message, None), allowed)
-            return
-        call = Call(scope, receive, send, self._inner, route.envelope)
+        """For a method that the route takes."""
+        route = self._by_path[scope["path"]]["GET" if scope["method"] == "HEAD" else scope["method"]]
+        response = tracked(send, scope)
+        call = Call(scope, receive, response, self._inner)
         try:
-            body = await read_body(receive, self._max_request_bytes)
-            if route.request is not None and ASK_KEY not in scope:
-                scope[ASK_KEY] = await self._bounds.ask(body, scope["path"])
-            await route.handler(call, _checked(route, body))
+            await route.handler(call, await self._checked(route, scope, receive))
         except ClientDisconnected:
             return
-        except InvalidRequest as error:
-            await call.refuse(route.invalid_status, str(error), error.code)
         except GatewayError as error:
-            await call.refuse(error.status, str(error), error.code, error.retry_after_s)
+            await response.fail(error)
+
+    async def _checked(self, route: Route, scope: Scope, receive: Receive) -> BaseModel | None:
+        if route.request is None:
+            await read_body(receive, self._max_request_bytes)  # a body that nobody asked for
+            return None
+        context = RequestContext.of(scope)
+        body = await read_within(self._bounds, context, receive, self._max_request_bytes, scope["path"])
+        return _model_of(route.request, body.raw)
 
 
-def _checked(route: Route, body: bytes) -> BaseModel | None:
-    if route.request is None:
-        return None
+def _model_of(kind: type[BaseModel], body: bytes) -> BaseModel:
+    """Raises InvalidRequest."""
     try:
-        return route.request.model_validate_json(body or b"{}")
+        return kind.model_validate_json(body or b"{}")
     except ValidationError as error:
         raise InvalidRequest(readable(error.errors(include_url=False))) from error

@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 from gateway.access.deadlines import Deadlines
-from gateway.access.refusal import refuse
 from gateway.errors import Unserved
 from gateway.http.asgi import App, Receive, Scope, Send, send_json
+from gateway.http.tracked_send import tracked
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Drain:
         elif scope["method"] in _READING:
             await self._app(scope, receive, send)
         else:
-            await refuse(scope["path"], send, Unserved("The server is stopping.", _RETRY_AFTER_S))
+            await tracked(send, scope).fail(Unserved("The server is stopping.", _RETRY_AFTER_S))
 
     async def run(self, timeout_s: float) -> None:
         """Returns when nothing is being answered any more; what is after `timeout_s` ends with an error."""

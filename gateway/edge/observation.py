@@ -2,53 +2,26 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
 
 from gateway.http.asgi import App, Message, Receive, Scope, Send
 from gateway.http.tracing import Tracer
-from gateway.inference.dispatch import POST_PATHS
+from gateway.http.tracked_send import TrackedSend, tracked
 from gateway.metrics import note_request
-from gateway.request.routes import route_of
+from gateway.request.context import RequestContext
 from stepserve.request_id import JOB_ID_HEADER, REQUEST_ID_HEADER, accepted, new_request_id, request_id
 from stepserve.settings import LogSettings
 
 log = logging.getLogger("gateway.requests")
 
-KEY_CLASS = "stepserve.key_class"
-"""Where in a scope stands what sort of key the request came with."""
-
 _HEADER = REQUEST_ID_HEADER.encode()
 _OURS = frozenset({_HEADER, JOB_ID_HEADER.encode()})
-_NO_ANSWER = 499  # as nginx has it: the client went away before there was one
-_QUIET = frozenset({"/livez", "/readyz", "/health", "/metrics"})
-_WITH_PROMPTS = POST_PATHS | {"/generate", "/chat", "/solve", "/api/chat", "/api/generate"}
 _LONGEST_BODY_BYTES = 64 * 1024
 
 
-@dataclass(slots=True)
-class _Seen:
-    send: Send
-    identity: bytes
-    started_s: float
-    status: int = _NO_ANSWER
-    model: str = ""
-    first_byte_s: float | None = None
-    body: bytearray = field(default_factory=bytearray)
-
-    async def note(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.first_byte_s = time.perf_counter() - self.started_s
-            self.status = message["status"]
-            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _HEADER]
-            for key, value in headers:
-                if key == b"x-model-id":
-                    self.model = value.decode("latin-1")
-            message["headers"] = [*headers, (_HEADER, self.identity)]
-        await self.send(message)
-
-
-class Observed:
-    """The outermost layer of the public port: whatever is answered, here or further in, is counted and logged once."""
+class RequestLogMiddleware:
+    """The outermost layer of the public port: a request gets its context here, and whatever is answered, here or
+    further in, is counted and logged once.
+    """
 
     def __init__(self, app: App, logs: LogSettings, tracer: Tracer | None = None) -> None:
         self._app = app
@@ -66,38 +39,44 @@ class Observed:
         # Which job a request belongs to is for control to say, on the private socket.
         others = [pair for pair in scope["headers"] if pair[0] not in _OURS]
         scope["headers"] = [*others, (_HEADER, name.encode())]
-        seen = _Seen(send, name.encode(), time.perf_counter())
-        route = route_of(scope["path"])
-        span = self._tracer.begin(scope, route, name) if self._tracer and route not in _QUIET else None
-        keeps = self._logs.prompts and route in _WITH_PROMPTS
+        context = RequestContext.begin(scope)
+        context.request_id = name
+        response = tracked(send, scope)
+        response.headers[_HEADER] = name.encode()
+        route = context.match
+        span = self._tracer.begin(scope, route.label, name) if self._tracer and not route.quiet else None
+        has_prompt = route.row is not None and route.row.time == "answer"
+        said = bytearray()
+        started_s = time.perf_counter()
         token = request_id.set(name)
         try:
-            await self._app(scope, _kept(receive, seen.body) if keeps else receive, seen.note)
+            await self._app(scope, _kept(receive, said) if self._logs.prompts and has_prompt else receive, response)
         finally:
-            self._end(scope, route, seen)
+            self._end(scope, context, response, started_s, said)
             if span is not None:
-                span.end(seen.status, seen.model)
+                span.end(response.status, response.model)
             request_id.reset(token)
 
-    def _end(self, scope: Scope, route: str, seen: _Seen) -> None:
-        duration_s = time.perf_counter() - seen.started_s
-        key_class = str(scope.get(KEY_CLASS, "none"))
-        note_request(route, seen.model, seen.status, key_class, duration_s)
-        if not self._logs.requests or route in _QUIET:
+    def _end(
+        self, scope: Scope, context: RequestContext, response: TrackedSend, started_s: float, said: bytearray
+    ) -> None:
+        duration_s = time.perf_counter() - started_s
+        note_request(context.match.label, response.model, response.status, context.key_class, duration_s)
+        if not self._logs.requests or context.match.quiet:
             return
         line: dict[str, object] = {
             "event": "request",
             "method": scope["method"],
             "path": scope["path"],
-            "status": seen.status,
+            "status": response.status,
             "duration_ms": round(duration_s * 1e3, 1),
         }
-        if seen.first_byte_s is not None:
-            line["first_byte_ms"] = round(seen.first_byte_s * 1e3, 1)
-        if seen.model:
-            line["model"] = seen.model
-        if seen.body:
-            line["body"] = seen.body.decode(errors="replace")
+        if response.started_s is not None:
+            line["first_byte_ms"] = round((response.started_s - started_s) * 1e3, 1)
+        if response.model:
+            line["model"] = response.model
+        if said:
+            line["body"] = said.decode(errors="replace")
         log.info(line)
 
 

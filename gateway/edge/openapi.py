@@ -14,10 +14,10 @@ from starlette.routing import Route as PlainRoute
 from gateway.dialects.call import Call
 from gateway.dialects.router import Route
 from gateway.errors import Unserved
-from gateway.inference.dispatch import Dispatch
 from gateway.serving.gate import Gate
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve import __version__
+from stepserve.route_table import ROWS, Owner
 
 Json = dict[str, Any]
 
@@ -28,10 +28,10 @@ _ERROR = {"description": "refused; the body says why"}
 _ANSWER = {"description": "answered"}
 
 
-def describe(gate: Gate, control: ControlLink, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> Route:
+def describe(gate: Gate, control: ControlProxy, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> Route:
     """The route itself. `plain` are the gateway's GET routes that take no body."""
     described = OpenApi(gate, control, [*routes], [route.path for route in plain if isinstance(route, PlainRoute)])
-    return Route("GET", PATH, "This document", described.answer, envelope=lambda _, message, __: {"detail": message})
+    return Route("GET", PATH, "This document", described.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class OpenApi:
     """`/v1` is described while an engine is loaded, control's routes while control is up."""
 
     gate: Gate
-    control: ControlLink
+    control: ControlProxy
     routes: list[Route]
     plain: list[str]
 
@@ -51,13 +51,13 @@ class OpenApi:
         slot = self.gate.slot
         if slot is not None and not slot.dead:
             engines = await asyncio.to_thread(slot.host.engine.openapi)
-            parts.append(selected(engines, "vllm", lambda path: Dispatch.takes({"path": path})))
+            parts.append(selected(engines, "vllm", _paths_of("slot").__contains__))
         try:
             answer = await self.control.request("GET", PATH)
         except Unserved:
             answer = None
         if answer is not None and answer.status_code == 200:
-            parts.append(selected(answer.json(), "control", lambda path: ControlLink.takes({"path": path})))
+            parts.append(selected(answer.json(), "control", _paths_of("control").__contains__))
         merged: Json = {"paths": {}, "schemas": {}}
         for part in parts:
             merged["paths"] |= part["paths"]
@@ -68,6 +68,10 @@ class OpenApi:
             "paths": merged["paths"],
             "components": {"schemas": merged["schemas"]},
         }
+
+
+def _paths_of(owner: Owner) -> frozenset[str]:
+    return frozenset(row.path_format for row in ROWS if row.owner == owner)
 
 
 def own(routes: Iterable[Route], plain: Iterable[str]) -> Json:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.errors import GatewayError, RequestTooLarge
+from gateway.errors import RequestTooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -78,22 +78,3 @@ async def send_json(send: Send, status: int, content: object, headers: list[tupl
     head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *(headers or [])]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
-
-
-async def send_openai_error(send: Send, error: GatewayError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    """The OpenAI envelope, with Retry-After where trying again makes sense, unless other headers are given."""
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    envelope = {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
-    await send_json(send, error.status, envelope, retry_header(error) if headers is None else headers)
-
-
-async def send_detail(send: Send, error: GatewayError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    """The envelope of our own routes."""
-    headers = retry_header(error) if headers is None else headers
-    await send_json(send, error.status, {"detail": str(error), "code": error.code}, headers)
-
-
-def retry_header(error: GatewayError) -> list[tuple[bytes, bytes]]:
-    if error.retry_after_s is None:
-        return []
-    return [(b"retry-after", str(max(1, round(error.retry_after_s))).encode())]

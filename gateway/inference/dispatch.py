@@ -1,47 +1,24 @@
-"""The request path: which of vLLM's routes are public, and which slot answers."""
+"""The request path of vLLM's routes: which slot, or which other host, answers."""
 
 from dataclasses import dataclass, field
 
 from gateway.access.meter import METER
-from gateway.dialects.call import PRIORITY_KEY, TRANSLATED_KEY
 from gateway.errors import GatewayError, InvalidField, ModelNotFound
-from gateway.http.asgi import (
-    ClientDisconnected,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    replay,
-    send_openai_error,
-    until_disconnected,
-)
-from gateway.http.envelopes import in_envelope
-from gateway.request.ask import ASK_KEY
+from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
+from gateway.http.bounded_body import read_within
+from gateway.http.tracked_send import tracked
+from gateway.request.body import RequestBody
 from gateway.request.bounds import HARMLESS_BYTES, RequestBounds
 from gateway.request.client_fields import check
+from gateway.request.context import RequestContext
 from gateway.request.texts import NO_TEXTS, texts_of
 from gateway.serving.admission import Admission
-from gateway.serving.naming import Naming, model_named
+from gateway.serving.naming import Naming
 from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.upstream.app import UpstreamApp
 from stepserve.contract import ACTIVE_ALIAS
-from stepserve.structured_bounds import StructuredLimits, TooMuch, check_body
-
-# Everything else that vLLM's app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
-POST_PATHS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/messages/count_tokens",
-        "/v1/embeddings",
-        "/tokenize",
-        "/detokenize",
-    }
-)
-RESPONSES_PREFIX = "/v1/responses/"
+from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +33,49 @@ class Dispatch:
     bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
     structured: StructuredLimits = field(default_factory=StructuredLimits)
 
-    @staticmethod
-    def takes(scope: Scope) -> bool:
-        path: str = scope["path"]
-        return path in POST_PATHS or path.startswith(RESPONSES_PREFIX)
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        send = in_envelope(scope["path"], send)
+        context = RequestContext.of(scope)
+        response = tracked(send, scope)
+        path: str = scope["path"]
+        response.rewords = path
         try:
-            body = await read_body(receive, self.max_request_bytes)
-            ask = scope.get(ASK_KEY) or await self.bounds.ask(body, scope["path"])
-            if scope["path"] in POST_PATHS and PRIORITY_KEY not in scope and TRANSLATED_KEY not in scope:
-                check(ask, scope["path"])
-            name = model_named(body)
+            asked = await read_within(self.bounds, context, receive, self.max_request_bytes, path)
+            estimate = context.estimate
+            assert estimate is not None, "made with the body"
+            is_kept_answer = "response_id" in context.match.params  # which is asked for without a body
+            if context.priority is None and not context.is_translated and not is_kept_answer:
+                check(estimate, path)
+            name, body = asked.model, asked.raw
             target = self.naming.target(name)
             if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
-                body = self.naming.rewritten(body, scope["path"], name, target, target)
-                await self.upstream.relay(target, body, scope, receive, send)
+                body = self.naming.rewritten(body, path, name, target, target)
+                await self.upstream.relay(target, body, scope, receive, response)
                 return
-            texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(body, scope["path"])
-            self._bound(body)
-            slot, body = await self._enter(scope["path"], name, body, receive)
+            texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(asked, path)
+            self._bound(asked)
+            slot, body = await self._enter(path, name, body, receive)
             engine = slot.host.engine
             texts.check(self.bounds.max_text_chars, engine.max_model_len_tokens, engine.max_chars_per_token)
-            if PRIORITY_KEY in scope:  # batch work is bounded by its own window
-                await slot.serve(scope, replay(body, receive), send)
+            if context.priority is not None:  # batch work is bounded by its own window
+                await slot.serve(scope, replay(body, receive), response)
                 return
-            self.admission.enter(slot.host, ask)
+            self.admission.enter(slot.host, estimate)
         except GatewayError as error:
-            await send_openai_error(send, error)
+            await response.fail(error)
         except ClientDisconnected:
             return
         else:
             if (meter := METER.get()) is not None:
                 meter.model = slot.model.id
             try:
-                await slot.serve(scope, replay(body, receive), send)
+                await slot.serve(scope, replay(body, receive), response)
             finally:
-                self.admission.leave(slot.host, ask)
+                self.admission.leave(slot.host, estimate)
 
-    def _bound(self, body: bytes) -> None:
+    def _bound(self, body: RequestBody) -> None:
         """Raises InvalidField."""
         try:
-            check_body(body, self.structured)
+            check_members(body.members, self.structured)
         except TooMuch as error:
             raise InvalidField(error.field, str(error)) from error
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.dialects.call import PRIORITY_KEY
-from gateway.dialects.router import Dialects
+from gateway.dialects.router import ProtocolAdapters
 from gateway.errors import DigestMismatch, InvalidRequest, ModelNotFound, NotLoaded, Unserved
 from gateway.http.asgi import App, Message, Receive, Scope
 from gateway.inference.dispatch import Dispatch
-from gateway.request.ask import ASK_KEY, NOTHING
+from gateway.request.body import RequestBody
+from gateway.request.context import RequestContext
+from gateway.request.estimate import NOTHING
 from gateway.serving.batch_share import BatchShare
 from stepserve.contract import BATCH_PRIORITY, AskItem, AskOutput, AskRequest, AskResult
 
@@ -24,7 +25,7 @@ class Inference:
     """`places`: how many sequences are asked for at once. Beyond that requests wait here, where they cost little."""
 
     dispatch: Dispatch
-    dialects: Dialects
+    adapters: ProtocolAdapters
     places: BatchShare
 
     async def ask(self, request: AskRequest) -> AskResult:
@@ -43,15 +44,16 @@ class Inference:
         answer = _Answer()
         body = self._body(item, request.model)
         scope, receive = _scope(item.path, body)
-        if self.dispatch.takes(scope):
-            route: App = self.dispatch
-        elif self.dialects.takes(scope):
-            route = self.dialects
-        else:
+        context = RequestContext.begin(scope)
+        row = context.match.row
+        if row is None or row.time != "answer" or row.owner not in {"slot", "gateway"}:
             raise InvalidRequest(f"{item.path} is no inference route")
+        route: App = self.dispatch if row.owner == "slot" else self.adapters
+        context.priority = BATCH_PRIORITY
+        context.body = RequestBody(body)
         with suppress(InvalidRequest):  # which the route says in its own words
-            scope[ASK_KEY] = await self.dispatch.bounds.ask(body, item.path)
-        async with self.places.place(scope.get(ASK_KEY, NOTHING).sequences.total):
+            context.estimate = await self.dispatch.bounds.estimate(context.body, item.path)
+        async with self.places.place((context.estimate or NOTHING).sequences.total):
             await route(scope, receive, answer.send)
         said = answer.decoded()
         if answer.status in _WORTH_A_RETRY:
@@ -97,7 +99,6 @@ def _scope(path: str, body: bytes) -> tuple[Scope, Receive]:
         "client": None,
         "server": None,
         "state": {},
-        PRIORITY_KEY: BATCH_PRIORITY,
     }
     return scope, receive
 

@@ -1,1 +1,1 @@
-"""A request before any model is chosen: its route, its bounds, its size. Pure."""
+"""What a request is, without any I/O: its body, what that asks for, and what is known of it. Pure."""

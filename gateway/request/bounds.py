@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.errors import InvalidField, InvalidRequest
-from gateway.request.ask import Ask, ask_of
+from gateway.request.body import RequestBody, decoded
+from gateway.request.estimate import RequestEstimate, estimate_of
 from gateway.request.json_shape import (
     IN_THREAD_BYTES,
     are_tokens,
     beside,
-    decoded,
     fits_64_bits,
     has_long_digits,
     is_deeper,
     may_hold_more,
-    members,
     quotes,
     strings,
     structure_of,
@@ -89,35 +88,35 @@ class RequestBounds:
     max_values: int
     max_message_values: int = 8 * 1024
 
-    async def ask(self, body: bytes, path: str) -> Ask:
+    async def estimate(self, body: RequestBody, path: str) -> RequestEstimate:
         """What the body asks for, once it is known to be within these bounds. Raises InvalidField, InvalidRequest."""
-        if len(body) <= IN_THREAD_BYTES:
-            return self.ask_now(body, path)
-        return await beside(self.ask_now, body, path)
+        if len(body.raw) <= IN_THREAD_BYTES:
+            return self.estimate_now(body, path)
+        return await beside(self.estimate_now, body, path)
 
     @classmethod
     def unbounded(cls) -> "RequestBounds":
         return cls(sys.maxsize, sys.maxsize, sys.maxsize)
 
-    def ask_now(self, body: bytes, path: str = "") -> Ask:
+    def estimate_now(self, body: RequestBody, path: str = "") -> RequestEstimate:
         """Blocks for as long as it takes to look through the body."""
-        if len(body) > HARMLESS_BYTES:
+        raw = body.raw
+        if len(raw) > HARMLESS_BYTES:
             self._check_shape(body, path)
-        elif body.count(b"[") + body.count(b"{") > _MAX_DEPTH and is_deeper(structure_of(body), _MAX_DEPTH):
+        elif raw.count(b"[") + raw.count(b"{") > _MAX_DEPTH and is_deeper(structure_of(raw), _MAX_DEPTH):
             raise _too_deep()
-        if has_long_digits(body):
+        if has_long_digits(raw):
             _check_integers(body)
-        ask = ask_of(body, path)
-        self._check_ask(ask)
-        return ask
+        estimate = estimate_of(body, path)
+        self._check_estimate(estimate)
+        return estimate
 
-    def _check_shape(self, body: bytes, path: str) -> None:
-        try:
-            fields = members.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise InvalidRequest("The body is no JSON object.") from None
-        except RecursionError:
-            raise _too_deep() from None
+    def _check_shape(self, whole: RequestBody, path: str) -> None:
+        body, fields = whole.raw, whole.members
+        if not whole.is_object:
+            if is_deeper(structure_of(body), _MAX_DEPTH):
+                raise _too_deep()
+            raise InvalidRequest("The body is no JSON object.")
         if may_hold_more(body, self.max_values) or body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
             if (texts := quotes(body) // 2) > _MOST_STRINGS:
                 field = max(fields, key=lambda name: quotes(bytes(fields[name])))[:_LONGEST_NAME]
@@ -157,12 +156,12 @@ class RequestBounds:
         if longest is not None and len(raw) > longest and (chars := sum(map(len, strings(decoded(raw))))) > longest:
             raise InvalidField(name, f"has {chars} characters; at most {longest} are taken")
 
-    def _check_ask(self, ask: Ask) -> None:
-        if ask.model is not None and len(ask.model) > _LONGEST_NAME:
-            raise InvalidField("model", f"has {len(ask.model)} characters; names have at most {_LONGEST_NAME}")
-        if isinstance(ask.request_id, str) and len(ask.request_id) > _LONGEST_NAME:
-            raise InvalidField("request_id", f"has {len(ask.request_id)} characters; at most {_LONGEST_NAME} are taken")
-        if (refusal := ask.sequences.too_many(self.max_sequences)) is not None:
+    def _check_estimate(self, asked: RequestEstimate) -> None:
+        if asked.model is not None and len(asked.model) > _LONGEST_NAME:
+            raise InvalidField("model", f"has {len(asked.model)} characters; names have at most {_LONGEST_NAME}")
+        if isinstance(asked.request_id, str) and (length := len(asked.request_id)) > _LONGEST_NAME:
+            raise InvalidField("request_id", f"has {length} characters; at most {_LONGEST_NAME} are taken")
+        if (refusal := asked.sequences.too_many(self.max_sequences)) is not None:
             raise InvalidField(*refusal)
 
 
@@ -175,16 +174,12 @@ def _fullest(fields: Mapping[str, msgspec.Raw]) -> tuple[str, int]:
 _SAID = frozenset({"messages", "input", "system", "tools", "functions", "documents", "metadata", "response_format"})
 
 
-def _check_integers(body: bytes) -> None:
+def _check_integers(body: RequestBody) -> None:
     """vLLM's engine and its messages have no larger ones: an error of the server's, only after the work has begun.
 
     What is said, and schemas, are texts to them.
     """
-    try:
-        found = members.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return  # whoever serves it says what it is
-    for name, raw in found.items():
+    for name, raw in body.members.items():
         if name not in _SAID and not fits_64_bits(bytes(raw)):
             raise InvalidField(name[:_LONGEST_NAME], "holds a whole number that does not fit into 64 bits")
 

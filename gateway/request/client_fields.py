@@ -4,18 +4,18 @@ docs/decisions/0022-a-client-may-step-back.md says why.
 """
 
 from gateway.errors import InvalidField, InvalidRequest
-from gateway.request.ask import NOTHING, Ask
+from gateway.request.estimate import NOTHING, RequestEstimate
 from stepserve.contract import BATCH_PRIORITY
 
 _RESPONSES_PATH = "/v1/responses"
 _RESPONSE_ID_PREFIX = "resp_"  # of the ids that vLLM makes itself; its other routes prefix whatever they are given
 
 
-def check(ask: Ask, path: str) -> None:
+def check(estimate: RequestEstimate, path: str) -> None:
     """Raises InvalidField; InvalidRequest for a body that cannot be looked into, but which vLLM might understand."""
-    if ask is NOTHING:
+    if estimate is NOTHING:
         raise InvalidRequest("The body is no JSON object.")
-    priority, request_id = ask.priority, ask.request_id
+    priority, request_id = estimate.priority, estimate.request_id
     if priority is not None and not (type(priority) is int and 0 <= priority < BATCH_PRIORITY):
         raise InvalidField(
             "priority",

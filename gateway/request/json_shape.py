@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import msgspec
-
 T = TypeVar("T")
 
 IN_THREAD_BYTES = 256 * 1024  # looked through in a few ms
@@ -30,25 +28,6 @@ _looking = ThreadPoolExecutor(1, thread_name_prefix="bodies")
 
 async def beside(look: Callable[..., T], *about: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(_looking, look, *about)
-
-
-def fields(body: bytes) -> dict[str, bytes]:
-    """The members of the body's object as they stand in it; none where it is none, which is for others to say."""
-    try:
-        found = members.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return {name: bytes(raw) for name, raw in found.items()}
-
-
-members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def decoded(raw: bytes) -> object:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def strings(value: Any) -> Iterator[str]:

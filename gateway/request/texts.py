@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import InvalidField
-from gateway.request.json_shape import IN_THREAD_BYTES, beside, decoded, fields, strings
+from gateway.request.body import RequestBody
+from gateway.request.json_shape import IN_THREAD_BYTES, beside, strings
 
 # What a chat's prompt is rendered from. `tools` count, since templates write them into the prompt.
 _CHAT_TEXTS = ("messages", "system", "instructions", "input", "tools", "documents", "chat_template_kwargs")
@@ -48,25 +49,24 @@ class Texts:
 NO_TEXTS = Texts()
 
 
-async def texts_of(body: bytes, path: str) -> Texts:
+async def texts_of(body: RequestBody, path: str) -> Texts:
     """How long the texts of a body are. It may be any body that `gateway.request.bounds` let pass."""
-    if len(body) <= IN_THREAD_BYTES:
+    if len(body.raw) <= IN_THREAD_BYTES:
         return measured(body, path)
     return await beside(measured, body, path)
 
 
-def measured(body: bytes, path: str) -> Texts:
+def measured(body: RequestBody, path: str) -> Texts:
     """Blocks for milliseconds a MB."""
-    members = fields(body)
-    cut = path == "/tokenize" or members.get("truncate_prompt_tokens", b"null") != b"null"
+    cut = path == "/tokenize" or body.text_of("truncate_prompt_tokens") not in (b"", b"null")
     if path == "/detokenize":
-        return Texts("tokens", 0, members.get("tokens", b"").count(b",") + 1, cut=True)
+        return Texts("tokens", 0, body.text_of("tokens").count(b",") + 1, cut=True)
     longest: tuple[int, str] = (0, "prompt")
     for name in ("prompt", "input"):
-        if (raw := members.get(name)) is not None and (value := decoded(raw)) and not _is_conversation(value):
+        if (value := body.value(name)) and not _is_conversation(value):
             texts = value if isinstance(value, list) else [value]
             longest = max(longest, (max((len(text) for text in texts if isinstance(text, str)), default=0), name))
-    chat = {name: _chars(members[name]) for name in _CHAT_TEXTS if name in members}
+    chat = {name: _chars(body.value(name)) for name in _CHAT_TEXTS if name in body.members}
     if "messages" in chat or path == "/v1/responses":
         biggest = max(chat, key=lambda name: chat[name], default="messages")
         longest = max(longest, (sum(chat.values()), biggest))
@@ -77,9 +77,8 @@ def _is_conversation(value: object) -> bool:
     return isinstance(value, list) and isinstance(value[0], dict)
 
 
-def _chars(raw: bytes) -> int:
+def _chars(value: object) -> int:
     """Of a field that a chat's prompt is rendered from. Pictures and sounds, as parts of messages, are no text."""
-    value = decoded(raw)
     if not isinstance(value, list):
         return sum(map(len, strings(value)))
     return sum(_message_chars(message) for message in value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from gateway.errors import Overloaded
-from gateway.request.ask import Ask
+from gateway.request.estimate import RequestEstimate
 
 _RATE_OVER = 64
 _LONGEST_WAIT_S = 60.0
@@ -41,12 +41,12 @@ class Refusal:
     retry_after_s: float
 
 
-def decide(load: Load, ask: Ask, bounds: Bounds) -> Refusal | None:
+def decide(load: Load, asked: RequestEstimate, bounds: Bounds) -> Refusal | None:
     """Whether one more may come in. Tokens bind only who would wait: a request that can start at once may."""
     queued = max(0, load.sequences - bounds.max_running + 1)
     if queued > bounds.max_queued_requests:
         return Refusal(f"{load.sequences} sequences are running or waiting already.", _wait_s(load, queued))
-    if queued and load.tokens + ask.tokens > bounds.max_queued_tokens:
+    if queued and load.tokens + asked.tokens > bounds.max_queued_tokens:
         return Refusal(f"Requests for about {load.tokens} tokens are running or waiting.", _wait_s(load, queued))
     return None
 
@@ -77,22 +77,22 @@ class Admission:
     def unbounded(cls) -> "Admission":
         return cls(Bounds(sys.maxsize, sys.maxsize, sys.maxsize))
 
-    def enter(self, slot: object, ask: Ask) -> None:
+    def enter(self, slot: object, asked: RequestEstimate) -> None:
         """Counts the request in; `leave` must follow. Raises Overloaded, and then it must not."""
         inside = self._slots.get(slot)
         if inside is None:
             inside = self._slots[slot] = _Inside()
-        refusal = decide(self._load(inside), ask, self._bounds)
+        refusal = decide(self._load(inside), asked, self._bounds)
         if refusal is not None:
             raise Overloaded(f"The server is busy: {refusal.reason}", refusal.retry_after_s)
-        inside.sequences += ask.sequences.total
-        inside.tokens += ask.tokens
+        inside.sequences += asked.sequences.total
+        inside.tokens += asked.tokens
 
-    def leave(self, slot: object, ask: Ask) -> None:
+    def leave(self, slot: object, asked: RequestEstimate) -> None:
         inside = self._slots[slot]
-        inside.sequences -= ask.sequences.total
-        inside.tokens -= ask.tokens
-        inside.ends_s.extend([self._clock()] * min(ask.sequences.total, _RATE_OVER))
+        inside.sequences -= asked.sequences.total
+        inside.tokens -= asked.tokens
+        inside.ends_s.extend([self._clock()] * min(asked.sequences.total, _RATE_OVER))
 
     def _load(self, inside: _Inside) -> Load:
         if inside.sequences < self._bounds.max_running:

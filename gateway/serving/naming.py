@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.errors import InvalidRequest
 from stepserve.contract import ACTIVE_ALIAS, id_of_repository
 from stepserve.settings import Alias
 
@@ -22,26 +21,6 @@ _FIELDS: dict[str, dict[str, str]] = {
     "/v1/messages": {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "stop": "stop_sequences"},
 }
 _SYNONYMS = {"max_tokens": "max_completion_tokens"}
-
-
-class _Named(msgspec.Struct):
-    model: str | None = None
-
-
-_named = msgspec.json.Decoder(_Named)
-
-
-def model_named(body: bytes) -> str | None:
-    """The `model` of a JSON body; None where there is none or the body is not as it should be (vLLM will say so).
-
-    Raises InvalidRequest for a body so deep that no parser could take it.
-    """
-    try:
-        return _named.decode(body).model
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)

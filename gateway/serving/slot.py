@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import msgspec
-
 from gateway.errors import ProofFailed, Unserved
-from gateway.http.asgi import App, Message, Receive, Scope, Send, send_openai_error
+from gateway.http.asgi import App, Receive, Scope, Send
+from gateway.http.error_rendering import Headers
+from gateway.http.tracked_send import TrackedSend, tracked
 from gateway.serving.adapter import Adapter, AdapterEngine
 from gateway.serving.batch_share import BatchShare
 from stepserve.contract import (
@@ -224,10 +224,11 @@ class Slot:
         assert task is not None
         identity = self.identity_headers if adapter is None else adapter.identity_headers
         app = self.engine.app if adapter is None else adapter.front.app
-        answer = self._answers[task] = _Answer(self, send, identity)
+        response = tracked(send, scope)
+        answer = self._answers[task] = _Answer(self, response, identity)
         try:
             with self._counted(), self.engine.share.interactive():
-                await app(scope, receive, answer.send)
+                await app(scope, receive, response)
         except asyncio.CancelledError:
             if not answer.aborted:
                 raise
@@ -238,6 +239,7 @@ class Slot:
                 raise
             await answer.fail()
         finally:
+            response.objection = None  # a cycle would keep all of the request until the collector comes by
             del self._answers[task]
 
     async def batch(
@@ -278,46 +280,21 @@ def _fits(adapter: Adapter[Slot], model: ModelRef) -> bool:
 
 
 class _Answer:
-    """What a client is being sent. A failure of the slot is never passed on as vLLM words it: before the first byte it
-    becomes a 503, in a stream an error event, and anything else half sent is cut off.
-    """
+    """One request inside. A failure of the slot is never passed on as vLLM words it."""
 
-    def __init__(self, slot: Slot, send: Send, identity_headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, slot: Slot, response: TrackedSend, identity_headers: Headers) -> None:
         self.aborted = False
         self._slot = slot
-        self._send = send
-        self._identity_headers = identity_headers
-        self._started = False
-        self._replaced = False
-        self._is_stream = False
-
-    async def send(self, message: Message) -> None:
-        if self._replaced:
-            return
-        if message["type"] == "http.response.start":
-            if self.aborted or (message["status"] >= 500 and self._slot.dead):
-                await self.fail()
-                return
-            self._started = True
-            headers = message.get("headers", ())
-            self._is_stream = (b"content-type", b"text/event-stream; charset=utf-8") in headers
-            message["headers"] = [*headers, *self._identity_headers]
-        await self._send(message)
+        self._response = response
+        response.headers.update(identity_headers)
+        response.objection = self._objection
 
     async def fail(self) -> None:
         """Tells the client that the slot gave its request up."""
-        if self._replaced:
-            return
-        self._replaced = True
-        error = self._reason()
-        if not self._started:
-            await send_openai_error(self._send, error)
-        elif self._is_stream:
-            envelope = {"error": {"message": str(error), "type": "server_error", "param": None, "code": error.code}}
-            event = b"data: " + msgspec.json.encode(envelope) + b"\n\n"
-            await self._send({"type": "http.response.body", "body": event})
-        else:
-            raise error
+        await self._response.fail(self._reason())
+
+    def _objection(self, status: int) -> Unserved | None:
+        return self._reason() if self.aborted or (status >= 500 and self._slot.dead) else None
 
     def _reason(self) -> Unserved:
         if self._slot.dead:

@@ -10,25 +10,16 @@ from typing import Any
 import httpx
 import msgspec
 
-from gateway.errors import RequestTooLarge, Unserved
-from gateway.http.asgi import (
-    ClientDisconnected,
-    Receive,
-    Scope,
-    Send,
-    send_detail,
-    send_json,
-    send_openai_error,
-    until_disconnected,
-)
-from stepserve.contract import CONTROL_PREFIXES, FILES_PATH
+from gateway.errors import ControlDown, RequestTooLarge
+from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, until_disconnected
+from gateway.http.tracked_send import tracked
+from gateway.request.context import RequestContext
 from stepserve.request_id import forwarded
 from stepserve.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 2.0
-_AWAY = "The control process does not answer; it is being restarted. Inference on /v1 goes on."
 _MULTIPART_BYTES = 64 * 1024  # the fields and boundaries around a file
 _JSON = {"content-type": "application/json"}
 _HOP_BY_HOP = frozenset(
@@ -36,7 +27,7 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-class ControlLink:
+class ControlProxy:
     """One pooled client to control. An answer is streamed through, whatever it is.
 
     It may take its time, but while it does, control must answer a /health within `stalled_after_s`: a control that is
@@ -62,11 +53,6 @@ class ControlLink:
             base_url="http://control",
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
         )
-
-    @staticmethod
-    def takes(scope: Scope) -> bool:
-        path: str = scope["path"]
-        return any(path == prefix or path.startswith(prefix + "/") for prefix in CONTROL_PREFIXES)
 
     async def is_up(self) -> bool:
         try:
@@ -95,23 +81,23 @@ class ControlLink:
     async def request(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """A request for whoever asks here, body and answer being JSON. Raises Unserved when control does not answer."""
+        """A request for whoever asks here, body and answer being JSON. Raises ControlDown."""
         content = None if body is None else msgspec.json.encode(body)
         sent = {**_JSON, **forwarded(), **(headers or {})}
         try:
             return await self._unless_stalled(self._client.request(method, path, content=content, headers=sent))
         except httpx.HTTPError as error:
-            raise Unserved(_AWAY, 2.0) from error
+            raise ControlDown from error
 
     @asynccontextmanager
     async def listen(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """An event stream of control's, in pieces. Raises Unserved, in the middle too."""
+        """An event stream of control's, in pieces. Raises ControlDown, in the middle too."""
         try:
             asked = self._client.send(self._client.build_request("GET", path), stream=True)
             async with aclosing(await self._unless_stalled(asked)) as answer:
                 yield answer.aiter_raw()
         except httpx.HTTPError as error:
-            raise Unserved(_AWAY, 2.0) from error
+            raise ControlDown from error
 
     async def _unless_stalled(self, asked: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
         """Raises what `asked` raises, and ReadTimeout once control answers nothing at all."""
@@ -149,6 +135,7 @@ class ControlLink:
         await self._client.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = tracked(send, scope)
         headers = [(key, value) for key, value in scope["headers"] if key not in _HOP_BY_HOP]
         # As the client wrote it: a decoded path may hold what no URL can.
         url = httpx.URL(scope["raw_path"].decode("ascii")).copy_with(query=scope["query_string"])
@@ -157,18 +144,15 @@ class ControlLink:
         try:
             answer = await self._unless_stalled(self._client.send(request, stream=True))
         except RequestTooLarge as error:
-            await (send_openai_error if scope["path"].startswith("/v1/") else send_detail)(send, error)
+            await response.fail(error)
             return
         except ClientDisconnected:
             return
         except httpx.HTTPError as error:
             log.warning("control does not answer %s %s: %s", scope["method"], scope["path"], error)
-            if scope["path"].startswith("/v1/"):
-                await send_openai_error(send, Unserved(_AWAY, 2.0))
-            else:
-                await send_json(send, 503, {"detail": _AWAY, "code": "control_down"}, [(b"retry-after", b"2")])
+            await response.fail(ControlDown())
             return
-        pump = asyncio.ensure_future(_pump(answer, send))
+        pump = asyncio.ensure_future(_pump(answer, response))
         gone = asyncio.ensure_future(until_disconnected(receive))  # else an event stream would outlive its reader
         try:
             await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -185,9 +169,10 @@ class ControlLink:
         announced = {key for key, _ in scope["headers"]}
         if not announced & {b"content-length", b"transfer-encoding"}:
             return None
-        if scope["method"] == "PUT" and scope["path"].startswith("/datasets/"):
+        row = RequestContext.of(scope).match.row
+        if row is not None and row.body == "dataset":
             return _chunks(receive, self._max_dataset_bytes, "max_dataset_bytes")
-        if scope["path"] == FILES_PATH:
+        if row is not None and row.body == "file":
             return _chunks(receive, self._max_file_bytes + _MULTIPART_BYTES, "max_file_bytes")
         return _chunks(receive, self._max_request_bytes)
 

@@ -6,7 +6,7 @@ import httpx
 from pydantic import ValidationError
 
 from gateway.errors import LoadFailed, Unserved
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest
 
 _TIMEOUT_S = 30.0  # a large checkpoint whose digest is not cached is read once
@@ -15,7 +15,7 @@ _TIMEOUT_S = 30.0  # a large checkpoint whose digest is not cached is read once
 class ControlDirectory:
     """Implements gateway.serving.router.Directory."""
 
-    def __init__(self, link: ControlLink) -> None:
+    def __init__(self, link: ControlProxy) -> None:
         self._link = link
 
     async def find(self, name: str) -> LoadRequest | None:

@@ -19,7 +19,7 @@ _FIRST_S = 0.1  # until control has answered once
 _TIMEOUT_S = 5.0
 
 
-class KeyLink:
+class KeySync:
     """`source` names this run of the gateway in the database. While control is away the keyring stays as it is."""
 
     def __init__(

@@ -8,7 +8,6 @@ the event loop passes them on.
 import asyncio
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,13 @@ from weakref import WeakValueDictionary
 
 import httpx
 
-from gateway.errors import GatewayError
-from gateway.http.asgi import Message, Receive, Scope, Send, send_json
+from gateway.errors import ControlDown, GatewayError
+from gateway.http.asgi import Message, Receive, Scope, Send
 from gateway.http.body_copier import BodyCopier
 from gateway.http.connection import TAKE_BODY
-from gateway.sidecar.control_link import ControlLink
+from gateway.http.tracked_send import tracked
+from gateway.request.context import RequestContext
+from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
 from stepserve.full_disk import is_disk_full
 
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 TakeBody = Callable[[], tuple[bytes, int]]
 
-_PATH = re.compile(r"/models/([^/]+)/files/(.+)")
 _WRITE_BYTES = 2 * 1024 * 1024
 _MOST_PIECES = 512  # of the 1024 that the kernel takes at once
 _PROOF_TIMEOUT_S = 600.0
@@ -54,7 +54,7 @@ class _Progress:
 class UploadLink:
     """At most 4 MiB of a body are in memory. A client may be silent for `patience_s` in the middle of one."""
 
-    control: ControlLink
+    control: ControlProxy
     patience_s: float
     _writers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="upload"))
     _copiers: ThreadPoolExecutor = field(
@@ -63,14 +63,10 @@ class UploadLink:
     _copying: int = 0
     _turns: WeakValueDictionary[str, threading.Lock] = field(default_factory=WeakValueDictionary)
 
-    @staticmethod
-    def takes(scope: Scope) -> bool:
-        return scope["method"] == "PUT" and _PATH.fullmatch(scope["path"]) is not None
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opened = await self._ask(OPEN_PIECE_PATH, _question(scope), _OPEN_TIMEOUT_S)
         if opened is None:
-            await _away(send)
+            await tracked(send, scope).fail(ControlDown("What has arrived is kept."))
             return
         if opened.status_code != 200:
             await _relay(opened, send)
@@ -88,7 +84,7 @@ class UploadLink:
             raise
         closed = await self._ask(CLOSE_PIECE_PATH, _report(piece, progress, trouble), _PROOF_TIMEOUT_S)
         if closed is None:
-            await _away(send)
+            await tracked(send, scope).fail(ControlDown("What has arrived is kept."))
         else:
             await _relay(closed, send)
 
@@ -196,13 +192,12 @@ def _write_all(file: int, pieces: list[bytes], position: int) -> int:
 
 
 def _question(scope: Scope) -> dict[str, object]:
-    match = _PATH.fullmatch(scope["path"])
-    assert match is not None, "`takes` was asked before"
+    params = RequestContext.of(scope).match.params
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     length = headers.get(b"content-length", "")
     return {
-        "model_id": match[1],
-        "name": match[2],
+        "model_id": params["model_id"],
+        "name": params["name"],
         "content_length": int(length) if length.isdecimal() else None,
         "content_range": headers.get(b"content-range"),
         "upload": headers.get(b"x-upload"),
@@ -214,8 +209,3 @@ async def _relay(answer: httpx.Response, send: Send) -> None:
     head = [(b"content-type", b"application/json"), (b"content-length", str(len(answer.content)).encode())]
     await send({"type": "http.response.start", "status": answer.status_code, "headers": head})
     await send({"type": "http.response.body", "body": answer.content})
-
-
-async def _away(send: Send) -> None:
-    detail = "The control process does not answer; it is being restarted. What has arrived is kept."
-    await send_json(send, 503, {"detail": detail, "code": "control_down"}, [(b"retry-after", b"2")])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.metrics import ACTIVE, CONTROL_AGE, CONTROL_UP, HELD, LOG_LINES_LOST, LOOP_LAG
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import CONTROL_METRICS_PATH
 from stepserve.logs import lost_lines
 from stepserve.loop_lag import LoopLag
@@ -18,7 +18,7 @@ _CONTROL_TIMEOUT_S = 2.0
 
 @dataclass(slots=True)
 class Exposition:
-    control: ControlLink
+    control: ControlProxy
     lag: LoopLag
     _seen: bytes = b""
     _seen_at_s: float = 0.0

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
-from gateway.access.door import MINIMAL_KEY
 from gateway.errors import ModelNotFound
+from gateway.request.context import RequestContext
 from gateway.serving.pool import Pool
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from gateway.sidecar.directory import ControlDirectory
 from gateway.status.diagnosis import diagnosis
 from gateway.status.exposition import CONTENT_TYPE, Exposition
@@ -37,7 +35,7 @@ class Information:
 
     settings: Settings
     pool: Pool
-    control: ControlLink
+    control: ControlProxy
     directory: ControlDirectory
     nvml: Nvml
     started: float
@@ -45,8 +43,9 @@ class Information:
     engine_diagnosis: Callable[[], dict[str, Any]]
     elsewhere: UpstreamDirectory | None = None
 
-    def app(self) -> Starlette:
-        return Starlette(
+    def app(self) -> Router:
+        """Raises GatewayError for what is not there."""
+        return Router(
             routes=[
                 Route("/health", self.health),
                 Route("/livez", self.livez),
@@ -61,14 +60,13 @@ class Information:
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
             ],
-            exception_handlers={HTTPException: _http_error},
         )
 
     async def health(self, request: Request) -> Response:
         state = self.pool.snapshot()
         control_up = await self.control.is_up()
         status = health_status(state, control_up)
-        if request.scope.get(MINIMAL_KEY):
+        if RequestContext.of(request.scope).minimal:
             return JSONResponse({"status": status}, 200 if serving(state) else 503)
         content = {
             "status": status,
@@ -169,9 +167,7 @@ class Information:
         cards = await self._cards()
         if name in cards:
             return JSONResponse(cards[name])
-        unknown = ModelNotFound(name, [*cards, *(self.elsewhere.tiers if self.elsewhere else ())])
-        error = {"message": str(unknown), "type": "invalid_request_error", "param": "model", "code": unknown.code}
-        return JSONResponse({"error": error}, 404)
+        raise ModelNotFound(name, [*cards, *(self.elsewhere.tiers if self.elsewhere else ())])
 
     async def _cards(self) -> dict[str, dict[str, object]]:
         """OpenAI model objects of what can be asked for, by name: what is loaded, the aliases, and
@@ -212,16 +208,6 @@ def health_status(state: GatewayState, control_up: bool) -> Status:
     if state.switching_to is not None or state.active is None:
         return "loading"
     return "error"
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if request.url.path.startswith("/v1"):
-        kind = "invalid_request_error"
-        content: dict[str, object] = {"error": {"message": error.detail, "type": kind, "param": None, "code": None}}
-    else:
-        content = {"detail": f"{request.method} {request.url.path}: {error.detail}"}
-    return JSONResponse(content, error.status_code, headers=dict(error.headers or {}))
 
 
 def _installed(distribution: str) -> str | None:

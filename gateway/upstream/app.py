@@ -4,33 +4,22 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from gateway.access.refusal import refuse
 from gateway.errors import GatewayError, ModelNotFound
-from gateway.http.asgi import (
-    ClientDisconnected,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    send_json,
-    unless_disconnected,
-)
-from gateway.request.ask import ASK_KEY, ask_of
+from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, send_json, unless_disconnected
+from gateway.http.bounded_body import read_within
+from gateway.http.tracked_send import TrackedSend, tracked
+from gateway.request.bounds import RequestBounds
 from gateway.request.client_fields import check
+from gateway.request.context import RequestContext
 from gateway.upstream.directory import Directory
 from gateway.upstream.errors import UpstreamFailed
 from gateway.upstream.relay import Question, Relay
 from gateway.upstream.replica import Replica
 from gateway.upstream.wire import HOPS_HEADER, Wire
-from stepserve.access import tier_in
 from stepserve.contract import ACTIVE_ALIAS
 from stepserve.hosts import Hosts
 
 MAX_HOPS = 3
-
-POST_PATHS = frozenset(
-    {"/chat/completions", "/completions", "/responses", "/messages", "/messages/count_tokens", "/embeddings"}
-)
 
 
 class NoSuchTier(GatewayError):
@@ -38,24 +27,23 @@ class NoSuchTier(GatewayError):
     code = "tier_not_found"
 
 
-class NoSuchRoute(GatewayError):
-    status = 404
-    code = "not_found"
-
-
 class UpstreamApp:
     """`running` keeps the directory of models up to date."""
 
-    def __init__(self, hosts: Hosts, max_request_bytes: int, *, discover_every_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        hosts: Hosts,
+        max_request_bytes: int,
+        bounds: RequestBounds | None = None,
+        *,
+        discover_every_s: float = 30.0,
+    ) -> None:
         """Raises HostsRefused when the variable with a key is not set."""
         self._wire = Wire()
         self.directory = Directory(hosts, self._wire, discover_every_s)
         self._relay = Relay(self._wire)
         self._max_request_bytes = max_request_bytes
-
-    @staticmethod
-    def takes(scope: Scope) -> bool:
-        return tier_in(scope["path"]) is not None
+        self._bounds = bounds or RequestBounds.unbounded()
 
     def has(self, name: str | None) -> bool:
         """Whether another host can be asked for a model of this name."""
@@ -70,38 +58,38 @@ class UpstreamApp:
             await self._wire.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request below a tier's path."""
-        path: str = scope["path"]
-        tier_name = tier_in(path)
-        assert tier_name is not None
+        """A request for one of the table's routes below a tier's path."""
+        tier_name = RequestContext.of(scope).match.params["tier"]
+        response = tracked(send, scope)
         try:
             replicas = self.directory.tiers.get(tier_name)
             if replicas is None:
                 there = ", ".join(self.directory.tiers) or "none; config/hosts.json names them"
                 raise NoSuchTier(f"There is no tier `{tier_name}`. Tiers: {there}.")
-            await self._below(replicas, path[len(tier_name) + 4 :], scope, receive, send)
+            await self._below(replicas, scope["path"][len(tier_name) + 4 :], scope, receive, response)
         except GatewayError as error:
-            await refuse(path, send, error)
+            await response.fail(error)
         except ClientDisconnected:
             return
 
-    async def relay(self, name: str, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    async def relay(self, name: str, body: bytes, scope: Scope, receive: Receive, send: TrackedSend) -> None:
         """A request on /v1 for a model that another host has. Raises GatewayError, ClientDisconnected."""
         is_tier = name in self.directory.tiers and name not in self.directory.models()
         replicas = self.directory.having(name)
         path = scope["path"].removeprefix("/v1")
         await self._ask(replicas, path, None if is_tier else name, body, scope, receive, send)
 
-    async def _below(self, replicas: list[Replica], path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in {"GET", "HEAD"} and (path == "/models" or path.startswith("/models/")):
-            await self._show_models(replicas[0].tier_name, path.removeprefix("/models").removeprefix("/"), send)
+    async def _below(
+        self, replicas: list[Replica], path: str, scope: Scope, receive: Receive, send: TrackedSend
+    ) -> None:
+        context = RequestContext.of(scope)
+        if scope["method"] in {"GET", "HEAD"}:
+            await self._show_models(replicas[0].tier_name, context.match.params.get("name"), send)
             return
-        if scope["method"] != "POST" or path not in POST_PATHS:
-            raise NoSuchRoute(f"{scope['method']} {scope['path']} is no route of a tier.")
-        body = await read_body(receive, self._max_request_bytes)
-        ask = scope.get(ASK_KEY) or ask_of(body, path)
-        check(ask, f"/v1{path}")
-        name = ask.model
+        body = (await read_within(self._bounds, context, receive, self._max_request_bytes, path)).raw
+        assert context.estimate is not None, "made with the body"
+        check(context.estimate, f"/v1{path}")
+        name = context.estimate.model
         if name in {None, "", ACTIVE_ALIAS, replicas[0].tier_name}:
             await self._ask(replicas, path, None, body, scope, receive, send)
             return
@@ -118,7 +106,7 @@ class UpstreamApp:
         body: bytes,
         scope: Scope,
         receive: Receive,
-        send: Send,
+        send: TrackedSend,
     ) -> None:
         hops = _hops(scope)
         if hops >= MAX_HOPS:
@@ -126,7 +114,7 @@ class UpstreamApp:
         question = Question(scope, path, body, model, hops)
         await unless_disconnected(self._relay(question, replicas, send), receive)
 
-    async def _show_models(self, tier_name: str, wanted: str, send: Send) -> None:
+    async def _show_models(self, tier_name: str, wanted: str | None, send: Send) -> None:
         created = int(time.time())
         models = self.directory.models(tier_name)
         cards = {name: {"id": name, "object": "model", "created": created, "owned_by": tier_name} for name in models}

@@ -12,7 +12,8 @@ import msgspec
 from prometheus_client import Counter
 
 from gateway.access.meter import METER, Meter
-from gateway.http.asgi import Message, Scope, Send
+from gateway.http.asgi import Scope
+from gateway.http.tracked_send import TrackedSend
 from gateway.upstream.errors import UpstreamBusy, UpstreamError, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from gateway.upstream.events import EventScan, Garbage, note_usage
 from gateway.upstream.replica import Replica, choose
@@ -47,30 +48,12 @@ class Question:
 
 
 @dataclass(slots=True)
-class _Answer:
-    """What the client was sent so far."""
-
-    send: Send
-    started: bool = False
-    is_stream: bool = False
-
-    async def start(self, status: int, headers: Headers) -> None:
-        self.started = True
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def body(self, body: bytes, *, more: bool) -> None:
-        message: Message = {"type": "http.response.body", "body": body, "more_body": more}
-        await self.send(message)
-
-
-@dataclass(slots=True)
 class Relay:
     wire: Wire
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    async def __call__(self, question: Question, replicas: Sequence[Replica], send: Send) -> None:
+    async def __call__(self, question: Question, replicas: Sequence[Replica], answer: TrackedSend) -> None:
         """Answers the client. Raises UpstreamError while nothing was sent; after that a failure cuts the answer off."""
-        answer = _Answer(send)
         tried: list[Replica] = []
         failure: UpstreamError | None = None
         while (replica := choose(replicas, tried, self.clock())) is not None:
@@ -81,14 +64,14 @@ class Relay:
             except UpstreamError as error:
                 log.warning("upstream %s, tier %s: %s", replica.base_url, replica.tier_name, error)
                 if answer.started:
-                    await _cut_off(answer, question.path, error)
+                    await answer.fail(error)
                     return None
                 # Of several reasons a server that is only busy is the one that the client can do something about.
                 if failure is None or not isinstance(failure, UpstreamBusy):
                     failure = error
         raise failure or self._nobody(replicas)
 
-    async def _ask(self, question: Question, replica: Replica, answer: _Answer) -> None:
+    async def _ask(self, question: Question, replica: Replica, answer: TrackedSend) -> None:
         """One attempt, its outcome noted with the breaker. Raises UpstreamError."""
         outcome = "abandoned"
         try:
@@ -112,7 +95,7 @@ class Relay:
         finally:
             ATTEMPTS.labels(replica.tier_name, replica.base_url, outcome).inc()
 
-    async def _exchange(self, question: Question, replica: Replica, answer: _Answer) -> None:
+    async def _exchange(self, question: Question, replica: Replica, answer: TrackedSend) -> None:
         tier = replica.tier
         model = question.model or replica.default_model()
         body = question.body if question.model is not None or model is None else _asking_for(model, question.body)
@@ -133,14 +116,10 @@ class Relay:
             meter.model = head.headers.get("x-model-id") or model
             if head.status_code < 300:
                 note_usage(meter, msgspec.json.decode(content).get("usage"))
-            await answer.start(
-                head.status_code,
-                [
-                    *headers_back(head.headers, model if head.status_code < 300 else None, replica.tier_name),
-                    (b"content-length", str(len(content)).encode()),
-                ],
-            )
-            await answer.body(content, more=False)
+            headers_of = headers_back(head.headers, model if head.status_code < 300 else None, replica.tier_name)
+            length = (b"content-length", str(len(content)).encode())
+            await _start(answer, head.status_code, [*headers_of, length])
+            await answer({"type": "http.response.body", "body": content})
 
     def _nobody(self, replicas: Sequence[Replica]) -> UpstreamUnavailable:
         """All are left alone after failures."""
@@ -150,38 +129,27 @@ class Relay:
         return UpstreamUnavailable(f"No server of {names} answers at present.", max(1.0, wait_s))
 
 
-async def _stream(head: httpx.Response, replica: Replica, answer: _Answer, meter: Meter, headers: Headers) -> None:
+async def _stream(head: httpx.Response, replica: Replica, answer: TrackedSend, meter: Meter, headers: Headers) -> None:
     """Passes whole events on as they come. Raises UpstreamFailed when the stream is no stream, or ends too early."""
     scan = EventScan(meter)
-    answer.is_stream = True
     try:
         async for chunk in chunks(head, replica, replica.tier.idle_timeout_s):
             passed = scan.feed(chunk)
             if passed and not answer.started:
-                await answer.start(head.status_code, headers)
+                await _start(answer, head.status_code, headers)
             if passed:
-                await answer.body(passed, more=True)
+                await answer({"type": "http.response.body", "body": passed, "more_body": True})
             if scan.complete:
                 break
     except Garbage as error:
         raise UpstreamFailed(f"{replica.base_url} sends {error}.") from error
     if not scan.complete:
         raise UpstreamFailed(f"{replica.base_url} ended its stream before the answer was whole.")
-    await answer.body(b"", more=False)
+    await answer({"type": "http.response.body", "body": b""})
 
 
-async def _cut_off(answer: _Answer, path: str, error: UpstreamError) -> None:
-    """Says what happened in a last event, and leaves the answer open: the web server then cuts the connection."""
-    if not answer.is_stream:
-        return
-    content: dict[str, Any] = {"message": str(error), "type": "server_error", "param": None, "code": error.code}
-    event = b""
-    if path.startswith("/messages"):
-        event = b"event: error\n"
-        content = {"type": "error", "error": {"type": "api_error", "message": str(error)}}
-    else:
-        content = {"error": content}
-    await answer.body(event + b"data: " + msgspec.json.encode(content) + b"\n\n", more=True)
+async def _start(answer: TrackedSend, status: int, headers: Headers) -> None:
+    await answer({"type": "http.response.start", "status": status, "headers": headers})
 
 
 def _check(head: httpx.Response, kind: bytes, content: bytes, replica: Replica) -> None:

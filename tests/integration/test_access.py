@@ -86,7 +86,7 @@ def test_a_client_cannot_say_who_it_is(tmp_path: Path) -> None:
 def test_the_audit_log_has_actions_of_people_and_nothing_that_the_gateway_asks(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         key = await there.key(scopes=["admin"])
-        await there.gateway.key_link.sync()
+        await there.gateway.key_sync.sync()
         queued = await there.http.post("/generate", json={"prompt": "x", "queue": True}, headers=bearer(key))
         assert queued.status_code == 202
         entries = (await there.http.get("/audit", headers=bearer(key))).json()["entries"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from control.__main__ import main
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve.unix_http import unix_transport
 from tests.integration.forked import Forked
 from tests.integration.front import front
@@ -41,7 +41,7 @@ def test_a_socket_that_nobody_reads_from_is_a_503_for_all_who_wait(tmp_path: Pat
         with socket.socket(socket.AF_UNIX) as stopped:  # the system takes connections for it
             stopped.bind(str(path))
             stopped.listen(64)
-            link = ControlLink(path, 1024, stalled_after_s=0.1)
+            link = ControlProxy(path, 1024, stalled_after_s=0.1)
             clients = [FakeClient(b"", "/models") for _ in range(8)]
             for client in clients:
                 client.scope.update(method="GET", raw_path=b"/models")
@@ -63,7 +63,7 @@ def test_a_control_that_is_stopped_is_a_503_and_not_a_wait_without_end(tmp_path:
 
     async def run() -> None:
         control = Forked(main, os.environ | {"INFERENCE_BASE_DIR": str(tmp_path), "INFERENCE_INSTALL_DEMO": "false"})
-        link = ControlLink(path, 10_000, stalled_after_s=2.0)
+        link = ControlProxy(path, 10_000, stalled_after_s=2.0)
         try:
             async with (
                 httpx.AsyncClient(transport=unix_transport(path), base_url="http://control", timeout=5) as owner,

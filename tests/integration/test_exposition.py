@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from gateway.status.exposition import Exposition
 from stepserve.loop_lag import LoopLag
 
@@ -26,7 +26,7 @@ def test_controls_series_stay_when_control_goes(tmp_path: Path) -> None:
         socket = tmp_path / "control.sock"
         app = Starlette(routes=[Route("/metrics", lambda _: PlainTextResponse("stepserve_queue_depth 3\n"))])
         server = uvicorn.Server(uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off", ws="none"))
-        link = ControlLink(socket, 1000, 1000)
+        link = ControlProxy(socket, 1000, 1000)
         lag = LoopLag()
         exposition = Exposition(link, lag)
         before = await exposition.text(held=0, ready=False)

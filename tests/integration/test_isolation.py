@@ -25,10 +25,10 @@ from datagen.kind import DataGenKind
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from evals.reports import EvalReports
-from stepserve.access import demand
 from stepserve.access_settings import AccessSettings
-from stepserve.contract import CONTROL_PREFIXES, BatchOutput
+from stepserve.contract import BatchOutput
 from stepserve.jobs.ports import JobKind
+from stepserve.route_table import match
 from stepserve.settings import Settings
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
@@ -101,9 +101,9 @@ def test_every_route_is_decided() -> None:
     for route in application(settings_of(Path("/nowhere"))).routes:
         if not isinstance(route, APIRoute):
             continue
-        below = any(route.path == prefix or route.path.startswith(prefix + "/") for prefix in CONTROL_PREFIXES)
         for method in route.methods:
-            if below and demand(method, route.path.replace(":path", "")) != "admin":
+            known = match(method, route.path)
+            if known.row is not None and known.row.owner == "control" and known.scope != "admin":
                 found.add((method, route.path))
     assert found - decided == set(), "is it another key's to see?"
     assert decided - found == set(), "no such route any more"

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.edge.observation import Observed
+from gateway.edge.observation import RequestLogMiddleware
 from gateway.http.asgi import Message, Receive, Scope, Send, send_json
 from gateway.http.tracing import tracer_of
 from stepserve.settings import LogSettings, TelemetrySettings
@@ -61,7 +61,7 @@ def test_a_span_takes_up_the_callers_trace_and_hands_it_on(collector: Collector)
     assert tracer is not None
     headers = [(b"traceparent", PARENT), (b"x-request-id", b"r-1")]
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers}
-    asyncio.run(Observed(app, LogSettings(), tracer)(scope, receive, send))
+    asyncio.run(RequestLogMiddleware(app, LogSettings(), tracer)(scope, receive, send))
     tracer.close()
 
     (span,) = collector.spans

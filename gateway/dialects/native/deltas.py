@@ -46,9 +46,6 @@ class Deltas:
         rest = b"".join(self._delta(index, split.close()) for index, split in (self._splits or {}).items())
         return rest + _event({"delta": {}, "done": True, **self._conclude(self.heard)})
 
-    def failed(self, error: Json) -> bytes:
-        return _event({"error": error, "done": True})
-
     def _choice(self, choice: Json) -> bytes:
         index = choice.get("index", 0)
         delta = choice.get("delta") or {}

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from gateway.dialects.call import Call, Json, error_of
+from gateway.dialects.call import Call, Json
 from gateway.errors import InvalidRequest
+from gateway.http.error_rendering import Failure
 from gateway.serving.naming import Naming
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import ACTIVE_ALIAS
 
 _JOBS_PATH = "/inference/jobs"
@@ -14,7 +15,7 @@ _KEY = b"idempotency-key"
 
 @dataclass(frozen=True, slots=True)
 class Queueing:
-    control: ControlLink
+    control: ControlProxy
     naming: Naming
 
     async def accept(self, call: Call, name: str | None, request: Json) -> None:
@@ -30,8 +31,7 @@ class Queueing:
         headers = {} if key is None else {"idempotency-key": key}
         answer = await self.control.request("POST", _JOBS_PATH, body, headers)
         if answer.status_code != 200:
-            message, code = error_of(answer.content)
-            await call.refuse(answer.status_code, message, code)
+            await call.refuse(Failure.said(answer.status_code, answer.content))
             return
         job = answer.json()
         await call.answer({**job, "message": f"Queued: the answer will be at /jobs/{job['job_id']}."}, 202)

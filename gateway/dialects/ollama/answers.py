@@ -108,9 +108,6 @@ class Lines:
         last = {**self._shape(Parts("", ""), None), "done": True}
         return out + self._line(last | figures(self._finish_reason, self._usage, self._timing))
 
-    def failed(self, error: Json) -> bytes:
-        return msgspec.json.encode({"error": str(error.get("message", "the request failed"))}) + b"\n"
-
     def _parts(self, reasoning: str, text: str) -> Parts:
         if not self._thinks or reasoning or not text:
             return Parts(reasoning, text)

@@ -10,7 +10,7 @@ from gateway.dialects.call import Call, Json
 from gateway.dialects.ollama.requests import NameRequest
 from gateway.dialects.served import Served
 from gateway.errors import ModelNotFound, Unserved
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve import __version__
 from stepserve.contract import ModelTask, SlotState, id_of_repository
 from stepserve.settings import EngineSettings
@@ -42,7 +42,7 @@ class _Entry:
 @dataclass(frozen=True, slots=True)
 class Models:
     served: Served
-    control: ControlLink
+    control: ControlProxy
     engine: EngineSettings
 
     async def tags(self, call: Call, _: None) -> None:

@@ -5,26 +5,28 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.dialects.call import Call, Json, error_of
+from gateway.dialects.call import Call, Json
 from gateway.dialects.events import EventData
 from gateway.dialects.ollama.requests import NameRequest
 from gateway.errors import Unserved
 from gateway.http.asgi import unless_disconnected
-from gateway.sidecar.control_link import ControlLink
+from gateway.http.error_rendering import Failure
+from gateway.sidecar.control_link import ControlProxy
 
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    control: ControlLink
+    control: ControlProxy
 
     async def __call__(self, call: Call, request: NameRequest) -> None:
         """Raises Unserved while control is away, InvalidRequest without a name."""
         answer = await self.control.request("POST", "/pull", {"model": request.named()})
         if answer.status_code == 404:
-            await call.refuse(501, "this server fetches no models: register a checkpoint with POST /models/register")
+            message = "this server fetches no models: register a checkpoint with POST /models/register"
+            await call.refuse(Failure(501, message))
             return
         if answer.status_code not in (200, 202):
-            await call.refuse(answer.status_code, *error_of(answer.content))
+            await call.refuse(Failure.said(answer.status_code, answer.content))
             return
         job_id: str = answer.json()["job_id"]
         follow = self._last(call, job_id) if request.stream is False else self._all(call, job_id)

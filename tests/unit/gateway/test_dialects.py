@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.router import Dialects
+from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
 from gateway.http.asgi import Message, Receive, Scope, Send, read_body, send_json
 from gateway.inference.dispatch import Dispatch
@@ -17,7 +17,7 @@ from gateway.request.bounds import RequestBounds
 from gateway.serving.gate import Gate
 from gateway.serving.naming import Naming
 from gateway.serving.slot import Slot
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import GatewayState
 from stepserve.settings import Settings
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
@@ -53,8 +53,8 @@ def ask(base: Path, inner: Inner, path: str, **body: Any) -> FakeClient:
 
 def sent(base: Path, inner: Inner, client: FakeClient) -> FakeClient:
     settings = Settings(base_dir=base)
-    control = ControlLink(base / "no.sock", 10_000)
-    dialects: Dialects = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
+    control = ControlProxy(base / "no.sock", 10_000)
+    dialects: ProtocolAdapters = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
 
     async def scenario() -> None:
         await dialects(client.scope, client.receive, client.send)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from stepserve.access import SCOPES, Demand, allowed, demand, digest_of, id_of, new_token, tier_in
+from stepserve.access import SCOPES, Demand, allowed, digest_of, id_of, new_token
+from stepserve.route_table import demand, tier_in
 
 
 def test_a_new_key_has_256_random_bits_and_names_its_id() -> None:

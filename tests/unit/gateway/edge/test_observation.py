@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
-from gateway.edge.observation import Observed
+from gateway.edge.observation import RequestLogMiddleware
 from gateway.http.asgi import Message, Receive, Scope, Send, read_body, send_json
 from gateway.metrics import ModelLabel
-from gateway.request.routes import route_of
 from gateway.status.usage import UsageBook, batch_id
 from stepserve.request_id import request_id
+from stepserve.route_table import match
 from stepserve.settings import LogSettings
 
 SECRET = b'{"prompt": "a private thought"}'
@@ -53,7 +53,7 @@ def ask(
 
     headers = [(b"host", b"x"), *more, *([(b"x-request-id", header)] if header is not None else [])]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
-    asyncio.run(Observed(app, LogSettings(**logs))(scope, receive, send))
+    asyncio.run(RequestLogMiddleware(app, LogSettings(**logs))(scope, receive, send))
     return sent
 
 
@@ -138,7 +138,7 @@ def test_probes_of_health_are_not_logged_and_all_can_be_silenced(caplog: pytest.
     ],
 )
 def test_routes_are_as_many_as_there_are(path: str, route: str) -> None:
-    assert route_of(path) == route
+    assert match("POST", path).label == route
 
 
 def test_only_the_newest_models_have_series() -> None:

@@ -21,7 +21,7 @@ from gateway.serving.batch_share import BatchShare
 from gateway.serving.gate import Gate
 from gateway.serving.naming import Naming
 from gateway.serving.slot import Slot
-from gateway.sidecar.control_link import ControlLink
+from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import BATCH_PRIORITY, AskItem, AskRequest, AskResult, GatewayState, ModelRef
 from stepserve.settings import Alias, Settings
 from tests.unit.gateway.fakes import FakeEngine, model, router_over
@@ -55,7 +55,7 @@ def ask(
         gate = Gate(8, 1.0)
         gate.open(Slot(served or model("a"), engine, 1.0))
         dispatch = Dispatch(router_over(gate), 10_000, naming=naming)
-        control = ControlLink(base / "no.sock", 10_000)
+        control = ControlProxy(base / "no.sock", 10_000)
         dialects = create_routes(
             Settings(base_dir=base), dispatch, Served(lambda: EMPTY, naming), control, RequestBounds.unbounded()
         )

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import InvalidField, InvalidRequest
 from gateway.inference.dispatch import Dispatch
+from gateway.request.body import RequestBody
 from gateway.request.bounds import HARMLESS_BYTES, RequestBounds
 from gateway.request.texts import Texts, measured
 from gateway.serving.gate import Gate
@@ -52,7 +53,7 @@ def said(text: Any, **more: Any) -> dict[str, Any]:
 )
 def test_more_sequences_than_an_engine_works_on(body: bytes, field: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        BOUNDS.ask_now(body, "/v1/embeddings" if field == "input" else COMPLETIONS)
+        BOUNDS.estimate_now(RequestBody(body), "/v1/embeddings" if field == "input" else COMPLETIONS)
     assert caught.value.param == field
     assert "8" in str(caught.value) or "2048" in str(caught.value)
 
@@ -73,7 +74,7 @@ def test_more_sequences_than_an_engine_works_on(body: bytes, field: str) -> None
 )
 def test_as_many_sequences_as_an_engine_works_on(body: bytes, sequences: int) -> None:
     path = "/v1/embeddings" if b'"input"' in body else COMPLETIONS
-    assert BOUNDS.ask_now(body, path).sequences.total == sequences
+    assert BOUNDS.estimate_now(RequestBody(body), path).sequences.total == sequences
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_as_many_sequences_as_an_engine_works_on(body: bytes, sequences: int) ->
 )
 def test_a_field_that_holds_too_much_is_named(body: bytes, field: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        BOUNDS.ask_now(body)
+        BOUNDS.estimate_now(RequestBody(body))
     assert caught.value.param == field
     assert "at most" in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -138,7 +139,7 @@ def test_a_field_that_holds_too_much_is_named(body: bytes, field: str) -> None:
 )
 def test_a_number_that_no_engine_can_hold(body: bytes, field: str) -> None:
     with pytest.raises(InvalidField, match="64 bits") as refused:
-        BOUNDS.ask_now(body, COMPLETIONS)
+        BOUNDS.estimate_now(RequestBody(body), COMPLETIONS)
     assert refused.value.param == field
 
 
@@ -153,14 +154,14 @@ def test_a_number_that_no_engine_can_hold(body: bytes, field: str) -> None:
     ],
 )
 def test_digits_that_are_no_such_number(body: bytes) -> None:
-    BOUNDS.ask_now(body, COMPLETIONS)
+    BOUNDS.estimate_now(RequestBody(body), COMPLETIONS)
 
 
 def test_a_conversation_is_no_list_of_tokens() -> None:
     body = encoded(input=[1] * 9_000)
-    BOUNDS.ask_now(body, "/v1/embeddings")
+    BOUNDS.estimate_now(RequestBody(body), "/v1/embeddings")
     with pytest.raises(InvalidField, match="at most 8192"):
-        BOUNDS.ask_now(body, "/v1/responses")
+        BOUNDS.estimate_now(RequestBody(body), "/v1/responses")
 
 
 @pytest.mark.parametrize(
@@ -175,13 +176,13 @@ def test_a_conversation_is_no_list_of_tokens() -> None:
 )
 def test_a_deep_body(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="nested too deeply"):
-        BOUNDS.ask_now(body)
+        BOUNDS.estimate_now(RequestBody(body))
 
 
 @pytest.mark.parametrize("body", [b"no JSON" * 10_000, b"[1" + b",1" * 10_000, b"[" + b"1," * 10_000 + b"1]"])
 def test_a_large_body_that_no_parser_need_try(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="no JSON object"):
-        BOUNDS.ask_now(body)
+        BOUNDS.estimate_now(RequestBody(body))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_a_large_body_that_no_parser_need_try(body: bytes) -> None:
 )
 def test_a_body_of_strings_alone(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="strings"):
-        BOUNDS.ask_now(body)
+        BOUNDS.estimate_now(RequestBody(body))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_a_body_of_strings_alone(body: bytes) -> None:
 )
 def test_what_a_body_may_hold(body: bytes) -> None:
     """Whoever parses it later may still have something to say against it."""
-    BOUNDS.ask_now(body)
+    BOUNDS.estimate_now(RequestBody(body))
 
 
 def test_a_large_body_is_looked_into_beside_the_event_loop() -> None:
@@ -237,7 +238,7 @@ def test_a_large_body_is_looked_into_beside_the_event_loop() -> None:
 
         going_on = asyncio.create_task(others())
         with pytest.raises(InvalidField, match="JSON values"):
-            await BOUNDS.ask(body, COMPLETIONS)
+            await BOUNDS.estimate(RequestBody(body), COMPLETIONS)
         going_on.cancel()
         assert turns > 1
 
@@ -270,7 +271,7 @@ def test_a_large_body_is_looked_into_beside_the_event_loop() -> None:
     ],
 )  # fmt: skip
 def test_how_long_the_texts_are(path: str, body: bytes, texts: Texts) -> None:
-    assert measured(body, path) == texts
+    assert measured(RequestBody(body), path) == texts
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.inference.dispatch import Dispatch
-from gateway.request.ask import ask_of
+from gateway.request.body import RequestBody
 from gateway.request.client_fields import check
+from gateway.request.estimate import estimate_of
 from gateway.serving.gate import Gate
 from gateway.serving.slot import Slot
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
@@ -34,7 +35,7 @@ CHAT = "/v1/chat/completions"
 def test_nobody_jumps_the_queue(path: str, body: bytes, field: str | None) -> None:
     """Nor by JSON that one parser refuses and another takes."""
     with pytest.raises(InvalidRequest) as caught:
-        check(ask_of(body), path)
+        check(estimate_of(RequestBody(body)), path)
     assert caught.value.param == field
 
 
@@ -50,7 +51,7 @@ def test_nobody_jumps_the_queue(path: str, body: bytes, field: str | None) -> No
     ],
 )
 def test_who_steps_back_may(path: str, body: bytes) -> None:
-    check(ask_of(body), path)
+    check(estimate_of(RequestBody(body)), path)
 
 
 def test_a_refusal_names_the_field_in_the_envelope() -> None:

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import InvalidRequest
-from gateway.http.envelopes import enveloped
 from gateway.inference.dispatch import Dispatch
 from gateway.serving.gate import Gate
-from gateway.serving.naming import Naming, model_named
+from gateway.serving.naming import Naming
 from gateway.serving.slot import Slot
 from stepserve.settings import Alias
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
@@ -86,46 +84,3 @@ def test_an_unknown_name_is_told_every_name_there_is(name: str) -> None:
 
 def test_an_unknown_name_may_get_the_active_model() -> None:
     assert _seen(_ask(Naming(unknown="active"), {"model": "gpt-5", "n": 2})) == {"model": "a", "n": 2}
-
-
-def test_a_body_too_deep_to_read_is_refused() -> None:
-    with pytest.raises(InvalidRequest):
-        model_named(b'{"messages":' + b"[" * 100_000)
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "body", "expected"),
-    [
-        ("/v1/chat/completions", 405, b'{"detail":"Method Not Allowed"}', (405, "Method Not Allowed")),
-        ("/v1/completions", 500, b"Internal Server Error", (500, "The request failed.")),
-        ("/v1/embeddings", 404, b'{"detail":"Not Found"}', (400, "makes no embeddings")),
-        ("/v1/chat/completions", 404, b'{"detail":"Not Found"}', (400, "generates no text")),
-    ],
-)
-def test_what_a_framework_says_is_put_in_the_envelope(
-    path: str, status: int, body: bytes, expected: tuple[int, str]
-) -> None:
-    code, content = enveloped(path, status, body)
-    assert code == expected[0]
-    assert expected[1] in content["error"]["message"]
-    assert set(content["error"]) == {"message", "type", "param", "code"}
-
-
-def test_anthropics_clients_get_their_own_envelope() -> None:
-    _, content = enveloped("/v1/messages", 404, b'{"error":{"message":"no","type":"x","param":null,"code":null}}')
-    assert content == {"type": "error", "error": {"type": "not_found_error", "message": "no"}}
-
-
-def test_a_model_without_a_chat_template_is_named_with_the_ways_out() -> None:
-    said = (
-        "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat template if"
-        " the tokenizer does not define one."
-    )
-    body = json.dumps({"error": {"message": said, "type": "BadRequestError", "param": None, "code": 400}}).encode()
-    status, content = enveloped("/v1/chat/completions", 400, body, "gpt2")
-    error = content["error"]
-    assert (status, error["code"], error["param"]) == (400, "no_chat_template", "messages")
-    assert error["message"].startswith("`gpt2` has no chat template")
-    assert "`chat_template`" in error["message"]
-    assert "default_chat_template" in error["message"]
-    assert enveloped("/v1/messages", 400, body, "gpt2")[1]["error"]["message"] == error["message"]

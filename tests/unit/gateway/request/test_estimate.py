@@ -1,6 +1,7 @@
 import pytest
 
-from gateway.request.ask import DEFAULT_MAX_TOKENS, ask_of
+from gateway.request.body import RequestBody
+from gateway.request.estimate import DEFAULT_MAX_TOKENS, estimate_of
 
 
 @pytest.mark.parametrize(
@@ -32,16 +33,18 @@ from gateway.request.ask import DEFAULT_MAX_TOKENS, ask_of
     ],
 )
 def test_what_a_body_asks_for(body: bytes, model: str | None, max_tokens: int) -> None:
-    ask = ask_of(body)
-    assert (ask.model, ask.max_tokens) == (model, max_tokens)
+    found = estimate_of(RequestBody(body))
+    assert (found.model, found.max_tokens) == (model, max_tokens)
 
 
 def test_input_is_prompts_where_vectors_are_made() -> None:
     for path in ("/v1/embeddings", "/api/embed", "/reasoning/v1/embeddings"):
-        ask = ask_of(b'{"input": ["a", "b", "c"]}', path)
-        assert (ask.sequences.total, ask.max_tokens) == (3, 0)
+        found = estimate_of(RequestBody(b'{"input": ["a", "b", "c"]}'), path)
+        assert (found.sequences.total, found.max_tokens) == (3, 0)
 
 
 def test_an_absurd_bound_is_a_bound() -> None:
-    assert ask_of(b'{"max_tokens": 9223372036854775807, "n": 9223372036854775807}').tokens < 1 << 41
-    assert ask_of(b'{"max_tokens": 1, "prompt": "' + b"x" * 4000 + b'"}').prompt_tokens > 1000
+    body = RequestBody(b'{"max_tokens": 9223372036854775807, "n": 9223372036854775807}')
+    assert estimate_of(body).tokens < 1 << 41
+    long = RequestBody(b'{"max_tokens": 1, "prompt": "' + b"x" * 4000 + b'"}')
+    assert estimate_of(long).prompt_tokens > 1000

@@ -1,0 +1,134 @@
+"""Every route that somebody answers has a row, every row is answered, and what is neither is refused in one place."""
+
+import ast
+import asyncio
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Route
+
+from control.app import create_app
+from control.routes import datasets, evals
+from datagen.kind import DataGenKind
+from evals.dataset_store import FileDatasetStore
+from evals.kind import EvalKind
+from evals.reports import EvalReports
+from gateway.dialects.served import Served
+from gateway.edge import openapi
+from gateway.http.asgi import Receive, Scope, Send
+from gateway.inference.routes import create_routes
+from gateway.request.bounds import RequestBounds
+from gateway.serving.naming import Naming
+from gateway.sidecar.control_link import ControlProxy
+from gateway.status.information import Information
+from stepserve.contract import GatewayState
+from stepserve.route_table import ROWS, Owner
+from stepserve.settings import Settings
+from tests.integration.house import PACE, settings_of
+from tests.integration.town import Town, tell
+
+Named = set[tuple[str, str]]
+
+EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
+UPLOAD = "/models/{model_id}/files/{name:path}"  # is no framework's route: the gateway takes it off the socket
+
+# Asked over control's own socket alone: by the gateway, by the supervisor, and by whoever owns the machine.
+PRIVATE = {
+    ("GET", "/health"), ("GET", "/metrics"), ("GET", "/loadable"), ("GET", "/loadable/{model_id:path}"),
+    ("POST", "/uploads/open"), ("POST", "/uploads/close"),
+    ("POST", "/internal/keys/sync"), ("POST", "/internal/keys/recover"),
+    ("POST", "/inference/jobs"), ("GET", "/inference/jobs/{job_id}"),
+    ("POST", "/batches/jobs"), ("GET", "/batches/jobs/{job_id}"),
+    ("POST", "/pull/jobs"), ("GET", "/pull/jobs/{job_id}"),
+}  # fmt: skip
+
+
+def rows(owner: Owner) -> Named:
+    return {(method, row.path) for row in ROWS if row.owner == owner for method in row.methods}
+
+
+def registered(routes: Sequence[BaseRoute]) -> Named:
+    known = (each for each in routes if isinstance(each, APIRoute | Route))
+    return {(method, each.path) for each in known for method in each.methods or ()}
+
+
+def test_controls_routes_are_the_tables(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    more: list[APIRouter] = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
+    app = create_app(settings, [EvalKind(), DataGenKind(settings.layout)], more_routes=more, pace=PACE, job_poll_s=0.05)
+    found = registered([each for each in app.routes if isinstance(each, APIRoute)])
+    assert found - PRIVATE == rows("control")
+
+
+def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
+    async def scenario() -> Named:
+        control = ControlProxy(tmp_path / "no.sock", 1)
+        served = Served(lambda: EMPTY, Naming())
+        adapters = create_routes(Settings(base_dir=tmp_path), _nobody, served, control, RequestBounds.unbounded())
+        await control.close()
+        return {(method, route.path) for route in adapters.routes for method in _with_head(route.method)}
+
+    unused: Any = None
+    plain = Information(unused, unused, unused, unused, unused, 0.0, unused, unused).app()
+    found = asyncio.run(scenario()) | registered(plain.routes)
+    assert found | {("GET", openapi.PATH), ("HEAD", openapi.PATH), ("PUT", UPLOAD)} == rows("gateway")
+
+
+def test_vllm_has_the_routes_of_its_that_are_public() -> None:
+    """Read, not imported: that takes minutes on a slow machine."""
+    found = importlib.util.find_spec("vllm")
+    assert found is not None
+    assert found.origin is not None
+    theirs = {
+        (decorator.func.attr.upper(), decorator.args[0].value)
+        for file in (Path(found.origin).parent / "entrypoints").rglob("api_router.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Attribute)
+        and decorator.args
+        and isinstance(decorator.args[0], ast.Constant)
+    }
+    assert rows("slot") <= theirs
+
+
+async def _nobody(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotImplementedError
+
+
+def _with_head(method: str) -> tuple[str, ...]:
+    return ("GET", "HEAD") if method == "GET" else (method,)
+
+
+REFUSED_OR_FOUND: list[tuple[str, str, int, str | None, str]] = [
+    ("GET", "/v1/chat/completions", 405, "POST", "error"),
+    ("DELETE", "/v1/files", 405, "GET, POST", "error"),
+    ("DELETE", "/fast/v1/models", 405, "GET, HEAD", "error"),
+    ("PUT", "/api/chat", 405, "POST", "error"),
+    ("POST", "/version", 405, "GET, HEAD", "detail"),
+    ("PUT", "/jobs", 405, "GET", "detail"),
+    ("POST", "/v1/nothing", 404, None, "error"),
+    ("GET", "/nothing", 404, None, "detail"),
+    ("GET", "/version/", 200, None, "api_version"),
+    ("GET", "/v1/models/", 200, None, "data"),
+    ("GET", "/api/version/", 200, None, "version"),
+    ("GET", "/jobs/", 200, None, "jobs"),
+    ("GET", "/v1/files/", 200, None, "data"),
+]
+
+
+def test_methods_and_slashes_are_the_same_everywhere(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        for method, path, status, allow, words in REFUSED_OR_FOUND:
+            answer = await there.http.request(method, path)
+            assert (answer.status_code, answer.headers.get("allow")) == (status, allow), (
+                f"{method} {path}: {answer.text}"
+            )
+            assert words in answer.json(), f"{method} {path}"
+
+    tell(tmp_path, story)
