@@ -26,6 +26,7 @@ from stepserve.contract import (
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
+    GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
     GATEWAY_USAGE_PATH,
@@ -39,6 +40,8 @@ from stepserve.contract import (
     GatewayState,
     Loaded,
     LoadRequest,
+    Proof,
+    ProveRequest,
     UnloadRequest,
     UsageReport,
 )
@@ -124,6 +127,14 @@ class GatewayClient:
         Raises NoRoom when nothing can leave for it, LoadFailed, GatewayUnavailable.
         """
         await self._post(GATEWAY_LOAD_PATH, request, Loaded, LOAD_TIMEOUT_S)
+
+    async def prove(self, request: ProveRequest) -> Proof:
+        """Of the active model as it serves; one that is not passed is an answer.
+
+        Raises Conflict when it is being switched or another model is active, Invalid for a reference that does not fit,
+        GatewayUnavailable, and ControlError when the engine dies or does not answer.
+        """
+        return await self._post(GATEWAY_PROVE_PATH, request, Proof, LOAD_TIMEOUT_S)
 
     async def unload(self, model_id: str) -> None:
         """Has a model that is loaded beside the active one take no more requests. Raises GatewayUnavailable."""

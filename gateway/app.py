@@ -42,6 +42,7 @@ from gateway.serving.memory import memory_for_one_more
 from gateway.serving.naming import Naming
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
+from gateway.serving.self_check import SelfCheck
 from gateway.serving.slot import StartEngine
 from gateway.serving.watchdog import Watchdog
 from gateway.sidecar.control_link import ControlProxy
@@ -112,6 +113,7 @@ class Gateway:
     upstream: UpstreamApp
     rates: Rates
     lag: LoopLag
+    self_check: SelfCheck
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -122,6 +124,7 @@ class Gateway:
             asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.upstream.run(), name="upstream"),
             asyncio.create_task(self.lag.run(), name="loop lag"),
+            asyncio.create_task(self.self_check.run(), name="self-check"),
         ]
         try:
             yield writer
@@ -156,6 +159,7 @@ def create_gateway(
         cool_down_s=settings.model_load_cooldown_s,
         watchdog=Watchdog.within(settings.engine.hang_timeout_s),
     )
+    self_check = SelfCheck(lambda: pool.serving, settings.self_check_interval_s)
     control = ControlProxy(
         settings.layout.control_socket,
         settings.max_request_bytes,
@@ -211,7 +215,7 @@ def create_gateway(
         control=control,
         public=RequestLogMiddleware(drain, settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, inference, usage, ask_engine, key_sync, key_usage),
+        private=create_private_app(pool, router, self_check, inference, usage, ask_engine, key_sync, key_usage),
         keyring=keyring,
         key_sync=key_sync,
         deadlines=deadlines,
@@ -219,6 +223,7 @@ def create_gateway(
         upstream=upstream,
         rates=rates,
         lag=lag,
+        self_check=self_check,
     )
 
 

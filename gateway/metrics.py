@@ -52,6 +52,20 @@ TOKENS = Counter(
     "Tokens of finished generations, by model, class of request (interactive, batch, probe) and kind.",
     ["model", "class", "kind"],
 )
+NOT_FINITE = Counter(
+    "stepserve_answers_not_finite_total",
+    "Requests refused because the model computed numbers that are not finite (NaN) for them.",
+    ["model"],
+)
+MODEL_HEALTHY = Gauge(
+    "stepserve_model_healthy",
+    "1 while the active model passed its last proof and no answer was refused for numbers that are not finite since.",
+)
+SELF_CHECKS = Counter(
+    "stepserve_self_checks_total",
+    "Proofs of the active model while it serves, by how they ended (passed, failed, unfinished).",
+    ["outcome"],
+)
 LOG_LINES_LOST = Gauge("stepserve_log_lines_lost", "Log lines of the gateway that no disk took.")
 LOOP_LAG = Gauge("stepserve_event_loop_lag_seconds", "The latest that the gateway's event loop was in the last minute.")
 CONTROL_UP = Gauge("stepserve_control_up", "1 while the control process answers, else 0.")
@@ -62,6 +76,8 @@ CONTROL_AGE = Gauge("stepserve_control_metrics_age_seconds", "Age of what is sho
 for _kind in ("reference", "computed", "weak"):
     for _passed in ("true", "false"):
         PROOFS.labels(kind=_kind, passed=_passed)
+for _outcome in ("passed", "failed", "unfinished"):
+    SELF_CHECKS.labels(outcome=_outcome)
 for _method in ("in_place", "blue_green", "restart"):
     for _outcome in ("activated", "failed"):
         SWITCHES.labels(method=_method, outcome=_outcome)
@@ -87,7 +103,7 @@ class ModelLabel:
         return model
 
 
-model_label = ModelLabel((REQUESTS, ENGINE_DEATHS, PROOF_DIFFERENCE, TOKENS))
+model_label = ModelLabel((REQUESTS, ENGINE_DEATHS, PROOF_DIFFERENCE, TOKENS, NOT_FINITE))
 
 
 def note_request(route: str, model: str, status: int, key_class: str, duration_s: float) -> None:

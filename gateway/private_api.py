@@ -18,6 +18,7 @@ from gateway.http.asgi import ClientDisconnected, unless_disconnected, until_dis
 from gateway.inference.internal import Inference
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
+from gateway.serving.self_check import SelfCheck
 from gateway.sidecar.key_link import KeySync
 from gateway.status.usage import UsageBook
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
@@ -27,6 +28,7 @@ from stepserve.contract import (
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
+    GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
     GATEWAY_USAGE_PATH,
@@ -38,6 +40,7 @@ from stepserve.contract import (
     Capabilities,
     Loaded,
     LoadRequest,
+    ProveRequest,
     UnloadRequest,
 )
 from stepserve.request_id import Traced
@@ -48,6 +51,7 @@ R = TypeVar("R", bound=BaseModel)
 def create_private_app(
     pool: Pool,
     router: Router,
+    self_check: SelfCheck,
     inference: Inference,
     usage: UsageBook,
     ask_engine: Callable[[], Capabilities],
@@ -86,6 +90,9 @@ def create_private_app(
 
         return await _answer(request, LoadRequest, run)
 
+    async def prove(request: Request) -> Response:
+        return await _answer(request, ProveRequest, self_check.prove)
+
     async def unload(request: Request) -> Response:
         async def run(asked: UnloadRequest) -> Loaded:
             await pool.unload(asked.id)
@@ -121,6 +128,7 @@ def create_private_app(
             Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),
             Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
             Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),
+            Route(GATEWAY_PROVE_PATH, prove, methods=["POST"]),
             Route(GATEWAY_UNLOAD_PATH, unload, methods=["POST"]),
             Route(GATEWAY_ASK_PATH, ask, methods=["POST"]),
         ],

@@ -13,6 +13,7 @@ GATEWAY_ACTIVATE_PATH = "/activate"
 GATEWAY_BATCH_PATH = "/batch"
 GATEWAY_CAPABILITIES_PATH = "/capabilities"
 GATEWAY_LOAD_PATH = "/load"
+GATEWAY_PROVE_PATH = "/prove"
 GATEWAY_UNLOAD_PATH = "/unload"
 GATEWAY_USAGE_PATH = "/usage"
 # On control's socket, and never handed on from the public port: what the gateway may ask.
@@ -34,6 +35,8 @@ RequestClass = Literal["interactive", "batch", "probe"]
 ModelTask = Literal["generate", "embed"]  # whether a model makes text, or vectors of texts
 Quantize = Literal["q4", "q8", "fp16"]  # what a checkpoint is turned into when it is loaded
 SlotPhase = Literal["loading", "ready", "draining", "dead", "stopped"]
+# `suspect`: an answer was refused because its numbers were not finite; `failed`: the last proof was not passed.
+SlotHealth = Literal["ok", "suspect", "failed"]
 
 
 def id_of_repository(repository: str) -> str:
@@ -148,6 +151,13 @@ class ActivateRequest(Message):
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
 
 
+class ProveRequest(Message):
+    """The active model, which is to be proved as it serves; without `reference` by the one that the gateway has."""
+
+    model: ModelRef
+    reference: Reference | None = None
+
+
 class LoadRequest(Message):
     """A model to be loaded beside the active one, and what it is to be proved by.
 
@@ -195,7 +205,8 @@ class ActivateResult(Message):
     """How a switch ended. A failed one says what serves instead (`rolled_back_to`; None: nothing does).
 
     `paused_ms`: how long no request was being answered though one could have been; `held_ms`: how long new requests had
-    to wait, which includes the drain.
+    to wait, which includes the drain. `total_ms`: how long the caller waited, of which `reference_wait_ms` for the
+    model's reference to be computed; from the gateway, the switch alone.
     """
 
     status: Literal["activated", "failed"]
@@ -205,6 +216,7 @@ class ActivateResult(Message):
     paused_ms: float
     held_ms: float = 0.0
     total_ms: float
+    reference_wait_ms: float = 0.0
     in_flight: int
     proof: Proof | None = None
     error: str | None = None
@@ -212,10 +224,16 @@ class ActivateResult(Message):
 
 
 class SlotState(Message):
-    """`active`: the slot of the active model; the others are loaded beside it, or on their way out."""
+    """`active`: the slot of the active model; the others are loaded beside it, or on their way out.
+
+    `fault` says why `health` is not `ok`; `proved_at` (ISO 8601, UTC) is when the last proof ended.
+    """
 
     model: ModelRef
     phase: SlotPhase
+    health: SlotHealth = "ok"
+    fault: str | None = None
+    proved_at: str | None = None
     active: bool = False
     in_flight: int
     load_duration_s: float | None

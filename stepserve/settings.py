@@ -56,6 +56,8 @@ class EnginePatches(Group):
     step_sizes: PatchSwitch = "auto"
     probe_places: PatchSwitch = "auto"
     whole_answers: PatchSwitch = "auto"
+    finite_answers: PatchSwitch = "auto"
+    clean_blocks: PatchSwitch = "auto"
     fewer_lookups: PatchSwitch = "auto"
     long_texts_in_turn: PatchSwitch = "auto"
     bounded_templates: PatchSwitch = "auto"
@@ -261,6 +263,7 @@ class Settings(BaseSettings):
 
     proof_compute_max_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
     proof_wait_s: Annotated[float, Field(ge=0)] = 30.0
+    self_check_interval_s: Annotated[float, Field(ge=0)] = 600.0
 
     database_url: SecretStr | None = None
 

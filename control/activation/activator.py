@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,6 +23,8 @@ from stepserve.contract import (
     GatewayState,
     InFlightPolicy,
     ModelRef,
+    Proof,
+    ProveRequest,
     Reference,
     SwitchMethod,
 )
@@ -38,6 +41,19 @@ class SwitchWish:
     timeout_s: float = 300.0
 
 
+Phase = Literal["waiting_for_reference", "switching"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of the activation that runs; `since_s` by the Activator's clock."""
+
+    activation_id: int
+    phase: Phase
+    since_s: float
+    reference_wait_ms: float = 0.0
+
+
 class Activator:
     """`on_change` is called after every switch that was tried, from the event loop.
 
@@ -52,6 +68,7 @@ class Activator:
         references: References,
         on_change: Callable[[], None],
         proof_wait_s: float,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._history = history
@@ -59,6 +76,8 @@ class Activator:
         self._references = references
         self._on_change = on_change
         self._proof_wait_s = proof_wait_s
+        self._clock_s = clock_s
+        self._progress: Progress | None = None
         self._tasks = Tasks()
         self._target: str | None = None
         self._switching: asyncio.Task[ActivateResult] | None = None
@@ -70,14 +89,23 @@ class Activator:
         """The id that a switch is going to right now."""
         return self._target
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far the activation is that runs; while it waits for a reference, for how long so far."""
+        now = self._progress
+        if now is None or now.phase != "waiting_for_reference":
+            return now
+        return replace(now, reference_wait_ms=self._ms_since(now.since_s))
+
     async def set_active(self, model_id: str, wish: SwitchWish, *, cause: str = "request") -> ActivateResult:
         """Makes a model the active one. A caller that is cancelled does not stop the switch.
 
         A switch to the same model that is under way is joined, whatever was wished for it, and its end is the answer.
+        One that is active already is proved as it serves.
         Raises NotFound, Invalid (files gone or changed, method impossible), Conflict (a switch to another model runs),
         GatewayUnavailable, and ActivationFailed when the candidate did not come up or failed its proof.
         """
-        return await self._alone(model_id, self._switch(model_id, wish, cause))
+        return await self._alone(model_id, self._switch(model_id, wish, cause, self._clock_s()))
 
     async def take_over(
         self, model: ModelRef, wish: SwitchWish, *, on_success: Callable[[], Awaitable[None]], cause: str
@@ -88,7 +116,7 @@ class Activator:
         """
         if self._switching is not None:
             raise Conflict(f"a switch to {self._target} is running: try again when it is over")
-        return await self._alone(model.id, self._change(model, wish, cause, on_success))
+        return await self._alone(model.id, self._change(model, wish, cause, on_success, self._clock_s()))
 
     async def roll_back(self, wish: SwitchWish) -> ActivateResult:
         """`set_active` of the model that was active before. Raises Conflict when there is none."""
@@ -120,38 +148,92 @@ class Activator:
         return await asyncio.shield(self._switching)
 
     def _over(self, _task: asyncio.Task[ActivateResult]) -> None:
-        self._target = self._switching = None
+        self._target = self._switching = self._progress = None
         self._on_change()
 
-    async def _switch(self, model_id: str, wish: SwitchWish, cause: str) -> ActivateResult:
+    async def _switch(self, model_id: str, wish: SwitchWish, cause: str, asked_s: float) -> ActivateResult:
         model = await self._registry.proven(model_id)
         active = await self._history.active()
         state = await self._gateway.state() if active is not None and active.id == model.id else None
         if state is not None and serves(state, model) and state.active is not None and state.active.is_loaded_as(model):
-            return ActivateResult(
-                status="activated", id=model.id, previous=model.id, method="none", paused_ms=0, total_ms=0, in_flight=0
-            )
-        return await self._change(model, wish, cause, None)
+            return await self._prove(model, wish, asked_s)
+        return await self._change(model, wish, cause, None, asked_s)
+
+    async def _prove(self, model: ModelRef, wish: SwitchWish, asked_s: float) -> ActivateResult:
+        """Of the model that is active already: nothing is switched, whatever the proof finds."""
+        reference, waited_ms = await self._awaited_reference(model, wish)
+        proof = await self._gateway.prove(ProveRequest(model=model, reference=reference))
+        if reference is None:
+            proof = self._explained(proof, model)
+        error = None if proof.passed else f"`{model.id}` serves and fails its proof ({proof.kind}): {proof.reason}"
+        result = ActivateResult(
+            status="activated" if proof.passed else "failed",
+            id=model.id,
+            previous=model.id,
+            method="none",
+            paused_ms=0,
+            total_ms=self._ms_since(asked_s),
+            reference_wait_ms=waited_ms,
+            in_flight=0,
+            proof=proof,
+            error=error,
+            rolled_back_to=None if proof.passed else model.id,
+        )
+        if error is not None:
+            log.error("%s", error)
+            raise ActivationFailed(result)
+        await self._registry.want_reference(model.id)
+        return result
+
+    async def _awaited_reference(self, model: ModelRef, wish: SwitchWish) -> tuple[Reference | None, float]:
+        """The reference, and for how many milliseconds it was waited for. Raises CheckpointBroken."""
+        started_s = self._clock_s()
+        reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
+        return reference, self._ms_since(started_s)
+
+    def _explained(self, proof: Proof, model: ModelRef) -> Proof:
+        """Why it is weak for want of a reference, which the gateway does not know."""
+        if proof.kind != "weak":
+            return proof
+        why = f"there is no reference of this checkpoint: {self._references.why_missing(model.digest)}"
+        return proof.model_copy(update={"why": why})
+
+    def _ms_since(self, started_s: float) -> float:
+        return round((self._clock_s() - started_s) * 1000, 2)
 
     async def _change(
-        self, model: ModelRef, wish: SwitchWish, cause: str, on_success: Callable[[], Awaitable[None]] | None
+        self,
+        model: ModelRef,
+        wish: SwitchWish,
+        cause: str,
+        on_success: Callable[[], Awaitable[None]] | None,
+        asked_s: float,
     ) -> ActivateResult:
         activation_id = await self._history.begin(model, cause=cause, method=wish.method)
         try:
-            return await self._carry_out(activation_id, model, wish, on_success)
+            return await self._carry_out(activation_id, model, wish, on_success, asked_s)
         except (DatabaseUnavailable, SQLAlchemyError):
             self.left_open = True
             raise
 
     async def _carry_out(
-        self, activation_id: int, model: ModelRef, wish: SwitchWish, on_success: Callable[[], Awaitable[None]] | None
+        self,
+        activation_id: int,
+        model: ModelRef,
+        wish: SwitchWish,
+        on_success: Callable[[], Awaitable[None]] | None,
+        asked_s: float,
     ) -> ActivateResult:
+        self._progress = Progress(activation_id, "waiting_for_reference", self._clock_s())
         try:
-            reference = await self._references.reference_for(model.digest, min(self._proof_wait_s, wish.timeout_s))
+            reference, waited_ms = await self._awaited_reference(model, wish)
+            self._progress = Progress(activation_id, "switching", self._clock_s(), waited_ms)
             result = await self._ask(model, reference, wish)
-            if reference is None and result.proof is not None and result.proof.kind == "weak":
-                why = f"there is no reference of this checkpoint: {self._references.why_missing(model.digest)}"
-                result = result.model_copy(update={"proof": result.proof.model_copy(update={"why": why})})
+            proof = result.proof
+            if reference is None and proof is not None:
+                proof = self._explained(proof, model)
+            measured = {"total_ms": self._ms_since(asked_s), "reference_wait_ms": waited_ms, "proof": proof}
+            result = result.model_copy(update=measured)
         except ServiceError as error:
             await self._history.fail(activation_id, str(error))
             raise
@@ -196,8 +278,10 @@ def serves(state: GatewayState, model: ModelRef) -> bool:
     return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)
 
 
-def show(row: ActivationRow) -> dict[str, Any]:
-    """An entry of GET /models/activations."""
+def show(row: ActivationRow, progress: Progress | None = None) -> dict[str, Any]:
+    """An entry of GET /models/activations; `progress` of the one that runs."""
+    runs = progress is not None and progress.activation_id == row.id and row.status == "running"
+    mine = progress if runs else None
     return {
         "activation_id": row.id,
         "id": row.model_id,
@@ -209,6 +293,8 @@ def show(row: ActivationRow) -> dict[str, Any]:
         "method": row.method,
         "paused_ms": row.paused_ms,
         "total_ms": row.total_ms,
+        "reference_wait_ms": mine.reference_wait_ms if mine else row.reference_wait_ms,
+        "phase": mine.phase if mine else None,
         "in_flight": row.in_flight,
         "proof": row.proof,
         "error": row.error,

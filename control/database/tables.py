@@ -162,6 +162,7 @@ class ActivationRow(Base):
     rolled_back_to: Mapped[str | None]
     paused_ms: Mapped[float | None]
     total_ms: Mapped[float | None]
+    reference_wait_ms: Mapped[float | None]
     in_flight: Mapped[int | None]
     proof: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime]

@@ -125,6 +125,7 @@ def _copy(result: ActivateResult, row: ActivationRow) -> None:
     row.method = result.method
     row.paused_ms = result.paused_ms
     row.total_ms = result.total_ms
+    row.reference_wait_ms = result.reference_wait_ms
     row.in_flight = result.in_flight
     row.proof = result.proof.model_dump() if result.proof else None
     row.rolled_back_to = result.rolled_back_to

@@ -53,4 +53,5 @@ async def roll_back(services: Wired, request: RollbackRequest | None = None) -> 
 
 @router.get("/models/activations")
 async def history(services: Wired, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
-    return {"activations": [show(row) for row in await services.history.history(limit)]}
+    progress = services.activator.progress
+    return {"activations": [show(row, progress) for row in await services.history.history(limit)]}

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from gateway.engine.batch import run_batch, unserved
 from gateway.engine.patches.adapter_front import answer_with
+from gateway.engine.process.log import LogMark
 from gateway.engine.proof import prove
 from gateway.errors import EngineStartFailed
 from gateway.http.asgi import App
@@ -37,23 +39,28 @@ def lora_of(model: ModelRef) -> LoRARequest:
 class AdapterFront:
     """Implements gateway.serving.adapter.Front."""
 
-    def __init__(self, client: AsyncLLM, app: FastAPI, model: ModelRef, lora: LoRARequest, share: BatchShare) -> None:
+    def __init__(
+        self, client: AsyncLLM, app: FastAPI, model: ModelRef, lora: LoRARequest, share: BatchShare, log_file: Path
+    ) -> None:
         self._share = share
+        self._log_file = log_file
         self.app: App = app
         self._state: Any = app.state
         self._client: Any = _Adapted(client, lora)
         self._lora = lora
         answer_with(self._state, lora, model.id)
 
-    async def prove(self, reference: Reference | None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
         """As Engine.prove."""
+        mark = LogMark.now(self._log_file)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                return await prove(self._client, reference, is_adapter=True)
+                return await prove(self._client, reference, max_tokens, gently=gently, is_adapter=True)
         except TimeoutError as error:
             raise EngineStartFailed(f"no answer to a probe within {PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:
-            raise EngineStartFailed("the engine died at the adapter's first forward pass") from error
+            died = f"the engine died at the adapter's first forward pass: {mark.last_words()}"
+            raise EngineStartFailed(died) from error
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         """As Engine.batch."""

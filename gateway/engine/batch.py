@@ -14,6 +14,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from gateway.engine.finite import NotFinite
 from gateway.engine.prompts import ITEM_ERRORS, Prompt, Renderer
 from gateway.engine.scores import last_output, score
 from gateway.errors import Unserved
@@ -85,7 +86,7 @@ async def _ask(client: AsyncLLM, prompt: Prompt, request_id: str) -> _Answer | B
         reference = await _reference_score(client, prompt, generated, f"{request_id}-score")
     except EngineDeadError:
         raise
-    except ITEM_ERRORS as error:
+    except (*ITEM_ERRORS, NotFinite) as error:
         return BatchOutput(error=str(error) or type(error).__name__)
     return _Answer(prompt, generated, reference, scores, _since(started))
 

@@ -28,7 +28,9 @@ from gateway.engine.adapter import AdapterFront, add, arguments_of
 from gateway.engine.batch import run_batch, unserved
 from gateway.engine.cache_check import CacheCheck
 from gateway.engine.config import engine_config
+from gateway.engine.finite import Refusals
 from gateway.engine.metrics import Progress
+from gateway.engine.patches.finite_answers import refuse_not_finite
 from gateway.engine.patches.forked_engines import are_forked
 from gateway.engine.patches.grammar_trials import try_grammars
 from gateway.engine.patches.lasting_metrics import stat_loggers
@@ -87,6 +89,8 @@ class Engine:
         progress: Progress,
         settings: EngineSettings,
         family: Family,
+        log_file: Path,
+        refusals: Refusals,
         *,
         task: ModelTask = "generate",
         has_reasoning_parser: bool = False,
@@ -108,6 +112,8 @@ class Engine:
         self._cache_check = CacheCheck(client, self._probe_token_ids, PROOF_PRIORITY)
         self._hangs = False
         self._family = family
+        self._log_file = log_file
+        self._refusals = refusals
         self._segments = frozenset[Path]().union(*(segments_of(process.pid) for process in self._family))
 
     @property
@@ -136,28 +142,34 @@ class Engine:
     def progress(self) -> int:
         return self._progress.steps
 
+    @property
+    def not_finite(self) -> int:
+        """How many answers were refused because their numbers were not finite."""
+        return self._refusals.count
+
     def openapi(self) -> dict[str, Any]:
         """vLLM's own description of its routes. Blocks the first time."""
         document: dict[str, Any] = self._app.openapi()
         return document
 
-    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
         """Asks the model what the reference says it must answer; without one, whether it answers sensibly at all.
 
-        `max_tokens` bounds how much of the reference is asked for, from its beginning. One that makes vectors is asked
-        for those; a reference says nothing of them.
+        `max_tokens` bounds how much of the reference is asked for, from its beginning; `gently`: behind all other work.
+        One that makes vectors is asked for those; a reference says nothing of them.
 
         After a reload it also has to show that nothing is left in the KV cache of what was computed before, unless that
         would take more than `max_tokens`.
 
         A proof that is not passed is a result. Raises EngineStartFailed when the engine dies or does not answer.
         """
+        mark = LogMark.now(self._log_file)
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 if self.task == "embed":
                     return await prove_vectors(self.client)
-                if max_tokens is not None and max_tokens < self._cache_check.tokens:
-                    return await prove(self.client, reference, max_tokens)
+                if gently or (max_tokens is not None and max_tokens < self._cache_check.tokens):
+                    return await prove(self.client, reference, max_tokens, gently=gently)
                 stale_tokens, proof = await asyncio.gather(
                     self._cache_check.stale_tokens(), prove(self.client, reference, max_tokens)
                 )
@@ -165,7 +177,7 @@ class Engine:
         except TimeoutError as error:
             raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
         except EngineDeadError as error:
-            raise EngineStartFailed("the engine died at its first forward pass") from error
+            raise EngineStartFailed(f"the engine died at its first forward pass: {mark.last_words()}") from error
         except (VLLMClientError, ValueError) as error:
             raise BadReference(f"the probe cannot be asked: {error}") from error
 
@@ -231,7 +243,7 @@ class Engine:
         rename(self.client, self._state, model)
 
     async def clear_cache(self) -> None:
-        """Forgets all that was computed of prompts, in every block. No request may be running.
+        """Forgets all that was computed of prompts, in every block. No request may be running, but for frozen ones.
 
         Raises EngineReloadFailed when the engine died or hangs.
         """
@@ -283,7 +295,7 @@ class Engine:
             raise EngineStartFailed(str(error)) from error
         patches = ActivePatches.of(self._settings.patches)
         app = await _build_app(self.client, arguments_of(self._args, model), model, patches)
-        front = AdapterFront(self.client, app, model, lora, self.share)
+        front = AdapterFront(self.client, app, model, lora, self.share, self._log_file)
         if self._has_reasoning_parser:
             front.app = with_reasoning_content(app)
         return front
@@ -325,6 +337,9 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
                 grammars = GrammarCheck(client, settings.structured, forked=are_forked(settings))
                 if "grammar_trials" in patches:
                     try_grammars(client, grammars.check, grammars.is_probe)
+                refusals = Refusals(partial(getattr, client.vllm_config.model_config, "served_model_name"))
+                if "finite_answers" in patches:
+                    refuse_not_finite(client.output_processor, refusals)
                 app = await _build_app(client, args, model, patches)
                 family = await asyncio.to_thread(starting.family)
         except TimeoutError as error:
@@ -349,6 +364,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         progress,
         settings,
         family,
+        log,
+        refusals,
         task=task,
         has_reasoning_parser=settings.reasoning_parser is not None,
         reload_obstacle=next(filter(None, obstacles), None),

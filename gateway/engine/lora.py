@@ -1,7 +1,8 @@
-"""Which modules of a model may take LoRA weights: all its matrices but those at its two ends.
+"""Which modules of a model may take LoRA weights: all its matrices but those at its two ends, and experts.
 
 With a LoRA layer around lm_head, a request for prompt log-probabilities kills the engine (vLLM 0.32 on the CPU: the
 layer expects as many rows as tokens are sampled). Proofs and scores are such requests, so vLLM is told the others.
+For experts the CPU has no kernels that take LoRA weights (gateway.engine.patches.experts_without_lora).
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from stepserve.contract import ModelRef
 from stepserve.settings import EngineSettings
 
 _ENDS = ("lm_head", "embed", "wte", "wpe", "norm")
+_EXPERTS = "experts"  # a part of the names of their matrices
 
 
 def lora_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
@@ -35,7 +37,7 @@ def target_modules(checkpoint: Path) -> list[str]:
             names: list[str] = tensors.keys()
             for name in names:
                 module = name.rpartition(".")[0].rpartition(".")[2]
-                is_end = any(end in module for end in _ENDS)
-                if not is_end and len(tensors.get_slice(name).get_shape()) > 1:
+                is_left_out = any(end in module for end in _ENDS) or _EXPERTS in name.split(".")
+                if not is_left_out and len(tensors.get_slice(name).get_shape()) > 1:
                     found.add(module)
     return sorted(found)

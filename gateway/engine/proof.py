@@ -15,21 +15,27 @@ from gateway.errors import BadReference
 from gateway.serving.proof_difference import chosen_prompts, judge, judge_weakly
 from gateway.serving.proof_encodings import encoded_otherwise
 from gateway.serving.proof_tolerance import tolerance_of
-from stepserve.contract import Proof, Reference
+from stepserve.contract import BATCH_PRIORITY, Proof, Reference
 
 PROOF_PRIORITY = -1  # before interactive requests, which have 0
+_CHECK_PRIORITY = BATCH_PRIORITY + 1
 WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
 
 
 async def prove(
-    client: AsyncLLM, reference: Reference | None, max_tokens: int | None = None, *, is_adapter: bool = False
+    client: AsyncLLM,
+    reference: Reference | None,
+    max_tokens: int | None = None,
+    *,
+    gently: bool = False,
+    is_adapter: bool = False,
 ) -> Proof:
-    """`client` asks an adapter's model where `is_adapter`.
+    """`gently`: behind all other work, one prompt after the other. `client` asks an adapter's model where `is_adapter`.
 
     Raises EngineDeadError, and BadReference for one that does not fit the model's tokenizer or context.
     """
     if reference is None:
-        return await _prove_weakly(client)
+        return await _prove_weakly(client, gently=gently)
     tokenizer = client.renderer.get_tokenizer()
     reason = _encoded_otherwise(tokenizer, reference)
     if reason is not None:
@@ -37,7 +43,7 @@ async def prove(
     prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
     _fits(prompts, reference.logprobs)
     chosen = chosen_prompts(reference.logprobs, max_tokens)
-    found = await logprobs_of(client, [prompts[number] for number in chosen])
+    found = await logprobs_of(client, [prompts[number] for number in chosen], gently=gently)
     return judge(
         reference.kind,
         found,
@@ -73,18 +79,26 @@ def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]])
             )
 
 
-async def _prove_weakly(client: AsyncLLM) -> Proof:
+async def _prove_weakly(client: AsyncLLM, *, gently: bool) -> Proof:
     tokenizer = client.renderer.get_tokenizer()
-    return judge_weakly(await logprobs_of(client, [tokenizer.encode(prompt) for prompt in WEAK_PROMPTS]))
+    prompts = [tokenizer.encode(prompt) for prompt in WEAK_PROMPTS]
+    return judge_weakly(await logprobs_of(client, prompts, gently=gently))
 
 
-async def logprobs_of(client: AsyncLLM, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+async def logprobs_of(client: AsyncLLM, prompts: Sequence[Sequence[int]], *, gently: bool = False) -> list[list[float]]:
     """The log-probability of each prompt's tokens but its first: [n_prompts][n_tokens - 1]. Raises EngineDeadError."""
+    if gently:
+        return [
+            await _prompt_logprobs(client, token_ids, f"proof-{number}", _CHECK_PRIORITY)
+            for number, token_ids in enumerate(prompts)
+        ]
     each = (_prompt_logprobs(client, token_ids, f"proof-{number}") for number, token_ids in enumerate(prompts))
     return list(await asyncio.gather(*each))
 
 
-async def _prompt_logprobs(client: AsyncLLM, token_ids: Sequence[int], request_id: str) -> list[float]:
+async def _prompt_logprobs(
+    client: AsyncLLM, token_ids: Sequence[int], request_id: str, priority: int = PROOF_PRIORITY
+) -> list[float]:
     """The log-probability of each token but the first: [n_tokens - 1]."""
     token_ids = list(token_ids)[: client.model_config.max_model_len - 1]
     params = SamplingParams(
@@ -97,7 +111,7 @@ async def _prompt_logprobs(client: AsyncLLM, token_ids: Sequence[int], request_i
     )
     request: Any = {"prompt_token_ids": token_ids}
     unique_id = f"{request_id}-{uuid.uuid4().hex}"
-    outputs = [output async for output in client.generate(request, params, unique_id, priority=PROOF_PRIORITY)]
+    outputs = [output async for output in client.generate(request, params, unique_id, priority=priority)]
     logprobs: list[float] = outputs[-1].prompt_logprobs.logprobs
     return list(logprobs)
 

@@ -73,7 +73,7 @@ def _unread(request: Any) -> bool:
 
 
 def _can_wait(output: EngineCoreOutput) -> bool:
-    return all(value is None for value in _others(output))
+    return not output.num_nans_in_logits and all(value is None for value in _others(output))
 
 
 def _width(request: Any) -> int | None:

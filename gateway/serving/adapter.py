@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from gateway.errors import EngineStartFailed, ProofFailed
 from gateway.http.asgi import App, Receive, Scope, Send
 from gateway.serving.served import Served, ServingEngine
+from gateway.serving.soundness import Soundness, spoils_cache
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotState
 
 
@@ -16,7 +17,9 @@ class Front(Protocol):
     @property
     def app(self) -> App: ...
 
-    async def prove(self, reference: Reference | None) -> Proof: ...
+    async def prove(
+        self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False
+    ) -> Proof: ...
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]: ...
 
@@ -28,6 +31,11 @@ class AdapterEngine(ServingEngine, Protocol):
 
     @property
     def max_adapters(self) -> int: ...
+
+    @property
+    def not_finite(self) -> int:
+        """How many answers were refused because their numbers were not finite."""
+        ...
 
     async def attach(self, model: ModelRef) -> Front: ...
 
@@ -50,6 +58,17 @@ class AdapterHost(Protocol):
 
     def busy_switching(self) -> AbstractContextManager[None]: ...
 
+    async def cleanse(self) -> None: ...
+
+    async def prove(
+        self,
+        reference: Reference | None,
+        *,
+        max_tokens: int | None,
+        gently: bool,
+        adapter: "Adapter[Any] | None" = None,
+    ) -> Proof: ...
+
     def state(self, *, active: bool) -> SlotState: ...
 
     async def serve(
@@ -67,10 +86,12 @@ HostT = TypeVar("HostT", bound=AdapterHost)
 class Adapter(Generic[HostT]):
     """Requests are inside its slot, which counts, drains and aborts them with its own."""
 
-    def __init__(self, model: ModelRef, host: HostT, front: Front) -> None:
+    def __init__(self, model: ModelRef, host: HostT, front: Front, reference: Reference | None) -> None:
         self.model = model
         self.host = host
         self.front = front
+        self.reference = reference
+        self.soundness = Soundness(lambda: host.engine.not_finite)
         self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
 
     @property
@@ -90,6 +111,10 @@ class Adapter(Generic[HostT]):
         """The ids that this engine answers to."""
         return self.host.names
 
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None, gently: bool) -> Proof:
+        """As Engine.prove, of the adapter as it serves."""
+        return await self.host.prove(reference, max_tokens=max_tokens, gently=gently, adapter=self)
+
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.host.serve(scope, receive, send, self)
 
@@ -98,8 +123,9 @@ class Adapter(Generic[HostT]):
 
     def state(self, *, active: bool) -> SlotState:
         """Its requests are counted in its slot's state."""
-        host = self.host.state(active=active)
-        return host.model_copy(update={"model": self.model, "in_flight": 0})
+        mine = self.soundness
+        own = {"health": mine.health, "fault": mine.fault, "proved_at": mine.proved_at}
+        return self.host.state(active=active).model_copy(update={"model": self.model, "in_flight": 0, **own})
 
 
 def surplus(host: AdapterHost, name: str, serving: object) -> Adapter[Any] | None:
@@ -129,7 +155,7 @@ async def attach(host: HostT, model: ModelRef, reference: Reference | None) -> t
     with host.busy_switching():  # the engine reads the adapter's files and does nothing else meanwhile
         front = await host.engine.attach(model)
     try:
-        adapter = Adapter(model, host, front)
+        adapter = Adapter(model, host, front, reference)
         return adapter, await proved(adapter, reference)
     except BaseException:
         await front.detach()
@@ -140,8 +166,20 @@ class Prover(Protocol):
     async def prove(self, reference: Reference | None) -> Proof: ...
 
 
+class Cleansed(Protocol):
+    async def cleanse(self) -> None: ...
+
+
 class Provable(Protocol):
     """A slot, or an adapter on one."""
+
+    reference: Reference | None
+
+    @property
+    def soundness(self) -> Soundness: ...
+
+    @property
+    def host(self) -> Cleansed: ...
 
     @property
     def model(self) -> ModelRef: ...
@@ -151,8 +189,16 @@ class Provable(Protocol):
 
 
 async def proved(served: Provable, reference: Reference | None) -> Proof:
-    """Raises EngineStartFailed, BadReference, and ProofFailed where the model answers otherwise than it should."""
+    """On an engine that others may be served by: what a failed proof may have spoilt is cleared before this returns.
+
+    Raises EngineStartFailed, BadReference, and ProofFailed where the model answers otherwise than it should.
+    """
     proof = await served.prover.prove(reference)
     if not proof.passed:
+        if spoils_cache(proof):
+            await served.host.cleanse()
         raise ProofFailed(served.model.id, proof)
+    if reference is not None:
+        served.reference = reference
+    served.soundness.note(proof)
     return proof

@@ -16,7 +16,7 @@ from gateway.serving.ledger import Ledger
 from gateway.serving.load_queue import LoadQueue
 from gateway.serving.loaded_models import LoadedModels
 from gateway.serving.operations import Operations
-from gateway.serving.slot import StartEngine
+from gateway.serving.slot import Loaded, StartEngine
 from gateway.serving.switching.plan import Memory
 from gateway.serving.tickets import Ticket
 from gateway.serving.watchdog import Watchdog
@@ -84,6 +84,12 @@ class Pool:
     def loaded(self) -> LoadedModels:
         """What is loaded now; what is loaded later is another value."""
         return self._ledger.loaded
+
+    @property
+    def serving(self) -> Loaded | None:
+        """The active model while requests pass to it: None during a switch that holds them, and where it is down."""
+        serving = self.loaded.serving
+        return serving if self._gate.slot is serving else None
 
     @property
     def switching_to(self) -> str | None:

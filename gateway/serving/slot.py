@@ -3,16 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
-from gateway.errors import ProofFailed, Unserved
+from gateway.errors import EngineReloadFailed, ProofFailed, Unserved
 from gateway.http.asgi import App, Receive, Scope, Send
 from gateway.http.error_rendering import Headers
 from gateway.http.tracked_send import TrackedSend, tracked
 from gateway.serving.adapter import Adapter, AdapterEngine
 from gateway.serving.batch_share import BatchShare
+from gateway.serving.soundness import Soundness
 from stepserve.contract import (
     BatchItem,
     BatchOutput,
@@ -51,7 +52,14 @@ class Engine(AdapterEngine, Protocol):
     @property
     def task(self) -> ModelTask: ...
 
-    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof: ...
+    async def prove(
+        self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False
+    ) -> Proof: ...
+
+    @property
+    def not_finite(self) -> int:
+        """How many answers were refused because their numbers were not finite."""
+        ...
 
     @property
     def progress(self) -> int:
@@ -86,11 +94,14 @@ class Slot:
     ) -> None:
         self.engine = engine
         self.adapters: dict[str, Adapter[Slot]] = {}
+        self.soundness = Soundness(lambda: engine.not_finite)
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
         self._condemned = False
         self._suspensions = 0
+        self._frozen_by_one = asyncio.Lock()
+        self._reloads = False
         self._answers: dict[asyncio.Task[None], _Answer] = {}
         self._batches: dict[asyncio.Task[Any], bool] = {}  # whether each was given up
         self.last_used_s = time.monotonic()
@@ -125,7 +136,9 @@ class Slot:
             raise
         now = time.monotonic()
         log.info("loaded %s: engine %.1f s, proof %.1f s", model.id, engine_up - started, now - engine_up)
-        return cls(model, engine, now - started, reference), proof
+        slot = cls(model, engine, now - started, reference)
+        slot.soundness.note(proof)
+        return slot, proof
 
     @property
     def host(self) -> "Slot":
@@ -154,6 +167,48 @@ class Slot:
         """Whether the engine is busy with a switch and need not answer a watchdog."""
         return self._suspensions > 0
 
+    async def prove(
+        self,
+        reference: Reference | None,
+        *,
+        max_tokens: int | None,
+        gently: bool,
+        adapter: "Adapter[Slot] | None" = None,
+    ) -> Proof:
+        """As Engine.prove, of the model as it serves: a switch that drains this slot waits for it."""
+        with self._counted():
+            prover = self.engine if adapter is None else adapter.front
+            return await prover.prove(reference, max_tokens=max_tokens, gently=gently)
+
+    async def cleanse(self) -> None:
+        """Clears the KV cache; requests that run begin theirs anew. An engine that dies or hangs of it is logged.
+
+        Nothing happens during a reload, which clears what has to be by itself.
+        """
+        if self._reloads:
+            return
+        try:
+            async with self._frozen_by_one:
+                with self.busy_switching():
+                    await self.engine.freeze()
+                    try:
+                        await self.engine.clear_cache()
+                    finally:
+                        await self.engine.resume()
+        except EngineReloadFailed as error:
+            log.error("the cache of %s could not be cleared: %s", self.model.id, error)
+
+    @asynccontextmanager
+    async def reloading(self) -> AsyncIterator[None]:
+        """`busy_switching` for who freezes and resumes the engine: nobody else does so meanwhile."""
+        async with self._frozen_by_one:
+            self._reloads = True
+            try:
+                with self.busy_switching():
+                    yield
+            finally:
+                self._reloads = False
+
     @contextmanager
     def busy_switching(self) -> Iterator[None]:
         """What is done inside has deadlines of its own; until it is over the engine is not watched."""
@@ -176,6 +231,9 @@ class Slot:
         return SlotState(
             model=self.model,
             phase="dead" if self.dead else self.phase,
+            health=self.soundness.health,
+            fault=self.soundness.fault,
+            proved_at=self.soundness.proved_at,
             active=active,
             in_flight=self._in_flight,
             load_duration_s=round(self.load_duration_s, 3),

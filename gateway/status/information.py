@@ -22,7 +22,7 @@ from gateway.status.exposition import CONTENT_TYPE, Exposition
 from gateway.status.gpu import Nvml
 from gateway.upstream.directory import Directory as UpstreamDirectory
 from stepserve import __version__, web_ui
-from stepserve.contract import ACTIVE_ALIAS, GatewayState
+from stepserve.contract import ACTIVE_ALIAS, GatewayState, SlotState
 from stepserve.setting_origins import redacted
 from stepserve.settings import Settings
 
@@ -68,8 +68,11 @@ class Information:
         status = health_status(state, control_up)
         if RequestContext.of(request.scope).minimal:
             return JSONResponse({"status": status}, 200 if serving(state) else 503)
+        active = active_slot(state)
         content = {
             "status": status,
+            "fault": active.fault if active else None,
+            "proved_at": active.proved_at if active else None,
             "gpu": self.nvml.health().as_dict(),
             "active_model": state.active.id if state.active else None,
             "worker_busy": any(slot.in_flight for slot in state.slots),
@@ -150,7 +153,12 @@ class Information:
 
     async def metrics(self, _: Request) -> Response:
         state = self.pool.snapshot()
-        text = await self.exposition.text(held=state.held, ready=serving(state))
+        active = active_slot(state)
+        text = await self.exposition.text(
+            held=state.held,
+            ready=active is not None and active.phase == "ready",
+            healthy=active is not None and active.health == "ok",
+        )
         return Response(text, media_type=CONTENT_TYPE)
 
     async def ui(self, request: Request) -> Response:
@@ -197,14 +205,22 @@ def _card(name: str, root: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": int(time.time()), "owned_by": "stepserve", "root": root}
 
 
+def active_slot(state: GatewayState) -> SlotState | None:
+    return next((slot for slot in state.slots if slot.active), None)
+
+
 def serving(state: GatewayState) -> bool:
-    """True while the active model's engine takes requests."""
-    return any(slot.active and slot.phase == "ready" for slot in state.slots)
+    """True while the active model's engine takes requests, and the model has not failed its last proof."""
+    active = active_slot(state)
+    return active is not None and active.phase == "ready" and active.health != "failed"
 
 
 def health_status(state: GatewayState, control_up: bool) -> Status:
+    active = active_slot(state)
+    if active is not None and active.health == "failed":
+        return "error"
     if serving(state):
-        return "ok" if control_up else "degraded"
+        return "ok" if control_up and active is not None and active.health == "ok" else "degraded"
     if state.switching_to is not None or state.active is None:
         return "loading"
     return "error"

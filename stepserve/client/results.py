@@ -39,6 +39,8 @@ class Result(BaseModel):
 class Health(Result):
     status: Literal["ok", "loading", "degraded", "error"]
     active_model: str | None = None
+    fault: str | None = None
+    proved_at: datetime | None = None
     uptime_seconds: float | None = None
     control: str | None = None
     gpu: dict[str, Any] = {}
@@ -121,7 +123,7 @@ class Model(Result):
 
 
 class Activation(Result):
-    """How a switch ended; times in milliseconds."""
+    """How a switch ended; times in milliseconds. `reference_wait_ms` is part of `total_ms`."""
 
     status: str
     id: str
@@ -129,12 +131,14 @@ class Activation(Result):
     method: str | None = None
     paused_ms: float | None = None
     total_ms: float | None = None
+    reference_wait_ms: float | None = None
     in_flight: int | None = None
     proof: dict[str, Any] | None = None
 
 
 class PastActivation(Activation):
     activation_id: int
+    phase: str | None = None
     digest: str | None = None
     cause: str | None = None
     error: str | None = None

@@ -23,13 +23,16 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
+from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.backend_guidance import GuidanceGrammar
 from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 from gateway.engine.config import engine_config
 from gateway.engine.fork_server import for_gpu
+from gateway.engine.patches.clean_blocks import clean_blocks
 from gateway.engine.patches.fewer_lookups import know_end_of_sequence, tokenize_together
 from gateway.engine.patches.grammar_budget import bound_grammars
 from gateway.engine.patches.grammar_compiling import compile_by_kind
@@ -53,6 +56,7 @@ _HARNESS = {"forked_engines", "one_process"}
 _REQUIRED = {"rewindable_generators", "own_logprobs"}
 # What an engine without HTTP passes.
 _COMPARED = {
+    "clean_blocks",
     "cpu_norms",
     "fewer_lookups",
     "grammar_budget",
@@ -75,6 +79,9 @@ _PATCHED: tuple[tuple[Any, str], ...] = (
     (Sampler, "forward"),
     (Sampler, "gather_specific_token_logprobs"),
     (torch, "Generator"),
+    (KVCacheConfig, "needs_kv_cache_zeroing"),
+    (CPUModelRunner, "_init_kv_zero_meta"),
+    (CPUModelRunner, "_zero_block_ids"),
 )
 _HELD_TO: tuple[Json, ...] = (
     {"json": {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}},
@@ -187,6 +194,7 @@ def patched(names: set[str]) -> Iterator[None]:
         "grammar_budget": bound_grammars,
         "own_logprobs": give_each_its_own,
         "rewindable_generators": make_generators_rewindable,
+        "clean_blocks": clean_blocks,
     }
     for name, patch in patches.items():
         if name in names:

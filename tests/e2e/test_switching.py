@@ -122,6 +122,20 @@ def test_in_place_under_load(server: Server, registered: dict[str, str]) -> None
     assert len(load.digests) == 3
 
 
+def test_the_active_model_is_proved_as_it_serves(server: Server, registered: dict[str, str]) -> None:
+    _activate(server, FINAL_ID)
+    before = server.http.get("/health").json()
+    result = _activate(server, FINAL_ID)
+    assert (result["method"], result["paused_ms"]) == ("none", 0)
+    proof = result["proof"]
+    assert isinstance(proof, dict)
+    assert (proof["kind"], proof["passed"]) == ("computed", True)
+    after = server.http.get("/health").json()
+    assert (after["status"], after["fault"]) == ("ok", None)
+    assert after["proved_at"] >= before["proved_at"]
+    assert "stepserve_model_healthy 1.0" in server.http.get("/metrics").text
+
+
 def test_a_run_of_many_checkpoints_is_served_to_its_last(server: Server, registered: dict[str, str]) -> None:
     """A trainer's night: more models by name than /metrics keeps series of."""
     ids = [f"night-{number}" for number in range(12)]

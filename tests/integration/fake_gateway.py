@@ -15,6 +15,7 @@ from stepserve.contract import (
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_LOAD_PATH,
+    GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
     GATEWAY_UNLOAD_PATH,
     GATEWAY_USAGE_PATH,
@@ -37,6 +38,7 @@ from stepserve.contract import (
     ModelRef,
     ModelUsage,
     Proof,
+    ProveRequest,
     SlotState,
     UnloadRequest,
     UsageReport,
@@ -72,6 +74,7 @@ class FakeGateway:
         self.may_switch.set()
         self.activated: list[str] = []
         self.asked: list[ActivateRequest] = []
+        self.proved: list[ProveRequest] = []
         self.batches: list[BatchRequest] = []
         self.refuse_batches_with: tuple[int, str] | None = None
         self.answer: Callable[[BatchItem], BatchOutput] = lambda _: BatchOutput(text="42", finish_reason="stop")
@@ -129,6 +132,13 @@ class FakeGateway:
                 return _refuse(503, "no_room", f"{request.model.id} has no room")
             self.beside[request.model.id] = request.model
             return JSONResponse(Loaded(id=request.model.id, loaded=True).model_dump())
+
+        @app.post(GATEWAY_PROVE_PATH, response_model=None)
+        async def prove(request: ProveRequest) -> Response:
+            self.proved.append(request)
+            if self.active is None or self.active.digest != request.model.digest:
+                return _refuse(409, "switch_in_progress", "another model is active")
+            return JSONResponse((self.proof or Proof(kind="weak", prompts=3, passed=True)).model_dump())
 
         @app.post(GATEWAY_UNLOAD_PATH)
         async def unload(request: UnloadRequest) -> Loaded:

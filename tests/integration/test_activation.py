@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from control.activation.activator import SwitchWish
 from control.database.database import database_url
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
@@ -27,9 +28,10 @@ def test_switching(tmp_path: Path) -> None:
             await here.add_active("a", seed=0)
             await here.add_model("b", seed=1)
             answer = await here.post("/models/set_active", id="b")
+            assert answer.pop("total_ms") >= answer.pop("reference_wait_ms") >= 0
             assert answer == {
                 "status": "activated", "id": "b", "previous": "a", "method": "restart", "paused_ms": 10.0,
-                "total_ms": 20.0, "in_flight": 0, "held_ms": 0.0, "proof": None,
+                "in_flight": 0, "held_ms": 0.0, "proof": None,
             }  # fmt: skip
             assert await active_id(here) == "b"
             history = (await here.get("/models/activations"))["activations"]
@@ -38,13 +40,32 @@ def test_switching(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_the_active_model_again_costs_nothing(tmp_path: Path) -> None:
+def test_the_active_model_again_is_proved_as_it_serves(tmp_path: Path) -> None:
     async def run() -> None:
         async with house(tmp_path) as here:
             await here.add_active("a")
+            here.gateway.proof = Proof(kind="computed", prompts=6, mean_abs_diff=0.01, tolerance=0.25, passed=True)
             answer = await here.post("/models/set_active", id="a")
             assert (answer["method"], answer["paused_ms"]) == ("none", 0)
+            assert answer["proof"] == here.gateway.proof.model_dump()
             assert here.gateway.activated == ["a"]
+            assert [asked.model.id for asked in here.gateway.proved] == ["a"]
+
+    asyncio.run(run())
+
+
+def test_the_active_model_that_fails_its_proof_is_an_error(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            here.gateway.proof = Proof(kind="weak", prompts=3, passed=False, reason="a number is not finite")
+            response = await here.http.post("/models/set_active", json={"id": "a"})
+            assert response.status_code == 422
+            body = response.json()
+            assert body["detail"] == "`a` serves and fails its proof (weak): a number is not finite"
+            assert (body["proof"]["passed"], body["rolled_back_to"]) == (False, "a")
+            assert here.gateway.activated == ["a"]
+            assert await active_id(here) == "a"
 
     asyncio.run(run())
 
@@ -92,11 +113,11 @@ def test_the_same_switch_asked_for_twice_is_one(tmp_path: Path) -> None:
             here.gateway.switch_asked.clear()
             first = asyncio.create_task(here.post("/models/set_active", id="b"))
             await here.gateway.switch_asked.wait()
-            second = asyncio.create_task(here.post("/models/set_active", id="b", method="restart"))
-            for _ in range(10):  # the second is on its way meanwhile; nothing shows that it has come
-                await here.refused(409, "/models/set_active", id="a")
+            activator = here.app.state.services.activator
+            second = asyncio.create_task(activator.set_active("b", SwitchWish(method="restart")))
+            await asyncio.sleep(0)  # by now it has joined
             here.gateway.may_switch.set()
-            assert await first == await second
+            assert await first == (await second).model_dump(exclude={"error", "rolled_back_to"})
             assert here.gateway.activated == ["a", "b"]
             assert len((await here.get("/models/activations"))["activations"]) == 2
 
@@ -185,8 +206,9 @@ def test_a_proof_is_in_the_answer_and_in_the_history(tmp_path: Path) -> None:
             assert answer["proof"] == here.gateway.proof.model_dump()
             row = (await here.get("/models/activations"))["activations"][0]
             assert {name: row[name] for name in row if name not in {"started_at", "finished_at", "digest"}} == {
-                "activation_id": 2, "id": "b", "previous": "a", "cause": "request", "status": "done",
-                "requested_method": "restart", "method": "restart", "paused_ms": 10.0, "total_ms": 20.0, "in_flight": 0,
+                "activation_id": 2, "id": "b", "previous": "a", "cause": "request", "status": "done", "phase": None,
+                "requested_method": "restart", "method": "restart", "paused_ms": 10.0, "total_ms": answer["total_ms"],
+                "reference_wait_ms": answer["reference_wait_ms"], "in_flight": 0,
                 "proof": answer["proof"], "error": None, "rolled_back_to": None,
             }  # fmt: skip
 

@@ -143,6 +143,41 @@ def test_a_switch_does_not_wait_longer_than_told_nor_for_one_that_failed(tmp_pat
     asyncio.run(run())
 
 
+def test_the_wait_for_a_reference_is_shown_and_counted(tmp_path: Path) -> None:
+    """Once a switch that took 27 s said 102 ms."""
+
+    async def run() -> None:
+        async def compute(path: Path, digest: str) -> Reference:
+            await may_end.wait()
+            return COMPUTED
+
+        may_end = asyncio.Event()
+        async with house(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE) as here:
+            await here.add_model("a")
+            here.gateway.may_switch.clear()
+            switching = asyncio.create_task(here.post("/models/set_active", id="a"))
+
+            async def newest() -> dict[str, Any]:
+                rows: list[dict[str, Any]] = (await here.get("/models/activations"))["activations"]
+                return rows[0] if rows else {"phase": None}
+
+            waiting = await until(newest, lambda row: row["phase"] == "waiting_for_reference")
+            later = await until(newest, lambda row: row["reference_wait_ms"] > waiting["reference_wait_ms"])
+            assert (later["status"], later["total_ms"]) == ("running", None)
+            may_end.set()
+            switch = await until(newest, lambda row: row["phase"] == "switching")
+            assert switch["reference_wait_ms"] >= later["reference_wait_ms"]
+            here.gateway.may_switch.set()
+            answer = await switching
+            assert answer["total_ms"] >= answer["reference_wait_ms"] == switch["reference_wait_ms"]
+            row = await newest()
+            assert (row["phase"], row["total_ms"], row["reference_wait_ms"]) == (
+                None, answer["total_ms"], answer["reference_wait_ms"],
+            )  # fmt: skip
+
+    asyncio.run(run())
+
+
 def test_the_active_model_gets_its_reference_at_the_next_start(tmp_path: Path) -> None:
     async def run() -> None:
         async def compute(path: Path, digest: str) -> Reference:

@@ -176,7 +176,7 @@ def _history() -> None:
                 "started (UTC)": moment(one.started_at),
                 "to": one.id,
                 "from": one.previous,
-                "status": one.status,
+                "status": f"{one.status}: {one.phase.replace('_', ' ')}" if one.phase else one.status,
                 "method": one.method,
                 "paused": milliseconds(one.paused_ms),
                 "total": milliseconds(one.total_ms),

@@ -71,11 +71,14 @@ def _status(health: Health, stats: "Future[JobStats]") -> None:
     with jobs:
         _jobs(stats)
     if health.status != "ok":
-        said = {
-            "loading": "A model is being loaded; requests wait or are refused until it is there.",
-            "degraded": "Inference goes on, but the control process does not answer: models and jobs are out of reach.",
-            "error": "No engine serves. The log of api_server on the page System says why.",
-        }[health.status]
+        said = (
+            health.fault
+            or {
+                "loading": "A model is being loaded; requests wait or are refused until it is there.",
+                "degraded": "Inference goes on; the control process does not answer: models and jobs are out of reach.",
+                "error": "No engine serves. The log of api_server on the page System says why.",
+            }[health.status]
+        )
         st.markdown(f":{colour}[{said}]")
     if health.active_model is None and health.status == "loading":
         st.info("No model is active. Register and activate one on the page Models.", icon=":material/deployed_code:")

@@ -19,10 +19,11 @@ def set_defaults(max_sequences_per_request: int) -> None:
     os.environ.setdefault("VLLM_MAX_COMPLETION_PROMPTS", str(max_sequences_per_request))
 
 
-def size_cache(settings: EngineSettings) -> None:
-    """vLLM has no flag for the KV cache's size on the CPU; it reads this while it makes an engine's configuration."""
+def set_for_engine(settings: EngineSettings) -> None:
+    """What has no flag, and is read while an engine's configuration is made, or by its processes."""
     from vllm.platforms import current_platform
 
+    os.environ["VLLM_COMPUTE_NANS_IN_LOGITS"] = str(int("finite_answers" not in settings.patches.off))
     if current_platform.is_cpu():
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
 
@@ -30,11 +31,11 @@ def size_cache(settings: EngineSettings) -> None:
 PATCH = Patch(
     name="environment",
     changes="No downloads, usage reports or redirects of media, 2 s for a worker's end, bounds on `n` and on prompts,"
-    " the size of the CPU's KV cache. All but the last leave a variable that is set as it is.",
+    " the size of the CPU's KV cache, whether NaN is counted. All but the last two leave a variable as it was set.",
     why="vLLM has no flags for these.",
     without="vLLM would download, report, follow redirects to hosts that are not allowed, and wait longer at an end.",
     gain="Not a matter of speed.",
     goes_when="vLLM has flags for these.",
     required=True,
-    before_engine=size_cache,
+    before_engine=set_for_engine,
 )

@@ -31,8 +31,9 @@ class StepserveWorker:
         finite would spoil the answers of the next.
         """
         worker: Any = self
-        for tensor in worker.model_runner.kv_caches:
-            tensor.zero_()
+        for cache in worker.model_runner.kv_caches:
+            for tensor in (cache,) if hasattr(cache, "zero_") else cache:  # a state-space layer has several
+                tensor.zero_()
 
     def stepserve_reload_obstacle(self) -> str | None:
         """Why this engine's model cannot take another checkpoint's tensors in place, or None when it can."""

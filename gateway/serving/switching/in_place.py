@@ -6,6 +6,7 @@ from gateway.errors import DrainFailed, EngineReloadFailed, GatewayError, ProofF
 from gateway.serving.adapter import proved
 from gateway.serving.proof_difference import paused_tokens
 from gateway.serving.slot import Loaded, Slot
+from gateway.serving.soundness import spoils_cache
 from gateway.serving.switching.restart import start_again
 from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
@@ -25,13 +26,13 @@ async def in_place(switch: Transaction) -> Outcome:
         except DrainFailed as error:
             return switch.unchanged(error)
     switch.pause()
-    with slot.busy_switching():
+    async with slot.reloading():
         try:
             if keeps:
                 await slot.engine.freeze()
             served, proof = await _take(slot, switch.target, resume=keeps)
         except GatewayError as error:
-            clear = isinstance(error, ProofFailed) and error.proof.mean_abs_diff is None and not keeps
+            clear = isinstance(error, ProofFailed) and spoils_cache(error.proof)
             return await _restore(switch, slot, before, error, resume=keeps, clear=clear)
     return Outcome(served, proof)
 
@@ -52,6 +53,7 @@ async def _take(slot: Slot, target: Target, *, resume: bool) -> tuple[Loaded, Pr
     )
     if not proof.passed:
         raise ProofFailed(target.host.id, proof)
+    slot.soundness.note(proof)
     return (slot, proof) if target.model.base is None else await target.mount(slot)
 
 
@@ -64,6 +66,8 @@ async def _restore(
     """
     try:
         if clear:
+            if resume:  # what was frozen has gone on meanwhile
+                await slot.engine.freeze()
             await slot.engine.clear_cache()
         await _take(slot, Target(slot.model, slot.reference), resume=resume)
         if switch.running is not None and switch.running is not slot:  # an adapter, which is there still

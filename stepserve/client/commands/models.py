@@ -227,10 +227,11 @@ def _show_switch(switched: Activation) -> None:
     proof = switched.proof or {}
     paused = f"{switched.paused_ms:.0f} ms" if switched.paused_ms is not None else None
     total = f"{switched.total_ms:.0f} ms" if switched.total_ms is not None else None
+    waited = f"{switched.reference_wait_ms:.0f} ms" if switched.reference_wait_ms else None
     facts(
         f"{switched.id} is active",
         [("before", switched.previous), ("method", switched.method), ("paused", paused), ("in all", total),
-         ("proof", proof.get("kind"))],
+         ("of it for the reference", waited), ("proof", proof.get("kind"))],
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ def status(host: Host = None, as_json: AsJson = False) -> None:
             [
                 ("status", health.status),
                 ("active model", active.id if active else health.active_model),
+                ("fault", health.fault),
                 ("digest", active.digest if active else None),
                 ("since", active.since if active else None),
                 ("control", health.control),

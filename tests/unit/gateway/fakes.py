@@ -58,7 +58,7 @@ class FakeFront:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": self.ref.digest.encode() + b":" + body})
 
-    async def prove(self, reference: Reference | None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
         return Proof(kind="weak", prompts=1, passed=self.ref.id not in self.engine.cannot_take)
 
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
@@ -82,6 +82,11 @@ class FakeEngine:
         self.reloads = 0
         self.progress = 0
         self.cleared = 0
+        self.not_finite = 0
+        self.turned_bad = False
+        self.proofs: list[str] = []
+        self.may_prove = asyncio.Event()
+        self.may_prove.set()
         self.cannot_take: set[str] = set()
         self.max_adapters = 2
         self.task: ModelTask = "generate"
@@ -133,11 +138,13 @@ class FakeEngine:
     def openapi(self) -> dict[str, Any]:
         return {"paths": {}}
 
-    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
+        self.proofs.append("gentle" if gently else "full")
+        await self.may_prove.wait()
         if not self.sound:
             raise EngineStartFailed("died at its first forward pass")
         if reference is None:
-            return Proof(kind="weak", prompts=1, passed=True)
+            return Proof(kind="weak", prompts=1, passed=not self.turned_bad, reason="NaN" if self.turned_bad else None)
         right = self.ref.id in (reference.prompts or [])
         return Proof(kind="reference", prompts=1, mean_abs_diff=0.0 if right else 9.0, tolerance=0.25, passed=right)
 

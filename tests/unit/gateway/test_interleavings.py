@@ -102,7 +102,7 @@ class PacedFront(FakeFront):
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.host.answer(self.ref.digest, receive, send)
 
-    async def prove(self, reference: Reference | None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
         await self.host.work()
         return Proof(kind="weak", prompts=1, passed=self.ref.id not in self.host.machine.broken)
 
@@ -136,7 +136,7 @@ class PacedEngine(FakeEngine):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": digest.encode()})
 
-    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None) -> Proof:
+    async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
         await self.work()
         return Proof(kind="weak", prompts=1, passed=self.ref.id not in self.machine.broken)
 

@@ -1,16 +1,24 @@
 import pytest
 
 from gateway.status.information import health_status, serving
-from stepserve.contract import GatewayState, SlotPhase, SlotState
+from stepserve.contract import GatewayState, SlotHealth, SlotPhase, SlotState
 from tests.unit.gateway.fakes import model
 
 
-def _state(phase: SlotPhase | None, *, active: bool = True, switching: bool = False) -> GatewayState:
+def _state(
+    phase: SlotPhase | None, *, active: bool = True, switching: bool = False, health: SlotHealth = "ok"
+) -> GatewayState:
     slots: list[SlotState] = []
     if phase is not None:
         slots = [
             SlotState(
-                model=model("a"), active=True, phase=phase, in_flight=0, load_duration_s=1, max_model_len_tokens=512
+                model=model("a"),
+                active=True,
+                phase=phase,
+                health=health,
+                in_flight=0,
+                load_duration_s=1,
+                max_model_len_tokens=512,
             )
         ]
     return GatewayState(
@@ -32,6 +40,8 @@ def _state(phase: SlotPhase | None, *, active: bool = True, switching: bool = Fa
         (_state("draining", switching=True), True, "loading", False),
         (_state("dead"), True, "error", False),
         (_state(None), True, "error", False),
+        (_state("ready", health="suspect"), True, "degraded", True),
+        (_state("ready", health="failed"), True, "error", False),
     ],
 )
 def test_health(state: GatewayState, control_up: bool, status: str, serves: bool) -> None:

@@ -119,6 +119,12 @@ def _() -> None:
     assert len(beside[0]) < len(alone[0]), "the row beside one that names tokens has lost some"
 
 
+@lacks("experts_without_lora")
+def _() -> None:
+    assert "is_lora_enabled=vllm_config.lora_config is not None" in source("vllm.model_executor.layers.fused_moe.layer")
+    assert "is_lora_enabled" in source("vllm.model_executor.layers.fused_moe.oracle.unquantized")
+
+
 @lacks("forked_engines")
 def _() -> None:
     context = find("vllm.utils.system_utils:get_mp_context")()
@@ -158,6 +164,23 @@ def _() -> None:
     update = source("vllm.v1.core.sched.scheduler:Scheduler.update_from_output")
     assert "output_kind" not in update
     assert "FINAL_ONLY" not in update
+
+
+@lacks("finite_answers")
+def _() -> None:
+    assert "num_nans_in_logits" not in source("vllm.v1.engine.output_processor"), "nobody asks for the count"
+    row = torch.tensor([[0.0, float("inf")]])
+    assert int(find("vllm.v1.worker.gpu_model_runner:count_nans_per_row")(row)) == 0, "infinity is no fault to it"
+
+
+@lacks("clean_blocks")
+def _() -> None:
+    config = find("vllm.v1.kv_cache_interface:KVCacheConfig")
+    full = find("vllm.v1.kv_cache_interface:FullAttentionSpec")(
+        block_size=4, num_kv_heads=1, head_size=8, dtype=torch.bfloat16
+    )
+    group = find("vllm.v1.kv_cache_interface:KVCacheGroupSpec")(["a layer"], full)
+    assert not config(num_blocks=1, kv_cache_tensors=[], kv_cache_groups=[group]).needs_kv_cache_zeroing
 
 
 @lacks("fewer_lookups")

@@ -24,3 +24,17 @@ def test_no_cause_is_none(tmp_path: Path) -> None:
     assert LogMark.now(log).root_cause() is None
     log.write_text("INFO all is well\nRuntimeError: Engine core initialization failed. See root cause above.\n")
     assert LogMark(log, 0).root_cause() is None
+
+
+def test_the_last_words_of_an_engine_that_died(tmp_path: Path) -> None:
+    log = tmp_path / "gpu_worker.log"
+    mark = LogMark.now(log)
+    assert mark.last_words() == "nothing is in gpu_worker.log about it"
+    log.write_text("INFO the first step\n  terminate called without an active exception\n\n")
+    assert mark.last_words() == "terminate called without an active exception"
+    with log.open("a") as file:
+        file.write("EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.\n")
+        file.write(
+            "(EngineCore pid=1) ERROR AttributeError: 'NoneType' object has no attribute 'fused_moe'\nINFO bye\n"
+        )
+    assert mark.last_words() == "AttributeError: 'NoneType' object has no attribute 'fused_moe'"
