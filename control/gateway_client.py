@@ -132,7 +132,7 @@ class GatewayClient:
         """Of the active model as it serves; one that is not passed is an answer.
 
         Raises Conflict when it is being switched or another model is active, Invalid for a reference that does not fit,
-        GatewayUnavailable, and ControlError when the engine dies or does not answer.
+        GatewayUnavailable, and ServiceError when the engine dies or does not answer.
         """
         return await self._post(GATEWAY_PROVE_PATH, request, Proof, LOAD_TIMEOUT_S)
 

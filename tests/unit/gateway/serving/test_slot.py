@@ -95,3 +95,52 @@ def test_a_failure_of_a_living_engine_passes_as_it_is() -> None:
         assert client.status == 500
 
     asyncio.run(scenario())
+
+
+class Clearing(FakeEngine):
+    """Clears its cache when it may."""
+
+    def __init__(self) -> None:
+        super().__init__(model("a"))
+        self.begun = asyncio.Event()
+        self.may_clear = asyncio.Event()
+
+    async def clear_cache(self) -> None:
+        self.begun.set()
+        await self.may_clear.wait()
+        await super().clear_cache()
+
+
+def test_a_reload_waits_until_the_cache_is_clear() -> None:
+    """Else the frozen requests would go on in the middle of it, with a mixture of weights."""
+
+    async def scenario() -> None:
+        engine = Clearing()
+        slot = Slot(model("a"), engine, 1.0)
+
+        async def reload() -> int:
+            async with slot.reloading():
+                return engine.cleared
+
+        cleansing = asyncio.create_task(slot.cleanse())
+        await engine.begun.wait()
+        reloading = asyncio.create_task(reload())
+        engine.may_clear.set()
+        assert await reloading == 1
+        await cleansing
+
+    asyncio.run(scenario())
+
+
+def test_nobody_clears_the_cache_during_a_reload() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(model("a"))
+        slot = Slot(model("a"), engine, 1.0)
+        async with slot.reloading():
+            await engine.freeze()
+            await slot.cleanse()
+            assert (engine.frozen, engine.cleared) == (True, 0)
+        await slot.cleanse()
+        assert (engine.frozen, engine.cleared) == (False, 1)
+
+    asyncio.run(scenario())
