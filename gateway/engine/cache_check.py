@@ -41,7 +41,7 @@ class CacheCheck:
             temperature=0.0, max_tokens=1, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
         )
         request: Any = {"prompt_token_ids": self._asked}
-        unique_id = f"cache-{uuid.uuid4().hex}"
+        unique_id = f"proof-cache-{uuid.uuid4().hex}"
         outputs = [
             output async for output in self._client.generate(request, params, unique_id, priority=self._priority)
         ]
