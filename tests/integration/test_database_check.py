@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from control.database.database import Database, database_url
-from control.database.migrate import revisions
+from control.database.migrate import revisions, upgrade
 from control.errors import DatabaseUnfit
 from stepserve.child import EXIT_REFUSED, Child
 from stepserve.database_check import DatabaseRefused, backups, check, revision_of
@@ -146,9 +146,13 @@ def test_a_damaged_database_ends_the_start_and_a_restore_brings_it_back(layout: 
 
 
 def test_an_upgrade_leaves_a_copy_to_go_back_to(layout: Layout) -> None:
-    with closing(sqlite3.connect(layout.database)) as connection, connection:
-        connection.execute("DROP TABLE placed_folders")
-        connection.execute("UPDATE alembic_version SET version_num = '0009'")
+    layout.database.unlink()
+
+    async def of_earlier() -> None:
+        engine = create_async_engine(database_url(layout.database))
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda sync: upgrade(sync, "0009"))
+        await engine.dispose()
 
     async def migrate() -> None:
         database = Database(database_url(layout.database))
@@ -157,6 +161,7 @@ def test_an_upgrade_leaves_a_copy_to_go_back_to(layout: Layout) -> None:
         finally:
             await database.close()
 
+    asyncio.run(of_earlier())
     asyncio.run(migrate())
     (copy,) = backups(layout.database)
     assert revision_of(copy) == "0009"
