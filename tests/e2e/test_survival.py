@@ -164,9 +164,9 @@ def _activate_and_ignore(url: str, model_id: str) -> None:
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that takes an engine for hung after two silent seconds, and again two in which it gives no token."""
+    """A server that takes an engine for hung after five silent seconds, and again five in which it gives no token."""
     folder = tmp_path_factory.mktemp("strict")
-    with Server(folder, engine__hang_timeout_s=2, engine__max_num_seqs=150) as own:
+    with Server(folder, engine__hang_timeout_s=5, engine__max_num_seqs=150) as own:
         own.wait_ready()
         yield own
 
@@ -192,7 +192,7 @@ def test_a_full_engine_and_a_busy_gateway_are_not_taken_for_a_hung_engine(strict
     asking.start()
     wait_until("the engine is full", lambda: _running(strict) == 150, 60.0)
     gateway.suspend()
-    time.sleep(5.0)  # longer than an engine may be silent: nothing of what it says is heard
+    time.sleep(8.0)  # longer than an engine may be silent: nothing of what it says is heard
     gateway.resume()
     asking.join()
     assert statuses == [200] * 300
