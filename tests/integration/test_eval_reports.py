@@ -7,7 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -226,18 +226,21 @@ async def test_a_few_errors_are_shown_and_count_neither_way(here: Desk) -> None:
     assert (point["job_id"], point["accuracy"], point["total_samples"], point["errors"]) == (done, 1.0, 40, 1)
 
 
+def _as_an_older_version(database: Path, job_id: str) -> None:
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        (result,) = connection.execute("SELECT result FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        changed = json.loads(result) | {"accuracy": 0.0, "engine_errors": 40}
+        del changed["errors"]
+        connection.execute("UPDATE jobs SET result = ? WHERE id = ?", (json.dumps(changed), job_id))
+
+
 @at_the_desk
 async def test_a_run_of_errors_that_an_older_version_called_done_is_left_out(here: Desk) -> None:
     await here.put("sums.jsonl", LINES.encode())
     await here.activate("a", 1)
     good, old = await here.evaluate(), await here.evaluate()
-    database = sqlite3.connect(settings_of(here.base).layout.database)
-    with database:
-        (result,) = database.execute("SELECT result FROM jobs WHERE id = ?", (old,)).fetchone()
-        changed = json.loads(result) | {"accuracy": 0.0, "engine_errors": 40}
-        del changed["errors"]
-        database.execute("UPDATE jobs SET result = ? WHERE id = ?", (json.dumps(changed), old))
-    database.close()
+    # In a thread: control, in this loop, may have a transaction open that the change waits for.
+    await asyncio.to_thread(_as_an_older_version, settings_of(here.base).layout.database, old)
     history = (await here.http.get("/eval/history")).json()
     assert [point["job_id"] for point in history["points"]] == [good]
     assert [(one["job_id"], one["reason"]) for one in history["left_out"]] == [
