@@ -81,6 +81,7 @@ from stepserve.jobs.retrying_engine import RetryingEngine
 from stepserve.loop_lag import LoopLag
 from stepserve.request_id import Traced
 from stepserve.settings import Settings
+from stepserve.unix_http import expect_late_readiness
 
 DIGEST_CACHE_NAME = ".digests.json"
 DEFAULT_POLL_INTERVALS = PollIntervals()
@@ -107,6 +108,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        expect_late_readiness(asyncio.get_running_loop())
         layout = settings.layout
         layout.create()
         async with AsyncExitStack() as stack:

@@ -32,6 +32,7 @@ from stepserve.privacy import make_private, reserve_socket
 from stepserve.process import allow_many_connections, follow_parent
 from stepserve.setting_origins import load
 from stepserve.settings import Settings
+from stepserve.unix_http import expect_late_readiness
 
 log = logging.getLogger("gateway")
 
@@ -78,6 +79,7 @@ async def serve(settings: Settings) -> None:
     private = _server(gateway.private, settings, uds=str(layout.gateway_socket))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    expect_late_readiness(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     allow_many_connections()
