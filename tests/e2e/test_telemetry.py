@@ -153,8 +153,10 @@ def test_a_request_id_from_the_door_to_the_job(server: Server) -> None:
 
 def test_answers_go_on_while_the_disk_under_the_logs_hangs(server: Server) -> None:
     log = server.base_dir / "logs" / "api_server.log"
-    log.rename(log.with_name("api_server.log.aside"))
-    os.mkfifo(log)  # whoever opens or writes it waits for a reader that does not come
+    os.link(log, log.with_name("api_server.log.aside"))
+    pipe = log.with_name("pipe")
+    os.mkfifo(pipe)
+    pipe.replace(log)  # whoever opens or writes it waits for a reader that does not come
     try:
         times = []
         for number in range(30):
