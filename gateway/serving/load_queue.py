@@ -117,9 +117,11 @@ class LoadQueue:
         if not load.starts:
             raise NotLoaded(target.model.id)
         self._refuse_a_second(target)
-        host = loaded.hosting(target.host) if target.model.base is not None else None
-        if host is not None:
+        host = loaded.hosting(target.host)
+        if host is not None and target.model.base is not None:
             return self._attach(load, host, claims, reserved)
+        if host is not None and host is loaded.active and host in reserved:
+            return Wait("something is done with its engine", first=False)
         return self._load(load, claims, reserved) if first else Wait("another model is loaded first")
 
     def _load(self, load: _Load, claims: frozenset[Claim], reserved: set[Claim]) -> Wait | None:

@@ -65,6 +65,7 @@ class FakeFront:
         return [BatchOutput(text=self.ref.id) for _ in items]
 
     async def detach(self) -> None:
+        await self.engine.may_detach.wait()
         self.engine.attached.remove(self.ref.digest)
 
 
@@ -94,6 +95,8 @@ class FakeEngine:
         self.status = 200
         self.content_type = b"application/json"
         self.release = asyncio.Event()
+        self.may_detach = asyncio.Event()
+        self.may_detach.set()
         self.release.set()
         self.entered = asyncio.Event()
         self.compiles = asyncio.Event()

@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded, Unserved
 from gateway.serving.slot import Slot
 from stepserve.contract import ActivateRequest
-from tests.unit.gateway.fakes import FakeClient, Register, model, reference, signature
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, Register, model, reference, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 
 A, B, C = (model(name, signature()) for name in "abc")
@@ -246,6 +246,26 @@ def test_an_unload_ends_the_wait_for_a_load() -> None:
         house.garage.may_start.set()
         await until(lambda: bool(house.garage.started) and house.garage.started[0].stopped)
         assert loaded(house) == []
+
+    run(test)
+
+
+def test_the_active_model_is_not_loaded_again_while_an_adapter_is_taken_off_its_engine() -> None:
+    async def test(house: House) -> None:
+        active = house.pool.loaded.active
+        assert active is not None
+        assert isinstance(active.engine, FakeEngine)
+        tuned = model("tuned").model_copy(update={"base": active.model})
+        await house.load(tuned)
+        active.engine.may_detach.clear()
+        await house.pool.unload("tuned")
+        loading = asyncio.create_task(house.load(active.model))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert house.garage.started == []
+        active.engine.may_detach.set()
+        await loading
+        assert house.garage.started == []
 
     run(test)
 
