@@ -13,6 +13,7 @@ from control.access.audited import Audited
 from control.access.dataset_owners import DatasetOwners
 from control.access.key_book import KeyBook
 from control.access.usage_book import UsageBook
+from control.access.view import Isolation
 from control.activation.activator import Activator
 from control.activation.reconciler import PollIntervals, Reconciler
 from control.batches.files import FileStore
@@ -35,6 +36,7 @@ from control.jobs.runner import JobRunner
 from control.jobs.submission import JobSubmission
 from control.json_bound import JsonBound
 from control.models.activation_log import ActivationLog
+from control.models.aliases import Aliases
 from control.models.capabilities import EngineAbilities
 from control.models.eval_history import EvalHistory
 from control.models.loading import Loading
@@ -69,6 +71,9 @@ from control.routes import (
 from control.routes import files as file_routes
 from control.routes import telemetry as machine
 from control.routes import uploads as uploads_routes
+from control.routes.job_display import JobDisplay
+from control.routes.job_intake import JobIntake
+from control.routes.job_references import JobReferences
 from control.services import Services
 from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox
@@ -230,31 +235,38 @@ def create_app(
             stack.push_async_callback(runner.stop)
             await runner.start()
             submission = JobSubmission(database, settings.max_pending_jobs)
+            inbox = ShardInbox(database)
+            evals = EvalHistory(database, layout.eval_runs)
+            owners = DatasetOwners(layout.datasets)
+            job_references = JobReferences(layout, queue, owners, evals, files, inbox)
             app.state.services = Services(
-                layout=layout,
-                registry=registry,
-                activator=activator,
-                history=history,
-                gateway=gateway,
-                loading=loading,
-                submission=submission,
-                queue=queue,
-                runner=runner,
-                inbox=ShardInbox(database),
-                uploads=uploads,
-                registrar=registrar,
-                telemetry=telemetry,
-                governor=governor,
-                evals=EvalHistory(database, layout.eval_runs),
-                keys=key_book,
-                usage=UsageBook(database),
-                audit=AuditLog(database),
-                files=files,
-                batch_kind=batch_kind,
-                lag=lag,
-                aliases=settings.aliases,
-                dataset_owners=DatasetOwners(layout.datasets),
-                isolate_keys=settings.access.isolate_keys,
+                activator,
+                Aliases(settings.aliases),
+                AuditLog(database),
+                batch_kind,
+                evals,
+                files,
+                gateway,
+                governor,
+                history,
+                inbox,
+                Isolation(settings.access.isolate_keys),
+                JobDisplay(queue, runner, history, activator),
+                JobIntake(layout, registry, job_references, submission, runner),
+                job_references,
+                key_book,
+                lag,
+                layout,
+                loading,
+                owners,
+                queue,
+                registrar,
+                registry,
+                runner,
+                submission,
+                telemetry,
+                uploads,
+                UsageBook(database),
             )
             yield
 

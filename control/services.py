@@ -1,68 +1,47 @@
-"""Everything a route may ask for, wired once by control.app."""
+"""What routes may ask for: each names the type of the one part it needs, and control.app provides it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from control.access.audit_log import AuditLog
-from control.access.dataset_owners import DatasetOwners
-from control.access.key_book import KeyBook
-from control.access.usage_book import UsageBook
-from control.activation.activator import Activator
-from control.batches.files import FileStore
-from control.batches.kind import BatchKind
-from control.gateway_client import GatewayClient
-from control.jobs.queue import JobQueue
-from control.jobs.runner import JobRunner
-from control.jobs.submission import JobSubmission
-from control.models.activation_log import ActivationLog
-from control.models.eval_history import EvalHistory
-from control.models.loading import Loading
-from control.models.registry import Registry
-from control.power.governor import Governor
-from control.registration.registrar import Registrar
-from control.registration.uploads.uploads import Uploads
-from control.shards.inbox import ShardInbox
-from control.telemetry.telemetry import Telemetry
-from stepserve.loop_lag import LoopLag
-from stepserve.paths import Layout
-from stepserve.settings import Alias
+Part = TypeVar("Part")
 
 
-@dataclass(frozen=True, slots=True)
 class Services:
-    layout: Layout
-    registry: Registry
-    activator: Activator
-    history: ActivationLog
-    gateway: GatewayClient
-    loading: Loading
-    submission: JobSubmission
-    queue: JobQueue
-    runner: JobRunner
-    inbox: ShardInbox
-    uploads: Uploads
-    registrar: Registrar
-    telemetry: Telemetry
-    governor: Governor
-    evals: EvalHistory
-    keys: KeyBook
-    usage: UsageBook
-    audit: AuditLog
-    files: FileStore
-    batch_kind: BatchKind
-    lag: LoopLag
-    aliases: Mapping[str, Alias]
-    dataset_owners: DatasetOwners
-    isolate_keys: bool
+    """The parts of this process, by their type."""
+
+    def __init__(self, *parts: object) -> None:
+        self._parts = {type(part): part for part in parts}
+        assert len(self._parts) == len(parts), "two parts of one type"
+
+    def __getitem__(self, kind: type[Part]) -> Part:
+        part = self._parts[kind]
+        assert isinstance(part, kind)
+        return part
+
+    def __contains__(self, kind: type) -> bool:
+        return kind in self._parts
 
 
-def _services(request: Request) -> Services:
-    services = request.app.state.services
-    assert isinstance(services, Services)
-    return services
+def provide(kind: type[Part]) -> Callable[[Request], Part]:
+    """A dependency of FastAPI: the part of this type."""
+
+    def provided(request: Request) -> Part:
+        services = request.app.state.services
+        assert isinstance(services, Services)
+        return services[kind]
+
+    provided.kind = kind  # type: ignore[attr-defined]  # read by the test that all are provided
+    return provided
 
 
-Wired = Annotated[Services, Depends(_services)]
+if TYPE_CHECKING:
+    Given = Annotated[Part, None]
+else:
+
+    class Given:
+        """`registry: Given[Registry]` in a route's signature."""
+
+        def __class_getitem__(cls, kind: type) -> Any:
+            return Annotated[kind, Depends(provide(kind))]

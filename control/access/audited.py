@@ -30,7 +30,7 @@ class Audited:
         if scope["type"] != "http" or scope["method"] in _READING or not _is_admins(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
-        audit: AuditLog = scope["app"].state.services.audit
+        audit: AuditLog = scope["app"].state.services[AuditLog]
         body, receive = await _short_body(scope, receive)
         try:
             number = await audit.begin(Principal.of(scope["headers"]), scope["method"], scope["path"], _target(body))

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control.access.principal import Principal
+from control.services import Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,18 @@ class View:
 EVERYTHING = View()
 
 
-def _view(request: Request) -> View:
-    if not request.app.state.services.isolate_keys:
-        return EVERYTHING
-    principal = Principal.of(request.scope["headers"])
-    return EVERYTHING if principal.sees_all else View(principal.actor)
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """`isolated`: a key sees what it made itself; administrators see everything."""
+
+    isolated: bool
+
+    def view_of(self, principal: Principal) -> View:
+        return View(principal.actor) if self.isolated and not principal.sees_all else EVERYTHING
+
+
+def _view(request: Request, isolation: Given[Isolation]) -> View:
+    return isolation.view_of(Principal.of(request.scope["headers"]))
 
 
 Viewer = Annotated[View, Depends(_view)]

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from control.activation.activator import SwitchWish, show
+from control.activation.activator import Activator, SwitchWish, show
 from control.clock import iso
 from control.errors import NotFound
-from control.services import Wired
+from control.models.activation_log import ActivationLog
+from control.services import Given
 from stepserve.contract import ActivateResult, InFlightPolicy, SwitchMethod
 
 router = APIRouter()
@@ -34,24 +35,26 @@ def answer(result: ActivateResult) -> dict[str, Any]:
 
 
 @router.get("/models/active")
-async def active(services: Wired) -> dict[str, Any]:
-    model = await services.history.active()
+async def active(activations: Given[ActivationLog]) -> dict[str, Any]:
+    model = await activations.active()
     if model is None:
         raise NotFound("no model is active: POST /models/set_active")
     return {"id": model.id, "path": model.path, "digest": model.digest, "since": iso(model.since)}
 
 
 @router.post("/models/set_active")
-async def set_active(request: SetActiveRequest, services: Wired) -> dict[str, Any]:
-    return answer(await services.activator.set_active(request.id, request.wish()))
+async def set_active(request: SetActiveRequest, activator: Given[Activator]) -> dict[str, Any]:
+    return answer(await activator.set_active(request.id, request.wish()))
 
 
 @router.post("/models/rollback")
-async def roll_back(services: Wired, request: RollbackRequest | None = None) -> dict[str, Any]:
-    return answer(await services.activator.roll_back((request or RollbackRequest()).wish()))
+async def roll_back(activator: Given[Activator], request: RollbackRequest | None = None) -> dict[str, Any]:
+    return answer(await activator.roll_back((request or RollbackRequest()).wish()))
 
 
 @router.get("/models/activations")
-async def history(services: Wired, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
-    progress = services.activator.progress
-    return {"activations": [show(row, progress) for row in await services.history.history(limit)]}
+async def history(
+    activator: Given[Activator], activations: Given[ActivationLog], limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, Any]:
+    progress = activator.progress
+    return {"activations": [show(row, progress) for row in await activations.history(limit)]}

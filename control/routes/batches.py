@@ -7,15 +7,19 @@ from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict
 
 from control.access.view import Viewer
+from control.batches.files import FileStore
 from control.batches.kind import BatchJobRequest, BatchKind
 from control.batches.requests import Endpoint, model_of
 from control.batches.view import show_batch
 from control.database.tables import JobRow
+from control.jobs.queue import JobQueue
+from control.jobs.runner import JobRunner
 from control.jobs.states import LIVE
-from control.routes.job_references import check_file
-from control.routes.kinds import make_job
+from control.models.aliases import Aliases
+from control.routes.job_intake import JobIntake
+from control.routes.job_references import JobReferences
 from control.routes.pages import page
-from control.services import Services, Wired
+from control.services import Given
 
 TYPE = BatchKind.type
 router = APIRouter(prefix="/v1/batches")
@@ -35,45 +39,54 @@ class CreateBatch(BaseModel):
 @router.post("")
 async def create(
     request: CreateBatch,
-    services: Wired,
+    store: Given[FileStore],
+    kind: Given[BatchKind],
+    aliases: Given[Aliases],
+    references: Given[JobReferences],
+    intake: Given[JobIntake],
+    queue: Given[JobQueue],
     view: Viewer,
     key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)] = None,
 ) -> dict[str, Any]:
     """The model is the one that the file's requests name."""
-    await check_file(services, view, request.input_file_id)
-    path = await asyncio.to_thread(services.files.path, request.input_file_id)
-    name = await asyncio.to_thread(model_of, path, request.endpoint)
-    alias = services.aliases.get(name)
-    model_id = alias.model if alias else name
+    await references.check_file(view, request.input_file_id)
+    path = await asyncio.to_thread(store.path, request.input_file_id)
+    model_id = aliases.model_of(await asyncio.to_thread(model_of, path, request.endpoint))
     job_request = BatchJobRequest.model_validate({"model_id": model_id, **request.model_dump()})
-    made = await make_job(services, services.batch_kind, job_request, key, view)
-    return await _shown(await services.queue.get(made["job_id"], TYPE), services)
+    made = await intake.make(kind, job_request, key, view)
+    return await _shown(await queue.get(made["job_id"], TYPE), store)
 
 
 @router.get("")
 async def list_batches(
-    services: Wired, view: Viewer, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
+    queue: Given[JobQueue],
+    store: Given[FileStore],
+    view: Viewer,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: str | None = None,
 ) -> dict[str, Any]:
-    last = await services.queue.get(after, TYPE, view=view) if after is not None else None
-    jobs = await services.queue.newest_first(TYPE, None, limit + 1, last, view=view)
-    shown = [await _shown(job, services) for job in jobs[:limit]]
+    last = await queue.get(after, TYPE, view=view) if after is not None else None
+    jobs = await queue.newest_first(TYPE, None, limit + 1, last, view=view)
+    shown = [await _shown(job, store) for job in jobs[:limit]]
     return page(shown, has_more=len(jobs) > limit)
 
 
 @router.get("/{batch_id}")
-async def get_batch(batch_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
-    return await _shown(await services.queue.get(batch_id, TYPE, view=view), services)
+async def get_batch(batch_id: str, queue: Given[JobQueue], store: Given[FileStore], view: Viewer) -> dict[str, Any]:
+    return await _shown(await queue.get(batch_id, TYPE, view=view), store)
 
 
 @router.post("/{batch_id}/cancel")
-async def cancel(batch_id: str, services: Wired, view: Viewer) -> dict[str, Any]:
+async def cancel(
+    batch_id: str, queue: Given[JobQueue], runner: Given[JobRunner], store: Given[FileStore], view: Viewer
+) -> dict[str, Any]:
     """What was answered stays in the output file. One that is over already is shown as it is."""
-    job = await services.queue.get(batch_id, TYPE, view=view)
+    job = await queue.get(batch_id, TYPE, view=view)
     if job.status in LIVE:
-        job = await services.queue.cancel(batch_id)
-        services.runner.interrupt(batch_id)
-    return await _shown(job, services)
+        job = await queue.cancel(batch_id)
+        runner.interrupt(batch_id)
+    return await _shown(job, store)
 
 
-async def _shown(job: JobRow, services: Services) -> dict[str, Any]:
-    return await asyncio.to_thread(show_batch, job, services.files)
+async def _shown(job: JobRow, store: FileStore) -> dict[str, Any]:
+    return await asyncio.to_thread(show_batch, job, store)

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
+from control.access.dataset_owners import DatasetOwners
 from control.access.principal import Principal
 from control.access.view import Viewer
-from control.services import Wired
+from control.services import Given
 from stepserve.jobs.eval_ports import DatasetStore
+from stepserve.paths import Layout
 
 _CLIENT_CLOSED = 499
 
@@ -19,33 +21,34 @@ def router_of(store: DatasetStore) -> APIRouter:
     router = APIRouter()
 
     @router.get("/datasets")
-    async def listing(services: Wired, view: Viewer) -> dict[str, Any]:
-        shown = await store.listing(services.layout.datasets)
+    async def listing(layout: Given[Layout], owners: Given[DatasetOwners], view: Viewer) -> dict[str, Any]:
+        shown = await store.listing(layout.datasets)
         names = [str(facts["name"]) for facts in shown]
-        seen = set(await asyncio.to_thread(services.dataset_owners.visible, view, names))
+        seen = set(await asyncio.to_thread(owners.visible, view, names))
         return {"datasets": [facts for facts in shown if facts["name"] in seen]}
 
     @router.get("/datasets/{name:path}")
-    async def facts(name: str, services: Wired, view: Viewer) -> dict[str, Any]:
-        await asyncio.to_thread(services.dataset_owners.check, view, "name", name)
-        return await store.facts(name, services.layout.datasets)
+    async def facts(name: str, owners: Given[DatasetOwners], layout: Given[Layout], view: Viewer) -> dict[str, Any]:
+        await asyncio.to_thread(owners.check, view, "name", name)
+        return await store.facts(name, layout.datasets)
 
     @router.put("/datasets/{name:path}", response_model=None)
     async def put(
         name: str,
         http: Request,
-        services: Wired,
+        owners: Given[DatasetOwners],
+        layout: Given[Layout],
         view: Viewer,
         response: Response,
         replace: bool = False,
         digest: Annotated[str | None, Query(pattern="^(sha256:)?[0-9a-fA-F]{64}$")] = None,
     ) -> dict[str, Any] | Response:
         body: AsyncIterator[bytes] = http.stream()
-        owners, principal = services.dataset_owners, Principal.of(http.scope["headers"])
+        principal = Principal.of(http.scope["headers"])
         owner = None if principal.sees_all else principal.actor
         await asyncio.to_thread(owners.take, view, owner, name, replace=replace)
         try:
-            facts, new = await store.put(name, body, services.layout.datasets, replace=replace, digest=digest)
+            facts, new = await store.put(name, body, layout.datasets, replace=replace, digest=digest)
         except ClientDisconnect:
             return Response(status_code=_CLIENT_CLOSED)  # nobody reads it
         else:

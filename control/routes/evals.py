@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from control.access.view import Viewer
 from control.clock import iso
-from control.models.eval_history import HistoryEntry
-from control.services import Wired
+from control.models.eval_history import EvalHistory, HistoryEntry
+from control.services import Given
 from stepserve.jobs.eval_ports import EvalReports, SampleQuery, Verdict
 
 _NAMED = (
@@ -21,14 +21,16 @@ def router_of(reports: EvalReports) -> APIRouter:
     router = APIRouter()
 
     @router.get("/eval/compare")
-    async def compare(a: str, b: str, services: Wired, view: Viewer, metric: str | None = None) -> dict[str, Any]:
-        first, second = await services.evals.done(a, "a", view), await services.evals.done(b, "b", view)
+    async def compare(
+        a: str, b: str, eval_history: Given[EvalHistory], view: Viewer, metric: str | None = None
+    ) -> dict[str, Any]:
+        first, second = await eval_history.done(a, "a", view), await eval_history.done(b, "b", view)
         return await reports.compare(first, second, metric)
 
     @router.get("/eval/jobs/{job_id}/samples")
     async def samples(
         job_id: str,
-        services: Wired,
+        eval_history: Given[EvalHistory],
         view: Viewer,
         verdict: Verdict | None = None,
         text: Annotated[str, Query(max_length=1000)] = "",
@@ -37,18 +39,18 @@ def router_of(reports: EvalReports) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> dict[str, Any]:
         """What the engine failed on first, then wrong answers, then right ones, each in the dataset's order."""
-        done = await services.evals.done(job_id, "job_id", view)
+        done = await eval_history.done(job_id, "job_id", view)
         wanted = SampleQuery(verdict, text, frozenset(sample_id or ()), offset, limit)
         return await reports.samples(done, wanted)
 
     @router.post("/eval/jobs/{job_id}/rescore")
-    async def rescore(job_id: str, http: Request, services: Wired, view: Viewer) -> dict[str, Any]:
-        done = await services.evals.done(job_id, "job_id", view)
+    async def rescore(job_id: str, http: Request, eval_history: Given[EvalHistory], view: Viewer) -> dict[str, Any]:
+        done = await eval_history.done(job_id, "job_id", view)
         return await reports.rescore(done, await http.body())
 
     @router.get("/eval/history")
     async def history(
-        services: Wired,
+        eval_history: Given[EvalHistory],
         view: Viewer,
         dataset: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
@@ -58,7 +60,7 @@ def router_of(reports: EvalReports) -> APIRouter:
         `left_out` has the evals whose errors were more than allowed: their numbers say nothing of the model.
         """
         points, left_out = [], []
-        for entry in await services.evals.newest(limit, view):
+        for entry in await eval_history.newest(limit, view):
             if dataset is not None and not _is_of(entry, dataset):
                 continue
             try:

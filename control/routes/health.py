@@ -4,13 +4,15 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from control.services import Wired
+from control.activation.activator import Activator
+from control.models.activation_log import ActivationLog
+from control.services import Given
 
 router = APIRouter()
 
 
 @router.get("/health")
-async def health(services: Wired) -> dict[str, Any]:
+async def health(activations: Given[ActivationLog], activator: Given[Activator]) -> dict[str, Any]:
     """200 while the database answers."""
-    active = await services.history.active()
-    return {"status": "ok", "active_model": active.id if active else None, "switching_to": services.activator.target}
+    active = await activations.active()
+    return {"status": "ok", "active_model": active.id if active else None, "switching_to": activator.target}

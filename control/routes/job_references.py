@@ -4,9 +4,14 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+from control.access.dataset_owners import DatasetOwners
 from control.access.view import View
+from control.batches.files import FileStore
 from control.errors import NotFound
-from control.services import Services
+from control.jobs.queue import JobQueue
+from control.models.eval_history import EvalHistory
+from control.shards.inbox import ShardInbox
+from stepserve.paths import Layout
 
 DATASETS = frozenset({"dataset_ref", "fewshot_dataset_ref", "decontaminate_except"})
 EVAL_RUNS = frozenset({"source_eval_run_id"})
@@ -15,63 +20,78 @@ BASE_FILES = frozenset({"input", "seed_file"})
 """Fields that name a file in the base directory."""
 
 
-async def check_references(services: Services, view: View, asked: dict[str, Any]) -> None:
-    """`asked` is the request of a job, its strategy's `config` included. Raises NotFound, which names the field."""
-    if view.owner is None:
-        return
-    config = asked.get("config")
-    for fields in (asked, config if isinstance(config, dict) else {}):
-        for field, name in _named(fields):
-            if field in DATASETS:
-                await asyncio.to_thread(services.dataset_owners.check, view, field, name)
-            elif field in EVAL_RUNS:
-                await services.evals.done(name, field, view)
-            elif field in UPLOADED_FILES:
-                await check_file(services, view, name)
-            elif field in BASE_FILES:
-                await _check_base_file(services, view, field, name)
+class JobReferences:
+    def __init__(
+        self,
+        layout: Layout,
+        queue: JobQueue,
+        owners: DatasetOwners,
+        evals: EvalHistory,
+        files: FileStore,
+        inbox: ShardInbox,
+    ) -> None:
+        self._layout = layout
+        self._queue = queue
+        self._owners = owners
+        self._evals = evals
+        self._files = files
+        self._inbox = inbox
 
+    async def check(self, view: View, asked: dict[str, Any]) -> None:
+        """`asked` is the request of a job, its strategy's `config` included. Raises NotFound, which names the field."""
+        if view.owner is None:
+            return
+        config = asked.get("config")
+        for fields in (asked, config if isinstance(config, dict) else {}):
+            for field, name in _named(fields):
+                if field in DATASETS:
+                    await asyncio.to_thread(self._owners.check, view, field, name)
+                elif field in EVAL_RUNS:
+                    await self._evals.done(name, field, view)
+                elif field in UPLOADED_FILES:
+                    await self.check_file(view, name)
+                elif field in BASE_FILES:
+                    await self._check_base_file(view, field, name)
 
-async def check_file(services: Services, view: View, file_id: str) -> None:
-    """Raises NotFound for a file of another key, just as for one that is not there."""
-    if view.owner is None:
-        return
-    try:
-        job_id = services.files.job_of(file_id)
-        if job_id is not None:
-            await services.queue.get(job_id, view=view)
-        elif not view.sees(await asyncio.to_thread(services.files.owner, file_id)):
-            raise NotFound("")
-    except NotFound:
-        raise NotFound(f"there is no file {file_id!r}") from None
-
-
-async def _check_base_file(services: Services, view: View, field: str, name: str) -> None:
-    root = services.layout.base.resolve()
-    try:
-        path = (root / name).resolve()
-    except (OSError, ValueError, RuntimeError):
-        return  # what reads it says what is wrong
-    if not path.is_relative_to(root):
-        return
-    inside = path.relative_to(root)
-    missing = NotFound(f"{field}: there is no file {name!r} in the base directory")
-    if path.is_relative_to(services.layout.datasets.resolve()):
-        await asyncio.to_thread(services.dataset_owners.check, view, field, str(path))
-        return
-    shard = await services.inbox.at(str(inside))
-    job_id = shard.job_id if shard is not None else None
-    if inside.parts[:1] == ("runs",):
-        if len(inside.parts) <= 3:  # runs/{type}/{job}/…
-            raise missing
-        job_id = inside.parts[2]
-    elif shard is None and path.is_relative_to(services.layout.shards.resolve()):
-        raise missing
-    if job_id is not None:
+    async def check_file(self, view: View, file_id: str) -> None:
+        """Raises NotFound for a file of another key, just as for one that is not there."""
+        if view.owner is None:
+            return
         try:
-            await services.queue.get(job_id, view=view)
+            job_id = self._files.job_of(file_id)
+            if job_id is not None:
+                await self._queue.get(job_id, view=view)
+            elif not view.sees(await asyncio.to_thread(self._files.owner, file_id)):
+                raise NotFound("")
         except NotFound:
-            raise missing from None
+            raise NotFound(f"there is no file {file_id!r}") from None
+
+    async def _check_base_file(self, view: View, field: str, name: str) -> None:
+        root = self._layout.base.resolve()
+        try:
+            path = (root / name).resolve()
+        except (OSError, ValueError, RuntimeError):
+            return  # what reads it says what is wrong
+        if not path.is_relative_to(root):
+            return
+        inside = path.relative_to(root)
+        missing = NotFound(f"{field}: there is no file {name!r} in the base directory")
+        if path.is_relative_to(self._layout.datasets.resolve()):
+            await asyncio.to_thread(self._owners.check, view, field, str(path))
+            return
+        shard = await self._inbox.at(str(inside))
+        job_id = shard.job_id if shard is not None else None
+        if inside.parts[:1] == ("runs",):
+            if len(inside.parts) <= 3:  # runs/{type}/{job}/…
+                raise missing
+            job_id = inside.parts[2]
+        elif shard is None and path.is_relative_to(self._layout.shards.resolve()):
+            raise missing
+        if job_id is not None:
+            try:
+                await self._queue.get(job_id, view=view)
+            except NotFound:
+                raise missing from None
 
 
 def _named(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from control.access.audit_log import AuditLog
+from control.access.key_book import KeyBook
 from control.access.new_key import NewKey
 from control.access.principal import Principal
-from control.access.usage_book import UsageSum
+from control.access.usage_book import UsageBook, UsageSum
 from control.clock import iso, utc_now
 from control.database.tables import ApiKeyRow
 from control.errors import NotFound
-from control.services import Wired
+from control.services import Given
 from stepserve.access import (
     CONTROL_RECOVER_PATH,
     CONTROL_SYNC_PATH,
@@ -24,30 +26,31 @@ from stepserve.access import (
     SyncAnswer,
     SyncRequest,
 )
+from stepserve.paths import Layout
 
 router = APIRouter()
 
 
 @router.post("/keys", status_code=201)
-async def create(wanted: NewKey, http: Request, response: Response, services: Wired) -> dict[str, Any]:
+async def create(wanted: NewKey, http: Request, response: Response, keys: Given[KeyBook]) -> dict[str, Any]:
     """The only answer that ever holds the key itself."""
-    row, token = await services.keys.create(wanted, Principal.of(http.scope["headers"]).actor)
+    row, token = await keys.create(wanted, Principal.of(http.scope["headers"]).actor)
     response.headers["Cache-Control"] = "no-store"
     return {"key": token} | _show(row, [])
 
 
 @router.get("/keys")
-async def list_keys(services: Wired) -> dict[str, Any]:
-    usage = await services.usage.of()
-    rows = await services.keys.newest_first()
+async def list_keys(book: Given[UsageBook], keys: Given[KeyBook]) -> dict[str, Any]:
+    usage = await book.of()
+    rows = await keys.newest_first()
     return {"keys": [_show(row, [each for each in usage if each.key_id == row.id]) for row in rows]}
 
 
 @router.get("/keys/{key_id}")
-async def get_key(key_id: str, services: Wired) -> dict[str, Any]:
+async def get_key(key_id: str, keys: Given[KeyBook], book: Given[UsageBook]) -> dict[str, Any]:
     """A key with what it used of each model on each day."""
-    row = await services.keys.get(key_id)
-    usage = await services.usage.of(key_id)
+    row = await keys.get(key_id)
+    usage = await book.of(key_id)
     days = [
         {
             "day": each.day,
@@ -62,17 +65,17 @@ async def get_key(key_id: str, services: Wired) -> dict[str, Any]:
 
 
 @router.delete("/keys/{key_id}")
-async def revoke(key_id: str, services: Wired) -> dict[str, Any]:
-    row = await services.keys.revoke(key_id)
+async def revoke(key_id: str, keys: Given[KeyBook]) -> dict[str, Any]:
+    row = await keys.revoke(key_id)
     return {"status": "revoked", "id": row.id, "revoked_at": iso(row.revoked_at)}
 
 
 @router.get("/audit")
 async def audit(
-    services: Wired, limit: Annotated[int, Query(ge=1, le=1000)] = 100, actor: str | None = None
+    audit_log: Given[AuditLog], limit: Annotated[int, Query(ge=1, le=1000)] = 100, actor: str | None = None
 ) -> dict[str, Any]:
     """The newest first. `status` is null while an action runs, and stays so when control died in it."""
-    rows = await services.audit.newest_first(limit, actor)
+    rows = await audit_log.newest_first(limit, actor)
     entries = [
         {
             "id": row.id,
@@ -91,10 +94,10 @@ async def audit(
 
 
 @router.post(CONTROL_SYNC_PATH, include_in_schema=False)
-async def sync(request: SyncRequest, services: Wired) -> SyncAnswer:
+async def sync(request: SyncRequest, book: Given[UsageBook], keys: Given[KeyBook]) -> SyncAnswer:
     """The gateway's alone: it hands no such path on from outside."""
-    await services.usage.note(request.source, request.usage)
-    return SyncAnswer(keys=await services.keys.newer_than(request.epoch, request.revision))
+    await book.note(request.source, request.usage)
+    return SyncAnswer(keys=await keys.newer_than(request.epoch, request.revision))
 
 
 class RecoverRequest(BaseModel):
@@ -106,12 +109,14 @@ class RecoverRequest(BaseModel):
 
 
 @router.post(CONTROL_RECOVER_PATH, include_in_schema=False)
-async def recover(request: RecoverRequest, http: Request, response: Response, services: Wired) -> dict[str, Any]:
+async def recover(
+    request: RecoverRequest, http: Request, response: Response, layout: Given[Layout], keys: Given[KeyBook]
+) -> dict[str, Any]:
     """The machine owner's alone, on control's own socket: `stepserve keys recover`."""
     if Principal.of(http.scope["headers"]).actor != OWNER:
         raise NotFound("keys are recovered on the server's machine: stepserve keys recover")
-    remembered = await asyncio.to_thread(_remembered, services.layout.key_cache)
-    done = await services.keys.recover(remembered, with_new_key=request.new_key)
+    remembered = await asyncio.to_thread(_remembered, layout.key_cache)
+    done = await keys.recover(remembered, with_new_key=request.new_key)
     response.headers["Cache-Control"] = "no-store"
     made = None if done.made is None else {"key": done.token} | _show(done.made, [])
     return {"status": "recovered", "brought_back": done.brought_back, "revoked": done.revoked, "made": made}

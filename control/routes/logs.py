@@ -10,8 +10,9 @@ from fastapi.responses import StreamingResponse
 from control.errors import LogUnreadable, NotOffered
 from control.logs.tail import follow as followed
 from control.logs.tail import last_lines
-from control.services import Wired
+from control.services import Given
 from stepserve.logs import COMPONENTS
+from stepserve.paths import Layout
 
 router = APIRouter()
 
@@ -22,13 +23,13 @@ _KEEP_ALIVE_TURNS = 40  # about ten seconds
 @router.get("/logs/{component}", response_model=None)
 async def logs(
     component: str,
-    services: Wired,
+    layout: Given[Layout],
     lines: Annotated[int, Query(ge=1, le=MAX_LINES)] = 100,
     follow: bool = False,
 ) -> dict[str, Any] | StreamingResponse:
     if component not in COMPONENTS:
         raise NotOffered(f"component: there is no log {component!r}; there are {', '.join(COMPONENTS)}")
-    path = services.layout.logs / COMPONENTS[component]
+    path = layout.logs / COMPONENTS[component]
     if follow:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream = _events(followed(path, lines))

@@ -7,25 +7,36 @@ from prometheus_client.registry import Collector
 
 from control.errors import DatabaseUnavailable
 from control.exposition import Shown, families
-from control.services import Wired
+from control.jobs.queue import JobQueue
+from control.jobs.runner import JobRunner
+from control.power.governor import Governor
+from control.services import Given
+from control.telemetry.telemetry import Telemetry
+from stepserve.loop_lag import LoopLag
 
 router = APIRouter()
 
 
 @router.get("/metrics")
-async def metrics(services: Wired) -> Response:
+async def metrics(
+    queue: Given[JobQueue],
+    telemetry: Given[Telemetry],
+    governor: Given[Governor],
+    runner: Given[JobRunner],
+    lag: Given[LoopLag],
+) -> Response:
     try:
-        census = await services.queue.census()
+        census = await queue.census()
     except DatabaseUnavailable:
         census = None
     shown = Shown(
         census=census,
-        cards=services.telemetry.cards.seen,
-        system=await services.telemetry.system(),
-        book=services.telemetry.meter.book,
-        power=services.governor.state,
-        held=services.runner.held,
-        loop_lag_s=services.lag.worst_s(),
+        cards=telemetry.cards.seen,
+        system=await telemetry.system(),
+        book=telemetry.meter.book,
+        power=governor.state,
+        held=runner.held,
+        loop_lag_s=lag.worst_s(),
     )
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(shown))

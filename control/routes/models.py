@@ -5,34 +5,44 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from control.activation.activator import SwitchWish
+from control.activation.activator import Activator, SwitchWish
 from control.errors import Conflict, GatewayUnavailable
+from control.gateway_client import GatewayClient
+from control.models.activation_log import ActivationLog
 from control.models.registration import RegisterRequest
+from control.models.registry import Registry
+from control.registration.registrar import Registrar
 from control.routes.activations import answer
-from control.services import Wired
+from control.services import Given
 from stepserve.contract import GatewayState
 
 router = APIRouter()
 
 
 @router.get("/models")
-async def list_models(services: Wired) -> dict[str, Any]:
+async def list_models(gateway: Given[GatewayClient], registry: Given[Registry]) -> dict[str, Any]:
     try:
-        state: GatewayState | None = await services.gateway.state()
+        state: GatewayState | None = await gateway.state()
     except GatewayUnavailable:
         state = None
-    return {"models": await services.registry.list(state)}
+    return {"models": await registry.list(state)}
 
 
 @router.post("/models/register")
-async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
+async def register(
+    request: RegisterRequest,
+    registrar: Given[Registrar],
+    registry: Given[Registry],
+    gateway: Given[GatewayClient],
+    activator: Given[Activator],
+) -> dict[str, Any]:
     """With `activate`, a switch that fails is this request's failure; the model stays registered."""
-    registered = await services.registrar.register(request)
+    registered = await registrar.register(request)
     body: dict[str, Any] = {
         "status": "dry_run" if request.dry_run else "registered",
         "id": registered.model.id,
         "digest": registered.model.digest,
-        "warnings": await services.registry.warnings(registered.model),
+        "warnings": await registry.warnings(registered.model),
     }
     if registered.existing:
         body["existing"] = True
@@ -52,29 +62,33 @@ async def register(request: RegisterRequest, services: Wired) -> dict[str, Any]:
         body["activation"] = answer(registered.activation)
     elif registered.replaced is not None:
         with contextlib.suppress(GatewayUnavailable):
-            await services.gateway.unload(request.id)  # the next request loads the new content
+            await gateway.unload(request.id)  # the next request loads the new content
     if registered.activation is None and request.activate:
-        body["activation"] = answer(await services.activator.set_active(request.id, SwitchWish(), cause="register"))
+        body["activation"] = answer(await activator.set_active(request.id, SwitchWish(), cause="register"))
     return body
 
 
 @router.post("/models/{model_id}/unload")
-async def unload(model_id: str, services: Wired) -> dict[str, Any]:
+async def unload(
+    model_id: str, registry: Given[Registry], activations: Given[ActivationLog], gateway: Given[GatewayClient]
+) -> dict[str, Any]:
     """Frees the memory of a model that is loaded beside the active one; a request for it loads it again."""
-    model_id = await services.registry.resolve(model_id)
-    active = await services.history.active()
+    model_id = await registry.resolve(model_id)
+    active = await activations.active()
     if active is not None and active.id == model_id:
         raise Conflict(f"{model_id} is active: make another model active first")
-    await services.gateway.unload(model_id)
+    await gateway.unload(model_id)
     return {"status": "unloaded", "id": model_id}
 
 
 @router.delete("/models/{model_id}")
-async def remove(model_id: str, services: Wired, files: bool = False, dry_run: bool = False) -> dict[str, Any]:
+async def remove(
+    model_id: str, registry: Given[Registry], gateway: Given[GatewayClient], files: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
     """With `files`, `removal` says what went and what was left; with `dry_run` what would, and nothing is changed."""
-    removal = await services.registry.remove(model_id, files=files, dry_run=dry_run)
+    removal = await registry.remove(model_id, files=files, dry_run=dry_run)
     if not dry_run:
         with contextlib.suppress(GatewayUnavailable):
-            await services.gateway.unload(model_id)
+            await gateway.unload(model_id)
     body = {"status": "dry_run" if dry_run else "deleted", "id": model_id, "files": bool(removal and removal.complete)}
     return body | ({"removal": removal.show()} if removal is not None else {})

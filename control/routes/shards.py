@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from control.access.view import Viewer
 from control.clock import utc_now
 from control.database.tables import ShardRow
-from control.services import Services, Wired
-from control.shards.inbox import ShardStatus
+from control.services import Given
+from control.shards.inbox import ShardInbox, ShardStatus
 from control.shards.view import file_of, show
+from stepserve.paths import Layout
 
 router = APIRouter()
 
@@ -39,44 +40,44 @@ class NackRequest(AckRequest):
     reason: Annotated[str, Field(max_length=1000)] | None = None
 
 
-async def download(row: ShardRow, services: Services) -> FileResponse:
+async def download(row: ShardRow, layout: Layout) -> FileResponse:
     """Answers ranges, so an interrupted download can go on. Raises NotFound."""
-    path = await asyncio.to_thread(file_of, row, services.layout)
+    path = await asyncio.to_thread(file_of, row, layout)
     return FileResponse(path, media_type=_MEDIA_TYPE, filename=row.name, headers={"X-Sha256": row.sha256 or ""})
 
 
 @router.get("/shards")
 async def list_shards(
-    services: Wired,
+    inbox: Given[ShardInbox],
     view: Viewer,
     status: ShardStatus | None = None,
     job_id: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> dict[str, Any]:
     now = utc_now()
-    return {"shards": [show(row, now) for row in await services.inbox.published(status, job_id, limit, view)]}
+    return {"shards": [show(row, now) for row in await inbox.published(status, job_id, limit, view)]}
 
 
 @router.post("/shards/claim")
-async def claim(services: Wired, view: Viewer, request: ClaimRequest | None = None) -> dict[str, Any]:
+async def claim(inbox: Given[ShardInbox], view: Viewer, request: ClaimRequest | None = None) -> dict[str, Any]:
     """The oldest free shard with a `claim_id`, or `{"shard": null}`."""
     wish = request or ClaimRequest()
-    row = await services.inbox.claim(wish.claimed_by, wish.timeout_s, wish.job_id, view)
+    row = await inbox.claim(wish.claimed_by, wish.timeout_s, wish.job_id, view)
     return {"shard": None if row is None else show(row, utc_now()) | {"claim_id": row.claim_id}}
 
 
 @router.get("/shards/{name}")
-async def get_shard(name: str, services: Wired, view: Viewer) -> FileResponse:
-    return await download(await services.inbox.get(name, view), services)
+async def get_shard(name: str, inbox: Given[ShardInbox], layout: Given[Layout], view: Viewer) -> FileResponse:
+    return await download(await inbox.get(name, view), layout)
 
 
 @router.post("/shards/{name}/ack")
-async def acknowledge(name: str, request: AckRequest, services: Wired, view: Viewer) -> dict[str, Any]:
-    await services.inbox.get(name, view)
-    return show(await services.inbox.acknowledge(name, request.claim_id), utc_now())
+async def acknowledge(name: str, request: AckRequest, inbox: Given[ShardInbox], view: Viewer) -> dict[str, Any]:
+    await inbox.get(name, view)
+    return show(await inbox.acknowledge(name, request.claim_id), utc_now())
 
 
 @router.post("/shards/{name}/nack")
-async def refuse(name: str, request: NackRequest, services: Wired, view: Viewer) -> dict[str, Any]:
-    await services.inbox.get(name, view)
-    return show(await services.inbox.refuse(name, request.claim_id, request.reason), utc_now())
+async def refuse(name: str, request: NackRequest, inbox: Given[ShardInbox], view: Viewer) -> dict[str, Any]:
+    await inbox.get(name, view)
+    return show(await inbox.refuse(name, request.claim_id, request.reason), utc_now())

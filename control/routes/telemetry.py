@@ -6,8 +6,9 @@ from typing import Any
 from fastapi import APIRouter
 
 from control.errors import CardsUnavailable
-from control.power.governor import PowerState
-from control.services import Wired
+from control.power.governor import Governor, PowerState
+from control.services import Given
+from control.telemetry.telemetry import Telemetry
 
 router = APIRouter()
 
@@ -18,11 +19,11 @@ _FIRST_CARD = (
 
 
 @router.get("/gpu")
-async def gpu(services: Wired) -> dict[str, Any]:
+async def gpu(telemetry: Given[Telemetry]) -> dict[str, Any]:
     """As the sampler saw it last; `problem` is there when that is not from now."""
-    seen = services.telemetry.cards.seen
+    seen = telemetry.cards.seen
     if not seen.cards and not seen.at_s:
-        seen = await services.telemetry.cards.look()
+        seen = await telemetry.cards.look()
     if not seen.cards:
         raise CardsUnavailable(seen.problem or "no GPU was found")
     cards = [asdict(card) for card in seen.cards]
@@ -31,18 +32,18 @@ async def gpu(services: Wired) -> dict[str, Any]:
 
 
 @router.get("/system")
-async def system(services: Wired) -> dict[str, Any]:
-    return asdict(await services.telemetry.system())
+async def system(telemetry: Given[Telemetry]) -> dict[str, Any]:
+    return asdict(await telemetry.system())
 
 
 @router.get("/settings/power_profile")
-async def show_profile(services: Wired) -> dict[str, Any]:
-    return _shown(services.governor.state) | {"profiles": services.governor.profiles}
+async def show_profile(governor: Given[Governor]) -> dict[str, Any]:
+    return _shown(governor.state) | {"profiles": governor.profiles}
 
 
 @router.post("/settings/power_profile")
-async def choose_profile(profile: str, services: Wired) -> dict[str, Any]:
-    return _shown(await services.governor.choose(profile))
+async def choose_profile(profile: str, governor: Given[Governor]) -> dict[str, Any]:
+    return _shown(await governor.choose(profile))
 
 
 def _shown(state: PowerState) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from control.activation.activator import SwitchWish
+from control.activation.activator import Activator, SwitchWish
 from control.database.database import database_url
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
@@ -113,7 +113,7 @@ def test_the_same_switch_asked_for_twice_is_one(tmp_path: Path) -> None:
             here.gateway.switch_asked.clear()
             first = asyncio.create_task(here.post("/models/set_active", id="b"))
             await here.gateway.switch_asked.wait()
-            activator = here.app.state.services.activator
+            activator = here.app.state.services[Activator]
             second = asyncio.create_task(activator.set_active("b", SwitchWish(method="restart")))
             await asyncio.sleep(0)  # by now it has joined
             here.gateway.may_switch.set()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import uvicorn
 
-from control.activation.activator import SwitchWish
+from control.activation.activator import Activator, SwitchWish
 from control.app import create_app
 from control.models.registration import RegisterRequest
+from control.models.registry import Registry
 from evals.kind import EvalKind
 from stepserve.contract import BatchOutput
 from tests.integration.fake_gateway import FakeGateway
@@ -53,8 +54,8 @@ async def served(base: Path) -> AsyncIterator[tuple[str, FakeGateway]]:
         while not server.started:
             await asyncio.sleep(0.01)
         write_checkpoint(base / "models" / "a")
-        await app.state.services.registry.register(RegisterRequest(id="a", source="t"))
-        await app.state.services.activator.set_active("a", SwitchWish())
+        await app.state.services[Registry].register(RegisterRequest(id="a", source="t"))
+        await app.state.services[Activator].set_active("a", SwitchWish())
         (base / "datasets" / "d.jsonl").write_text(
             '{"question": "6*7?", "answer": "42"}\n{"question": "1?", "answer": "1"}\n'
         )

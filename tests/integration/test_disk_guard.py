@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from control.jobs.runner import JobRunner
 from tests.integration.house import house, until
 
 MARGIN_BYTES = 256 * 1024 * 1024
@@ -53,7 +54,7 @@ def test_jobs_pause_before_the_disk_is_full_and_go_on_when_there_is_space(disk: 
                 assert (await here.get(f"/jobs/{later}"))["waiting_for"].startswith("space on the disk")
                 assert (await here.get("/jobs/stats"))["pending"] == 2
                 metrics = (await here.http.get("/metrics")).text
-                assert f"stepserve_jobs_paused {len(here.app.state.services.runner.types)}.0" in metrics
+                assert f"stepserve_jobs_paused {len(here.app.state.services[JobRunner].types)}.0" in metrics
             for job_id in (running, later):
                 done = await here.job(job_id, "done")
                 assert (done["error"], done["waiting_for"]) == (None, None)

@@ -12,6 +12,7 @@ import pytest
 from control.checkpoints.checkpoint import inspect
 from control.checkpoints.digest_cache import DigestCache
 from control.models.reference_maker import ReferenceMaker
+from control.models.registry import Registry
 from stepserve.settings import EngineSettings
 from tests.integration.house import House, house, until
 from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint
@@ -59,7 +60,7 @@ async def _with_config(here: House, model_id: str, **changes: Any) -> None:
 
 async def _knows_the_engine(here: House) -> None:
     async def look() -> bool:
-        return here.app.state.services.registry._abilities.known is not None
+        return here.app.state.services[Registry]._abilities.known is not None
 
     await until(look, bool)
 

@@ -1,0 +1,56 @@
+"""A request for a job becomes a row of the queue: checked first, and made once for each Idempotency-Key."""
+
+import asyncio
+from typing import Any
+
+from control.access.view import View
+from control.jobs.runner import JobRunner
+from control.jobs.submission import Idempotency, JobSubmission, NewJob
+from control.models.registry import Registry
+from control.routes.job_references import JobReferences
+from stepserve.jobs.ports import QUEUE_FIELDS, JobKind, JobRequest
+from stepserve.paths import Layout
+
+
+class JobIntake:
+    def __init__(
+        self,
+        layout: Layout,
+        registry: Registry,
+        references: JobReferences,
+        submission: JobSubmission,
+        runner: JobRunner,
+    ) -> None:
+        self._layout = layout
+        self._registry = registry
+        self._references = references
+        self._submission = submission
+        self._runner = runner
+
+    async def make(self, kind: JobKind, request: JobRequest, key: str | None, view: View) -> dict[str, Any]:
+        """Checks and takes in a job, or finds the one that was made under the same Idempotency-Key before."""
+        key = view.scoped(key)
+        idempotency = Idempotency.of(key, kind.type, request.model_dump(mode="json")) if key else None
+        if idempotency is not None:
+            present = await self._submission.find_by_key(idempotency)
+            if present is not None:
+                return {"job_id": present.id, "status": present.status, "existing": True}
+        request = request.model_copy(update={"model_id": await self._registry.resolve(request.model_id)})
+        await self._references.check(view, request.model_dump(mode="json"))
+        checked = await asyncio.to_thread(kind.check, request, self._layout.datasets)
+        config = {name: value for name, value in checked.items() if name not in QUEUE_FIELDS}
+        job, novelty = await self._submission.create(
+            NewJob(
+                type=kind.type,
+                model_id=request.model_id,
+                config=config,
+                priority=request.priority,
+                when_inactive=request.when_inactive,
+                identity=kind.identity(config),
+                dedupe=request.dedupe,
+                idempotency=idempotency,
+                view=view,
+            )
+        )
+        self._runner.wake()
+        return {"job_id": job.id, "status": job.status} | ({} if novelty == "new" else {novelty: True})
