@@ -17,6 +17,7 @@ from prometheus_client import disable_created_metrics
 
 from gateway.access.rates import StoreRefused
 from gateway.app import create_gateway
+from gateway.dialects.installed import DialectRefused
 from gateway.engine import fork_server
 from gateway.engine.patches import environment, registry
 from gateway.http import tracing
@@ -144,7 +145,7 @@ def main() -> None:
         # the patience of whoever stops us. The engine's processes end with this one.
         asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(settings))
         code = 0
-    except (HostsRefused, StoreRefused) as error:
+    except (DialectRefused, HostsRefused, StoreRefused) as error:
         code = EXIT_REFUSED
         log.critical("the gateway cannot start: %s", error)
         sys.stderr.write(f"stepserve gateway cannot start: {error}\n")

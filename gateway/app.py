@@ -19,6 +19,7 @@ from gateway.access.keyring import Keyring
 from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
+from gateway.dialects.installed import installed_routes
 from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
 from gateway.edge.drain import Drain
@@ -170,8 +171,10 @@ def create_gateway(
     router = Router(gate, pool, directory, settings.load_on_request, settings.max_held_requests)
     layout = settings.layout
     bounds = _request_bounds(settings)
-    upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
     naming = Naming(settings.aliases, settings.unknown_model)
+    served = Served(pool.snapshot, naming)
+    installed = installed_routes(served)  # before hosts.json is read: no tier is called as a dialect is
+    upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
     dispatch = Dispatch(
         router,
         settings.max_request_bytes,
@@ -194,7 +197,7 @@ def create_gateway(
         diagnose_engine,
         upstream.directory,
     ).app()
-    adapters = create_routes(settings, dispatch, Served(pool.snapshot, naming), control, bounds)
+    adapters = create_routes(settings, dispatch, served, control, bounds, installed)
     adapters.add(describe(gate, control, adapters.routes, information.routes))
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from stepserve.contract import ACTIVE_ALIAS
 from stepserve.located_json import JsonRefused, Place, parse
-from stepserve.route_table import OWN_NAMES
+from stepserve.route_table import is_own_name
 
 HOSTS_NAME = Path("config") / "hosts.json"
 
@@ -18,7 +19,6 @@ Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _PREFIXES = {"inference": "INFERENCE_", "trainer": "TRAINING_"}
-_NO_TIERS = OWN_NAMES | {"active"}  # they mean something else where a tier could be named
 
 
 class HostsRefused(Exception):
@@ -117,7 +117,7 @@ class Hosts(_Section):
     @classmethod
     def _free_names(cls, tiers: dict[str, Tier]) -> dict[str, Tier]:
         for name in tiers:
-            if name in _NO_TIERS:
+            if name == ACTIVE_ALIAS or is_own_name(name):  # they mean something else where a tier could be named
                 raise ValueError(f"{name!r} cannot be a tier's name")
         lower = [name.lower() for name in tiers]
         twice = next((name for name in tiers if lower.count(name.lower()) > 1), None)

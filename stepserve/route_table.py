@@ -2,14 +2,14 @@
 
 Gateway and control both read it: dispatch, access, error envelopes, the labels of metrics, /openapi.json, the audit log
 and the names that no tier may have are derived from it, and none of them has a list of its own. A path that is not here
-is not public. Pure: nothing is imported but types.
+is not public. A dialect of another package adds its routes at start (`install`). Pure: nothing is imported but types.
 
 A *family* is a path and all that lies below it. Its rows have its facts unless they say otherwise, and a path below it
 that is no route is refused by the same facts, so that a caller learns no more of it than of its neighbours.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -251,13 +251,44 @@ _TIERS = _Family("/{tier}/v1", "infer", "upstream", "openai")
 _NOBODYS = _Family("", "admin", "gateway", label=OTHER)
 
 OWN_NAMES = frozenset(family.prefix.split("/")[1] for family in _FAMILIES)
-"""The first segments of this server's own paths; no tier can be called so."""
+"""The first segments of this server's own paths."""
+
+_PREFIX = re.compile(r"/[a-z0-9][a-z0-9_-]*")
+_INSTALLED: dict[str, _Family] = {}
+
+
+def install(prefix: str, envelope: Envelope, routes: Iterable[tuple[str, str]]) -> None:
+    """Adds the family of an installed dialect: inference routes, methods and paths without parameters, below `prefix`.
+
+    The same prefix again replaces what it had. Raises ValueError for what may not be added.
+    """
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError(f"prefix {prefix!r} is no path of one segment such as /cohere")
+    if prefix[1:] in OWN_NAMES:
+        raise ValueError(f"prefix {prefix!r} is this server's own")
+    family = _Family(prefix, "infer", "gateway", envelope, label=prefix)
+    methods: dict[str, list[str]] = {}
+    for method, path in routes:
+        if not _is_below(path, prefix) or "{" in path:
+            raise ValueError(f"{method} {path} is no path without parameters below {prefix}")
+        methods.setdefault(path, []).append(method)
+    _INSTALLED[prefix] = family
+    for path in [path for path in _FIXED if _is_below(path, prefix)]:
+        del _FIXED[path]
+    for path, names in methods.items():
+        row = family.row(path, " ".join(names), time="answer")
+        _FIXED[path] = _Place(family, {method: _match_of(row, {}) for method in row.methods})
+
+
+def is_own_name(name: str) -> bool:
+    """Whether this server's own paths begin so; no tier can be called that."""
+    return name in OWN_NAMES or f"/{name}" in _INSTALLED
 
 
 def tier_in(path: str) -> str | None:
     """`fast` for `/fast/v1/…`; None where no tier can be meant."""
     head, _, rest = path[1:].partition("/")
-    return head if head and head not in OWN_NAMES and (rest == "v1" or rest.startswith("v1/")) else None
+    return head if head and not is_own_name(head) and (rest == "v1" or rest.startswith("v1/")) else None
 
 
 def normalised(path: str) -> str:
@@ -292,7 +323,8 @@ class _Place:
         if tier is not None:
             family, patterns = _TIERS, _TIER_PATTERNS
         else:
-            family = next((each for each in _FAMILIES if _is_below(path, each.prefix)), _NOBODYS)
+            families = (*_FAMILIES, *_INSTALLED.values())
+            family = next((each for each in families if _is_below(path, each.prefix)), _NOBODYS)
             patterns = _PATTERNS.get(path[1:].partition("/")[0], [])
         matches: dict[str, Match] = {}
         for pattern, row in patterns:

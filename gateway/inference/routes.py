@@ -1,5 +1,7 @@
 """The table of our own inference routes, put together."""
 
+from collections.abc import Sequence
+
 from gateway.dialects.call import Call
 from gateway.dialects.native.chat import Chat, ChatRequest
 from gateway.dialects.native.generate import Generate, GenerateRequest
@@ -25,9 +27,17 @@ from stepserve.settings import Settings
 
 
 def create_routes(
-    settings: Settings, inner: App, served: Served, control: ControlProxy, bounds: RequestBounds
+    settings: Settings,
+    inner: App,
+    served: Served,
+    control: ControlProxy,
+    bounds: RequestBounds,
+    installed: Sequence[Route] = (),
 ) -> ProtocolAdapters:
-    """`inner` answers vLLM's routes. Puts the editable system prompts where they are missing; raises OSError."""
+    """`inner` answers vLLM's routes; `installed` are those of other packages.
+
+    Puts the editable system prompts where they are missing; raises OSError.
+    """
     prompts = Prompts(settings.layout.prompts)
     prompts.install()
     asking = Asking(served)
@@ -56,6 +66,7 @@ def create_routes(
         Route("GET", "/api/version", "Ollama: version", models.version),
         Route("POST", "/api/pull", "Ollama: fetch a model", Pull(control), request=NameRequest),
         Route("GET", "/", "Ollama: greeting", _greet),
+        *installed,
     ]  # fmt: skip
     return ProtocolAdapters(inner, routes, settings.max_request_bytes, bounds)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects.installed import installed_routes
 from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
 from gateway.http.asgi import Message, Receive, Scope, Send, read_body, send_json
@@ -54,7 +55,8 @@ def ask(base: Path, inner: Inner, path: str, **body: Any) -> FakeClient:
 def sent(base: Path, inner: Inner, client: FakeClient) -> FakeClient:
     settings = Settings(base_dir=base)
     control = ControlProxy(base / "no.sock", 10_000)
-    dialects: ProtocolAdapters = create_routes(settings, inner, Served(lambda: EMPTY, Naming()), control, BOUNDS)
+    served = Served(lambda: EMPTY, Naming())
+    dialects: ProtocolAdapters = create_routes(settings, inner, served, control, BOUNDS, installed_routes(served))
 
     async def scenario() -> None:
         await dialects(client.scope, client.receive, client.send)
