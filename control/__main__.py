@@ -38,9 +38,10 @@ def main() -> int:
     layout.create()
     logs.configure("control", settings)
     judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
-    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports(judges))]
+    reports = EvalReports(judges)
+    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(reports)]
     evaluations = EvalKind(judges, settings.max_sequences_per_request)
-    app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes)
+    app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes, eval_reports=reports)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     reserve_socket(layout.control_socket)

@@ -45,6 +45,9 @@ from control.models.reference_maker import ReferenceMaker
 from control.models.references import Compute, References
 from control.models.registry import Registry
 from control.models.repository import ModelRepository
+from control.notifications.notifier import Notifier
+from control.notifications.outbox import Outbox
+from control.notifications.targets import Targets
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
 from control.pull.hub import Hub
@@ -67,6 +70,7 @@ from control.routes import (
     models,
     pull,
     shards,
+    webhooks,
 )
 from control.routes import files as file_routes
 from control.routes import telemetry as machine
@@ -81,6 +85,7 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
+from stepserve.jobs.eval_ports import EvalReports
 from stepserve.jobs.ports import JobKind
 from stepserve.jobs.retrying_engine import RetryingEngine
 from stepserve.loop_lag import LoopLag
@@ -102,6 +107,8 @@ def create_app(
     job_backoff_s: float = FIRST_BACKOFF_S,
     compute_reference: Compute | None = None,
     card_reader: CardReader | None = None,
+    eval_reports: EvalReports | None = None,
+    notify_every_s: float = 2.0,
 ) -> FastAPI:
     """The application; its lifespan opens the database, migrates it, and runs the reconciler and the runner.
 
@@ -235,9 +242,12 @@ def create_app(
             stack.push_async_callback(runner.stop)
             await runner.start()
             submission = JobSubmission(database, settings.max_pending_jobs)
+            outbox, targets = Outbox(database), Targets(settings.webhook_hosts)
             inbox = ShardInbox(database)
             evals = EvalHistory(database, layout.eval_runs)
             owners = DatasetOwners(layout.datasets)
+            notifier = Notifier(outbox, targets, gateway, evals, eval_reports, notify_every_s)
+            background.spawn(notifier.run(), name="notifier")
             job_references = JobReferences(layout, queue, owners, evals, files, inbox)
             app.state.services = Services(
                 activator,
@@ -258,12 +268,15 @@ def create_app(
                 lag,
                 layout,
                 loading,
+                notifier,
+                outbox,
                 owners,
                 queue,
                 registrar,
                 registry,
                 runner,
                 submission,
+                targets,
                 telemetry,
                 uploads,
                 UsageBook(database),
@@ -301,6 +314,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         keys,
         file_routes,
         batches,
+        webhooks,
     )
     for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
         app.include_router(router)

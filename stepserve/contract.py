@@ -249,8 +249,17 @@ class FailedLoad(Message):
     retry_in_s: float
 
 
+class EngineDeath(Message):
+    """`number` counts the deaths since the gateway's start; `active`: the active model's died. `at`: ISO 8601, UTC."""
+
+    number: int
+    model_id: str
+    active: bool
+    at: str
+
+
 class GatewayState(Message):
-    """A snapshot of the pool; `boot_id` differs between two starts of the gateway."""
+    """A snapshot of the pool; `boot_id` differs between two starts of the gateway. `deaths` has the last few."""
 
     boot_id: str
     pid: int
@@ -259,6 +268,7 @@ class GatewayState(Message):
     slots: list[SlotState]
     held: int
     failed_loads: list[FailedLoad] = []
+    deaths: list[EngineDeath] = []
 
 
 class ChatMessage(BaseModel):

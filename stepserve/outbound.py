@@ -11,6 +11,7 @@ OutboundError      its text is ours: nothing that the server said is in it
 
 import asyncio
 import ipaddress
+import json
 import socket
 import ssl
 from collections.abc import Mapping
@@ -96,13 +97,31 @@ class Answer:
     content: bytes
 
 
-class Outbound:
-    """POST requests below one base URL that settings name; a context. Redirects are not followed."""
+@dataclass(frozen=True, slots=True)
+class Body:
+    """`reads`: the answer's body is wanted too."""
 
-    def __init__(self, base_url: str, *, headers: Mapping[str, str], total_timeout_s: float, max_bytes: int) -> None:
+    content: bytes
+    headers: Mapping[str, str]
+    reads: bool = True
+
+
+class Outbound:
+    """POST requests below one base URL; a context. Redirects are not followed. `named`: settings name its host."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str],
+        total_timeout_s: float,
+        max_bytes: int,
+        named: bool = True,
+    ) -> None:
         self._base = httpx.URL(base_url)
         self._total_timeout_s = total_timeout_s
         self._max_bytes = max_bytes
+        self._named = named
         self._proxy = proxy_of(self._base)
         # Compressed, a megabyte may be a gigabyte.
         self._headers = {**headers, "accept-encoding": "identity", "user-agent": "stepserve"}
@@ -131,6 +150,14 @@ class Outbound:
     async def post(self, path: str, body: Any) -> Answer:
         """The whole answer to a JSON body. Raises OutboundError, also for one too long, too slow or compressed."""
         url = self._base.copy_with(path=self._base.path.rstrip("/") + path)
+        return await self._within_time(url, Body(json.dumps(body).encode(), {"content-type": "application/json"}))
+
+    async def send(self, path: str, content: bytes, headers: Mapping[str, str]) -> int:
+        """The status of the answer to these very bytes; its body is not read. `path` with its query."""
+        return (await self._within_time(self._base.join(path), Body(content, headers, reads=False))).status
+
+    async def _within_time(self, url: httpx.URL, body: "Body") -> Answer:
+        """Raises OutboundError."""
         try:
             async with asyncio.timeout(self._total_timeout_s):
                 return await self._post(url, body)
@@ -143,11 +170,11 @@ class Outbound:
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError) as error:
             raise NoAnswer(f"the connection broke off or what came is not HTTP ({type(error).__name__})") from error
 
-    async def _post(self, url: httpx.URL, body: Any) -> Answer:
+    async def _post(self, url: httpx.URL, body: "Body") -> Answer:
         if self._proxy is not None:
             return await self._exchange(url, body, {}, {})
         port = url.port or {"http": 80, "https": 443}[url.scheme]
-        resolve = partial(addresses, url.host, port, named=True)
+        resolve = partial(addresses, url.host, port, named=self._named)
         found = await asyncio.get_running_loop().run_in_executor(self._resolver, resolve)
         sni = {} if is_literal(url.host) else {"sni_hostname": url.host}
         for address in found[:-1]:
@@ -157,20 +184,21 @@ class Outbound:
                 continue
         return await self._exchange(url.copy_with(host=found[-1]), body, _host(url), sni)
 
-    async def _exchange(self, url: httpx.URL, body: Any, host: Mapping[str, str], sni: Mapping[str, str]) -> Answer:
+    async def _exchange(self, url: httpx.URL, body: "Body", host: Mapping[str, str], sni: Mapping[str, str]) -> Answer:
         assert self._client is not None
-        headers = {**self._headers, **host}
-        async with self._client.stream("POST", url, json=body, headers=headers, extensions=dict(sni)) as answer:
-            if answer.status_code != 200:
+        headers = {**self._headers, **body.headers, **host}
+        content = body.content
+        async with self._client.stream("POST", url, content=content, headers=headers, extensions=dict(sni)) as answer:
+            if answer.status_code != 200 or not body.reads:
                 return Answer(answer.status_code, b"")
             if answer.headers.get("content-encoding", "identity").lower() != "identity":
                 raise AnswerRefused("its answer is compressed, which was not asked for")
-            content = bytearray()
+            received = bytearray()
             async for piece in answer.aiter_raw():
-                content += piece
-                if len(content) > self._max_bytes:
+                received += piece
+                if len(received) > self._max_bytes:
                     raise AnswerRefused(f"its answer is longer than {self._max_bytes} bytes")
-            return Answer(200, bytes(content))
+            return Answer(200, bytes(received))
 
 
 def _host(url: httpx.URL) -> dict[str, str]:

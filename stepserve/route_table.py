@@ -130,6 +130,7 @@ _DATA_GEN = _controls("/data_gen", "jobs")
 _DATASETS = _controls("/datasets", "jobs")
 _SHARDS = _controls("/shards", "jobs")
 _KEYS = _controls("/keys", "admin")
+_WEBHOOKS = _controls("/webhooks", "admin")
 _FILES = _controls("/v1/files", "jobs", envelope="openai")
 _BATCHES = _controls("/v1/batches", "jobs", envelope="openai")
 
@@ -214,6 +215,11 @@ ROWS: tuple[Row, ...] = (
     _KEYS.row("/keys", "GET POST"),
     _KEYS.row("/keys/{key_id}", "GET DELETE"),
     _controls("/audit", "admin").row("/audit", "GET"),
+    _WEBHOOKS.row("/webhooks", "GET"),
+    _WEBHOOKS.row("/webhooks/deliveries", "GET"),
+    _WEBHOOKS.row("/webhooks/deliveries/{delivery_id}/retry", "POST"),
+    _WEBHOOKS.row("/webhooks/{name}", "PUT DELETE"),
+    _WEBHOOKS.row("/webhooks/{name}/test", "POST"),
     _controls("/gpu", "admin", reads="any").row("/gpu", "GET"),
     _controls("/system", "admin", reads="any").row("/system", "GET"),
     _controls("/settings", "admin").row("/settings/power_profile", "GET POST"),
@@ -238,7 +244,7 @@ _OLLAMA_CHANGES = ("pull", "create", "copy", "delete", "push", "blobs")
 _FAMILIES: tuple[_Family, ...] = (
     # What changes models in Ollama's API, and is not served here, is nothing to try with a key for inference.
     *(_Family(f"/api/{name}", "admin", "gateway", "ollama") for name in _OLLAMA_CHANGES),
-    _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _DATA_GEN, _DATASETS, _SHARDS, _KEYS,
+    _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _DATA_GEN, _DATASETS, _SHARDS, _KEYS, _WEBHOOKS,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json")),

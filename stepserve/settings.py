@@ -255,6 +255,7 @@ class Settings(BaseSettings):
     max_dataset_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**3
     judge_urls: list[str] = []
     judge_api_keys: dict[str, SecretStr] = {}
+    webhook_hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     hold_timeout_s: PositiveSeconds = 300.0
     drain_timeout_s: PositiveSeconds = 30.0

@@ -167,10 +167,12 @@ class ActivationRow(Base):
     proof: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    unannounced: Mapped[bool | None] = mapped_column(default=True)
 
     __table_args__ = (
         CheckConstraint("status IN ('running', 'done', 'failed')", name="status"),
         Index(None, "status", "id"),
+        Index(None, "unannounced", "status"),
     )
 
 
@@ -204,7 +206,7 @@ class JobRow(Base):
 
     A pending job is left alone until `not_before`; `failures` counts its attempts in a row that made no progress and
     could be retried. `fingerprint` is that of its type, model digest and settings. `created_by`: the key that is
-    charged for it.
+    charged for it. `unannounced`: nobody has been notified of its end yet.
     """
 
     __tablename__ = "jobs"
@@ -235,6 +237,7 @@ class JobRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    unannounced: Mapped[bool | None] = mapped_column(default=True)
 
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'running', 'done', 'failed', 'cancelled')", name="status"),
@@ -245,6 +248,7 @@ class JobRow(Base):
         Index(None, "status", "created_at"),
         Index(None, "status", "model_id", "priority", "created_at"),
         Index(None, "fingerprint"),
+        Index(None, "unannounced", "status"),
     )
 
 
@@ -343,6 +347,45 @@ class AccessStateRow(Singleton, Base):
 
     epoch: Mapped[str]
     revision: Mapped[int]
+
+
+class WebhookRow(Base):
+    """Who is told of events: `url` or `target`, the name of an installed target. `events`: patterns of names."""
+
+    __tablename__ = "webhooks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    url: Mapped[str | None]
+    target: Mapped[str | None]
+    events: Mapped[list[str]]
+    form: Mapped[str]
+    secret: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class DeliveryRow(Base):
+    """One event for one webhook. `attempts`: those that ended. A pending one is due at `next_at`."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    webhook: Mapped[str]
+    event: Mapped[str]
+    event_id: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    text: Mapped[str]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    error: Mapped[str | None]
+    next_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
+        Index(None, "webhook", "event_id"),
+        Index(None, "state", "next_at"),
+    )
 
 
 class KeyUsageRow(Base):

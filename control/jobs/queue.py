@@ -313,7 +313,7 @@ class JobQueue:
         model was removed."""
         there = or_(JobRow.model_digest == NO_DIGEST, JobRow.model_id.in_(select(ModelRow.id)))
         where = and_(JobRow.id == job_id, JobRow.status.in_(RETRYABLE), there)
-        fresh = {"finished_at": None, "error": None, "not_before": None, "failures": 0}
+        fresh = {"finished_at": None, "error": None, "not_before": None, "failures": 0, "unannounced": True}
         job = await self._change(where, {"status": "pending", **fresh, **_NO_LEASE})
         if job is None:
             present = await self.get(job_id)

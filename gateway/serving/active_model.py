@@ -100,7 +100,7 @@ class ActiveModel:
 
     def _bury(self, serving: Loaded) -> None:
         name = serving.host.model.id
-        ENGINE_DEATHS.labels(model=model_label(name)).inc()
+        self.ledger.note_death(name, active=True)
         log.error("the engine of %s died; restarting it", name)
         self.gate.down(f"The engine of `{name}` died and is being restarted.", 5.0)
         self.ledger.serve(None, abort=True)  # a hung engine would never answer who is inside
@@ -237,7 +237,7 @@ class ActiveModel:
             abort=died or request.in_flight == "abort",
         )
         if died and switch.slot is not None:
-            ENGINE_DEATHS.labels(model=model_label(switch.slot.model.id)).inc()
+            self.ledger.note_death(switch.slot.model.id, active=True)
         if served is not None:
             self.gate.open(served)
         else:

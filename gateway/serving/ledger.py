@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from gateway.metrics import ENGINE_DEATHS, model_label
 from gateway.serving.adapter import Adapter
@@ -11,11 +13,12 @@ from gateway.serving.loaded_models import LoadedModels
 from gateway.serving.operations import Claim, Operations
 from gateway.serving.slot import Loaded, Slot
 from gateway.serving.tickets import Ticket
-from stepserve.contract import ModelRef, Reference
+from stepserve.contract import EngineDeath, ModelRef, Reference
 
 log = logging.getLogger(__name__)
 
 DRAIN_S = 300.0
+_DEATHS_KEPT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Ledger:
 
     operations: Operations
     loaded: LoadedModels = field(default_factory=LoadedModels)
+    deaths: deque[EngineDeath] = field(default_factory=lambda: deque(maxlen=_DEATHS_KEPT), init=False)
     _endings: list[_Ending] = field(default_factory=list, init=False)
     _detachings: list[Adapter[Slot]] = field(default_factory=list, init=False)
     _aborts: list[Slot] = field(default_factory=list, init=False)
@@ -114,9 +118,15 @@ class Ledger:
         claimed = self.operations.claimed
         for slot in self.loaded.others:
             if slot.dead and slot not in claimed:
-                ENGINE_DEATHS.labels(model=model_label(slot.model.id)).inc()
+                self.note_death(slot.model.id, active=False)
                 log.error("the engine of %s, which is not the active model, died", slot.model.id)
                 self.retire(slot, 0.0, abort=True)
+
+    def note_death(self, model_id: str, *, active: bool) -> None:
+        ENGINE_DEATHS.labels(model=model_label(model_id)).inc()
+        number = self.deaths[-1].number + 1 if self.deaths else 1
+        at = datetime.now(UTC).isoformat()
+        self.deaths.append(EngineDeath(number=number, model_id=model_id, active=active, at=at))
 
     def advance(self) -> None:
         """Starts what follows from earlier changes and does not meet what runs."""

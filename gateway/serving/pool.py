@@ -106,6 +106,7 @@ class Pool:
             slots=list(self._states()),
             held=self._gate.held,
             failed_loads=self._failed.snapshot(),
+            deaths=list(self._ledger.deaths),
         )
 
     def _states(self) -> Iterator[SlotState]:

@@ -30,6 +30,7 @@ from stepserve.contract import (
     BatchRequest,
     BatchResult,
     Capabilities,
+    EngineDeath,
     FailedLoad,
     GatewayState,
     JobUsage,
@@ -56,6 +57,7 @@ class FakeGateway:
         self.active: ModelRef | None = None
         self.switching_to: str | None = None
         self.failed_loads: list[FailedLoad] = []
+        self.deaths: list[EngineDeath] = []
         self.fail_with: str | None = None
         self.capabilities = Capabilities(
             device="cpu",
@@ -195,6 +197,7 @@ class FakeGateway:
             slots=slots,
             held=0,
             failed_loads=self.failed_loads,
+            deaths=self.deaths,
         )
 
     async def _activate(self, request: ActivateRequest) -> Response:

@@ -145,6 +145,7 @@ async def control(
         job_backoff_s=1.0,
         compute_reference=compute_reference,
         card_reader=card_reader,
+        notify_every_s=0.05,
     )
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

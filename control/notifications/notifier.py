@@ -1,0 +1,127 @@
+"""One loop that announces what ended and makes the deliveries that are due."""
+
+import asyncio
+import logging
+import time
+
+from control.access.view import EVERYTHING
+from control.database.tables import JobRow
+from control.errors import DatabaseUnavailable, GatewayUnavailable, ServiceError
+from control.gateway_client import GatewayClient
+from control.models.eval_history import EvalHistory
+from control.notifications.events import Event, of_death, of_fall
+from control.notifications.outbox import Delivery, Outbox
+from control.notifications.targets import DeliveryFailed, Targets
+from stepserve.jobs.eval_ports import EvalReports
+
+log = logging.getLogger(__name__)
+
+ALPHA = 0.05
+"""An accuracy has fallen when McNemar's exact test says so at this level."""
+_AT_ONCE = 8
+_HISTORY = 500
+_FORGETS_EVERY_S = 3600.0
+
+
+class Notifier:
+    """Looks every `look_every_s`, and at once after `poke`. A target that is slow holds up other deliveries by at most
+    its time limit.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        targets: Targets,
+        gateway: GatewayClient,
+        evals: EvalHistory,
+        reports: EvalReports | None,
+        look_every_s: float = 2.0,
+    ) -> None:
+        self._outbox = outbox
+        self._targets = targets
+        self._gateway = gateway
+        self._evals = evals
+        self._reports = reports
+        self._look_every_s = look_every_s
+        self._wake = asyncio.Event()
+        self._forgot_at_s = -_FORGETS_EVERY_S
+        self._trouble = ""
+
+    def poke(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever, until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                await self._round()
+                self._trouble = ""
+            except DatabaseUnavailable as error:
+                self._note(f"notifications wait for the database: {error}")
+            except Exception:
+                # A supervisor loop: a defect here must not end all later notifications.
+                log.exception("a round of notifications failed")
+            try:
+                async with asyncio.timeout(self._look_every_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _round(self) -> None:
+        if time.monotonic() - self._forgot_at_s >= _FORGETS_EVERY_S:
+            await self._outbox.forget_old()
+            self._forgot_at_s = time.monotonic()
+        while ended := await self._outbox.ended():
+            falls = [event for job in ended.jobs if (event := await self._fall_after(job)) is not None]
+            await self._outbox.announce(ended, falls)
+        if await self._outbox.webhooks():
+            await self._look_for_deaths()
+        while due := await self._outbox.take(_AT_ONCE):
+            await asyncio.gather(*(self._deliver(delivery) for delivery in due))
+
+    async def _look_for_deaths(self) -> None:
+        try:
+            state = await self._gateway.state()
+        except GatewayUnavailable:
+            return
+        if state.deaths:
+            await self._outbox.add([of_death(state.boot_id, death) for death in state.deaths])
+
+    async def _fall_after(self, job: JobRow) -> Event | None:
+        if self._reports is None or job.type != "eval" or job.status != "done" or job.result is None:
+            return None
+        try:
+            return await self._fall_of(job, self._reports)
+        except (ServiceError, ValueError, TypeError, KeyError) as error:  # no samples were kept, an odd row …
+            log.info("the accuracy of %s is not compared with the one before: %s", job.id, error)
+            return None
+
+    async def _fall_of(self, job: JobRow, reports: EvalReports) -> Event | None:
+        """Against the newest earlier eval of another content in the same series."""
+        series = reports.series(job.config)
+        for entry in await self._evals.newest(_HISTORY, EVERYTHING):
+            before = entry.job
+            if before.created_at >= job.created_at or before.model_digest == job.model_digest:
+                continue
+            if reports.series(before.config) != series or reports.spoilt(before.config, before.result or {}):
+                continue
+            first = await self._evals.done(before.id, "before", EVERYTHING)
+            comparison = await reports.compare(first, await self._evals.done(job.id, "job", EVERYTHING), None)
+            fell = comparison["difference"] < 0 and comparison.get("mcnemar_p", 1.0) < ALPHA
+            return of_fall(job, before, comparison) if fell else None
+        return None
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            await self._targets.deliver(delivery)
+        except DeliveryFailed as error:
+            log.warning("notification %s was not delivered: %s", delivery.content["id"], error)
+            await self._outbox.failed(delivery, str(error), final=error.final)
+        else:
+            await self._outbox.delivered(delivery)
+
+    def _note(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.error("%s", trouble)
+        self._trouble = trouble

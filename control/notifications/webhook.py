@@ -1,0 +1,82 @@
+"""A webhook as it is asked for and kept: which events it wants, and where they go."""
+
+import base64
+import binascii
+import secrets
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from control.notifications.events import KNOWN, matches
+
+Form = Literal["json", "slack"]
+_SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret by Standard Webhooks, not one of them
+_SECRET_BYTES = range(24, 65)
+_NEW_SECRET_BYTES = 32
+
+
+class WebhookRequest(BaseModel):
+    """`url` or `target`, the name of an installed target. `secret` by the Standard Webhooks specification: `whsec_` and
+    24 to 64 bytes in base64; without one a new webhook gets one, and an old one keeps its own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(max_length=2000)] | None = None
+    target: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    events: Annotated[list[str], Field(min_length=1, max_length=50)] = ["*"]
+    form: Form = "json"
+    secret: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - raises ValueError
+        except ValueError as error:
+            raise ValueError(f"{url!r} is not a URL: {error}") from error
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
+            raise ValueError(f"{url!r} is not a URL such as https://example.com/hook")
+        if parts.username or parts.password:
+            raise ValueError("a user or password in a URL is not supported: it would be shown to every administrator")
+        return url
+
+    @field_validator("events")
+    @classmethod
+    def _name_events(cls, events: list[str]) -> list[str]:
+        for pattern in events:
+            if not any(matches([pattern], name) for name in KNOWN if name != "test"):
+                raise ValueError(f"{pattern!r} matches no event; there are {', '.join(KNOWN)}")
+        return events
+
+    @field_validator("secret")
+    @classmethod
+    def _is_a_secret(cls, secret: str | None) -> str | None:
+        if secret is not None:
+            key_of(secret)
+        return secret
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> Self:
+        if (self.url is None) == (self.target is None):
+            raise ValueError("url or target is needed, and not both")
+        return self
+
+
+def new_secret() -> str:
+    return _SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_NEW_SECRET_BYTES)).decode()
+
+
+def key_of(secret: str) -> bytes:
+    """The bytes that sign. Raises ValueError."""
+    try:
+        key = base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ValueError("is not base64") from error
+    if not secret.startswith(_SECRET_PREFIX) or len(key) not in _SECRET_BYTES:
+        raise ValueError(f"must be {_SECRET_PREFIX} and {_SECRET_BYTES[0]} to {_SECRET_BYTES[-1]} bytes in base64")
+    return key
