@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 DEMO_ID = "demo-step-1500"
 _DEMO_CHECKPOINT = "checkpoints/step-1500"
 _DEMO_DATASET = "math_eval.jsonl"
+_DEMO_REFERENCES = "references"
 
 
 async def bootstrap(
@@ -81,6 +82,17 @@ async def _place_demo(layout: Layout, placed: PlacedFolders) -> None:
         await placed.place(aside, target, "demo")
         log.info("installed the demo model at %s", target)
     await asyncio.to_thread(_copy_dataset, layout.datasets / _DEMO_DATASET)
+    await asyncio.to_thread(_copy_references, layout.references)
+
+
+def _copy_references(folder: Path) -> None:
+    """What the demo's checkpoints must say: a first start has nothing to compute."""
+    with as_file(files("demo")) as demo:
+        for shipped in (demo / _DEMO_REFERENCES).glob("*.json"):
+            target = folder / shipped.name
+            if not os.path.lexists(target):
+                with written_aside(target) as aside:
+                    shutil.copyfile(shipped, aside)
 
 
 def _copy_dataset(target: Path) -> None:
