@@ -38,6 +38,7 @@ demo-model: install-dev  ## Train the demo checkpoints again (about five minutes
 	rm -rf demo/checkpoints.new
 	$(BIN)/python -m demo.train --out demo/checkpoints.new --eval-set demo/datasets/math_eval.jsonl
 	rm -rf demo/checkpoints && mv demo/checkpoints.new demo/checkpoints
+	$(BIN)/python -m demo.references
 
 docs: install-dev  ## The documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
