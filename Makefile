@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --durations=25
 
-.PHONY: run test unit test-e2e lint format bench demo-model docs reference screenshots wheels lock install install-dev clean
+.PHONY: run test unit test-e2e lint format bench demo-model docs reference screenshots wheels release clean-dist lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
@@ -54,6 +54,24 @@ screenshots: install-dev  ## Pictures of the web UI into docs/images, from a ser
 wheels: install-dev  ## The two distributions, in dist/: the client's and the server's
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist server
+
+RELEASE := build/release
+release: clean-dist wheels  ## Both wheels, checked in an empty environment, and what is in them as CycloneDX, in dist/
+	$(BIN)/python -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/pip --disable-pip-version-check install -q twine cyclonedx-bom
+	$(RELEASE)/bin/twine check --strict dist/*.whl
+	for device in cpu cuda; do \
+		$(RELEASE)/bin/cyclonedx-py requirements requirements/$$device.lock --pyproject server/pyproject.toml \
+			--output-reproducible -o dist/stepserve-server-$$device.cdx.json; \
+	done
+	$(BIN)/python -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/pip --disable-pip-version-check install -q dist/stepserve-[0-9]*.whl
+	$(RELEASE)/bin/stepserve --version
+	$(RELEASE)/bin/pip --disable-pip-version-check install -q --no-deps dist/stepserve_server-*.whl
+	ls -l dist
+
+clean-dist:
+	rm -rf dist
 
 lock: install-dev  ## Compile requirements/*.lock from pyproject.toml
 	requirements/lock
