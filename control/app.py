@@ -228,6 +228,7 @@ def create_app(
             background = Tasks()
             lag = LoopLag()
             background.spawn(lag.run(), name="loop lag")
+            background.spawn(telemetry.run(), name="processor load")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
             await governor.start(background)

@@ -8,6 +8,7 @@ from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -46,6 +47,35 @@ class SystemSeen:
     disk: list[DiskUse] = field(default_factory=list)
 
 
+class CpuLoad:
+    """`now` is the load between the last two samples, however many read it; 0 before the second one."""
+
+    def __init__(self, cgroup: Cgroup, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cgroup = cgroup
+        self._clock = clock
+        self._host = psutil.cpu_times()
+        self._at: tuple[float, float | None] = (clock(), cgroup.cpu_used_s())
+        self.now = 0.0
+
+    def sample(self) -> None:
+        (before_s, used_before_s), host_before = self._at, self._host
+        self._at, self._host = (self._clock(), self._cgroup.cpu_used_s()), psutil.cpu_times()
+        now_s, used_s = self._at
+        cpus = self._cgroup.cpus()
+        if cpus is None or used_s is None or used_before_s is None:
+            self.now = _busy_share(host_before, self._host)
+        elif now_s > before_s:
+            self.now = min(1.0, max(0.0, (used_s - used_before_s) / (now_s - before_s) / cpus))
+
+
+def _busy_share(before: Any, after: Any) -> float:
+    """Of the machine's time between two readings; psutil's fields, guests are counted in user and nice."""
+    spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields}
+    total = sum(spent.values()) - spent.get("guest", 0.0) - spent.get("guest_nice", 0.0)
+    idle = spent["idle"] + spent.get("iowait", 0.0)
+    return min(1.0, max(0.0, 1 - idle / total)) if total > 0 else 0.0
+
+
 class SystemReader:
     """`read` takes milliseconds, and half a second the first time that a network mount hangs."""
 
@@ -62,8 +92,7 @@ class SystemReader:
         self._find_mounts = mounts or partial(mounts_of, list(folders))
         self._mounts: list[str] = []
         self._mounts_at_s = -_MOUNTS_KEPT_S
-        self._cpu_at: tuple[float, float] | None = None
-        psutil.cpu_percent(interval=None)  # the next call tells of the time since this one
+        self._cpu = CpuLoad(self._cgroup)
 
     def read(self) -> SystemSeen:
         """Blocks for as little as said above; call it in a thread."""
@@ -74,7 +103,7 @@ class SystemReader:
         if limit is not None and limit < total:
             total, used = limit, self._cgroup.memory_used_bytes() or 0
         return SystemSeen(
-            cpu_load=round(self._cpu_load(cpus), 4),
+            cpu_load=round(self._cpu.now, 4),
             cpus=round(cpus, 2),
             ram_used_gb=round(used / _GB, 3),
             ram_total_gb=round(total / _GB, 3),
@@ -88,14 +117,9 @@ class SystemReader:
             self._mounts, self._mounts_at_s = self._find_mounts(), now_s
         return self._mounts
 
-    def _cpu_load(self, cpus: float) -> float:
-        """Since the last call."""
-        host = psutil.cpu_percent(interval=None) / 100
-        used_s, now_s = self._cgroup.cpu_used_s(), time.monotonic()
-        before, self._cpu_at = self._cpu_at, (now_s, used_s) if used_s is not None else None
-        if self._cgroup.cpus() is None or used_s is None or before is None or now_s <= before[0]:
-            return host
-        return min(1.0, max(0.0, (used_s - before[1]) / (now_s - before[0]) / cpus))
+    def sample_cpu(self) -> None:
+        """Takes microseconds. Once a second, by one task: the load is that between the last two samples."""
+        self._cpu.sample()
 
 
 class _Disks:

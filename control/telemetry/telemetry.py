@@ -12,6 +12,8 @@ from control.telemetry.system import SystemReader, SystemSeen
 from stepserve.jobs.ports import CardUse
 from stepserve.settings import Settings
 
+CPU_EVERY_S = 1.0
+
 
 class Telemetry:
     def __init__(self, reader: CardReader, gateway: GatewayClient, settings: Settings) -> None:
@@ -20,6 +22,12 @@ class Telemetry:
         self.cards = CardSampler(reader, settings.telemetry.interval_s, self.meter.take)
         self._system = SystemReader([layout.base, layout.models])
         self._reading: Future[SystemSeen] | None = None
+
+    async def run(self) -> None:
+        """Samples the processor's load each second, for everybody who asks for it; until cancelled."""
+        while True:
+            self._system.sample_cpu()
+            await asyncio.sleep(CPU_EVERY_S)
 
     async def system(self) -> SystemSeen:
         """Read when asked; requests that come together share one reading."""

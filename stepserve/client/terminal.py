@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stepserve.client.client import Client
 from stepserve.client.errors import (
@@ -113,13 +114,34 @@ def end_with(job: Job) -> None:
         stop(str(JobFailed(job)), EXIT_FAILED)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    shown = Table(title=title or None, title_justify="left")
+_WHOLE = frozenset({"card", "id", "job", "model", "setting", "name"})
+"""Columns that are never folded: somebody copies what stands there."""
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> None:
+    """On a terminal a drawn table, or `none` where there are no rows; elsewhere a line a row, its cells between tabs.
+
+    Cells are shown as they are: what a model or a person wrote is no markup, and moves no cursor.
+    """
+    rows = [[_shown(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            print("\t".join(row))
+        return
+    if not rows and none:
+        print(none)
+        return
+    drawn = Table(title=Text(title) if title else None, title_justify="left")
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     for row in rows:
-        shown.add_row(*row)
-    Console().print(shown)
+        drawn.add_row(*map(Text, row))
+    Console().print(drawn)
+
+
+def _shown(cell: str) -> str:
+    """On one line; what is no printable character is written as Python does: \\x1b."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in cell)
 
 
 def facts(title: str, pairs: Sequence[tuple[str, Any]]) -> None:

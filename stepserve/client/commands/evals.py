@@ -100,7 +100,7 @@ def history(
         print_json(told)
         return
     columns = ["step", "model", "accuracy", "95 %", "samples", "job"]
-    table(dataset, columns, [_point(point) for point in told])
+    table(dataset, columns, [_point(point) for point in told], none=f"No evals on {dataset}.")
 
 
 def _show(job: Job, *, as_json: bool) -> None:

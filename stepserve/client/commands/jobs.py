@@ -27,7 +27,7 @@ def list_jobs(
         print_json(jobs)
         return
     columns = ["job", "model", "status", "progress", "created", "remark"]
-    table("", columns, [_row(job) for job in jobs])
+    table("", columns, [_row(job) for job in jobs], none="No jobs.")
 
 
 @app.command()

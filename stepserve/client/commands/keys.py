@@ -66,7 +66,7 @@ def list_keys(local: Local = False, host: Host = None, as_json: AsJson = False) 
         print_json(keys)
         return
     columns = ["id", "name", "status", "scopes", "limits", "expires", "requests", "tokens"]
-    table("", columns, [_row(key) for key in keys])
+    table("", columns, [_row(key) for key in keys], none="No keys.")
 
 
 @app.command()
@@ -80,7 +80,7 @@ def show(key_id: KeyId, local: Local = False, host: Host = None, as_json: AsJson
     days = key.pop("usage_by_day")
     facts(key["name"], [(field, ", ".join(value) if field == "scopes" else value) for field, value in key.items()])
     columns = ["day", "model", "requests", "prompt_tokens", "completion_tokens"]
-    table("", columns, [[str(day[column]) for column in columns] for day in days])
+    table("", columns, [[str(day[column]) for column in columns] for day in days], none="It was not used yet.")
 
 
 @app.command()

@@ -45,7 +45,8 @@ def list_models(host: Host = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(models)
         return
-    table("", ["", "model", "step", "size", "source", "tags", "registered"], [_row(model) for model in models])
+    columns = ["", "model", "step", "size", "source", "tags", "registered"]
+    table("", columns, [_row(model) for model in models], none="No models are registered.")
 
 
 @app.command()

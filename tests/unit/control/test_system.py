@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from control.telemetry.system import SystemReader, mounts_of
+from control.telemetry.system import CpuLoad, SystemReader, mounts_of
 from stepserve.cgroup import Cgroup
 
 GIB = 1024**3
@@ -36,9 +36,21 @@ def test_a_containers_limits_are_its_total(tmp_path: Path) -> None:
 def test_the_load_is_that_of_the_containers_share(tmp_path: Path) -> None:
     cgroup = write(tmp_path, cpu_dot_max="100000 100000\n", cpu_dot_stat="usage_usec 0\n")
     reader = SystemReader([tmp_path], cgroup=cgroup)
-    reader.read()
+    reader.sample_cpu()
     write(tmp_path, cpu_dot_stat="usage_usec 900000000\n")  # far more than can be: it is cut off at all
-    assert reader.read().cpu_load == 1.0
+    assert reader.read().cpu_load == 0.0, "reading takes no sample"
+    reader.sample_cpu()
+    assert [reader.read().cpu_load for _ in range(3)] == [1.0] * 3, "all who ask see the same"
+
+
+def test_half_of_a_containers_two_processors(tmp_path: Path) -> None:
+    cgroup = write(tmp_path, cpu_dot_max="200000 100000\n", cpu_dot_stat="usage_usec 0\n")
+    times = iter([10.0, 11.0, 13.0])
+    load = CpuLoad(cgroup, clock=lambda: next(times))
+    load.sample()
+    write(tmp_path, cpu_dot_stat="usage_usec 2000000\n")
+    load.sample()
+    assert load.now == 0.5
 
 
 def test_version_one_and_no_limit(tmp_path: Path) -> None:
