@@ -16,21 +16,25 @@ from stepserve.contract import ModelRef
 Step = Callable[[], Awaitable[object]]
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class EngineFault:
-    """`make` leaves the engine wrong from any state; `mend`: what has to be undone before the next load."""
+    """`make` leaves the engine wrong from any state; `again` does what an answer has put right; `mend`: what has to be
+    undone before the next load.
+    """
 
     kind: str
     where: str
     make: Step
-    mend: Step
+    again: Step = _nothing
+    mend: Step = _nothing
 
 
 def engine_faults(engine: Engine, right: ModelRef, earlier: ModelRef, fill_cache: Step) -> list[EngineFault]:
     client: Any = engine.client
-
-    async def nothing() -> None:
-        pass
 
     async def stale_head() -> None:
         await engine.reload(earlier)
@@ -45,8 +49,10 @@ def engine_faults(engine: Engine, right: ModelRef, earlier: ModelRef, fill_cache
         del client.reset_prefix_cache
 
     faults = [
-        EngineFault("stale tied head", "vLLM's own reload", stale_head, nothing),
-        EngineFault("stale prefix cache", "not reset", stale_cache, functools.partial(engine.reload, earlier)),
+        EngineFault("stale tied head", "vLLM's own reload", stale_head, stale_head),
+        EngineFault(
+            "stale prefix cache", "not reset", stale_cache, stale_cache, mend=functools.partial(engine.reload, earlier)
+        ),
     ]
 
     def inside(kind: str, where: str, change: Callable[..., None], *values: float) -> None:
@@ -57,7 +63,7 @@ def engine_faults(engine: Engine, right: ModelRef, earlier: ModelRef, fill_cache
         async def mend() -> None:
             await client.collective_rpc(change)
 
-        faults.append(EngineFault(kind, where, make, mend))
+        faults.append(EngineFault(kind, where, make, make, mend))
 
     inside("head missing", "zeros", set_head, 0.0)
     for epsilon in (1e-5, 1e-3, 1e-1):

@@ -19,6 +19,7 @@ from stepserve.contract import ModelRef, Reference
 
 _RANK = 8
 _STRENGTH = 0.02
+ADAPTER_FAULTS = [("stale or wrong adapter", where) for where in ("an earlier version", "not applied", "scaled by 2")]
 Matrices = dict[str, torch.Tensor]
 
 
@@ -36,19 +37,19 @@ async def adapter_faults(bench: Bench) -> list[Found]:
     answers = await bench.held_out.ask(fronts["right"]._client)
     found = []
 
-    async def look(where: str, client: Any, prove: Any) -> None:
+    async def look(fault: tuple[str, str], client: Any, prove: Any) -> None:
+        kind, where = fault
         now = await bench.held_out.ask(client)
         seen = Seen.of(await prove(None)), Seen.of(await prove(reference)), None
-        found.append(Found("stale or wrong adapter", where, change(answers, now), None, *seen))
-        print(found[-1].line(), flush=True)
+        found.append(Found(kind, where, change(answers, now), None, *seen))
 
     proof = await fronts["right"].prove(reference)
     print(f"right adapter: {proof.mean_abs_diff} nats of {proof.tolerance}, passed: {proof.passed}", flush=True)
-    await look("an earlier version", fronts["earlier"]._client, fronts["earlier"].prove)
-    await look("not applied", bench.client, bench.engine.prove)
+    await look(ADAPTER_FAULTS[0], fronts["earlier"]._client, fronts["earlier"].prove)
+    await look(ADAPTER_FAULTS[1], bench.client, bench.engine.prove)
     await fronts["earlier"].detach()
     fronts["twice"] = await bench.engine.attach(written["twice"])
-    await look("scaled by 2", fronts["twice"]._client, fronts["twice"].prove)
+    await look(ADAPTER_FAULTS[2], fronts["twice"]._client, fronts["twice"].prove)
     return found
 
 

@@ -53,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "gemma2": Kind("Gemma2Config", {"head_dim": 32, "sliding_window": 32, "tie_word_embeddings": True}),
     "gemma3": Kind("Gemma3TextConfig", {"head_dim": 32, "sliding_window": 32, "tie_word_embeddings": True}),
     "gpt2": Kind("GPT2Config", _GPT, common=False),
-    "gpt neox": Kind("GPTNeoXConfig"),
+    "gpt neox": Kind("GPTNeoXConfig", {"num_key_value_heads": 4}),  # no field of its own, but vLLM reads it
     "opt": Kind("OPTConfig", {"ffn_dim": 256, "word_embed_proj_dim": 128, "tie_word_embeddings": True}),
     "bloom": Kind("BloomConfig", {"n_layer": 3, "n_head": 4, "tie_word_embeddings": True}),
     "stablelm": Kind("StableLmConfig"),

@@ -15,26 +15,28 @@ from benchmarks.processes import CHECKPOINT
 from stepserve.contract import Reference
 
 _FILE = "tokenizer.json"
+TOKENIZER_FAULTS = [
+    ("another tokenizer", "two digits swapped"),
+    ("another chat template", "no role named"),
+    ("another chat template", "a blank too many"),
+]
 
 
 async def tokenizer_faults(bench: Bench, answers: Answers, recorded: Reference, computed: Reference) -> list[Found]:
     """The engine holds the right weights."""
     right = bench.client.renderer.get_tokenizer()
-    others: dict[tuple[str, str], Any] = {
-        ("another tokenizer", "two digits swapped"): _with_digits_swapped(bench),
-        ("another chat template", "no role named"): _with_template("<|im_start|>{{ messages[-1].content }}<|im_end|>"),
-        ("another chat template", "a blank too many"): _with_template(
-            str(right.chat_template).replace("'\n'", "' \n'")
-        ),
-    }
+    others: list[Any] = [
+        _with_digits_swapped(bench),
+        _with_template("<|im_start|>{{ messages[-1].content }}<|im_end|>"),
+        _with_template(str(right.chat_template).replace("'\n'", "' \n'")),
+    ]
     found = []
-    for (kind, where), tokenizer in others.items():
+    for (kind, where), tokenizer in zip(TOKENIZER_FAULTS, others, strict=True):
         bench.client.renderer.get_tokenizer = lambda tokenizer=tokenizer: tokenizer
         now = await HeldOut(tokenizer).ask(bench.client)
         proofs = await bench.proofs(recorded, computed)
         moved = change(_chosen(answers), _chosen(now))
         found.append(Found(kind, where, moved, False, *(Seen.of(proof) for proof in proofs)))
-        print(found[-1].line(), flush=True)
         del bench.client.renderer.get_tokenizer
     return found
 
