@@ -99,12 +99,23 @@ class ActiveModel:
             self._advance_restart(self.wanted, reserved)
 
     def _bury(self, serving: Loaded) -> None:
+        self._remember_references()
         name = serving.host.model.id
         self.ledger.note_death(name, active=True)
         log.error("the engine of %s died; restarting it", name)
         self.gate.down(f"The engine of `{name}` died and is being restarted.", 5.0)
         self.ledger.serve(None, abort=True)  # a hung engine would never answer who is inside
         self._restart_at_s, self._delay_s = _now_s(), self.first_delay_s
+
+    def _remember_references(self) -> None:
+        """What serves may have got a reference since the switch to it: what is loaded again is proved by that one."""
+        serving, wanted = self.ledger.loaded.serving, self.wanted
+        if serving is None or wanted is None or serving.model != wanted.model:
+            return
+        base = serving.host.reference if wanted.model.base is not None else None
+        self.wanted = replace(
+            wanted, reference=serving.reference or wanted.reference, base_reference=base or wanted.base_reference
+        )
 
     def _advance_switch(self, activation: Activation, reserved: set[Claim]) -> None:
         claims = ids(activation.target.ids) | {Shared.ACTIVE}
@@ -134,28 +145,31 @@ class ActiveModel:
             promised = idle is None and loaded.idle_longest(but=self.ledger.operations.claimed) is not None
             if promised or any(not slot.in_flight for slot in self.ledger.loaded.leaving):
                 return frozenset({Shared.ROOM})
-        method = plan(situation)
-        candidate = loaded.other(activation.target.host.id) if method == "blue_green" and situation.resident else None
-        touched = candidate if method == "blue_green" else loaded.active
-        more: frozenset[Claim] = frozenset() if touched is None else frozenset({touched})
+        method, other = plan(situation), loaded.other(activation.target.host.id)
+        candidate = other if method == "blue_green" and situation.resident else None
+        twin = other if method == "restart" and other and other.model.digest == activation.target.host.digest else None
+        touched = {candidate} if method == "blue_green" else {loaded.active, twin}
+        more: frozenset[Claim] = frozenset(slot for slot in touched if slot is not None)
         if method == "restart" or (method == "blue_green" and candidate is None):
             more |= {Shared.ROOM}
         if not more & reserved:
-            self._start(activation, method, candidate, claims | more)
+            self._start(activation, method, candidate, twin, claims | more)
         return more
 
-    def _start(self, activation: Activation, method: Method, candidate: Slot | None, claims: frozenset[Claim]) -> None:
+    def _start(
+        self,
+        activation: Activation,
+        method: Method,
+        candidate: Slot | None,
+        twin: Slot | None,
+        claims: frozenset[Claim],
+    ) -> None:
         request, target, loaded = activation.request, activation.target, self.ledger.loaded
+        self._remember_references()
         room = partial(self.ledger.operations.claim, Shared.ROOM)
-        switch = Transaction(self.start_engine, request, method, room, loaded.serving, self.wanted, candidate)
-        other = loaded.other(target.host.id)
-        if (
-            method != "adapter"
-            and other is not candidate
-            and other is not None
-            and other.model.digest == target.host.digest
-        ):
-            self.ledger.retire(other, request.timeout_s, abort=request.in_flight == "abort")  # no second engine with it
+        switch = Transaction(self.start_engine, request, method, room, loaded.serving, self.wanted, candidate, twin)
+        if twin is not None:
+            self.ledger.withdraw(twin)
         mounted_on = candidate or (loaded.active if method == "adapter" else None)
         if target.model.base is not None and mounted_on is not None:
             try:
@@ -245,6 +259,8 @@ class ActiveModel:
             self.gate.down(outcome.down or f"The engine of `{name}` died and is being restarted.", 10.0)
             self._restart_at_s, self._delay_s = _now_s(), self.first_delay_s
         switch.stop_clocks()
+        if switch.twin is not None:
+            self.ledger.give_back(switch.twin)
         if outcome.unfit is not None:
             self.ledger.retire(outcome.unfit, request.timeout_s)
         if outcome.error is None:

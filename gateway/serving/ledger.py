@@ -98,6 +98,17 @@ class Ledger:
         self.loaded = self.loaded.leaves(slot)
         self._end(slot, timeout_s, abort=abort)
 
+    def withdraw(self, slot: Slot) -> None:
+        """A slot that is not the active one's takes no requests until it is given back."""
+        self.loaded = self.loaded.leaves(slot)
+
+    def give_back(self, slot: Slot) -> None:
+        """It takes requests again, unless it has been ended meanwhile."""
+        self.loaded = self.loaded.left(slot)
+        if slot.phase != "stopped":
+            slot.phase = "ready"
+            self.loaded = self.loaded.keeps(slot)
+
     def drop(self, name: str) -> None:
         """Nothing answers to that id any more but the active model, if it is that."""
         slot = self.loaded.other(name)

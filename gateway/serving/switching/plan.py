@@ -100,8 +100,8 @@ def in_place_obstacle(situation: Situation) -> str | None:
 
 
 def blue_green_obstacle(situation: Situation) -> str | None:
-    """Why a second engine cannot be loaded beside the first, or None when it can."""
-    if not situation.anything_runs:
+    """Why a second engine cannot take over from the first, or None when it can."""
+    if not situation.anything_runs and not situation.resident:
         return "no engine is running"
     if situation.in_flight == "keep":
         return "in_flight `keep` needs a switch in place"

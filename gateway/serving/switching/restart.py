@@ -11,16 +11,14 @@ log = logging.getLogger(__name__)
 
 
 async def restart(switch: Transaction) -> Outcome:
-    old = switch.slot
-    if old is not None:
-        try:
-            await switch.drain(old)
-        except DrainFailed as error:
-            return switch.unchanged(error)
-        switch.pause()
-        await old.shutdown()
-    else:
-        switch.pause()
+    old = [slot for slot in (switch.slot, switch.twin) if slot is not None]
+    try:
+        await switch.drain(*old)
+    except DrainFailed as error:
+        return switch.unchanged(error)
+    switch.pause()
+    for slot in old:
+        await slot.shutdown()
     try:
         served, proof = await switch.target.load(switch.start_engine)
     except LOAD_FAILURES as error:

@@ -4,6 +4,7 @@ A way to switch loads and proves, and says how that ended. It turns no gate and 
 pool, which starts it, does that from its outcome, at once.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -37,7 +38,8 @@ class Transaction:
     """One switch. Times are measured here: held (new requests wait) and paused (nobody is being answered).
 
     `running` is the active model and `before` what it takes to load it again. `candidate`: the target's slot, where it
-    is loaded already. `surplus`: an adapter that leaves for the target's. `room` returns when no other engine starts.
+    is loaded already. `twin`: that slot, where the target gets a new engine all the same; nobody enters it meanwhile.
+    `surplus`: an adapter that leaves for the target's. `room` returns when no other engine starts.
     """
 
     start_engine: StartEngine
@@ -47,6 +49,7 @@ class Transaction:
     running: Loaded | None = None
     before: Target | None = None
     candidate: Slot | None = None
+    twin: Slot | None = None
     surplus: Adapter[Slot] | None = None
     clock_s: Callable[[], float] = time.monotonic
     target: Target = field(init=False)
@@ -63,6 +66,8 @@ class Transaction:
         self.target = Target(self.request.model, self.request.reference, self.request.base_reference)
         if self.running is not None:
             self.in_flight, self.previous = self.running.host.in_flight, self.running.model.id
+        if self.twin is not None:
+            self.in_flight += self.twin.in_flight
 
     @property
     def slot(self) -> Slot | None:
@@ -80,15 +85,19 @@ class Transaction:
     def pause(self) -> None:
         self._paused_at_s = self.clock_s()
 
-    async def drain(self, slot: Slot) -> None:
-        """Returns when no request is inside any more. Raises DrainFailed."""
+    async def drain(self, *slots: Slot) -> None:
+        """Returns when no request is inside any of them any more. Raises DrainFailed."""
+        emptied = await asyncio.gather(*(self._drained(slot) for slot in slots))
+        if not all(emptied):
+            raise DrainFailed(sum(slot.in_flight for slot in slots), self.request.timeout_s)
+
+    async def _drained(self, slot: Slot) -> bool:
         slot.phase = "draining"
         if slot.dead:
-            return
+            return True
         if self.request.in_flight == "abort":
             await slot.abort_requests()
-        if not await slot.emptied(self.request.timeout_s):
-            raise DrainFailed(slot.in_flight, self.request.timeout_s)
+        return await slot.emptied(self.request.timeout_s)
 
     async def mount(self, slot: Slot) -> tuple[Loaded, Proof]:
         """The target on an engine that has its weights already, for which `surplus` leaves. Raises LOAD_FAILURES."""

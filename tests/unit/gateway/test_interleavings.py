@@ -5,8 +5,10 @@
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -38,6 +40,8 @@ ENGINE_BYTES = 100
 NEEDED_BYTES = ENGINE_BYTES + 1000
 
 models = st.sampled_from([*MODELS, A2])
+LONG_S = 300.0  # longer than any request takes
+
 paces_s = st.sampled_from([0.0, 0.01, 3.0])
 broken: st.SearchStrategy[frozenset[str]] = st.one_of(
     st.just(frozenset()), st.frozensets(st.sampled_from([each.id for each in MODELS]), max_size=3)
@@ -176,6 +180,27 @@ class WatchedGate(Gate):
         super().open(slot)
 
 
+@dataclass(slots=True)
+class Asked:
+    """A switch, and how it ended."""
+
+    request: ActivateRequest
+    result: ActivateResult | None = None
+    ended_s: float = math.inf
+
+    def may_cut_off(self, host: Slot, *, was_active: bool) -> bool:
+        """Whether the docs have it end a request that was inside `host` before the switch was over."""
+        request, result = self.request, self.result
+        is_targets = host.model.digest == (request.model.base or request.model).digest
+        if request.in_flight == "abort":
+            return was_active or (is_targets and request.method == "restart")
+        if request.in_flight == "keep":  # whoever was frozen, where the old tensors do not go back either
+            return was_active and (result is None or result.status == "failed")
+        if result is None or result.method != "blue_green" or request.timeout_s >= LONG_S:
+            return False
+        return was_active if result.status == "activated" else is_targets
+
+
 class Interleavings(RuleBasedStateMachine):
     @initialize(
         max_loaded=st.integers(1, 3),
@@ -204,15 +229,14 @@ class Interleavings(RuleBasedStateMachine):
         self.writer = self.loop.create_task(self.pool.run())
         self.tasks: set[asyncio.Task[Any]] = set()
         self.clients: list[FakeClient] = []
-        self.may_abort = False
-        self.switched_to: set[str] = set()
+        self.asked: list[Asked] = []
         self.switches = 0
         self.committed: str | None = None
-        self.activate(first, "auto", "finish", 300.0, 0.0, frozenset(), 0.1)
+        self.activate(first, "auto", "finish", LONG_S, 0.0, frozenset(), 0.1)
 
     @rule(model=models, method=st.sampled_from(["auto", "auto", "in_place", "blue_green", "restart"]),
           in_flight=st.sampled_from(["finish", "finish", "keep", "abort"]),
-          timeout_s=st.sampled_from([1.0, 300.0]), pace_s=paces_s, broken=broken, then=thens)  # fmt: skip
+          timeout_s=st.sampled_from([1.0, LONG_S]), pace_s=paces_s, broken=broken, then=thens)  # fmt: skip
     def activate(
         self,
         model: ModelRef,
@@ -224,19 +248,21 @@ class Interleavings(RuleBasedStateMachine):
         then: float,
     ) -> None:
         self.machine.pace_s, self.machine.broken = pace_s, set(broken)
-        self.may_abort |= in_flight == "abort" or timeout_s < 300
-        self.switched_to.add(model.digest)
         request = ActivateRequest(model=model, method=method, in_flight=in_flight, timeout_s=timeout_s)
         self._spawn(self._activate(request))
         self._go_on(then)
 
     async def _activate(self, request: ActivateRequest) -> None:
         self.switches += 1
+        asked = Asked(request)
+        self.asked.append(asked)
         try:
-            self._end(await self.pool.activate(request))
+            asked.result = await self.pool.activate(request)
+            self._end(asked.result)
         except GatewayError:
             pass
         finally:
+            asked.ended_s = self.loop.time()
             self.switches -= 1
 
     def _end(self, result: ActivateResult) -> None:
@@ -260,7 +286,7 @@ class Interleavings(RuleBasedStateMachine):
         body = (await client.receive())["body"]
         try:
             served = await self.router.enter(name, lambda: until_disconnected(client.receive))
-            digest = served.model.digest
+            digest, entered_s = served.model.digest, self.loop.time()
             await served.serve(client.scope, replay(body, client.receive), client.send)
         except ClientDisconnected:
             assert client.left.is_set()
@@ -278,8 +304,12 @@ class Interleavings(RuleBasedStateMachine):
             assert name in ("active", client.headers[b"x-model-id"].decode())
         else:
             assert client.status == 503
-            by_a_switch = self.may_abort and (served.host in self.gate.opened or digest in self.switched_to)
-            assert served.dead or by_a_switch, "its slot was ended under it"
+            assert isinstance(served.host, Slot)
+            assert served.dead or self._is_cut_off(served.host, entered_s), "its slot was ended under it"
+
+    def _is_cut_off(self, host: Slot, entered_s: float) -> bool:
+        was_active = host in self.gate.opened
+        return any(asked.may_cut_off(host, was_active=was_active) for asked in self.asked if entered_s <= asked.ended_s)
 
     @rule(model=models, wait=st.booleans(), pace_s=paces_s, broken=broken, then=thens)
     def load(self, model: ModelRef, wait: bool, pace_s: float, broken: frozenset[str], then: float) -> None:

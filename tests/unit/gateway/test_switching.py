@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from gateway.errors import LoadFailed
-from stepserve.contract import ActivateRequest
-from tests.unit.gateway.fakes import model, reference, signature
+from gateway.http.asgi import replay
+from stepserve.contract import ActivateRequest, ModelRef
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, reference, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 
 A, B = model("a", signature()), model("b", signature())
@@ -241,3 +242,104 @@ async def test_a_rollback_that_needs_an_engine_waits_for_the_one_that_starts(hou
     assert (await switching).rolled_back_to == "a"
     assert house.garage.asked == ["a", "other", "a"]
     assert await house.ask() == b"a:"
+
+
+async def _asking(house: House, name: str) -> tuple[FakeEngine, asyncio.Task[bytes]]:
+    """A request for a model that is loaded, which is inside its engine until that is released."""
+    served = await house.enter(name)
+    engine = next(each for each in house.garage.started if each.ref.id == name and not each.stopped)
+    engine.release.clear()
+
+    async def ask() -> bytes:
+        client = FakeClient(b"")
+        await client.receive()
+        await served.serve(client.scope, replay(b"", client.receive), client.send)
+        return client.body
+
+    asking = asyncio.create_task(ask())
+    await engine.entered.wait()
+    return engine, asking
+
+
+@scenario
+async def test_a_restart_of_a_model_loaded_beside_fails_while_requests_are_inside_it(house: House) -> None:
+    """Found by the interleavings: its slot was ended after `timeout_s`, under the requests."""
+    house.free_bytes = 10_000
+    adapter = ModelRef(id="on-b", path="/", digest="sha256:on-b", base=B)
+    await house.pool.activate(ActivateRequest(model=A))
+    await house.load(B)
+    beside, asking = await _asking(house, "b")
+    for target in (B, adapter):
+        result = await house.pool.activate(ActivateRequest(model=target, method="restart", timeout_s=0.01))
+        assert (result.status, result.rolled_back_to, result.in_flight) == ("failed", "a", 1)
+        assert "1 requests still run" in (result.error or "")
+    assert [engine.stopped for engine in house.garage.started] == [False, False]
+    beside.release.set()
+    assert await asking == b"b:"
+    assert (await house.enter("b")).model == B
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_a_restart_of_a_model_loaded_beside_ends_its_engine_first(house: House) -> None:
+    house.free_bytes = 10_000
+    house.register.models["b"] = B
+    await house.pool.activate(ActivateRequest(model=A))
+    await house.load(B)
+    beside, asking = await _asking(house, "b")
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B, method="restart")))
+    await until(lambda: house.gate.slot is None)
+    waiting = asyncio.create_task(house.enter("b"))
+    await until(lambda: house.gate.held == 1)
+    assert house.garage.asked == ["a", "b"], "no second engine while requests are inside the first"
+    house.garage.may_start.clear()
+    beside.release.set()
+    assert await asking == b"b:"
+    await until(lambda: house.garage.asked == ["a", "b", "b"])
+    assert [engine.stopped for engine in house.garage.started] == [True, True]
+    house.garage.may_start.set()
+    assert (await switching).status == "activated"
+    assert await waiting is await house.enter("active")
+
+
+@scenario
+async def test_a_restart_with_abort_ends_requests_of_the_model_loaded_beside(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    await house.load(B)
+    _, asking = await _asking(house, "b")
+    result = await house.pool.activate(ActivateRequest(model=B, method="restart", in_flight="abort"))
+    assert (result.status, len(house.garage.started)) == ("activated", 3)
+    assert b"aborted" in await asking
+
+
+@scenario
+async def test_in_place_to_a_model_loaded_beside_leaves_its_requests_their_engine(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    await house.load(B)
+    beside, asking = await _asking(house, "b")
+    result = await house.pool.activate(ActivateRequest(model=B, method="in_place", timeout_s=0.01))
+    assert (result.status, result.method) == ("activated", "in_place")
+    assert await house.enter("b") is await house.enter("active")
+    assert await asyncio.wait({asking}, timeout=0.1) == (set(), {asking}), (
+        "`timeout_s` is for those whose weights change"
+    )
+    assert not beside.stopped
+    beside.release.set()
+    assert await asking == b"b:"
+    await until(lambda: beside.stopped)
+
+
+@scenario
+async def test_a_model_loaded_beside_takes_over_from_one_that_does_not_start(house: House) -> None:
+    house.free_bytes = 10_000
+    await house.pool.activate(ActivateRequest(model=A))
+    await house.load(B)
+    house.garage.broken.add("a")
+    house.garage.started[0].dead = True
+    await until(lambda: bool(house.pool.snapshot().failed_loads))
+    result = await house.pool.activate(ActivateRequest(model=B))
+    assert (result.status, result.method, result.paused_ms) == ("activated", "blue_green", 0.0)
+    assert await house.ask() == b"b:"
+    assert len(house.garage.started) == 2

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from gateway.errors import EngineReloadFailed, MethodImpossible, NoRoom, SwitchInProgress, Unserved
+from gateway.serving.self_check import SelfCheck
 from gateway.serving.slot import Slot
-from stepserve.contract import ActivateRequest, BatchItem, BatchSampling
-from tests.unit.gateway.fakes import model, signature
+from stepserve.contract import ActivateRequest, BatchItem, BatchSampling, ProveRequest
+from tests.unit.gateway.fakes import model, reference, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 
 
@@ -126,6 +127,20 @@ async def test_a_dead_engine_is_replaced(house: House) -> None:
     assert house.garage.started[0].stopped
     assert await house.ask() == b"a:"
     assert house.pool.snapshot().failed_loads == []
+
+
+@scenario
+async def test_a_dead_engine_is_replaced_by_one_that_says_what_the_newest_reference_does(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=model("a")))
+    before = house.pool.serving
+    check = SelfCheck(lambda: house.pool.serving, 0.0)
+    await check.prove(ProveRequest(model=model("a"), reference=reference("a")))
+    house.garage.started[0].dead = True
+    await until(lambda: house.pool.serving not in (None, before))
+    now = house.pool.serving
+    assert now is not None
+    assert now.soundness.proof is not None
+    assert (now.soundness.proof.kind, now.reference) == ("reference", reference("a"))
 
 
 @scenario

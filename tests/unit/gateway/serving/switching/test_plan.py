@@ -21,8 +21,9 @@ def _situation(
     in_flight: InFlightPolicy = "finish",
     reload_obstacle: str | None = None,
     hosted: bool = False,
+    resident: bool = False,
 ) -> Situation:
-    return Situation(running, candidate, anything_runs, memory, wanted, in_flight, hosted, False, reload_obstacle)
+    return Situation(running, candidate, anything_runs, memory, wanted, in_flight, hosted, resident, reload_obstacle)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,10 @@ def _situation(
         (_situation(running=None), "blue_green"),
         (_situation(running=None, anything_runs=False), "restart"),
         (_situation(anything_runs=False), "restart"),
+        (_situation(resident=True, memory=FULL), "blue_green"),
+        (_situation(resident=True, memory=FULL, anything_runs=False), "blue_green"),
+        (_situation(resident=True, wanted="restart"), "restart"),
+        (_situation(resident=True, in_flight="keep"), "in_place"),
         (_situation(in_flight="keep"), "in_place"),
         (_situation(in_flight="abort"), "in_place"),
         (_situation(hosted=True), "adapter"),
