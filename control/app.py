@@ -45,6 +45,7 @@ from control.models.reference_maker import ReferenceMaker
 from control.models.references import Compute, References
 from control.models.registry import Registry
 from control.models.repository import ModelRepository
+from control.models.template_notes import note_templates
 from control.notifications.notifier import Notifier
 from control.notifications.outbox import Outbox
 from control.notifications.targets import Targets
@@ -231,6 +232,7 @@ def create_app(
             background.spawn(telemetry.run(), name="processor load")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
+            background.spawn(note_templates(repository), name="chat templates")
             await governor.start(background)
             background.spawn(abilities.learn(), name="engine abilities")
             await guard.look()

@@ -53,6 +53,18 @@ def has_template(folder: Path) -> bool:
     return any(text.strip() for _, text in _templates(folder)) or (folder / "tekken.json").is_file()
 
 
+def brings_another(folder: Path, base: Path, registered: str | None) -> bool:
+    """Whether an adapter brings a chat template that is not its base's: the one that the base was `registered` with, or
+    the one in its files. Blocks. Raises Invalid for a file that cannot be read.
+    """
+    own = _first(folder)
+    return own is not None and own != (registered.strip() if registered is not None else _first(base))
+
+
+def _first(folder: Path) -> str | None:
+    return next((text.strip() for _, text in _templates(folder) if text.strip()), None)
+
+
 def _try(untried: dict[str, str], program: Sequence[str]) -> dict[str, str | None]:
     """Why each is broken, None for one that is not. Raises Invalid for one that must not be served."""
     waiting, found = dict(untried), dict[str, str | None]()

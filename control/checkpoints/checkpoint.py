@@ -104,13 +104,14 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
         ),
         model_type=str(config.get("model_type")),
         wants_code=bool(config.get("auto_map")),
-        has_template=_has_template(folder, architectures[0]),
+        has_template=brings_template(folder, architectures[0]),
     )
     cache.save()
     return checkpoint
 
 
-def _has_template(folder: Path, architecture: str) -> bool | None:
+def brings_template(folder: Path, architecture: str) -> bool | None:
+    """None where it brings no chat template and is not known to generate text. Blocks. Raises Invalid."""
     if has_template(folder):
         return True
     generates = architecture.endswith(GENERATES) and not (folder / MODULES).is_file()

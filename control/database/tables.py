@@ -119,7 +119,8 @@ class ModelRow(Base):
 
     `quantization` is how the files are quantised, `quantize` what they are turned into when they are loaded.
     `base_model` is the model that an adapter adapts. `chat_template` is the Jinja text that it was registered with;
-    `has_template`: whether the files bring one of their own (None: it is not known, or the model makes no text).
+    `has_template`: whether the files bring one of their own (None: it is not known, or the model makes no text); of an
+    adapter, whether they bring another one than its base has.
     """
 
     __tablename__ = "models"

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from control.checkpoints.adapter import Adapter, adapted_digest, check_fits, check_rank, inspect_adapter, is_adapter
 from control.checkpoints.adapter_kinds import ADAPTER_CONFIG
+from control.checkpoints.chat_templates import brings_another
 from control.checkpoints.checkpoint import Checkpoint, inspect, tensors_of
 from control.checkpoints.digest_cache import DigestCache
 from control.checkpoints.quantisation import (
@@ -225,6 +226,7 @@ class Registry:
             quantize=None,
             base_model=base.id,
             chat_template=request.chat_template,
+            has_template=await asyncio.to_thread(brings_another, adapter.path, folder, base.chat_template),
             size_bytes=adapter.size_bytes,
             context_length_tokens=base.context_length_tokens,
         )

@@ -77,6 +77,12 @@ class ModelRepository:
         async with self._database.transaction() as session:
             await session.execute(update(ModelRow).where(ModelRow.id == model_id).values(engine=engine))
 
+    async def note_template(self, row: ModelRow, has_template: bool) -> None:
+        """Writes down whether its files bring a chat template, unless that is noted or it has other content now."""
+        same = (ModelRow.id == row.id, ModelRow.digest == row.digest, ModelRow.has_template.is_(None))
+        async with self._database.transaction() as session:
+            await session.execute(update(ModelRow).where(*same).values(has_template=has_template))
+
     async def newest_first(self) -> Sequence[ModelRow]:
         async with self._database.transaction() as session:
             statement = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.id.desc())

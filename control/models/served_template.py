@@ -53,14 +53,20 @@ class ServedTemplates:
     def warnings(self, row: ModelRow, rows: Mapping[str, ModelRow]) -> list[str]:
         """What a person should know before clients ask this model."""
         whole = rows.get(row.base_model, row) if row.base_model is not None else row
-        if whole.has_template is not False or self.origin(row, rows) is not None:
-            return []
-        warning = (
-            f"{row.id} has no chat template, so chat routes refuse it (/generate and /v1/completions do not): register"
-            f" it with {FIELD} ({', '.join(BUILT_IN)}, a file in {self.folder}, or Jinja text), or set"
-            " default_chat_template"
-        )
-        return [warning]
+        warnings = []
+        if whole.has_template is False and self.origin(row, rows) is None:
+            warnings.append(
+                f"{row.id} has no chat template, so chat routes refuse it (/generate and /v1/completions do not):"
+                f" register it with {FIELD} ({', '.join(BUILT_IN)}, a file in {self.folder}, or Jinja text), or set"
+                " default_chat_template"
+            )
+        if row.base_model is not None and row.has_template and row.chat_template is None:
+            warnings.append(
+                f"{row.id} brings a chat template that is not its base's and is not used: an adapter has the template"
+                f" of {row.base_model}. If it was trained with its own, register it with that as {FIELD} and"
+                " replace: true"
+            )
+        return warnings
 
 
 def with_its_template(request: RegisterRequest, present: ModelRow) -> RegisterRequest:

@@ -12,7 +12,7 @@ from stepserve.contract import ModelRef
 from stepserve.named_templates import BUILT_IN, template_text
 from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.fake_hub import FakeHub
-from tests.integration.house import House, house
+from tests.integration.house import House, by_hand, house, until
 from tests.integration.pulls import add, ended, pull, pulling
 from tests.integration.test_adapters import ENGINE
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -186,6 +186,48 @@ def test_an_adapter_has_its_own_or_its_bases(tmp_path: Path) -> None:
             assert chatting["warnings"] == []
             assert (await activated(here, "tuned")).chat_template is None
             assert (await activated(here, "chatting")).chat_template == template_text("chatml", NOWHERE)
+
+    asyncio.run(run())
+
+
+def test_an_adapters_own_template_is_not_used_and_a_warning_says_so(tmp_path: Path) -> None:
+    """PEFT's trainers write the tokenizer's template beside the adapter; mostly it is the base's."""
+
+    async def run() -> None:
+        async with house(tmp_path, engine=ENGINE) as here:
+            write_base(here)
+            (here.layout.models / "base" / "tokenizer_config.json").write_text(json.dumps({"chat_template": OWN}))
+            await here.post("/models/register", id="base", source="t")
+            for name, brought in (("same", f"{OWN}\n"), ("other", "{{ messages[-1].content }}")):
+                (write_adapter(here.layout.models / name) / "chat_template.jinja").write_text(brought)
+            assert (await here.post("/models/register", id="same", source="t"))["warnings"] == []
+            (warning,) = (await here.post("/models/register", id="other", source="t"))["warnings"]
+            assert "other brings a chat template that is not its base's and is not used" in warning
+            assert (await row(here, "other"))["warnings"] == [warning]
+            assert (await row(here, "other"))["chat_template"] == "checkpoint", "its base's"
+            given = {"chat_template": "{{ messages[-1].content }}", "replace": True}
+            assert (await here.post("/models/register", id="other", source="t", **given))["warnings"] == []
+
+    asyncio.run(run())
+
+
+def test_models_of_before_it_was_noted_are_looked_at_when_control_starts(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path, engine=ENGINE) as here:
+            write_base(here)
+            write_with_template(here.layout.models / "own")
+            write_checkpoint(here.layout.models / "gone", 2)
+            write_adapter(here.layout.models / "tuned")
+            for name in ("base", "own", "gone", "tuned"):
+                await here.post("/models/register", id=name, source="t")
+            (warning,) = (await row(here, "base"))["warnings"]
+            await by_hand(tmp_path, "UPDATE models SET has_template = NULL")
+            assert (await row(here, "base"))["warnings"] == []
+            shutil.rmtree(here.layout.models / "gone")
+        async with house(tmp_path, engine=ENGINE) as here:
+            await until(lambda: row(here, "base"), lambda model: model["warnings"] == [warning])
+            await until(lambda: row(here, "own"), lambda model: model["chat_template"] == "checkpoint")
+            assert (await row(here, "gone"))["warnings"] == []
 
     asyncio.run(run())
 
