@@ -169,36 +169,39 @@ class Unwatched(Watchdog):
 
 
 class WatchedGate(Gate):
-    """Knows which slots were ever the active model's."""
+    """Notes in the switches that run which slots were the active model's meanwhile."""
 
-    def __init__(self, max_held: int, hold_timeout_s: float) -> None:
+    def __init__(self, max_held: int, hold_timeout_s: float, asked: Sequence["Asked"]) -> None:
         super().__init__(max_held, hold_timeout_s)
-        self.opened: set[object] = set()
+        self._asked = asked
 
     def open(self, slot: Served) -> None:
-        self.opened.add(slot.host)
+        for each in self._asked:
+            if each.ended_s == math.inf:
+                each.were_active.add(slot.host)
         super().open(slot)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Asked:
-    """A switch, and how it ended."""
+    """A switch, and how it ended. `were_active`: slots that the active model was on at any time meanwhile."""
 
     request: ActivateRequest
+    were_active: set[object]
     result: ActivateResult | None = None
     ended_s: float = math.inf
 
-    def may_cut_off(self, host: Slot, *, was_active: bool) -> bool:
+    def may_cut_off(self, host: Slot) -> bool:
         """Whether the docs have it end a request that was inside `host` before the switch was over."""
-        request, result = self.request, self.result
+        request, result, was_active = self.request, self.result, host in self.were_active
         is_targets = host.model.digest == (request.model.base or request.model).digest
-        if request.in_flight == "abort":
-            return was_active or (is_targets and request.method == "restart")
+        if request.in_flight == "abort" and (was_active or (is_targets and request.method == "restart")):
+            return True
         if request.in_flight == "keep":  # whoever was frozen, where the old tensors do not go back either
             return was_active and (result is None or result.status == "failed")
         if result is None or result.method != "blue_green" or request.timeout_s >= LONG_S:
             return False
-        return was_active if result.status == "activated" else is_targets
+        return was_active if result.status == "activated" else is_targets  # which was loaded and failed its proof
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -213,7 +216,8 @@ class Interleavings(RuleBasedStateMachine):
         asyncio.set_event_loop(self.loop)
         self.machine = Machine(places)
         self.machine.max_loaded = max_loaded
-        self.gate = WatchedGate(64, 20.0)
+        self.asked: list[Asked] = []
+        self.gate = WatchedGate(64, 20.0, self.asked)
         self.pool = self.machine.pool = Pool(
             self.gate,
             self.machine.start,
@@ -229,7 +233,6 @@ class Interleavings(RuleBasedStateMachine):
         self.writer = self.loop.create_task(self.pool.run())
         self.tasks: set[asyncio.Task[Any]] = set()
         self.clients: list[FakeClient] = []
-        self.asked: list[Asked] = []
         self.switches = 0
         self.committed: str | None = None
         self.activate(first, "auto", "finish", LONG_S, 0.0, frozenset(), 0.1)
@@ -254,13 +257,13 @@ class Interleavings(RuleBasedStateMachine):
 
     async def _activate(self, request: ActivateRequest) -> None:
         self.switches += 1
-        asked = Asked(request)
+        asked = Asked(request, {self.pool.loaded.active})
         self.asked.append(asked)
         try:
             asked.result = await self.pool.activate(request)
             self._end(asked.result)
-        except GatewayError:
-            pass
+        except GatewayError:  # refused, so it touched nothing
+            self.asked.remove(asked)
         finally:
             asked.ended_s = self.loop.time()
             self.switches -= 1
@@ -308,8 +311,7 @@ class Interleavings(RuleBasedStateMachine):
             assert served.dead or self._is_cut_off(served.host, entered_s), "its slot was ended under it"
 
     def _is_cut_off(self, host: Slot, entered_s: float) -> bool:
-        was_active = host in self.gate.opened
-        return any(asked.may_cut_off(host, was_active=was_active) for asked in self.asked if entered_s <= asked.ended_s)
+        return any(asked.may_cut_off(host) for asked in self.asked if entered_s <= asked.ended_s)
 
     @rule(model=models, wait=st.booleans(), pace_s=paces_s, broken=broken, then=thens)
     def load(self, model: ModelRef, wait: bool, pace_s: float, broken: frozenset[str], then: float) -> None:
