@@ -67,7 +67,7 @@ class TrackedSend:
     def give_up(self, error: GatewayError) -> None:
         """From now on the app is not heard. `tell` must follow; nobody is told who takes nothing."""
         if self.given_up is None:
-            self.given_up = error
+            self.given_up = _without_frames(error)
             self._may_tell = self.blocked_since_s is None
 
     async def tell(self) -> None:
@@ -135,6 +135,21 @@ class TrackedSend:
             self.blocked_since_s = None
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.ended = True
+
+
+def _without_frames(error: GatewayError) -> GatewayError:
+    """The same error, of which nothing leads back to the frames that it came through.
+
+    They hold the request's body and whoever keeps this error: a circle, and so megabytes that wait for the garbage
+    collector, which comes seldom (stepserve.process.spare_collector).
+    """
+    each: BaseException | None = error
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def tracked(send: Send, scope: Scope) -> TrackedSend:

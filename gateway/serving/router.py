@@ -53,12 +53,11 @@ class Router:
                 return slot
         try:
             return await self.gate.enter(name, disconnected)
-        except ModelNotFound as error:
-            unknown = error
-        assert name is not None, "the active model is never unknown"
-        wanted = await self.directory.find(name)
-        if wanted is None:
-            raise unknown
+        except ModelNotFound:
+            assert name is not None, "the active model is never unknown"
+            wanted = await self.directory.find(name)
+            if wanted is None:
+                raise
         if self.held >= self.max_held:
             raise Unserved(f"{self.held} requests wait for a model to be loaded already.", 5.0)
         self.held += 1
