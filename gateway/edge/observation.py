@@ -52,6 +52,7 @@ class RequestLogMiddleware:
         try:
             await self._app(scope, _kept(receive, said) if self._logs.prompts and has_prompt else receive, response)
         finally:
+            context.body = None  # an idle connection keeps the scope, and one that has ended does in a circle
             self._end(scope, context, response, started_s, said)
             if span is not None:
                 span.end(response.status, response.model)
