@@ -86,6 +86,7 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
+from stepserve.heartbeat import beat
 from stepserve.jobs.eval_ports import EvalReports
 from stepserve.jobs.ports import JobKind
 from stepserve.jobs.retrying_engine import RetryingEngine
@@ -230,6 +231,7 @@ def create_app(
             lag = LoopLag()
             background.spawn(lag.run(), name="loop lag")
             background.spawn(telemetry.run(), name="processor load")
+            background.spawn(beat(), name="heartbeat")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(references.run(), name="references")
             background.spawn(note_templates(repository), name="chat templates")

@@ -57,6 +57,7 @@ from gateway.status.usage import usage
 from gateway.upstream.app import UpstreamApp
 from stepserve import hosts
 from stepserve.contract import Capabilities
+from stepserve.heartbeat import beat
 from stepserve.loop_lag import LoopLag
 from stepserve.settings import Settings
 
@@ -125,6 +126,7 @@ class Gateway:
             asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.upstream.run(), name="upstream"),
             asyncio.create_task(self.lag.run(), name="loop lag"),
+            asyncio.create_task(beat(), name="heartbeat"),
             asyncio.create_task(self.self_check.run(), name="self-check"),
         ]
         try:

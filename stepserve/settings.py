@@ -28,6 +28,7 @@ PatchSwitch = Literal["auto", "off"]
 ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 ALL_PATCHES = frozenset({"all", "*"})
+_SHORTEST_HANG_S = 5.0
 
 
 def _whole(value: object) -> object:
@@ -259,6 +260,7 @@ class Settings(BaseSettings):
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     hold_timeout_s: PositiveSeconds = 300.0
     drain_timeout_s: PositiveSeconds = 30.0
+    hang_timeout_s: Annotated[float, Field(ge=0)] = 120.0
     keep_alive_s: Count = 300
     engine_restart_max_delay_s: PositiveSeconds = 60.0
 
@@ -312,6 +314,13 @@ class Settings(BaseSettings):
         if url is not None and url.get_secret_value().startswith("postgresql") and find_spec("asyncpg") is None:
             raise ValueError("needs the package asyncpg: it comes with the extra `postgres` of stepserve-server")
         return url
+
+    @field_validator("hang_timeout_s")
+    @classmethod
+    def _longer_than_some_heartbeats(cls, seconds: float) -> float:
+        if 0 < seconds < _SHORTEST_HANG_S:
+            raise ValueError(f"must be 0 (never) or at least {_SHORTEST_HANG_S:g}")
+        return seconds
 
     @field_validator("judge_urls", "judge_api_keys")
     @classmethod

@@ -1,4 +1,4 @@
-"""`stepserve up`: starts gateway and control, restarts what dies, ends both, and says where to find them."""
+"""`stepserve up`: starts gateway and control, restarts what dies or freezes, ends both, and says where to find them."""
 
 import asyncio
 import errno
@@ -147,7 +147,10 @@ async def _supervise(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    children = [Child(name, [sys.executable, "-m", name]) for name in ("gateway", "control")]
+    children = [
+        Child(name, [sys.executable, "-m", name], hang_timeout_s=settings.hang_timeout_s)
+        for name in ("gateway", "control")
+    ]
     running = [asyncio.create_task(child.run(), name=child.name) for child in children]
     ui = web_ui.child_of(settings)
     announcer = asyncio.create_task(announce(settings, ui), name="announcer")

@@ -59,6 +59,7 @@ def test_the_environment_is_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("ENGINE__MAX_NUM_SEQ", "8"),
         ("LOG_LEVEL", "loud"),
         ("HOLD_TIMEOUT_S", "0"),
+        ("HANG_TIMEOUT_S", "3"),
         ("BATCH_WINDOW_ITEMS", "64"),
         ("POWER__PROFILE", "loud"),
         ("POWER__SCHEDULE", '[{"start": "22:00", "end": "7:00", "profile": "quiet"}]'),
