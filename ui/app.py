@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import streamlit as st
 
 from ui import connection
+from ui.icon import ICON
 from ui.views import data, evals, jobs, models, overview, playground, solve, system
 
-st.set_page_config(page_title="Stepserve", page_icon=":material/train:", layout="wide")
+st.set_page_config(page_title="Stepserve", page_icon=ICON, layout="wide")
 chosen = st.navigation(
     [
         st.Page(overview.show, title="Overview", icon=":material/monitoring:", default=True),

@@ -7,7 +7,7 @@ import streamlit as st
 
 from stepserve.client.calls import Verdict
 from ui.connection import server
-from ui.harmless import harmless
+from ui.harmless import cut, harmless
 
 PER_PAGE = 10
 _VERDICTS: dict[str, Verdict | None] = {
@@ -37,8 +37,8 @@ def browse(job_id: str) -> None:
     for sample in samples:
         with st.container(border=True):
             st.caption(harmless(f"{_ICONS[sample['verdict']]} {sample['id']}"))
-            st.text(question_of(sample))
-            st.text(f"expected: {sample['target']}")
+            st.text(cut(question_of(sample)))
+            st.text(cut(f"expected: {sample['target']}"))
             _answer(sample)
 
 
@@ -56,8 +56,8 @@ def side_by_side(before: str, after: str, ids: Sequence[str], key: str) -> None:
         if first is None or second is None:
             continue
         with st.container(border=True):
-            st.text(question_of(first))
-            st.text(f"expected: {first['target']}")
+            st.text(cut(question_of(first)))
+            st.text(cut(f"expected: {first['target']}"))
             left, right = st.columns(2)
             with left:
                 _answer(first)
@@ -78,6 +78,6 @@ def _by_id(job_id: str, ids: Sequence[str]) -> dict[str, Sample]:
 
 def _answer(sample: Sample) -> None:
     icon = _ICONS[sample["verdict"]]
-    st.code(f"{icon} {sample['error'] or sample['prediction']}", language=None, wrap_lines=True)
+    st.code(cut(f"{icon} {sample['error'] or sample['prediction']}"), language=None, wrap_lines=True)
     if sample["finish_reason"] == "length":
         st.caption("It was cut off at the longest answer allowed.")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -43,16 +44,22 @@ def early(chrome: Browser, server: Server) -> Iterator[None]:
 
 @pytest.fixture
 def page(chrome: Browser) -> Iterator[Page]:
-    """A visitor of its own. What its console complains of fails the test."""
+    """A visitor of its own. What its console complains of fails the test, and so does a request to another host."""
     context = chrome.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(_PATIENCE_MS)
     expect.set_options(timeout=_PATIENCE_MS)
     visitor = context.new_page()
     trouble: list[str] = []
     visitor.on("pageerror", lambda error: trouble.append(str(error)))
+    visitor.on("request", lambda request: trouble.extend(_elsewhere(request.url)))
     yield visitor
     context.close()
     assert not trouble
+
+
+def _elsewhere(url: str) -> list[str]:
+    where = urlsplit(url)
+    return [url] if where.scheme in {"http", "https", "ws", "wss"} and where.hostname != "127.0.0.1" else []
 
 
 def _choose(page: Page, label: str, option: str) -> None:

