@@ -11,6 +11,7 @@ from typing import Any
 from control.checkpoints.adapter_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_kind, check_place, misfit
 from control.checkpoints.digest import digest
 from control.checkpoints.digest_cache import DigestCache
+from control.checkpoints.json_file import read_object
 from control.checkpoints.shard import Tensor, read_tensors
 from control.errors import Invalid
 
@@ -90,14 +91,7 @@ def check_rank(adapter: Adapter, max_loras: int, max_rank: int) -> None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
-    except OSError as error:
-        raise Invalid(f"{ADAPTER_CONFIG} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise Invalid(f"{ADAPTER_CONFIG} is no valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise Invalid(f"{ADAPTER_CONFIG} holds no JSON object")
+    config = read_object(folder / ADAPTER_CONFIG)
     check_kind(config)
     return config
 

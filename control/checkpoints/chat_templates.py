@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from control.checkpoints.json_file import read_json
 from control.errors import Invalid
 from stepserve.named_templates import LONGEST_CHARACTERS
 
 PROGRAM = (sys.executable, "-m", "control.checkpoints.template_program")
 LIMIT_S = 120.0  # the program's own bounds are on processor time; this one is for a machine with none to spare
-_MOST_BYTES = 16 * 1024 * 1024
 
 _passed: set[str] = set()
 _of_use: set[str] = set()
@@ -98,7 +98,9 @@ def _templates(folder: Path) -> Iterator[tuple[str, str]]:
             yield path.relative_to(folder).as_posix(), _text(path)
     for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
         if (folder / name).is_file():
-            yield from _members(name, _object(folder / name).get("chat_template"))
+            value = read_json(folder / name)
+            if isinstance(value, dict):
+                yield from _members(name, value.get("chat_template"))
 
 
 def _members(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -124,18 +126,6 @@ def _text(path: Path) -> str:
         raise Invalid(f"{path.name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Invalid(f"{path.name} is not UTF-8") from error
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise Invalid(f"{path.name} is longer than {_MOST_BYTES} bytes")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise Invalid(f"{path.name} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"{path.name} is no valid JSON: {error}") from error
-    return value if isinstance(value, dict) else {}
 
 
 def _sha(text: str) -> str:

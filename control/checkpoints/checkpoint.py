@@ -1,6 +1,5 @@
 """A checkpoint: files in a folder, whole or not. Looks and never changes anything; knows no database."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from control.checkpoints.chat_templates import check_templates, has_template
 from control.checkpoints.completeness import missing_parts
 from control.checkpoints.digest import digest, file_shas
 from control.checkpoints.digest_cache import DigestCache
+from control.checkpoints.json_file import MOST_INDEX_BYTES, json_if_any, read_json, read_object
 from control.checkpoints.layout import INDEX, refuse_consolidated, refuse_gguf
 from control.checkpoints.shard import Tensor, read_tensors
 from control.checkpoints.signature import READ_FILES, signature
@@ -65,7 +65,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     refuse_gguf(folder)
     if not (folder / "config.json").is_file():
         raise Invalid(f"config.json is missing in {path}")
-    config = _read_object(folder / "config.json")
+    config = read_object(folder / "config.json")
     architectures = config.get("architectures")
     if not (isinstance(architectures, list) and architectures and isinstance(architectures[0], str)):
         raise Invalid("config.json names no architectures")
@@ -74,7 +74,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
         raise Invalid(f"the tokenizer is missing in {path}: no tokenizer.json, tokenizer.model or vocabulary file")
     if (folder / MODULES).is_file():
-        check_modules(_read_json(folder / MODULES), folder)
+        check_modules(read_json(folder / MODULES), folder)
     refuse_consolidated(folder)
     check_templates(folder)
     shards = _shards(folder)
@@ -99,7 +99,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
             quantization=quantization,
             weights_bytes=size_bytes,
             tensors=[tensor for members in shards.values() for tensor in members],
-            objects={name: _read_object(folder / name) for name in READ_FILES if (folder / name).is_file()},
+            objects={name: read_object(folder / name) for name in READ_FILES if (folder / name).is_file()},
             file_shas=file_shas(folder, cache),
         ),
         model_type=str(config.get("model_type")),
@@ -150,7 +150,7 @@ def _shards(folder: Path) -> dict[Path, list[Tensor]]:
 
 
 def _indexed_shards(folder: Path) -> dict[Path, list[Tensor]]:
-    weight_map = _read_object(folder / INDEX).get("weight_map")
+    weight_map = read_object(folder / INDEX, MOST_INDEX_BYTES).get("weight_map")
     if not (isinstance(weight_map, dict) and weight_map and all(isinstance(v, str) for v in weight_map.values())):
         raise Invalid(f"{INDEX} has no weight_map")
     shards: dict[Path, list[Tensor]] = {}
@@ -178,22 +178,6 @@ def _not_empty(file: Path) -> list[Tensor]:
     return tensors
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise Invalid(f"{file.name} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"{file.name} is no valid JSON: {error}") from error
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    value = _read_json(file)
-    if not isinstance(value, dict):
-        raise Invalid(f"{file.name} holds no JSON object")
-    return value
-
-
 def _dtype(config: dict[str, Any]) -> str | None:
     value = config.get("dtype") or config.get("torch_dtype")
     return value if isinstance(value, str) else None
@@ -219,9 +203,6 @@ def _number(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
 
 def _step(folder: Path) -> int | None:
     """The trainer's step, when it left one; a broken trainer_state.json does not stop a model from serving."""
-    try:
-        state = json.loads((folder / "trainer_state.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
+    state = json_if_any(folder / "trainer_state.json", MOST_INDEX_BYTES)
     step = state.get("global_step") if isinstance(state, dict) else None
     return step if type(step) is int else None

@@ -4,12 +4,11 @@
 the shards of the first. Either way the older weights would be served without a word.
 """
 
-import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
+from control.checkpoints.json_file import MOST_INDEX_BYTES, json_if_any
 from control.errors import Invalid
 
 INDEX = "model.safetensors.index.json"
@@ -65,7 +64,7 @@ def _refuse_nested(folder: Path) -> None:
 
 def _is_checkpoint(folder: Path, kind: str) -> bool:
     """`kind`: the file that makes the folder around it a checkpoint. Modules of sentence-transformers are none."""
-    config = _read(folder / kind)
+    config = json_if_any(folder / kind)
     if kind == _CONFIG and not (isinstance(config, dict) and config.get("architectures")):
         return False
     return config is not None and not any(next(folder.glob(each), None) for each in _OTHER_RUNTIMES)
@@ -79,7 +78,7 @@ def _is_trainers_own(inner: Path, folder: Path) -> bool:
     name = _OF_A_TRAINER.fullmatch(inner.name)
     if name is None:
         return False
-    state = _read(folder / _STATE)
+    state = json_if_any(folder / _STATE, MOST_INDEX_BYTES)
     step = state.get("global_step") if isinstance(state, dict) else None
     if isinstance(step, int):
         return int(name[1]) <= step
@@ -87,7 +86,7 @@ def _is_trainers_own(inner: Path, folder: Path) -> bool:
 
 
 def _refuse_strangers(folder: Path) -> None:
-    index = _read(folder / INDEX)
+    index = json_if_any(folder / INDEX, MOST_INDEX_BYTES)
     named = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(named, dict):
         return  # without an index one file has to be alone, which is checked wherever weights are read
@@ -99,11 +98,3 @@ def _refuse_strangers(folder: Path) -> None:
             f"{strangers[0]}{more} lies beside {min(shards, default=INDEX)}, and {INDEX} does not name it: two sets of"
             " weights; remove the one that is not meant"
         )
-
-
-def _read(file: Path) -> Any:
-    """None for what is not there, is another's (a mounted disk's `lost+found`), or no JSON."""
-    try:
-        return json.loads(file.read_bytes())
-    except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, RecursionError):
-        return None
