@@ -61,6 +61,7 @@ class UploadLink:
         default_factory=lambda: ThreadPoolExecutor(_MOST_COPIERS, thread_name_prefix="upload-copy")
     )
     _copying: int = 0
+    _closing: set[asyncio.Task[httpx.Response | None]] = field(default_factory=set)
     _turns: WeakValueDictionary[str, threading.Lock] = field(default_factory=WeakValueDictionary)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +82,13 @@ class UploadLink:
             log.error("%s cannot be written: %s", piece.path, error)
         except GatewayError:  # the client was silent for too long, say; what it has sent is kept
             await self._ask(CLOSE_PIECE_PATH, _report(piece, progress, None), _PROOF_TIMEOUT_S)
+            raise
+        except asyncio.CancelledError:  # its key is not valid any more, say; nobody waits for the proof of what came
+            closing = asyncio.create_task(
+                self._ask(CLOSE_PIECE_PATH, _report(piece, progress, None), _PROOF_TIMEOUT_S), name="close a piece"
+            )
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             raise
         closed = await self._ask(CLOSE_PIECE_PATH, _report(piece, progress, trouble), _PROOF_TIMEOUT_S)
         if closed is None:

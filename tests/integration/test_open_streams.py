@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from tests.integration.echo_kind import EchoKind
-from tests.integration.house import DEADLINE_S, by_hand
+from tests.integration.house import DEADLINE_S, by_hand, until
 from tests.integration.town import MODEL, Town, bearer, tell
 
 
@@ -94,6 +94,54 @@ def test_the_events_of_a_job_and_a_log_that_is_followed(tmp_path: Path) -> None:
         kind.may_go.set()
 
     tell(tmp_path, story, kinds=[kind])
+
+
+def test_a_chat_stream_of_a_key_that_expires(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        key = await there.key(expires_in_days=1)
+        there.engine.content_type = b"text/event-stream; charset=utf-8"
+        there.engine.release.clear()
+        async with open_stream(there, "POST", "/v1/chat/completions", key, model=MODEL) as answer:
+            passed = f"UPDATE api_keys SET expires_at = '2020-01-01 00:00:00.000000' WHERE id = '{key.split('_')[1]}'"
+            assert await by_hand(tmp_path, passed) == 1
+            await by_hand(tmp_path, "UPDATE access_state SET revision = revision + 1")
+            assert "is expired" in await cut_off(answer)
+        there.engine.release.set()
+
+    tell(tmp_path, story)
+
+
+def test_an_upload_of_a_revoked_key(tmp_path: Path) -> None:
+    """Its client is told so and disconnected. What it sent is no model, and kept for who goes on or throws it away."""
+
+    async def story(there: Town) -> None:
+        await there.key(scopes=["admin"])
+        key = await there.key(scopes=["admin"])
+        async with asyncio.timeout(DEADLINE_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(there.url).port)
+            head = (
+                "PUT /models/m/files/model.safetensors HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                f"Authorization: Bearer {key}\r\nContent-Length: 9000000\r\n\r\n"
+            )
+            writer.write(head.encode() + bytes(range(1, 251)) * 16_000)
+            await writer.drain()
+            await until(lambda: _uploaded(there), lambda files: files != [])
+            await revoke(there, key)
+            said = await reader.read()
+        writer.close()
+        assert b"401" in said.split(b"\r\n")[0]
+        assert b"is revoked" in said
+        assert not (there.settings.layout.models / "m").exists()
+        files = await until(lambda: _uploaded(there), lambda files: files[0]["received_bytes"] > 0)
+        assert files[0]["complete"] is False
+        assert (await there.owner.delete("/models/m/files")).status_code == 200
+
+    tell(tmp_path, story)
+
+
+async def _uploaded(there: Town) -> list[Any]:
+    answer = await there.owner.get("/models/m/files")
+    return list(answer.json()["files"]) if answer.status_code == 200 else []
 
 
 def test_who_revokes_his_own_key_is_told_that_it_is_done(tmp_path: Path) -> None:

@@ -247,6 +247,24 @@ def test_a_dataset_that_is_gone_fails_the_job(bench: Bench) -> None:
         _run(context)
 
 
+class SlyEngine(AddingEngine):
+    """Somebody deletes the dataset when the first question comes."""
+
+    def __init__(self, dataset: Path) -> None:
+        super().__init__()
+        self._dataset = dataset
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        self._dataset.unlink(missing_ok=True)
+        return await super().generate(request)
+
+
+def test_a_dataset_may_go_while_its_job_runs(bench: Bench) -> None:
+    expected = _lasting(_run(bench.context("calm")))
+    assert _lasting(_run(bench.context("sly", SlyEngine(bench.dataset)))) == expected
+    assert not bench.dataset.exists()
+
+
 def test_a_log_of_more_samples_than_the_dataset_is_refused(bench: Bench) -> None:
     context = bench.context()
     _run(context)
