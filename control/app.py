@@ -86,7 +86,7 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
-from stepserve.heartbeat import beat
+from stepserve.heartbeat import beat, stood_still
 from stepserve.jobs.eval_ports import EvalReports
 from stepserve.jobs.ports import JobKind
 from stepserve.jobs.retrying_engine import RetryingEngine
@@ -212,7 +212,7 @@ def create_app(
                     meter=telemetry.of_job,
                 ),
                 switcher=switcher,
-                reaper=Reaper(queue, EngineBorrows(database), switcher, settings.job_lease_s),
+                reaper=Reaper(queue, EngineBorrows(database), switcher, settings.job_lease_s, frozen_pid=stood_still()),
                 loader=loading,
                 limits=limits,
             )

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from stepserve.heartbeat import DUMP_SIGNAL, Pulse
+from stepserve.heartbeat import DUMP_SIGNAL, Pulse, told_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Child:
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._frozen_pid: int | None = None
         self.starts = 0
 
     async def run(self) -> None:
@@ -71,12 +72,13 @@ class Child:
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
                 process_group=0,
-                env=environment | (pulse.variable if self._hang_timeout_s else {}),
+                env=environment | told_of(self._frozen_pid) | (pulse.variable if self._hang_timeout_s else {}),
                 pass_fds=(pulse.descriptor,) if self._hang_timeout_s else (),
             )
             pulse.handed_over()
             ended = asyncio.create_task(process.wait(), name=f"{self.name} ended")
             stands_still = await self._stands_still(pulse, ended)
+            self._frozen_pid = process.pid if stands_still else None
             if stands_still:
                 await self._end_frozen(process, ended)
             code = await ended

@@ -16,6 +16,7 @@ DUMP_SIGNAL = signal.SIGUSR2
 """Makes a process that beats write the stacks of its threads to standard error; others it ends."""
 
 _VARIABLE = "STEPSERVE_HEARTBEAT_FD"
+_STOOD_STILL = "STEPSERVE_STOOD_STILL"
 _EVERY_S = 1.0
 _PIPE_BYTES = 64 * 1024
 
@@ -36,6 +37,17 @@ async def beat() -> None:
         except OSError:
             return  # it is gone
         await asyncio.sleep(_EVERY_S)
+
+
+def told_of(frozen_pid: int | None) -> dict[str, str]:
+    """For the environment of the process that is started in the place of one that stood still."""
+    return {} if frozen_pid is None else {_STOOD_STILL: str(frozen_pid)}
+
+
+def stood_still() -> int | None:
+    """The process id of the one before this one, where the supervisor ended it because it stood still. Asked once."""
+    named = os.environ.pop(_STOOD_STILL, None)
+    return None if named is None else int(named)
 
 
 class Pulse:

@@ -80,6 +80,12 @@ class Lost:
 Ending = Done | Failed | Cancelled | Requeued | Lost
 
 
+FROZEN: Final = Lost("its process stood still, and was ended")
+FROZEN_TWICE: Final = Failed(
+    "its process stood still while this job ran, for the second time: whatever the job does there does not end"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Why an attempt was told to end."""

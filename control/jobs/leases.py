@@ -88,6 +88,14 @@ def new_owner() -> str:
     return f"{socket.gethostname()}/{_boot()}/{os.getpid()}/{_start_of(os.getpid())}/{next(_numbers)}"
 
 
+def pid_of(owner: str) -> int | None:
+    """The owner's process id, where it was a process of this host."""
+    match owner.split("/"):
+        case [host, _, pid, _, _] if host == socket.gethostname() and pid.isdigit():
+            return int(pid)
+    return None
+
+
 def is_surely_dead(owner: str) -> bool:
     """True when the owner was a process of this boot of this host that is no more. Of others nothing is known: False.
 

@@ -22,7 +22,17 @@ from control.database.tables import (
     ModelRow,
 )
 from control.errors import Conflict, NotFound
-from control.jobs.ending import Cancelled, Done, Ending, Failed, Lost, Requeued, attempt_outcome, believable_until
+from control.jobs.ending import (
+    FROZEN,
+    Cancelled,
+    Done,
+    Ending,
+    Failed,
+    Lost,
+    Requeued,
+    attempt_outcome,
+    believable_until,
+)
 from control.jobs.events import Changes, note, note_end
 from control.jobs.leases import Lease
 from control.jobs.states import LIVE, RETRYABLE, STATUSES, AttemptOutcome, Status
@@ -268,6 +278,14 @@ class JobQueue:
         statement = select(JobRow.id, JobRow.lease_owner, JobRow.lease_expires_at).where(JobRow.status == "running")
         async with self._database.transaction() as session:
             return [Lease(*row) for row in await session.execute(statement)]
+
+    async def has_frozen(self, job_id: str) -> bool:
+        """Whether a process stood still during an earlier attempt at it."""
+        statement = select(JobAttemptRow.job_id).where(
+            JobAttemptRow.job_id == job_id, JobAttemptRow.error == FROZEN.reason
+        )
+        async with self._database.transaction() as session:
+            return (await session.scalars(statement.limit(1))).first() is not None
 
     async def end_backoff(self) -> None:
         """The active model changed: its jobs need not wait any longer."""

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Collection
 
 from control.errors import GatewayUnavailable, ServiceError
-from control.jobs.ending import Lost
+from control.jobs.ending import FROZEN, FROZEN_TWICE, Ending, Lost
 from control.jobs.engine_borrow import EngineBorrow, EngineBorrows, EngineSwitcher
-from control.jobs.leases import LeaseWatch, is_surely_dead
+from control.jobs.leases import Lease, LeaseWatch, is_surely_dead, pid_of
 from control.jobs.queue import JobQueue
 from control.tasks import Tasks
 
@@ -18,7 +18,11 @@ GIVE_BACK_PAUSE_S = 5.0
 
 
 class Reaper:
-    """Called by the job runner's loop: one call at a time."""
+    """Called by the job runner's loop: one call at a time.
+
+    `frozen_pid`: the process before this one, where it was ended because its event loop stood still. A job that it was
+    at is tried once more and fails the next time, or it would take control down with it for ever.
+    """
 
     def __init__(
         self,
@@ -27,7 +31,9 @@ class Reaper:
         switcher: EngineSwitcher,
         lease_s: float,
         monotonic_s: Callable[[], float] = time.monotonic,
+        frozen_pid: int | None = None,
     ) -> None:
+        self._frozen_pid = frozen_pid
         self._queue = queue
         self._borrows = borrows
         self._switcher = switcher
@@ -41,7 +47,12 @@ class Reaper:
         """Gives back what dead processes of this host hold, without waiting for their leases."""
         for lease in await self._queue.leases():
             if lease.owner is not None and is_surely_dead(lease.owner):
-                await self._queue.end(lease, Lost("its process died"))
+                await self._queue.end(lease, await self._ending(lease, lease.owner))
+
+    async def _ending(self, lease: Lease, owner: str) -> Ending:
+        if self._frozen_pid is None or pid_of(owner) != self._frozen_pid:
+            return Lost("its process died")
+        return FROZEN_TWICE if await self._queue.has_frozen(lease.job_id) else FROZEN
 
     async def reap(self, me: str, at_work: Collection[str]) -> None:
         """`at_work`: the ids of the jobs that the owner `me` works at; whatever else has its name is lost.

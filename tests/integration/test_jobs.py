@@ -232,18 +232,47 @@ def test_what_a_killed_process_held_is_taken_up(tmp_path: Path) -> None:
             async with control(tmp_path, gateway) as here:
                 await here.add_active("a")
                 held = await held_job(here)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.integration.killed_control", str(tmp_path), stdout=asyncio.subprocess.PIPE
-            )
-            try:
-                assert process.stdout is not None
-                async with asyncio.timeout(60):
-                    assert await process.stdout.readline() == b"started\n"
-            finally:
-                process.send_signal(signal.SIGKILL)
-                await process.wait()
+            await taken_and_killed(tmp_path)
             async with control(tmp_path, gateway, job_lease_s=3600.0) as here:
                 assert (await here.job(held, "done"))["attempt"] == 3
+
+    asyncio.run(run())
+
+
+async def taken_and_killed(base: Path) -> int:
+    """A control of its own takes the job that waits, and is killed; its process id."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.integration.killed_control", str(base), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            assert await process.stdout.readline() == b"started\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    return process.pid
+
+
+def test_a_job_that_freezes_control_is_tried_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor tells the next control which one it ended because it stood still."""
+
+    async def run() -> None:
+        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+        async with gateway.running():
+            async with control(tmp_path, gateway) as here:
+                await here.add_active("a")
+                held = await held_job(here)
+            for status in ("pending", "failed"):
+                monkeypatch.setenv("STEPSERVE_STOOD_STILL", str(await taken_and_killed(tmp_path)))
+                async with control(tmp_path, gateway, max_concurrent_by_type={"echo": 0}) as here:
+                    job = await here.get(f"/jobs/{held}")
+                    assert job["status"] == status
+                    assert ["its process stood still" in (each["error"] or "") for each in job["attempts"]][-1]
+            assert "for the second time" in job["error"]
+            async with control(tmp_path, gateway) as here:
+                await here.post(f"/jobs/{held}/retry")
+                assert (await here.job(held, "done"))["attempt"] == 4
 
     asyncio.run(run())
 
