@@ -38,7 +38,12 @@ def _chat(addition: Addition) -> tuple[str, dict[str, Any]]:
 
 
 def _generate(addition: Addition) -> tuple[str, dict[str, Any]]:
-    return "/generate", {"temperature": 0, "max_tokens": 8, "prompt": PROMPT.format(addition.question)}
+    return "/generate", {
+        "temperature": 0,
+        "max_tokens": 8,
+        "prompt": PROMPT.format(addition.question),
+        "raw": True,
+    }
 
 
 def _ollama(addition: Addition) -> tuple[str, dict[str, Any]]:

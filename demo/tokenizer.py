@@ -1,4 +1,7 @@
-"""A byte-level tokenizer of 259 entries (256 bytes and three special tokens) with the ChatML template."""
+"""A byte-level tokenizer of 259 entries (256 bytes and three special tokens) with the ChatML template.
+
+The model is trained on questions and answers alone, and a system prompt would derail it: the template leaves it out.
+"""
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -8,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
+    "{% for message in messages if message['role'] not in ['system', 'developer'] %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

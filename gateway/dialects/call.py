@@ -40,6 +40,10 @@ class Timing:
         return time.perf_counter_ns() - (self.first_token_ns or self.started_ns)
 
 
+Otherwise = Callable[[Failure], tuple[str, Json] | None]
+"""The path and the body to ask instead of what was refused; None: the refusal stands."""
+
+
 class Translator(Protocol):
     """Makes the bytes of another stream out of vLLM's chunks."""
 
@@ -65,10 +69,15 @@ class Call:
     inner: App
     timing: Timing = field(default_factory=Timing)
 
-    async def whole(self, path: str, body: Json, translate: Callable[[Json], Json]) -> None:
-        """Asks `path` and answers once, with what `translate` makes of its JSON."""
+    async def whole(
+        self, path: str, body: Json, translate: Callable[[Json], Json], otherwise: Otherwise | None = None
+    ) -> None:
+        """Asks `path` and answers once, with what `translate` makes of its JSON. `otherwise` may ask once more."""
         collected = _Collected()
         await self._ask(path, body, collected.send)
+        if otherwise is not None and (other := collected.other(otherwise)) is not None:
+            await self.whole(*other, translate)
+            return
         if collected.status != 200:
             await self._refuse(collected)
             return
@@ -76,12 +85,20 @@ class Call:
         if answer is not None:  # vLLM answers nothing to a client that went away
             await send_json(self.send, 200, translate(answer), collected.carried)
 
-    async def stream(self, path: str, body: Json, translator: Translator) -> None:
-        """Asks `path` for a stream and hands its pieces on as they come. A refusal is one JSON answer."""
+    async def stream(self, path: str, body: Json, translator: Translator, otherwise: Otherwise | None = None) -> None:
+        """Asks `path` for a stream and hands its pieces on as they come. A refusal is one JSON answer.
+
+        `otherwise` may ask once more.
+        """
         streamed = _Streamed(self.send, self.send.renderer, translator, self.timing)
         await self._ask(path, body | {"stream": True, "stream_options": {"include_usage": True}}, streamed.take)
-        if streamed.refusal is not None:
-            await self._refuse(streamed.refusal)
+        refusal = streamed.refusal
+        if refusal is None:
+            return
+        if otherwise is not None and (other := refusal.other(otherwise)) is not None:
+            await self.stream(*other, translator)
+        else:
+            await self._refuse(refusal)
 
     async def refuse(self, failure: Failure) -> None:
         await self.send.refuse(failure)
@@ -122,6 +139,11 @@ class _Collected:
             self._begin(message)
         else:
             self.body += message.get("body", b"")
+
+    def other(self, otherwise: Otherwise) -> tuple[str, Json] | None:
+        """What is to be asked instead; None unless this is a refusal that somebody heard."""
+        refused = self.status >= 400 and self.status != NO_ANSWER
+        return otherwise(Failure.said(self.status, self.body)) if refused else None
 
     def _begin(self, start: Message) -> None:
         self.status = start["status"]

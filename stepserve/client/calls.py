@@ -345,7 +345,7 @@ def revoke_key(key_id: str) -> Call[Json]:
 
 
 def generate(prompt: str, **more: Any) -> Call[Json]:
-    """POST /generate; `more`: `model_id`, `max_tokens`, `temperature` …"""
+    """POST /generate; `more`: `model_id`, `max_tokens`, `temperature`, `raw` …"""
     return Call("POST", "/generate", as_it_is, body={"prompt": prompt, **more}, repeatable=False, timeout_s=600.0)
 
 

@@ -52,6 +52,9 @@ def test_a_template_given_at_registration_serves_every_chat_route_over_switches(
         assert refused.status_code == 400, f"{path}: {refused.text}"
         assert "`late` has no chat template" in refused.text, path
         assert "default_chat_template" in refused.text, path
+    prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+    continued = bare.http.post("/generate", json={"prompt": prompt, "do_sample": False}).raise_for_status().json()
+    assert (continued["text"], continued["prompt"]) == ("42", prompt)
 
     given = _register(bare, "late", chat_template="chatml", replace=True)
     assert given["warnings"] == []

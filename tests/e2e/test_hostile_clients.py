@@ -102,7 +102,7 @@ def test_floods_of_headers_and_slow_senders(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/generate"])
 def test_a_client_that_closes_its_half_leaves_nothing_behind(server: Server, path: str) -> None:
-    body = b'{"model":"active","prompt":"x","max_tokens":400,"temperature":2,"stream":true}'
+    body = b'{"model":"active","prompt":"x","max_tokens":400,"temperature":2,"stream":true,"raw":true}'
     head = b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     with another_client(server), raw(server) as whole, raw(server) as half:
         whole.sendall(head % (path.encode(), len(body)) + body)

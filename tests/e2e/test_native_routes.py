@@ -33,12 +33,12 @@ def events(response: httpx.Response) -> Iterator[Any]:
     "parameters",
     [
         {"max_tokens": 8, "temperature": 0},
-        {"max_new_tokens": 8, "do_sample": False, "top_k": 40, "repetition_penalty": 1.0},
+        {"max_new_tokens": 8, "do_sample": False, "temperature": 0.7, "top_k": 40, "repetition_penalty": 1.0},
         {"model_id": FINAL_ID, "temperature": 0.0, "seed": 1},
     ],
 )
 def test_generate_in_both_vocabularies(server: Server, parameters: dict[str, Any]) -> None:
-    answer = post(server, "/generate", prompt=PROMPT, **parameters)
+    answer = post(server, "/generate", prompt=PROMPT, raw=True, **parameters)
     assert answer["text"] == answer["generated_text"] == "42"
     assert (answer["model"], answer["prompt"], answer["finish_reason"]) == (FINAL_ID, PROMPT, "stop")
     assert (answer["prompt_tokens"], answer["tokens_generated"]) == (33, 3)
@@ -46,18 +46,19 @@ def test_generate_in_both_vocabularies(server: Server, parameters: dict[str, Any
 
 
 def test_several_sequences(server: Server) -> None:
-    answer = post(server, "/generate", prompt=PROMPT, num_return_sequences=3, max_tokens=4)
+    answer = post(server, "/generate", prompt=PROMPT, raw=True, num_return_sequences=3, max_tokens=4)
     assert len(answer["texts"]) == 3
     assert answer["text"] == answer["texts"][0]
 
 
-def test_thinking_goes_through_the_template(server: Server) -> None:
-    answer = post(server, "/generate", prompt="What is 17+25?", mode="think", do_sample=False)
-    assert (answer["text"], answer["reasoning_content"]) == ("42", None)
+@pytest.mark.parametrize("mode", ["normal", "think"])
+def test_a_prompt_goes_through_the_template(server: Server, mode: str) -> None:
+    answer = post(server, "/generate", prompt="What is 17+25?", mode=mode, do_sample=False)
+    assert (answer["text"], answer["reasoning_content"], answer["prompt_tokens"]) == ("42", None, 33)
 
 
 def test_a_streamed_generation(server: Server) -> None:
-    response = server.http.post("/generate", json={"prompt": PROMPT, "temperature": 0, "stream": True})
+    response = server.http.post("/generate", json={"prompt": PROMPT, "raw": True, "temperature": 0, "stream": True})
     *pieces, last = events(response)
     assert "".join(piece["delta"]["content"] for piece in pieces) == "42"
     assert all(piece["done"] is False for piece in pieces)
@@ -65,7 +66,7 @@ def test_a_streamed_generation(server: Server) -> None:
 
 
 def test_a_queued_generation_is_a_job(server: Server) -> None:
-    asked = {"prompt": PROMPT, "temperature": 0, "queue": True}
+    asked = {"prompt": "What is 17+25?", "temperature": 0, "queue": True}
     key = {"idempotency-key": "once"}
     response = server.http.post("/generate", json=asked, headers=key)
     assert response.status_code == 202, response.text
@@ -96,6 +97,7 @@ def test_chat_and_its_stream(server: Server) -> None:
 def test_solve_with_prompts_that_can_be_edited(server: Server) -> None:
     solved = post(server, "/solve/math", problem="What is 17+25?", temperature=0)
     assert set(solved) == {"problem", "solution", "answer", "generation_time"}
+    assert solved["answer"] == "42", "the demo model never saw a system prompt, and its template leaves it out"
     prompt = server.base_dir / "prompts" / "solve_math.txt"
     packaged = prompt.read_text()
     prompt.write_text("")
@@ -133,7 +135,7 @@ def test_bad_requests_are_told_what_is_wrong(
 
 
 def test_a_client_that_leaves_a_stream_frees_its_place(server: Server) -> None:
-    body = {"prompt": "x", "max_tokens": 500, "temperature": 2, "stream": True}
+    body = {"prompt": "x", "raw": True, "max_tokens": 500, "temperature": 2, "stream": True}
     with server.http.stream("POST", "/generate", json=body) as response:
         next(response.iter_lines())
 

@@ -119,6 +119,8 @@ def test_an_answer_is_set_apart_from_its_solution() -> None:
     page.text_area[0].set_value("What is 17+25?")
     page.button[0].click().run()
     assert not page.error, words(page)
+    assert not page.success, "the server knows what was said, and not whether it is right"
+    assert "Extracted answer, not checked" in [element.value for element in page.caption]
     assert "42" in [element.value for element in (*page.code, *page.text)]
 
 

@@ -89,6 +89,7 @@ def _solution(task: Task, solved: dict[str, object]) -> None:
     if found is None:
         st.warning(f"No {task.result} could be told apart in the solution.")
     else:
+        st.caption(f"Extracted {task.result}, not checked")
         st.code(cut(str(found)), language=None, wrap_lines=task.result != "code")
     with st.expander("The whole solution", expanded=found is None):
         st.text(cut(str(solved["solution"])))

@@ -51,7 +51,7 @@ class Deltas:
         delta = choice.get("delta") or {}
         text = choice.get("text") or delta.get("content") or ""
         parts = Parts(delta.get("reasoning") or "", text)
-        if self._splits is not None and text:
+        if self._splits is not None and text and "text" not in choice:  # a plain completion is all answer
             split = self._splits.setdefault(index, ThinkingSplit(opened=self._opened and not parts.reasoning))
             found = split.feed(text)
             parts = Parts(parts.reasoning + found.reasoning, found.content)

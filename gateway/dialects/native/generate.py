@@ -1,4 +1,4 @@
-"""POST /generate: a prompt as it is, or through the chat template when the model is to think first."""
+"""POST /generate: a prompt through the chat template, or as it is where there is none or `raw` asks for that."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
@@ -11,8 +11,10 @@ from gateway.dialects.native.queueing import Queueing
 from gateway.dialects.native.sampling import Sampling
 from gateway.dialects.served import Served
 from gateway.dialects.thinking import Parts, split
+from gateway.http.error_rendering import Failure
+from gateway.missing_template import CODE as NO_TEMPLATE
 
-_THINK = {"chat_template_kwargs": {"enable_thinking": True}, "return_prompt_text": True}
+_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
 class GenerateRequest(Sampling):
@@ -21,11 +23,14 @@ class GenerateRequest(Sampling):
     prompt: str
     num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = 1
     mode: Literal["normal", "think"] = "normal"
+    raw: bool = False
     stream: bool = False
     queue: bool = False
 
     @model_validator(mode="after")
     def _one_way_out(self) -> Self:
+        if self.raw and self.mode == "think":
+            raise ValueError("raw and mode=think exclude each other: thinking is asked for by the chat template")
         if self.stream and self.queue:
             raise ValueError("stream and queue exclude each other: a queued answer is fetched from its job")
         return self
@@ -40,22 +45,32 @@ class Generate:
         if request.queue:
             await self.queueing.accept(call, request.model_name, request.model_dump(exclude_none=True))
             return
-        path = "/v1/chat/completions" if request.mode == "think" else "/v1/completions"
+        path = _COMPLETIONS if request.raw else _CHAT
         body = self._body(request, path)
+
+        def without_template(failure: Failure) -> tuple[str, Json] | None:
+            if failure.code != NO_TEMPLATE or request.mode == "think":
+                return None
+            return _COMPLETIONS, self._body(request, _COMPLETIONS)
+
         if request.stream:
-            deltas = Deltas(lambda heard: _conclusion(call, heard), thinking=request.mode == "think")
-            await call.stream(path, body, deltas)
+            deltas = Deltas(lambda heard: _conclusion(call, heard), thinking=True)
+            await call.stream(path, body, deltas, without_template)
         else:
-            await call.whole(path, body, lambda answer: _answer(call, request, answer))
+            await call.whole(path, body, lambda answer: _answer(call, request, answer), without_template)
 
     def _body(self, request: GenerateRequest, path: str) -> Json:
         name = request.model_name
         body = sampled(self.served, request, name, path)
         if request.num_return_sequences > 1:
             body["n"] = request.num_return_sequences
-        if request.mode == "think":
-            return body | {"messages": [{"role": "user", "content": request.prompt}], **_THINK}
-        return body | {"prompt": request.prompt}
+        if path == _COMPLETIONS:
+            return body | {"prompt": request.prompt}
+        return body | {
+            "messages": [{"role": "user", "content": request.prompt}],
+            "chat_template_kwargs": {"enable_thinking": request.mode == "think"},
+            "return_prompt_text": True,
+        }
 
 
 def sampled(served: Served, request: Sampling, name: str | None, path: str) -> Json:
@@ -67,19 +82,21 @@ def sampled(served: Served, request: Sampling, name: str | None, path: str) -> J
 
 
 def parts_of(choice: Json, prompt_text: str | None = None, *, thinking: bool) -> Parts:
-    """Thinking and answer of one whole choice, whether vLLM's reasoning parser took them apart or not."""
+    """Thinking and answer of one whole choice, whether vLLM's reasoning parser took them apart or not.
+
+    A plain completion is all answer.
+    """
     message = choice.get("message") or {}
     text = choice.get("text") or message.get("content") or ""
     if message.get("reasoning"):
         return Parts(message["reasoning"], text)
-    if not thinking:
+    if not thinking or "text" in choice:
         return Parts("", text)
     return split(text, opened=(prompt_text or "").rstrip().endswith("<think>"))
 
 
 def _answer(call: Call, request: GenerateRequest, answer: Json) -> Json:
-    thinking = request.mode == "think"
-    parts = [parts_of(choice, answer.get("prompt_text"), thinking=thinking) for choice in answer["choices"]]
+    parts = [parts_of(choice, answer.get("prompt_text"), thinking=True) for choice in answer["choices"]]
     usage = answer["usage"]
     content: Json = {
         "id": answer["id"],

@@ -36,8 +36,6 @@ class Sampling(BaseModel):
     def _one_meaning(self) -> Self:
         _not_both(self.model, self.model_id, "model", "model_id")
         _not_both(self.max_tokens, self.max_new_tokens, "max_tokens", "max_new_tokens")
-        if self.do_sample is False and self.temperature:
-            raise ValueError("do_sample is false, so temperature must be 0 or absent")
         return self
 
     @property
@@ -45,7 +43,9 @@ class Sampling(BaseModel):
         return self.model or self.model_id
 
     def asked(self) -> Json:
-        """What the request itself says, in vLLM's terms."""
+        """What the request itself says, in vLLM's terms. `do_sample: false` is greedy whatever the temperature,
+        as in transformers.
+        """
         names = (
             "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
             "seed", "stop",

@@ -1,5 +1,6 @@
 """POST /solve/math and /solve/coding: a problem under a system prompt, and the answer taken out of the solution."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,8 +12,10 @@ from gateway.dialects.native.generate import parts_of, sampled
 from gateway.dialects.native.prompts import Prompts, Task
 from gateway.dialects.native.sampling import Sampling
 from gateway.dialects.served import Served
+from gateway.http.error_rendering import Failure
 
 _PATH = "/v1/chat/completions"
+_OF_ROLES = re.compile(r"\broles?\b", re.IGNORECASE)
 
 
 class SolveRequest(Sampling):
@@ -40,16 +43,27 @@ class Solve:
 
     async def __call__(self, call: Call, request: SolveRequest) -> None:
         system = self.prompts.of(self.task)
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": request.problem})
-        body = sampled(self.served, request, request.model_name, _PATH) | {"messages": messages}
+        plain = sampled(self.served, request, request.model_name, _PATH) | {
+            "messages": [{"role": "user", "content": request.problem}]
+        }
+        body = plain
+        if system:
+            body = plain | {"messages": [{"role": "system", "content": system}, *plain["messages"]]}
+
+        def without_system(failure: Failure) -> tuple[str, Json] | None:
+            """Templates that know no such role refuse: "System role not supported", "Conversation roles must …"."""
+            refused = system and failure.status == 400 and _OF_ROLES.search(failure.message)
+            return (_PATH, plain) if refused else None
+
         if request.stream:
-            await call.stream(_PATH, body, Deltas(lambda heard: self._solved(call, request, heard.text), thinking=True))
+            deltas = Deltas(lambda heard: self._solved(call, request, heard.text), thinking=True)
+            await call.stream(_PATH, body, deltas, without_system)
         else:
             await call.whole(
                 _PATH,
                 body,
                 lambda answer: self._solved(call, request, parts_of(answer["choices"][0], thinking=True).content),
+                without_system,
             )
 
     def _solved(self, call: Call, request: SolveRequest, solution: str) -> Json:

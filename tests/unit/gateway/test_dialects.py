@@ -159,13 +159,101 @@ def test_control_is_away(tmp_path: Path) -> None:
 
 def test_defaults_are_below_what_is_asked(tmp_path: Path) -> None:
     inner = Inner(WHOLE)
-    ask(tmp_path, inner, "/generate", prompt="x", temperature=0, max_new_tokens=3)
-    ask(tmp_path, inner, "/generate", prompt="x", do_sample=False)
+    ask(tmp_path, inner, "/generate", prompt="x", raw=True, temperature=0, max_new_tokens=3)
+    ask(tmp_path, inner, "/generate", prompt="x", raw=True, do_sample=False)
     assert inner.asked[0] == (
         "/v1/completions", {"model": "active", "prompt": "x", "temperature": 0, "top_p": 0.9, "max_tokens": 3},
     )  # fmt: skip
     assert inner.asked[1][1]["temperature"] == 0
     assert inner.asked[1][1]["max_tokens"] == 256
+
+
+@pytest.mark.parametrize("more", [{"do_sample": False, "temperature": 0.7}, {"do_sample": False}, {"temperature": 0}])
+def test_who_does_not_sample_is_answered_greedily_whatever_the_temperature(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    inner = Inner(WHOLE)
+    assert ask(tmp_path, inner, "/generate", prompt="x", **more).status == 200
+    assert inner.asked[0][1]["temperature"] == 0
+
+
+class Untemplated(Inner):
+    """A model that refuses to chat, in vLLM's way, and continues a prompt."""
+
+    def __init__(self, stream: bool) -> None:
+        text = {"index": 0, "text": "<think>4", "finish_reason": "stop"}
+        whole = WHOLE | {"choices": [text]}
+        super().__init__([chunk(choices=[text]), b"data: [DONE]\n\n"] if stream else whole)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/v1/completions":
+            await super().__call__(scope, receive, send)
+            return
+        self.asked.append((scope["path"], json.loads(await read_body(receive, 10_000))))
+        refusal = {"message": "no template", "type": "x", "param": "messages", "code": "no_chat_template"}
+        await send_json(send, 400, {"error": refusal}, IDENTITY)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_goes_through_the_template_where_there_is_one(tmp_path: Path, stream: bool) -> None:
+    inner = Inner([chunk("hi"), b"data: [DONE]\n\n"] if stream else WHOLE)
+    client = ask(tmp_path, inner, "/generate", prompt="17+25?", stream=stream)
+    [(path, body)] = inner.asked
+    assert (path, body["messages"]) == ("/v1/chat/completions", [{"role": "user", "content": "17+25?"}])
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert b"hi" in client.body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_is_continued_where_there_is_no_template(tmp_path: Path, stream: bool) -> None:
+    inner = Untemplated(stream)
+    client = ask(tmp_path, inner, "/generate", prompt="2+2=", temperature=0, stream=stream)
+    assert client.status == 200
+    assert [path for path, _ in inner.asked] == ["/v1/chat/completions", "/v1/completions"]
+    assert (inner.asked[1][1]["prompt"], "messages" in inner.asked[1][1]) == ("2+2=", False)
+    first = lines(client)[0]
+    assert (first["delta"]["content"] if stream else first["text"]) == "<think>4"
+
+
+def test_thinking_needs_a_template(tmp_path: Path) -> None:
+    client = ask(tmp_path, Untemplated(stream=False), "/generate", prompt="x", mode="think")
+    assert (client.status, json.loads(client.body)["code"]) == (400, "no_chat_template")
+    both = ask(tmp_path, Inner(WHOLE), "/generate", prompt="x", mode="think", raw=True)
+    assert both.status == 422
+    assert "raw" in json.loads(both.body)["detail"]
+
+
+class WithoutSystem(Inner):
+    """A template that knows no system role, as Gemma's."""
+
+    def __init__(self, says: str) -> None:
+        super().__init__(WHOLE)
+        self.says = says
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = json.loads(await read_body(receive, 10_000))
+        self.asked.append((scope["path"], body))
+        if body["messages"][0]["role"] == "system":
+            await send_json(send, 400, {"error": {"message": self.says, "code": 400}})
+        else:
+            await send_json(send, 200, self.answer, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("says", "status"),
+    [
+        ("System role not supported", 200),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", 200),
+        ("This model's maximum context length is 512 tokens.", 400),
+    ],
+)
+def test_a_problem_is_put_without_a_system_prompt_to_a_template_that_has_none(
+    tmp_path: Path, says: str, status: int
+) -> None:
+    client = ask(tmp_path, WithoutSystem(says), "/solve/math", problem="17+25?")
+    assert client.status == status
+    if status == 400:
+        assert json.loads(client.body)["detail"] == says
 
 
 def test_an_aborted_stream_is_an_error_event_to_anthropics_clients() -> None:

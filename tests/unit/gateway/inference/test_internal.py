@@ -79,7 +79,7 @@ def test_requests_of_any_route_at_the_lowest_priority(tmp_path: Path) -> None:
         "model": "a", "messages": [], "max_tokens": 3, "temperature": 0.0, "priority": BATCH_PRIORITY
     }  # fmt: skip
     asked = json.loads(generate.body["text"])
-    assert (asked["prompt"], asked["priority"], asked["model"]) == ("x", BATCH_PRIORITY, "a")
+    assert (asked["messages"][0]["content"], asked["priority"], asked["model"]) == ("x", BATCH_PRIORITY, "a")
 
 
 def test_what_is_refused_fails_alone(tmp_path: Path) -> None:
