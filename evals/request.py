@@ -13,14 +13,13 @@ from evals.metrics import Metric, metrics_named, require, scored
 from evals.prompts import Prompter, PromptTooLong, UnknownField
 from evals.sample import AnswerIs, BrokenLine, Sample
 from evals.sandbox import why_no_sandbox
-from stepserve.contract import BatchSampling
+from stepserve.contract import MAX_STOP_TEXTS, BatchSampling
 from stepserve.jobs.errors import Invalid
 from stepserve.jobs.ports import QUEUE_FIELDS, JobRequest
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
 _MAX_SHOTS = 100
 MAX_ANSWERS = 256
-MAX_STOP_TEXTS = 4  # what vLLM takes (VLLM_MAX_STOP_STRINGS)
 
 StopText = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=4096)]

@@ -15,6 +15,7 @@ GatewayError
 ├── InvalidRequest      400  the body cannot be understood, or asks for what there is not (422 on our own routes)
 │   └── InvalidField         a field says what it may not; carries its name
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
+├── UnsupportedEncoding 415  the body is compressed in a way that is not taken there
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
 ├── Unserved            503  nothing can answer now; carries when to try again
 │   ├── ControlDown          the control process does not answer
@@ -142,6 +143,16 @@ class NotLoaded(GatewayError):
         super().__init__(
             f"The model `{name}` is registered and not loaded: POST /models/set_active, or set load_on_request."
         )
+
+
+class UnsupportedEncoding(GatewayError):
+    status = 415
+    code = "unsupported_encoding"
+
+    def __init__(self, encoding: str, taken: Iterable[str]) -> None:
+        """`taken`: those that the route takes."""
+        rest = f"{' and '.join(taken)} are taken here" if taken else "this route takes bodies as they are"
+        super().__init__(f"content-encoding {encoding}: {rest}.")
 
 
 class RequestTooLarge(GatewayError):

@@ -27,6 +27,7 @@ CLOSE_PIECE_PATH = "/uploads/close"
 
 ACTIVE_ALIAS = "active"  # may stand for the active model wherever a model is named
 MAX_BATCH_ITEMS = 1024
+MAX_STOP_TEXTS = 64  # of one request, on every route and in evals
 BATCH_PRIORITY = 100  # vLLM serves lower numbers first; interactive requests have 0
 
 SwitchMethod = Literal["auto", "in_place", "blue_green", "restart"]

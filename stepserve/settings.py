@@ -67,6 +67,7 @@ class EnginePatches(Group):
     grammar_budget: PatchSwitch = "auto"
     fewer_layers: PatchSwitch = "auto"
     short_routes: PatchSwitch = "auto"
+    prefill: PatchSwitch = "auto"
 
     @model_validator(mode="before")
     @classmethod

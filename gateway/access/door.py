@@ -20,6 +20,7 @@ from gateway.access.proxies import TrustedProxies
 from gateway.access.usage import UsageTotals
 from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
 from gateway.http.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body
+from gateway.http.encodings import check_encoding, plain_body
 from gateway.http.tracked_send import TrackedSend, tracked
 from gateway.request.body import RequestBody
 from gateway.request.bounds import RequestBounds
@@ -70,6 +71,8 @@ class AuthMiddleware:
                 await self.keyring.known(_START_PATIENCE_S)
             caller = self._caller(scope, context)
             stamp(scope, caller.id, caller.scopes)
+            if row is not None and row.owner == "control" and row.body == "request":
+                check_encoding(scope)
             key_id.set(caller.id)
             context.key_class = _class_of(caller)
             async with self._admitted(caller, demanded):
@@ -128,7 +131,8 @@ class AuthMiddleware:
 
     async def _infer(self, scope: Scope, receive: Receive, send: TrackedSend, caller: Caller) -> None:
         context = RequestContext.of(scope)
-        context.body = RequestBody(await self._body(scope, receive))
+        body = await self._body(scope, receive)
+        context.body = RequestBody(await plain_body(scope, body, self.max_request_bytes))
         context.estimate = estimate = await self.bounds.estimate(context.body, scope["path"])
         if self.isolate_keys and "admin" not in caller.scopes and estimate.previous_response_id is not None:
             raise NotShown(

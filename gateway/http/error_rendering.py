@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway import missing_flags
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, ModelNotFound, Unauthorized
 from gateway.missing_template import CODE as NO_TEMPLATE
 from gateway.missing_template import in_our_words
@@ -86,10 +87,14 @@ class Failure:
 
 
 def reworded(path: str, status: int, body: bytes, model: str | None = None) -> Failure:
-    """What vLLM's app says on a path of its own, where it leaves out that the model, of that id, is at fault."""
+    """What vLLM's app says on a path of its own, where it leaves out that the model, of that id, is at fault, or names
+    a flag that nobody can give here.
+    """
     failure = Failure.said(status, body)
     if (no_template := in_our_words(failure.message, model)) is not None:
         return Failure(status, no_template, NO_TEMPLATE, "messages")
+    if (flag := missing_flags.in_our_words(failure.message)) is not None:
+        return Failure(status, flag.advice, flag.code, flag.param)
     if path in _NOT_WITH_THIS_MODEL and status == 404 and failure.message == _NO_ROUTE:
         code, message = _NOT_WITH_THIS_MODEL[path]
         return Failure(400, message, code, "model")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.access.meter import METER
+from gateway.dialects import anthropic, openai
 from gateway.errors import GatewayError, InvalidField, ModelNotFound
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
 from gateway.http.bounded_body import read_within
@@ -19,6 +20,8 @@ from gateway.serving.served import Served
 from gateway.upstream.app import UpstreamApp
 from stepserve.contract import ACTIVE_ALIAS
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
+
+_CHAT = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Dispatch:
             is_kept_answer = "response_id" in context.match.params  # which is asked for without a body
             if context.priority is None and not context.is_translated and not is_kept_answer:
                 check(estimate, path)
-            name, body = asked.model, asked.raw
+            name = asked.model
+            body = _readable_by_vllm(asked, context)
             target = self.naming.target(name)
             if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
                 body = self.naming.rewritten(body, path, name, target, target)
@@ -95,3 +99,10 @@ class Dispatch:
         if self.upstream is not None:
             names += [*self.upstream.directory.models(), *self.upstream.directory.tiers]
         return [*names, *self.naming.aliases_of(names)]
+
+
+def _readable_by_vllm(body: RequestBody, context: RequestContext) -> bytes:
+    """Raises InvalidField."""
+    if context.match.envelope == "anthropic":
+        return anthropic.readable_by_vllm(body)
+    return openai.without_null_fields(body) if context.match.label == _CHAT else body.raw

@@ -1,8 +1,12 @@
-"""A request's JSON body: the bytes as they came, taken apart once into the members of its object."""
+"""A request's JSON body: the bytes as they came, but for a byte order mark, taken apart once into the members of its
+object.
+"""
 
 from collections.abc import Mapping
 
 import msgspec
+
+from gateway.request.unreadable import BOM
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NOTHING: Mapping[str, msgspec.Raw] = {}
@@ -14,7 +18,7 @@ class RequestBody:
     __slots__ = ("_members", "raw")
 
     def __init__(self, raw: bytes) -> None:
-        self.raw = raw
+        self.raw = raw.removeprefix(BOM)
         self._members: Mapping[str, msgspec.Raw] | None = None
 
     @property

@@ -28,6 +28,8 @@ from gateway.request.json_shape import (
     structure_of,
     values_at_most,
 )
+from gateway.request.unreadable import is_utf_8, unreadable
+from stepserve.contract import MAX_STOP_TEXTS
 
 HARMLESS_BYTES = 16 * 1024
 """A body up to this length may hold what it likes, apart from depth, names and sequences."""
@@ -49,8 +51,8 @@ _VALUES: Mapping[str, int] = {
     "tokens": 4 * 1024,
     "context": 4 * 1024,
     "prompt_embeds": 4 * 1024,
-    "stop": 64,
-    "stop_sequences": 64,
+    "stop": 2 * MAX_STOP_TEXTS,
+    "stop_sequences": 2 * MAX_STOP_TEXTS,
     "bad_words": 256,
     "include": 64,
     "metadata": 256,
@@ -105,6 +107,8 @@ class RequestBounds:
             self._check_shape(body, path)
         elif raw.count(b"[") + raw.count(b"{") > _MAX_DEPTH and is_deeper(structure_of(raw), _MAX_DEPTH):
             raise _too_deep()
+        if raw and not (body.is_object and is_utf_8(raw)):  # an empty one may be all that a route wants
+            raise unreadable(raw)
         if has_long_digits(raw):
             _check_integers(body)
         estimate = estimate_of(body, path)
@@ -116,7 +120,7 @@ class RequestBounds:
         if not whole.is_object:
             if is_deeper(structure_of(body), _MAX_DEPTH):
                 raise _too_deep()
-            raise InvalidRequest("The body is no JSON object.")
+            raise unreadable(body)
         if may_hold_more(body, self.max_values) or body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
             if (texts := quotes(body) // 2) > _MOST_STRINGS:
                 field = max(fields, key=lambda name: quotes(bytes(fields[name])))[:_LONGEST_NAME]

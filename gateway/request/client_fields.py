@@ -3,8 +3,9 @@
 docs/decisions/0022-a-client-may-step-back.md says why.
 """
 
-from gateway.errors import InvalidField, InvalidRequest
+from gateway.errors import InvalidField
 from gateway.request.estimate import NOTHING, RequestEstimate
+from gateway.request.unreadable import unreadable
 from stepserve.contract import BATCH_PRIORITY
 
 _RESPONSES_PATH = "/v1/responses"
@@ -14,7 +15,7 @@ _RESPONSE_ID_PREFIX = "resp_"  # of the ids that vLLM makes itself; its other ro
 def check(estimate: RequestEstimate, path: str) -> None:
     """Raises InvalidField; InvalidRequest for a body that cannot be looked into, but which vLLM might understand."""
     if estimate is NOTHING:
-        raise InvalidRequest("The body is no JSON object.")
+        raise unreadable(b"")  # any other was refused before
     priority, request_id = estimate.priority, estimate.request_id
     if priority is not None and not (type(priority) is int and 0 <= priority < BATCH_PRIORITY):
         raise InvalidField(

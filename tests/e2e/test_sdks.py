@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import openai
@@ -42,6 +43,19 @@ def test_anthropic_streams(claude: anthropic.Anthropic) -> None:
     with claude.messages.stream(model="active", max_tokens=8, extra_body=GREEDY, messages=[QUESTION]) as stream:
         assert "".join(stream.text_stream) == "42"
         assert stream.get_final_message().usage.output_tokens == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_anthropic_prefills_are_continued(claude: anthropic.Anthropic, stream: bool) -> None:
+    turns: list[MessageParam] = [QUESTION, {"role": "assistant", "content": "4"}]
+    asked: dict[str, Any] = {"model": FINAL_ID, "max_tokens": 8, "temperature": 0, "messages": turns}
+    if stream:
+        with claude.messages.stream(**asked) as pieces:
+            assert pieces.get_final_text() == "2"
+    else:
+        (block,) = claude.messages.create(**asked).content
+        assert block.type == "text"
+        assert block.text == "2"
 
 
 def test_anthropic_counts_tokens(claude: anthropic.Anthropic) -> None:

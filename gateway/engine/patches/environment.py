@@ -3,6 +3,7 @@
 import os
 
 from gateway.engine.patches.patch import Patch
+from stepserve.contract import MAX_STOP_TEXTS
 from stepserve.settings import EngineSettings
 
 
@@ -17,6 +18,7 @@ def set_defaults(max_sequences_per_request: int) -> None:
     os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "2")
     os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(max_sequences_per_request))
     os.environ.setdefault("VLLM_MAX_COMPLETION_PROMPTS", str(max_sequences_per_request))
+    os.environ.setdefault("VLLM_MAX_STOP_STRINGS", str(MAX_STOP_TEXTS))  # 4 otherwise, which is OpenAI's limit alone
 
 
 def set_for_engine(settings: EngineSettings) -> None:
@@ -30,8 +32,9 @@ def set_for_engine(settings: EngineSettings) -> None:
 
 PATCH = Patch(
     name="environment",
-    changes="No downloads, usage reports or redirects of media, 2 s for a worker's end, bounds on `n` and on prompts,"
-    " the size of the CPU's KV cache, whether NaN is counted. All but the last two leave a variable as it was set.",
+    changes="No downloads, usage reports or redirects of media, 2 s for a worker's end, bounds on `n`, prompts and stop"
+    " strings, the size of the CPU's KV cache, whether NaN is counted. All but the last two leave a variable as it was"
+    " set.",
     why="vLLM has no flags for these.",
     without="vLLM would download, report, follow redirects to hosts that are not allowed, and wait longer at an end.",
     gain="Not a matter of speed.",

@@ -24,6 +24,7 @@ from gateway.engine.patches import (
     model_identity,
     one_process,
     own_logprobs,
+    prefill,
     probe_places,
     process_guard,
     rewindable_generators,
@@ -71,6 +72,7 @@ PATCHES: tuple[Patch, ...] = (
     grammar_budget.PATCH,
     fewer_layers.PATCH,
     short_routes.PATCH,
+    prefill.PATCH,
 )
 
 

@@ -47,7 +47,7 @@ def test_sampling_is_passed_on() -> None:
         {"seed": 2**63},
         {"seed": -1},
         {"stop": [""]},
-        {"stop": ["a", "b", "c", "d", "e"]},
+        {"stop": ["a"] * 65},
         {"fewshots": 5},
     ],
 )

@@ -148,6 +148,27 @@ def test_what_a_framework_says_is_put_in_the_envelope(
     assert set(OPENAI.body(failure)["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.parametrize(
+    ("said", "code", "param", "named"),
+    [
+        ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+         "no_tool_call_parser", "tools", "INFERENCE_ENGINE__TOOL_CALL_PARSER"),
+        ('tool_choice="required" requires --tool-call-parser to be set',
+         "no_tool_call_parser", "tools", "INFERENCE_ENGINE__TOOL_CALL_PARSER"),
+        ("thinking_token_budget is set but reasoning_config is not configured. Please set --reasoning-parser",
+         "no_reasoning_parser", "thinking_token_budget", "INFERENCE_ENGINE__REASONING_PARSER"),
+        ("Chat template is passed with request, but --trust-request-chat-template is not set.",
+         "chat_template_refused", "chat_template", "register the model"),
+    ],
+)  # fmt: skip
+def test_a_flag_of_vllms_is_told_as_a_setting_of_ours(said: str, code: str, param: str, named: str) -> None:
+    body = json.dumps({"error": {"message": said, "type": "BadRequestError", "param": None, "code": 400}}).encode()
+    failure = reworded("/v1/chat/completions", 400, body)
+    assert (failure.status, failure.code, failure.param) == (400, code, param)
+    assert named in failure.message
+    assert "--" not in failure.message
+
+
 def test_a_model_without_a_chat_template_is_named_with_the_ways_out() -> None:
     failure = reworded("/v1/chat/completions", 400, NO_TEMPLATE, "gpt2")
     assert (failure.status, failure.code, failure.param) == (400, "no_chat_template", "messages")

