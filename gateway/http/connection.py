@@ -6,6 +6,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.http.half_closed import HalfClosed
 from stepserve.access_settings import LimitSettings
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -59,6 +60,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._refused = False
+        self._half_closed: HalfClosed | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrowed by uvicorn's
         super().connection_made(transport)
@@ -66,7 +68,24 @@ class GuardedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_complete()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes whatever is asked
+        """Keeps the connection for the answers to what was asked, unless it is certain that nobody reads them."""
+        if self._half_closed is not None:  # reading was taken up again, and there is nothing more
+            return True
+        cycle = self.cycle
+        if self.scheme != "http" or cycle is None or cycle.response_complete or self._head_timer is not None:
+            return False
+        last = self.pipeline[0][0] if self.pipeline else cycle
+        if last.more_body:  # of a request that will never be whole
+            return False
+        last.keep_alive = False  # the connection ends with that answer
+        asks = not cycle.response_started and cycle.scope["http_version"] != "1.0"
+        self._half_closed = HalfClosed(self.transport, self.transport.abort, asks=asks)
+        return True
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

@@ -1,4 +1,6 @@
-"""The public port's HTTP protocol on a real socket, before a small application that counts what it hears."""
+"""The public port's HTTP protocol on a real socket, on the loop that the gateway has, before a small application
+that counts what it hears.
+"""
 
 import asyncio
 import contextlib
@@ -8,25 +10,35 @@ from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
+import uvloop
 
-from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, read_body, send_json
+from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, read_body, send_json, unless_disconnected
 from gateway.http.connection import MAX_HEAD_BYTES, guarded
 from stepserve.access_settings import LimitSettings
 
 REQUEST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+SLOW = REQUEST.replace(b"/x", b"/slow")
 LONG = b"a" * (MAX_HEAD_BYTES + 1)
 
 
 @dataclass
 class Listener:
-    """Says how long each body was; `left` is set when a client went away in the middle of one."""
+    """Says how long each body was; `left` is set when a client went away in the middle of one, or of an answer.
+
+    Answers on /slow come when `ready` is set.
+    """
 
     port: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await read_body(receive, 10_000_000)
+            if scope["path"] == "/slow":
+                self.asked.set()
+                await unless_disconnected(self.ready.wait(), receive)
         except ClientDisconnected:
             self.left.set()
             return
@@ -90,7 +102,57 @@ def test_a_head_that_is_too_long_is_refused(sent: bytes) -> None:
                 assert answer.count(b"HTTP/1.1") == 1
             assert b'{"bytes":2}' in await listener.ask()
 
-    asyncio.run(scenario())
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_a_client_that_closes_its_half_is_answered(version: bytes) -> None:
+    async def scenario() -> None:
+        async with listening() as listener, listener.open() as (reader, writer):
+            writer.write((SLOW % 3).replace(b"HTTP/1.1", b"HTTP/" + version) + b"abc")
+            writer.write_eof()
+            for _ in range(2):  # by then the end of its half has been seen
+                await listener.ask()
+            listener.ready.set()
+            answer = await reader.read()
+            interim, found, final = answer.rpartition(b"HTTP/1.1 200 OK")
+            assert found
+            assert interim == (b"HTTP/1.1 100 Continue\r\n\r\n" if version == b"1.1" else b"")
+            assert final.endswith(b'{"bytes":3}')
+
+    uvloop.run(scenario())
+
+
+def test_a_client_that_leaves_is_not_worked_for() -> None:
+    async def scenario() -> None:
+        async with listening() as listener:
+            async with listener.open() as (_, writer):
+                writer.write(SLOW % 3 + b"abc")
+                await listener.asked.wait()
+            await listener.left.wait()
+
+    uvloop.run(scenario())
+
+
+def test_requests_in_a_row_before_a_closed_half_are_all_answered() -> None:
+    async def scenario() -> None:
+        async with listening() as listener, listener.open() as (reader, writer):
+            writer.write(b"".join(REQUEST % length + b"x" * length for length in (1, 2, 3)))
+            writer.write_eof()
+            answer = await reader.read()
+            assert [b'{"bytes":%d}' % length in answer for length in (1, 2, 3)] == [True] * 3
+
+    uvloop.run(scenario())
+
+
+def test_half_a_request_before_a_closed_half_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        async with listening() as listener, listener.open() as (reader, writer):
+            writer.write(REQUEST % 3 + b"a")
+            writer.write_eof()
+            assert await reader.read() == b""
+
+    uvloop.run(scenario())
 
 
 def test_a_body_longer_than_a_head_may_be_is_no_head() -> None:
@@ -100,7 +162,7 @@ def test_a_body_longer_than_a_head_may_be_is_no_head() -> None:
                 writer.write(REQUEST % 200_000 + b"x" * 200_000)
                 assert b'{"bytes":200000}' in await reader.readuntil(b"}")
 
-    asyncio.run(scenario())
+    uvloop.run(scenario())
 
 
 def test_a_head_that_does_not_come_is_given_up() -> None:
@@ -110,7 +172,7 @@ def test_a_head_that_does_not_come_is_given_up() -> None:
             assert b'{"bytes":2}' in await listener.ask()
             assert await reader.read() == b""
 
-    asyncio.run(scenario())
+    uvloop.run(scenario())
 
 
 def test_half_a_request_and_then_the_end() -> None:
@@ -123,4 +185,4 @@ def test_half_a_request_and_then_the_end() -> None:
                 assert await reader.read() == b""
             assert b'{"bytes":2}' in await listener.ask()
 
-    asyncio.run(scenario())
+    uvloop.run(scenario())
