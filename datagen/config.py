@@ -3,12 +3,13 @@
 import secrets
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from datagen.decontamination import DEFAULT_WORDS
 from datagen.filters import Lengths
 from datagen.places import SHARDS, check_folder
 from datagen.records import Format
+from stepserve.request_model import RequestModel
 
 MAX_EXAMPLES = 5_000_000
 _ATTEMPTS_AN_EXAMPLE = 10
@@ -18,7 +19,7 @@ _SYNONYMS = {"num_samples": "num_examples", "target_domain": "domain"}
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Judging(BaseModel):
+class Judging(RequestModel):
     """The model gives each example a mark from 1 to 5, and those below `min_score` go."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,7 +28,7 @@ class Judging(BaseModel):
     prompt: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
 
 
-class GenerationConfig(BaseModel):
+class GenerationConfig(RequestModel):
     """`num_samples` and `target_domain` are other names of `num_examples` and `domain`.
 
     `max_similarity`: a question nearer than that to a known one (ROUGE-L) is not new; None: the strategy's own limit.
@@ -59,7 +60,7 @@ class GenerationConfig(BaseModel):
     against_earlier_shards: bool = True
     decontaminate: bool = True
     decontaminate_words: Annotated[int, Field(ge=4, le=100)] = DEFAULT_WORDS
-    decontaminate_except: list[str] = []
+    decontaminate_except: list[str] = Field(default=[])
     judge: Judging | None = None
 
     @model_validator(mode="before")

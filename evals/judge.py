@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from evals.record import MetricScore, SampleRecord
 from stepserve.address import normal_url
@@ -22,6 +22,7 @@ from stepserve.contract import BatchItem, BatchRequest, BatchSampling, ChatMessa
 from stepserve.jobs.errors import BadJob, Invalid, ModelNotServed
 from stepserve.jobs.ports import BatchEngine
 from stepserve.outbound import NoAnswer, Outbound, OutboundError
+from stepserve.request_model import RequestModel
 
 DEFAULT_TEMPLATE = """You grade answers to questions.
 
@@ -50,7 +51,7 @@ _AT_ONCE = 16
 _WORTH_A_RETRY = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
-class JudgeSpec(BaseModel):
+class JudgeSpec(RequestModel):
     """`model` is the judge's name at `url` (such as http://host:8000/v1), or the id of a model registered here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, ErrorShare
 from evals.errors import EvalError
@@ -20,12 +20,13 @@ from evals.scoring import Scoring
 from evals.tally import Tally
 from stepserve.jobs.errors import Conflict, Invalid
 from stepserve.jobs.eval_ports import DoneEval
+from stepserve.request_model import RequestModel
 
 FOLDER = "rescored"
 _CHUNK = 64
 
 
-class RescoreRequest(BaseModel):
+class RescoreRequest(RequestModel):
     """What to work out of the answers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

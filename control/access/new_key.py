@@ -3,20 +3,21 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from stepserve.access import SCOPES, Scope
+from stepserve.request_model import RequestModel
 
 Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
-class NewKey(BaseModel):
+class NewKey(RequestModel):
     """`expires_at`, or `expires_in_days` from now. A limit that is not given is none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
-    scopes: Annotated[list[Scope], Field(min_length=1)] = ["infer"]
+    scopes: Annotated[list[Scope], Field(min_length=1)] = Field(default=["infer"])
     expires_at: AwareDatetime | None = None
     expires_in_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
     requests_per_min: Limit | None = None

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from control.checkpoints.checkpoint import Checkpoint
 from control.errors import Invalid
 from stepserve.contract import Encoding, Reference
+from stepserve.request_model import RequestModel
 
 MAX_PROMPTS = 32
 MAX_PROMPT_TOKENS = 512
@@ -47,7 +48,7 @@ class ProbedEncoding(BaseModel):
         return Encoding(text=self.text, messages=messages, token_ids=self.token_ids)
 
 
-class Probe(BaseModel):
+class Probe(RequestModel):
     """As contract.Reference, one row of `logprobs` a prompt; a row may begin with null for its first token."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

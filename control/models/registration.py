@@ -3,12 +3,13 @@
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from control.checkpoints.quantisation import QuantizeWish
 from control.models.probe import Probe
 from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
 from stepserve.named_templates import LONGEST_CHARACTERS
+from stepserve.request_model import RequestModel
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ChatTemplate = Annotated[str, Field(min_length=1, max_length=LONGEST_CHARACTERS)]
@@ -31,7 +32,7 @@ def split_tags(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-class RegisterRequest(BaseModel):
+class RegisterRequest(RequestModel):
     """`path` defaults to the models folder's `<id>`; a relative one is taken from the base directory.
 
     `dry_run`: only say what it would come to, and which files it would remove. `chat_template` is a built-in name, the
@@ -42,7 +43,7 @@ class RegisterRequest(BaseModel):
 
     id: str
     source: Annotated[str, Field(min_length=1, max_length=256)]
-    tags: Annotated[list[str], BeforeValidator(split_tags)] = []
+    tags: Annotated[list[str], BeforeValidator(split_tags)] = Field(default=[])
     path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     step: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None

@@ -3,16 +3,17 @@
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from control.checkpoints.quantisation import QuantizeWish
 from control.models.registration import ChatTemplate, check_id, split_tags
 from stepserve.contract import id_of_repository
+from stepserve.request_model import RequestModel
 
 REPOSITORY_PATTERN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
-class PullRequest(BaseModel):
+class PullRequest(RequestModel):
     """`model` is a repository, `name` or `owner/name`; `init` makes it the active model when it is there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,7 +25,7 @@ class PullRequest(BaseModel):
     revision: Annotated[str, Field(min_length=1, max_length=255)] = "main"
     base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     chat_template: ChatTemplate | None = None
-    tags: Annotated[list[str], BeforeValidator(split_tags)] = []
+    tags: Annotated[list[str], BeforeValidator(split_tags)] = Field(default=[])
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 
     @field_validator("model")

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from control.activation.activator import Activator, SwitchWish, show
 from control.clock import iso
@@ -11,11 +11,12 @@ from control.errors import NotFound
 from control.models.activation_log import ActivationLog
 from control.services import Given
 from stepserve.contract import ActivateResult, InFlightPolicy, SwitchMethod
+from stepserve.request_model import RequestModel
 
 router = APIRouter()
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(RequestModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     in_flight: InFlightPolicy = "finish"

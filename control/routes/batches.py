@@ -4,7 +4,7 @@ import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from control.access.view import Viewer
 from control.batches.files import FileStore
@@ -20,12 +20,13 @@ from control.routes.job_intake import JobIntake
 from control.routes.job_references import JobReferences
 from control.routes.pages import page
 from control.services import Given
+from stepserve.request_model import RequestModel
 
 TYPE = BatchKind.type
 router = APIRouter(prefix="/v1/batches")
 
 
-class CreateBatch(BaseModel):
+class CreateBatch(RequestModel):
     """`completion_window` is what OpenAI's clients send; a batch here takes as long as it takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

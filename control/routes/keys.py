@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from control.access.audit_log import AuditLog
 from control.access.key_book import KeyBook
@@ -27,6 +27,7 @@ from stepserve.access import (
     SyncRequest,
 )
 from stepserve.paths import Layout
+from stepserve.request_model import RequestModel
 
 router = APIRouter()
 
@@ -100,7 +101,7 @@ async def sync(request: SyncRequest, book: Given[UsageBook], keys: Given[KeyBook
     return SyncAnswer(keys=await keys.newer_than(request.epoch, request.revision))
 
 
-class RecoverRequest(BaseModel):
+class RecoverRequest(RequestModel):
     """`new_key`: an administrator's key is made as well."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

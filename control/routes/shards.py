@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from control.access.view import Viewer
 from control.clock import utc_now
@@ -14,13 +14,14 @@ from control.services import Given
 from control.shards.inbox import ShardInbox, ShardStatus
 from control.shards.view import file_of, show
 from stepserve.paths import Layout
+from stepserve.request_model import RequestModel
 
 router = APIRouter()
 
 _MEDIA_TYPE = "application/jsonl"
 
 
-class ClaimRequest(BaseModel):
+class ClaimRequest(RequestModel):
     """`timeout_s`: an unacknowledged shard is free again after it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,7 +31,7 @@ class ClaimRequest(BaseModel):
     job_id: str | None = None
 
 
-class AckRequest(BaseModel):
+class AckRequest(RequestModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     claim_id: str

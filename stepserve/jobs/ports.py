@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult, ModelRef
+from stepserve.request_model import RequestModel
 
 
 class BatchEngine(Protocol):
@@ -102,7 +103,7 @@ class JobContext(StandaloneContext, Protocol):
         ...
 
 
-class JobRequest(BaseModel):
+class JobRequest(RequestModel):
     """What the body of every POST that makes a job has; a kind adds its own fields. Unknown ones are refused.
 
     A higher `priority` starts first. `dedupe`: a job that does or did the same is the answer. `when_inactive`: what to

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from stepserve.file_names import RULE, can_be_sent
+from stepserve.request_model import RequestModel
 
 MAX_FILES = 10_000
 MAX_CHUNKS = 500_000
@@ -30,7 +31,7 @@ def check_sha256(text: str) -> str:
     return lowered
 
 
-class _Body(BaseModel):
+class _Body(RequestModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from gateway.dialects.call import Json
+from stepserve.request_model import RequestModel
 
 Count = Annotated[int, Field(ge=1)]
 _MAX_INT64 = 2**63 - 1  # what an engine can be told
 
 
-class Sampling(BaseModel):
+class Sampling(RequestModel):
     """A class's `DEFAULTS` hold where neither the request nor an alias's preset says otherwise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)

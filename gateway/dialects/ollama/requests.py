@@ -8,10 +8,11 @@ import binascii
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.dialects.call import Json
 from gateway.errors import InvalidRequest
+from stepserve.request_model import RequestModel
 
 Think = bool | Literal["low", "medium", "high"]
 _IMAGE_TYPES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
@@ -35,7 +36,7 @@ def _without_tag(name: object) -> object:
 ModelName = Annotated[str, BeforeValidator(_without_tag)]
 
 
-class _Lenient(BaseModel):
+class _Lenient(RequestModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
@@ -102,7 +103,7 @@ class AskRequest(_Lenient):
 
 class Function(_Lenient):
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
 
 
 class ToolCall(_Lenient):
@@ -120,7 +121,7 @@ class OllamaMessage(_Lenient):
 
 
 class OllamaChatRequest(AskRequest):
-    messages: list[OllamaMessage] = []
+    messages: list[OllamaMessage] = Field(default=[])
     tools: list[dict[str, Any]] | None = None
 
     def body(self, context_tokens: int | None) -> Json:
