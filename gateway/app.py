@@ -53,6 +53,7 @@ from gateway.sidecar.upload_link import UploadLink
 from gateway.status.exposition import Exposition
 from gateway.status.gpu import Nvml
 from gateway.status.information import Information
+from gateway.status.model_cards import ModelCards
 from gateway.status.usage import usage
 from gateway.upstream.app import UpstreamApp
 from stepserve import hosts
@@ -192,12 +193,11 @@ def create_gateway(
         settings,
         pool,
         control,
-        directory,
+        ModelCards(pool, directory, naming, settings.load_on_request, upstream.directory),
         Nvml(),
         time.monotonic(),
         exposition,
         diagnose_engine,
-        upstream.directory,
     ).app()
     adapters = create_routes(settings, dispatch, served, control, bounds, installed)
     adapters.add(describe(gate, control, adapters.routes, information.routes))

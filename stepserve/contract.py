@@ -143,6 +143,20 @@ EXIT_BROKEN_CHECKPOINT = 65
 """How stepserve.reference_program ends when the checkpoint is at fault, of which it then says a line (EX_DATAERR)."""
 
 
+class RegisteredModel(Message):
+    """A model that a request may name; `repository` is the hub's name of one that was pulled and answers to it too."""
+
+    id: str
+    created_s: int  # Unix time
+    repository: str | None = None
+
+
+class RegisteredModels(Message):
+    """Newest first."""
+
+    models: list[RegisteredModel]
+
+
 class ActivateRequest(Message):
     model: ModelRef
     reference: Reference | None = None

@@ -175,6 +175,7 @@ ROWS: tuple[Row, ...] = (
     _MODELS.row("/models/set_active", "POST"),
     _MODELS.row("/models/rollback", "POST"),
     _MODELS.row("/models/activations", "GET"),
+    _MODELS.row("/models/{model_id}", "GET"),
     _MODELS.row("/models/{model_id}", "DELETE"),
     _MODELS.row("/models/{model_id}/unload", "POST"),
     _MODELS.row("/models/{model_id}/files", "GET"),

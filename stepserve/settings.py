@@ -160,6 +160,7 @@ class TelemetrySettings(Group):
 class PowerProfile(Group):
     """A cap on every card's power, clamped to what it allows, and how many jobs may run beside each other."""
 
+    description: str = ""
     power_limit_w: Annotated[float, Field(gt=0)] | None = None
     max_concurrent_jobs: Count = 1
 
@@ -181,10 +182,10 @@ class PowerWindow(Group):
 class PowerSettings(Group):
     """`profile` holds until another is chosen by POST /settings/power_profile; null leaves the cards alone."""
 
-    BUILT_IN: ClassVar[dict[str, dict[str, float]]] = {
-        "quiet": {"power_limit_w": 220, "max_concurrent_jobs": 1},
-        "normal": {"power_limit_w": 280, "max_concurrent_jobs": 1},
-        "max": {"power_limit_w": 350, "max_concurrent_jobs": 2},
+    BUILT_IN: ClassVar[dict[str, dict[str, Any]]] = {
+        "quiet": {"power_limit_w": 220, "max_concurrent_jobs": 1, "description": "little noise and heat"},
+        "normal": {"power_limit_w": 280, "max_concurrent_jobs": 1, "description": "most of the speed at less power"},
+        "max": {"power_limit_w": 350, "max_concurrent_jobs": 2, "description": "all that the card gives"},
     }
 
     profile: str | None = None

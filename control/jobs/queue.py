@@ -35,7 +35,7 @@ from control.jobs.ending import (
 )
 from control.jobs.events import Changes, note, note_end
 from control.jobs.leases import Lease
-from control.jobs.states import LIVE, RETRYABLE, STATUSES, AttemptOutcome, Status
+from control.jobs.states import LIVE, OVER, RETRYABLE, STATUSES, AttemptOutcome, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +104,17 @@ class JobQueue:
         async with self._database.transaction() as session:
             return set((await session.scalars(statement)).all())
 
-    async def stats(self, view: View = EVERYTHING) -> dict[str, int]:
-        """Jobs by status, and how many were made in the last hour."""
+    async def stats(self, view: View = EVERYTHING, job_type: str | None = None) -> dict[str, int]:
+        """Jobs by status, of one type or of all, and how many were done in the last hour."""
         hour_ago = self._clock() - timedelta(hours=1)
         seen = view.rows(JobRow.created_by)
+        if job_type is not None:
+            seen = and_(seen, JobRow.type == job_type)
+        done = and_(JobRow.status == "done", JobRow.finished_at >= hour_ago)
         async with self._database.transaction() as session:
             counts = await session.execute(select(JobRow.status, func.count()).where(seen).group_by(JobRow.status))
             by_status: dict[str, int] = dict(iter(counts))
-            recent = await session.scalar(select(func.count()).where(JobRow.created_at >= hour_ago, seen))
+            recent = await session.scalar(select(func.count()).where(done, seen))
         return {status: by_status.get(status, 0) for status in STATUSES} | {"jobs_last_hour": recent or 0}
 
     async def census(self) -> "Census":
@@ -297,6 +300,16 @@ class JobQueue:
                 .values(not_before=None)
                 .execution_options(synchronize_session=False)
             )
+
+    async def date_endings(self) -> None:
+        """Jobs that were ended by hand, in the database itself, get the time at which that was seen."""
+        over = and_(JobRow.status.in_(OVER), JobRow.finished_at.is_(None))
+        now = _not_before(JobRow.created_at, self._clock())
+        changed = update(JobRow).where(over).values(finished_at=now).returning(JobRow.id)
+        async with self._database.transaction() as session:
+            ids = (await session.scalars(changed.execution_options(synchronize_session=False))).all()
+        for job_id in ids:
+            self.changes.tell(job_id)
 
     async def fail_orphans(self) -> None:
         """Pending jobs whose model was removed would wait for ever."""

@@ -65,6 +65,7 @@ class Reaper:
                 await self._queue.end(lease, Lost("its end could not be written"))
         for lease in self._watch.dead(lease for lease in leases if lease.owner != me):
             await self._queue.end(lease, Lost("its worker gave no sign of life"))
+        await self._queue.date_endings()
         await self._queue.fail_orphans()
         await self._settle_borrow()
 

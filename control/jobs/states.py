@@ -32,6 +32,8 @@ def may_become(current: Status, target: Status) -> bool:
 LIVE: Final[tuple[Status, ...]] = tuple(status for status in STATUSES if may_become(status, "cancelled"))
 """Not over yet: what can be cancelled."""
 
+OVER: Final[tuple[Status, ...]] = tuple(status for status in STATUSES if status not in LIVE)
+
 RETRYABLE: Final[tuple[Status, ...]] = tuple(
     status for status in STATUSES if status not in LIVE and may_become(status, "pending")
 )

@@ -45,6 +45,7 @@ from stepserve.contract import (
     GatewayState,
     ModelRef,
     Quantize,
+    RegisteredModel,
     Signature,
     id_of_repository,
 )
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 Content = Checkpoint | Adapter
 
 _READERS = 4
+HUB_SOURCE = "hub:"  # and the repository's name, of a model that was pulled
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,9 +307,12 @@ class Registry:
         row = await self._models.find(model_id)
         return Path(row.path) if row else None
 
-    async def ids(self) -> Sequence[str]:
-        """Of every model, newest first."""
-        return [row.id for row in await self._models.newest_first()]
+    async def named_models(self) -> Sequence[RegisteredModel]:
+        """Every model with the names that it answers to, newest first."""
+        return [
+            RegisteredModel(id=row.id, created_s=int(row.created_at.timestamp()), repository=_repository_of(row))
+            for row in await self._models.newest_first()
+        ]
 
     async def list(self, state: GatewayState | None) -> list[dict[str, Any]]:
         """Every model, newest first, as GET /models shows it; `state` None: nothing is known to be loaded."""
@@ -322,6 +327,7 @@ class Registry:
             entries.append(
                 {
                     "id": row.id,
+                    "model": row.id,
                     "path": row.path,
                     "source": row.source,
                     "created_at": iso(row.created_at),
@@ -343,6 +349,14 @@ class Registry:
                 }
             )
         return entries
+
+    async def show(self, name: str, state: GatewayState | None) -> dict[str, Any]:
+        """One of `list`, or the active one. Raises NotFound."""
+        model_id = await self.resolve(name)
+        found = next((entry for entry in await self.list(state) if entry["id"] == model_id), None)
+        if found is None:  # it was removed just now
+            raise NotFound(f"there is no model {model_id!r}")
+        return found
 
     async def remove(self, model_id: str, *, files: bool, dry_run: bool = False) -> Removal | None:
         """Forgets the model, and with `files` removes what the server put into its folder; that is the answer.
@@ -436,3 +450,10 @@ def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | 
         size_bytes=checkpoint.size_bytes,
         context_length_tokens=checkpoint.context_length_tokens,
     )
+
+
+def _repository_of(row: ModelRow) -> str | None:
+    """`org/name` of a model that was pulled and has the id of that."""
+    repository = row.source.removeprefix(HUB_SOURCE).partition("@")[0]
+    was_pulled = row.source.startswith(HUB_SOURCE) and "/" in repository
+    return repository if was_pulled and id_of_repository(repository) == row.id else None

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from control.errors import NotOffered
 from control.power.choices import PowerChoices
@@ -33,11 +33,14 @@ class JobLimit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PowerState:
-    """`power_limit_w` is the first card's, as it is. `reason` says why a wish was not fulfilled."""
+    """`power_limit_w`: what the profile asks for, in the range of the first card; None where it asks for nothing.
+    `card_power_limit_w` is that card's limit as it is. `reason` says why a wish was not fulfilled.
+    """
 
     profile: str | None = None
     source: Source = "none"
     power_limit_w: float | None = None
+    card_power_limit_w: float | None = None
     max_concurrent_jobs: int = 1
     power_applied: bool = False
     reason: str | None = None
@@ -89,8 +92,9 @@ class Governor:
         return self.state
 
     @property
-    def profiles(self) -> list[str]:
-        return list(self._settings.profiles)
+    def profiles(self) -> dict[str, dict[str, Any]]:
+        """By name: `power_limit_w`, `max_concurrent_jobs`, `description`."""
+        return {name: profile.model_dump() for name, profile in self._settings.profiles.items()}
 
     def _now_in_force(self) -> InForce:
         return in_force(self._settings, self._choice, self._now())
@@ -105,12 +109,14 @@ class Governor:
             reasons = sorted({reason for reason in refused if reason})
             if refused:
                 seen = await self._sampler.look()
-            wishes = holds.profile is not None and self._settings.profiles[holds.profile].power_limit_w is not None
+            watts = self._settings.profiles[holds.profile].power_limit_w if holds.profile is not None else None
+            wishes = watts is not None
             reason = "; ".join(reasons) or (seen.problem if wishes else None)
             self.state = PowerState(
                 profile=holds.profile,
                 source=holds.source,
-                power_limit_w=seen.cards[0].power_limit_w if seen.cards else None,
+                power_limit_w=watts and clamped(watts, seen.cards[0].power_range if seen.cards else None),
+                card_power_limit_w=seen.cards[0].power_limit_w if seen.cards else None,
                 max_concurrent_jobs=jobs,
                 power_applied=wishes and reason is None,
                 reason=reason,

@@ -29,14 +29,19 @@ async def list_jobs(
     status: Status | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    if job_type is not None and job_type not in runner.types:
-        raise Invalid(f"type: there is no {job_type!r}; known are {', '.join(runner.types)}")
+    _check_type(job_type, runner)
     return {"jobs": await display.many(await queue.newest_first(job_type, status, limit, view=view))}
 
 
 @router.get("/jobs/stats")
-async def stats(queue: Given[JobQueue], view: Viewer) -> dict[str, int]:
-    return await queue.stats(view)
+async def stats(
+    queue: Given[JobQueue],
+    runner: Given[JobRunner],
+    view: Viewer,
+    job_type: Annotated[str | None, Query(alias="type")] = None,
+) -> dict[str, int]:
+    _check_type(job_type, runner)
+    return await queue.stats(view, job_type)
 
 
 @router.get("/jobs/{job_id}")
@@ -68,3 +73,9 @@ async def retry(job_id: str, queue: Given[JobQueue], runner: Given[JobRunner], v
     job = await queue.retry(job_id)
     runner.wake()
     return {"job_id": job.id, "status": job.status}
+
+
+def _check_type(job_type: str | None, runner: JobRunner) -> None:
+    """Raises Invalid."""
+    if job_type is not None and job_type not in runner.types:
+        raise Invalid(f"type: there is no {job_type!r}; known are {', '.join(runner.types)}")

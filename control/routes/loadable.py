@@ -1,20 +1,18 @@
 """What the gateway asks on control's own socket; the public port hands none of this on."""
 
-from typing import Any
-
 from fastapi import APIRouter
 
 from control.models.loading import Loading
 from control.models.registry import Registry
 from control.services import Given
-from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest
+from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest, RegisteredModels
 
 router = APIRouter(prefix=CONTROL_LOADABLE_PATH)
 
 
 @router.get("")
-async def ids(registry: Given[Registry]) -> dict[str, Any]:
-    return {"ids": await registry.ids()}
+async def models(registry: Given[Registry]) -> RegisteredModels:
+    return RegisteredModels(models=await registry.named_models())
 
 
 @router.get("/{model_id:path}")

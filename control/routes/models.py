@@ -21,11 +21,12 @@ router = APIRouter()
 
 @router.get("/models")
 async def list_models(gateway: Given[GatewayClient], registry: Given[Registry]) -> dict[str, Any]:
-    try:
-        state: GatewayState | None = await gateway.state()
-    except GatewayUnavailable:
-        state = None
-    return {"models": await registry.list(state)}
+    return {"models": await registry.list(await _state(gateway))}
+
+
+@router.get("/models/{model_id}")
+async def show(model_id: str, gateway: Given[GatewayClient], registry: Given[Registry]) -> dict[str, Any]:
+    return await registry.show(model_id, await _state(gateway))
 
 
 @router.post("/models/register")
@@ -92,3 +93,11 @@ async def remove(
             await gateway.unload(model_id)
     body = {"status": "dry_run" if dry_run else "deleted", "id": model_id, "files": bool(removal and removal.complete)}
     return body | ({"removal": removal.show()} if removal is not None else {})
+
+
+async def _state(gateway: GatewayClient) -> GatewayState | None:
+    """None: nothing is known to be loaded."""
+    try:
+        return await gateway.state()
+    except GatewayUnavailable:
+        return None

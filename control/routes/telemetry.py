@@ -38,16 +38,16 @@ async def system(telemetry: Given[Telemetry]) -> dict[str, Any]:
 
 @router.get("/settings/power_profile")
 async def show_profile(governor: Given[Governor]) -> dict[str, Any]:
-    return _shown(governor.state) | {"profiles": governor.profiles}
+    return {"current": governor.state.profile, "profiles": governor.profiles} | _shown(governor.state)
 
 
 @router.post("/settings/power_profile")
 async def choose_profile(profile: str, governor: Given[Governor]) -> dict[str, Any]:
-    return _shown(await governor.choose(profile))
+    return {"status": "success"} | _shown(await governor.choose(profile))
 
 
 def _shown(state: PowerState) -> dict[str, Any]:
     shown = asdict(state)
     if shown["reason"] is None:
         del shown["reason"]
-    return {"status": "ok"} | shown
+    return shown

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from gateway.errors import LoadFailed, Unserved
 from gateway.sidecar.control_link import ControlProxy
-from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest
+from stepserve.contract import CONTROL_LOADABLE_PATH, LoadRequest, RegisteredModel, RegisteredModels
 
 _TIMEOUT_S = 30.0  # a large checkpoint whose digest is not cached is read once
 
@@ -37,14 +37,18 @@ class ControlDirectory:
             ) from error
 
     async def names(self) -> list[str]:
-        """The ids of all registered models, newest first; none when control is away."""
+        """What registered models answer to, the newest's names first; none when control is away."""
+        listed = await self.listed()
+        return [*(each.id for each in listed), *(each.repository for each in listed if each.repository is not None)]
+
+    async def listed(self) -> list[RegisteredModel]:
+        """Newest first; none when control is away."""
         try:
             answer = await self._link.get(CONTROL_LOADABLE_PATH, 2.0)
             answer.raise_for_status()
-            found: list[str] = answer.json()["ids"]
-        except (httpx.HTTPError, ValueError, KeyError):
+            return RegisteredModels.model_validate_json(answer.content).models
+        except (httpx.HTTPError, ValidationError):
             return []
-        return found
 
 
 def _detail(answer: httpx.Response) -> str:

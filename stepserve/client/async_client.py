@@ -77,6 +77,7 @@ class AsyncClient:
     set_active_model = Awaited(calls.set_active_model)
     roll_back = Awaited(calls.roll_back)
     active_model = Awaited(calls.active_model)
+    model = Awaited(calls.model)
     list_activations = Awaited(calls.list_activations)
     delete_model = Awaited(calls.delete_model)
     pull_model = Awaited(calls.pull_model)

@@ -86,6 +86,7 @@ class BlockingClient:
     set_active_model = Blocking(calls.set_active_model)
     roll_back = Blocking(calls.roll_back)
     active_model = Blocking(calls.active_model)
+    model = Blocking(calls.model)
     list_activations = Blocking(calls.list_activations)
     delete_model = Blocking(calls.delete_model)
     pull_model = Blocking(calls.pull_model)

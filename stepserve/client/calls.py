@@ -96,6 +96,11 @@ def list_models() -> Call[list[Model]]:
     return Call("GET", "/models", lambda body: [Model.model_validate(model) for model in body["models"]])
 
 
+def model(model_id: str) -> Call[Model]:
+    """Raises NotFound."""
+    return Call("GET", f"/models/{quote(model_id, safe='')}", Model.model_validate)
+
+
 def register_model(
     id: str,
     source: str = "client",

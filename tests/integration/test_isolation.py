@@ -44,6 +44,7 @@ MADE = "data_gen_20260101_000000_aaaa"
 # What is everybody's: models, the machine, and what makes something new.
 SHARED = {
     ("GET", "/models"), ("GET", "/models/active"), ("GET", "/models/activations"), ("GET", "/models/{model_id}/files"),
+    ("GET", "/models/{model_id}"),
     ("GET", "/gpu"), ("GET", "/system"),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,13 @@ def test_cancelling_by_hand(tmp_path: Path) -> None:
             await here.job(last, "done")
             assert [(await here.get(f"/jobs/{job}"))["status"] for job in (running, pending)] == ["cancelled"] * 2
             stats = await here.get("/jobs/stats")
-            assert stats == {"pending": 0, "running": 0, "done": 1, "failed": 0, "cancelled": 2, "jobs_last_hour": 3}
+            assert stats == {"pending": 0, "running": 0, "done": 1, "failed": 0, "cancelled": 2, "jobs_last_hour": 1}
+            none = {"pending": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0, "jobs_last_hour": 0}
+            assert await here.get("/jobs/stats?type=pull") == none
+            assert (await here.http.get("/jobs/stats?type=colour")).status_code == 422
+            for job in (running, pending):
+                ended = await until(partial(here.get, f"/jobs/{job}"), lambda shown: shown["finished_at"])
+                assert ended["created_at"] <= ended["finished_at"]
 
     asyncio.run(run())
 

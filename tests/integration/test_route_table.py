@@ -25,6 +25,7 @@ from gateway.request.bounds import RequestBounds
 from gateway.serving.naming import Naming
 from gateway.sidecar.control_link import ControlProxy
 from gateway.status.information import Information
+from gateway.status.model_cards import ModelCards
 from stepserve.contract import GatewayState
 from stepserve.route_table import ROWS, Owner
 from stepserve.settings import Settings
@@ -73,7 +74,9 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
         return {(method, route.path) for route in adapters.routes for method in _with_head(route.method)}
 
     unused: Any = None
-    plain = Information(unused, unused, unused, unused, unused, 0.0, unused, unused).app()
+    plain = Information(
+        unused, unused, unused, ModelCards(unused, unused, Naming(), True), unused, 0.0, unused, unused
+    ).app()
     found = asyncio.run(scenario()) | registered(plain.routes)
     assert found | {("GET", openapi.PATH), ("HEAD", openapi.PATH), ("PUT", UPLOAD)} == rows("gateway")
 

@@ -57,6 +57,12 @@ def test_no_gpu_says_why(tmp_path: Path) -> None:
             chosen = (await here.http.post("/settings/power_profile?profile=max")).json()
             assert (chosen["profile"], chosen["max_concurrent_jobs"], chosen["power_applied"]) == ("max", 2, False)
             assert chosen["reason"] == "NVML is not available: 12"
+            assert (chosen["status"], chosen["power_limit_w"], chosen["card_power_limit_w"]) == ("success", 350, None)
+            shown = await here.get("/settings/power_profile")
+            assert shown["current"] == "max"
+            assert shown["profiles"]["quiet"] == {
+                "power_limit_w": 220, "max_concurrent_jobs": 1, "description": "little noise and heat"
+            }  # fmt: skip
 
     asyncio.run(run())
 
@@ -70,8 +76,8 @@ def test_a_profile_limits_cards_and_jobs_at_once_and_after_a_restart(tmp_path: P
             await until(lambda: running(here), lambda count: count == 1)
             chosen = (await here.http.post("/settings/power_profile?profile=max")).json()
             assert chosen == {
-                "status": "ok", "profile": "max", "source": "chosen", "power_limit_w": 350,
-                "max_concurrent_jobs": 2, "power_applied": True,
+                "status": "success", "profile": "max", "source": "chosen", "power_limit_w": 350,
+                "card_power_limit_w": 350, "max_concurrent_jobs": 2, "power_applied": True,
             }  # fmt: skip
             assert library.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 350_000
             await until(lambda: running(here), lambda count: count == 2)
@@ -105,7 +111,8 @@ def test_without_the_right_to_set_limits_the_job_limit_holds(tmp_path: Path) -> 
         library.may_set = False
         async with house(tmp_path, card_reader=Nvml(library), max_concurrent_jobs=4) as here:
             chosen = (await here.http.post("/settings/power_profile?profile=quiet")).json()
-            assert (chosen["max_concurrent_jobs"], chosen["power_limit_w"], chosen["power_applied"]) == (1, 700, False)
+            assert (chosen["max_concurrent_jobs"], chosen["power_limit_w"], chosen["power_applied"]) == (1, 220, False)
+            assert chosen["card_power_limit_w"] == 700
             assert "Insufficient Permissions" in chosen["reason"]
             assert "nvidia-smi" in chosen["reason"]
 
