@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -35,6 +36,8 @@ EXIT_INTERRUPTED = 130
 
 RETRY_S = 2.0
 _NICENESS = 10
+_LONGEST_WHOLE = 72  # characters of a cell: a digest, not a list of settings
+_NARROWEST_TEXT = 16
 PATIENCE_S = 60.0  # how long a server that went away is waited for while a job is watched
 
 Host = Annotated[
@@ -114,29 +117,37 @@ def end_with(job: Job) -> None:
         stop(str(JobFailed(job)), EXIT_FAILED)
 
 
-_WHOLE = frozenset({"card", "id", "job", "model", "setting", "name"})
-"""Columns that are never folded: somebody copies what stands there."""
-
-
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> None:
     """On a terminal a drawn table, or `none` where there are no rows; elsewhere a line a row, its cells between tabs.
 
-    Cells are shown as they are: what a model or a person wrote is no markup, and moves no cursor.
+    Cells are shown as they are: what a model or a person wrote is no markup, and moves no cursor. Ids, paths and numbers
+    stay in one piece, to be copied and searched for, if that makes a line longer than the terminal is wide; only texts
+    are broken.
     """
     rows = [[_shown(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             print("\t".join(row))
-        return
-    if not rows and none:
+    elif not rows and none:
         print(none)
-        return
+    else:
+        _draw(title, columns, rows)
+
+
+def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     drawn = Table(title=Text(title) if title else None, title_justify="left")
-    for column in columns:
-        drawn.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
+    least = 1
+    for number, column in enumerate(columns):
+        cells = [column, *(row[number] for row in rows)]
+        widest = max(map(cell_len, cells))
+        is_whole = widest <= _LONGEST_WHOLE and not any(" " in cell for cell in cells[1:])
+        least += 3 + (widest if is_whole else min(widest, _NARROWEST_TEXT))
+        drawn.add_column(column, no_wrap=is_whole, overflow="fold")
     for row in rows:
         drawn.add_row(*map(Text, row))
-    Console().print(drawn)
+    console = Console()
+    console.width = max(console.width, least)
+    console.print(drawn, soft_wrap=False)
 
 
 def _shown(cell: str) -> str:

@@ -96,3 +96,6 @@ def test_without_a_setting_nothing_is_removed(used: Layout) -> None:
     assert ended.returncode == 2
     assert "none of the settings" in ended.stderr
     assert left(used) == everything
+    looked = gc(used, "--dry-run")
+    assert (looked.returncode, "none of the settings" in looked.stdout) == (0, True)
+    assert json.loads(gc(used, "--dry-run", "--json").stdout) == []

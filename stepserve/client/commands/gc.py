@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,7 +22,7 @@ def gc(
 
     wanted = settings.retention
     if all(value is None for value in wanted.model_dump().values()):
-        stop("Everything is kept: none of the settings retention.… is set (docs/deploy.md).", EXIT_REFUSED)
+        _end_without_settings(dry_run=dry_run, as_json=as_json)
     layout = settings.layout
     step_aside()
     try:
@@ -49,3 +49,15 @@ def gc(
     if failed:
         path, why = next(iter(failed.items()))
         stop(f"{len(failed)} could not be removed, such as {path}: {why}", EXIT_FAILED)
+
+
+def _end_without_settings(*, dry_run: bool, as_json: bool) -> NoReturn:
+    """To ask what would go is no mistake; to have it removed without saying what is."""
+    reason = "Everything is kept: none of the settings retention.… is set (docs/deploy.md)."
+    if not dry_run:
+        stop(reason, EXIT_REFUSED)
+    if as_json:
+        print_json([])
+    else:
+        print(reason)
+    raise typer.Exit(0)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stepserve.client.log_text import log_text
 from stepserve.client.terminal import AsJson, Host, server_at
 
 
@@ -15,7 +16,7 @@ def logs(
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
-    """The last lines of a log; with -f those to come too, until Ctrl-C."""
+    """The last lines of a log as text, or with --json as they are written; with -f those to come too, until Ctrl-C."""
     with server_at(host, interrupted="") as server:
         if not follow:
             for line in server.logs(component, lines).lines:
@@ -28,10 +29,7 @@ def logs(
 
 
 def _show(line: Any, *, as_json: bool) -> None:
-    if as_json or not isinstance(line, str):
-        print(json.dumps(line, ensure_ascii=False), flush=True)
-    else:
-        print(line, flush=True)
+    print(json.dumps(line, ensure_ascii=False) if as_json else log_text(line), flush=True)
 
 
 def _parsed(data: str) -> Any:
