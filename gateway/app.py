@@ -200,7 +200,8 @@ def create_gateway(
         diagnose_engine,
     ).app()
     adapters = create_routes(settings, dispatch, served, control, bounds, installed)
-    adapters.add(describe(gate, control, adapters.routes, information.routes))
+    for route in describe(gate, control, adapters.routes, information.routes):
+        adapters.add(route)
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)

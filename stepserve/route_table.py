@@ -166,6 +166,7 @@ ROWS: tuple[Row, ...] = (
     Row("/", ("GET", "HEAD"), "gateway", "open", "/", "ollama"),
     *_probe("/livez"), *_probe("/readyz"), *_probe("/health"), *_probe("/ui", quiet=False),
     *_shown("/info"), *_shown("/version"), *_shown("/status"), *_shown("/diag"), *_shown("/openapi.json"),
+    *_shown("/docs"),
     _own("/metrics", "metrics", quiet=True).row("/metrics", "GET"),
     _own("/config", "admin").row("/config", "GET"),
     # Control's.
@@ -248,7 +249,7 @@ _FAMILIES: tuple[_Family, ...] = (
     _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _DATA_GEN, _DATASETS, _SHARDS, _KEYS, _WEBHOOKS,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
-    *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json")),
+    *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),
     *(_own(path, "admin", quiet=True) for path in ("/livez", "/readyz", "/health")),
     _own("/ui", "admin"), _own("/config", "admin"),
     *(_controls(path, "admin", reads="any") for path in ("/gpu", "/system")),

@@ -13,6 +13,7 @@ from starlette.routing import Route as PlainRoute
 
 from gateway.dialects.call import Call
 from gateway.dialects.router import Route
+from gateway.edge.pages import readable, send_page
 from gateway.errors import Unserved
 from gateway.serving.gate import Gate
 from gateway.sidecar.control_link import ControlProxy
@@ -22,16 +23,20 @@ from stepserve.route_table import ROWS, Owner
 Json = dict[str, Any]
 
 PATH = "/openapi.json"
+PAGE_PATH = "/docs"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _SCHEMAS = "#/components/schemas/"
 _ERROR = {"description": "refused; the body says why"}
 _ANSWER = {"description": "answered"}
 
 
-def describe(gate: Gate, control: ControlProxy, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> Route:
-    """The route itself. `plain` are the gateway's GET routes that take no body."""
+def describe(gate: Gate, control: ControlProxy, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> list[Route]:
+    """The routes of the document, as JSON and as a page. `plain` are the gateway's GET routes that take no body."""
     described = OpenApi(gate, control, [*routes], [route.path for route in plain if isinstance(route, PlainRoute)])
-    return Route("GET", PATH, "This document", described.answer)
+    return [
+        Route("GET", PATH, "This document", described.answer),
+        Route("GET", PAGE_PATH, "This document as a page", described.show),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class OpenApi:
 
     async def answer(self, call: Call, _: None) -> None:
         await call.answer(await self.document())
+
+    async def show(self, call: Call, _: None) -> None:
+        page = await asyncio.to_thread(readable, await self.document())
+        await send_page(call, "Stepserve's routes", page)
 
     async def document(self) -> Json:
         parts = [own(self.routes, self.plain)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from gateway.dialects.call import Call
 from gateway.dialects.native.chat import Chat, ChatRequest
 from gateway.dialects.native.generate import Generate, GenerateRequest
 from gateway.dialects.native.prompts import Prompts
@@ -20,6 +19,7 @@ from gateway.dialects.ollama.requests import (
 )
 from gateway.dialects.router import ProtocolAdapters, Route
 from gateway.dialects.served import Served
+from gateway.edge.greeting import Greeting
 from gateway.http.asgi import App
 from gateway.request.bounds import RequestBounds
 from gateway.sidecar.control_link import ControlProxy
@@ -65,14 +65,7 @@ def create_routes(
         Route("POST", "/api/show", "Ollama: one model", models.show, request=NameRequest),
         Route("GET", "/api/version", "Ollama: version", models.version),
         Route("POST", "/api/pull", "Ollama: fetch a model", Pull(control), request=NameRequest),
-        Route("GET", "/", "Ollama: greeting", _greet),
+        Route("GET", "/", "Ollama: greeting; a page for browsers", Greeting(settings, served)),
         *installed,
     ]  # fmt: skip
     return ProtocolAdapters(inner, routes, settings.max_request_bytes, bounds)
-
-
-async def _greet(call: Call, _: None) -> None:
-    text = b"Ollama is running"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
-    await call.send({"type": "http.response.start", "status": 200, "headers": headers})
-    await call.send({"type": "http.response.body", "body": b"" if call.scope["method"] == "HEAD" else text})

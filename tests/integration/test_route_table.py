@@ -78,7 +78,8 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
         unused, unused, unused, ModelCards(unused, unused, Naming(), True), unused, 0.0, unused, unused
     ).app()
     found = asyncio.run(scenario()) | registered(plain.routes)
-    assert found | {("GET", openapi.PATH), ("HEAD", openapi.PATH), ("PUT", UPLOAD)} == rows("gateway")
+    documents = {(method, path) for method in ("GET", "HEAD") for path in (openapi.PATH, openapi.PAGE_PATH)}
+    assert found | documents | {("PUT", UPLOAD)} == rows("gateway")
 
 
 def test_vllm_has_the_routes_of_its_that_are_public() -> None:

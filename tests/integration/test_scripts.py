@@ -119,3 +119,35 @@ def test_a_registration_with_all_of_its_fields_null(tmp_path: Path) -> None:
         await until(lambda: there.http.get("/readyz"), lambda ready: ready.status_code == 200)
 
     tell(tmp_path, story)
+
+
+def test_a_browser_gets_pages_and_other_clients_what_they_look_for(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        plain = await there.http.get("/")
+        assert (plain.text, plain.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
+        browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        page = await there.http.get("/", headers=browser)
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert f"<code>{MODEL}</code> is active" in page.text
+        assert '<a href="/docs">' in page.text
+        documents = await there.http.get("/docs", headers=browser)
+        for shown in ("POST /v1/files", "POST /models/register", "POST /generate", "<code>num_return_sequences</code>"):
+            assert shown in documents.text
+        for each in (page, documents):
+            assert "default-src 'none'" in each.headers["content-security-policy"]
+            assert "<script" not in each.text
+            assert not [quoted for quoted in each.text.split('"') if quoted.startswith(("http", "//"))]
+
+    tell(tmp_path, story)
+
+
+def test_a_stranger_with_a_browser_is_told_no_names(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        await there.key()
+        page = await there.http.get("/", headers={"accept": "text/html"})
+        assert page.status_code == 200
+        assert "asks for a key" in page.text
+        assert f"<code>{MODEL}</code>" not in page.text
+        assert (await there.http.get("/docs", headers={"accept": "text/html"})).status_code == 401
+
+    tell(tmp_path, story)
