@@ -86,6 +86,7 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
+from stepserve.alias_book import AliasBook
 from stepserve.heartbeat import beat, stood_still
 from stepserve.jobs.eval_ports import EvalReports
 from stepserve.jobs.ports import JobKind
@@ -256,7 +257,7 @@ def create_app(
             job_references = JobReferences(layout, queue, owners, evals, files, inbox)
             app.state.services = Services(
                 activator,
-                Aliases(settings.aliases),
+                Aliases(AliasBook(settings.aliases, settings.layout.aliases)),
                 AuditLog(database),
                 batch_kind,
                 evals,

@@ -32,6 +32,7 @@ from stepserve.hosts import HostsRefused
 from stepserve.privacy import make_private, reserve_socket
 from stepserve.process import allow_many_connections, follow_parent
 from stepserve.setting_origins import load
+from stepserve.setting_sources import SettingsRefused
 from stepserve.settings import Settings
 from stepserve.unix_http import expect_late_readiness
 
@@ -83,6 +84,8 @@ async def serve(settings: Settings) -> None:
     expect_late_readiness(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    reloads: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(gateway.configuration.hang_up())))
     allow_many_connections()
     preload = asyncio.create_task(asyncio.to_thread(_preload, settings), name="preload")
 
@@ -145,7 +148,7 @@ def main() -> None:
         # the patience of whoever stops us. The engine's processes end with this one.
         asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(settings))
         code = 0
-    except (DialectRefused, HostsRefused, StoreRefused) as error:
+    except (DialectRefused, HostsRefused, SettingsRefused, StoreRefused) as error:
         code = EXIT_REFUSED
         log.critical("the gateway cannot start: %s", error)
         sys.stderr.write(f"stepserve gateway cannot start: {error}\n")

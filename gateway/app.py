@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Router as StarletteRouter
 
 from gateway.access.allowance import KeyQuotas
 from gateway.access.browser import BrowserGuard
@@ -22,6 +23,7 @@ from gateway.access.usage import UsageTotals
 from gateway.dialects.installed import installed_routes
 from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
+from gateway.edge.configuration import Configuration
 from gateway.edge.drain import Drain
 from gateway.edge.observation import RequestLogMiddleware
 from gateway.edge.openapi import describe
@@ -57,6 +59,7 @@ from gateway.status.model_cards import ModelCards
 from gateway.status.usage import usage
 from gateway.upstream.app import UpstreamApp
 from stepserve import hosts
+from stepserve.alias_book import AliasBook
 from stepserve.contract import Capabilities
 from stepserve.heartbeat import beat
 from stepserve.loop_lag import LoopLag
@@ -117,6 +120,7 @@ class Gateway:
     rates: Rates
     lag: LoopLag
     self_check: SelfCheck
+    configuration: Configuration
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -174,10 +178,12 @@ def create_gateway(
     router = Router(gate, pool, directory, settings.load_on_request, settings.max_held_requests)
     layout = settings.layout
     bounds = _request_bounds(settings)
-    naming = Naming(settings.aliases, settings.unknown_model)
+    aliases = AliasBook(settings.aliases, layout.aliases)
+    naming = Naming(aliases.by_name, settings.unknown_model)
     served = Served(pool.snapshot, naming)
     installed = installed_routes(served)  # before hosts.json is read: no tier is called as a dialect is
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
+    configuration = Configuration(settings, aliases, naming, upstream.directory)
     dispatch = Dispatch(
         router,
         settings.max_request_bytes,
@@ -200,7 +206,7 @@ def create_gateway(
         diagnose_engine,
     ).app()
     adapters = create_routes(settings, dispatch, served, control, bounds, installed)
-    for route in describe(gate, control, adapters.routes, information.routes):
+    for route in describe(gate, control, adapters.routes, [*information.routes, *configuration.routes()]):
         adapters.add(route)
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
@@ -211,7 +217,12 @@ def create_gateway(
     key_sync = KeySync(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
     public = PublicApp(
-        dispatch, control, UploadLink(control, settings.limits.body_timeout_s), adapters, information, upstream
+        dispatch,
+        control,
+        UploadLink(control, settings.limits.body_timeout_s),
+        adapters,
+        StarletteRouter(routes=[*information.routes, *configuration.routes()]),
+        upstream,
     )
     at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
     inference = Inference(dispatch, adapters, BatchShare(at_once, at_once))
@@ -230,6 +241,7 @@ def create_gateway(
         rates=rates,
         lag=lag,
         self_check=self_check,
+        configuration=configuration,
     )
 
 

@@ -14,6 +14,8 @@ GatewayError
 ├── ModelNotFound       404  no slot answers to that name; carries the names that do
 ├── InvalidRequest      400  the body cannot be understood, or asks for what there is not (422 on our own routes)
 │   └── InvalidField         a field says what it may not; carries its name
+├── AliasNotFound       404  no alias has that name; carries those there are
+├── AliasConfigured     409  the alias is the settings', and is changed there
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
 ├── UnsupportedEncoding 415  the body is compressed in a way that is not taken there
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
@@ -133,6 +135,20 @@ class InvalidField(InvalidRequest):
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
         self.param = field
+
+
+class AliasNotFound(GatewayError):
+    status = 404
+    code = "alias_not_found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        there = ", ".join(f"`{each}`" for each in [*known][:_MOST_NAMES]) or "none"
+        super().__init__(f"There is no alias `{name}`. Aliases: {there}.")
+
+
+class AliasConfigured(GatewayError):
+    status = 409
+    code = "alias_configured"
 
 
 class NotLoaded(GatewayError):

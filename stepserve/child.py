@@ -129,6 +129,12 @@ class Child:
             log.error("%s did not end within %.0f s; killing it", self.name, timeout_s)
             self._kill_group()
 
+    def hang_up(self) -> None:
+        """Has the process read its settings again."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         self._stopping.set()
         self._kill_group()

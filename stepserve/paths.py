@@ -74,6 +74,11 @@ class Layout:
         return self.base / "switchyard.lock"
 
     @property
+    def aliases(self) -> Path:
+        """Aliases that were set while the server ran."""
+        return self.base / "aliases.json"
+
+    @property
     def key_cache(self) -> Path:
         """The gateway's copy of the keys (hashes), for a start without control."""
         return self.base / "keys.json"

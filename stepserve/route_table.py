@@ -169,6 +169,10 @@ ROWS: tuple[Row, ...] = (
     *_shown("/docs"),
     _own("/metrics", "metrics", quiet=True).row("/metrics", "GET"),
     _own("/config", "admin").row("/config", "GET"),
+    _own("/config", "admin").row("/config/reload", "POST"),
+    *_shown("/aliases"),
+    _own("/aliases", "admin", reads="any").row("/aliases/{name:path}", "GET"),
+    _own("/aliases", "admin").row("/aliases/{name:path}", "PUT DELETE"),
     # Control's.
     _MODELS.row("/models", "GET"),
     _MODELS.row("/models/register", "POST"),
@@ -250,6 +254,7 @@ _FAMILIES: tuple[_Family, ...] = (
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),
+    _own("/aliases", "admin", reads="any"),
     *(_own(path, "admin", quiet=True) for path in ("/livez", "/readyz", "/health")),
     _own("/ui", "admin"), _own("/config", "admin"),
     *(_controls(path, "admin", reads="any") for path in ("/gpu", "/system")),

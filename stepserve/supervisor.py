@@ -151,6 +151,8 @@ async def _supervise(settings: Settings) -> int:
         Child(name, [sys.executable, "-m", name], hang_timeout_s=settings.hang_timeout_s)
         for name in ("gateway", "control")
     ]
+    # A terminal that is closed says the same as who wants the settings read again; that one has no terminal.
+    loop.add_signal_handler(signal.SIGHUP, stop.set if sys.stdin.isatty() else children[0].hang_up)
     running = [asyncio.create_task(child.run(), name=child.name) for child in children]
     ui = web_ui.child_of(settings)
     announcer = asyncio.create_task(announce(settings, ui), name="announcer")

@@ -31,8 +31,8 @@ _ANSWER = {"description": "answered"}
 
 
 def describe(gate: Gate, control: ControlProxy, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> list[Route]:
-    """The routes of the document, as JSON and as a page. `plain` are the gateway's GET routes that take no body."""
-    described = OpenApi(gate, control, [*routes], [route.path for route in plain if isinstance(route, PlainRoute)])
+    """The routes of the document, as JSON and as a page. `plain` are those of the gateway's other routes."""
+    described = OpenApi(gate, control, [*routes], [route for route in plain if isinstance(route, PlainRoute)])
     return [
         Route("GET", PATH, "This document", described.answer),
         Route("GET", PAGE_PATH, "This document as a page", described.show),
@@ -46,7 +46,7 @@ class OpenApi:
     gate: Gate
     control: ControlProxy
     routes: list[Route]
-    plain: list[str]
+    plain: list[PlainRoute]
 
     async def answer(self, call: Call, _: None) -> None:
         await call.answer(await self.document())
@@ -83,11 +83,14 @@ def _paths_of(owner: Owner) -> frozenset[str]:
     return frozenset(row.path_format for row in ROWS if row.owner == owner)
 
 
-def own(routes: Iterable[Route], plain: Iterable[str]) -> Json:
-    """The gateway's: `plain` are routes that take nothing."""
+def own(routes: Iterable[Route], plain: Iterable[PlainRoute]) -> Json:
+    """The gateway's: `plain` are routes whose answers no schema describes."""
     models = sorted({route.request for route in routes if route.request is not None}, key=lambda model: model.__name__)
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=_SCHEMAS + "{model}")
-    paths: Json = dict(_plain(path) for path in plain)
+    paths: Json = {}
+    for each in plain:
+        path, operations = _plain(each)
+        paths[path] = paths.get(path, {}) | operations
     for route in routes:
         operation: Json = {"summary": route.summary, "responses": {"200": _ANSWER, "4XX": _ERROR, "503": _ERROR}}
         if route.request is not None:
@@ -97,14 +100,18 @@ def own(routes: Iterable[Route], plain: Iterable[str]) -> Json:
     return {"paths": paths, "schemas": found.get("$defs", {})}
 
 
-def _plain(path: str) -> tuple[str, Json]:
-    """A GET route in Starlette's notation: `/v1/models/{name:path}`."""
+def _plain(route: PlainRoute) -> tuple[str, Json]:
+    """A route in Starlette's notation: `/v1/models/{name:path}`."""
+    path = route.path
     names = _PARAMETER.findall(path)
     operation: Json = {"summary": path, "responses": {"200": _ANSWER, "4XX": _ERROR, "503": _ERROR}}
     if names:
         text = {"type": "string", "minLength": 1}
         operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
-    return _PARAMETER.sub(r"{\1}", path), {"get": operation}
+    taking = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+    methods = sorted((route.methods or set()) - {"HEAD"})
+    operations = {each.lower(): operation | (taking if each == "PUT" else {}) for each in methods}
+    return _PARAMETER.sub(r"{\1}", path), operations
 
 
 def selected(document: Json, prefix: str, wanted: Callable[[str], bool]) -> Json:

@@ -23,9 +23,9 @@ _FIELDS: dict[str, dict[str, str]] = {
 _SYNONYMS = {"max_tokens": "max_completion_tokens"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Naming:
-    """`unknown`: what a name that nobody bears gets, a 404 or the active model."""
+    """`unknown`: what a name that nobody bears gets, a 404 or the active model. Both may change between requests."""
 
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     unknown: Literal["not_found", "active"] = "not_found"

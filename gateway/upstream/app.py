@@ -1,6 +1,5 @@
 """The routes that other hosts answer: everything below `/{tier}/v1/`, and any model's that is not here."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -53,7 +52,6 @@ class UpstreamApp:
         """Until cancelled."""
         try:
             await self.directory.run()
-            await asyncio.Event().wait()
         finally:
             await self._wire.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
@@ -39,12 +40,23 @@ class Directory:
         """Raises HostsRefused when the variable with a key is not set."""
         self._wire = wire
         self._every_s = every_s
+        self.tiers: dict[str, list[Replica]] = {}
+        self._having: dict[str, list[Replica]] = {}
+        self._replaced = asyncio.Event()
+        self.replace(hosts)
+
+    def replace(self, hosts: Hosts) -> None:
+        """Other hosts from now on. One that stays as it was keeps what is known of it; requests under way go on.
+
+        Raises HostsRefused when the variable with a key is not set, and then nothing is changed.
+        """
+        known = list(_all(self.tiers.values()))
         self.tiers = {
-            name: [Replica.of(name, tier, upstream) for upstream in tier.upstreams]
+            name: [_kept(Replica.of(name, tier, upstream), known) for upstream in tier.upstreams]
             for name, tier in hosts.tiers.items()
         }
-        self._having: dict[str, list[Replica]] = {}
         self._index()
+        self._replaced.set()
 
     def having(self, name: str | None) -> list[Replica]:
         """Who may be asked for a model of this name; a tier's name means any model of it. Empty: nobody."""
@@ -64,11 +76,14 @@ class Directory:
 
     async def run(self) -> None:
         """Until cancelled."""
-        asked = [each for replicas in self.tiers.values() for each in replicas if each.is_asked]
-        while asked:
+        while True:
+            self._replaced.clear()
+            asked = [each for each in _all(self.tiers.values()) if each.is_asked]
             await asyncio.gather(*(self._ask(each) for each in asked))
             self._index()
-            await asyncio.sleep(self._every_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._every_s if asked else None):
+                    await self._replaced.wait()
 
     async def _ask(self, replica: Replica) -> None:
         """What cannot be found out stays as it was: whether the server lives is shown by requests."""
@@ -94,6 +109,11 @@ class Directory:
                 if model != ACTIVE_ALIAS:  # here it means the model that is active here
                     having.setdefault(model, []).append(replica)
         self._having = having
+
+
+def _kept(replica: Replica, known: Iterable[Replica]) -> Replica:
+    """The one of these that is the same server under the same settings, else the new one."""
+    return next((each for each in known if each.is_as(replica)), replica)
 
 
 def _all(lists: Iterable[list[Replica]]) -> Iterable[Replica]:

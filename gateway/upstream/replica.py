@@ -32,6 +32,12 @@ class Replica:
         models = tuple(upstream.models) or None
         return cls(tier_name, tier, upstream.base_url, upstream.key(), models, models is None)
 
+    def is_as(self, other: "Replica") -> bool:
+        """Whether hosts.json says the same of both."""
+        mine = (self.tier_name, self.tier, self.base_url, self.key, self.is_asked)
+        named = self.is_asked or self.models == other.models
+        return named and mine == (other.tier_name, other.tier, other.base_url, other.key, other.is_asked)
+
     def serves(self, model: str | None) -> bool:
         """Whether it may be asked for the model; None: whichever it has."""
         return model is None or self.models is None or model in self.models

@@ -120,9 +120,9 @@ def end_with(job: Job) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> None:
     """On a terminal a drawn table, or `none` where there are no rows; elsewhere a line a row, its cells between tabs.
 
-    Cells are shown as they are: what a model or a person wrote is no markup, and moves no cursor. Ids, paths and numbers
-    stay in one piece, to be copied and searched for, if that makes a line longer than the terminal is wide; only texts
-    are broken.
+    Cells are shown as they are: what a model or a person wrote is no markup, and moves no cursor. Ids, paths and
+    numbers stay in one piece, to be copied and searched for, even if that makes a line longer than the terminal is
+    wide; only texts are broken.
     """
     rows = [[_shown(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():

@@ -19,6 +19,7 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from gateway.dialects.served import Served
 from gateway.edge import openapi
+from gateway.edge.configuration import Configuration
 from gateway.http.asgi import Receive, Scope, Send
 from gateway.inference.routes import create_routes
 from gateway.request.bounds import RequestBounds
@@ -77,7 +78,8 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
     plain = Information(
         unused, unused, unused, ModelCards(unused, unused, Naming(), True), unused, 0.0, unused, unused
     ).app()
-    found = asyncio.run(scenario()) | registered(plain.routes)
+    configuration = Configuration(unused, unused, Naming(), unused)
+    found = asyncio.run(scenario()) | registered([*plain.routes, *configuration.routes()])
     documents = {(method, path) for method in ("GET", "HEAD") for path in (openapi.PATH, openapi.PAGE_PATH)}
     assert found | documents | {("PUT", UPLOAD)} == rows("gateway")
 

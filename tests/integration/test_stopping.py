@@ -1,4 +1,4 @@
-"""SIGTERM to a real gateway with streams of another host open: no engine is needed to see how it drains."""
+"""SIGTERM and SIGHUP to a real gateway with streams of another host open: no engine is needed to see how it drains."""
 
 import json
 import os
@@ -149,6 +149,25 @@ def test_sigterm_with_nothing_in_flight_waits_for_nobody(tmp_path: Path) -> None
     with upstream() as other, gateway(tmp_path, other, drain_s=60) as (process, _):
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_sighup_reads_hosts_and_settings_again_and_no_stream_ends(tmp_path: Path) -> None:
+    begun = threading.Semaphore(0)
+    with upstream() as other, gateway(tmp_path, other) as (process, http), ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(_read, http, 1, begun)
+        assert begun.acquire(timeout=60)
+        tiers = {name: {"upstreams": [other]} for name in ("fast", "slow")}
+        (tmp_path / "hosts.json").write_text(json.dumps({"tiers": tiers}))
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "stepserve.toml").write_text('[aliases]\nbig = "m"\n')
+        assert http.get("/slow/v1/models").status_code == 404
+        process.send_signal(signal.SIGHUP)
+        wait_until(
+            "it knows the alias", lambda: [a["name"] for a in http.get("/aliases").json()["aliases"]] == ["big"], 20
+        )
+        assert http.get("/slow/v1/models").status_code == 200
+        _Upstream.may_end.set()
+        assert reading.result(10) == "whole"
 
 
 def test_kubernetes_ends_a_pod(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ HOSTILE = "[/red] x [link=http://a]y"
 def on_a_terminal(show: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> str:
     ours, theirs = pty.openpty()
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
         show()
