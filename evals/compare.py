@@ -4,16 +4,17 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from evals.intervals import Z_95, mean_error
+from evals.clusters import clustered_mean, spread_of
+from evals.paired_tests import (
+    bootstrap_95,
+    mcnemar_exact,
+    paired_t,
+    smallest_difference,
+    smallest_mean_difference,
+)
 from evals.record import MetricScore, SampleRecord
 
-RESAMPLES = 10_000
 _SHOWN_IDS = 200
-_MOST_VALUES = 1000
-_Z_POWER = 0.8416212335729143  # the 0.8 quantile of the normal distribution
-_SEED = 20250101
 
 Pair = tuple[SampleRecord, SampleRecord]
 
@@ -37,20 +38,28 @@ def paired(first: Iterable[SampleRecord], second: Iterable[SampleRecord]) -> tup
     return pairs, left_out
 
 
-def compare(scores: Sequence[tuple[str, MetricScore, MetricScore]]) -> dict[str, Any]:
-    """Of (id, score in a, score in b), at least one; differences are b - a."""
+def compare(
+    scores: Sequence[tuple[str, MetricScore, MetricScore]], clusters: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Of (id, score in a, score in b), at least one; differences are b - a.
+
+    `clusters` [n] names what each question belongs to where some belong together: `stderr` and `t_p` allow for it.
+    """
     differences = [after.value - before.value for _, before, after in scores]
     count = len(scores)
-    mean, error = mean_error(differences)
+    found = clustered_mean(differences, clusters or [str(number) for number in range(count)])
     decides = all(before.correct is not None and after.correct is not None for _, before, after in scores)
     single = decides and all(before.values is None and after.values is None for _, before, after in scores)
     report: dict[str, Any] = {
         "paired": count,
         "mean_a": math.fsum(before.value for _, before, _ in scores) / count,
         "mean_b": math.fsum(after.value for _, _, after in scores) / count,
-        "difference": mean,
+        "difference": found.mean,
         "difference_ci95": list(bootstrap_95(differences)),
-        "stderr": error,
+        "stderr": found.error,
+        "t_p": min(1.0, 2 * min(paired_t(found.mean, found.error, found.clusters - 1))),
+        "clusters": None if clusters is None else found.clusters,
+        "repeated": _repeated(scores),
     }
     if decides:
         fixed = [name for name, before, after in scores if after.correct and not before.correct]
@@ -64,63 +73,19 @@ def compare(scores: Sequence[tuple[str, MetricScore, MetricScore]]) -> dict[str,
             "broken_ids": broken[:_SHOWN_IDS],
             "mcnemar_p": mcnemar_exact(len(fixed), len(broken)),
         }
-        if single:
+        if single and clusters is None:
             detectable = smallest_difference(count, len(fixed) + len(broken))
             return report | {"smallest_detectable_difference": detectable}
-    detectable = None if error is None else (Z_95 + _Z_POWER) * error
-    return report | {"smallest_detectable_difference": detectable}
+    return report | {"smallest_detectable_difference": smallest_mean_difference(found.error)}
 
 
-def mcnemar_exact(fixed: int, broken: int) -> float:
-    """Two-sided exact p of McNemar's test: the chance of a split at least as uneven of so many changes, were either
-    direction as likely (binomial, one half). 1 without any change.
-    """
-    changes, fewer = fixed + broken, min(fixed, broken)
-    term = total = 1
-    for k in range(fewer):
-        term = term * (changes - k) // (k + 1)
-        total += term
-    return min(1.0, 2 * total / (1 << changes))
-
-
-def bootstrap_95(differences: Sequence[float], resamples: int = RESAMPLES, seed: int = _SEED) -> tuple[float, float]:
-    """The percentile interval of the mean over resampled pairs; the same on every call.
-
-    Equal differences are drawn together, by their counts (multinomial), which is the same distribution. Beyond a
-    thousand different values (graded metrics) it is near enough to the normal one, which is taken then.
-    """
-    counts: dict[float, int] = {}
-    for difference in differences:
-        counts[difference] = counts.get(difference, 0) + 1
-    total = len(differences)
-    if len(counts) > _MOST_VALUES:
-        mean, error = mean_error(differences)
-        spread = Z_95 * (error or 0.0)
-        return mean - spread, mean + spread
-    values = np.array(sorted(counts))
-    shares = np.array([counts[value] for value in sorted(counts)]) / total
-    means = np.random.default_rng(seed).multinomial(total, shares, size=resamples) @ values / total
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def smallest_difference(pairs: int, changes: int) -> float | None:
-    """The difference between two proportions that so many pairs would show (two-sided 5 %) four times out of five.
-
-    Connor's approximation (1987) for McNemar's test, at the share of changes that was seen (one more than there was),
-    or at the difference itself where that is larger. Null where not even 1 would be enough.
-    """
-    seen = min(1.0, (changes + 1) / (pairs + 1))
-    low, high = 0.0, 1.0
-
-    def shown(difference: float) -> bool:
-        share = max(seen, difference)
-        need = Z_95 * math.sqrt(share) + _Z_POWER * math.sqrt(max(0.0, share - difference**2))
-        return difference * math.sqrt(pairs) >= need
-
-    if not shown(high):
+def _repeated(scores: Sequence[tuple[str, MetricScore, MetricScore]]) -> dict[str, Any] | None:
+    """How much of the noise comes from answering again; None where each question was answered once."""
+    spreads = [spread_of([(old, new)[side].values or [] for _, old, new in scores]) for side in (0, 1)]
+    if None in spreads:
         return None
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if shown(middle) else (middle, high)
-    return high
+    return {
+        name: {"within": spread.within, "between": spread.between}
+        for name, spread in zip(("a", "b"), spreads, strict=True)
+        if spread is not None
+    }

@@ -61,6 +61,7 @@ class EvalKind:
             "metrics": sorted(set(settings.metrics)),
             "judge": settings.judge and settings.judge.model_dump(mode="json"),
             "per_example_logging": settings.per_example_logging,
+            **({"cluster_by": settings.cluster_by} if settings.cluster_by is not None else {}),
             "max_error_share": settings.max_error_share,
         }
 

@@ -32,7 +32,8 @@ class MetricScore(BaseModel):
 class SampleRecord(BaseModel):
     """`loss` is in nats per token of the reference; `error` set: the engine could not answer this sample.
 
-    `extracted`, `correct` and `score` are those of the decisive metric; `scores` has every metric by name.
+    `extracted`, `correct` and `score` are those of the decisive metric; `scores` has every metric by name. `cluster`:
+    what the question belongs to together with others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -62,6 +63,7 @@ class SampleRecord(BaseModel):
     continuations: list[TextScore] = []
     completions: list[Completion] = []
     code: CodeTask | None = None
+    cluster: str | None = None
 
     @property
     def accepted(self) -> list[str]:
@@ -83,7 +85,7 @@ class SampleRecord(BaseModel):
         return self.finish_reason == "length"
 
 
-def record_of(sample: Sample, output: BatchOutput, model_digest: str) -> SampleRecord:
+def record_of(sample: Sample, output: BatchOutput, model_digest: str, cluster_by: str | None = None) -> SampleRecord:
     """Not scored yet. A log-probability that is no finite number counts as none: it has no place in a mean."""
     logprob, tokens = output.reference_logprob, output.reference_tokens
     if not output.finish_reason and output.continuations and sample.choices:  # nothing was generated
@@ -116,4 +118,5 @@ def record_of(sample: Sample, output: BatchOutput, model_digest: str) -> SampleR
         continuations=output.continuations,
         completions=output.completions,
         code=sample.code,
+        cluster=sample.cluster(cluster_by),
     )

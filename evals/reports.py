@@ -79,11 +79,13 @@ def _compare(a: DoneEval, b: DoneEval, found: Metric) -> dict[str, Any]:
     left_out["not_scored"] = len(pairs) - len(scores)
     if not scores:
         raise Conflict(f"{a.job_id} and {b.job_id} share no answered question ({left_out})")
+    cluster_of = {one.id: new.cluster or one.cluster for one, new in pairs}
+    clusters = [cluster for name, _, _ in scores if (cluster := cluster_of[name]) is not None]
     return {
         "a": _shown(a),
         "b": _shown(b),
         "metric": metric,
-        **compare(scores),
+        **compare(scores, clusters if len(clusters) == len(scores) else None),
         "left_out": left_out,
         "differs": [name for name in _SAME if a.result.get(name) != b.result.get(name)],
     }

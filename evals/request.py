@@ -37,7 +37,8 @@ class EvalJobRequest(JobRequest):
     """Accuracy and the loss are always worked out, where the dataset has them; `metrics` names what must be known.
 
     `field_map` says which of a line's keys are a format's fields (`{"question": "q", "answer": "a"}`). `answer_is` says
-    what names the right one of the choices where that is not plain: index, letter or text. `template` is
+    what names the right one of the choices where that is not plain: index, letter or text. `cluster_by` is the key of a
+    line that says which questions belong together (a document, a template). `template` is
     the question's text with `{{field}}`; `apply_chat_template` null asks as the format does. Examples for
     `num_fewshot` come from `fewshot_dataset_ref`, else from the dataset itself, chosen by `fewshot_seed`. The job fails
     when a larger share of the questions than `max_error_share` gets an error in place of an answer.
@@ -51,6 +52,7 @@ class EvalJobRequest(JobRequest):
     per_example_logging: bool = True
     field_map: dict[str, Name] | None = Field(default=None, min_length=1)
     answer_is: AnswerIs | None = None
+    cluster_by: Name | None = None
     system_prompt: str | None = None
     template: Annotated[str, Field(min_length=1, max_length=50_000)] | None = None
     apply_chat_template: bool | None = None
@@ -124,6 +126,8 @@ class EvalJobRequest(JobRequest):
         """Raises Misfit for the first field of the request that does not go with the sample."""
         if self.answer_is is not None and not sample.choices:
             raise Misfit("answer_is", f"says which choice is right, but a question of {sample.format} has none here")
+        if self.cluster_by is not None and not isinstance(sample.metadata.get(self.cluster_by), str | int):
+            raise Misfit("cluster_by", f"names the key {self.cluster_by!r}, and the line has no such text or number")
         for metric in metrics_named(self.metrics):
             reason = metric.misfit(sample)
             if reason is not None:

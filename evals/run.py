@@ -4,28 +4,19 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import replace
-from functools import partial
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, resolve_dataset
 from evals.error_share import ErrorShare, failure_of
-from evals.fewshot import draw_shots
-from evals.judge import AllowedJudges, Judge, judge_by_id, judge_by_url
+from evals.judge import AllowedJudges
 from evals.metrics import decisive, require
-from evals.prompts import Prompter
-from evals.record import SampleRecord, record_of
+from evals.questions import Questions
+from evals.record import SampleRecord
 from evals.request import EvalConfig
 from evals.run_files import read_json, write_json
-from evals.sample import Sample
 from evals.samples_log import SAMPLES_FILE, open_samples
-from evals.scoring import Scoring
 from evals.tally import Tally
-from stepserve.contract import BatchOutput
-from stepserve.jobs.batch_scheduler import BatchScheduler, generating
-from stepserve.jobs.errors import BadJob, Invalid, WrongWeights
+from stepserve.jobs.errors import BadJob, WrongWeights
 from stepserve.jobs.jsonl_log import JsonlLog
 from stepserve.jobs.ports import JobContext
 
@@ -56,29 +47,15 @@ class EvalRun:
         """Raises JobError, EvalError for a dataset that changed for the worse, and what the engine raises."""
         result = await asyncio.to_thread(self._earlier_result)
         if result is None:
-            facts = self._config.dataset
-            with await asyncio.to_thread(self._opened, facts) as dataset:
-                prompter = await asyncio.to_thread(self._prompter, dataset)
+            async with Questions(self._config, self._context, self._judges) as questions:
                 with open_samples(self._path(SAMPLES_FILE)) as log:
                     await asyncio.to_thread(self._take_up, log)
                     await asyncio.to_thread(self._write_config)
-                    async with Scoring(self._config.metrics, self._judge()) as scoring:
-                        result = await self._evaluate(dataset, log, prompter, scoring)
+                    result = await self._evaluate(questions, log)
             await asyncio.to_thread(write_json, self._path(METRICS_FILE), result)
         if not self._config.per_example_logging:
             self._path(SAMPLES_FILE).unlink(missing_ok=True)
         return result
-
-    def _judge(self) -> Judge | None:
-        spec = self._config.judge
-        if spec is None:
-            return None
-        if spec.url is None:
-            return judge_by_id(spec, self._context.engine)
-        try:
-            return judge_by_url(spec, self._judges)
-        except Invalid as error:  # settings changed since the job was made
-            raise BadJob(str(error)) from error
 
     def _earlier_result(self) -> dict[str, Any] | None:
         self._context.run_dir.mkdir(parents=True, exist_ok=True)
@@ -86,31 +63,6 @@ class EvalRun:
         if result is not None:
             self._check_weights(str(result.get("model_digest")))
         return result
-
-    def _opened(self, facts: DatasetFacts) -> BufferedReader:
-        """The dataset, as it was when the job was made. Raises BadJob, EvalError."""
-        stream = open_dataset(resolve_dataset(facts.name, self._context.datasets_dir))
-        try:
-            found = digest_of(stream)
-            if found != facts.digest:
-                raise BadJob(f"{facts.name} changed since the job was made: {facts.digest} then, {found} now")
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    def _prompter(self, dataset: BufferedReader) -> Prompter:
-        config = self._config
-        examples = config.asked.fewshot_dataset if config.asked else None
-        pool, facts = (dataset, config.dataset) if examples is None else (self._opened(examples), examples)
-        try:
-            shots = draw_shots(
-                pool, facts.name, config.num_fewshot, config.fewshot_seed, config.field_map, config.answer_is
-            )
-        finally:
-            if pool is not dataset:
-                pool.close()
-        return replace(config.prompter, shots=shots)
 
     def _write_config(self) -> None:
         model = self._context.model
@@ -125,18 +77,14 @@ class EvalRun:
             },
         )
 
-    async def _evaluate(
-        self, dataset: BufferedReader, log: JsonlLog[SampleRecord], prompter: Prompter, scoring: Scoring
-    ) -> dict[str, Any]:
+    async def _evaluate(self, questions: Questions, log: JsonlLog[SampleRecord]) -> dict[str, Any]:
         config, facts, model = self._config, self._config.dataset, self._context.model
         resumed_samples, resumed_tokens = self._tally.total, self._tally.completion_tokens
         await self._context.report(self._tally.total, facts.samples)
-        samples = read_samples(dataset, facts.name, config.max_samples, config.field_map, answer_is=config.answer_is)
-        unanswered = (sample for sample in samples if sample.id not in self._answered)
+        unanswered = (sample for sample in questions.samples() if sample.id not in self._answered)
         started_s = self._clock_s()
-        async with aclosing(self._scheduler(prompter).stream(unanswered)) as answers:
-            async for chunk in answers:
-                records = await scoring.score([record_of(sample, output, model.digest) for sample, output in chunk])
+        async with aclosing(questions.answers(unanswered, model)) as answers:
+            async for records in answers:
                 log.append(records)
                 for record in records:
                     self._add(record)
@@ -148,7 +96,7 @@ class EvalRun:
         if self._tally.total != facts.samples:
             raise BadJob(f"{SAMPLES_FILE} has {self._tally.total} samples where the dataset has {facts.samples}")
         return {
-            **self._tally.metrics(await scoring.corpus(self._tally.corpus_counts)),
+            **self._tally.metrics(await questions.scoring.corpus(self._tally.corpus_counts)),
             "seconds": seconds,
             "samples_per_s": _rate(self._tally.total - resumed_samples, seconds),
             "tokens_per_s": _rate(self._tally.completion_tokens - resumed_tokens, seconds),
@@ -159,16 +107,6 @@ class EvalRun:
             "template_digest": config.asked.template_digest if config.asked else None,
             "seed": config.seed,
         }
-
-    def _scheduler(self, prompter: Prompter) -> BatchScheduler[Sample, BatchOutput]:
-        config, context = self._config, self._context
-        generate = generating(context.engine, context.model, config.sampling)
-        item_of = partial(prompter.item, generate=config.generates, continue_with_choices=config.scores_choices)
-        return BatchScheduler(
-            lambda samples: generate([item_of(sample) for sample in samples]),
-            chunk_items=context.batch_items,
-            window_items=context.batch_window_items,
-        )
 
     def _take_up(self, log: JsonlLog[SampleRecord]) -> None:
         """What failed is asked again where an earlier attempt ended because too much of it had failed."""

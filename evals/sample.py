@@ -77,6 +77,10 @@ class Sample:
         """Every text that counts as right: at least one."""
         return self.targets or (self.target,)
 
+    def cluster(self, field: str | None) -> str | None:
+        """What it belongs to together with others: the text of that key of its line; None: `field` is None."""
+        return None if field is None else str(self.metadata[field])
+
     @property
     def reference_text(self) -> str:
         """What a perfect model would have said; empty where the dataset does not say."""

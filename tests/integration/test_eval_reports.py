@@ -179,6 +179,24 @@ async def test_two_checkpoints_compared_and_lined_up(here: Desk) -> None:
 
 
 @at_the_desk
+async def test_questions_of_one_document_say_less_than_as_many_of_their_own(here: Desk) -> None:
+    lines = [{"question": f"What is {a}+1?", "answer": a + 1, "page": a // 10} for a in range(40)]
+    await here.put("sums.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    await here.activate("late", 200)
+    late = await here.evaluate(cluster_by="page")
+    plain = await here.evaluate()
+    here.knows = 25
+    early = await here.evaluate(cluster_by="page")
+    reports = [(await here.http.get("/eval/compare", params={"a": early, "b": b})).json() for b in (late, plain)]
+    assert [report["clusters"] for report in reports] == [4, 4]
+    bare = await here.evaluate()
+    alone = (await here.http.get("/eval/compare", params={"a": bare, "b": plain})).json()
+    assert (alone["clusters"], alone["difference"]) == (None, reports[0]["difference"])
+    assert reports[0]["stderr"] > 2 * alone["stderr"]
+    assert reports[0]["t_p"] > 0.05 > alone["t_p"]
+
+
+@at_the_desk
 async def test_scored_again_without_the_engine(here: Desk) -> None:
     await here.put("sums.jsonl", LINES.encode())
     await here.activate("a", 1)

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from evals.compare import bootstrap_95, compare, mcnemar_exact, paired, smallest_difference
+from evals.compare import compare, paired
+from evals.paired_tests import bootstrap_95, mcnemar_exact, smallest_difference
 from evals.record import MetricScore, SampleRecord
 
 

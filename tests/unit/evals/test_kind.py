@@ -55,6 +55,7 @@ def test_a_path_is_the_same_as_its_name(tmp_path: Path) -> None:
         ),
         ({"dataset_ref": "choices"}, Invalid, "dataset_ref: choices.jsonl, line 2: ambiguous.*answer_is"),
         ({"answer_is": "index"}, Invalid, "answer_is: set.jsonl, line 1: .* has none"),
+        ({"cluster_by": "document"}, Invalid, "cluster_by: set.jsonl, line 1: .*'document'"),
     ],
 )
 def test_check_refuses_naming_the_field(
