@@ -51,6 +51,8 @@ from control.notifications.outbox import Outbox
 from control.notifications.targets import Targets
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
+from control.promotion.kind import PromotionKind
+from control.promotion.submission import PromotionDesk
 from control.pull.hub import Hub
 from control.pull.kind import PullKind
 from control.registration.bootstrap import bootstrap
@@ -69,6 +71,7 @@ from control.routes import (
     logs,
     metrics,
     models,
+    promotions,
     pull,
     shards,
     webhooks,
@@ -86,6 +89,8 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
+from evals.judge import AllowedJudges
+from evals.kind import EvalKind
 from stepserve.alias_book import AliasBook
 from stepserve.heartbeat import beat, stood_still
 from stepserve.jobs.eval_ports import EvalReports
@@ -119,6 +124,7 @@ def create_app(
     """
     files = FileStore(settings.layout, settings.max_file_bytes)
     batch_kind = BatchKind(files, settings.max_sequences_per_request)
+    judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
     job_kinds = [*job_kinds, InferenceKind(), batch_kind]
 
     @asynccontextmanager
@@ -199,8 +205,9 @@ def create_app(
                 retries=settings.job_retries,
                 max_standalone=settings.max_concurrent_pulls,
             )
+            promotion_kind = PromotionKind(judges, loading, activator, layout.runs)
             runner = JobRunner(
-                kinds={kind.type: kind for kind in job_kinds},
+                kinds={kind.type: kind for kind in job_kinds} | {PromotionKind.type: promotion_kind},
                 standalone={PullKind.type: pulls},
                 queue=queue,
                 attempts=AttemptBuilder(
@@ -277,6 +284,15 @@ def create_app(
                 notifier,
                 outbox,
                 owners,
+                PromotionDesk(
+                    database,
+                    registry,
+                    repository,
+                    history,
+                    evals,
+                    EvalKind(judges, settings.max_sequences_per_request),
+                    layout.datasets,
+                ),
                 queue,
                 registrar,
                 registry,
@@ -321,6 +337,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         file_routes,
         batches,
         webhooks,
+        promotions,
     )
     for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
         app.include_router(router)

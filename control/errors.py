@@ -2,8 +2,10 @@
 
 ServiceError
 ├── NotOffered                400  a choice that does not exist; names those that do
+├── Forbidden                 403  the key may do this, but not in this way
 ├── NotFound                  404  shared
 ├── Conflict                  409  shared
+│   └── Superseded                  a switch whose condition is not fulfilled any more
 ├── Invalid                   422  shared
 │   └── LengthRequired        411  a body of unknown length
 ├── QueueFull                 429  too many jobs wait already
@@ -52,6 +54,7 @@ __all__ = [
     "DatabaseTooNew",
     "DatabaseUnavailable",
     "DatabaseUnfit",
+    "Forbidden",
     "GatewayUnavailable",
     "HubUnavailable",
     "Invalid",
@@ -70,12 +73,21 @@ __all__ = [
     "ReferenceFailed",
     "RunIsLocked",
     "ServiceError",
+    "Superseded",
     "WrongWeights",
 ]
 
 
 class NotOffered(ServiceError):
     status = 400
+
+
+class Forbidden(ServiceError):
+    status = 403
+
+
+class Superseded(Conflict):
+    pass
 
 
 class LengthRequired(Invalid):

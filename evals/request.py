@@ -33,8 +33,8 @@ class Misfit(BrokenLine):
         self.field = field
 
 
-class EvalJobRequest(JobRequest):
-    """Accuracy and the loss are always worked out, where the dataset has them; `metrics` names what must be known.
+class EvalOptions(BaseModel):
+    """Which questions are asked, and how.
 
     `field_map` says which of a line's keys are a format's fields (`{"question": "q", "answer": "a"}`). `answer_is` says
     what names the right one of the choices where that is not plain: index, letter or text. `cluster_by` is the key of a
@@ -44,12 +44,11 @@ class EvalJobRequest(JobRequest):
     when a larger share of the questions than `max_error_share` gets an error in place of an answer.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
     dataset_ref: Name
-    metrics: list[str] = Field(default=["accuracy"], min_length=1)
     max_samples: Annotated[int, Field(ge=1)] = 1000
     max_error_share: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MAX_ERROR_SHARE
-    per_example_logging: bool = True
     field_map: dict[str, Name] | None = Field(default=None, min_length=1)
     answer_is: AnswerIs | None = None
     cluster_by: Name | None = None
@@ -67,6 +66,14 @@ class EvalJobRequest(JobRequest):
     top_k: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] | None = None  # to vLLM -1 is none
     stop: list[StopText] = Field(default=[], max_length=MAX_STOP_TEXTS)
+
+
+class EvalJobRequest(EvalOptions, JobRequest):
+    """Accuracy and the loss are always worked out, where the dataset has them; `metrics` names what must be known."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    metrics: list[str] = Field(default=["accuracy"], min_length=1)
+    per_example_logging: bool = True
 
     @property
     def sampling(self) -> BatchSampling:

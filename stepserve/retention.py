@@ -62,9 +62,15 @@ def what_goes(layout: Layout, settings: RetentionSettings, finished: set[str], n
 
 
 def finished_jobs(database: Path) -> set[str]:
-    """Ids of the jobs that have ended and of whose shards a trainer has acknowledged all. Raises sqlite3.Error."""
+    """Ids of the jobs that have ended and of whose shards a trainer has acknowledged all. Raises sqlite3.Error.
+
+    Without promotions that are decided, which are kept for ever with what they were decided by.
+    """
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        ended = connection.execute("SELECT id FROM jobs WHERE status IN ('done', 'failed', 'cancelled')")
+        ended = connection.execute(
+            "SELECT id FROM jobs WHERE status IN ('done', 'failed', 'cancelled')"
+            " AND NOT (type = 'promotion' AND status = 'done')"
+        )
         finished = {str(job_id) for (job_id,) in ended}
         wanted = connection.execute("SELECT job_id FROM shards WHERE state != 'published' OR acknowledged_at IS NULL")
         return finished - {str(job_id) for (job_id,) in wanted}

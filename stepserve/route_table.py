@@ -126,6 +126,7 @@ _TOKENS = tuple(_Family(path, "infer", "slot", "openai", label=path) for path in
 _MODELS = _controls("/models", "admin", reads="any")
 _JOBS = _controls("/jobs", "jobs")
 _EVAL = _controls("/eval", "jobs")
+_PROMOTIONS = _controls("/promotions", "jobs")
 _DATA_GEN = _controls("/data_gen", "jobs")
 _DATASETS = _controls("/datasets", "jobs")
 _SHARDS = _controls("/shards", "jobs")
@@ -199,6 +200,8 @@ ROWS: tuple[Row, ...] = (
     _EVAL.row("/eval/jobs/{job_id}/rescore", "POST"),
     _EVAL.row("/eval/compare", "GET"),
     _EVAL.row("/eval/history", "GET"),
+    _PROMOTIONS.row("/promotions", "POST"),
+    _PROMOTIONS.row("/promotions/{job_id}", "GET"),
     _DATA_GEN.row("/data_gen/jobs", "POST"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}", "GET"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/shards/{name:path}", "GET"),
@@ -250,7 +253,8 @@ _OLLAMA_CHANGES = ("pull", "create", "copy", "delete", "push", "blobs")
 _FAMILIES: tuple[_Family, ...] = (
     # What changes models in Ollama's API, and is not served here, is nothing to try with a key for inference.
     *(_Family(f"/api/{name}", "admin", "gateway", "ollama") for name in _OLLAMA_CHANGES),
-    _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _DATA_GEN, _DATASETS, _SHARDS, _KEYS, _WEBHOOKS,
+    _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN, _DATASETS, _SHARDS, _KEYS,
+    _WEBHOOKS,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),

@@ -11,9 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control.clock import iso
 from control.database.tables import ActivationRow
-from control.errors import ActivationFailed, Conflict, DatabaseUnavailable, JobError, ServiceError
+from control.errors import ActivationFailed, Conflict, DatabaseUnavailable, JobError, ServiceError, Superseded
 from control.gateway_client import GatewayClient
-from control.models.activation_log import ActivationLog
+from control.models.activation_log import ActivationLog, ActiveModel
 from control.models.references import References
 from control.models.registry import Registry
 from control.tasks import Tasks
@@ -39,6 +39,16 @@ class SwitchWish:
     method: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchCondition:
+    """What has to be so still when the switch begins: the content of its model, and what is active (None: nothing, or
+    the model itself already).
+    """
+
+    digest: str
+    active_digest: str | None
 
 
 Phase = Literal["waiting_for_reference", "switching"]
@@ -97,15 +107,18 @@ class Activator:
             return now
         return replace(now, reference_wait_ms=self._ms_since(now.since_s))
 
-    async def set_active(self, model_id: str, wish: SwitchWish, *, cause: str = "request") -> ActivateResult:
+    async def set_active(
+        self, model_id: str, wish: SwitchWish, *, cause: str = "request", condition: SwitchCondition | None = None
+    ) -> ActivateResult:
         """Makes a model the active one. A caller that is cancelled does not stop the switch.
 
         A switch to the same model that is under way is joined, whatever was wished for it, and its end is the answer.
         One that is active already is proved as it serves.
         Raises NotFound, Invalid (files gone or changed, method impossible), Conflict (a switch to another model runs),
-        GatewayUnavailable, and ActivationFailed when the candidate did not come up or failed its proof.
+        GatewayUnavailable, and ActivationFailed when the candidate did not come up or failed its proof; Superseded when
+        a `condition` is not fulfilled (any more).
         """
-        return await self._alone(model_id, self._switch(model_id, wish, cause, self._clock_s()))
+        return await self._alone(model_id, self._switch(model_id, wish, cause, condition, self._clock_s()))
 
     async def take_over(
         self, model: ModelRef, wish: SwitchWish, *, on_success: Callable[[], Awaitable[None]], cause: str
@@ -151,9 +164,13 @@ class Activator:
         self._target = self._switching = self._progress = None
         self._on_change()
 
-    async def _switch(self, model_id: str, wish: SwitchWish, cause: str, asked_s: float) -> ActivateResult:
+    async def _switch(
+        self, model_id: str, wish: SwitchWish, cause: str, condition: SwitchCondition | None, asked_s: float
+    ) -> ActivateResult:
         model = await self._registry.proven(model_id)
         active = await self._history.active()
+        if condition is not None:
+            _check(condition, model, active)
         state = await self._gateway.state() if active is not None and active.id == model.id else None
         if state is not None and serves(state, model) and state.active is not None and state.active.is_loaded_as(model):
             return await self._prove(model, wish, asked_s)
@@ -272,6 +289,14 @@ class Activator:
             return await self._gateway.activate(request)
         except JobError as error:
             raise Conflict(f"the gateway refused {model.id}: {error}") from error
+
+
+def _check(condition: SwitchCondition, model: ModelRef, active: ActiveModel | None) -> None:
+    """Raises Superseded."""
+    if model.digest != condition.digest:
+        raise Superseded(f"{model.id} has other content now ({model.digest}) than what was to become active")
+    if active is not None and active.digest not in {model.digest, condition.active_digest}:
+        raise Superseded(f"{active.id} became active meanwhile, which nobody compared {model.id} with")
 
 
 def serves(state: GatewayState, model: ModelRef) -> bool:

@@ -36,7 +36,7 @@ from control.jobs.side_loader import ModelLoader, SideLoader
 from control.jobs.waiting import RunnerView
 from control.tasks import Tasks, is_set_within
 from stepserve import request_id as ids
-from stepserve.jobs.ports import JobKind, StandaloneKind
+from stepserve.jobs.ports import EngineKind, StandaloneKind
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class JobRunner:
     def __init__(
         self,
         *,
-        kinds: Mapping[str, JobKind],
+        kinds: Mapping[str, EngineKind],
         standalone: Mapping[str, StandaloneKind],
         queue: JobQueue,
         attempts: AttemptBuilder,

@@ -89,6 +89,8 @@ class AsyncClient:
     compare_evals = Awaited(calls.compare_evals)
     eval_history = Awaited(calls.eval_history)
     eval_samples = Awaited(calls.eval_samples)
+    promote = Awaited(calls.promote)
+    get_promotion = Awaited(calls.get_promotion)
     list_datasets = Awaited(calls.list_datasets)
     get_dataset = Awaited(calls.get_dataset)
     put_dataset = Awaited(calls.put_dataset)

@@ -98,6 +98,8 @@ class BlockingClient:
     compare_evals = Blocking(calls.compare_evals)
     eval_history = Blocking(calls.eval_history)
     eval_samples = Blocking(calls.eval_samples)
+    promote = Blocking(calls.promote)
+    get_promotion = Blocking(calls.get_promotion)
     list_datasets = Blocking(calls.list_datasets)
     get_dataset = Blocking(calls.get_dataset)
     put_dataset = Blocking(calls.put_dataset)

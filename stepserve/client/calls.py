@@ -26,6 +26,7 @@ from stepserve.client.results import (
     Model,
     PastActivation,
     Power,
+    Promotion,
     Registration,
     Shard,
     System,
@@ -255,6 +256,25 @@ def eval_history(dataset: str | None = None, limit: int = 1000) -> Call[list[Eva
         lambda body: [EvalPoint.model_validate(point) for point in body["points"]],
         params=_given(dataset=dataset, limit=limit),
     )
+
+
+def promote(
+    candidate: str,
+    suite: Sequence[Mapping[str, Any]],
+    *,
+    idempotency_key: str | None = None,
+    **more: Any,
+) -> Call[MadeJob]:
+    """Whether a candidate may take the place of a baseline. `suite`: objects with `dataset_ref`, `metric` and an eval's
+    options. `more` goes to the server as it is (`baseline`, `rule`, `guards`, `on_pass`, `sequential` …).
+    """
+    body = {"candidate": candidate, "suite": [dict(item) for item in suite], **more}
+    return _job("/promotions", body, idempotency_key)
+
+
+def get_promotion(job_id: str) -> Call[Promotion]:
+    """With its decision once it is done."""
+    return Call("GET", f"/promotions/{_part(job_id)}", Promotion.model_validate)
 
 
 def list_datasets() -> Call[list[Dataset]]:

@@ -215,6 +215,17 @@ class Job(Result):
         return self.status in OVER
 
 
+class Promotion(Job):
+    """A promotion; what was decided is None until it is done. `items`: the questions that decided."""
+
+    decision: Literal["promoted", "refused", "undecided", "rolled_back"] | None = None
+    reasons: list[str] | None = None
+    per_metric: list[dict[str, Any]] | None = None
+    guards: list[dict[str, Any]] | None = None
+    items: list[dict[str, Any]] | None = None
+    activation: dict[str, Any] | None = None
+
+
 class JobNews(Result):
     """An event of a job that is watched: the whole job at a change of state, progress alone between."""
 

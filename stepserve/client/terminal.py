@@ -32,6 +32,8 @@ EXIT_FAILED = 1  # what was asked for was tried and did not work: a job failed, 
 EXIT_REFUSED = 2  # the server, or this command, says no
 EXIT_UNREACHABLE = 3  # no Stepserve server answers there
 EXIT_KEY = 4  # no key, a bad one, or one that may not do this
+EXIT_NOT_PROMOTED = 5  # a promotion was refused …
+EXIT_UNDECIDED = 6  # … or is open; 3 and 4 were taken
 EXIT_INTERRUPTED = 130
 
 RETRY_S = 2.0

@@ -122,13 +122,22 @@ QUEUE_FIELDS: Final = frozenset({"priority", "dedupe", "when_inactive"})
 """Of a JobRequest: the queue's business, not the run's, so not in a job's config."""
 
 
-class JobKind(Protocol):
-    """A type of job: how its request is checked, and how it runs.
-
-    `type` is the value of the column and the prefix of the id; jobs are made by POST {route}/jobs.
-    """
+class EngineKind(Protocol):
+    """A type of job that runs on a model in the engine. `type` is the value of the column and the prefix of the id."""
 
     type: ClassVar[str]
+
+    async def run(self, context: JobContext) -> dict[str, Any]:
+        """Runs, or takes up again, what `context.run_dir` holds; returns the result (JSON values).
+
+        Raises JobError or GatewayUnavailable; anything else is a defect and fails the job with its traceback.
+        """
+        ...
+
+
+class JobKind(EngineKind, Protocol):
+    """One whose jobs are made by POST {route}/jobs, and how such a request is checked."""
+
     route: ClassVar[str]
     request_model: ClassVar[builtins.type[JobRequest]]
 
@@ -143,13 +152,6 @@ class JobKind(Protocol):
         """The part of a config that decides the outcome, with the model's content; None: no two jobs are the same.
 
         Equal identities mean that one job's result answers the other's request.
-        """
-        ...
-
-    async def run(self, context: JobContext) -> dict[str, Any]:
-        """Runs, or takes up again, what `context.run_dir` holds; returns the result (JSON values).
-
-        Raises JobError or GatewayUnavailable; anything else is a defect and fails the job with its traceback.
         """
         ...
 

@@ -80,6 +80,7 @@ class FakeGateway:
         self.batches: list[BatchRequest] = []
         self.refuse_batches_with: tuple[int, str] | None = None
         self.answer: Callable[[BatchItem], BatchOutput] = lambda _: BatchOutput(text="42", finish_reason="stop")
+        self.answers: dict[str, Callable[[BatchItem], BatchOutput]] = {}  # by model, in place of `answer`
         self.reply: Callable[[AskItem], AskOutput] = lambda _: AskOutput(status=200, body={})
         self.before_reply: Callable[[AskItem], Awaitable[None]] | None = None
         self.batch_takes_s = 0.0
@@ -250,7 +251,8 @@ class FakeGateway:
         if served.digest != request.digest:
             return _refuse(409, "digest_mismatch", f"{request.model} is {served.digest}")
         self.batches.append(request)
-        outputs = [self.answer(item) for item in request.items]
+        answer = self.answers.get(request.model, self.answer)
+        outputs = [answer(item) for item in request.items]
         return JSONResponse(BatchResult(model=request.model, digest=request.digest, outputs=outputs).model_dump())
 
 

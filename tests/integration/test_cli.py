@@ -5,10 +5,11 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import uvicorn
 
 from control.activation.activator import Activator, SwitchWish
@@ -16,7 +17,7 @@ from control.app import create_app
 from control.models.registration import RegisterRequest
 from control.models.registry import Registry
 from evals.kind import EvalKind
-from stepserve.contract import BatchOutput
+from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -163,3 +164,52 @@ def test_a_chat_template_from_a_file_here(tmp_path: Path) -> None:
             assert "no chat template is called 'chatmll'" in err
 
     asyncio.run(run())
+
+
+def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as (url, gateway):
+            (tmp_path / "datasets" / "sums.jsonl").write_text(
+                "".join(json.dumps({"question": f"{number}?", "answer": "yes"}) + "\n" for number in range(60))
+            )
+            (tmp_path / "suite.json").write_text('[{"dataset_ref": "sums", "metric": "accuracy"}]')
+            gateway.answers = {name: _saying(said) for name, said in (("a", "no"), ("better", "yes"), ("same", "no"))}
+            gateway.has_room_for = {*gateway.answers}
+            async with httpx.AsyncClient(base_url=url) as http:
+                for number, name in enumerate(("better", "same")):
+                    write_checkpoint(tmp_path / "models" / name, number + 1)
+                    (await http.post("/models/register", json={"id": name, "source": "t"})).raise_for_status()
+            code, out, err = await stepserve("promote", "better", "--suite", "sums:accuracy", "--activate", url=url)
+            assert code == 0, err
+            assert out.startswith("Promoted.\n- accuracy on sums.jsonl is shown to be better: +1.000")
+            assert "Switch: activated." in out
+            suite = ("--suite", str(tmp_path / "suite.json"))
+            code, out, _ = await stepserve("promote", "same", *suite, url=url)
+            assert (code, out.splitlines()[0]) == (5, "Refused.")
+            assert "Questions that decided" in out
+            code, out, _ = await stepserve("promote", "a", "--baseline", "same", *suite, "--json", url=url)
+            job = json.loads(out)
+            assert (code, job["decision"]) == (6, "undecided")
+            folder = tmp_path / "runs" / "promotion" / job["job_id"]
+            code, out, _ = await stepserve("promote", "--replay", str(folder), "--json", url=url)
+            assert (code, json.loads(out)["differs"], json.loads(out)["decision"]) == (6, [], "undecided")
+            (folder / "0" / "candidate.jsonl").write_bytes(b"")
+            code, _, err = await stepserve("promote", "--replay", str(folder), url=url)
+            assert code == 1
+            assert "0/candidate.jsonl is not what the decision was made of" in err
+            wrong: dict[str, tuple[str, ...]] = {
+                "A candidate and at least one --suite are needed.": (),
+                "has no decision.json": ("--replay", str(tmp_path)),
+                "none.json cannot be read": ("a", "--suite", "none.json"),
+                "not GUARD=LIMIT": ("a", *suite, "--guard", "tokens"),
+                "guards": ("a", *suite, "--guard", "kindness=1"),
+            }
+            ends = await asyncio.gather(*(stepserve("promote", *arguments, url=url) for arguments in wrong.values()))
+            assert [code for code, _, _ in ends] == [2] * len(wrong)
+            assert [reason for (_, _, err), reason in zip(ends, wrong, strict=True) if reason not in err] == []
+
+    asyncio.run(run())
+
+
+def _saying(text: str) -> Callable[[BatchItem], BatchOutput]:
+    return lambda _: BatchOutput(text=text, finish_reason="stop")

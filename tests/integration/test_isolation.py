@@ -62,6 +62,7 @@ BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/eval/jobs/{job_id}/samples"): ("/eval/jobs/{eval}/samples", None),
     ("POST", "/eval/jobs/{job_id}/rescore"): ("/eval/jobs/{eval}/rescore", {"metrics": ["numeric"]}),
     ("GET", "/eval/compare"): ("/eval/compare?a={eval}&b={eval}", None),
+    ("GET", "/promotions/{job_id}"): ("/promotions/{promotion}", None),
     ("GET", "/data_gen/jobs/{job_id}"): ("/data_gen/jobs/{made}", None),
     ("GET", "/data_gen/jobs/{job_id}/shards/{name:path}"): ("/data_gen/jobs/{made}/shards/{shard}", None),
     ("GET", "/data_gen/jobs/{job_id}/files/{name}"): ("/data_gen/jobs/{made}/files/manifest.json", None),
@@ -81,8 +82,8 @@ BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
 
 # Making: what a new job names must be its maker's; tested one by one below.
 MAKING = {
-    ("POST", "/eval/jobs"), ("POST", "/data_gen/jobs"), ("POST", "/v1/batches"), ("POST", "/v1/files"),
-    ("POST", "/shards/claim"), ("PUT", "/datasets/{name:path}"),
+    ("POST", "/eval/jobs"), ("POST", "/promotions"), ("POST", "/data_gen/jobs"), ("POST", "/v1/batches"),
+    ("POST", "/v1/files"), ("POST", "/shards/claim"), ("PUT", "/datasets/{name:path}"),
 }  # fmt: skip
 
 
@@ -144,6 +145,10 @@ def eval_of(dataset: str, **fields: Any) -> dict[str, Any]:
     return {"model_id": "active", "name": SECRET, "dataset_ref": dataset, "metrics": ["numeric"], **fields}
 
 
+def promotion_of(dataset: str, **fields: Any) -> dict[str, Any]:
+    return {"candidate": "other", "suite": [{"dataset_ref": dataset, "metric": "numeric"}], **fields}
+
+
 def batch_lines() -> bytes:
     body = {"model": MODEL, "messages": [{"role": "user", "content": SECRET}]}
     line = {"custom_id": "r", "method": "POST", "url": "/v1/chat/completions", "body": body}
@@ -179,6 +184,9 @@ async def _stock(here: Shop) -> None:
     here.names["batch"] = (await here.made(MINE, "/v1/batches", asked))["id"]
     here.names["output"] = (await here.over("/v1/batches/{batch}"))["output_file_id"]
     here.names["waiting"] = (await here.made(MINE, "/eval/jobs", eval_of("common", model_id="other")))["job_id"]
+    promoted = await here.ask(MINE, "POST", "/promotions", promotion_of("private"))
+    assert promoted.status_code == 202, promoted.text
+    here.names["promotion"] = promoted.json()["job_id"]
     await _generated(here)
     claimed = await here.made(MINE, "/shards/claim", {})
     here.names["claim"] = claimed["shard"]["claim_id"]
@@ -319,6 +327,11 @@ def test_a_job_reads_nothing_of_another_key(tmp_path: Path) -> None:
             assert taken.status_code != 404, taken.text
             batch = {"input_file_id": here.names["file"], "endpoint": "/v1/chat/completions"}
             assert (await here.ask(OTHER, "POST", "/v1/batches", batch)).status_code == 404
+            for promotion in (promotion_of("private"), promotion_of("common", baseline=here.names["eval"])):
+                assert (await here.ask(OTHER, "POST", "/promotions", promotion)).status_code == 404
+            switching = promotion_of("common", on_pass="activate")
+            assert (await here.ask(OTHER, "POST", "/promotions", switching)).status_code == 403
+            assert (await here.ask(ADMIN, "POST", "/promotions", switching)).status_code == 202
             claimed = await here.made(OTHER, "/shards/claim", {})
             assert claimed["shard"] is None
 

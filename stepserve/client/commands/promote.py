@@ -1,0 +1,154 @@
+"""`stepserve promote`: whether a candidate may take the place of what serves."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from stepserve.client.results import Promotion
+from stepserve.client.terminal import (
+    EXIT_FAILED,
+    EXIT_NOT_PROMOTED,
+    EXIT_REFUSED,
+    EXIT_UNDECIDED,
+    AsJson,
+    Host,
+    end_with,
+    follow,
+    print_json,
+    server_at,
+    stop,
+    stop_without_server,
+    table,
+)
+
+_EXITS = {"promoted": 0, "refused": EXIT_NOT_PROMOTED, "undecided": EXIT_UNDECIDED, "rolled_back": EXIT_FAILED}
+
+
+def promote(
+    candidate: Annotated[str | None, typer.Argument(help="The id of the model that is to be promoted.")] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", help="DATASET:METRIC, or a JSON file with a list of such; may be given again."),
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="active, a model's id, or that of an eval job.")] = "active",
+    test: Annotated[
+        Literal["superior", "non_inferior"], typer.Option(help="Whether it has to be better, or only no worse.")
+    ] = "superior",
+    margin: Annotated[float, typer.Option(help="How much worse still counts as no worse.")] = 0.02,
+    alpha: Annotated[float, typer.Option(help="The chance to promote one that is not better, or is worse.")] = 0.05,
+    guard: Annotated[
+        list[str] | None, typer.Option("--guard", help="GUARD=LIMIT, such as truncated=0.02; may be given again.")
+    ] = None,
+    max_samples: Annotated[int | None, typer.Option(help="At most so many samples of each dataset.")] = None,
+    sequential: Annotated[bool, typer.Option(help="Stop as soon as it is clear.")] = True,
+    activate: Annotated[bool, typer.Option("--activate", help="Switch to the candidate when it is promoted.")] = False,
+    wait: Annotated[bool, typer.Option(help="Follow the promotion to its decision.")] = True,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="Work the decision out again from the files in runs/promotion/<job id>; asks no server."),
+    ] = None,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a candidate with a baseline, pair by pair. Exit code 0: promoted, 5: refused, 6: undecided."""
+    if replay is not None:
+        _replay(replay, as_json=as_json)
+    if candidate is None or not suite:
+        stop("A candidate and at least one --suite are needed.", EXIT_REFUSED)
+    more: dict[str, Any] = {
+        "baseline": baseline,
+        "rule": {"test": test, "margin": margin, "alpha": alpha},
+        "guards": dict(_guard(text) for text in guard or []),
+        "sequential": sequential,
+        "on_pass": "activate" if activate else "notify",
+    }
+    if max_samples is not None:
+        more["max_samples"] = max_samples
+    items = [item for text in suite for item in _items(text)]
+    with server_at(host, interrupted="Stopped watching; the promotion goes on.") as server:
+        made = server.promote(candidate, items, **more)
+        if not wait:
+            print_json(made) if as_json else print(made.job_id)
+            return
+        job = follow(server, made.job_id)
+        if job.status != "done":
+            end_with(job)
+        decided = server.get_promotion(made.job_id)
+    _show(decided, as_json=as_json)
+    raise typer.Exit(_EXITS[decided.decision or "undecided"])
+
+
+def _items(text: str) -> list[dict[str, Any]]:
+    if not text.endswith(".json"):
+        dataset, colon, metric = text.rpartition(":")
+        return [{"dataset_ref": dataset if colon else text, "metric": metric if colon else "accuracy"}]
+    try:
+        content = json.loads(Path(text).read_text())
+    except OSError as error:
+        stop(f"--suite: {text} cannot be read: {error.strerror}.", EXIT_REFUSED)
+    except ValueError as error:
+        stop(f"--suite: {text} is not valid JSON: {error}.", EXIT_REFUSED)
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        stop(f"--suite: {text} is not a list of objects.", EXIT_REFUSED)
+    return content
+
+
+def _guard(text: str) -> tuple[str, float]:
+    name, _, limit = text.partition("=")
+    try:
+        return name, float(limit)
+    except ValueError:
+        stop(f"--guard {text}: not GUARD=LIMIT with a number.", EXIT_REFUSED)
+
+
+def _replay(folder: Path, *, as_json: bool) -> NoReturn:
+    """Exit code 1 where the decision, or a file that it was made of, is not what decision.json says."""
+    try:
+        from control.promotion.files import BrokenRun, replay
+    except ModuleNotFoundError as error:
+        stop_without_server(error)
+    try:
+        decided, differs = replay(folder)
+    except BrokenRun as error:
+        stop(f"{error}.", EXIT_REFUSED)
+    if as_json:
+        print_json({**decided, "differs": differs})
+    else:
+        _say(decided["decision"], decided["reasons"])
+    if differs:
+        stop("Not as it was decided: " + "; ".join(differs) + ".", EXIT_FAILED)
+    raise typer.Exit(_EXITS[decided["decision"]])
+
+
+def _show(decided: Promotion, *, as_json: bool) -> None:
+    if as_json:
+        print_json(decided)
+        return
+    _say(decided.decision or "", decided.reasons or [])
+    columns = ["dataset", "metric", "baseline", "candidate", "difference", "interval", "p", "pairs"]
+    table("", columns, [_row(metric) for metric in decided.per_metric or []])
+    items = decided.items or []
+    if items:
+        rows = [[item["id"], item["question"], item["target"], item["baseline"], item["candidate"]] for item in items]
+        table("Questions that decided", ["id", "question", "target", "baseline", "candidate"], rows[:10])
+    if decided.activation is not None:
+        error = decided.activation.get("error")
+        print(f"Switch: {decided.activation['status']}{f' ({error})' if error else ''}.")
+
+
+def _say(decision: str, reasons: list[str]) -> None:
+    print(f"{decision.replace('_', ' ').capitalize()}.")
+    for reason in reasons:
+        print(f"- {reason}.")
+
+
+def _row(metric: dict[str, Any]) -> list[str]:
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    interval = " to ".join(number(end) for end in metric["interval"] or [])
+    used = f"{metric['samples_used']} of {metric['samples_planned']}"
+    values = [number(metric[key]) for key in ("a", "b", "difference")]
+    return [metric["dataset"], metric["metric"], *values, interval, number(metric["p"]), used]

@@ -1,0 +1,375 @@
+"""Promotions: control with everything real but the engine, which is told what each model knows."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from control.app import create_app
+from control.promotion.files import replay
+from evals.kind import EvalKind
+from stepserve.contract import BatchItem, BatchOutput
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.house import PACE, settings_of, until
+from tests.unit.control.checkpoint_files import write_checkpoint
+
+QUESTIONS = 400
+SUITE: list[dict[str, Any]] = [{"dataset_ref": "sums", "metric": "numeric"}]
+
+
+def knowing(share: float) -> Callable[[BatchItem], BatchOutput]:
+    """Right on this share of all questions, the same ones each time, and those who know less know none of the rest."""
+
+    def answer(item: BatchItem) -> BatchOutput:
+        assert item.messages is not None
+        number = int(item.messages[-1].content.split()[-1].split("+")[0])
+        right = (number * 7919) % QUESTIONS < share * QUESTIONS
+        return BatchOutput(text=str(number + 1 if right else -1), finish_reason="stop", completion_tokens=3)
+
+    return answer
+
+
+class Stage:
+    """`old` is active and knows half, `new` and others lie beside it."""
+
+    def __init__(self, base: Path, http: httpx.AsyncClient, gateway: FakeGateway) -> None:
+        self.base, self.http, self.gateway = base, http, gateway
+
+    async def add(self, model_id: str, share: float) -> None:
+        write_checkpoint(self.base / "models" / model_id, len(self.gateway.answers))
+        self.gateway.answers[model_id] = knowing(share)
+        self.gateway.has_room_for.add(model_id)
+        (await self.http.post("/models/register", json={"id": model_id, "source": "t"})).raise_for_status()
+
+    async def activate(self, model_id: str) -> None:
+        (await self.http.post("/models/set_active", json={"id": model_id})).raise_for_status()
+
+    async def active(self) -> str:
+        return str((await self.http.get("/models/active")).json()["id"])
+
+    async def ask(self, **body: Any) -> str:
+        made = await self.http.post("/promotions", json={"suite": SUITE, **body})
+        assert made.status_code == 202, made.text
+        return str(made.json()["job_id"])
+
+    async def look(self, job_id: str) -> Any:
+        return (await self.http.get(f"/promotions/{job_id}")).json()
+
+    async def over(self, job_id: str, status: str = "done") -> Any:
+        seen = await until(lambda: self.look(job_id), lambda one: one["status"] in {"done", "failed", "cancelled"})
+        assert seen["status"] == status, seen["error"]
+        return seen
+
+    async def promote(self, candidate: str, status: str = "done", **body: Any) -> Any:
+        return await self.over(await self.ask(candidate=candidate, **body), status)
+
+    async def refused(self, status: int, **body: Any) -> str:
+        answer = await self.http.post("/promotions", json={"suite": SUITE, "candidate": "new", **body})
+        assert answer.status_code == status, answer.text
+        return str(answer.json()["detail"])
+
+    def folder(self, job: Any) -> Path:
+        return self.base / "runs" / "promotion" / str(job["job_id"])
+
+    def asked_of(self, model_id: str) -> int:
+        return sum(len(batch.items) for batch in self.gateway.batches if batch.model == model_id)
+
+
+@asynccontextmanager
+async def stage(base: Path) -> AsyncIterator[Stage]:
+    settings = settings_of(base, batch_items=8, batch_window_items=32)
+    gateway = FakeGateway(settings.layout.gateway_socket)
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
+    async with gateway.running(), app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+            here = Stage(base, http, gateway)
+            lines = [{"question": f"What is {a}+1?", "answer": a + 1, "page": a // 2} for a in range(QUESTIONS)]
+            (settings.layout.datasets / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)))
+            await here.add("old", 0.5)
+            await here.activate("old")
+            yield here
+
+
+def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[Path], None]:
+    async def run(base: Path) -> None:
+        async with stage(base) as here:
+            await test(here)
+
+    def played(tmp_path: Path) -> None:
+        asyncio.run(run(tmp_path))
+
+    played.__name__ = str(getattr(test, "__name__", ""))
+    return played
+
+
+@on_stage
+async def test_a_better_candidate_earns_the_switch_with_a_part_of_the_samples(here: Stage) -> None:
+    await here.add("new", 0.9)
+    job = await here.promote("new", on_pass="activate")
+    assert job["decision"] == "promoted"
+    (metric,) = job["per_metric"]
+    assert metric["samples_used"] < metric["samples_planned"] / 2 == QUESTIONS / 2
+    assert here.asked_of("new") < QUESTIONS / 2
+    assert here.asked_of("old") < QUESTIONS / 2
+    assert metric["p"] <= 0.05
+    assert 0 < metric["interval"][0] < metric["difference"] < metric["interval"][1]
+    assert job["reasons"] == [job["reasons"][0]]
+    assert job["reasons"][0].startswith("numeric on sums.jsonl is shown to be better: +0.")
+    assert {item["candidate"] for item in job["items"]} == {item["target"] for item in job["items"]}
+    assert {item["baseline"] for item in job["items"]} == {"-1"}
+    assert (job["activation"]["status"], await here.active()) == ("activated", "new")
+    (last, *_) = (await here.http.get("/models/activations")).json()["activations"]
+    assert last["cause"] == f"promotion {job['job_id']}"
+
+
+@on_stage
+async def test_a_worse_candidate_is_refused_by_name_of_the_questions_and_never_serves(here: Stage) -> None:
+    await here.add("bad", 0.2)
+    for test in ("superior", "non_inferior"):
+        job = await here.promote("bad", on_pass="activate", rule={"test": test})
+        assert job["decision"] == "refused"
+        assert "is shown to be worse" in job["reasons"][0]
+        assert job["items"]
+        for item in job["items"]:
+            assert (item["metric"], item["baseline"], item["candidate"]) == ("numeric", item["target"], "-1")
+            assert item["question"] == f"What is {int(item['target']) - 1}+1?"
+        assert job["activation"] is None
+    assert here.gateway.activated == ["old"]
+    assert await here.active() == "old"
+
+
+@on_stage
+async def test_a_copy_is_not_better_but_no_worse_either(here: Stage) -> None:
+    await here.add("copy", 0.5)
+    job = await here.promote("copy", on_pass="activate")
+    assert job["decision"] == "undecided"
+    (metric,) = job["per_metric"]
+    assert metric["samples_used"] == QUESTIONS
+    assert 0 < metric["smallest_difference"] < 0.1
+    assert f"would have shown a difference of +{metric['smallest_difference']:.3f}" in job["reasons"][0]
+    assert await here.active() == "old"
+    job = await here.promote("copy", rule={"test": "non_inferior", "margin": 0.05})
+    assert (job["decision"], await here.active()) == ("promoted", "old")
+    assert job["per_metric"][0]["samples_used"] < QUESTIONS
+
+
+@on_stage
+async def test_the_baselines_answers_are_asked_once(here: Stage) -> None:
+    body = {"model_id": "old", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], "max_samples": 300}
+    made = (await here.http.post("/eval/jobs", json=body)).json()
+    await until(lambda: here.http.get(f"/jobs/{made['job_id']}"), lambda seen: seen.json()["status"] == "done")
+    here.gateway.batches.clear()
+    await here.add("copy", 0.5)
+    first = await here.promote("copy")
+    assert (first["result"]["answers"]["baseline_reused"], here.asked_of("old")) == (300, QUESTIONS - 300)
+    here.gateway.batches.clear()
+    await here.add("new", 0.6)
+    second = await here.promote("new", rule={"test": "non_inferior", "margin": 0.3})
+    assert here.asked_of("old") == 0
+    assert second["result"]["answers"]["baseline_reused"] == second["result"]["answers"]["candidate"]
+    other = [{"dataset_ref": "sums", "metric": "numeric", "max_tokens": 7}]
+    await here.promote("new", suite=other, rule={"test": "non_inferior", "margin": 0.3})
+    assert here.asked_of("old") > 0, "another sampling is another answer"
+
+
+@on_stage
+async def test_a_stored_run_is_a_baseline_that_is_asked_nothing(here: Stage) -> None:
+    body = {"model_id": "old", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], "max_samples": 100}
+    run = (await here.http.post("/eval/jobs", json=body)).json()["job_id"]
+    await until(lambda: here.http.get(f"/jobs/{run}"), lambda seen: seen.json()["status"] == "done")
+    await here.add("new", 0.9)
+    await here.activate("new")
+    here.gateway.batches.clear()
+    here.gateway.has_room_for.clear()
+    here.gateway.beside.clear()
+    job = await here.promote("new", baseline=run)
+    assert (job["decision"], here.asked_of("old")) == ("promoted", 0)
+    assert job["per_metric"][0]["samples_planned"] == 100
+    detail = await here.refused(422, baseline=run, suite=[{"dataset_ref": "sums", "metric": "numeric", "top_p": 0.5}])
+    assert detail.endswith("differs from set 0 of the suite in its sampling")
+    assert "no eval job is called 'eval_none'" in await here.refused(404, baseline="eval_none")
+
+
+@on_stage
+async def test_a_suite_is_asked_once_for_each_set_of_questions_and_every_metric_has_to_hold(here: Stage) -> None:
+    (here.base / "datasets" / "more.jsonl").write_bytes((here.base / "datasets" / "sums.jsonl").read_bytes())
+    await here.add("new", 0.9)
+    suite = [
+        {"dataset_ref": "sums", "metric": "numeric"},
+        {"dataset_ref": "sums", "metric": "f1", "margin": 0.1},
+        {"dataset_ref": "more", "metric": "accuracy", "max_samples": 300, "cluster_by": "page"},
+    ]
+    job = await here.promote("new", suite=suite, rule={"test": "non_inferior", "margin": 0.2})
+    assert job["decision"] == "promoted"
+    assert [(one["dataset"], one["metric"], one["margin"]) for one in job["per_metric"]] == [
+        ("sums.jsonl", "numeric", 0.2), ("sums.jsonl", "f1", 0.1), ("more.jsonl", "accuracy", 0.2),
+    ]  # fmt: skip
+    assert job["per_metric"][0]["samples_used"] == job["per_metric"][1]["samples_used"]
+    assert job["per_metric"][2]["samples_used"] == 2 * job["per_metric"][2]["clusters"] < 300
+    assert here.asked_of("new") == job["result"]["answers"]["candidate"] < 150
+    await here.add("worse", 0.1)
+    job = await here.promote("worse", suite=suite, rule={"test": "non_inferior", "margin": 0.02})
+    assert job["decision"] == "refused"
+
+
+@on_stage
+async def test_a_guard_refuses_what_the_metrics_would_promote(here: Stage) -> None:
+    await here.add("long", 0.9)
+    knows = here.gateway.answers["long"]
+    here.gateway.answers["long"] = lambda item: knows(item).model_copy(update={"completion_tokens": 90})
+    job = await here.promote("long", on_pass="activate", guards={"tokens": 2.0, "truncated": 0.0})
+    assert (job["decision"], await here.active()) == ("refused", "old")
+    assert {(item["guard"], item["difference"]) for item in job["items"]} == {("tokens", 87.0)}
+    assert job["reasons"] == ["guard tokens: the ratio to the baseline is 30, over 2"]
+    assert [guard["over"] for guard in job["guards"]] == [True, False]
+    allowed = await here.promote("long", guards={"tokens": 40.0})
+    assert allowed["decision"] == "promoted"
+
+
+@on_stage
+async def test_a_fixed_test_asks_everything_and_says_the_same(here: Stage) -> None:
+    await here.add("new", 0.7)
+    job = await here.promote("new", sequential=False, max_samples=120)
+    assert job["decision"] == "promoted"
+    assert (job["per_metric"][0]["samples_used"], here.asked_of("new")) == (120, 120)
+    await here.add("copy", 0.5)
+    assert (await here.promote("copy", sequential=False))["decision"] == "undecided"
+
+
+@on_stage
+async def test_who_switched_meanwhile_has_the_last_word(here: Stage) -> None:
+    await here.add("new", 0.7)
+    await here.add("third", 0.5)
+    here.gateway.batch_takes_s = 0.3
+    job_id = await here.ask(candidate="new", on_pass="activate")
+    await until(lambda: here.look(job_id), lambda _: here.asked_of("new") > 0)
+    here.gateway.beside.update({model.id: model for model in [here.gateway.active] if model is not None})
+    await here.activate("third")
+    job = await here.over(job_id)
+    assert (job["decision"], job["activation"]["status"]) == ("promoted", "superseded")
+    assert "third became active meanwhile" in job["activation"]["error"]
+    assert await here.active() == "third"
+
+
+@on_stage
+async def test_a_candidate_that_does_not_come_up_is_rolled_back(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.fail_with = "CUDA out of memory"
+    job = await here.promote("new", on_pass="activate")
+    assert (job["decision"], job["status"], await here.active()) == ("rolled_back", "done", "old")
+    assert job["activation"]["error"] == "CUDA out of memory"
+    assert json.loads((here.folder(job) / "decision.json").read_text())["decision"] == "promoted"
+
+
+@on_stage
+async def test_it_is_cancelled_and_goes_on_where_it_was(here: Stage) -> None:
+    await here.add("copy", 0.5)
+    here.gateway.batch_takes_s = 0.05
+    job_id = await here.ask(candidate="copy")
+    await until(lambda: here.look(job_id), lambda job: job["progress"]["done"])
+    (await here.http.post(f"/jobs/{job_id}/cancel")).raise_for_status()
+    cancelled = await here.over(job_id, "cancelled")
+    assert cancelled["decision"] is None
+    (await here.http.post(f"/jobs/{job_id}/retry")).raise_for_status()
+    here.gateway.batch_takes_s = 0.0
+    job = await here.over(job_id)
+    lines = (here.folder(job) / "0" / "candidate.jsonl").read_text().splitlines()
+    assert len({json.loads(line)["id"] for line in lines}) == len(lines) == QUESTIONS
+
+
+@on_stage
+async def test_a_candidate_without_room_waits_and_is_not_switched_to(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.has_room_for.clear()
+    job_id = await here.ask(candidate="new", on_pass="activate")
+    waits = await until(lambda: here.look(job_id), lambda job: "no room" in (job["waiting_for"] or ""))
+    assert (waits["status"], here.gateway.activated) == ("pending", ["old"])
+    here.gateway.has_room_for.add("new")
+    assert (await here.over(job_id))["decision"] == "promoted"
+
+
+@on_stage
+async def test_a_pinned_baseline_is_loaded_beside(here: Stage) -> None:
+    await here.add("new", 0.9)
+    await here.add("pinned", 0.6)
+    job = await here.promote("new", baseline="pinned", on_pass="activate")
+    assert (job["decision"], job["result"]["baseline"]["id"]) == ("promoted", "pinned")
+    assert (here.asked_of("old"), await here.active()) == (0, "new")
+
+
+@on_stage
+async def test_a_decision_is_worked_out_again_from_its_files(here: Stage) -> None:
+    await here.add("new", 0.9)
+    job = await here.promote("new")
+    folder = here.folder(job)
+    again, differs = replay(folder)
+    assert (again["decision"], again["reasons"], differs) == ("promoted", job["reasons"], [])
+    log = folder / "0" / "candidate.jsonl"
+    log.write_text(log.read_text().replace('"value":1.0', '"value":0.0'))
+    again, differs = replay(folder)
+    assert again["decision"] != "promoted"
+    assert "0/candidate.jsonl is not what the decision was made of" in differs
+    assert "`decision` comes out otherwise" in differs
+
+
+@on_stage
+async def test_the_same_request_again_is_the_same_promotion(here: Stage) -> None:
+    await here.add("new", 0.9)
+    headers = {"Idempotency-Key": "x"}
+    body = {"candidate": "new", "suite": SUITE}
+    first, again = [(await here.http.post("/promotions", json=body, headers=headers)).json() for _ in range(2)]
+    assert (again["job_id"], again["existing"]) == (first["job_id"], True)
+    other = await here.http.post("/promotions", json=body | {"seed": 1}, headers=headers)
+    assert other.status_code == 409
+
+
+@on_stage
+async def test_what_makes_no_sense_is_refused_naming_the_field(here: Stage) -> None:
+    await here.add("new", 0.9)
+    for status, body, detail in (
+        (404, {"candidate": "none"}, "none"),
+        (422, {"candidate": "active"}, "candidate: old is the baseline"),
+        (422, {"suite": []}, "suite"),
+        (422, {"suite": [{"dataset_ref": "sums", "metric": "avg_loss"}]}, "suite.0.metric: avg_loss has no bound"),
+        (422, {"suite": [{"dataset_ref": "sums", "metric": "bleurt"}]}, "suite.0.metric: unknown metric 'bleurt'"),
+        (404, {"suite": [*SUITE, {"dataset_ref": "none", "metric": "f1"}]}, "suite.1.dataset_ref: there is no file"),
+        (422, {"suite": [{"dataset_ref": "sums", "metric": "acc"}]}, "suite.0.metrics: sums.jsonl, line 1: acc"),
+        (422, {"suite": [{"dataset_ref": "sums", "metric": "f1", "cluster_by": "x"}]}, "suite.0.cluster_by: "),
+        (422, {"suite": [{"dataset_ref": "sums", "metric": "f1", "model_id": "x"}]}, "suite.0.model_id"),
+        (422, {"suite": [{"dataset_ref": "sums", "metric": "f1", "n": 4}]}, "suite.0.temperature: 4 answers"),
+        (422, {"rule": {"margin": 0.9}}, "rule.margin"),
+        (422, {"rule": {"alpha": 0}}, "rule.alpha"),
+        (422, {"guards": {"kindness": 1}}, "guards"),
+        (422, {"canary": {"share": 0.1}}, "canary"),
+    ):
+        assert detail in await here.refused(status, **body), body
+
+
+@pytest.mark.parametrize("errors", [0.01, 0.5])
+def test_a_few_errors_are_left_out_and_many_fail_the_job(tmp_path: Path, errors: float) -> None:
+    async def run() -> None:
+        async with stage(tmp_path) as here:
+            await here.add("new", 0.9)
+            knows = here.gateway.answers["new"]
+
+            def answer(item: BatchItem) -> BatchOutput:
+                said = knows(item)
+                number = int(str(item.messages and item.messages[-1].content.split()[-1].split("+")[0]))
+                return BatchOutput(error="too hot") if (number * 31) % 400 < errors * 400 else said
+
+            here.gateway.answers["new"] = answer
+            job = await here.promote("new", "done" if errors < 0.02 else "failed", sequential=False)
+            if errors < 0.02:
+                assert (job["decision"], job["per_metric"][0]["left_out"]) == ("promoted", 4)
+            else:
+                assert (job["decision"], await here.active()) == (None, "old")
+                assert job["error"].startswith("new: ")
+                assert job["error"].endswith("too hot")
+
+    asyncio.run(run())
