@@ -197,6 +197,7 @@ async def opened(
             pairs = Pairs([])
             found = reusable(sources, baseline.digest, samples, config.metrics)
             reused = stack.enter_context(open_samples(folder / REUSED_FILE))
+            stack.callback(reused.sync)
             reuse = Reuse(reused, found, config.metrics, pairs.baseline)
             pairs.order = _order(folder, config, samples, seed, reuse.names if only_reused else None)
             if not pairs.order:

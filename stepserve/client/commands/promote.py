@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from stepserve.client.junit import junit_of
 from stepserve.client.results import Promotion
 from stepserve.client.terminal import (
     EXIT_FAILED,
@@ -45,6 +46,7 @@ def promote(
     sequential: Annotated[bool, typer.Option(help="Stop as soon as it is clear.")] = True,
     activate: Annotated[bool, typer.Option("--activate", help="Switch to the candidate when it is promoted.")] = False,
     wait: Annotated[bool, typer.Option(help="Follow the promotion to its decision.")] = True,
+    junit: Annotated[Path | None, typer.Option(help="Write the decision as JUnit XML too, for a CI system.")] = None,
     replay: Annotated[
         Path | None,
         typer.Option(help="Work the decision out again from the files in runs/promotion/<job id>; asks no server."),
@@ -76,8 +78,17 @@ def promote(
         if job.status != "done":
             end_with(job)
         decided = server.get_promotion(made.job_id)
+    if junit is not None:
+        _write(junit, junit_of(decided))
     _show(decided, as_json=as_json)
     raise typer.Exit(_EXITS[decided.decision or "undecided"])
+
+
+def _write(file: Path, content: str) -> None:
+    try:
+        file.write_text(content, encoding="utf-8")
+    except OSError as error:
+        stop(f"--junit: {file} cannot be written: {error.strerror}.", EXIT_REFUSED)
 
 
 def _items(text: str) -> list[dict[str, Any]]:
