@@ -25,6 +25,7 @@ from stepserve.contract import (
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
+    GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
@@ -37,6 +38,8 @@ from stepserve.contract import (
     BatchRequest,
     BatchResult,
     Capabilities,
+    CheckedEngine,
+    CheckEngineRequest,
     GatewayState,
     Loaded,
     LoadRequest,
@@ -99,6 +102,10 @@ class GatewayClient:
         with translated():
             response = await self._client.get(GATEWAY_CAPABILITIES_PATH, timeout=CAPABILITIES_TIMEOUT_S)
         return _answer(response, Capabilities)
+
+    async def check_engine(self, request: CheckEngineRequest) -> CheckedEngine:
+        """The first time, the gateway may have to load vLLM for it. Raises GatewayUnavailable."""
+        return await self._post(GATEWAY_CHECK_ENGINE_PATH, request, CheckedEngine, CAPABILITIES_TIMEOUT_S)
 
     async def activate(self, request: ActivateRequest) -> ActivateResult:
         """Waits for the end of the switch, however long a model takes to load; a failed one is an answer, not an error.

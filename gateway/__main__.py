@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import setproctitle
@@ -20,6 +21,7 @@ from gateway.app import create_gateway
 from gateway.dialects.installed import DialectRefused
 from gateway.engine import fork_server
 from gateway.engine.patches import environment, registry
+from gateway.errors import EngineArgumentRefused
 from gateway.http import tracing
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
@@ -27,7 +29,7 @@ from gateway.http.listener import PublicListener
 from gateway.serving.slot import Engine
 from stepserve import logs
 from stepserve.child import EXIT_REFUSED
-from stepserve.contract import Capabilities, ModelRef
+from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest, ModelRef
 from stepserve.hosts import HostsRefused
 from stepserve.privacy import make_private, reserve_socket
 from stepserve.process import allow_many_connections, follow_parent
@@ -50,7 +52,10 @@ class _Server(uvicorn.Server):
 
 
 async def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT, or until the pool's writer task has crashed."""
+    """Serves until SIGTERM or SIGINT, or until the pool's writer task has crashed.
+
+    Raises EngineArgumentRefused once vLLM is imported and does not take the settings' `engine.args`.
+    """
     layout = settings.layout
 
     async def start_engine(model: ModelRef) -> Engine:
@@ -66,11 +71,21 @@ async def serve(settings: Settings) -> None:
         found: Capabilities = importlib.import_module("gateway.engine.capabilities").capabilities()
         return found
 
+    def check_engine(asked: CheckEngineRequest) -> CheckedEngine:
+        importlib.import_module("gateway.engine.engine")
+        wanted = settings.engine_to_start.with_overrides(asked.engine)
+        folder = Path(asked.path) if asked.path is not None else None
+        try:
+            importlib.import_module("gateway.engine.arguments").check(wanted, folder)
+        except EngineArgumentRefused as error:
+            return CheckedEngine(refusal=str(error))
+        return CheckedEngine()
+
     def diagnose_engine() -> dict[str, Any]:
         torch: dict[str, Any] = importlib.import_module("gateway.engine.diagnosis").torch_build()
         return {"torch": torch, "patches": registry.report(settings.engine.patches)}
 
-    gateway = create_gateway(settings, start_engine, ask_engine, diagnose_engine)
+    gateway = create_gateway(settings, start_engine, ask_engine, check_engine, diagnose_engine)
     reserve_socket(layout.gateway_socket)
     public = PublicListener(
         lambda host: _server(gateway.public, settings, host=host, port=settings.port),
@@ -87,12 +102,12 @@ async def serve(settings: Settings) -> None:
     reloads: set[asyncio.Task[None]] = set()
     loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(gateway.configuration.hang_up())))
     allow_many_connections()
-    preload = asyncio.create_task(asyncio.to_thread(_preload, settings), name="preload")
+    preload = asyncio.create_task(_preloaded(settings, stop), name="preload")
 
     async with gateway.running() as writer:
         servers = [asyncio.create_task(server.serve()) for server in (public, private)]
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([*servers, stopped, writer], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*servers, stopped, writer, preload], return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
             await gateway.drain.run(settings.drain_timeout_s)
         log.info("stopping")
@@ -100,12 +115,23 @@ async def serve(settings: Settings) -> None:
         private.should_exit = True
         await asyncio.gather(*servers)
         stopped.cancel()
+        if preload.done():
+            preload.result()
         preload.cancel()
+
+
+async def _preloaded(settings: Settings, stop: asyncio.Event) -> None:
+    """Imports vLLM, and has it look at the settings' engine arguments; then waits for the end."""
+    await asyncio.to_thread(_preload, settings)
+    await stop.wait()
 
 
 def _preload(settings: Settings) -> None:
     importlib.import_module("gateway.engine.engine")
     logs.take_over_engine_log(settings)
+    engine = settings.engine
+    if engine.args or engine.tool_call_parser is not None or engine.reasoning_parser is not None:
+        importlib.import_module("gateway.engine.arguments").check(settings.engine_to_start)
 
 
 def _server(app: App, settings: Settings, *, host: str = "", port: int = 0, uds: str | None = None) -> _Server:
@@ -137,6 +163,7 @@ def main() -> None:
     settings = load()
     settings.layout.create()
     logs.configure("gateway", settings)
+    terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w")  # for a refusal: standard error is a file from here on
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
     environment.set_defaults(settings.max_sequences_per_request)
     tracing.prepare(settings.telemetry)
@@ -148,10 +175,11 @@ def main() -> None:
         # the patience of whoever stops us. The engine's processes end with this one.
         asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(settings))
         code = 0
-    except (DialectRefused, HostsRefused, SettingsRefused, StoreRefused) as error:
+    except (DialectRefused, EngineArgumentRefused, HostsRefused, SettingsRefused, StoreRefused) as error:
         code = EXIT_REFUSED
         log.critical("the gateway cannot start: %s", error)
-        sys.stderr.write(f"stepserve gateway cannot start: {error}\n")
+        terminal.write(f"stepserve gateway cannot start: {error}\n")
+        terminal.flush()
     except BaseException:
         log.exception("the gateway crashed")
         raise

@@ -60,7 +60,7 @@ from gateway.status.usage import usage
 from gateway.upstream.app import UpstreamApp
 from stepserve import hosts
 from stepserve.alias_book import AliasBook
-from stepserve.contract import Capabilities
+from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest
 from stepserve.heartbeat import beat
 from stepserve.loop_lag import LoopLag
 from stepserve.settings import Settings
@@ -153,9 +153,10 @@ def create_gateway(
     settings: Settings,
     start_engine: StartEngine,
     ask_engine: Callable[[], Capabilities],
+    check_engine: Callable[[CheckEngineRequest], CheckedEngine],
     diagnose_engine: Callable[[], dict[str, Any]],
 ) -> Gateway:
-    """`ask_engine` and `diagnose_engine` may block for as long as it takes to import vLLM."""
+    """`ask_engine`, `check_engine` and `diagnose_engine` may block for as long as it takes to import vLLM."""
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
     pool = Pool(
         gate,
@@ -232,7 +233,9 @@ def create_gateway(
         control=control,
         public=RequestLogMiddleware(drain, settings.logs, tracer),
         tracer=tracer,
-        private=create_private_app(pool, router, self_check, inference, usage, ask_engine, key_sync, key_usage),
+        private=create_private_app(
+            pool, router, self_check, inference, usage, ask_engine, check_engine, key_sync, key_usage
+        ),
         keyring=keyring,
         key_sync=key_sync,
         deadlines=deadlines,

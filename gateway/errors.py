@@ -28,6 +28,7 @@ GatewayError
 ├── DigestMismatch      409  the model is there with other weights than the caller meant
 ├── MethodImpossible    422  that way of switching cannot be done here
 ├── EngineStartFailed   500  an engine did not come up; carries the root cause as far as it is known
+├── EngineArgumentRefused 422 vLLM has no such engine argument, or does not take its value
 ├── BadReference        422  the reference does not fit the model's tokenizer or context
 ├── ProofFailed         422  the model answers otherwise than its reference says; carries the proof
 └── EngineReloadFailed  500  a checkpoint could not be loaded in place; the weights are a mixture
@@ -238,6 +239,11 @@ class MethodImpossible(GatewayError):
 
 class EngineStartFailed(GatewayError):
     code = "engine_start_failed"
+
+
+class EngineArgumentRefused(GatewayError):
+    status = 422
+    code = "engine_argument_refused"
 
 
 class BadReference(GatewayError):

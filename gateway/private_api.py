@@ -27,6 +27,7 @@ from stepserve.contract import (
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
+    GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
@@ -38,6 +39,8 @@ from stepserve.contract import (
     BatchRequest,
     BatchResult,
     Capabilities,
+    CheckedEngine,
+    CheckEngineRequest,
     Loaded,
     LoadRequest,
     ProveRequest,
@@ -55,10 +58,11 @@ def create_private_app(
     inference: Inference,
     usage: UsageBook,
     ask_engine: Callable[[], Capabilities],
+    check_engine: Callable[[CheckEngineRequest], CheckedEngine],
     key_link: KeySync,
     key_usage: UsageTotals,
 ) -> Starlette:
-    """`ask_engine` may block for as long as it takes to import vLLM."""
+    """`ask_engine` and `check_engine` may block for as long as it takes to import vLLM."""
 
     async def state(_: Request) -> Response:
         return _json(pool.snapshot())
@@ -68,6 +72,12 @@ def create_private_app(
 
     async def capabilities(_: Request) -> Response:
         return _json(await asyncio.to_thread(ask_engine))
+
+    async def check(request: Request) -> Response:
+        async def run(asked: CheckEngineRequest) -> CheckedEngine:
+            return await asyncio.to_thread(check_engine, asked)
+
+        return await _answer(request, CheckEngineRequest, run)
 
     async def activate(request: Request) -> Response:
         return await _answer(request, ActivateRequest, pool.activate)
@@ -125,6 +135,7 @@ def create_private_app(
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
             Route(GATEWAY_USAGE_PATH, used, methods=["GET"]),
             Route(GATEWAY_CAPABILITIES_PATH, capabilities, methods=["GET"]),
+            Route(GATEWAY_CHECK_ENGINE_PATH, check, methods=["POST"]),
             Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),
             Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
             Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),

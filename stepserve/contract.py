@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from stepserve.engine_arguments import ModelArgs
+
 GATEWAY_STATE_PATH = "/state"
 GATEWAY_ACTIVATE_PATH = "/activate"
 GATEWAY_BATCH_PATH = "/batch"
+GATEWAY_CHECK_ENGINE_PATH = "/check_engine"
 GATEWAY_CAPABILITIES_PATH = "/capabilities"
 GATEWAY_LOAD_PATH = "/load"
 GATEWAY_PROVE_PATH = "/prove"
@@ -67,13 +70,25 @@ class Signature(Message):
 
 
 class EngineOverrides(Message):
-    """What a model may have otherwise than the `engine` settings say, in the engine it is loaded into."""
+    """What a model may have otherwise than the `engine` settings say, in the engine it is loaded into.
+
+    `args`: vLLM's engine arguments by their names (stepserve.engine_arguments says which).
+    """
 
     max_model_len: Annotated[int, Field(ge=1)] | None = None
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     cpu_kv_cache_gib: Annotated[int, Field(ge=1)] | None = None
+    tool_call_parser: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    reasoning_parser: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    args: ModelArgs = {}
+
+    def written(self) -> dict[str, Any]:
+        """What was given, and nothing else, as JSON values."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"args"}) | (
+            {"args": self.args} if self.args else {}
+        )
 
 
 class ModelRef(Message):
@@ -111,6 +126,22 @@ class Capabilities(Message):
     model_types: list[str]
     quantize: dict[Quantize, str]
     prequantized: list[str]
+
+
+class CheckEngineRequest(Message):
+    """Whether vLLM would take what a model's engine is to be started with; nothing is started.
+
+    `path` is the checkpoint's folder. Without it only names and values are checked, not whether they suit a model.
+    """
+
+    engine: EngineOverrides
+    path: str | None = None
+
+
+class CheckedEngine(Message):
+    """`refusal`: a sentence that names the argument; None: it would be taken."""
+
+    refusal: str | None = None
 
 
 class Encoding(Message):

@@ -15,7 +15,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stepserve.access_settings import AccessSettings, LimitSettings, TlsSettings
 from stepserve.address import is_loopback, normal_url
-from stepserve.contract import ACTIVE_ALIAS
+from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
+from stepserve.engine_arguments import SettingsArgs
 from stepserve.named_templates import template_text
 from stepserve.paths import Layout
 from stepserve.retention import RetentionSettings
@@ -88,7 +89,8 @@ class EngineSettings(Group):
     """What vLLM is started with, the same for every slot, and how long an engine may be silent.
 
     `start_timeout_s`: a start that takes longer, or a reload in place, has failed; a second is added for each 50 MB of
-    weights. `hang_timeout_s`: an engine that makes no step and gives no token for so long is started again.
+    weights. `hang_timeout_s`: an engine that makes no step and gives no token for so long is started again. `args`: any
+    other of vLLM's engine arguments by its name; the gateway has vLLM check them before it starts an engine.
     """
 
     max_model_len: Count | None = None
@@ -108,8 +110,16 @@ class EngineSettings(Group):
     hang_timeout_s: PositiveSeconds = 30.0
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
     reasoning_parser: Annotated[str, Field(min_length=1)] | None = None
+    args: SettingsArgs = {}
     structured: StructuredLimits = StructuredLimits()
     patches: EnginePatches = EnginePatches()
+
+    def with_overrides(self, overrides: EngineOverrides | None) -> Self:
+        """What a model's engine is started with: its own settings and arguments before these."""
+        if overrides is None:
+            return self
+        own = overrides.model_dump(exclude_none=True)
+        return self.model_copy(update=own | {"args": self.args | overrides.args})
 
 
 class Alias(Group):

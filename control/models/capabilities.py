@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
-from control.errors import Invalid, ServiceError
+from control.errors import GatewayUnavailable, Invalid, ServiceError
 from control.gateway_client import GatewayClient
-from stepserve.contract import Capabilities
+from stepserve.contract import Capabilities, CheckEngineRequest, EngineOverrides
 
 ASK_AGAIN_S = 1.0
 
@@ -19,6 +20,21 @@ class EngineAbilities:
     def __init__(self, gateway: GatewayClient) -> None:
         self._gateway = gateway
         self._known: Capabilities | None = None
+
+    async def check_engine(self, engine: EngineOverrides, folder: Path | None = None) -> bool:
+        """Has vLLM look at what an engine is to be started with, for the checkpoint in `folder` if there is one yet.
+
+        False where the gateway does not answer now: it looks again when the model is loaded. Raises Invalid.
+        """
+        asked = CheckEngineRequest(engine=engine, path=str(folder) if folder is not None else None)
+        try:
+            checked = await self._gateway.check_engine(asked)
+        except GatewayUnavailable as error:
+            log.warning("engine arguments were not checked: %s", error)
+            return False
+        if checked.refusal is not None:
+            raise Invalid(f"engine: {checked.refusal.removeprefix('engine.')}")
+        return True
 
     @property
     def known(self) -> Capabilities | None:

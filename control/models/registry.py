@@ -1,7 +1,6 @@
 """The registry: which checkpoints are models."""
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from control.database.tables import ModelRow
 from control.errors import Conflict, Invalid, NotFound
 from control.models.activation_log import ActivationLog
 from control.models.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
+from control.models.model_engine import engine_digest, engine_of, engine_signature, with_its_engine
 from control.models.model_roots import ModelRoots
 from control.models.placed_files import Removal
 from control.models.placed_folders import PlacedFolders
@@ -46,7 +46,6 @@ from stepserve.contract import (
     ModelRef,
     Quantize,
     RegisteredModel,
-    Signature,
     id_of_repository,
 )
 from stepserve.paths import Layout
@@ -93,6 +92,7 @@ class Registry:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reads checkpoints")
         self._trust_remote_code = settings.engine.trust_remote_code
         self._clock = clock
+        self._engine_unchecked: set[str] = set()  # ids whose engine arguments the gateway could not look at
 
     async def register(self, request: RegisterRequest) -> Registered:
         """Checks the files and takes them in. Registering the same content again changes nothing.
@@ -126,8 +126,9 @@ class Registry:
             await self.refer(row, request)
             return Registered(row, existing=False)
         present = await self._models.get(request.id)
-        if present.digest != row.digest and request.chat_template is None and present.chat_template is not None:
-            row = await self.row_for(with_its_template(request, present), folder)
+        kept = with_its_engine(with_its_template(request, present), present)
+        if present.digest != row.digest and kept != request:
+            row = await self.row_for(kept, folder)
         if present.digest != row.digest:
             raise Conflict(
                 f"{request.id} is registered with {other_than(present, request)} ({present.digest}):"
@@ -153,12 +154,13 @@ class Registry:
 
     async def is_as_asked(self, present: ModelRow, request: RegisterRequest, content: Content) -> bool:
         """Whether the model is what registering the content so would make of it. Raises Invalid, GatewayUnavailable."""
-        asked = with_its_template(request, present)
+        asked = with_its_engine(with_its_template(request, present), present)
         if isinstance(content, Adapter):
             base = await self.base_for(asked.base_model, content.base_name)
             digest = adapted_digest(content, base.digest)
         else:
             digest = quantized_digest(content.digest, await self._quantize_for(asked, content))
+            digest = engine_digest(digest, asked.engine)
         return present.digest == templated_digest(digest, asked.chat_template)
 
     async def digest_of(self, row: ModelRow, content: Content) -> str:
@@ -167,7 +169,7 @@ class Registry:
             base = await self._models.find(row.base_model) if row.base_model else None
             digest = adapted_digest(content, base.digest) if base else content.digest
         else:
-            digest = quantized_digest(content.digest, _quantize(row))
+            digest = engine_digest(quantized_digest(content.digest, _quantize(row)), engine_of(row))
         return templated_digest(digest, row.chat_template)
 
     async def reference_to(self, row: ModelRow, content: Content) -> ModelRef:
@@ -176,14 +178,14 @@ class Registry:
             base = await self.proven(row.base_model or "")
             return ModelRef(id=row.id, path=row.path, digest=row.digest, base=base, chat_template=row.chat_template)
         quantize = _quantize(row)
-        engine = EngineOverrides.model_validate(row.engine) if row.engine else None
+        engine = engine_of(row)
         template = self.templates.in_place_of_its_own(row.chat_template, content.has_template)
         signature = templated_signature(quantized_signature(content.signature, quantize), template)
         return ModelRef(
             id=row.id,
             path=row.path,
             digest=row.digest,
-            signature=overridden_signature(signature, engine),
+            signature=engine_signature(signature, engine),
             quantize=quantize,
             engine=engine,
             chat_template=template,
@@ -200,7 +202,24 @@ class Registry:
         quantize = await self._quantize_for(request, checkpoint)
         if quantize is not None and request.probe is not None:
             raise Invalid("probe: says what the unquantised weights answer, so it cannot prove a quantised model")
+        await self._check_engine(request, checkpoint.path)
         return _row(request, checkpoint, quantize)
+
+    async def _check_engine(self, request: RegisterRequest, folder: Path) -> None:
+        """Raises Invalid. Where the gateway is away it is left for when the model is loaded, and a warning says so."""
+        self._engine_unchecked.discard(request.id)
+        engine = request.engine
+        if engine is None or not (engine.args or engine.tool_call_parser or engine.reasoning_parser):
+            return
+        if request.quantize != "no" and "quantization" in engine.args:
+            raise Invalid("quantize: goes with `no` where engine.args.quantization is given")
+        if not await self._abilities.check_engine(engine, folder):
+            self._engine_unchecked.add(request.id)
+
+    async def check_engine(self, engine: EngineOverrides | None) -> None:
+        """Of a model whose files are not here yet. Raises Invalid."""
+        if engine is not None and engine.args:
+            await self._abilities.check_engine(engine)
 
     async def _adapter_row(self, request: RegisterRequest, adapter: Adapter) -> ModelRow:
         if request.quantize not in {"no", "auto"}:
@@ -412,19 +431,14 @@ class Registry:
     async def warnings(self, row: ModelRow) -> Sequence[str]:
         """What a person should know of a model that was, or would be, registered so."""
         base = await self._models.find(row.base_model) if row.base_model else None
-        return self.templates.warnings(row, {base.id: base} if base is not None else {})
+        found = self.templates.warnings(row, {base.id: base} if base is not None else {})
+        if row.id in self._engine_unchecked:
+            found.append("engine: the gateway is away, so vLLM looks at it when the model is loaded")
+        return found
 
 
 def _inspect(folder: Path, cache: DigestCache) -> Content:
     return inspect_adapter(folder, cache) if is_adapter(folder) else inspect(folder, cache)
-
-
-def overridden_signature(signature: Signature, engine: EngineOverrides | None) -> Signature:
-    """An engine that was started otherwise cannot take the model in place."""
-    if engine is None:
-        return signature
-    config = f"{signature.config_sha} engine={engine.model_dump_json(exclude_none=True)}"
-    return signature.model_copy(update={"config_sha": hashlib.sha256(config.encode()).hexdigest()})
 
 
 def _quantize(row: ModelRow) -> Quantize | None:
@@ -438,13 +452,15 @@ def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | 
         source=request.source,
         tags=request.tags,
         step=request.step if request.step is not None else checkpoint.step,
-        digest=templated_digest(quantized_digest(checkpoint.digest, quantize), request.chat_template),
+        digest=templated_digest(
+            engine_digest(quantized_digest(checkpoint.digest, quantize), request.engine), request.chat_template
+        ),
         architecture=checkpoint.architecture,
         dtype=checkpoint.dtype,
         quantization=checkpoint.quantization,
         quantize=quantize,
         base_model=None,
-        engine=(request.engine.model_dump(exclude_none=True) or None) if request.engine else None,
+        engine=(request.engine.written() or None) if request.engine else None,
         chat_template=request.chat_template,
         has_template=checkpoint.has_template,
         size_bytes=checkpoint.size_bytes,

@@ -105,6 +105,7 @@ class PullKind:
     async def _check(self, request: PullRequest, listing: Listing, wanted: list[RemoteFile]) -> None:
         """Raises Invalid for what could not be loaded, GatewayUnavailable while nobody can say whether."""
         config = listing.config
+        await self._registry.check_engine(request.engine)
         if config is None:
             check_kind(listing.adapter_config or {})
             trainers_name = (listing.adapter_config or {}).get("base_model_name_or_path")
@@ -142,6 +143,7 @@ class PullKind:
                 base_model=request.base_model,
                 quantize=request.quantize,
                 chat_template=template,
+                engine=request.engine,
             )
         )
         return registered, [*warnings, *await self._registry.warnings(registered.model)]

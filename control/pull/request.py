@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from control.checkpoints.quantisation import QuantizeWish
 from control.models.registration import ChatTemplate, check_id, split_tags
-from stepserve.contract import id_of_repository
+from stepserve.contract import EngineOverrides, id_of_repository
 from stepserve.request_model import RequestModel
 
 REPOSITORY_PATTERN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -25,6 +25,7 @@ class PullRequest(RequestModel):
     revision: Annotated[str, Field(min_length=1, max_length=255)] = "main"
     base_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     chat_template: ChatTemplate | None = None
+    engine: EngineOverrides | None = None
     tags: Annotated[list[str], BeforeValidator(split_tags)] = Field(default=[])
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 

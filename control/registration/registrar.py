@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from control.activation.activator import Activator, SwitchWish
+from control.checkpoints.adapter import Adapter
 from control.checkpoints.layout import check_layout
 from control.database.tables import ModelRow
 from control.errors import Conflict, Invalid
 from control.models.activation_log import ActivationLog
+from control.models.model_engine import with_its_engine
 from control.models.placed_files import Removal, left_alone
 from control.models.placed_folders import PlacedFolders
 from control.models.registration import RegisterRequest
@@ -95,7 +97,7 @@ class Registrar:
             return await self._again(request, present) or await self._register_folder(request)
         if present is not None:
             await self._check_replaceable(request, present)
-            request = keeping_template(request, present, checkpoint)
+            request = _keeping(request, present, checkpoint)
         changed = present is None or await self._registry.digest_of(present, checkpoint) != present.digest
         copied = moves or (present is not None and changed and folder == Path(present.path))
         target = self._version(request.id, checkpoint.digest) if copied else folder
@@ -121,7 +123,7 @@ class Registrar:
             return registered
         if present is not None:
             await self._check_replaceable(request, present)
-            request = keeping_template(request, present, checkpoint)
+            request = _keeping(request, present, checkpoint)
         if present is not None or self._moves(request.id):
             target = self._version(request.id, checkpoint.digest)
         else:
@@ -254,6 +256,12 @@ class Registrar:
                 return await self._placed.remove(folder)
             await self._placed.keep(folder)
             return _shared(folder, other)
+
+
+def _keeping(request: RegisterRequest, present: ModelRow, content: Content) -> RegisterRequest:
+    """Other content in a model's place has the model's chat template, unless it brings one, and the model's engine."""
+    kept = keeping_template(request, present, content)
+    return kept if isinstance(content, Adapter) else with_its_engine(kept, present)
 
 
 def _going(present: ModelRow, row: ModelRow) -> Path | None:

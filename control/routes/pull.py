@@ -26,6 +26,7 @@ async def pull(
     """The same pull asked for while one runs is that one; another of the same id meanwhile is a 409."""
     if request.chat_template is not None:
         await asyncio.to_thread(registry.templates.text, request.chat_template)
+    await registry.check_engine(request.engine)
     body = request.model_dump(mode="json")
     config = {name: value for name, value in body.items() if name != "priority"}
     job, novelty = await submission.create(

@@ -5,14 +5,14 @@ from argparse import Namespace
 
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
-from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from gateway.engine.arguments import check_ranks, flags_of, parser
 from gateway.engine.capabilities import load_flags
 from gateway.engine.lora import lora_flags
 from gateway.engine.patches.registry import ActivePatches
+from gateway.engine.versions import validate_parsed_serve_args
 from gateway.http.tracing import ENDPOINT_VARIABLE
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.settings import EngineSettings
@@ -22,14 +22,14 @@ NO_MEDIA_DOMAIN = "none but those that INFERENCE_ENGINE__MEDIA_DOMAINS names"
 
 
 def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace, VllmConfig]:
-    """The parsed flags and what vLLM makes of them. Raises what vLLM and argparse raise.
+    """The parsed flags and what vLLM makes of them. Raises EngineArgumentRefused, and what vLLM raises.
 
     Makes those changes to vLLM in this process that come before; see gateway.engine.patches.
     """
     patches = ActivePatches.of(settings.patches)
     patches.before_engine(settings)
-    parser = make_arg_parser(FlexibleArgumentParser())
-    args = parser.parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
+    check_ranks(settings.args)
+    args = parser().parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     args.chat_template = model.chat_template  # not as a flag, which would be looked for as a file's name first
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
@@ -68,4 +68,4 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         flags.append("--enforce-eager")
     elif settings.attention_backend is not None:
         flags.append(f"--attention-backend={settings.attention_backend}")
-    return flags
+    return [*flags, *flags_of(settings.args)]

@@ -45,7 +45,14 @@ from gateway.engine.process.start import in_time
 from gateway.engine.proof import PROOF_PRIORITY, prove, token_from
 from gateway.engine.structured import GrammarCheck
 from gateway.engine.vectors import prove_vectors, task_of, vector_from
-from gateway.errors import BadReference, EngineReloadFailed, EngineStartFailed, InvalidRequest, Unserved
+from gateway.errors import (
+    BadReference,
+    EngineArgumentRefused,
+    EngineReloadFailed,
+    EngineStartFailed,
+    InvalidRequest,
+    Unserved,
+)
 from gateway.http.asgi import App
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.memory import memory_back
@@ -111,6 +118,8 @@ class Engine:
         self._probe_token_ids: list[int] = client.renderer.get_tokenizer().encode("1") or [0]
         self._cache_check = CacheCheck(client, self._probe_token_ids, PROOF_PRIORITY)
         self._hangs = False
+        other = (name for name in ("hf_overrides", "model_class_overrides") if name in settings.args)
+        self._other_model = next(other, None)
         self._family = family
         self._log_file = log_file
         self._refusals = refusals
@@ -168,6 +177,9 @@ class Engine:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 if self.task == "embed":
                     return await prove_vectors(self.client)
+                if reference is not None and self._other_model is not None:
+                    why = f"engine.args.{self._other_model} makes another model of it than its reference is of"
+                    return (await prove(self.client, None)).model_copy(update={"why": why})
                 if gently or (max_tokens is not None and max_tokens < self._cache_check.tokens):
                     return await prove(self.client, reference, max_tokens, gently=gently)
                 stale_tokens, proof = await asyncio.gather(
@@ -315,8 +327,7 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     `log` is where this process's standard output goes; it is read only to name a failure's cause.
     Raises EngineStartFailed.
     """
-    if model.engine is not None:
-        settings = settings.model_copy(update=model.engine.model_dump(exclude_none=True))
+    settings = settings.with_overrides(model.engine)
     patches = ActivePatches.of(settings.patches)
     mark = LogMark.now(log)
     starting = await asyncio.to_thread(Starting)
@@ -350,7 +361,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
         if not isinstance(error, (Exception, SystemExit)) or isinstance(error, EngineStartFailed):
             raise
         await asyncio.to_thread(kill, starting.family())
-        cause = mark.root_cause() or f"{type(error).__name__}: {error}"
+        cause = str(error) if isinstance(error, EngineArgumentRefused) else mark.root_cause()
+        cause = cause or f"{type(error).__name__}: {error}"
         raise EngineStartFailed(f"vLLM could not load `{model.id}`: {cause}") from error
     # As many again as are computed may wait inside, so that the engine never does.
     beside = settings.batch_beside_interactive or (_BESIDE_ON_CPU if current_platform.is_cpu() else _BESIDE_ON_GPU)

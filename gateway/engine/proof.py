@@ -67,7 +67,8 @@ def _tolerance(client: AsyncLLM, reference: Reference, is_adapter: bool) -> floa
     quantised = getattr(config.hf_config, "quantization_config", None) or {}
     bits = quantised.get("bits") or quantised.get("w_bit") if isinstance(quantised, dict) else None
     dtype = str(config.dtype).removeprefix("torch.")
-    return tolerance_of(reference.kind, reference.noise, dtype, config.quantization, bits, is_adapter=is_adapter)
+    cache = str(client.vllm_config.cache_config.cache_dtype)
+    return tolerance_of(reference.kind, reference.noise, dtype, config.quantization, bits, cache, is_adapter=is_adapter)
 
 
 def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]]) -> None:

@@ -18,11 +18,11 @@ from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.plan import Memory
 from gateway.serving.switching.target import Target
 from gateway.serving.tickets import Ticket
-from stepserve.contract import EngineOverrides, Proof
+from stepserve.contract import ModelRef, Proof
 
 log = logging.getLogger(__name__)
 
-_Key = tuple[str, str, EngineOverrides | None]
+_Key = tuple[str, str, str]
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,7 @@ class LoadQueue:
     def ask(self, ticket: Ticket) -> None:
         asked = ticket.request
         model = asked.model
-        key = (model.id, model.digest, model.engine)
+        key = _key(model)
         load = self._loads.get(key)
         if load is None:
             target = Target(model, asked.reference, asked.base_reference)
@@ -249,7 +249,7 @@ class LoadQueue:
     def _end(self, load: _Load, error: GatewayError | None = None, served: Loaded | None = None) -> None:
         """Tells everybody who waits."""
         model = load.target.model
-        key = (model.id, model.digest, model.engine)
+        key = _key(model)
         if self._loads.get(key) is load:
             del self._loads[key]
         waiting = [ticket for ticket in load.tickets if not ticket.ended.done()]
@@ -261,6 +261,10 @@ class LoadQueue:
                 ticket.ended.set_result(None)
         if served is not None:
             self.ledger.promise(served.host, waiting)
+
+
+def _key(model: ModelRef) -> _Key:
+    return (model.id, model.digest, model.engine.model_dump_json() if model.engine is not None else "")
 
 
 async def _mount(target: Target, host: Slot, leaving: Adapter[Slot] | None) -> tuple[Loaded, Proof]:

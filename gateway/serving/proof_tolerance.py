@@ -41,6 +41,7 @@ FOUR_BITS = Rounding(1.15, 40.0, 0.0, "benchmarks.rounding, int4 in groups of 12
 ADAPTER = Rounding(0.14, 2.0, 0.0, "float32 PEFT against adapters on an engine in bfloat16: 0.016 to 0.14")
 
 _BYTE = 8
+_FULL_CACHES = {"auto", *DTYPES}
 
 # Above what rounding was found to do to this very checkpoint. Engines were 0.91 times that far from computed references
 # (Llama, Qwen3); a trainer's autocast, which adds and normalises in float32, shows 0.6 to 1.0 of it.
@@ -57,18 +58,21 @@ def tolerance_of(
     dtype: str,
     quantization: str | None = None,
     bits: int | None = None,
+    kv_cache_dtype: str = "auto",
     *,
     is_adapter: bool = False,
 ) -> float:
     """For a mean over very many tokens, in nats. `kind` and `noise` are the reference's.
 
     `dtype` is what the engine computes in (one that is not known here counts as bfloat16), `quantization` vLLM's name
-    for how the weights are quantised, `bits` their width, if that is known.
+    for how the weights are quantised, `bits` their width, if that is known. `kv_cache_dtype` is vLLM's name as well.
     """
     computing = DTYPES.get(dtype, DTYPES["bfloat16"])
     kinds = [computing]
     if quantization is not None:
         kinds.append(_quantised(quantization, bits))
+    if kv_cache_dtype not in _FULL_CACHES:  # a bound, not measured: what as few bits do to all weights
+        kinds.append(_quantised(kv_cache_dtype, None))
     if is_adapter:
         kinds.append(ADAPTER)
     if not noise:

@@ -14,6 +14,7 @@ from stepserve.contract import (
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
     GATEWAY_CAPABILITIES_PATH,
+    GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
@@ -30,6 +31,8 @@ from stepserve.contract import (
     BatchRequest,
     BatchResult,
     Capabilities,
+    CheckedEngine,
+    CheckEngineRequest,
     EngineDeath,
     FailedLoad,
     GatewayState,
@@ -67,6 +70,8 @@ class FakeGateway:
             quantize={"fp16": "float16", "q8": "fp8_per_channel"},
             prequantized=["gptq", "fp8"],
         )
+        self.engines_checked: list[CheckEngineRequest] = []
+        self.refuse_engines_with: str | None = None
         self.proof: Proof | None = None
         self.has_room_for: set[str] = set()  # ids that it loads beside the active one
         self.beside: dict[str, ModelRef] = {}
@@ -124,6 +129,11 @@ class FakeGateway:
         @app.get(GATEWAY_CAPABILITIES_PATH)
         async def capabilities() -> Capabilities:
             return self.capabilities
+
+        @app.post(GATEWAY_CHECK_ENGINE_PATH)
+        async def check_engine(request: CheckEngineRequest) -> CheckedEngine:
+            self.engines_checked.append(request)
+            return CheckedEngine(refusal=self.refuse_engines_with)
 
         @app.post(GATEWAY_ACTIVATE_PATH, response_model=None)
         async def activate(request: ActivateRequest) -> Response:

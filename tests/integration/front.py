@@ -16,7 +16,7 @@ from evals.kind import EvalKind
 from gateway.app import create_gateway
 from gateway.http.connection import guarded
 from gateway.serving.slot import Engine
-from stepserve.contract import ModelRef
+from stepserve.contract import CheckedEngine, ModelRef
 from stepserve.paths import Layout
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
@@ -40,7 +40,7 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
     layout.create()
     fake = FakeGateway(layout.gateway_socket)
     app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
-    gateway = create_gateway(settings, _no_engine, lambda: fake.capabilities, dict)
+    gateway = create_gateway(settings, _no_engine, lambda: fake.capabilities, lambda _: CheckedEngine(), dict)
     listener = socket.create_server(("127.0.0.1", port))
     layout.control_socket.unlink(missing_ok=True)
     beside = socket.socket(socket.AF_UNIX)

@@ -115,6 +115,9 @@ def test_a_config_file_of_the_projects_former_name_is_not_passed_over(tmp_path: 
         (["--port", "many"], {}, "valid integer"),
         ([], {"prot": 9}, "did you mean"),
         ([], {"port": 70000}, "INFERENCE_PORT"),
+        (["--engine-arg", "model=/m"], {}, "INFERENCE_ENGINE__ARGS: model cannot be given"),
+        (["--engine-arg", "tensor_parallel_size"], {}, "is not key=value"),
+        ([], {"engine__args": "2"}, "INFERENCE_ENGINE__ARGS"),
         ([], {"drain_timeout_s": 0}, "INFERENCE_DRAIN_TIMEOUT_S"),
         ([], {"retention__runs_max_age_days": -1}, "INFERENCE_RETENTION__RUNS_MAX_AGE_DAYS"),
     ],
@@ -124,6 +127,12 @@ def test_a_flag_or_a_setting_that_means_nothing(
 ) -> None:
     refused(up(tmp_path, *flags, **settings), 2, said)
     assert not (tmp_path / "db.sqlite").exists()
+
+
+def test_an_engine_argument_that_vllm_does_not_have(tmp_path: Path) -> None:
+    """It is vLLM's to say, so it is said once vLLM is imported; nothing is loaded."""
+    ended = up(tmp_path, "--engine-arg", "tensor_paralel_size=2", engine__args='{"block_size": 64}')
+    refused(ended, 2, "vLLM has no such engine argument (did you mean tensor_parallel_size?)")
 
 
 def test_a_database_of_a_newer_program(layout: Layout) -> None:

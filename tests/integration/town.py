@@ -16,7 +16,7 @@ from gateway.app import Gateway, create_gateway
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
 from gateway.serving.slot import Engine
-from stepserve.contract import Capabilities, ModelRef
+from stepserve.contract import Capabilities, CheckedEngine, ModelRef
 from stepserve.jobs.ports import JobKind
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
@@ -78,7 +78,7 @@ async def town(
         engines.append(make_engine(ref))
         return engines[-1]
 
-    gateway = create_gateway(settings, start_engine, _no_capabilities, dict)
+    gateway = create_gateway(settings, start_engine, _no_capabilities, lambda _: CheckedEngine(), dict)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway.running())
         port = await stack.enter_async_context(listening(gateway.public, settings))

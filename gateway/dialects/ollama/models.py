@@ -82,7 +82,12 @@ class Models:
                 "license": "",
                 "details": _details(config, entry.size_bytes),
                 "model_info": _info(config, entry.size_bytes),
-                "capabilities": self._capabilities(config, template, slot.task if slot else "generate"),
+                "capabilities": self._capabilities(
+                    config,
+                    template,
+                    self.engine.with_overrides(slot.model.engine if slot else None),
+                    slot.task if slot else "generate",
+                ),
                 "modified_at": entry.created_at,
             }
         )
@@ -91,13 +96,13 @@ class Models:
         """Stepserve's, as Ollama gives its own."""
         await call.answer({"version": __version__})
 
-    def _capabilities(self, config: Json, template: str, task: ModelTask) -> list[str]:
+    def _capabilities(self, config: Json, template: str, engine: EngineSettings, task: ModelTask) -> list[str]:
         if task == "embed":
             return ["embedding"]
         found = {
             "completion": True,
-            "tools": self.engine.tool_call_parser is not None,
-            "thinking": self.engine.reasoning_parser is not None or "enable_thinking" in template,
+            "tools": engine.tool_call_parser is not None,
+            "thinking": engine.reasoning_parser is not None or "enable_thinking" in template,
             "vision": "vision_config" in config,
         }
         return [name for name, there in found.items() if there]

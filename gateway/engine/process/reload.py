@@ -17,10 +17,14 @@ _CARRIED_OVER = frozenset(
     }
 )  # fmt: skip
 
+_FULL_CACHES = frozenset({"auto", "bfloat16", "float16", "float32"})
+
 
 def obstacle(model: Any) -> str | None:
     """Why the running model cannot take another checkpoint's tensors in place, or None when it can."""
     for layer in model.modules():
+        if (method := _quantising(layer)) is not None:
+            return f"the layer {type(layer).__name__} is quantised ({method}), which a reload was not shown to repeat"
         # Of layers without parameters, what they hold is computed from config.json, which is the same for both.
         if not any(True for _ in layer.parameters(recurse=False)):
             continue
@@ -35,12 +39,30 @@ def obstacle(model: Any) -> str | None:
     return None
 
 
+def obstacle_in(config: Any) -> str | None:
+    """The same of what the engine was started with."""
+    if config.speculative_config is not None:
+        return "a reload leaves the draft model (speculative_config) as it is"
+    cache = str(config.cache_config.cache_dtype)
+    if cache not in _FULL_CACHES:
+        return f"scales of a KV cache in {cache} were not shown to follow a reload"
+    return None
+
+
 def repack(model: Any) -> None:
     """To be called after vLLM's own reload."""
     _repack_tied_head(model)
     for layer in model.modules():
         if (experts := _cpu_experts(layer)) is not None:
             experts.process_weights_after_loading(layer)
+
+
+def _quantising(layer: Any) -> str | None:
+    """The name of vLLM's class that computes with the layer's quantised weights; None where they are not quantised."""
+    method = getattr(layer, "quant_method", None)
+    if method is None or any(kind.__name__.startswith("Unquantized") for kind in type(method).__mro__):
+        return None
+    return type(method).__name__
 
 
 def _repack_tied_head(model: Any) -> None:

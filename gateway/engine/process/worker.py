@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from gateway.engine.patches.registry import ActivePatches
-from gateway.engine.process.reload import obstacle, repack
+from gateway.engine.process.reload import obstacle, obstacle_in, repack
 
 ActivePatches.here().in_worker()  # this module is imported in the worker's process alone
 
@@ -38,4 +38,4 @@ class StepserveWorker:
     def stepserve_reload_obstacle(self) -> str | None:
         """Why this engine's model cannot take another checkpoint's tensors in place, or None when it can."""
         worker: Any = self
-        return obstacle(worker.model_runner.model)
+        return obstacle_in(worker.vllm_config) or obstacle(worker.model_runner.model)

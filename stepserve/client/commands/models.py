@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from stepserve.client.commands.engine_args import EngineArgs, engine_wish
 from stepserve.client.progress import bytes_bar
 from stepserve.client.results import Activation, Model
 from stepserve.client.terminal import (
@@ -60,6 +61,7 @@ def register(
     replace: Annotated[bool, typer.Option(help="In place of what has this id.")] = False,
     base_model: BaseModelOption = None,
     chat_template: TemplateOption = None,
+    engine_arg: EngineArgs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and change nothing.")] = False,
     host: Host = None,
     as_json: AsJson = False,
@@ -77,6 +79,7 @@ def register(
             dry_run=dry_run,
             base_model=base_model,
             chat_template=_template(chat_template),
+            **engine_wish(engine_arg),
         )
     if as_json:
         print_json(registered)
@@ -179,13 +182,14 @@ def pull(
     quantize: Annotated[str | None, typer.Option(help="auto, q4, q8, fp16 or no.")] = None,
     init: Annotated[bool, typer.Option(help="Switch to it when it is there.")] = False,
     chat_template: TemplateOption = None,
+    engine_arg: EngineArgs = None,
     wait: Annotated[bool, typer.Option(help="Follow the download to its end.")] = True,
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
     """Have the server download a model from its hub."""
     wishes: dict[str, Any] = {"quantize": quantize, "init": init or None, "chat_template": _template(chat_template)}
-    more = {name: wish for name, wish in wishes.items() if wish is not None}
+    more = {name: wish for name, wish in wishes.items() if wish is not None} | engine_wish(engine_arg)
     with server_at(host, interrupted="Stopped watching; the download goes on.") as server:
         made = server.pull_model(model, **more)
         if not wait:

@@ -1,12 +1,16 @@
 """`stepserve up`: the server itself."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stepserve.client.commands.engine_args import EngineArgs, given
 from stepserve.client.terminal import EXIT_REFUSED, stop, stop_without_server
+
+_ARGS_VARIABLE = "INFERENCE_ENGINE__ARGS"
 
 
 def up(
@@ -21,6 +25,7 @@ def up(
         bool, typer.Option("--no-flash-attention", help="Another attention backend, on a GPU.")
     ] = False,
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Without the web UI (INFERENCE_UI=false).")] = False,
+    engine_arg: EngineArgs = None,
 ) -> None:
     """Start the server: gateway, control and the web UI, supervised, until Ctrl-C."""
     flags = {
@@ -34,6 +39,8 @@ def up(
         "UI": False if no_ui else None,
         "FLASH_ATTENTION": False if no_flash_attention else None,
     }
+    if engine_arg:
+        os.environ[_ARGS_VARIABLE] = json.dumps(_already_set() | given(engine_arg))
     os.environ.update({f"INFERENCE_{name}": str(value) for name, value in flags.items() if value is not None})
     try:
         from stepserve import supervisor
@@ -47,3 +54,14 @@ def up(
         stop(f"Wrong settings: {error}.", EXIT_REFUSED)
     except supervisor.StartRefused as error:
         stop(str(error), EXIT_REFUSED)
+
+
+def _already_set() -> dict[str, object]:
+    """By the variable. One that is no JSON object ends the command."""
+    try:
+        args = json.loads(os.environ.get(_ARGS_VARIABLE) or "{}")
+    except ValueError:
+        args = None
+    if not isinstance(args, dict):
+        stop(f"{_ARGS_VARIABLE}: no valid JSON object.", EXIT_REFUSED)
+    return args
