@@ -17,6 +17,8 @@ from gateway.http.tracing import ENDPOINT_VARIABLE
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.settings import EngineSettings
 
+WORKER_EXTENSION = "gateway.engine.process.worker.StepserveWorker"
+
 # vLLM takes an empty list for "any host", also one of this machine's own network; no host is called this.
 NO_MEDIA_DOMAIN = "none but those that INFERENCE_ENGINE__MEDIA_DOMAINS names"
 
@@ -26,9 +28,9 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
 
     Makes those changes to vLLM in this process that come before; see gateway.engine.patches.
     """
+    check_ranks(settings.args)
     patches = ActivePatches.of(settings.patches)
     patches.before_engine(settings)
-    check_ranks(settings.args)
     args = parser().parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
     validate_parsed_serve_args(args)
     args.chat_template = model.chat_template  # not as a flag, which would be looked for as a file's name first
@@ -47,7 +49,7 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         f"--seed={settings.seed}",
         f"--gpu-memory-utilization={settings.gpu_memory_utilization}",
         "--scheduling-policy=priority",
-        "--worker-extension-cls=gateway.engine.process.worker.StepserveWorker",
+        f"--worker-extension-cls={WORKER_EXTENSION}",
     ]  # fmt: skip
     flags += ["--allowed-media-domains", *(settings.media_domains or [NO_MEDIA_DOMAIN])]
     flags += load_flags(model)

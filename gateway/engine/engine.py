@@ -352,7 +352,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
                 if "finite_answers" in patches:
                     refuse_not_finite(client.output_processor, refusals)
                 app = await _build_app(client, args, model, patches)
-                family = await asyncio.to_thread(starting.family)
+                ranks = await client.collective_rpc("stepserve_pid")  # forks of one process are no core's children
+                family = await asyncio.to_thread(starting.family) | await asyncio.to_thread(family_of, ranks)
         except TimeoutError as error:
             raise EngineStartFailed(late) from error
     except BaseException as error:  # vLLM raises whatever its libraries raise, and argparse exits

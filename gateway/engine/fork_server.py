@@ -8,17 +8,22 @@ survives a fork was not seen.
 """
 
 import os
+import signal
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
-from multiprocessing import forkserver
+from multiprocessing import forkserver, parent_process
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 _PRELOADED = ["gateway.engine.process.preload"]
 # Libraries read these when they are loaded, which in a fork was long ago.
 _THREADS, _PLACES = "OMP_NUM_THREADS", ("OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+
+_RANK = "is_driver_worker"  # among the arguments of vLLM's processes, those of a rank alone have it
 
 
 def prepare() -> None:
@@ -78,11 +83,22 @@ class WarmProcess(ForkServerProcess):
         super().start()
 
     def run(self) -> None:
+        if _RANK in self._kwargs:
+            threading.Thread(target=_end_with, args=(parent_process(),), name="end with core", daemon=True).start()
         os.environ.clear()
         os.environ.update(self._environment)
         with _compute_environment(self._kwargs.get("vllm_config")):
             _take_threads_and_places()
         super().run()
+
+
+def _end_with(creator: BaseProcess | None) -> None:
+    """A fork's parent is the process that it was forked from, and not the engine's core that asked for it. A rank of a
+    core that was killed is not to stay.
+    """
+    if creator is not None:
+        creator.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class WarmContext(ForkServerContext):

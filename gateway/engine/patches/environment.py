@@ -6,6 +6,9 @@ from gateway.engine.patches.patch import Patch
 from stepserve.contract import MAX_STOP_TEXTS
 from stepserve.settings import EngineSettings
 
+_BINDING = "VLLM_CPU_OMP_THREADS_BIND"
+_IS_BOUND = _BINDING in os.environ  # by whoever started the gateway
+
 
 def set_defaults(max_sequences_per_request: int) -> None:
     """`max_sequences_per_request`: vLLM's own bounds on `n` and on prompts are drawn there too."""
@@ -28,13 +31,30 @@ def set_for_engine(settings: EngineSettings) -> None:
     os.environ["VLLM_COMPUTE_NANS_IN_LOGITS"] = str(int("finite_answers" not in settings.patches.off))
     if current_platform.is_cpu():
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+        if not _IS_BOUND:
+            _bind(settings)
+
+
+def _bind(settings: EngineSettings) -> None:
+    """Shares the cores out among the ranks of this engine; the next one may have others."""
+    from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
+
+    from gateway.engine.arguments import ranks_of
+    from gateway.engine.process.cores import Core, binding
+
+    os.environ.pop(_BINDING, None)
+    if (ranks := ranks_of(settings.args)) == 1:
+        return
+    cores = [Core(cpu.id, cpu.physical_core, cpu.numa_node) for cpu in get_allowed_cpu_list()]
+    if (parts := binding(ranks, cores)) is not None:
+        os.environ[_BINDING] = parts
 
 
 PATCH = Patch(
     name="environment",
     changes="No downloads, usage reports or redirects of media, 2 s for a worker's end, bounds on `n`, prompts and stop"
-    " strings, the size of the CPU's KV cache, whether NaN is counted. All but the last two leave a variable as it was"
-    " set.",
+    " strings, the size of the CPU's KV cache, whether NaN is counted, and which cores a rank computes on where a model"
+    " has more than one. All but the size and the counting leave a variable as it was set.",
     why="vLLM has no flags for these.",
     without="vLLM would download, report, follow redirects to hosts that are not allowed, and wait longer at an end.",
     gain="Not a matter of speed.",

@@ -27,6 +27,7 @@ from gateway.engine.patches import (
     prefill,
     probe_places,
     process_guard,
+    replies_of_all_ranks,
     rewindable_generators,
     short_routes,
     step_sizes,
@@ -55,6 +56,7 @@ PATCHES: tuple[Patch, ...] = (
     rewindable_generators.PATCH,
     own_logprobs.PATCH,
     experts_without_lora.PATCH,
+    replies_of_all_ranks.PATCH,
     # Can be switched off.
     forked_engines.PATCH,
     one_process.PATCH,

@@ -1,5 +1,6 @@
 """Runs inside vLLM's worker (`worker_extension_cls`): puts another checkpoint's tensors into the live parameters."""
 
+import os
 import time
 from typing import Any
 
@@ -23,6 +24,10 @@ class StepserveWorker:
         worker.reload_weights(weights_path=path)
         repack(worker.model_runner.model)
         return time.perf_counter() - started
+
+    def stepserve_pid(self) -> int:
+        """The process of this rank."""
+        return os.getpid()
 
     def stepserve_clear_cache(self) -> None:
         """Writes zeros over the KV cache, of which nobody may need anything.

@@ -7,6 +7,7 @@ its setting and its probe; else have the probe look at how the lack shows now.
 import asyncio
 import inspect
 import warnings
+from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -255,6 +256,21 @@ def _() -> None:
     manager = find("vllm.v1.structured_output:StructuredOutputManager")
     manager._create_grammar(SimpleNamespace(backend=first), request)
     assert asked == ["a+"], "the first request's back end compiles what was checked for another"
+
+
+@lacks("replies_of_all_ranks")
+def _() -> None:
+    executor_of = find("vllm.v1.executor.multiproc_executor:MultiprocExecutor")
+    status = find("vllm.v1.executor.multiproc_executor:WorkerProc").ResponseStatus
+    waiting = [[(status.FAILURE, "no")], [(status.SUCCESS, "the second rank's reply")]]
+    executor = object.__new__(executor_of)
+    executor.is_failed = False
+    executor.futures_queue = deque()
+    executor.rpc_broadcast_mq = SimpleNamespace(enqueue=lambda _: None)
+    executor.response_mqs = [SimpleNamespace(dequeue=lambda timeout, each=each: each.pop()) for each in waiting]
+    with pytest.raises(RuntimeError):
+        executor.collective_rpc("anything")
+    assert waiting[1], "it was left to be taken for the reply to the next call"
 
 
 @lacks("grammar_budget")
