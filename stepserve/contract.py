@@ -272,7 +272,8 @@ class ActivateResult(Message):
 class SlotState(Message):
     """`active`: the slot of the active model; the others are loaded beside it, or on their way out.
 
-    `fault` says why `health` is not `ok`; `proved_at` (ISO 8601, UTC) is when the last proof ended.
+    `fault` says why `health` is not `ok`; `proved_at` (ISO 8601, UTC) is when the last proof ended. `model_runner`:
+    which of vLLM's two implementations computes, `V1` or `V2`.
     """
 
     model: ModelRef
@@ -285,6 +286,7 @@ class SlotState(Message):
     load_duration_s: float | None
     max_model_len_tokens: int | None
     task: ModelTask = "generate"
+    model_runner: str | None = None
 
 
 class FailedLoad(Message):

@@ -42,6 +42,7 @@ from gateway.engine.process.guard import GUARD_VARIABLE
 from gateway.engine.process.log import LogMark
 from gateway.engine.process.shared_memory import remove, segments_of
 from gateway.engine.process.start import in_time
+from gateway.engine.process.start_method import ensure_start_method
 from gateway.engine.proof import PROOF_PRIORITY, prove, token_from
 from gateway.engine.structured import GrammarCheck
 from gateway.engine.vectors import prove_vectors, task_of, vector_from
@@ -135,6 +136,11 @@ class Engine:
         """The length of the longest token: a text of more characters than as many as fit cannot fit."""
         tokenizer: Any = self.client.renderer.tokenizer
         return getattr(tokenizer, "max_chars_per_token", 1024)
+
+    @property
+    def model_runner(self) -> str:
+        """Which of vLLM's two model runners computes; setting VLLM_USE_V2_MODEL_RUNNER=0 selects V1."""
+        return "V2" if self.client.vllm_config.use_v2_model_runner else "V1"
 
     @property
     def max_adapters(self) -> int:
@@ -421,6 +427,7 @@ def _start_blocking(model: ModelRef, settings: EngineSettings, progress: Progres
     os.environ[GUARD_VARIABLE] = str(os.getpid())
     patches = ActivePatches.of(settings.patches)
     patches.announce()
+    ensure_start_method()
     args, config = engine_config(model, settings)
     client = AsyncLLM.from_vllm_config(
         config,

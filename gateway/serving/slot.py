@@ -52,6 +52,11 @@ class Engine(AdapterEngine, Protocol):
     @property
     def task(self) -> ModelTask: ...
 
+    @property
+    def model_runner(self) -> str | None:
+        """Which of the engine's implementations computes."""
+        ...
+
     async def prove(
         self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False
     ) -> Proof: ...
@@ -239,6 +244,7 @@ class Slot:
             load_duration_s=round(self.load_duration_s, 3),
             max_model_len_tokens=self.engine.max_model_len_tokens,
             task=self.engine.task,
+            model_runner=self.engine.model_runner,
         )
 
     async def emptied(self, timeout_s: float) -> bool:

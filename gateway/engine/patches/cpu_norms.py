@@ -22,7 +22,11 @@ def norm_by_kernels(config: "VllmConfig", _settings: EngineSettings) -> None:
 
 
 def register_kernels() -> None:
-    """For this process, which is a worker's."""
+    """For this process, which is a worker's. With a GPU it stays as vLLM has it."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
     from gateway.engine.norms import register_norms
 
     register_norms(PROVIDER)

@@ -4,9 +4,12 @@ from gateway.engine.patches.patch import Patch
 
 
 def make_generators_rewindable() -> None:
-    """For this process, which is a worker's: its runner makes generators by `torch.Generator`."""
+    """For this process, which is a worker's: its runner makes generators by `torch.Generator`. Not with a GPU."""
     import torch
+    from vllm.platforms import current_platform
 
+    if not current_platform.is_cpu():
+        return
     from gateway.engine.generator import RewindableGenerator
 
     torch.Generator = RewindableGenerator

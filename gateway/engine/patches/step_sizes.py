@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def allow_large_steps(config: "VllmConfig", settings: EngineSettings) -> None:
     """Makes room for steps as vLLM's offline `LLM` takes them; those that people wait for stay as configured.
 
-    For a GPU, where the settings have a number, and for a model whose prompts cannot be computed in parts, nothing
-    changes.
+    For a GPU, where the settings have a number of either, and for a model whose prompts cannot be computed in parts,
+    nothing changes.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -28,6 +28,8 @@ def allow_large_steps(config: "VllmConfig", settings: EngineSettings) -> None:
     if not current_platform.is_cpu() or settings.max_num_batched_tokens is not None:
         return
     steps = config.scheduler_config
+    if "max_num_scheduled_tokens" in settings.args:
+        return
     most_by_use, _ = AsyncEngineArgs.get_batch_defaults(config.parallel_config.world_size)
     large = min(most_by_use[UsageContext.LLM_CLASS], steps.max_num_seqs * config.model_config.max_model_len)
     if steps.enable_chunked_prefill and steps.max_num_batched_tokens < large:
@@ -36,7 +38,11 @@ def allow_large_steps(config: "VllmConfig", settings: EngineSettings) -> None:
 
 
 def size_steps() -> None:
-    """For this process, which is an engine's. An engine without room for large steps is left alone."""
+    """For this process, which is an engine's. One with a GPU, or without room for large steps, is left alone."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
     from vllm.v1.core.sched.scheduler import Scheduler
 
     schedule = Scheduler.schedule

@@ -106,6 +106,7 @@ class FakeEngine:
         self.may_reload.set()
 
     reload_obstacle: str | None = None
+    model_runner: str | None = "V1"
 
     async def clear_cache(self) -> None:
         self.cleared += 1
