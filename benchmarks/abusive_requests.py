@@ -7,6 +7,9 @@ from typing import Any
 
 _ADDITION = "1+1="
 _CHAT, _COMPLETION = "/v1/chat/completions", "/v1/completions"
+# Both compile at once, or nearly, and are slow to follow.
+_MANY_MEANINGS = 'root ::= a a a a a a a a\na ::= b b b b b b | "x"\nb ::= c c c c c c | ""\nc ::= a | "x" | b c'
+_PATTERNS = {"type": "object", "patternProperties": {f"^{i}.*.*.*$": {"type": "string"} for i in range(300)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ def _multiples() -> list[Abuse]:
         _case("n x 6 prompts, 4 clients", _COMPLETION, at_once=4, prompt=[_ADDITION] * 6, **many),
         _case("n of a chat", _CHAT, messages=_user(_ADDITION), **many),
         _case("200,000 prompts", _COMPLETION, prompt=[_ADDITION] * 200_000, max_tokens=1),
+        _case("best_of", _COMPLETION, prompt=_ADDITION, best_of=16_384, max_tokens=1),
         _case("num_return_sequences", "/generate", prompt=_ADDITION, num_return_sequences=16_384, max_tokens=1),
     ]
 
@@ -45,6 +49,7 @@ def _long_texts() -> list[Abuse]:
         _case("a chat of 30 MB", _CHAT, messages=_user(text)),
         _case("an Anthropic message of 30 MB", "/v1/messages", messages=_user(text), max_tokens=1),
         _case("an Ollama prompt of 30 MB", "/api/generate", prompt=text),
+        _case("a problem of 30 MB", "/solve/math", problem=text),
         _case("a model's name of 1 MB", _CHAT, messages=_user("1"), model="x" * 1_000_000),
         _case("a stop string of 10 MB", _COMPLETION, prompt="1", stop="x" * 10_000_000),
     ]
@@ -57,6 +62,8 @@ def _long_lists() -> list[Abuse]:
         _case("bad_words 8 x 2 MB", _COMPLETION, prompt="1", bad_words=["ab " * 700_000] * 8),
         _case("200,000 content parts", _CHAT, messages=[{"role": "user", "content": parts}]),
         _case("200,000 messages", _CHAT, messages=_user("a") * 200_000),
+        _case("200,000 parts of a system prompt", "/v1/messages", messages=_user("1"), system=parts),
+        _case("200,000 items of a response's input", "/v1/responses", input=_user("a") * 200_000),
         _case("3 M allowed tokens", _COMPLETION, prompt="1", allowed_token_ids=[1] * 3_000_000),
         _case("300,000 biased tokens", _COMPLETION, prompt="1", logit_bias={str(key): 1 for key in range(300_000)}),
         _case("200,000 stop strings", _COMPLETION, prompt="1", stop=["x"] * 200_000),
@@ -80,6 +87,8 @@ def _structures() -> list[Abuse]:
         _structured("an expression that explodes", regex="((a{1,1000}){1,1000}){1,1000}"),
         _structured("an expression of 1 MB", regex="(ab|cd)" * 150_000),
         _structured("a grammar of 50,000 choices", grammar=grammar),
+        _structured("a grammar of many meanings", grammar=_MANY_MEANINGS),
+        _structured("300 patterns for names", json=_PATTERNS),
         _structured("100,000 choices", choice=[f"choice {number}" for number in range(100_000)]),
         _case("a tool of 20,000 properties", _CHAT, messages=_user("1"), tools=[tool], tool_choice="required"),
         _case("an Ollama format of 20,000 properties", "/api/chat", messages=_user("1"), format=_schema(20_000)),
@@ -122,6 +131,11 @@ def _jobs() -> list[Abuse]:
             "a template that takes minutes",
             "/data_gen/jobs",
             _encoded(model_id="active", strategy="custom", config=custom),
+        ),
+        Abuse(
+            "data generation with a schema of 20,000 properties",
+            "/data_gen/jobs",
+            _encoded(model_id="active", strategy="custom", config=custom | {"json_schema": _schema(20_000)}),
         ),
         Abuse("an eval of 16,384 answers each", "/eval/jobs", _encoded(model_id="active", **many)),
     ]

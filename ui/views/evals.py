@@ -10,6 +10,7 @@ from ui.connection import server, soon, trouble_shown
 from ui.eval_charts import draw_accuracy, history_table, newest
 from ui.eval_samples import browse, side_by_side
 from ui.format import NOTHING, percent
+from ui.harmless import harmless
 
 _EVERY_S = 3.0
 _SHOWN = 5  # under way, of each status
@@ -86,7 +87,9 @@ def _results() -> None:
 def _under_way(job: Job) -> None:
     done, total = job.progress.done, job.progress.total
     share = min(1.0, done / total) if total else 0.0
-    st.progress(share, text=f"{job.id} ({job.model_id}): {job.waiting_for or f'{done} of {total or NOTHING}'}")
+    st.progress(
+        share, text=harmless(f"{job.id} ({job.model_id}): {job.waiting_for or f'{done} of {total or NOTHING}'}")
+    )
 
 
 def _done_evals() -> dict[str, str]:
@@ -120,7 +123,7 @@ def _compare() -> None:
         low, high = told["difference_ci95"]
         st.caption(f"{told['paired']} questions; the difference's 95 % interval: {percent(low)} to {percent(high)}")
         if told["differs"]:
-            st.warning(f"The two runs differ in {', '.join(told['differs'])}.")
+            st.warning(harmless(f"The two runs differ in {', '.join(told['differs'])}."))
         fixed, broken = st.tabs(["Fixed", "Broken"])
         with fixed:
             side_by_side(before, after, told.get("fixed_ids", []), "fixed")

@@ -15,6 +15,7 @@ from stepserve.client.results import Activation, Model
 from ui.choice import choose_model, say_no_models
 from ui.connection import server, trouble_shown
 from ui.format import NOTHING, milliseconds, moment, size
+from ui.harmless import harmless
 
 _METHODS: tuple[Method, ...] = ("auto", "in_place", "blue_green", "restart")
 _IN_FLIGHT: tuple[InFlight, ...] = ("finish", "keep", "abort")
@@ -52,7 +53,7 @@ def _registered() -> list[Model] | None:
 
 def _warn(warnings: list[str]) -> None:
     for warning in warnings[:_MOST_WARNINGS]:
-        st.warning(f"{warning}.")
+        st.warning(harmless(f"{warning}."))
     if len(warnings) > _MOST_WARNINGS:
         st.caption(f"and {len(warnings) - _MOST_WARNINGS} warnings more")
 
