@@ -12,7 +12,7 @@ from control.errors import Invalid
 from stepserve.digest import CONTENT_FILES, content_digest, content_in_folders
 
 _CHUNK_BYTES = 4 * 1024 * 1024
-_LONGEST_FILE_BYTES = 256 * 1024 * 1024  # the gateway reads them whole; the longest known tokenizer has 35 MB
+LONGEST_FILE_BYTES = 256 * 1024 * 1024  # the gateway reads them whole; the longest known tokenizer has 35 MB
 
 
 def digest(folder: Path, shards: Mapping[Path, list[Tensor]], cache: DigestCache) -> str:
@@ -32,8 +32,8 @@ def file_shas(folder: Path, cache: DigestCache) -> dict[str, str]:
     names = [name for name in CONTENT_FILES if (folder / name).is_file()]
     names += content_in_folders(folder)
     for name in names:
-        if (folder / name).stat().st_size > _LONGEST_FILE_BYTES:
-            raise Invalid(f"{name} is longer than {_LONGEST_FILE_BYTES} bytes, as no such file of a checkpoint is")
+        if (folder / name).stat().st_size > LONGEST_FILE_BYTES:
+            raise Invalid(f"{name} is longer than {LONGEST_FILE_BYTES} bytes, as no such file of a checkpoint is")
     return {name: _hashes(folder / name, None, cache)[""] for name in names}
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from control.checkpoints.adapter_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from control.checkpoints.checkpoint import WEIGHTS
+from control.checkpoints.digest import LONGEST_FILE_BYTES
 from control.checkpoints.layout import INDEX
 from control.errors import Invalid
 from stepserve.digest import is_content
@@ -52,7 +53,7 @@ def select(repository: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
     else:
         raise Invalid(f"{repository} has no safetensors ({WEIGHTS} or {INDEX}){_hint(by_name)}")
     wanted = {*weights, *_BESIDE} | {name for name in by_name if is_content(name)}
-    return _smallest_first(by_name[name] for name in wanted if name in by_name)
+    return _smallest_first(repository, (by_name[name] for name in wanted if name in by_name))
 
 
 def weights_bytes(files: Iterable[RemoteFile]) -> int:
@@ -63,7 +64,7 @@ def _adapter(repository: str, by_name: dict[str, RemoteFile]) -> list[RemoteFile
     if ADAPTER_WEIGHTS not in by_name:
         raise Invalid(f"{repository} is a LoRA adapter without {ADAPTER_WEIGHTS}{_hint(by_name)}")
     wanted = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, *_BESIDE}
-    return _smallest_first(by_name[name] for name in wanted if name in by_name)
+    return _smallest_first(repository, (by_name[name] for name in wanted if name in by_name))
 
 
 def _hint(by_name: dict[str, RemoteFile]) -> str:
@@ -74,5 +75,12 @@ def _hint(by_name: dict[str, RemoteFile]) -> str:
     return f": {gguf[0]} is GGUF, take the repository it was made from" if gguf else ""
 
 
-def _smallest_first(files: Iterable[RemoteFile]) -> list[RemoteFile]:
-    return sorted(files, key=lambda file: (file.size_bytes, file.name))
+def _smallest_first(repository: str, files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """Raises Invalid for what would be fetched and then refused."""
+    chosen = sorted(files, key=lambda file: (file.size_bytes, file.name))
+    for file in chosen:
+        if file.size_bytes > LONGEST_FILE_BYTES and not file.name.endswith(".safetensors"):
+            raise Invalid(
+                f"{repository}: {file.name} has {file.size_bytes} bytes; at most {LONGEST_FILE_BYTES} are taken"
+            )
+    return chosen

@@ -48,3 +48,10 @@ def test_what_is_no_checkpoint(names: list[str], named: str) -> None:
     with pytest.raises(Invalid, match="a/b") as refused:
         select("a/b", files(*names))
     assert named in str(refused.value)
+
+
+def test_a_small_file_that_is_huge_is_refused_before_it_is_fetched() -> None:
+    listed = files("config.json", "tokenizer.json", "model.safetensors")
+    endless = [file.model_copy(update={"size_bytes": 10**12}) if "tok" in file.name else file for file in listed]
+    with pytest.raises(Invalid, match=r"a/b: tokenizer\.json has 1000000000000 bytes; at most \d+ are taken"):
+        select("a/b", endless)
