@@ -39,3 +39,20 @@ def test_gzip_and_deflate_are_taken(encoding: bytes, body: bytes) -> None:
 def test_what_is_refused(encoding: bytes, body: bytes, limit: int, error: type[GatewayError], said: str) -> None:
     with pytest.raises(error, match=said):
         asyncio.run(plain_body(scope(encoding), body, limit))
+
+
+def test_a_small_body_of_which_much_comes_out_holds_up_nobody() -> None:
+    length = 30 * 1024 * 1024
+    bomb = gzip.compress(b" " * length)
+    assert len(bomb) < 32 * 1024
+
+    async def run() -> int:
+        task = asyncio.create_task(plain_body(scope(b"gzip"), bomb, length))
+        turns = 0
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert len(await task) == length
+        return turns
+
+    assert asyncio.run(run()) > 20, "of others meanwhile"
