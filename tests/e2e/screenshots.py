@@ -90,7 +90,7 @@ def _solve(page: Page, _: Server) -> None:
     page.get_by_role("tabpanel").first.get_by_role("combobox").first.click()
     page.get_by_role("option", name=_QUESTION).click()
     page.get_by_role("button", name="Solve", exact=True).first.click()
-    expect(page.get_by_test_id("stAlert")).to_be_visible()
+    expect(page.get_by_test_id("stCode").first).to_be_visible()
 
 
 def _models(page: Page, _: Server) -> None:

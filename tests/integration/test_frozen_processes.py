@@ -13,9 +13,11 @@ import psutil
 import pytest
 
 from stepserve.child import Child
+from stepserve.heartbeat import Pulse
 from stepserve.unix_http import unix_transport
 from tests.integration.house import settings_of, until
 from tests.integration.programs import environment_of
+from tests.integration.town import town
 
 HANG_S = 3.0
 
@@ -136,6 +138,21 @@ asyncio.run(main())
         return out.decode().strip()
 
     assert asyncio.run(story()) == "1"
+
+
+def test_a_gateway_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(pulse: Pulse) -> None:
+        async def came() -> bool:
+            return pulse._came()
+
+        async with town(tmp_path, with_control=False):
+            await until(came, bool)
+            await until(came, bool)
+
+    with Pulse() as pulse:
+        for name, value in pulse.variable.items():
+            monkeypatch.setenv(name, value)
+        asyncio.run(run(pulse))
 
 
 def test_a_control_that_is_stopped_is_started_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
