@@ -17,6 +17,7 @@ from evals.scorers import Score
 from evals.scoring_workers import ScoringWorkers
 
 _AT_ONCE = frozenset({"text", "choices"})  # places where a score is a computation of microseconds
+_LARGE_CHARACTERS = 256 * 1024  # of answers and targets: a line of a dataset may have megabytes, which take seconds
 
 
 class Scoring:
@@ -44,7 +45,9 @@ class Scoring:
     async def score(self, records: Sequence[SampleRecord]) -> list[SampleRecord]:
         """The same records with their scores, in order. Raises ScoringBroken."""
         if all(metric.place in _AT_ONCE for metric in self.metrics):  # a task for each would cost more than its score
-            return [self._scored(record, _at_once) for record in records]
+            if _characters(records) > _LARGE_CHARACTERS:
+                return await asyncio.to_thread(self._all_at_once, records)
+            return self._all_at_once(records)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(record)) for record in records]
@@ -55,6 +58,9 @@ class Scoring:
     async def corpus(self, counts: dict[str, list[float]]) -> dict[str, float]:
         """The score of the whole dataset by metric, of its counts."""
         return {metric: await self._workers.corpus(metric, stats) for metric, stats in counts.items()}
+
+    def _all_at_once(self, records: Sequence[SampleRecord]) -> list[SampleRecord]:
+        return [self._scored(record, _at_once) for record in records]
 
     async def _one(self, record: SampleRecord) -> SampleRecord:
         if record.error is not None:
@@ -74,6 +80,8 @@ class Scoring:
 
     async def _by(self, metric: Metric, record: SampleRecord) -> MetricScore:
         if metric.place in _AT_ONCE:
+            if _characters([record]) > _LARGE_CHARACTERS:
+                return await asyncio.to_thread(_at_once, metric, record)
             return _at_once(metric, record)
         scores = await asyncio.gather(*(self._answer(metric, answer, record) for answer in record.answers))
         whole = combined(scores)
@@ -129,6 +137,10 @@ def combined(scores: Sequence[MetricScore]) -> MetricScore:
 def _applies(metric: Metric, record: SampleRecord) -> bool:
     """The decisive metric may have been added to metrics that ask for a program."""
     return record.code is None or metric.place == "program"
+
+
+def _characters(records: Sequence[SampleRecord]) -> int:
+    return sum(len(text) for record in records for text in (*record.answers, *record.accepted, *record.choices))
 
 
 def _at_once(metric: Metric, record: SampleRecord) -> MetricScore:
