@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -27,6 +28,7 @@ import httpx
 from stepserve.address import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
+_OF_PATHS = "/?%:@!$&'()*+,;=[]~"  # characters of a path and its query that are sent as they are
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _OWN_SUFFIXES = (".localhost", ".localdomain", ".local")
 
@@ -154,7 +156,9 @@ class Outbound:
 
     async def send(self, path: str, content: bytes, headers: Mapping[str, str]) -> int:
         """The status of the answer to these very bytes; its body is not read. `path` with its query."""
-        return (await self._within_time(self._base.join(path), Body(content, headers, reads=False))).status
+        # Joined to the base, a path of two slashes would name another host.
+        url = self._base.copy_with(raw_path=quote(path, safe=_OF_PATHS).encode())
+        return (await self._within_time(url, Body(content, headers, reads=False))).status
 
     async def _within_time(self, url: httpx.URL, body: "Body") -> Answer:
         """Raises OutboundError."""

@@ -22,8 +22,10 @@ from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput, EngineDeath
+from stepserve.outbound import Outbound
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, House, by_hand, control, house, settings_of, until
+from tests.integration.wild_server import reply, speaking
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ...").decode()
@@ -199,6 +201,27 @@ def test_an_address_that_no_setting_names_is_not_connected_to(tmp_path: Path) ->
             assert there.bodies == []
 
     asyncio.run(scenario())
+
+
+def test_a_path_of_two_slashes_names_no_other_host() -> None:
+    asked: list[str] = []
+
+    async def hook(head: str, writer: asyncio.StreamWriter) -> None:
+        asked.append(head.splitlines()[0])
+        writer.write(reply(b""))
+
+    async def other(head: str, writer: asyncio.StreamWriter) -> None:
+        asked.append(f"the other: {head}")
+        writer.write(reply(b""))
+
+    async def run() -> None:
+        async with speaking(hook) as url, speaking(other) as elsewhere:
+            path = "//" + elsewhere.removeprefix("http://") + "/h\u00f6k?a=%20b"
+            async with Outbound(url, headers={}, total_timeout_s=10, max_bytes=0) as outbound:
+                assert await outbound.send(path, b"{}", {}) == 200
+            assert asked == [f"POST {path.replace(chr(0xF6), '%C3%B6')} HTTP/1.1"]
+
+    asyncio.run(run())
 
 
 def test_a_target_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
