@@ -11,7 +11,7 @@ from stepserve.contract import EngineDeath
 
 KNOWN = (
     "activation.done", "activation.failed", "engine.died", "eval.accuracy_fell", "job.cancelled", "job.done",
-    "job.failed", "test",
+    "job.failed", "promotion.promoted", "promotion.refused", "promotion.rolled_back", "promotion.undecided", "test",
 )  # fmt: skip
 """`eval.accuracy_fell`: an eval's accuracy is significantly below that of the eval before it in its series."""
 
@@ -79,6 +79,18 @@ def of_fall(job: JobRow, before: JobRow, comparison: dict[str, Any]) -> Event:
     return Event(f"eval.{job.id}.{job.attempt}.fell", "eval.accuracy_fell", job.finished_at or job.created_at, data)
 
 
+def of_decision(job: JobRow) -> Event | None:
+    """What a promotion that is done has decided, and why; None: the job is no such one."""
+    result = job.result
+    if job.type != "promotion" or job.status != "done" or result is None or not isinstance(result.get("reasons"), list):
+        return None
+    decision = result.get("decision")
+    named = ("reasons", "per_metric", "guards", "candidate", "baseline", "activation")
+    data = {"job_id": job.id, "decision": decision, **{name: result.get(name) for name in named}}
+    name = f"promotion.{decision}"
+    return Event(f"promotion.{job.id}", name, job.finished_at or job.created_at, data) if name in KNOWN else None
+
+
 def sentence(event: Event) -> str:
     """One line that a person reads in a chat."""
     data = event.data
@@ -88,20 +100,24 @@ def sentence(event: Event) -> str:
             said = f"{data['type']} job {data['job_id']} on {data['model_id']} is {data['status']}"
             if isinstance(accuracy, int | float):
                 said += f": accuracy {accuracy:.4g}"
-            return said + (f": {data['error']}" if data["error"] else "")
+            said += f": {data['error']}" if data["error"] else ""
         case "activation.done":
             paused = "" if data["paused_ms"] is None else f", requests were paused for {data['paused_ms']:.0f} ms"
-            return f"{data['model_id']} is active ({data['method'] or 'unchanged'}{paused})"
+            said = f"{data['model_id']} is active ({data['method'] or 'unchanged'}{paused})"
         case "activation.failed":
             kept = f"; {data['rolled_back_to']} serves" if data["rolled_back_to"] else ""
-            return f"{data['model_id']} was not activated: {data['error']}{kept}"
+            said = f"{data['model_id']} was not activated: {data['error']}{kept}"
         case "engine.died":
-            return f"the engine of {data['model_id']} died" + (" and is being restarted" if data["active"] else "")
+            said = f"the engine of {data['model_id']} died" + (" and is being restarted" if data["active"] else "")
+        case "promotion.promoted" | "promotion.refused" | "promotion.rolled_back" | "promotion.undecided":
+            decided = str(data["decision"]).replace("_", " ")
+            said = f"the promotion of {data['candidate']['id']} is {decided}: {'; '.join(data['reasons'])}"
         case "eval.accuracy_fell":
             found = data["comparison"]
-            return (
+            said = (
                 f"accuracy of {data['model_id']} fell by {-found['difference']:.4g} against {data['before']}"
                 f" (p = {found['mcnemar_p']:.2g})"
             )
         case _:
-            return "a test notification from Stepserve"
+            said = "a test notification from Stepserve"
+    return said

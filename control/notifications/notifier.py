@@ -9,7 +9,7 @@ from control.database.tables import JobRow
 from control.errors import DatabaseUnavailable, GatewayUnavailable, ServiceError
 from control.gateway_client import GatewayClient
 from control.models.eval_history import EvalHistory
-from control.notifications.events import Event, of_death, of_fall
+from control.notifications.events import Event, of_death, of_decision, of_fall
 from control.notifications.outbox import Delivery, Outbox
 from control.notifications.targets import DeliveryFailed, Targets
 from stepserve.jobs.eval_ports import EvalReports
@@ -74,7 +74,8 @@ class Notifier:
             self._forgot_at_s = time.monotonic()
         while ended := await self._outbox.ended():
             falls = [event for job in ended.jobs if (event := await self._fall_after(job)) is not None]
-            await self._outbox.announce(ended, falls)
+            decisions = [event for job in ended.jobs if (event := of_decision(job)) is not None]
+            await self._outbox.announce(ended, [*falls, *decisions])
         if await self._outbox.webhooks():
             await self._look_for_deaths()
         while due := await self._outbox.take(_AT_ONCE):

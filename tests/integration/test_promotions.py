@@ -16,6 +16,7 @@ from evals.kind import EvalKind
 from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
+from tests.integration.test_notifications import receiver
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 QUESTIONS = 400
@@ -81,8 +82,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(base: Path) -> AsyncIterator[Stage]:
-    settings = settings_of(base, batch_items=8, batch_window_items=32)
+async def stage(base: Path, **changes: Any) -> AsyncIterator[Stage]:
+    settings = settings_of(base, batch_items=8, batch_window_items=32, **changes)
     gateway = FakeGateway(settings.layout.gateway_socket)
     app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
     async with gateway.running(), app.router.lifespan_context(app):
@@ -349,6 +350,25 @@ async def test_what_makes_no_sense_is_refused_naming_the_field(here: Stage) -> N
         (422, {"canary": {"share": 0.1}}, "canary"),
     ):
         assert detail in await here.refused(status, **body), body
+
+
+def test_a_webhook_is_told_of_the_decision_with_its_reasons(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with receiver() as there, stage(tmp_path, webhook_hosts=["127.0.0.1"]) as here:
+            for name, body in (
+                ("ci", {"events": ["promotion.*"]}),
+                ("chat", {"events": ["promotion.*"], "form": "slack"}),
+            ):
+                (await here.http.put(f"/webhooks/{name}", json={"url": there.url, **body})).raise_for_status()
+            await here.add("bad", 0.2)
+            job = await here.promote("bad")
+            await there.has(2)
+            said = {("text" in body): body for body in map(json.loads, there.bodies)}
+            assert (said[False]["event"], said[False]["data"]["reasons"]) == ("promotion.refused", job["reasons"])
+            assert said[False]["data"]["per_metric"] == job["per_metric"]
+            assert said[True]["text"] == f"the promotion of bad is refused: {job['reasons'][0]}"
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("errors", [0.01, 0.5])
