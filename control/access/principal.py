@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fastapi import Request
+
+from control.errors import Forbidden
 from stepserve.access import CLIENT_HEADER, KEY_HEADER, OWNER, SCOPES_HEADER
 
 
@@ -25,3 +28,9 @@ class Principal:
         scopes = found.get(SCOPES_HEADER, b"").split(b",")
         sees_all = KEY_HEADER not in found or b"admin" in scopes
         return cls(actor, client.decode("latin-1") if client else None, sees_all)
+
+
+def check_may_switch(request: Request, *, switches: bool) -> None:
+    """What makes another model active by itself needs the scope admin. Raises Forbidden."""
+    if switches and not Principal.of(request.scope["headers"]).sees_all:
+        raise Forbidden("on_pass: `activate` switches the active model, which needs a key with the scope admin")

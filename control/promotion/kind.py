@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from control.database.tables import JobRow
 from control.promotion.files import BrokenRun
 from control.promotion.run import PromotionRun, Switch
 from control.promotion.set_run import Loader
@@ -10,6 +11,11 @@ from evals.errors import EvalError
 from evals.judge import AllowedJudges
 from stepserve.jobs.errors import BadJob
 from stepserve.jobs.ports import JobContext
+
+
+def may_switch(job: JobRow) -> bool:
+    """Whether running the job again could make another model active."""
+    return job.type == PromotionKind.type and job.config.get("on_pass") == "activate"
 
 
 class PromotionKind:

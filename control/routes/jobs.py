@@ -2,14 +2,16 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from control.access.principal import check_may_switch
 from control.access.view import Viewer
 from control.errors import Invalid
 from control.jobs.queue import JobQueue
 from control.jobs.runner import JobRunner
 from control.jobs.states import Status
+from control.promotion.kind import may_switch
 from control.routes.job_display import JobDisplay
 from control.services import Given
 
@@ -68,8 +70,10 @@ async def cancel(job_id: str, queue: Given[JobQueue], runner: Given[JobRunner], 
 
 
 @router.post("/jobs/{job_id}/retry")
-async def retry(job_id: str, queue: Given[JobQueue], runner: Given[JobRunner], view: Viewer) -> dict[str, Any]:
-    await queue.get(job_id, view=view)
+async def retry(
+    job_id: str, http: Request, queue: Given[JobQueue], runner: Given[JobRunner], view: Viewer
+) -> dict[str, Any]:
+    check_may_switch(http, switches=may_switch(await queue.get(job_id, view=view)))
     job = await queue.retry(job_id)
     runner.wake()
     return {"job_id": job.id, "status": job.status}

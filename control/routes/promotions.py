@@ -4,9 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 
-from control.access.principal import Principal
+from control.access.principal import check_may_switch
 from control.access.view import Viewer
-from control.errors import Forbidden
 from control.jobs.queue import JobQueue
 from control.jobs.runner import JobRunner
 from control.jobs.submission import Idempotency, JobSubmission, NewJob
@@ -34,8 +33,7 @@ async def promote(
     key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)] = None,
 ) -> dict[str, Any]:
     """Needs the scope `admin` where a promotion is to switch by itself."""
-    if request.switches and not Principal.of(http.scope["headers"]).sees_all:
-        raise Forbidden("on_pass: `activate` switches the active model, which needs a key with the scope admin")
+    check_may_switch(http, switches=request.switches)
     key = view.scoped(key)
     idempotency = Idempotency.of(key, PromotionKind.type, request.model_dump(mode="json")) if key else None
     if idempotency is not None:

@@ -188,7 +188,7 @@ def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
             code, out, _ = await stepserve("promote", "same", *suite, "--junit", str(junit), url=url)
             assert (code, out.splitlines()[0]) == (5, "Refused.")
             assert '<failure message="refused">accuracy on sums.jsonl is shown to be worse' in junit.read_text()
-            assert "Questions that decided" in out
+            assert "\tyes\tyes\tno" in out
             code, out, _ = await stepserve("promote", "a", "--baseline", "same", *suite, "--json", url=url)
             job = json.loads(out)
             assert (code, job["decision"]) == (6, "undecided")
@@ -199,6 +199,8 @@ def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
             code, _, err = await stepserve("promote", "--replay", str(folder), url=url)
             assert code == 1
             assert "0/candidate.jsonl is not what the decision was made of" in err
+            code, _, err = await stepserve("promote", "--replay", str(tmp_path), url=url)
+            assert (code, err) == (2, f"{tmp_path} has no decision.json: the promotion has not been decided.\n")
 
     asyncio.run(run())
 

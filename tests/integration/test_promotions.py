@@ -285,6 +285,25 @@ async def test_it_is_cancelled_and_goes_on_where_it_was(here: Stage) -> None:
 
 
 @on_stage
+async def test_a_switch_by_itself_needs_an_administrators_key_also_when_it_is_tried_again(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.batch_takes_s = 60.0
+    key = {"x-stepserve-key": "k", "x-stepserve-scopes": "jobs"}
+    body = {"candidate": "new", "suite": SUITE, "on_pass": "activate"}
+    refused = await here.http.post("/promotions", json=body, headers=key)
+    assert (refused.status_code, "scope admin" in refused.json()["detail"]) == (403, True)
+    job_id = await here.ask(candidate="new", on_pass="activate")
+    (await here.http.post(f"/jobs/{job_id}/cancel", headers=key)).raise_for_status()
+    assert (await here.http.post(f"/jobs/{job_id}/retry", headers=key)).status_code == 403
+    assert (await here.look(job_id))["status"] == "cancelled"
+    told = (await here.http.post("/promotions", json=body | {"on_pass": "notify"}, headers=key)).json()["job_id"]
+    (await here.http.post(f"/jobs/{told}/cancel", headers=key)).raise_for_status()
+    assert (await here.http.post(f"/jobs/{told}/retry", headers=key)).status_code == 200
+    here.gateway.batch_takes_s = 0.0
+    assert (await here.http.post(f"/jobs/{job_id}/retry")).status_code == 200
+
+
+@on_stage
 async def test_a_candidate_without_room_waits_and_is_not_switched_to(here: Stage) -> None:
     await here.add("new", 0.9)
     here.gateway.has_room_for.clear()

@@ -1,6 +1,9 @@
 """`stepserve promote`: whether a candidate may take the place of what serves."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -116,19 +119,19 @@ def _guard(text: str) -> tuple[str, float]:
 
 def _replay(folder: Path, *, as_json: bool) -> NoReturn:
     """Exit code 1 where the decision, or a file that it was made of, is not what decision.json says."""
-    try:
-        from control.promotion.files import BrokenRun, replay
-    except ModuleNotFoundError as error:
-        stop_without_server(error)
-    try:
-        decided, differs = replay(folder)
-    except BrokenRun as error:
-        stop(f"{error}.", EXIT_REFUSED)
+    if importlib.util.find_spec("control") is None:
+        stop_without_server(ModuleNotFoundError(name="control"))
+    ended = subprocess.run(
+        [sys.executable, "-m", "control.promotion.replay", str(folder)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if ended.returncode:
+        raise typer.Exit(EXIT_REFUSED)
+    decided = json.loads(ended.stdout)
     if as_json:
-        print_json({**decided, "differs": differs})
+        print_json(decided)
     else:
         _say(decided["decision"], decided["reasons"])
-    if differs:
+    if differs := decided["differs"]:
         stop("Not as it was decided: " + "; ".join(differs) + ".", EXIT_FAILED)
     raise typer.Exit(_EXITS[decided["decision"]])
 

@@ -13,7 +13,6 @@ from stepserve.client.cli import app
     [
         ([], "A candidate and at least one --suite are needed."),
         (["a"], "A candidate and at least one --suite are needed."),
-        (["--replay", "{folder}"], "it is not the folder of a promotion|has no decision.json"),
         (["a", "--suite", "{folder}/none.json"], "none.json cannot be read"),
         (["a", "--suite", "{folder}/text.json"], "text.json is not valid JSON"),
         (["a", "--suite", "{folder}/object.json"], "object.json is not a list of objects"),
@@ -26,4 +25,4 @@ def test_refused(tmp_path: Path, arguments: list[str], reason: str) -> None:
     (tmp_path / "object.json").write_text("{}")
     found = CliRunner().invoke(app, ["promote", *(text.format(folder=tmp_path) for text in arguments)])
     assert found.exit_code == 2
-    assert any(one in found.stderr for one in reason.split("|"))
+    assert reason in found.stderr
