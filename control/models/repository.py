@@ -67,10 +67,9 @@ class ModelRepository:
                 await self._placed.mark_going(session, going)
 
     async def live_job_of(self, model_id: str) -> str | None:
-        """The id of a pending or running job of the model."""
-        live = select(JobRow.id).where(JobRow.model_id == model_id, JobRow.status.in_(["pending", "running"]))
+        """The id of a pending or running job of the model, or that compares another one with it."""
         async with self._database.transaction() as session:
-            return await session.scalar(live.limit(1))
+            return await _live_job_of(session, model_id)
 
     async def set_engine(self, model_id: str, engine: dict[str, Any] | None) -> None:
         """Changes what the model's engine is started with; one that runs is left as it is."""
@@ -126,6 +125,18 @@ class ModelRepository:
         )
         if await session.scalar(switching.limit(1)) is not None:
             raise Conflict(f"a switch to {model_id} is running")
-        living = select(JobRow.id).where(JobRow.model_id == model_id, JobRow.status.in_(["pending", "running"]))
-        if await session.scalar(living.limit(1)) is not None:
+        if await _live_job_of(session, model_id) is not None:
             raise Conflict(f"{model_id} is used by a job that is not over: cancel it or wait")
+
+
+async def _live_job_of(session: AsyncSession, model_id: str) -> str | None:
+    live = JobRow.status.in_(["pending", "running"])
+    found = await session.scalar(select(JobRow.id).where(JobRow.model_id == model_id, live).limit(1))
+    if found is not None:
+        return found
+    promotions = select(JobRow.id, JobRow.config).where(JobRow.type == "promotion", live)
+    for job_id, config in await session.execute(promotions):
+        baseline = config.get("baseline")
+        if isinstance(baseline, dict) and baseline.get("id") == model_id and config.get("baseline_run") is None:
+            return str(job_id)
+    return None

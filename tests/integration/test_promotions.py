@@ -318,9 +318,15 @@ async def test_a_candidate_without_room_waits_and_is_not_switched_to(here: Stage
 async def test_a_pinned_baseline_is_loaded_beside(here: Stage) -> None:
     await here.add("new", 0.9)
     await here.add("pinned", 0.6)
-    job = await here.promote("new", baseline="pinned", on_pass="activate")
+    here.gateway.batch_takes_s = 0.3
+    job_id = await here.ask(candidate="new", baseline="pinned", on_pass="activate")
+    removed = await here.http.delete("/models/pinned")
+    assert (removed.status_code, "used by a job" in removed.json()["detail"]) == (409, True)
+    here.gateway.batch_takes_s = 0.0
+    job = await here.over(job_id)
     assert (job["decision"], job["result"]["baseline"]["id"]) == ("promoted", "pinned")
     assert (here.asked_of("old"), await here.active()) == (0, "new")
+    assert (await here.http.delete("/models/pinned")).status_code == 200
 
 
 @on_stage
