@@ -20,6 +20,7 @@ from gateway.access.rates import StoreRefused
 from gateway.app import create_gateway
 from gateway.dialects.installed import DialectRefused
 from gateway.engine import fork_server
+from gateway.engine.installed import VllmRefused, check_version, installed_vllm
 from gateway.engine.patches import environment, registry
 from gateway.errors import EngineArgumentRefused
 from gateway.http import tracing
@@ -167,15 +168,23 @@ def main() -> None:
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
     environment.set_defaults(settings.max_sequences_per_request)
     tracing.prepare(settings.telemetry)
-    if "forked_engines" not in settings.engine.patches.off and not fork_server.for_gpu():
-        fork_server.prepare()
     code = 1
     try:
+        check_version(installed_vllm())
+        if "forked_engines" not in settings.engine.patches.off and not fork_server.for_gpu():
+            fork_server.prepare()
         # The runner is not closed: that would wait for a thread that may still be starting an engine, which outlasts
         # the patience of whoever stops us. The engine's processes end with this one.
         asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(settings))
         code = 0
-    except (DialectRefused, EngineArgumentRefused, HostsRefused, SettingsRefused, StoreRefused) as error:
+    except (
+        DialectRefused,
+        EngineArgumentRefused,
+        HostsRefused,
+        SettingsRefused,
+        StoreRefused,
+        VllmRefused,
+    ) as error:
         code = EXIT_REFUSED
         log.critical("the gateway cannot start: %s", error)
         terminal.write(f"stepserve gateway cannot start: {error}\n")

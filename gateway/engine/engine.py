@@ -1,6 +1,6 @@
 """The one module that knows vLLM: an AsyncLLM, the ASGI app that vLLM builds for it, and how both start and end.
 
-Written for vLLM 0.32; docs/engine.md lists what to look at again when that pin moves.
+Written for vLLM 0.32 and 0.33; docs/engine.md lists what to look at for the next one.
 """
 
 import asyncio

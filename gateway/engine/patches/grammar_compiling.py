@@ -24,6 +24,11 @@ def compile_by_kind() -> None:
 
     begin = StructuredOutputManager.__init__
     create = StructuredOutputManager._create_grammar
+    init = StructuredOutputManager.grammar_init
+
+    def grammar_init(manager: Any, *args: Any) -> None:
+        forget_back_end(manager)
+        init(manager, *args)
 
     def __init__(manager: Any, *args: Any, **options: Any) -> None:  # noqa: N807 - it takes its place
         begin(manager, *args, **options)
@@ -40,6 +45,13 @@ def compile_by_kind() -> None:
 
     StructuredOutputManager.__init__ = __init__
     StructuredOutputManager._create_grammar = create_grammar
+    StructuredOutputManager.grammar_init = grammar_init
+
+
+def forget_back_end(manager: Any) -> None:
+    """From 0.33 on vLLM refuses a request that was checked for another back end than an engine's first one."""
+    if getattr(manager, "backend_name", None) is not None:
+        manager.backend_name = None
 
 
 def _give_way() -> None:
