@@ -23,6 +23,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from gateway.engine.versions import make_arg_parser
 from gateway.errors import EngineArgumentRefused
+from gateway.serving.parsers import AUTO
 from stepserve.engine_arguments import OWNED, refusal
 from stepserve.settings import EngineSettings
 
@@ -89,7 +90,7 @@ def check_parsers(settings: EngineSettings) -> None:
         ("reasoning_parser", ReasoningParserManager.list_registered()),
     ):
         name = getattr(settings, field)
-        if name is not None and name not in known:
+        if name not in {None, AUTO} and name not in known:
             raise EngineArgumentRefused(f"engine.{field}: vLLM has no parser {name!r}{_nearest(name, known)}")
 
 

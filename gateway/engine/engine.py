@@ -57,6 +57,7 @@ from gateway.errors import (
 from gateway.http.asgi import App
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.memory import memory_back
+from gateway.serving.parsers import with_parsers
 from gateway.serving.proof_difference import without_stale_cache
 from stepserve.contract import (
     BatchItem,
@@ -333,7 +334,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     `log` is where this process's standard output goes; it is read only to name a failure's cause.
     Raises EngineStartFailed.
     """
-    settings = settings.with_overrides(model.engine)
+    own = settings.with_overrides(model.engine)
+    settings = await asyncio.to_thread(with_parsers, own, Path(model.path), model.chat_template)
     patches = ActivePatches.of(settings.patches)
     mark = LogMark.now(log)
     starting = await asyncio.to_thread(Starting)

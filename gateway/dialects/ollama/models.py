@@ -1,15 +1,14 @@
 """GET /api/tags, /api/ps, /api/version and POST /api/show: the models as Ollama's clients list them."""
 
 import asyncio
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gateway.dialects.call import Call, Json
 from gateway.dialects.ollama.requests import NameRequest
 from gateway.dialects.served import Served
 from gateway.errors import ModelNotFound, Unserved
+from gateway.serving.parsers import guessed, read
 from gateway.sidecar.control_link import ControlProxy
 from stepserve import __version__
 from stepserve.contract import ModelTask, SlotState, id_of_repository
@@ -71,7 +70,7 @@ class Models:
         """Raises ModelNotFound."""
         name = request.named()
         entry = await self._entry(name)
-        config, template = await asyncio.to_thread(_read, Path(entry.path))
+        config, template = await asyncio.to_thread(read, Path(entry.path))
         slot = self.served.slot(name)
         template = (slot.model.chat_template if slot else None) or template
         await call.answer(
@@ -99,16 +98,17 @@ class Models:
     def _capabilities(self, config: Json, template: str, engine: EngineSettings, task: ModelTask) -> list[str]:
         if task == "embed":
             return ["embedding"]
+        parsers = guessed(engine, config, template)
         found = {
             "completion": True,
-            "tools": engine.tool_call_parser is not None,
-            "thinking": engine.reasoning_parser is not None or "enable_thinking" in template,
+            "tools": parsers["tool_call_parser"] is not None,
+            "thinking": parsers["reasoning_parser"] is not None or "enable_thinking" in template,
             "vision": "vision_config" in config,
         }
         return [name for name, there in found.items() if there]
 
     async def _card(self, entry: _Entry, name: str) -> Json:
-        config, _ = await asyncio.to_thread(_read, Path(entry.path))
+        config, _ = await asyncio.to_thread(read, Path(entry.path))
         return {
             "name": name,
             "model": name,
@@ -143,24 +143,6 @@ def _of_slot(slot: SlotState) -> _Entry:
     signature = slot.model.signature
     size_bytes = signature.weights_bytes if signature else 0
     return _Entry(slot.model.id, slot.model.digest, slot.model.path, size_bytes, _EPOCH)
-
-
-def _read(folder: Path) -> tuple[Json, str]:
-    """The checkpoint's config and chat template, empty where they cannot be read. Blocks."""
-    config, tokenizer = _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
-    try:
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        template = tokenizer.get("chat_template", "")
-    return config, template if isinstance(template, str) else ""
-
-
-def _json(path: Path) -> Json:
-    try:
-        content: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _parameters(config: Json, size_bytes: int) -> int:
