@@ -40,7 +40,7 @@ def _bind(settings: EngineSettings) -> None:
     from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
 
     from gateway.engine.arguments import ranks_of
-    from gateway.engine.process.cores import Core, binding
+    from gateway.engine.cores import Core, binding
 
     os.environ.pop(_BINDING, None)
     if (ranks := ranks_of(settings.args)) == 1:

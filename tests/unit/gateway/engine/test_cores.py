@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.engine.process.cores import Core, binding
+from gateway.engine.cores import Core, binding
 
 
 def machine(nodes: int, cores: int, threads: int) -> list[Core]:
