@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -34,7 +35,13 @@ def activate(server: Server, model_id: str) -> dict[str, Any]:
 
 
 def ranks(server: Server) -> list[psutil.Process]:
-    return [each for each in server.processes() if " ".join(each.cmdline()).startswith("VLLM::Worker")]
+    return [each for each in server.processes() if _is_rank(each)]
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it has ended meanwhile, and nobody has taken note of it yet
+        return " ".join(process.cmdline()).startswith("VLLM::Worker")
+    return False
 
 
 def test_switches_in_place_under_load(ranked: Server) -> None:
