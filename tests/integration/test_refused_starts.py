@@ -20,7 +20,7 @@ from stepserve.child import EXIT_REFUSED
 from stepserve.paths import Layout
 from tests.e2e.server import free_port, wait_until
 from tests.integration.mounts import small_file_system
-from tests.integration.programs import Ended, environment_of, python, stepserve
+from tests.integration.programs import REPOSITORY, Ended, environment_of, python, stepserve
 
 NO_DEMO = {"install_demo": False}
 
@@ -133,6 +133,16 @@ def test_an_engine_argument_that_vllm_does_not_have(tmp_path: Path) -> None:
     """It is vLLM's to say, so it is said once vLLM is imported; nothing is loaded."""
     ended = up(tmp_path, "--engine-arg", "tensor_paralel_size=2", engine__args='{"block_size": 64}')
     refused(ended, 2, "vLLM has no such engine argument (did you mean tensor_parallel_size?)")
+
+
+def test_a_vllm_that_the_gateway_was_not_written_for(layout: Layout, tmp_path: Path) -> None:
+    """Told by the package's description, before anything is imported."""
+    package = tmp_path / "other" / "vllm-0.31.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0\n")
+    path = os.pathsep.join([str(package.parent), str(REPOSITORY)])
+    ended = python(layout.base, "-m", "gateway", PYTHONPATH=path, port=free_port(), **NO_DEMO)
+    refused(ended, EXIT_REFUSED, "gateway cannot start: vLLM 0.31.0 is installed", "runs with 0.32 and 0.33")
 
 
 def test_a_database_of_a_newer_program(layout: Layout) -> None:
