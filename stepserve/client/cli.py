@@ -18,6 +18,7 @@ from stepserve.client.commands import (
     keys,
     logs,
     models,
+    plan,
     power,
     promote,
     status,
@@ -47,6 +48,7 @@ app.command()(power.power)
 app.command()(logs.logs)
 app.command()(doctor.doctor)
 app.command()(gc.gc)
+app.command()(plan.plan)
 
 
 def _show_version(wanted: bool) -> None:
