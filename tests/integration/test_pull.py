@@ -270,6 +270,25 @@ def test_an_adapter_is_pulled_onto_its_base(tmp_path: Path, hub: FakeHub, monkey
     asyncio.run(run())
 
 
+def test_a_pulled_model_has_the_engine_that_was_asked_for(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(hub, "acme/tiny", tmp_path / "source")
+
+    async def run() -> None:
+        async with pulling(hub, tmp_path / "base", monkeypatch) as here:
+            two_ranks = {"args": {"tensor_parallel_size": 2}}
+            here.gateway.refuse_engines_with = "engine.args.tensor_parallel_size: no"
+            said = await here.refused(422, "/pull", model="acme/tiny", engine=two_ranks)
+            assert said == "engine: args.tensor_parallel_size: no"
+            here.gateway.refuse_engines_with = None
+            job = await ended(here, (await pull(here, "acme/tiny", engine=two_ranks))["job_id"])
+            assert job["status"] == "done", job["error"]
+            assert (await here.get("/models"))["models"][0]["engine"] == two_ranks
+
+    asyncio.run(run())
+
+
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     add(hub, "acme/tiny", tmp_path / "source")
 
