@@ -109,7 +109,8 @@ def test_a_proof_finds_a_shard_that_one_rank_alone_has_loaded(faulty: dict[str, 
     assert faulty["other weights"] is False
     assert faulty["one shard"]["passed"] is False
     assert faulty["one shard"]["mean_abs_diff"] > 3 * faulty["one shard"]["tolerance"]
-    assert (faulty["all shards"]["passed"], faulty["all shards"]["max_abs_diff"]) == (True, 0.0)
+    assert faulty["all shards"]["passed"] is True
+    assert faulty["all shards"]["mean_abs_diff"] < faulty["one shard"]["mean_abs_diff"] / 10
 
 
 def test_a_rank_that_fails_fails_the_reload_and_nothing_later(faulty: dict[str, Any]) -> None:
