@@ -68,9 +68,9 @@ def check(settings: EngineSettings, folder: Path | None = None) -> None:
     if (reason := refusal(args)) is not None:
         raise EngineArgumentRefused(f"engine.args.{reason}")
     flags = flags_of(args)
-    for flag, name in _each_by_itself(args):
+    for name, value in args.items():  # each by itself, so that what is said is about it
         try:
-            parsed = parser_for_checks().parse_args(flag)
+            parsed = parser_for_checks().parse_args(_flag(name, value, _known()[name]))
         except EngineArgumentRefused as error:
             raise EngineArgumentRefused(f"engine.args.{name}: {_without_name(str(error))}") from error
         _check_type(name, getattr(parsed, name))
@@ -135,11 +135,6 @@ def _known() -> dict[str, argparse.Action]:
     """vLLM's engine arguments by their names; those that it has no flag for are for code alone."""
     names = {field.name for field in fields(AsyncEngineArgs)}
     return {action.dest: action for action in parser_for_checks()._actions if action.dest in names}
-
-
-def _each_by_itself(args: Mapping[str, Any]) -> list[tuple[list[str], str]]:
-    known = _known()
-    return [(_flag(name, value, known[name]), name) for name, value in args.items()]
 
 
 def _flag(name: str, value: Any, action: argparse.Action) -> list[str]:
