@@ -206,7 +206,7 @@ def create_gateway(
         exposition,
         diagnose_engine,
     ).app()
-    adapters = create_routes(settings, dispatch, served, control, bounds, installed)
+    adapters = create_routes(settings, dispatch, served, control, pool, configuration, bounds, installed)
     for route in describe(gate, control, adapters.routes, [*information.routes, *configuration.routes()]):
         adapters.add(route)
     keyring = Keyring(settings.access, layout.key_cache)

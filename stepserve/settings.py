@@ -262,6 +262,7 @@ class Settings(BaseSettings):
 
     aliases: dict[Annotated[str, Field(min_length=1)], Alias] = {}
     unknown_model: Literal["not_found", "active"] = "not_found"
+    ollama_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "0.12.6"
 
     max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024

@@ -106,6 +106,11 @@ class Call:
     async def answer(self, content: object, status: int = 200) -> None:
         await send_json(self.send, status, content)
 
+    async def empty(self) -> None:
+        """Answers that it is done, and nothing more."""
+        await self.send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await self.send({"type": "http.response.body", "body": b""})
+
     async def _ask(self, path: str, body: Json, send: Send) -> None:
         context = RequestContext.of(self.scope)
         if context.priority is not None:

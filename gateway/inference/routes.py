@@ -7,7 +7,10 @@ from gateway.dialects.native.generate import Generate, GenerateRequest
 from gateway.dialects.native.prompts import Prompts
 from gateway.dialects.native.queueing import Queueing
 from gateway.dialects.native.solve import CodingRequest, MathRequest, solve_coding, solve_math
+from gateway.dialects.ollama.abilities import Abilities
 from gateway.dialects.ollama.asking import Asking
+from gateway.dialects.ollama.changes import AliasKeeper, Changes, CopyRequest, CreateRequest
+from gateway.dialects.ollama.keeping import Keeper, Keeping
 from gateway.dialects.ollama.models import Models
 from gateway.dialects.ollama.pull import Pull
 from gateway.dialects.ollama.requests import (
@@ -31,6 +34,8 @@ def create_routes(
     inner: App,
     served: Served,
     control: ControlProxy,
+    keeper: Keeper,
+    aliases: AliasKeeper,
     bounds: RequestBounds,
     installed: Sequence[Route] = (),
 ) -> ProtocolAdapters:
@@ -40,8 +45,10 @@ def create_routes(
     """
     prompts = Prompts(settings.layout.prompts)
     prompts.install()
-    asking = Asking(served)
-    models = Models(served, control, settings.engine)
+    abilities = Abilities(served, settings.engine)
+    asking = Asking(served, Keeping(served, keeper), abilities)
+    models = Models(served, control, abilities, settings.ollama_version)
+    changes = Changes(models, aliases, control)
     routes = [
         Route(
             "POST", "/generate", "Continue a prompt, or queue it as a job",
@@ -64,6 +71,9 @@ def create_routes(
         Route("GET", "/api/ps", "Ollama: loaded models", models.ps),
         Route("POST", "/api/show", "Ollama: one model", models.show, request=NameRequest),
         Route("GET", "/api/version", "Ollama: version", models.version),
+        Route("POST", "/api/create", "Ollama: a name with parameters", changes.create, request=CreateRequest),
+        Route("POST", "/api/copy", "Ollama: another name", changes.copy, request=CopyRequest),
+        Route("DELETE", "/api/delete", "Ollama: remove a name or a model", changes.delete, request=NameRequest),
         Route("POST", "/api/pull", "Ollama: fetch a model", Pull(control), request=NameRequest),
         Route("GET", "/", "Ollama: greeting; a page for browsers", Greeting(settings, served)),
         *installed,

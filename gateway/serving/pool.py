@@ -35,13 +35,19 @@ class _Unload:
     ended: asyncio.Future[None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    name: str
+    pinned: bool
+
+
 class _Look(Enum):
     """Something may be possible that was not: a slot may be evicted, or an operation wants to claim more."""
 
     LOOK = "look"
 
 
-_Event = Activation | Ticket | _Unload | _Look | asyncio.Task[Any]
+_Event = Activation | Ticket | _Unload | _Pin | _Look | asyncio.Task[Any]
 
 
 class Pool:
@@ -154,6 +160,10 @@ class Pool:
         self._events.put_nowait(_Unload(name, ended))
         await ended
 
+    def pin(self, name: str, *, pinned: bool) -> None:
+        """Whether the slot of that id stays when another model needs its place. Nothing happens where there is none."""
+        self._events.put_nowait(_Pin(name, pinned))
+
     async def run(self) -> None:
         """The writer task: takes events until cancelled; then ends every engine."""
         try:
@@ -207,6 +217,10 @@ class Pool:
                     self._ledger.drop(event.name)
                 if not event.ended.done():
                     event.ended.set_result(None)
+            case _Pin():
+                slot = self.loaded.other(event.name)
+                if slot is not None:
+                    slot.pinned = event.pinned
             case asyncio.Task():
                 self._operations.finish(event)
             case _Look():
@@ -219,5 +233,5 @@ class Pool:
         self._loads.close()
         while not self._events.empty():
             event = self._events.get_nowait()
-            if not isinstance(event, asyncio.Task | _Look):
+            if not isinstance(event, asyncio.Task | _Look | _Pin):
                 event.ended.cancel()

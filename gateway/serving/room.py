@@ -51,9 +51,15 @@ def room_for(
         return "start"
     if any(not slot.in_flight for slot in loaded.leaving):  # it ends, and that may be room enough
         return Wait(obstacle)
-    idle = loaded.idle_longest(but=taken)
+    pinned = [slot for slot in loaded.others if slot.pinned]
+    idle = loaded.idle_longest(but=[*taken, *pinned])
     if idle is not None:
         return Evict(idle)
+    if pinned and len(pinned) == len(loaded.others) and not loaded.leaving:
+        names = ", ".join(slot.model.id for slot in pinned)
+        raise NoRoom(
+            f"`{model.id}` is not loaded and cannot be: {obstacle}, and {names} is to stay (keep_alive).", None
+        )
     if not loaded.others and not loaded.leaving:
         raise NoRoom(f"`{model.id}` is not loaded and cannot be: {obstacle}.", 30.0)
     if not patient:

@@ -110,6 +110,7 @@ class Slot:
         self._answers: dict[asyncio.Task[None], _Answer] = {}
         self._batches: dict[asyncio.Task[Any], bool] = {}  # whether each was given up
         self.last_used_s = time.monotonic()
+        self.pinned = False
         self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()

@@ -120,3 +120,31 @@ def test_embeddings_that_the_model_cannot_make(client: ollama.Client) -> None:
 def test_loading_asks_nothing(client: ollama.Client) -> None:
     assert client.generate("active").done_reason == "load"
     assert client.generate("active", keep_alive=0).done_reason == "unload"
+
+
+def test_an_answer_that_has_begun_is_continued(client: ollama.Client) -> None:
+    begun = [*QUESTION, {"role": "assistant", "content": "4"}]
+    assert client.chat("active", begun, options=GREEDY).message.content == "2"
+
+
+def test_more_stops_than_openai_takes(client: ollama.Client) -> None:
+    answer = client.chat("active", QUESTION, options={"temperature": 0, "stop": ["a", "b", "c", "d", "2"]})
+    assert answer.message.content == "4"
+
+
+def test_what_the_model_cannot_do_is_said(client: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError, match="does not support thinking"):
+        client.chat("active", QUESTION, think=True)
+    with pytest.raises(ollama.ResponseError, match="does not support images"):
+        client.generate("active", "What is this?", images=[b"\x89PNG\r\n\x1a\n"])
+
+
+def test_names_with_parameters(client: ollama.Client) -> None:
+    assert client.create("calm", from_=FINAL_ID, parameters={"temperature": 0, "num_predict": 1}).status == "success"
+    assert client.chat("calm", QUESTION).message.content == "4"
+    assert client.copy("calm", "calmer").status == "success"
+    assert {"calm:latest", "calm"} & {model.model for model in client.list().models}
+    for name in ("calm", "calmer"):
+        assert client.delete(name).status == "success"
+    with pytest.raises(ollama.ResponseError):
+        client.chat("calm", QUESTION)

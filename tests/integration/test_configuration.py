@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from stepserve.settings import Alias
+from tests.integration.house import until
 from tests.integration.town import MODEL, Town, bearer, tell
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 def test_an_alias_is_put_used_and_removed(tmp_path: Path) -> None:
@@ -104,3 +107,88 @@ def test_settings_that_are_wrong_change_nothing(tmp_path: Path) -> None:
         assert (await there.chat(model="old")).status_code == 200
 
     tell(tmp_path, story, aliases={"old": Alias(model=MODEL)})
+
+
+def test_ollamas_ways_to_make_copy_and_delete_names(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        parameters = {"temperature": 0, "num_predict": 7, "stop": "x", "num_ctx": 512}
+        body = {"model": "mine:latest", "from": MODEL, "parameters": parameters}
+        made = await there.http.post("/api/create", json=body)
+        assert [json.loads(line)["status"] for line in made.text.splitlines()][-1] == "success"
+        preset = {"model": MODEL, "temperature": 0.0, "max_tokens": 7, "stop": ["x"]}
+        assert (await there.http.get("/aliases/mine")).json() == {"name": "mine", **preset, "source": "aliases"}
+        copied = await there.http.post("/api/copy", json={"source": "mine", "destination": "yours"})
+        assert (copied.status_code, copied.content) == (200, b"")
+        assert (await there.http.get("/aliases/yours")).json() == {"name": "yours", **preset, "source": "aliases"}
+        assert "yours" in [each["name"] for each in (await there.http.get("/api/tags")).json()["models"]]
+        for name in ("mine", "yours"):
+            assert (await there.http.request("DELETE", "/api/delete", json={"model": name})).status_code == 200
+        assert (await there.http.get("/aliases")).json() == {"aliases": []}
+        wrong: list[tuple[str, Any, int, str]] = [
+            ("/api/create", {"model": "x", "from": "nope"}, 404, "nope"),
+            ("/api/create", {"model": "x"}, 400, "from"),
+            ("/api/create", {"model": "x", "from": MODEL, "template": "{{ .Prompt }}"}, 400, "template"),
+            ("/api/create", {"model": "x", "from": MODEL, "parameters": {"temperature": 9}}, 400, "temperature"),
+            ("/api/copy", {"source": "nope", "destination": "x"}, 404, "nope"),
+        ]
+        for path, sent, status, named in wrong:
+            refused = await there.http.post(path, json=sent)
+            assert refused.status_code == status, refused.text
+            assert named in refused.json()["error"]
+        active = await there.http.request("DELETE", "/api/delete", json={"model": MODEL})
+        assert active.status_code == 409
+        assert MODEL in active.json()["error"]
+
+    tell(tmp_path, story)
+
+
+def test_ollamas_clients_take_the_server_for_new_enough(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        told = (await there.http.get("/api/version")).json()
+        assert tuple(map(int, told["version"].split("."))) >= (0, 6, 4)
+        assert told["stepserve"]
+        for method, path in (("GET", "/api/nope"), ("POST", "/api/web_search"), ("GET", "/api/chat"), ("POST", "/api")):
+            refused = await there.http.request(method, path, json={})
+            assert refused.status_code in (404, 405)
+            assert set(refused.json()) == {"error"}
+
+    tell(tmp_path, story)
+
+
+def test_an_infer_key_makes_no_names(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        key = bearer(await there.key())
+        for method, path in (("POST", "/api/create"), ("POST", "/api/copy"), ("DELETE", "/api/delete")):
+            assert (await there.http.request(method, path, json={"model": "x"}, headers=key)).status_code == 403
+
+    tell(tmp_path, story)
+
+
+def test_keep_alive_unloads_and_pins(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        for number, name in enumerate(("b", "c"), start=1):
+            write_checkpoint(there.settings.layout.models / name, number)
+            (await there.http.post("/models/register", json={"id": name, "source": "t"})).raise_for_status()
+
+        async def loaded() -> set[str]:
+            return {each["name"] for each in (await there.http.get("/api/ps")).json()["models"]}
+
+        async def generate(name: str, keep_alive: object) -> httpx.Response:
+            body = {"model": name, "keep_alive": keep_alive}
+            return await there.http.post("/api/generate", json=body)
+
+        assert (await there.chat(model="b")).status_code == 200
+        assert (await generate("b", -1)).status_code == 200
+        assert await loaded() == {MODEL, "b"}
+        refused = await there.chat(model="c")
+        assert refused.status_code == 503
+        assert "b is to stay (keep_alive)" in refused.json()["error"]["message"]
+        assert (await generate("b", "5m")).status_code == 200
+        assert (await there.chat(model="c")).status_code == 200
+        assert await loaded() == {MODEL, "c"}
+        assert (await generate("c", 0)).json()["done_reason"] == "unload"
+        await until(loaded, lambda names: names == {MODEL})
+        assert (await generate(MODEL, 0)).status_code == 200
+        assert await loaded() == {MODEL}, "the active model stays"
+
+    tell(tmp_path, story, max_loaded_models=2)

@@ -70,7 +70,9 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
     async def scenario() -> Named:
         control = ControlProxy(tmp_path / "no.sock", 1)
         served = Served(lambda: EMPTY, Naming())
-        adapters = create_routes(Settings(base_dir=tmp_path), _nobody, served, control, RequestBounds.unbounded())
+        adapters = create_routes(
+            Settings(base_dir=tmp_path), _nobody, served, control, unused, unused, RequestBounds.unbounded()
+        )
         await control.close()
         return {(method, route.path) for route in adapters.routes for method in _with_head(route.method)}
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.dialects.call import Call, Json
+from gateway.dialects.ollama.abilities import Abilities
 from gateway.dialects.ollama.requests import NameRequest
 from gateway.dialects.served import Served
 from gateway.errors import ModelNotFound, Unserved
-from gateway.serving.parsers import guessed, read
+from gateway.serving import parsers
 from gateway.sidecar.control_link import ControlProxy
 from stepserve import __version__
-from stepserve.contract import ModelTask, SlotState, id_of_repository
-from stepserve.settings import EngineSettings
+from stepserve.contract import SlotState, id_of_repository
 
 _FOREVER = "2318-01-01T00:00:00Z"  # Ollama's way to say that a model is not unloaded by itself
 _EPOCH = "1970-01-01T00:00:00Z"
@@ -28,7 +28,7 @@ _INFO = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     """A registered model; as much as is known of it while control is away."""
 
     id: str
@@ -42,7 +42,8 @@ class _Entry:
 class Models:
     served: Served
     control: ControlProxy
-    engine: EngineSettings
+    abilities: Abilities
+    version_number: str
 
     async def tags(self, call: Call, _: None) -> None:
         """Every registered model, and after them `active` and the aliases under their own names."""
@@ -69,8 +70,8 @@ class Models:
     async def show(self, call: Call, request: NameRequest) -> None:
         """Raises ModelNotFound."""
         name = request.named()
-        entry = await self._entry(name)
-        config, template = await asyncio.to_thread(read, Path(entry.path))
+        entry = await self.entry(name)
+        config, template = await asyncio.to_thread(parsers.read, Path(entry.path))
         slot = self.served.slot(name)
         template = (slot.model.chat_template if slot else None) or template
         await call.answer(
@@ -81,34 +82,17 @@ class Models:
                 "license": "",
                 "details": _details(config, entry.size_bytes),
                 "model_info": _info(config, entry.size_bytes),
-                "capabilities": self._capabilities(
-                    config,
-                    template,
-                    self.engine.with_overrides(slot.model.engine if slot else None),
-                    slot.task if slot else "generate",
-                ),
+                "capabilities": self.abilities.of(config, template, slot),
                 "modified_at": entry.created_at,
             }
         )
 
     async def version(self, call: Call, _: None) -> None:
-        """Stepserve's, as Ollama gives its own."""
-        await call.answer({"version": __version__})
+        """An Ollama's that clients take for new enough, and ours."""
+        await call.answer({"version": self.version_number, "stepserve": __version__})
 
-    def _capabilities(self, config: Json, template: str, engine: EngineSettings, task: ModelTask) -> list[str]:
-        if task == "embed":
-            return ["embedding"]
-        parsers = guessed(engine, config, template)
-        found = {
-            "completion": True,
-            "tools": parsers["tool_call_parser"] is not None,
-            "thinking": parsers["reasoning_parser"] is not None or "enable_thinking" in template,
-            "vision": "vision_config" in config,
-        }
-        return [name for name, there in found.items() if there]
-
-    async def _card(self, entry: _Entry, name: str) -> Json:
-        config, _ = await asyncio.to_thread(read, Path(entry.path))
+    async def _card(self, entry: Entry, name: str) -> Json:
+        config, _ = await asyncio.to_thread(parsers.read, Path(entry.path))
         return {
             "name": name,
             "model": name,
@@ -118,7 +102,7 @@ class Models:
             "details": _details(config, entry.size_bytes),
         }
 
-    async def _entry(self, name: str) -> _Entry:
+    async def entry(self, name: str) -> Entry:
         entries = await self._entries()
         slot = self.served.slot(name)
         target = slot.model.id if slot else self.served.naming.target(name)
@@ -127,7 +111,7 @@ class Models:
                 return entry
         raise ModelNotFound(name, [*(entry.id for entry in entries), *self.served.names()])
 
-    async def _entries(self) -> list[_Entry]:
+    async def _entries(self) -> list[Entry]:
         """From control, and while that is away of what is loaded."""
         try:
             answer = await self.control.request("GET", "/models")
@@ -136,13 +120,13 @@ class Models:
         if answer is None or answer.status_code != 200:
             return [_of_slot(slot) for slot in self.served.slots()]
         keys = ("id", "digest", "path", "size_bytes", "created_at")
-        return [_Entry(**{key: model[key] for key in keys}) for model in answer.json()["models"]]
+        return [Entry(**{key: model[key] for key in keys}) for model in answer.json()["models"]]
 
 
-def _of_slot(slot: SlotState) -> _Entry:
+def _of_slot(slot: SlotState) -> Entry:
     signature = slot.model.signature
     size_bytes = signature.weights_bytes if signature else 0
-    return _Entry(slot.model.id, slot.model.digest, slot.model.path, size_bytes, _EPOCH)
+    return Entry(slot.model.id, slot.model.digest, slot.model.path, size_bytes, _EPOCH)
 
 
 def _parameters(config: Json, size_bytes: int) -> int:

@@ -36,11 +36,11 @@ def _without_tag(name: object) -> object:
 ModelName = Annotated[str, BeforeValidator(_without_tag)]
 
 
-class _Lenient(RequestModel):
+class Lenient(RequestModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
-class Options(_Lenient):
+class Options(Lenient):
     """Those that mean something here. What Ollama takes when it loads a model (num_gpu, num_thread …) does not."""
 
     num_predict: Annotated[int, Field(ge=-2)] | None = None
@@ -70,7 +70,7 @@ class Options(_Lenient):
         return given
 
 
-class AskRequest(_Lenient):
+class AskRequest(Lenient):
     """What chat and generate have in common."""
 
     model: ModelName
@@ -101,16 +101,16 @@ class AskRequest(_Lenient):
         return body
 
 
-class Function(_Lenient):
+class Function(Lenient):
     name: str
     arguments: dict[str, Any] = Field(default={})
 
 
-class ToolCall(_Lenient):
+class ToolCall(Lenient):
     function: Function
 
 
-class OllamaMessage(_Lenient):
+class OllamaMessage(Lenient):
     role: str
     content: str | None = None
     thinking: str | None = None
@@ -126,6 +126,9 @@ class OllamaChatRequest(AskRequest):
 
     def body(self, context_tokens: int | None) -> Json:
         body = self.shared(context_tokens) | {"messages": openai_messages(self.messages)}
+        last = self.messages[-1]
+        if last.role == "assistant" and last.content and not last.tool_calls:  # the beginning of the answer
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
         return body | {"tools": self.tools} if self.tools else body
 
 
@@ -156,19 +159,19 @@ class OllamaGenerateRequest(AskRequest):
         return shared | {"messages": [*system, *openai_messages([asked])]}
 
 
-class EmbedRequest(_Lenient):
+class EmbedRequest(Lenient):
     model: ModelName
     input: str | list[str] = Field(default=[])
     truncate: bool | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
 
 
-class OldEmbeddingsRequest(_Lenient):
+class OldEmbeddingsRequest(Lenient):
     model: ModelName
     prompt: str = ""
 
 
-class NameRequest(_Lenient):
+class NameRequest(Lenient):
     """`name` is what `model` was called in older versions."""
 
     model: ModelName | None = None

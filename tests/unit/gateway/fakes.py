@@ -22,6 +22,7 @@ from stepserve.contract import (
     Reference,
     Signature,
 )
+from stepserve.settings import Alias
 
 
 def model(name: str, signature: Signature | None = None) -> ModelRef:
@@ -260,6 +261,26 @@ class Register:
 
     async def names(self) -> list[str]:
         return list(self.models)
+
+
+class FakeKeeper:
+    """What changes models and names, as far as it was told: `told` has each call."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    async def unload(self, name: str) -> None:
+        self.told.append(("unload", name))
+
+    def pin(self, name: str, *, pinned: bool) -> None:
+        self.told.append(("pin", name, pinned))
+
+    async def keep(self, name: str, alias: Alias) -> bool:
+        self.told.append(("keep", name, alias))
+        return True
+
+    async def forget(self, name: str) -> None:
+        self.told.append(("forget", name))
 
 
 def router_over(gate: Gate, register: Register | None = None) -> Router:

@@ -21,7 +21,7 @@ from gateway.serving.slot import Slot
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import GatewayState
 from stepserve.settings import Settings
-from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, router_over
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, FakeKeeper, model, router_over
 
 BOUNDS = RequestBounds(max_sequences=64, max_text_chars=1_000_000, max_values=1_000_000)
 IDENTITY = [(b"x-model-id", b"a"), (b"x-model-digest", b"sha256:a")]
@@ -53,10 +53,12 @@ def ask(base: Path, inner: Inner, path: str, **body: Any) -> FakeClient:
 
 
 def sent(base: Path, inner: Inner, client: FakeClient) -> FakeClient:
-    settings = Settings(base_dir=base)
+    settings, keeper = Settings(base_dir=base), FakeKeeper()
     control = ControlProxy(base / "no.sock", 10_000)
     served = Served(lambda: EMPTY, Naming())
-    dialects: ProtocolAdapters = create_routes(settings, inner, served, control, BOUNDS, installed_routes(served))
+    dialects: ProtocolAdapters = create_routes(
+        settings, inner, served, control, keeper, keeper, BOUNDS, installed_routes(served)
+    )
 
     async def scenario() -> None:
         await dialects(client.scope, client.receive, client.send)

@@ -75,3 +75,14 @@ def test_a_picture_is_a_data_url() -> None:
     assert picture["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
     with pytest.raises(InvalidRequest, match="images"):
         OllamaGenerateRequest(model="m", prompt="x", images=["not base64!"]).body(None)
+
+
+def test_a_last_message_of_the_assistants_is_continued() -> None:
+    asked = {"role": "user", "content": "17+25?"}
+    begun = OllamaChatRequest.model_validate({"model": "a", "messages": [asked, {"role": "assistant", "content": "4"}]})
+    body = begun.body(None)
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+    for last in (asked, called):
+        request = OllamaChatRequest.model_validate({"model": "a", "messages": [asked, last]})
+        assert "continue_final_message" not in request.body(None)

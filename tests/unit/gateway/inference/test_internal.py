@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.routing import Route
 
 from gateway.dialects.reasoning import with_reasoning_content
 from gateway.dialects.served import Served
@@ -24,7 +25,7 @@ from gateway.serving.slot import Slot
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import BATCH_PRIORITY, AskItem, AskRequest, AskResult, GatewayState, ModelRef
 from stepserve.settings import Alias, Settings
-from tests.unit.gateway.fakes import FakeEngine, model, router_over
+from tests.unit.gateway.fakes import FakeEngine, FakeKeeper, model, router_over
 
 CHAT = "/v1/chat/completions"
 EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
@@ -56,8 +57,9 @@ def ask(
         gate.open(Slot(served or model("a"), engine, 1.0))
         dispatch = Dispatch(router_over(gate), 10_000, naming=naming)
         control = ControlProxy(base / "no.sock", 10_000)
+        served_here, keeper = Served(lambda: EMPTY, naming), FakeKeeper()
         dialects = create_routes(
-            Settings(base_dir=base), dispatch, Served(lambda: EMPTY, naming), control, RequestBounds.unbounded()
+            Settings(base_dir=base), dispatch, served_here, control, keeper, keeper, RequestBounds.unbounded()
         )
         try:
             return await Inference(dispatch, dialects, BatchShare(64, 64)).ask(
@@ -178,4 +180,12 @@ def test_documents_are_put_together_without_a_clash() -> None:
     assert set(found["schemas"]) == {"x.Top", "x.Leaf"}
     assert found["paths"]["/mine"]["post"]["schema"]["properties"]["a"] == {"$ref": "#/components/schemas/x.Leaf"}
     assert found["paths"]["/mine"]["post"]["other"] == {"$ref": "#/components/schemas/x.Top"}
-    assert own([], ["/v1/models/{name:path}"])["paths"]["/v1/models/{name}"]["get"]["parameters"][0]["name"] == "name"
+    routes = [Route("/v1/models/{name:path}", _nothing, methods=each) for each in (["GET"], ["PUT", "DELETE"])]
+    described = own([], routes)["paths"]["/v1/models/{name}"]
+    assert described["get"]["parameters"][0]["name"] == "name"
+    assert set(described) == {"get", "put", "delete"}, "routes of one path are put together"
+    assert "requestBody" in described["put"]
+
+
+async def _nothing(_: Any) -> None:
+    """No handler is called here."""
