@@ -48,7 +48,7 @@ def test_anthropic_streams(claude: anthropic.Anthropic) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_anthropic_prefills_are_continued(claude: anthropic.Anthropic, stream: bool) -> None:
     turns: list[MessageParam] = [QUESTION, {"role": "assistant", "content": "4"}]
-    asked: dict[str, Any] = {"model": FINAL_ID, "max_tokens": 8, "temperature": 0, "messages": turns}
+    asked: dict[str, Any] = {"model": FINAL_ID, "max_tokens": 8, "extra_body": GREEDY, "messages": turns}
     if stream:
         with claude.messages.stream(**asked) as pieces:
             assert pieces.get_final_text() == "2"
