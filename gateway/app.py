@@ -34,6 +34,7 @@ from gateway.http.tracing import Tracer, tracer_of
 from gateway.http.tracked_send import tracked
 from gateway.inference.dispatch import Dispatch
 from gateway.inference.internal import Inference
+from gateway.inference.response_cache import ResponseCache
 from gateway.inference.routes import create_routes
 from gateway.private_api import create_private_app
 from gateway.request.bounds import RequestBounds
@@ -193,6 +194,7 @@ def create_gateway(
         naming,
         bounds,
         settings.engine.structured,
+        ResponseCache(settings.response_cache, settings.response_cache_bytes),
     )
     lag = LoopLag()
     exposition = Exposition(control, lag)
@@ -285,5 +287,5 @@ def _authenticated(
         allow_origins=access.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["x-model-id", "x-model-digest", "x-request-id", "retry-after"],
+        expose_headers=["x-model-id", "x-model-digest", "x-request-id", "x-cache", "retry-after"],
     )

@@ -262,6 +262,8 @@ class Settings(BaseSettings):
 
     aliases: dict[Annotated[str, Field(min_length=1)], Alias] = {}
     unknown_model: Literal["not_found", "active"] = "not_found"
+    response_cache: Literal["off", "on_request", "on"] = "on_request"
+    response_cache_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 64 * 1024 * 1024
     ollama_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "0.12.6"
 
     max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024

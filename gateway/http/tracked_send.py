@@ -21,11 +21,12 @@ class TrackedSend:
     `given_up` is set once the answer has failed: whatever its app still sends goes nowhere. `headers` are put on the
     answer, in the place of any of the same name. `rewords`: refusals of the app's come from vLLM's route of that path
     and are put into the client's words. `objection` is asked when an answer of that status begins, and may fail it.
+    `hears` is told of every message that was sent.
     """
 
     __slots__ = (
-        "_held", "_held_body", "_may_tell", "_send", "blocked_since_s", "ended", "given_up", "headers", "is_stream",
-        "model", "objection", "renderer", "rewords", "started", "started_s", "status",
+        "_held", "_held_body", "_may_tell", "_send", "blocked_since_s", "ended", "given_up", "headers", "hears",
+        "is_stream", "model", "objection", "renderer", "rewords", "started", "started_s", "status",
     )  # fmt: skip
 
     def __init__(self, send: Send, renderer: Renderer) -> None:
@@ -41,6 +42,7 @@ class TrackedSend:
         self.headers: dict[bytes, bytes] = {}
         self.rewords: str | None = None
         self.objection: Callable[[int], GatewayError | None] | None = None
+        self.hears: Callable[[Message], None] | None = None
         self._send = send
         self._held: Message | None = None
         self._held_body = b""
@@ -133,6 +135,8 @@ class TrackedSend:
             await self._send(message)
         finally:
             self.blocked_since_s = None
+        if self.hears is not None:
+            self.hears(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.ended = True
 

@@ -8,6 +8,8 @@ from gateway.errors import GatewayError, InvalidField, ModelNotFound
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
 from gateway.http.bounded_body import read_within
 from gateway.http.tracked_send import tracked
+from gateway.inference.response_cache import HEADER as CACHE_HEADER
+from gateway.inference.response_cache import Recorder, ResponseCache, send_kept
 from gateway.request.body import RequestBody
 from gateway.request.bounds import HARMLESS_BYTES, RequestBounds
 from gateway.request.client_fields import check
@@ -18,7 +20,7 @@ from gateway.serving.naming import Naming
 from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.upstream.app import UpstreamApp
-from stepserve.contract import ACTIVE_ALIAS
+from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
 
 _CHAT = "/v1/chat/completions"
@@ -35,6 +37,7 @@ class Dispatch:
     naming: Naming = field(default_factory=Naming)
     bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
     structured: StructuredLimits = field(default_factory=StructuredLimits)
+    cache: ResponseCache = field(default_factory=ResponseCache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -63,6 +66,11 @@ class Dispatch:
             if context.priority is not None:  # batch work is bounded by its own window
                 await slot.serve(scope, replay(body, receive), response)
                 return
+            model = slot.model
+            cached = self._cache_key(scope, context, path, body, model)
+            if cached is not None and (kept := self.cache.find(cached)) is not None:
+                await send_kept(kept, model, response)
+                return
             self.admission.enter(slot.host, estimate)
         except GatewayError as error:
             await response.fail(error)
@@ -71,10 +79,23 @@ class Dispatch:
         else:
             if (meter := METER.get()) is not None:
                 meter.model = slot.model.id
+            recorder = None
+            if cached is not None:
+                response.headers[CACHE_HEADER] = b"miss"
+                recorder = Recorder(response)
             try:
                 await slot.serve(scope, replay(body, receive), response)
             finally:
                 self.admission.leave(slot.host, estimate)
+            # Weights that were switched under the request have made an answer of two models.
+            if cached is not None and recorder is not None and recorder.answer is not None and slot.model is model:
+                self.cache.keep(cached, recorder.answer)
+
+    def _cache_key(
+        self, scope: Scope, context: RequestContext, path: str, body: bytes, model: ModelRef
+    ) -> bytes | None:
+        """None: no kept answer is looked for, nor is this one kept."""
+        return self.cache.key(path, body, model) if self.cache.wanted(scope, context) else None
 
     def _bound(self, body: RequestBody) -> None:
         """Raises InvalidField."""
