@@ -29,7 +29,8 @@ def test_register_and_list(tmp_path: Path) -> None:
             assert (a["source"], a["tags"], a["step"], a["quantization"]) == ("4090", ["x", "y"], 7, None)
             assert a["created_at"].endswith("+00:00")
             assert set(a) == {
-                "id", "path", "source", "created_at", "tags", "step", "is_active", "loaded", "backend", "size_bytes",
+                "id", "model", "path", "source", "created_at", "tags", "step", "is_active", "loaded", "backend",
+                "size_bytes",
                 "digest", "architecture", "quantization", "base_model", "engine", "load_duration", "local_path",
                 "chat_template", "warnings",
             }  # fmt: skip
