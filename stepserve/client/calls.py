@@ -92,6 +92,26 @@ def logs(component: str, lines: int = 100) -> Call[LogTail]:
     return Call("GET", f"/logs/{_part(component)}", LogTail.model_validate, params={"lines": lines})
 
 
+def aliases() -> Call[list[Json]]:
+    """Every alias with its model, its preset and its source: `settings` or `aliases`."""
+    return Call("GET", "/aliases", lambda body: list(body["aliases"]))
+
+
+def put_alias(name: str, model: str = "active", **preset: Any) -> Call[Json]:
+    """`preset`: `temperature`, `max_tokens` … Raises Conflict for one of the settings."""
+    return Call("PUT", f"/aliases/{quote(name)}", as_it_is, body={"model": model, **preset})
+
+
+def remove_alias(name: str) -> Call[Json]:
+    """Raises NotFound, and Conflict for one of the settings."""
+    return Call("DELETE", f"/aliases/{quote(name)}", as_it_is)
+
+
+def reload_config() -> Call[Json]:
+    """`changed` holds now, `needs_restart` does not."""
+    return Call("POST", "/config/reload", as_it_is)
+
+
 def list_models() -> Call[list[Model]]:
     """Newest first."""
     return Call("GET", "/models", lambda body: [Model.model_validate(model) for model in body["models"]])

@@ -1,6 +1,7 @@
 """Aliases over HTTP, and settings that are read again while requests go on."""
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from stepserve import AsyncClient
+from stepserve.client.errors import Conflict, NotFound
 from stepserve.settings import Alias
 from tests.integration.house import until
 from tests.integration.town import MODEL, Town, bearer, tell
@@ -192,3 +195,28 @@ def test_keep_alive_unloads_and_pins(tmp_path: Path) -> None:
         assert await loaded() == {MODEL}, "the active model stays"
 
     tell(tmp_path, story, max_loaded_models=2)
+
+
+def test_the_client_puts_and_removes_aliases(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        async with AsyncClient(there.url) as client:
+            assert (await client.put_alias("org/exact", MODEL, temperature=0))["source"] == "aliases"
+            assert [each["name"] for each in await client.aliases()] == ["fixed", "org/exact"]
+            with pytest.raises(Conflict, match="settings"):
+                await client.remove_alias("fixed")
+            await client.remove_alias("org/exact")
+            with pytest.raises(NotFound, match="org/exact"):
+                await client.remove_alias("org/exact")
+            assert (await client.model(MODEL)).id == MODEL
+
+    tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
+
+
+def test_a_compressed_body_is_read_or_refused_as_such(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        headers = {"content-encoding": "gzip"}
+        answer = await there.http.put("/aliases/x", content=gzip.compress(b'{"model": "a"}'), headers=headers)
+        assert answer.status_code == 415
+        assert "gzip" in answer.json()["detail"]
+
+    tell(tmp_path, story)

@@ -47,6 +47,7 @@ class Asking:
         body: Json = {"model": request.model, "input": request.input, "encoding_format": "float"}
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
+        sign = sign_of(request.keep_alive)
         await call.whole(
             _EMBEDDINGS,
             body,
@@ -58,10 +59,13 @@ class Asking:
                 "prompt_eval_count": answer["usage"]["prompt_tokens"],
             },
         )
+        await self.keeping.after(call, request.model, sign)
 
     async def old_embeddings(self, call: Call, request: OldEmbeddingsRequest) -> None:
         body = {"model": request.model, "input": request.prompt, "encoding_format": "float"}
+        sign = sign_of(request.keep_alive)
         await call.whole(_EMBEDDINGS, body, lambda answer: {"embedding": answer["data"][0]["embedding"]})
+        await self.keeping.after(call, request.model, sign)
 
     async def _ask(self, call: Call, request: AskRequest, path: str, body: Json, shape: Shape) -> None:
         thinks = bool(request.think)

@@ -163,12 +163,14 @@ class EmbedRequest(Lenient):
     model: ModelName
     input: str | list[str] = Field(default=[])
     truncate: bool | None = None
+    keep_alive: float | str | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
 
 
 class OldEmbeddingsRequest(Lenient):
     model: ModelName
     prompt: str = ""
+    keep_alive: float | str | None = None
 
 
 class NameRequest(Lenient):
