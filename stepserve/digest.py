@@ -40,3 +40,14 @@ def content_digest(tensors: Iterable[tuple[str, str, Sequence[int], str]], files
     summary = {"tensors": rows, "files": [[name, sha] for name, sha in sorted(files.items())]}
     text = json.dumps(summary, separators=(",", ":"), sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def templated_digest(digest: str, template: str | None) -> str:
+    """The digest of what answers: the same files answer otherwise with another chat template than their own."""
+    if template is None:
+        return digest
+    return f"sha256:{hashlib.sha256(f'{digest} chat_template={text_sha(template)}'.encode()).hexdigest()}"
+
+
+def text_sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

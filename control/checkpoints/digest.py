@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from control.checkpoints.digest_cache import DigestCache, stamp
-from control.checkpoints.finite import is_finite
 from control.checkpoints.shard import Tensor
 from control.errors import Invalid
 from stepserve.digest import CONTENT_FILES, content_digest, content_in_folders
+from stepserve.finite import is_finite
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 LONGEST_FILE_BYTES = 256 * 1024 * 1024  # the gateway reads them whole; the longest known tokenizer has 35 MB

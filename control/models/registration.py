@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from control.checkpoints.quantisation import QuantizeWish
-from control.models.probe import Probe
 from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
 from stepserve.named_templates import LONGEST_CHARACTERS
+from stepserve.probe import Probe
 from stepserve.request_model import RequestModel
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

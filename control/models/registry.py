@@ -35,7 +35,6 @@ from control.models.repository import ModelRepository
 from control.models.served_template import (
     ServedTemplates,
     other_than,
-    templated_digest,
     templated_signature,
     with_its_template,
 )
@@ -48,7 +47,9 @@ from stepserve.contract import (
     RegisteredModel,
     id_of_repository,
 )
+from stepserve.digest import templated_digest
 from stepserve.paths import Layout
+from stepserve.probe import Probe
 from stepserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ class Registry:
         if checkpoint.wants_code and not self._trust_remote_code and can is not None:
             check_no_remote_code({"auto_map": True, "model_type": checkpoint.model_type}, can)
         if request.probe is not None:
-            request.probe.fits(checkpoint)
+            _check_probe(request.probe, checkpoint)
         quantize = await self._quantize_for(request, checkpoint)
         if quantize is not None and request.probe is not None:
             raise Invalid("probe: says what the unquantised weights answer, so it cannot prove a quantised model")
@@ -233,7 +234,7 @@ class Registry:
         if request.probe is not None:
             checkpoint = await self.inspect(folder)
             assert isinstance(checkpoint, Checkpoint)
-            request.probe.fits(checkpoint)
+            _check_probe(request.probe, checkpoint)
         return ModelRow(
             id=request.id,
             path=str(adapter.path),
@@ -473,3 +474,9 @@ def _repository_of(row: ModelRow) -> str | None:
     repository = row.source.removeprefix(HUB_SOURCE).partition("@")[0]
     was_pulled = row.source.startswith(HUB_SOURCE) and "/" in repository
     return repository if was_pulled and id_of_repository(repository) == row.id else None
+
+
+def _check_probe(probe: Probe, checkpoint: Checkpoint) -> None:
+    """Raises Invalid when the checkpoint cannot take the probe's tokens."""
+    if (misfit := probe.misfit(checkpoint.vocab_size, checkpoint.context_length_tokens)) is not None:
+        raise Invalid(misfit)

@@ -12,6 +12,7 @@ from control.database.tables import ModelRow
 from control.errors import Invalid
 from control.models.registration import RegisterRequest
 from stepserve.contract import Signature
+from stepserve.digest import text_sha
 from stepserve.named_templates import BUILT_IN, template_text
 
 FIELD = "chat_template"
@@ -88,20 +89,9 @@ def other_than(present: ModelRow, request: RegisterRequest) -> str:
     return "another chat_template" if template else "other content"
 
 
-def templated_digest(digest: str, template: str | None) -> str:
-    """The digest of what answers: the same files answer otherwise with another template than their own."""
-    if template is None:
-        return digest
-    return f"sha256:{hashlib.sha256(f'{digest} {FIELD}={_sha(template)}'.encode()).hexdigest()}"
-
-
 def templated_signature(signature: Signature, template: str | None) -> Signature:
     """An engine that renders another template cannot take the model in place."""
     if template is None:
         return signature
-    tokenizer = f"{signature.tokenizer_sha} {FIELD}={_sha(template)}"
+    tokenizer = f"{signature.tokenizer_sha} {FIELD}={text_sha(template)}"
     return signature.model_copy(update={"tokenizer_sha": hashlib.sha256(tokenizer.encode()).hexdigest()})
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,8 +9,8 @@ import pytest
 
 from control.checkpoints.checkpoint import inspect
 from control.checkpoints.digest_cache import DigestCache, stamp
-from control.checkpoints.finite import is_finite
 from control.errors import Invalid
+from stepserve.finite import is_finite
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 

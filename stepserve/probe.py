@@ -1,11 +1,9 @@
-"""A probe: what the trainer says its checkpoint must say of a few prompts, as it comes with a registration."""
+"""A probe: what the trainer says its weights must say of a few prompts, as it comes with a registration or a push."""
 
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from control.checkpoints.checkpoint import Checkpoint
-from control.errors import Invalid
 from stepserve.contract import Encoding, Reference
 from stepserve.request_model import RequestModel
 
@@ -82,19 +80,17 @@ class Probe(RequestModel):
                 )
         return self
 
-    def fits(self, checkpoint: Checkpoint) -> None:
-        """Raises Invalid when the checkpoint cannot take these tokens."""
+    def misfit(self, vocab_size: int | None, longest: int | None) -> str | None:
+        """Why a model of that vocabulary and context (tokens; None: not known) cannot take these tokens, or None."""
         for number, token_ids in enumerate(self.prompt_token_ids or []):
-            vocab_size, longest = checkpoint.vocab_size, checkpoint.context_length_tokens
             if vocab_size is not None and max(token_ids) >= vocab_size:
-                raise Invalid(
-                    f"probe.prompt_token_ids.{number}: {max(token_ids)} is no token of a vocabulary of {vocab_size}"
-                )
+                return f"probe.prompt_token_ids.{number}: {max(token_ids)} is no token of a vocabulary of {vocab_size}"
             if longest is not None and len(token_ids) >= longest:
-                raise Invalid(
+                return (
                     f"probe.prompt_token_ids.{number}: {len(token_ids)} tokens do not fit a context of {longest} with"
                     " room for one more"
                 )
+        return None
 
     def reference(self) -> Reference:
         return Reference(

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from control.models.probe import Probe
 from stepserve.contract import Encoding
+from stepserve.probe import Probe
 from stepserve.readable import readable
 
 IDS = [[1, 2, 3], [4, 5]]
