@@ -30,6 +30,7 @@ from gateway.edge.openapi import describe
 from gateway.engine.process.turns import one_at_a_time
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.http.asgi import App, Receive, Scope, Send
+from gateway.http.body_to_file import BodyToFile
 from gateway.http.tracing import Tracer, tracer_of
 from gateway.http.tracked_send import tracked
 from gateway.inference.dispatch import Dispatch
@@ -37,6 +38,9 @@ from gateway.inference.internal import Inference
 from gateway.inference.response_cache import ResponseCache
 from gateway.inference.routes import create_routes
 from gateway.private_api import create_private_app
+from gateway.pushing.persist import Persisting
+from gateway.pushing.pusher import Pusher
+from gateway.pushing.routes import WeightsRoutes
 from gateway.request.bounds import RequestBounds
 from gateway.request.context import RequestContext
 from gateway.serving.admission import Admission, Bounds
@@ -49,6 +53,7 @@ from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
 from gateway.serving.slot import StartEngine
 from gateway.serving.watchdog import Watchdog
+from gateway.serving.weights.versions import Versions
 from gateway.sidecar.control_link import ControlProxy
 from gateway.sidecar.directory import ControlDirectory
 from gateway.sidecar.key_link import KeySync
@@ -74,6 +79,7 @@ class PublicApp:
     dispatch: Dispatch
     control: ControlProxy
     uploads: UploadLink
+    weights: WeightsRoutes
     adapters: ProtocolAdapters
     own: App
     upstream: UpstreamApp
@@ -93,6 +99,8 @@ class PublicApp:
             await self.upstream(scope, receive, send)
         elif match.row.owner == "control":
             await self.control(scope, receive, send)
+        elif match.row.body == "weights":
+            await self.weights(scope, receive, send)
         elif match.row.body == "upload":
             await self.uploads(scope, receive, send)
         elif self.adapters.has(path):
@@ -168,6 +176,7 @@ def create_gateway(
         load_wait_s=settings.hold_timeout_s,
         cool_down_s=settings.model_load_cooldown_s,
         watchdog=Watchdog.within(settings.engine.hang_timeout_s),
+        versions=Versions(settings.layout.versions),
     )
     self_check = SelfCheck(lambda: pool.serving, settings.self_check_interval_s)
     control = ControlProxy(
@@ -177,7 +186,9 @@ def create_gateway(
         max_file_bytes=settings.max_file_bytes,
     )
     directory = ControlDirectory(control)
-    router = Router(gate, pool, directory, settings.load_on_request, settings.max_held_requests)
+    router = Router(
+        gate, pool, directory, settings.load_on_request, settings.max_held_requests, settings.hold_timeout_s
+    )
     layout = settings.layout
     bounds = _request_bounds(settings)
     aliases = AliasBook(settings.aliases, layout.aliases)
@@ -223,6 +234,9 @@ def create_gateway(
         dispatch,
         control,
         UploadLink(control, settings.limits.body_timeout_s),
+        WeightsRoutes(
+            Pusher(pool, BodyToFile(settings.limits.body_timeout_s, "push")), Persisting(control, layout.models)
+        ),
         adapters,
         StarletteRouter(routes=[*information.routes, *configuration.routes()]),
         upstream,
@@ -287,5 +301,12 @@ def _authenticated(
         allow_origins=access.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["x-model-id", "x-model-digest", "x-request-id", "x-cache", "retry-after"],
+        expose_headers=[
+            "x-model-id",
+            "x-model-digest",
+            "x-model-version",
+            "x-request-id",
+            "x-cache",
+            "retry-after",
+        ],
     )

@@ -25,6 +25,11 @@ GatewayError
 │   └── LoadFailed           it was to be loaded for a request and does not load
 ├── SwitchInProgress    409  another switch runs; carries its target
 ├── DrainFailed         409  requests were still inside a slot at the end of the time; nothing was changed
+├── PushInProgress      409  weights are being pushed; carries whose
+├── PushRefused         409  the model is not one, or not any more, whose weights can be pushed now
+├── PushBroken          400  the body ended before the weights were complete
+├── BadWeights          422  tensors that were pushed are not the model's, or hold numbers that are not finite
+├── VersionUnavailable  409  the weights' version that a request demands does not serve
 ├── DigestMismatch      409  the model is there with other weights than the caller meant
 ├── MethodImpossible    422  that way of switching cannot be done here
 ├── EngineStartFailed   500  an engine did not come up; carries the root cause as far as it is known
@@ -34,11 +39,12 @@ GatewayError
 └── EngineReloadFailed  500  a checkpoint could not be loaded in place; the weights are a mixture
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stepserve.contract import Proof
 
 _MOST_NAMES = 50
+_MOST_FAULTS = 20
 
 
 class GatewayError(Exception):
@@ -215,6 +221,45 @@ class SwitchInProgress(GatewayError):
         super().__init__(f"A switch to `{target}` is running; ask again when it has ended.")
 
 
+class PushInProgress(GatewayError):
+    status = 409
+    code = "push_in_progress"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Weights are being pushed to `{name}`; ask again when that has ended.")
+
+
+class PushRefused(GatewayError):
+    status = 409
+    code = "push_refused"
+
+
+class PushBroken(GatewayError):
+    status = 400
+    code = "push_broken"
+
+
+class BadWeights(GatewayError):
+    status = 422
+    code = "bad_weights"
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        """`faults`: one sentence's part each, that names its tensor; the message has the first of them."""
+        self.faults = list(faults)
+        more = len(self.faults) - _MOST_FAULTS
+        rest = f"; and {more} more" if more > 0 else ""
+        super().__init__(f"weights: {'; '.join(self.faults[:_MOST_FAULTS])}{rest}. Nothing was changed.")
+
+
+class VersionUnavailable(GatewayError):
+    status = 409
+    code = "model_version_unavailable"
+    retry_after_s = 1.0
+
+    def __init__(self, name: str, demanded: str, served: int) -> None:
+        super().__init__(f"`{name}` serves version {served} of its weights, and the request demands {demanded}.")
+
+
 class DrainFailed(GatewayError):
     status = 409
     code = "drain_failed"
@@ -228,8 +273,10 @@ class DigestMismatch(GatewayError):
     status = 409
     code = "digest_mismatch"
 
-    def __init__(self, name: str, wanted: str, served: str) -> None:
-        super().__init__(f"`{name}` is served with digest {served}, not {wanted}.")
+    def __init__(self, name: str, wanted: str, served: str, version: int = 0) -> None:
+        """`version`: of weights that were pushed."""
+        pushed = f" (version {version}, which was pushed: set_active loads its files again)" if version else ""
+        super().__init__(f"`{name}` is served with digest {served}{pushed}, not {wanted}.")
 
 
 class MethodImpossible(GatewayError):

@@ -66,6 +66,21 @@ SELF_CHECKS = Counter(
     "Proofs of the active model while it serves, by how they ended (passed, failed, unfinished).",
     ["outcome"],
 )
+PUSHES = Counter(
+    "stepserve_weight_pushes_total",
+    "Pushes of weights that reached an engine, by how they ended (pushed, failed), and that were refused before.",
+    ["outcome"],
+)
+PUSHED_BYTES = Counter("stepserve_weight_push_bytes_total", "Bytes of the tensors that were pushed into an engine.")
+PUSH_PAUSE = Histogram(
+    "stepserve_weight_push_pause_seconds",
+    "How long a push let no request be answered, its proof included.",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120),
+)
+VERSION = Gauge(
+    "stepserve_model_version",
+    "The number of the push that the active model's weights came with; 0: they are those of its files.",
+)
 LOG_LINES_LOST = Gauge("stepserve_log_lines_lost", "Log lines of the gateway that no disk took.")
 LOOP_LAG = Gauge("stepserve_event_loop_lag_seconds", "The latest that the gateway's event loop was in the last minute.")
 CONTROL_UP = Gauge("stepserve_control_up", "1 while the control process answers, else 0.")
@@ -73,11 +88,13 @@ CONTROL_AGE = Gauge("stepserve_control_metrics_age_seconds", "Age of what is sho
 
 
 # What rates are taken of has to be there before it first happens.
-for _kind in ("reference", "computed", "weak"):
+for _kind in ("reference", "computed", "weak", "changed"):
     for _passed in ("true", "false"):
         PROOFS.labels(kind=_kind, passed=_passed)
 for _outcome in ("passed", "failed", "unfinished"):
     SELF_CHECKS.labels(outcome=_outcome)
+for _outcome in ("pushed", "failed", "refused"):
+    PUSHES.labels(outcome=_outcome)
 for _method in ("in_place", "blue_green", "restart"):
     for _outcome in ("activated", "failed"):
         SWITCHES.labels(method=_method, outcome=_outcome)

@@ -86,10 +86,12 @@ def create_private_app(
         async def run(asked: BatchRequest) -> BatchResult:
             slot = await router.enter(asked.model, lambda: until_disconnected(request.receive))
             if asked.digest is not None and slot.model.digest != asked.digest:
-                raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
+                raise DigestMismatch(asked.model, asked.digest, slot.model.digest, slot.version.number)
             with charged(key_usage, slot.model.id, len(asked.items)):
                 outputs = await unless_disconnected(slot.batch(asked.items, asked.sampling), request.receive)
-            return BatchResult(model=slot.model.id, digest=slot.model.digest, outputs=outputs)
+            return BatchResult(
+                model=slot.model.id, digest=slot.model.digest, version=slot.version.number, outputs=outputs
+            )
 
         return await _answer(request, BatchRequest, run)
 
@@ -122,7 +124,7 @@ def create_private_app(
         async def run(asked: AskRequest) -> AskResult:
             slot = await router.enter(asked.model, lambda: until_disconnected(request.receive))
             if slot.model.digest != asked.digest:
-                raise DigestMismatch(asked.model, asked.digest, slot.model.digest)
+                raise DigestMismatch(asked.model, asked.digest, slot.model.digest, slot.version.number)
             with charged(key_usage, slot.model.id, len(asked.items)):
                 return await unless_disconnected(inference.ask(asked), request.receive)
 

@@ -233,10 +233,11 @@ class Proof(Message):
     """What was checked on the candidate before it was allowed to serve; differences are of natural log-probabilities.
 
     The mean over all `tokens` that were compared is held to `tolerance`. `weak`: only that answers are finite and not
-    constant, and `why` no more was. `reason`: what a proof that is not passed found.
+    constant, and `why` no more was. `changed`, of a push alone: that, and that the answers are others than before where
+    most tensors are. `reason`: what a proof that is not passed found.
     """
 
-    kind: Literal["reference", "computed", "weak"]
+    kind: Literal["reference", "computed", "weak", "changed"]
     prompts: int
     tokens: int | None = None
     max_abs_diff: float | None = None
@@ -269,8 +270,19 @@ class ActivateResult(Message):
     rolled_back_to: str | None = None
 
 
+class WeightsVersion(Message):
+    """Which weights a model answers with. `number` 0: those of its registered files, 1 and more: a push's, which the
+    gateway has in memory alone; a model's pushes have numbers that only grow. `label`: the trainer's own name.
+    """
+
+    number: int = 0
+    label: str | None = None
+
+
 class SlotState(Message):
     """`active`: the slot of the active model; the others are loaded beside it, or on their way out.
+
+    `model.digest` is of the weights that answer: of a pushed `version` another one than of the registered files.
 
     `fault` says why `health` is not `ok`; `proved_at` (ISO 8601, UTC) is when the last proof ended. `model_runner`:
     which of vLLM's two implementations computes, `V1` or `V2`.
@@ -287,6 +299,7 @@ class SlotState(Message):
     max_model_len_tokens: int | None
     task: ModelTask = "generate"
     model_runner: str | None = None
+    version: WeightsVersion = WeightsVersion()
 
 
 class FailedLoad(Message):
@@ -307,7 +320,10 @@ class EngineDeath(Message):
 
 
 class GatewayState(Message):
-    """A snapshot of the pool; `boot_id` differs between two starts of the gateway. `deaths` has the last few."""
+    """A snapshot of the pool; `boot_id` differs between two starts of the gateway. `deaths` has the last few.
+
+    `active` is what the last switch led to, with the digest of its files also while pushed weights serve in its place.
+    """
 
     boot_id: str
     pid: int
@@ -317,6 +333,11 @@ class GatewayState(Message):
     held: int
     failed_loads: list[FailedLoad] = []
     deaths: list[EngineDeath] = []
+
+    @property
+    def pushed(self) -> WeightsVersion | None:
+        """The version of the active model, where it is no longer that of its files."""
+        return next((slot.version for slot in self.slots if slot.active and slot.version.number), None)
 
 
 class ChatMessage(BaseModel):
@@ -443,10 +464,11 @@ class AskResult(Message):
 
 
 class BatchResult(Message):
-    """`outputs` has one entry an item, in the items' order: [n_items]."""
+    """`outputs` has one entry an item, in the items' order: [n_items]. `version`: of the weights, its number."""
 
     model: str
     digest: str
+    version: int = 0
     outputs: list[BatchOutput]
 
 

@@ -84,6 +84,11 @@ class Layout:
         return self.base / "keys.json"
 
     @property
+    def versions(self) -> Path:
+        """The number of the last push of weights to each model."""
+        return self.base / "weights_versions.json"
+
+    @property
     def gateway_socket(self) -> Path:
         return self._socket("gateway.sock")
 
@@ -112,7 +117,7 @@ class Layout:
         """What nobody but the server's user may enter or read; what lies in these folders is closed with them."""
         folders = (self.datasets, self.logs, self.runs, self.shards, self.references, self.uploads, self.files)
         database = (self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm"))
-        own = (self.gateway_socket.parent, self.prompts, self.key_cache, self.lock_file)
+        own = (self.gateway_socket.parent, self.prompts, self.key_cache, self.versions, self.lock_file)
         return (self.base, *folders, *own, *database)
 
     def _socket(self, name: str) -> Path:

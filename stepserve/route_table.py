@@ -18,8 +18,10 @@ from stepserve.access import Demand
 Owner = Literal["slot", "control", "gateway", "upstream"]
 """`slot`: vLLM's own app; `upstream`: another host; `gateway`: answered here; `control`: the sidecar."""
 Envelope = Literal["openai", "anthropic", "ollama", "native"]
-Body = Literal["request", "dataset", "file", "upload"]
-"""What bounds the body: the setting max_request_bytes, max_dataset_bytes or max_file_bytes; of an upload, its piece."""
+Body = Literal["request", "dataset", "file", "upload", "weights"]
+"""What bounds the body: the setting max_request_bytes, max_dataset_bytes or max_file_bytes; of an upload its piece, of
+weights the size of the model that they are for.
+"""
 Time = Literal["answer", "open"]
 """`answer`: the time limits of requests and streams; `open`: as long as it takes, while its key is valid."""
 
@@ -191,6 +193,7 @@ ROWS: tuple[Row, ...] = (
     _MODELS.row("/models/{model_id}/files", "POST DELETE"),
     _MODELS.row("/models/{model_id}/files/{name:path}", "POST"),
     _MODELS.row("/models/{model_id}/files/{name:path}", "PUT", owner="gateway", body="upload"),
+    _MODELS.row("/models/{model_id}/weights", "GET PUT", owner="gateway", scope="weights", body="weights"),
     _JOBS.row("/jobs", "GET"),
     _JOBS.row("/jobs/stats", "GET"),
     _JOBS.row("/jobs/{job_id}", "GET"),

@@ -5,10 +5,13 @@ Format: eight bytes of header length (little endian), the header as JSON, then t
 """
 
 import json
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LONGEST_HEADER_BYTES = 100_000_000
 _BITS = {
@@ -38,55 +41,109 @@ def read_tensors(file: Path) -> list[Tensor]:
 
     Raises BadShard naming the file when it is torn, too long, or its header makes no sense.
     """
+    with _opened(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        tensors, _, end = _segment(stream, file.name, 0, size)
+    if size != end:
+        raise BadShard(f"{file.name} is too long: expected {end} bytes, has {size}")
+    return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Several safetensors files, one after the other. `metadata`: what they say of themselves; the last one counts.
+
+    A tensor that is there twice is in `tensors` twice.
+    """
+
+    tensors: list[Tensor]
+    metadata: dict[str, str]
+
+
+def read_segments(file: Path, name: str) -> Segments:
+    """As `read_tensors`, of a file that holds one safetensors file or more; `name` is what errors call it."""
+    found = Segments([], {})
+    position = 0
+    with _opened(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        while position < size or not size:
+            tensors, metadata, position = _segment(stream, name, position, size)
+            found.tensors.extend(tensors)
+            found.metadata.update(metadata)
+    return found
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
-            start = stream.read(8)
-            if len(start) < 8:
-                raise BadShard(f"{file.name} is torn: expected at least 8 bytes, has {size}")
-            header_bytes = struct.unpack("<Q", start)[0]
-            if header_bytes > LONGEST_HEADER_BYTES:
-                raise BadShard(f"{file.name} is not a safetensors file: its header would be {header_bytes} bytes long")
-            if 8 + header_bytes > size:
-                raise BadShard(f"{file.name} is torn: expected at least {8 + header_bytes} bytes, has {size}")
-            header = json.loads(stream.read(header_bytes))
+            yield stream
     except OSError as error:
         raise BadShard(f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _segment(stream: BinaryIO, name: str, begin: int, size: int) -> tuple[list[Tensor], dict[str, str], int]:
+    """The tensors, the metadata and the end of the safetensors file that begins at byte `begin` of `size`."""
+    stream.seek(begin)
+    start = stream.read(8)
+    if len(start) < 8:
+        raise BadShard(f"{name} is torn: expected at least {begin + 8} bytes, has {size}")
+    header_bytes = struct.unpack("<Q", start)[0]
+    if header_bytes > LONGEST_HEADER_BYTES:
+        raise BadShard(f"{name} is not a safetensors file: its header would be {header_bytes} bytes long")
+    data_start = begin + 8 + header_bytes
+    if data_start > size:
+        raise BadShard(f"{name} is torn: expected at least {data_start} bytes, has {size}")
+    try:
+        header = json.loads(stream.read(header_bytes), object_pairs_hook=_unique)
+    except _TwiceError as error:
+        raise BadShard(f"{name}: {error} is there twice") from error
     except (ValueError, RecursionError) as error:
-        raise BadShard(f"{file.name} is not a safetensors file: its header is no JSON ({error})") from error
+        raise BadShard(f"{name} is not a safetensors file: its header is no JSON ({error})") from error
     if not isinstance(header, dict):
-        raise BadShard(f"{file.name} is not a safetensors file: its header is no object")
-    header.pop("__metadata__", None)
-    data_start = 8 + header_bytes
+        raise BadShard(f"{name} is not a safetensors file: its header is no object")
+    metadata = header.pop("__metadata__", None)
     tensors = sorted(
-        (_tensor(file, name, entry, data_start) for name, entry in header.items()),
+        (_tensor(name, tensor, entry, data_start) for tensor, entry in header.items()),
         key=lambda tensor: (tensor.begin, tensor.end),
     )
     position = data_start
     for tensor in tensors:
         if tensor.begin != position:
             raise BadShard(
-                f"{file.name}: {tensor.name} begins at byte {tensor.begin}, but the one before it ends at {position}"
+                f"{name}: {tensor.name} begins at byte {tensor.begin}, but the one before it ends at {position}"
             )
         position = tensor.end
-    if size != position:
-        word = "torn" if size < position else "too long"
-        raise BadShard(f"{file.name} is {word}: expected {position} bytes, has {size}")
-    return tensors
+    if size < position:
+        raise BadShard(f"{name} is torn: expected {position} bytes, has {size}")
+    said = metadata.items() if isinstance(metadata, dict) else ()
+    return tensors, {key: value for key, value in said if isinstance(value, str)}, position
 
 
-def _tensor(file: Path, name: str, entry: Any, data_start: int) -> Tensor:
+class _TwiceError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def _tensor(file: str, name: str, entry: Any, data_start: int) -> Tensor:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if (
             all(isinstance(n, int) and n >= 0 for n in shape) and 0 <= begin <= end
         ):
             tensor = Tensor(name, dtype, tuple(shape), data_start + begin, data_start + end)
         case _:
-            raise BadShard(f"{file.name}: the header's entry of {name} is malformed")
+            raise BadShard(f"{file}: the header's entry of {name} is malformed")
     bits = _BITS.get(dtype)
     elements = 1
     for n in shape:
         elements *= n
     if bits is not None and elements * bits != (end - begin) * 8:
-        raise BadShard(f"{file.name}: {name} is {dtype} of shape {shape}, yet has {end - begin} bytes")
+        raise BadShard(f"{file}: {name} is {dtype} of shape {shape}, yet has {end - begin} bytes")
     return tensor

@@ -34,11 +34,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SwitchWish:
-    """How a switch is to go; the same fields as the gateway's ActivateRequest."""
+    """How a switch is to go; the same fields as the gateway's ActivateRequest.
+
+    `spares_pushed`: it is refused where it would end weights that were pushed, which are on no disk.
+    """
 
     method: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     timeout_s: float = 300.0
+    spares_pushed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Activator:
         """Makes a model the active one. A caller that is cancelled does not stop the switch.
 
         A switch to the same model that is under way is joined, whatever was wished for it, and its end is the answer.
-        One that is active already is proved as it serves.
+        One that is active already is proved as it serves; one whose weights were pushed is loaded from its files again.
         Raises NotFound, Invalid (files gone or changed, method impossible), Conflict (a switch to another model runs),
         GatewayUnavailable, and ActivationFailed when the candidate did not come up or failed its proof; Superseded when
         a `condition` is not fulfilled (any more).
@@ -171,8 +175,18 @@ class Activator:
         active = await self._history.active()
         if condition is not None:
             _check(condition, model, active)
-        state = await self._gateway.state() if active is not None and active.id == model.id else None
-        if state is not None and serves(state, model) and state.active is not None and state.active.is_loaded_as(model):
+        is_active = active is not None and active.id == model.id
+        state = await self._gateway.state() if is_active or wish.spares_pushed else None
+        if wish.spares_pushed and state is not None and state.active is not None and state.pushed is not None:
+            raise Conflict(f"version {state.pushed.number} of {state.active.id} was pushed, and a switch would end it")
+        if (
+            is_active
+            and state is not None
+            and serves(state, model)
+            and state.pushed is None
+            and state.active is not None
+            and state.active.is_loaded_as(model)
+        ):
             return await self._prove(model, wish, asked_s)
         return await self._change(model, wish, cause, None, asked_s)
 

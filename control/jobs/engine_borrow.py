@@ -75,6 +75,6 @@ class ActivatorSwitcher:
 
     async def switch_to(self, model_id: str, cause: str) -> None:
         try:
-            await self._activator.set_active(model_id, SwitchWish(), cause=cause)
-        except Conflict as error:  # another switch runs: it will be over
+            await self._activator.set_active(model_id, SwitchWish(spares_pushed=True), cause=cause)
+        except Conflict as error:  # another switch runs, or weights were pushed: it will be over
             raise GatewayUnavailable(str(error)) from error

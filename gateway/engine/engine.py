@@ -43,7 +43,7 @@ from gateway.engine.process.log import LogMark
 from gateway.engine.process.shared_memory import remove, segments_of
 from gateway.engine.process.start import in_time
 from gateway.engine.process.start_method import ensure_start_method
-from gateway.engine.proof import PROOF_PRIORITY, prove, token_from
+from gateway.engine.proof import PROOF_PRIORITY, prove, token_from, weak_answers
 from gateway.engine.structured import GrammarCheck
 from gateway.engine.vectors import prove_vectors, task_of, vector_from
 from gateway.errors import (
@@ -200,6 +200,20 @@ class Engine:
         except (VLLMClientError, ValueError) as error:
             raise BadReference(f"the probe cannot be asked: {error}") from error
 
+    async def answers(self) -> list[list[float]]:
+        """What the model says of a few fixed prompts, as log-probabilities: [n_prompts][n_tokens - 1]; none of a model
+        that makes vectors. Raises EngineStartFailed when the engine dies or does not answer.
+        """
+        if self.task == "embed":
+            return []
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                return await weak_answers(self.client)
+        except TimeoutError as error:
+            raise EngineStartFailed(f"no answer to a probe within {_PROBE_TIMEOUT_S:.0f} s") from error
+        except EngineDeadError as error:
+            raise EngineStartFailed("the engine died when it was asked for a few answers") from error
+
     async def alive(self) -> None:
         """One token or vector from the engine, before all other work. Hangs as long as the engine does."""
         try:
@@ -240,8 +254,9 @@ class Engine:
         except EngineDeadError as error:
             raise EngineReloadFailed("the engine died when it was to go on") from error
 
-    async def reload(self, model: ModelRef) -> None:
-        """Puts another checkpoint's tensors into the running model and makes the slot answer to its id.
+    async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
+        """Puts another checkpoint's tensors, or those of the file `weights`, into the running model and makes the slot
+        answer to the model's id.
 
         No request may be running (drained or frozen). Raises EngineReloadFailed: the weights are a mixture then.
         """
@@ -250,7 +265,9 @@ class Engine:
         try:
             async with self._deadline(f"it loaded `{model.id}`", model):
                 self._cache_check.weights_changed()
-                await self.client.collective_rpc("stepserve_reload", args=(model.path,))
+                await self.client.collective_rpc(
+                    "stepserve_reload", args=(model.path, str(weights) if weights is not None else None)
+                )
                 await self.client.reset_prefix_cache(reset_running_requests=True)
                 await self.client.reset_encoder_cache()
         except EngineDeadError as error:

@@ -81,9 +81,13 @@ def _fits(prompts: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]])
 
 
 async def _prove_weakly(client: AsyncLLM, *, gently: bool) -> Proof:
+    return judge_weakly(await weak_answers(client, gently=gently))
+
+
+async def weak_answers(client: AsyncLLM, *, gently: bool = False) -> list[list[float]]:
+    """As `logprobs_of`, of a few prompts that are the same for every model. Raises EngineDeadError."""
     tokenizer = client.renderer.get_tokenizer()
-    prompts = [tokenizer.encode(prompt) for prompt in WEAK_PROMPTS]
-    return judge_weakly(await logprobs_of(client, prompts, gently=gently))
+    return await logprobs_of(client, [tokenizer.encode(prompt) for prompt in WEAK_PROMPTS], gently=gently)
 
 
 async def logprobs_of(client: AsyncLLM, prompts: Sequence[Sequence[int]], *, gently: bool = False) -> list[list[float]]:

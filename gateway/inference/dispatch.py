@@ -19,6 +19,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.naming import Naming
 from gateway.serving.router import Router
 from gateway.serving.served import Served
+from gateway.serving.weights.versions import Demand, demand_of
 from gateway.upstream.app import UpstreamApp
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
@@ -60,7 +61,7 @@ class Dispatch:
                 return
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(asked, path)
             self._bound(asked)
-            slot, body = await self._enter(path, name, body, receive)
+            slot, body = await self._enter(path, name, body, receive, demand_of(scope["headers"]))
             engine = slot.host.engine
             texts.check(self.bounds.max_text_chars, engine.max_model_len_tokens, engine.max_chars_per_token)
             if context.priority is not None:  # batch work is bounded by its own window
@@ -104,12 +105,18 @@ class Dispatch:
         except TooMuch as error:
             raise InvalidField(error.field, str(error)) from error
 
-    async def _enter(self, path: str, name: str | None, body: bytes, receive: Receive) -> tuple[Served, bytes]:
-        """Raises what `Router.enter` raises; a model that is nowhere is refused with all names that are somewhere."""
+    async def _enter(
+        self, path: str, name: str | None, body: bytes, receive: Receive, demand: Demand | None
+    ) -> tuple[Served, bytes]:
+        """Raises what `Router.enter` and `enter_version` raise; a model that is nowhere is refused with all names that
+        are somewhere.
+        """
 
         for candidate in self.naming.candidates(name):
             try:
                 slot = await self.router.enter(candidate, lambda: until_disconnected(receive))
+                if demand is not None and not demand.is_met(slot.version.number):
+                    slot = await self.router.enter_version(candidate, demand, lambda: until_disconnected(receive))
             except ModelNotFound:
                 continue
             return slot, self.naming.rewritten(body, path, name, candidate, slot.model.id)

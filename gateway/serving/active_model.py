@@ -22,6 +22,7 @@ from gateway.serving.switching.promote import promote
 from gateway.serving.switching.restart import restart
 from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
+from gateway.serving.weights.versions import Versions
 from stepserve.contract import ActivateRequest, ActivateResult, Proof
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,10 @@ class Activation:
 
 @dataclass(slots=True)
 class ActiveModel:
-    """`wanted` is what the last switch that succeeded led to. The gate is open on it, held during a switch that needs
-    that, or down while its engine is started again. Only the pool's loop calls this.
+    """`wanted` is what the last switch that succeeded led to, as its files are, whatever was pushed since. The gate
+    is open on it, held during a switch that needs that, or down while its engine is started again.
+
+    Only the pool's loop calls this.
     """
 
     gate: Gate
@@ -57,6 +60,7 @@ class ActiveModel:
     failed: FailedLoads
     start_engine: StartEngine
     memory: Callable[[], Memory]
+    versions: Versions
     first_delay_s: float
     max_delay_s: float
     wanted: Target | None = field(default=None, init=False)
@@ -73,7 +77,7 @@ class ActiveModel:
 
     def ask(self, activation: Activation) -> None:
         if self.activation is not None:
-            _settle(activation, SwitchInProgress(self.activation.request.model.id))
+            refuse(activation, SwitchInProgress(self.activation.request.model.id))
         else:
             self.activation = activation
 
@@ -241,12 +245,13 @@ class ActiveModel:
             if switch.method != "adapter" or target.model.base is None:
                 self.ledger.become(served.host, target.host, target.host_reference)
             self.wanted = target
-        elif served is not None and self.wanted is not None and served.model != self.wanted.model:
+        elif served is not None and self.wanted is not None and served.model.id != self.wanted.model.id:
             self.wanted = replace(self.wanted, model=served.model, reference=self.wanted.host_reference)
         died = served is None and switch.running is not None and switch.running.dead
+        pushed = switch.slot is not None and switch.slot.version.number > 0
         self.ledger.serve(
             served,
-            keep=outcome.keep,
+            keep=outcome.keep and not pushed,  # who names it later means its files
             timeout_s=request.timeout_s,
             abort=died or request.in_flight == "abort",
         )
@@ -261,6 +266,7 @@ class ActiveModel:
         switch.stop_clocks()
         if switch.twin is not None:
             self.ledger.give_back(switch.twin)
+        self.versions.announce()
         if outcome.unfit is not None:
             self.ledger.retire(outcome.unfit, request.timeout_s)
         if outcome.error is None:
@@ -269,7 +275,7 @@ class ActiveModel:
 
     def _refuse(self, activation: Activation, error: GatewayError) -> None:
         self.activation = None
-        _settle(activation, error)
+        refuse(activation, error)
 
     def _advance_restart(self, wanted: Target, reserved: set[Claim]) -> None:
         """One try to load the wanted model again; after one that failed the next has to wait."""
@@ -293,6 +299,7 @@ class ActiveModel:
             log.info("the engine of %s is back", wanted.model.id)
             self.ledger.serve(served)
             self.gate.open(served)
+            self.versions.announce()
             return
         if not isinstance(error, LOAD_FAILURES):
             log.error("the restart of %s crashed", wanted.model.id, exc_info=error)
@@ -315,7 +322,7 @@ def _count(result: ActivateResult) -> None:
         ENGINE_DEATHS.labels(model=model_label(result.id))  # initialised to 0 so that the first death shows
 
 
-def _settle(activation: Activation, error: GatewayError) -> None:
+def refuse(activation: Activation, error: GatewayError) -> None:
     if not activation.ended.done():
         activation.ended.set_exception(error)
 

@@ -6,9 +6,19 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.errors import EngineStartFailed, ProofFailed
 from gateway.http.asgi import App, Receive, Scope, Send
+from gateway.http.error_rendering import Headers
 from gateway.serving.served import Served, ServingEngine
 from gateway.serving.soundness import Soundness, spoils_cache
-from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, Proof, Reference, SlotState
+from stepserve.contract import (
+    BatchItem,
+    BatchOutput,
+    BatchSampling,
+    ModelRef,
+    Proof,
+    Reference,
+    SlotState,
+    WeightsVersion,
+)
 
 
 class Front(Protocol):
@@ -83,6 +93,15 @@ class AdapterHost(Protocol):
 HostT = TypeVar("HostT", bound=AdapterHost)
 
 
+def identity_of(model: ModelRef, version: WeightsVersion) -> Headers:
+    """Which model gave an answer, as its headers say it."""
+    return [
+        (b"x-model-id", model.id.encode()),
+        (b"x-model-digest", model.digest.encode()),
+        (b"x-model-version", str(version.number).encode()),
+    ]
+
+
 class Adapter(Generic[HostT]):
     """Requests are inside its slot, which counts, drains and aborts them with its own."""
 
@@ -92,7 +111,8 @@ class Adapter(Generic[HostT]):
         self.front = front
         self.reference = reference
         self.soundness = Soundness(lambda: host.engine.not_finite)
-        self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
+        self.version = WeightsVersion()  # nothing is pushed to an adapter, nor to what has one
+        self.identity_headers = identity_of(model, self.version)
 
     @property
     def prover(self) -> Front:
@@ -124,7 +144,7 @@ class Adapter(Generic[HostT]):
     def state(self, *, active: bool) -> SlotState:
         """Its requests are counted in its slot's state."""
         mine = self.soundness
-        own = {"health": mine.health, "fault": mine.fault, "proved_at": mine.proved_at}
+        own = {"health": mine.health, "fault": mine.fault, "proved_at": mine.proved_at, "version": self.version}
         return self.host.state(active=active).model_copy(update={"model": self.model, "in_flight": 0, **own})
 
 

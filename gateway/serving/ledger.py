@@ -13,7 +13,8 @@ from gateway.serving.loaded_models import LoadedModels
 from gateway.serving.operations import Claim, Operations
 from gateway.serving.slot import Loaded, Slot
 from gateway.serving.tickets import Ticket
-from stepserve.contract import EngineDeath, ModelRef, Reference
+from gateway.serving.weights.staged import StagedWeights
+from stepserve.contract import EngineDeath, ModelRef, Reference, WeightsVersion
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,17 @@ class Ledger:
         else:
             self._end(before, timeout_s, abort=abort or before.dead)
 
-    def become(self, slot: Slot, model: ModelRef, reference: Reference | None) -> None:
+    def become(
+        self,
+        slot: Slot,
+        model: ModelRef,
+        reference: Reference | None,
+        version: WeightsVersion | None = None,
+        weights: StagedWeights | None = None,
+    ) -> None:
         """The slot's engine has that model's weights; adapters of others go."""
         adapters = [*slot.adapters.values()]
-        slot.become(model, reference)
+        slot.become(model, reference, version, weights)
         self._detachings += [each for each in adapters if slot.adapters.get(each.model.id) is not each]
 
     def keep(self, served: Loaded) -> None:

@@ -19,7 +19,7 @@ def memory_for_one_more(settings: EngineSettings) -> Memory:
     """Free bytes, and what one more engine takes beside its weights. Reads NVML and the kernel; does not block."""
     gpu = _gpu_bytes()
     if gpu is None:
-        return Memory(_host_free_bytes(), settings.cpu_kv_cache_gib * _GIB + ENGINE_OVERHEAD_BYTES)
+        return Memory(host_free_bytes(), settings.cpu_kv_cache_gib * _GIB + ENGINE_OVERHEAD_BYTES)
     total_bytes, free_bytes = gpu
     # vLLM takes this share of the whole card for every engine, weights included.
     return Memory(free_bytes, int(settings.gpu_memory_utilization * total_bytes))
@@ -49,7 +49,8 @@ def _gpu_bytes() -> tuple[int, int] | None:
     return int(memory.total), int(memory.free)
 
 
-def _host_free_bytes() -> int:
+def host_free_bytes() -> int:
+    """Free memory of the machine, or of the container where that has less."""
     available: int = psutil.virtual_memory().available
     cgroup = Cgroup()
     limit, used = cgroup.memory_limit_bytes(), cgroup.memory_used_bytes()

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gateway.serving.active_model import Activation, ActiveModel
+from gateway.errors import PushInProgress, SwitchInProgress
+from gateway.serving.active_model import Activation, ActiveModel, refuse
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
 from gateway.serving.ledger import Ledger
 from gateway.serving.load_queue import LoadQueue
 from gateway.serving.loaded_models import LoadedModels
 from gateway.serving.operations import Operations
+from gateway.serving.pushes import Push, Pushes, settle
 from gateway.serving.slot import Loaded, StartEngine
 from gateway.serving.switching.plan import Memory
+from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.tickets import Ticket
 from gateway.serving.watchdog import Watchdog
+from gateway.serving.weights.versions import Versions
 from stepserve.contract import ActivateRequest, ActivateResult, GatewayState, LoadRequest, SlotState
 
 log = logging.getLogger(__name__)
@@ -47,7 +51,7 @@ class _Look(Enum):
     LOOK = "look"
 
 
-_Event = Activation | Ticket | _Unload | _Pin | _Look | asyncio.Task[Any]
+_Event = Activation | Push | Ticket | _Unload | _Pin | _Look | asyncio.Task[Any]
 
 
 class Pool:
@@ -72,6 +76,7 @@ class Pool:
         first_delay_s: float = _FIRST_RESTART_DELAY_S,
         watchdog: Watchdog | None = None,
         failed: FailedLoads | None = None,
+        versions: Versions | None = None,
     ) -> None:
         self._gate = gate
         self._poll_s = poll_s
@@ -79,9 +84,11 @@ class Pool:
         self._operations = Operations(self._events.put_nowait, self._look)
         self._ledger = Ledger(self._operations)
         self._failed = failed or FailedLoads(cool_down_s)
+        self.versions = versions or Versions()
         self._active = ActiveModel(
-            gate, self._ledger, self._failed, start_engine, memory, first_delay_s, max_restart_delay_s
+            gate, self._ledger, self._failed, start_engine, memory, self.versions, first_delay_s, max_restart_delay_s
         )
+        self._pushes = Pushes(gate, self._ledger, self.versions)
         self._loads = LoadQueue(self._ledger, self._failed, start_engine, memory, max_loaded, load_wait_s)
         self._boot_id = uuid.uuid4().hex
         self._watchdog = watchdog or Watchdog()
@@ -110,7 +117,7 @@ class Pool:
             active=self._active.wanted.model if self._active.wanted is not None else None,
             switching_to=self.switching_to,
             slots=list(self._states()),
-            held=self._gate.held,
+            held=self._gate.held + self.versions.waiting,
             failed_loads=self._failed.snapshot(),
             deaths=list(self._ledger.deaths),
         )
@@ -126,11 +133,28 @@ class Pool:
     async def activate(self, request: ActivateRequest) -> ActivateResult:
         """Switches to a model and says how it ended; a failed candidate is a result, not an exception.
 
-        Raises SwitchInProgress while another switch runs, MethodImpossible, EngineReloadFailed when the switch crashed.
+        Raises SwitchInProgress while another switch runs, PushInProgress, MethodImpossible, EngineReloadFailed when the
+        switch crashed.
         """
         ended: asyncio.Future[ActivateResult] = asyncio.get_running_loop().create_future()
         self._events.put_nowait(Activation(request, ended))
         return await asyncio.shield(ended)
+
+    async def push(self, request: PushRequest) -> Pushed:
+        """Weights into the active model; a push that failed and was taken back is a result, not an exception.
+
+        From here on the weights are the pool's, which closes them when they are of no use any more. Raises
+        PushInProgress, SwitchInProgress, PushRefused (the model is another by now), Unserved, EngineReloadFailed when
+        the push crashed.
+        """
+        ended: asyncio.Future[Pushed] = asyncio.get_running_loop().create_future()
+        self._events.put_nowait(Push(request, ended))
+        return await asyncio.shield(ended)
+
+    @property
+    def pushing_to(self) -> str | None:
+        """The id of the model that weights are being pushed to."""
+        return self._pushes.push.request.model.id if self._pushes.push is not None else None
 
     def ask_for(self, request: LoadRequest, *, starts: bool = True) -> Ticket:
         """Has a model loaded, if it is not, for whoever holds the ticket. A switch to it that runs is waited for.
@@ -186,6 +210,7 @@ class Pool:
         reserved = set(self._operations.reserved)
         self._active.advance(reserved)
         reserved |= self._operations.claimed
+        self._pushes.advance(reserved)
         self._loads.advance(reserved)
         self._ledger.advance()
         self._watchdog.look_at(*self.loaded.slots)
@@ -207,8 +232,14 @@ class Pool:
 
     def _take(self, event: _Event) -> None:
         match event:
+            case Activation() if self.pushing_to is not None:
+                refuse(event, PushInProgress(self.pushing_to))
             case Activation():
                 self._active.ask(event)
+            case Push() if self.switching_to is not None:
+                settle(event, SwitchInProgress(self.switching_to))
+            case Push():
+                self._pushes.ask(event)
             case Ticket():
                 self._loads.ask(event)
             case _Unload():
@@ -230,6 +261,7 @@ class Pool:
         await self._operations.close()
         await asyncio.gather(*(slot.shutdown() for slot in self.loaded.slots), return_exceptions=True)
         self._active.close()
+        self._pushes.close()
         self._loads.close()
         while not self._events.empty():
             event = self._events.get_nowait()

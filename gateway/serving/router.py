@@ -5,11 +5,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.errors import ModelNotFound, Unserved
+from gateway.errors import ModelNotFound, Unserved, VersionUnavailable
 from gateway.serving.gate import Gate
 from gateway.serving.pool import Pool
 from gateway.serving.served import Served
 from gateway.serving.tickets import Ticket
+from gateway.serving.weights.versions import Demand
 from stepserve.contract import ACTIVE_ALIAS, LoadRequest
 
 Disconnected = Callable[[], Coroutine[Any, Any, None]]
@@ -39,6 +40,7 @@ class Router:
     directory: Directory
     load_on_request: bool
     max_held: int
+    hold_timeout_s: float = 300.0
     held: int = 0
 
     async def enter(self, name: str | None, disconnected: Disconnected) -> Served:
@@ -65,6 +67,34 @@ class Router:
             return await self._loaded(name, wanted, disconnected)
         finally:
             self.held -= 1
+
+    async def enter_version(self, name: str | None, demand: Demand, disconnected: Disconnected) -> Served:
+        """As `enter`, once the model serves the version of its weights that is demanded.
+
+        Raises VersionUnavailable when it does not within the hold, or will not any more.
+        """
+        gone = asyncio.ensure_future(disconnected())
+
+        async def left() -> None:
+            await asyncio.shield(gone)
+
+        self.held += 1
+        try:
+            async with asyncio.timeout(self.hold_timeout_s if self.held <= self.max_held else 0.0):
+                while True:
+                    slot = await self.enter(name, left)
+                    served = slot.version.number
+                    if demand.is_met(served):
+                        return slot
+                    if demand.is_past(served):
+                        raise VersionUnavailable(slot.model.id, str(demand), served)
+                    await _first_of(self.pool.versions.changed(), gone)
+        except TimeoutError:
+            slot = await self.enter(name, left)
+            raise VersionUnavailable(slot.model.id, str(demand), slot.version.number) from None
+        finally:
+            self.held -= 1
+            gone.cancel()
 
     async def names(self) -> list[str]:
         """Every id that `enter` would find a slot for: loaded models and adapters, then what a request would load."""
@@ -96,6 +126,17 @@ class Router:
                     ticket.close()
         finally:
             gone.cancel()
+
+
+async def _first_of(event: Coroutine[Any, Any, None], gone: asyncio.Future[None]) -> None:
+    """Waits for the event; raises what `gone` raises if that is earlier."""
+    waiting = asyncio.ensure_future(event)
+    try:
+        await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            gone.result()
+    finally:
+        waiting.cancel()
 
 
 async def _first(ticket: Ticket, gone: asyncio.Future[None]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.http.asgi import Receive, Scope, Send
-from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef
+from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, WeightsVersion
 
 
 class ServingEngine(Protocol):
@@ -35,6 +35,9 @@ class Served(Protocol):
 
     @property
     def model(self) -> ModelRef: ...
+
+    @property
+    def version(self) -> WeightsVersion: ...
 
     @property
     def host(self) -> Host: ...

@@ -5,25 +5,29 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.errors import EngineReloadFailed, ProofFailed, Unserved
 from gateway.http.asgi import App, Receive, Scope, Send
 from gateway.http.error_rendering import Headers
 from gateway.http.tracked_send import TrackedSend, tracked
-from gateway.serving.adapter import Adapter, AdapterEngine
+from gateway.serving.adapter import Adapter, AdapterEngine, identity_of
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.soundness import Soundness
+from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import (
     BatchItem,
     BatchOutput,
     BatchSampling,
+    InFlightPolicy,
     ModelRef,
     ModelTask,
     Proof,
     Reference,
     SlotPhase,
     SlotState,
+    WeightsVersion,
 )
 
 log = logging.getLogger(__name__)
@@ -79,7 +83,13 @@ class Engine(AdapterEngine, Protocol):
 
     async def resume(self) -> None: ...
 
-    async def reload(self, model: ModelRef) -> None: ...
+    async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
+        """`weights`: a file of tensors that take the place of those of the model's own files."""
+        ...
+
+    async def answers(self) -> list[list[float]]:
+        """What the model says of a few fixed prompts, as log-probabilities: [n_prompts][n_tokens - 1]."""
+        ...
 
     async def clear_cache(self) -> None: ...
 
@@ -100,6 +110,7 @@ class Slot:
         self.engine = engine
         self.adapters: dict[str, Adapter[Slot]] = {}
         self.soundness = Soundness(lambda: engine.not_finite)
+        self.weights: StagedWeights | None = None
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
@@ -115,15 +126,26 @@ class Slot:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def become(self, model: ModelRef, reference: Reference | None) -> None:
+    def become(
+        self,
+        model: ModelRef,
+        reference: Reference | None,
+        version: WeightsVersion | None = None,
+        weights: StagedWeights | None = None,
+    ) -> None:
         """From now on this slot answers as `model`; its engine has taken the tensors already.
 
-        Adapters are for one content of the base alone.
+        `weights`: where they are, of a pushed `version`; without, they are those of the model's files. Adapters are for
+        one content of the base alone.
         """
         self.adapters = {name: each for name, each in self.adapters.items() if _fits(each, model)}
+        if self.weights is not None and self.weights is not weights:
+            self.weights.close()
         self.model = model
         self.reference = reference
-        self.identity_headers = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode())]
+        self.version = version or WeightsVersion()
+        self.weights = weights
+        self.identity_headers = identity_of(model, self.version)
 
     @classmethod
     async def load(
@@ -246,6 +268,7 @@ class Slot:
             max_model_len_tokens=self.engine.max_model_len_tokens,
             task=self.engine.task,
             model_runner=self.engine.model_runner,
+            version=self.version,
         )
 
     async def emptied(self, timeout_s: float) -> bool:
@@ -257,6 +280,15 @@ class Slot:
             return False
         return True
 
+    async def drained(self, in_flight: InFlightPolicy, timeout_s: float) -> bool:
+        """As `emptied`, of a slot whose requests are ended first where `in_flight` says so."""
+        self.phase = "draining"
+        if self.dead:
+            return True
+        if in_flight == "abort":
+            await self.abort_requests()
+        return await self.emptied(timeout_s)
+
     async def abort_requests(self) -> int:
         """Ends every request inside with an error that its client can see; returns how many there were.
 
@@ -264,7 +296,7 @@ class Slot:
         """
         answers = dict(self._answers)
         if self.dead:
-            self._end_batches()
+            self.end_batches()
         for task, answer in answers.items():
             if not answer.aborted:  # else it is telling its client already
                 answer.aborted = True
@@ -272,7 +304,8 @@ class Slot:
         await self.emptied(_ABORT_TIMEOUT_S)
         return len(answers)
 
-    def _end_batches(self) -> None:
+    def end_batches(self) -> None:
+        """Every batch inside ends with Unserved: whoever asked it asks again."""
         for batch, ended in self._batches.items():
             if not ended:
                 self._batches[batch] = True
@@ -280,7 +313,9 @@ class Slot:
 
     async def shutdown(self) -> None:
         self.phase = "stopped"
-        self._end_batches()  # an engine that has been shut down answers them no more, and says nothing
+        self.end_batches()  # an engine that has been shut down answers them no more, and says nothing
+        if self.weights is not None:
+            self.weights.close()
         await self.engine.shutdown()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, adapter: "Adapter[Slot] | None" = None) -> None:

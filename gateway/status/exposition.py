@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.metrics import ACTIVE, CONTROL_AGE, CONTROL_UP, HELD, LOG_LINES_LOST, LOOP_LAG, MODEL_HEALTHY
+from gateway.metrics import ACTIVE, CONTROL_AGE, CONTROL_UP, HELD, LOG_LINES_LOST, LOOP_LAG, MODEL_HEALTHY, VERSION
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import CONTROL_METRICS_PATH
 from stepserve.logs import lost_lines
@@ -23,7 +23,7 @@ class Exposition:
     _seen: bytes = b""
     _seen_at_s: float = 0.0
 
-    async def text(self, *, held: int, ready: bool, healthy: bool) -> bytes:
+    async def text(self, *, held: int, ready: bool, healthy: bool, version: int = 0) -> bytes:
         """Renders in a thread: with several models it takes milliseconds, in which tokens should flow."""
         fresh = await self.control.fetch(CONTROL_METRICS_PATH, _CONTROL_TIMEOUT_S)
         now_s = time.monotonic()
@@ -32,6 +32,7 @@ class Exposition:
         HELD.set(held)
         ACTIVE.set(ready)
         MODEL_HEALTHY.set(healthy)
+        VERSION.set(version)
         LOG_LINES_LOST.set(lost_lines())
         LOOP_LAG.set(self.lag.worst_s())
         CONTROL_UP.set(fresh is not None)

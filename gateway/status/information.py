@@ -194,6 +194,7 @@ class Information:
             held=state.held,
             ready=active is not None and active.phase == "ready",
             healthy=active is not None and active.health == "ok",
+            version=active.version.number if active is not None else 0,
         )
         return Response(text, media_type=CONTENT_TYPE)
 

@@ -17,7 +17,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _TAKEN_THERE = frozenset(
     {b"content-type", b"accept", b"anthropic-version", b"anthropic-beta", b"traceparent", b"x-request-id"}
 )
-_TAKEN_BACK = frozenset({b"content-type", b"retry-after", b"x-model-id", b"x-model-digest"})
+_TAKEN_BACK = frozenset({b"content-type", b"retry-after", b"x-model-id", b"x-model-digest", b"x-model-version"})
 _KEEP_IDLE_S = 3.0  # less than any server does, so that no request goes into a connection that is being closed
 
 Headers = list[tuple[bytes, bytes]]

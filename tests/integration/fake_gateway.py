@@ -46,6 +46,7 @@ from stepserve.contract import (
     SlotState,
     UnloadRequest,
     UsageReport,
+    WeightsVersion,
 )
 from stepserve.request_id import JOB_ID_HEADER
 from tests.integration.serving import serving
@@ -58,6 +59,7 @@ class FakeGateway:
         self.socket_path = socket_path
         self.boot = 0
         self.active: ModelRef | None = None
+        self.pushed = 0  # the version of the active model's weights
         self.switching_to: str | None = None
         self.failed_loads: list[FailedLoad] = []
         self.deaths: list[EngineDeath] = []
@@ -198,6 +200,7 @@ class FakeGateway:
                     in_flight=0,
                     load_duration_s=1.5,
                     max_model_len_tokens=512,
+                    version=WeightsVersion(number=self.pushed),
                 )
             )
         return GatewayState(
@@ -225,7 +228,7 @@ class FakeGateway:
         finally:
             self.switching_to = None
         if self.fail_with is None:
-            self.active = request.model
+            self.active, self.pushed = request.model, 0
             self.activated.append(request.model.id)
         result = ActivateResult(
             status="activated" if self.fail_with is None else "failed",

@@ -12,6 +12,7 @@ from control.activation.activator import Activator, SwitchWish
 from control.database.database import database_url
 from control.errors import GatewayUnavailable
 from control.gateway_client import GatewayClient
+from control.jobs.engine_borrow import ActivatorSwitcher
 from stepserve.contract import ActivateRequest, FailedLoad, ModelRef, Proof
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import House, by_hand, control, house, settings_of, until
@@ -50,6 +51,36 @@ def test_the_active_model_again_is_proved_as_it_serves(tmp_path: Path) -> None:
             assert answer["proof"] == here.gateway.proof.model_dump()
             assert here.gateway.activated == ["a"]
             assert [asked.model.id for asked in here.gateway.proved] == ["a"]
+
+    asyncio.run(run())
+
+
+def test_the_active_model_whose_weights_were_pushed_is_loaded_from_its_files(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            here.gateway.pushed = 3
+            answer = await here.post("/models/set_active", id="a")
+            assert (answer["status"], answer["method"]) == ("activated", "restart")
+            assert here.gateway.activated == ["a", "a"]
+            assert here.gateway.pushed == 0
+
+    asyncio.run(run())
+
+
+def test_no_job_ends_pushed_weights(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            await here.add_model("b", seed=1)
+            here.gateway.pushed = 3
+            switcher = ActivatorSwitcher(here.app.state.services[Activator])
+            with pytest.raises(GatewayUnavailable, match="version 3 of a was pushed"):
+                await switcher.switch_to("b", "job 1")
+            assert here.gateway.activated == ["a"]
+            here.gateway.pushed = 0
+            await switcher.switch_to("b", "job 1")
+            assert here.gateway.activated == ["a", "b"]
 
     asyncio.run(run())
 

@@ -36,7 +36,11 @@ from tests.integration.town import Town, tell
 Named = set[tuple[str, str]]
 
 EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
-UPLOAD = "/models/{model_id}/files/{name:path}"  # is no framework's route: the gateway takes it off the socket
+# Are no framework's routes: the gateway takes their bodies off the socket.
+STREAMED = {
+    ("PUT", "/models/{model_id}/files/{name:path}"),
+    *((method, "/models/{model_id}/weights") for method in ("GET", "HEAD", "PUT")),
+}
 
 # Asked over control's own socket alone: by the gateway, by the supervisor, and by whoever owns the machine.
 PRIVATE = {
@@ -83,7 +87,7 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
     configuration = Configuration(unused, unused, Naming(), unused)
     found = asyncio.run(scenario()) | registered([*plain.routes, *configuration.routes()])
     documents = {(method, path) for method in ("GET", "HEAD") for path in (openapi.PATH, openapi.PAGE_PATH)}
-    assert found | documents | {("PUT", UPLOAD)} == rows("gateway")
+    assert found | documents | STREAMED == rows("gateway")
 
 
 def test_vllm_has_the_routes_of_its_that_are_public() -> None:

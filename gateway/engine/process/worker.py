@@ -2,10 +2,12 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from gateway.engine.patches.registry import ActivePatches
 from gateway.engine.process.reload import obstacle, obstacle_in, repack
+from gateway.engine.weights.tensors import tensors_in
 
 ActivePatches.here().in_worker()  # this module is imported in the worker's process alone
 
@@ -13,15 +15,19 @@ ActivePatches.here().in_worker()  # this module is imported in the worker's proc
 class StepserveWorker:
     """Mixed into vLLM's worker class, so `self` is the worker. Called by `collective_rpc`."""
 
-    def stepserve_reload(self, path: str) -> float:
-        """Loads the tensors of the checkpoint at `path` into the running model; returns the seconds it took.
+    def stepserve_reload(self, path: str, weights: str | None = None) -> float:
+        """Loads the tensors of the checkpoint at `path`, or of the file `weights`, into the running model; returns the
+        seconds it took.
 
         Names, shapes and types were compared before. Raises what vLLM raises when a file turns out otherwise: the
         parameters are then a mixture, and the caller loads the previous checkpoint again.
         """
         started = time.perf_counter()
         worker: Any = self
-        worker.reload_weights(weights_path=path)
+        if weights is None:
+            worker.reload_weights(weights_path=path)
+        else:
+            worker.reload_weights(weights_iterator=tensors_in(Path(weights)))
         repack(worker.model_runner.model)
         return time.perf_counter() - started
 

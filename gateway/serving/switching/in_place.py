@@ -10,7 +10,8 @@ from gateway.serving.soundness import spoils_cache
 from gateway.serving.switching.restart import start_again
 from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
-from stepserve.contract import Proof
+from gateway.serving.weights.staged import StagedWeights
+from stepserve.contract import ModelRef, Proof, Reference
 
 log = logging.getLogger(__name__)
 
@@ -32,44 +33,57 @@ async def in_place(switch: Transaction) -> Outcome:
                 await slot.engine.freeze()
             served, proof = await _take(slot, switch.target, resume=keeps)
         except GatewayError as error:
-            clear = isinstance(error, ProofFailed) and spoils_cache(error.proof)
-            return await _restore(switch, slot, before, error, resume=keeps, clear=clear)
+            return await _restore(switch, slot, before, error, resume=keeps)
     return Outcome(served, proof)
 
 
 async def _take(slot: Slot, target: Target, *, resume: bool) -> tuple[Loaded, Proof]:
     """Loads and proves; frozen requests go on before the proof, which the scheduler could not run otherwise.
 
+    Raises as `load_and_prove`.
+    """
+    proof = await load_and_prove(slot, target.host, target.host_reference, None, resume=resume)
+    return (slot, proof) if target.model.base is None else await target.mount(slot)
+
+
+async def load_and_prove(
+    slot: Slot, model: ModelRef, reference: Reference | None, weights: StagedWeights | None, *, resume: bool
+) -> Proof:
+    """Of `weights`, or without them of the model's files. Frozen requests go on before the proof (`resume`).
+
     Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.
     """
     if slot.dead:
         raise EngineReloadFailed("the engine died before anything was loaded into it")
-    await slot.engine.reload(target.host)
+    await slot.engine.reload(model, weights.path if weights is not None else None)
     if resume:
         await slot.engine.resume()
-    signature = target.host.signature
-    proof = await slot.engine.prove(
-        target.host_reference, max_tokens=paused_tokens(signature.weights_bytes if signature is not None else 0)
-    )
+    signature = model.signature
+    most_tokens = paused_tokens(signature.weights_bytes if signature is not None else 0)
+    proof = await slot.engine.prove(reference, max_tokens=most_tokens)
     if not proof.passed:
-        raise ProofFailed(target.host.id, proof)
+        raise ProofFailed(model.id, proof)
     slot.soundness.note(proof)
-    return (slot, proof) if target.model.base is None else await target.mount(slot)
+    return proof
 
 
-async def _restore(
-    switch: Transaction, slot: Slot, before: Target, error: GatewayError, *, resume: bool, clear: bool
-) -> Outcome:
-    """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint.
+async def put_back(slot: Slot, error: GatewayError, *, resume: bool) -> None:
+    """What the slot answers with, back into its engine, which has a mixture or something that failed with `error`.
 
-    `clear`: what the candidate computed is not finite, and would spoil the answers of whoever gets its blocks next.
+    Raises as `load_and_prove`.
     """
+    if isinstance(error, ProofFailed) and spoils_cache(error.proof):
+        # What was computed is not finite, and would spoil the answers of whoever gets its blocks next.
+        if resume:  # what was frozen has gone on meanwhile
+            await slot.engine.freeze()
+        await slot.engine.clear_cache()
+    await load_and_prove(slot, slot.model, slot.reference, slot.weights, resume=resume)
+
+
+async def _restore(switch: Transaction, slot: Slot, before: Target, error: GatewayError, *, resume: bool) -> Outcome:
+    """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint."""
     try:
-        if clear:
-            if resume:  # what was frozen has gone on meanwhile
-                await slot.engine.freeze()
-            await slot.engine.clear_cache()
-        await _take(slot, Target(slot.model, slot.reference), resume=resume)
+        await put_back(slot, error, resume=resume)
         if switch.running is not None and switch.running is not slot:  # an adapter, which is there still
             await proved(switch.running, before.reference)
     except GatewayError as again:

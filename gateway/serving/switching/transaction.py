@@ -87,17 +87,10 @@ class Transaction:
 
     async def drain(self, *slots: Slot) -> None:
         """Returns when no request is inside any of them any more. Raises DrainFailed."""
-        emptied = await asyncio.gather(*(self._drained(slot) for slot in slots))
+        request = self.request
+        emptied = await asyncio.gather(*(slot.drained(request.in_flight, request.timeout_s) for slot in slots))
         if not all(emptied):
-            raise DrainFailed(sum(slot.in_flight for slot in slots), self.request.timeout_s)
-
-    async def _drained(self, slot: Slot) -> bool:
-        slot.phase = "draining"
-        if slot.dead:
-            return True
-        if self.request.in_flight == "abort":
-            await slot.abort_requests()
-        return await slot.emptied(self.request.timeout_s)
+            raise DrainFailed(sum(slot.in_flight for slot in slots), request.timeout_s)
 
     async def mount(self, slot: Slot) -> tuple[Loaded, Proof]:
         """The target on an engine that has its weights already, for which `surplus` leaves. Raises LOAD_FAILURES."""

@@ -1,7 +1,9 @@
 """An engine that answers, hangs, dies or does not start, as told: the gateway's seam towards vLLM."""
 
 import asyncio
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gateway.errors import EngineReloadFailed, EngineStartFailed
@@ -75,6 +77,8 @@ class FakeEngine:
 
     def __init__(self, ref: ModelRef) -> None:
         self.ref = ref
+        self.weights = b""
+        self.deaf = False  # whatever it loads, it answers as before
         self.share = BatchShare(64, 8)
         self.dead = False
         self.stopped = False
@@ -169,7 +173,10 @@ class FakeEngine:
     async def resume(self) -> None:
         self.frozen = False
 
-    async def reload(self, model: ModelRef) -> None:
+    async def answers(self) -> list[list[float]]:
+        return [[-float(0 if self.deaf else zlib.crc32(self.weights)), -1.0]]
+
+    async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
         if model.id == "defect":
             raise ZeroDivisionError("nobody thought of this")
         self.reloading.set()
@@ -177,6 +184,11 @@ class FakeEngine:
         if self.dead or model.id in self.cannot_take:
             self.ref = ModelRef(id="mixture", path="", digest="")
             raise EngineReloadFailed(f"{model.id}: a tensor is missing")
+        self.weights = weights.read_bytes() if weights is not None else b""
+        if b"torn" in self.weights:
+            self.ref = ModelRef(id="mixture", path="", digest="")
+            raise EngineReloadFailed("a tensor cannot be copied")
+        self.turned_bad = b"NaN" in self.weights
         self.ref = model
         self.reloads += 1
 

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -24,8 +25,18 @@ from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.serving.slot import Slot
 from gateway.serving.switching.plan import Memory
+from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.watchdog import Watchdog
-from stepserve.contract import ActivateRequest, ActivateResult, LoadRequest, ModelRef, Proof, Reference
+from gateway.serving.weights.staged import StagedWeights
+from stepserve.contract import (
+    ActivateRequest,
+    ActivateResult,
+    LoadRequest,
+    ModelRef,
+    Proof,
+    Reference,
+    WeightsVersion,
+)
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, FakeFront, Register, model, signature
 from tests.unit.gateway.virtual_clock import VirtualLoop
 
@@ -142,7 +153,7 @@ class PacedEngine(FakeEngine):
 
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
         await self.work()
-        return Proof(kind="weak", prompts=1, passed=self.ref.id not in self.machine.broken)
+        return Proof(kind="weak", prompts=1, passed=self.ref.id not in self.machine.broken and not self.turned_bad)
 
     async def attach(self, model: ModelRef) -> FakeFront:
         await self.work()
@@ -151,12 +162,15 @@ class PacedEngine(FakeEngine):
         self.attached.append(model.digest)
         return PacedFront(model, self)
 
-    async def reload(self, model: ModelRef) -> None:
+    async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
         await asyncio.sleep(self.machine.pace_s)
         if self.dead or model.id in self.machine.broken:
             self.ref = ModelRef(id="mixture", path="", digest="")
             raise EngineReloadFailed(f"{model.id}: a tensor is missing")
-        self.ref = model
+        await super().reload(model, weights)
+        own = self.weights.decode() or "sha256:"
+        if not model.digest.startswith(own) or (own == "sha256:" and "pushed" in model.digest):
+            self.machine.violations.append(f"{model.digest} has the weights of {own}")
 
     async def shutdown(self) -> None:
         await asyncio.sleep(self.machine.pace_s)
@@ -204,6 +218,22 @@ class Asked:
         return was_active if result.status == "activated" else is_targets  # which was loaded and failed its proof
 
 
+@dataclass(slots=True, eq=False)
+class AskedPush:
+    """A push, and how it ended."""
+
+    request: PushRequest
+    result: Pushed | None = None
+    ended_s: float = math.inf
+
+    def may_cut_off(self, host: Slot) -> bool:
+        """Whether the docs have it end a request that was inside `host` before it was over."""
+        if host is not self.request.slot:
+            return False
+        failed = self.result is None or self.result.error is not None
+        return self.request.in_flight == "abort" or (self.request.in_flight == "keep" and failed)
+
+
 class Interleavings(RuleBasedStateMachine):
     @initialize(
         max_loaded=st.integers(1, 3),
@@ -234,6 +264,8 @@ class Interleavings(RuleBasedStateMachine):
         self.tasks: set[asyncio.Task[Any]] = set()
         self.clients: list[FakeClient] = []
         self.switches = 0
+        self.asked_pushes: list[AskedPush] = []
+        self.pushes = self.pushed = 0
         self.committed: str | None = None
         self.activate(first, "auto", "finish", LONG_S, 0.0, frozenset(), 0.1)
 
@@ -276,6 +308,48 @@ class Interleavings(RuleBasedStateMachine):
             assert result.rolled_back_to in (self.committed, base)
             self.committed = result.rolled_back_to
 
+    @rule(kind=st.sampled_from(["good", "good", "torn", "NaN"]),
+          in_flight=st.sampled_from(["finish", "finish", "keep", "abort"]),
+          timeout_s=st.sampled_from([1.0, LONG_S]), pace_s=paces_s, broken=broken, then=thens)  # fmt: skip
+    def push(self, kind: str, in_flight: Any, timeout_s: float, pace_s: float, broken: set[str], then: float) -> None:
+        slot = self.pool.loaded.active
+        if slot is None:
+            return
+        self.machine.pace_s, self.machine.broken = pace_s, set(broken)
+        self.pushed += 1
+        digest = f"sha256:pushed-{self.pushed}-{kind}"
+        weights = StagedWeights()
+        weights.path.write_bytes(digest.encode())
+        model = slot.model.model_copy(update={"digest": digest})
+        request = PushRequest(
+            slot=slot,
+            before=slot.model,
+            model=model,
+            version=WeightsVersion(number=self.pushed),
+            weights=weights,
+            changed=1,
+            tensors=1,
+            in_flight=in_flight,
+            timeout_s=timeout_s,
+        )
+        self._spawn(self._push(request, kind))
+        self._go_on(then)
+
+    async def _push(self, request: PushRequest, kind: str) -> None:
+        self.pushes += 1
+        asked = AskedPush(request)
+        self.asked_pushes.append(asked)
+        try:
+            result = asked.result = await self.pool.push(request)
+            assert result.error is not None or kind == "good"
+            assert result.error is None or request.weights.descriptor < 0, "nobody gave its memory back"
+        except GatewayError:
+            assert request.weights.descriptor < 0, "nobody gave its memory back"
+            self.asked_pushes.remove(asked)
+        finally:
+            asked.ended_s = self.loop.time()
+            self.pushes -= 1
+
     @rule(name=st.sampled_from(["active", *(each.id for each in MODELS)]), takes_s=st.sampled_from([0.0, 0.5, 30.0]),
           n=st.integers(1, 3), then=thens)  # fmt: skip
     def request(self, name: str, takes_s: float, n: int, then: float) -> None:
@@ -311,7 +385,8 @@ class Interleavings(RuleBasedStateMachine):
             assert served.dead or self._is_cut_off(served.host, entered_s), "its slot was ended under it"
 
     def _is_cut_off(self, host: Slot, entered_s: float) -> bool:
-        return any(asked.may_cut_off(host) for asked in self.asked if entered_s <= asked.ended_s)
+        asked: list[Asked | AskedPush] = [*self.asked, *self.asked_pushes]
+        return any(each.may_cut_off(host) for each in asked if entered_s <= each.ended_s)
 
     @rule(model=models, wait=st.booleans(), pace_s=paces_s, broken=broken, then=thens)
     def load(self, model: ModelRef, wait: bool, pace_s: float, broken: frozenset[str], then: float) -> None:
@@ -353,13 +428,16 @@ class Interleavings(RuleBasedStateMachine):
         if gate is not None:
             assert gate is loaded.serving
             assert loaded.serving is not None
-            assert state.active == loaded.serving.model
             host = loaded.serving.host
+            assert state.active is not None
+            assert state.active.id == loaded.serving.model.id
+            assert (state.active == loaded.serving.model) == (host.version.number == 0)
+            assert ("pushed" in host.model.digest) == (host.version.number > 0)
             assert isinstance(host.engine, FakeEngine)
             assert host.engine.ref.digest == host.model.digest
         if self.switches == 0:
             assert (state.active.id if state.active else None) == self.committed
-            assert gate is loaded.serving, "it is held during a switch alone"
+            assert gate is loaded.serving or self.pushes > 0, "it is held during a switch or a push alone"
         if isinstance(loaded.serving, Adapter):
             assert loaded.serving.host.adapters[loaded.serving.model.id] is loaded.serving
 

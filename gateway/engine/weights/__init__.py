@@ -1,0 +1,1 @@
+"""Live updates of weights, on the engine's side."""

@@ -1,0 +1,1 @@
+"""Weights straight from a trainer: the routes by which they come in."""

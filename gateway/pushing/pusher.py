@@ -1,0 +1,251 @@
+"""From a body of tensors to a version that serves: received, checked, and handed to the pool. One push at a time."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.errors import (
+    BadWeights,
+    GatewayError,
+    InvalidField,
+    MethodImpossible,
+    ModelNotFound,
+    NoRoom,
+    PushBroken,
+    PushInProgress,
+    PushRefused,
+    RequestTooLarge,
+    SwitchInProgress,
+    Unserved,
+)
+from gateway.http.asgi import Receive, Scope
+from gateway.http.body_to_file import Arrival, BodyToFile, Destination
+from gateway.metrics import PUSHES
+from gateway.pushing.options import PushOptions
+from gateway.serving.memory import host_free_bytes
+from gateway.serving.pool import Pool
+from gateway.serving.slot import Slot
+from gateway.serving.switching.plan import IN_PLACE_UNSAFE
+from gateway.serving.switching.push import Pushed, PushRequest
+from gateway.serving.weights.check import Checked, Expected, check, checked_files, expected_of
+from gateway.serving.weights.staged import StagedWeights
+from stepserve.contract import ACTIVE_ALIAS, ModelRef, Reference, WeightsVersion
+from stepserve.probe import Probe
+from stepserve.readable import readable
+
+log = logging.getLogger(__name__)
+
+PROBE_KEY = "stepserve.probe"
+"""In the metadata of the safetensors: the trainer's reference log-probabilities, as JSON."""
+
+_SPARE_BYTES = 256 * 1024 * 1024
+
+
+class WeightsTooLarge(RequestTooLarge):
+    def __init__(self, name: str, limit_bytes: int) -> None:
+        GatewayError.__init__(self, f"The body is longer than {limit_bytes} bytes, which all tensors of `{name}` take.")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended. `weights`: for whoever puts them on disk, where that was asked for."""
+
+    request: PushRequest
+    pushed: Pushed
+    weights: StagedWeights | None
+
+
+@dataclass(slots=True)
+class Pusher:
+    """A model's files are read at its first push: what it consists of, and the hashes of its tensors."""
+
+    pool: Pool
+    bodies: BodyToFile
+    _receiving: str | None = field(default=None, init=False)
+    _expected: tuple[ModelRef, Expected] | None = field(default=None, init=False)
+    _of_files: tuple[str, Checked] | None = field(default=None, init=False)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a push comes in, or is being carried out."""
+        return self._receiving is not None
+
+    def target(self, name: str) -> Slot:
+        """The active model's slot, if weights can be pushed into it now.
+
+        Raises ModelNotFound, PushRefused (another model is active, or it has adapters), MethodImpossible, Unserved.
+        """
+        serving, wanted = self.pool.loaded.serving, self.pool.snapshot().active
+        if wanted is None or serving is None or serving.dead:
+            raise Unserved("No model serves now that weights could be pushed to.", 5.0)
+        if name not in (wanted.id, ACTIVE_ALIAS):
+            if self.pool.loaded.answering(name) is None:
+                raise ModelNotFound(name, [wanted.id, ACTIVE_ALIAS])
+            raise PushRefused(f"`{name}` is not the active model, which alone takes pushes: POST /models/set_active.")
+        if not isinstance(serving, Slot):
+            raise PushRefused(f"`{wanted.id}` is an adapter: push to a model with weights of its own.")
+        if serving.adapters:
+            names = ", ".join(f"`{each}`" for each in serving.adapters)
+            raise PushRefused(f"`{wanted.id}` has adapters on it, which are for its weights as they are: {names}.")
+        if (obstacle := _obstacle(serving)) is not None:
+            raise MethodImpossible(f"Weights cannot be pushed to `{wanted.id}`: {obstacle}.")
+        return serving
+
+    async def expected(self, slot: Slot) -> Expected:
+        """What the slot's model consists of. Raises PushRefused."""
+        model = self.pool.snapshot().active or slot.model  # as it is registered
+        if self._expected is None or self._expected[0] != model:
+            found = await asyncio.to_thread(expected_of, Path(model.path), model.chat_template)
+            self._expected = (model, found)
+        return self._expected[1]
+
+    async def push(self, name: str, options: PushOptions, scope: Scope, receive: Receive) -> Outcome:
+        """Raises whatever refuses it; nothing was changed then. An outcome may be that it failed, too."""
+        try:
+            slot = self.target(name)
+            with self._alone(slot.model.id):
+                expected = await self.expected(slot)
+                weights = StagedWeights()
+                try:
+                    await self._receive(slot.model, weights, expected, scope, receive)
+                    request = await self._prepared(slot, weights, expected, options)
+                except BaseException:
+                    weights.close()
+                    raise
+                return await self._carried_out(request, persist=options.persist)
+        except GatewayError:
+            PUSHES.labels(outcome="refused").inc()
+            raise
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Raises SwitchInProgress, PushInProgress."""
+        if self.pool.switching_to is not None:
+            raise SwitchInProgress(self.pool.switching_to)
+        if self._receiving is not None:
+            raise PushInProgress(self._receiving)
+        self._receiving = name
+        try:
+            yield
+        finally:
+            self._receiving = None
+
+    async def _receive(
+        self, model: ModelRef, weights: StagedWeights, expected: Expected, scope: Scope, receive: Receive
+    ) -> None:
+        """Raises PushBroken, WeightsTooLarge, NoRoom."""
+        length = _length(scope)
+        most = expected.most_bytes
+        if length is not None and length > most:
+            raise WeightsTooLarge(model.id, most)
+        needed, free = length or expected.bytes, host_free_bytes()
+        if needed + _SPARE_BYTES > free:
+            raise NoRoom(f"The weights take {needed} bytes of this machine's memory, and {free} are free.", 5.0)
+        there = Destination(weights.descriptor, 0, length, limit_bytes=most)
+        arrival = Arrival()
+        try:
+            await self.bodies.fill(there, scope, receive, arrival)
+        except RequestTooLarge:
+            raise WeightsTooLarge(model.id, most) from None
+        except OSError as error:
+            raise NoRoom(f"The weights cannot be kept in memory: {error.strerror}.", 5.0) from error
+        if not arrival.complete:
+            announced = f" of {length}" if length is not None else ""
+            raise PushBroken(f"The body ended after {arrival.written_bytes}{announced} bytes. Nothing was changed.")
+
+    async def _prepared(
+        self, slot: Slot, weights: StagedWeights, expected: Expected, options: PushOptions
+    ) -> PushRequest:
+        """Raises BadWeights, InvalidField, PushRefused."""
+        before = slot.model
+        checked = weights.checked = await asyncio.to_thread(check, weights.path, expected)
+        changed = checked.changed(await self._served(slot))
+        reference = _reference_in(checked, slot.engine.max_model_len_tokens)
+        version = WeightsVersion(number=await self.pool.versions.next(before.id), label=options.label)
+        model = before.model_copy(update={"digest": await asyncio.to_thread(expected.digest, checked)})
+        return PushRequest(
+            slot=slot,
+            before=before,
+            model=model,
+            version=version,
+            weights=weights,
+            changed=changed,
+            tensors=len(checked.tensors),
+            reference=reference,
+            in_flight=options.in_flight,
+            timeout_s=options.timeout_s,
+        )
+
+    async def _carried_out(self, request: PushRequest, *, persist: bool) -> Outcome:
+        """The weights are the pool's from here on. Raises as `Pool.push`."""
+        kept = request.weights.duplicate() if persist else None
+        try:
+            pushed = await self.pool.push(request)
+        except BaseException:
+            if kept is not None:
+                kept.close()
+            raise
+        return Outcome(request, pushed, kept)
+
+    async def _served(self, slot: Slot) -> Checked:
+        """What the slot answers with now. Raises PushRefused."""
+        if slot.weights is not None and slot.weights.checked is not None:
+            return slot.weights.checked
+        model = slot.model
+        if self._of_files is None or self._of_files[0] != model.digest:
+            self._of_files = (model.digest, await asyncio.to_thread(checked_files, Path(model.path)))
+        return self._of_files[1]
+
+
+def _obstacle(slot: Slot) -> str | None:
+    model = slot.model
+    if model.quantize is not None:
+        return f"it was quantised at load ({model.quantize}), from weights that a push does not quantise"
+    signature = model.signature
+    if signature is None:
+        return "it is not known what it consists of"
+    for key in (signature.quantization, signature.architecture):
+        if key in IN_PLACE_UNSAFE:
+            return f"{key}: {IN_PLACE_UNSAFE[key]}"
+    return slot.engine.reload_obstacle
+
+
+def _reference_in(checked: Checked, longest: int | None) -> Reference | None:
+    """The probe that came with the tensors. Raises BadWeights, InvalidField."""
+    text = checked.metadata.get(PROBE_KEY)
+    if text is None:
+        return None
+    try:
+        probe = Probe.model_validate(_json(text))
+    except ValidationError as error:
+        raise _bad_probe(readable(error.errors(include_url=False))) from error
+    if (misfit := probe.misfit(None, longest)) is not None:
+        raise BadWeights([misfit])
+    return probe.reference()
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _bad_probe(f"is no JSON ({error})") from error
+
+
+def _bad_probe(reason: str) -> InvalidField:
+    error = InvalidField("probe", reason)
+    error.status = 422
+    return error
+
+
+def _length(scope: Scope) -> int | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return None

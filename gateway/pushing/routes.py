@@ -1,0 +1,116 @@
+"""PUT and GET /models/{id}/weights: a push of tensors into the active model, and what it consists of."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import GatewayError
+from gateway.http.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_json
+from gateway.http.tracked_send import tracked
+from gateway.pushing.options import PushOptions
+from gateway.pushing.persist import Persisting
+from gateway.pushing.pusher import Outcome, Pusher
+from gateway.request.context import RequestContext
+
+Json = dict[str, Any]
+
+_DRAINED_BYTES = 128 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class WeightsRoutes:
+    pusher: Pusher
+    persisting: Persisting
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response, body = tracked(send, scope), _Body(receive)
+        name = RequestContext.of(scope).match.params["model_id"]
+        try:
+            if scope["method"] == "PUT":
+                await self._push(name, scope, body, response)
+            else:
+                await send_json(response, 200, await self._shown(name))
+        except GatewayError as error:
+            await body.drain()
+            await response.fail(error)
+        except ClientDisconnected:
+            return
+
+    async def _push(self, name: str, scope: Scope, body: "_Body", send: Send) -> None:
+        """Raises whatever refuses the push before anything was changed."""
+        options = PushOptions.of(scope["query_string"])
+        outcome = await self.pusher.push(name, options, scope, body.receive)
+        error = outcome.pushed.error
+        if outcome.weights is not None and error is not None:
+            outcome.weights.close()
+        if error is not None:
+            await send_json(send, error.status, self._failed(outcome, error))
+            return
+        persisted_as = self.persisting.begin(outcome) if outcome.weights is not None else None
+        await send_json(send, 200, _pushed(outcome) | {"persisted_as": persisted_as})
+
+    def _failed(self, outcome: Outcome, error: GatewayError) -> Json:
+        slot = outcome.request.slot
+        proof = outcome.pushed.proof
+        return {
+            "detail": str(error),
+            "code": error.code,
+            "id": outcome.request.model.id,
+            "rolled_back_to": slot.version.number if outcome.pushed.restored else None,
+            "paused_ms": outcome.pushed.paused_ms,
+            "proof": proof.model_dump() if proof is not None else None,
+        }
+
+    async def _shown(self, name: str) -> Json:
+        slot = self.pusher.target(name)
+        expected = await self.pusher.expected(slot)
+        return {
+            "id": slot.model.id,
+            "version": slot.version.number,
+            "weight_version": slot.version.label,
+            "digest": slot.model.digest,
+            "pushing": self.pusher.is_busy,
+            "bytes": expected.bytes,
+            "tensors": [
+                {"name": each.name, "dtype": each.dtype, "shape": list(each.shape)}
+                for each in expected.tensors.values()
+            ],
+        }
+
+
+def _pushed(outcome: Outcome) -> Json:
+    request, pushed = outcome.request, outcome.pushed
+    checked = request.weights.checked
+    return {
+        "status": "pushed",
+        "id": request.model.id,
+        "version": request.version.number,
+        "weight_version": request.version.label,
+        "digest": request.model.digest,
+        "bytes": checked.bytes if checked is not None else 0,
+        "changed": request.changed,
+        "tensors": request.tensors,
+        "paused_ms": pushed.paused_ms,
+        "held_ms": pushed.held_ms,
+        "in_flight": pushed.in_flight,
+        "proof": pushed.proof.model_dump() if pushed.proof is not None else None,
+    }
+
+
+class _Body:
+    """A client that still sends would not read why it is refused: what nobody has begun to read is read, bounded."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._begun = False
+
+    async def receive(self) -> Message:
+        self._begun = True
+        return await self._receive()
+
+    async def drain(self) -> None:
+        length = 0
+        while not self._begun and length <= _DRAINED_BYTES:
+            message = await self._receive()
+            length += len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return

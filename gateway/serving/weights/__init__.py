@@ -1,0 +1,1 @@
+"""Weights that a trainer pushes: where they lie before an engine takes them, whether they are whole, which version."""

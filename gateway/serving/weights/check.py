@@ -1,0 +1,150 @@
+"""Whether pushed tensors are just those that a model has, before anything is done with them. Blocks; pure otherwise."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from gateway.errors import BadWeights, PushRefused
+from stepserve.digest import CONTENT_FILES, content_digest, content_in_folders, templated_digest
+from stepserve.finite import is_finite
+from stepserve.shard import BadShard, Tensor, read_segments, read_tensors
+
+_INDEX = "model.safetensors.index.json"
+_PIECE_BYTES = 4 * 1024 * 1024
+BODY = "the body"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """`shas`: of each tensor's bytes, by its name. `metadata` is what the safetensors headers say of themselves."""
+
+    tensors: Sequence[Tensor]
+    shas: Mapping[str, str]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.end - tensor.begin for tensor in self.tensors)
+
+    def changed(self, before: "Checked") -> int:
+        """How many tensors have other bytes."""
+        return sum(before.shas.get(name) != sha for name, sha in self.shas.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a registered checkpoint consists of: its tensors by name, and the sha256 of what else counts."""
+
+    tensors: Mapping[str, Tensor]
+    files: Mapping[str, str]
+    chat_template: str | None
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.end - tensor.begin for tensor in self.tensors.values())
+
+    @property
+    def most_bytes(self) -> int:
+        """How long a body with all of it can be, the headers included."""
+        return self.bytes + sum(1024 + 4 * len(name) for name in self.tensors) + 1024 * 1024
+
+    def digest(self, weights: Checked) -> str:
+        """What a registration of the checkpoint with these weights would have as its digest."""
+        rows = ((tensor.name, tensor.dtype, tensor.shape, weights.shas[tensor.name]) for tensor in weights.tensors)
+        return templated_digest(content_digest(rows, self.files), self.chat_template)
+
+
+def expected_of(folder: Path, chat_template: str | None) -> Expected:
+    """What the checkpoint in `folder` consists of. Raises PushRefused where its weights are no safetensors files."""
+    try:
+        tensors = {tensor.name: tensor for file in weights_files(folder) for tensor in read_tensors(file)}
+        names = [name for name in CONTENT_FILES if (folder / name).is_file()] + content_in_folders(folder)
+        files = {name: _file_sha(folder / name) for name in names}
+    except (BadShard, OSError, ValueError) as error:
+        raise PushRefused(f"What the model consists of cannot be read from its files: {error}.") from error
+    if not tensors:
+        raise PushRefused("The model's registered files are no safetensors, so it is not known what it consists of.")
+    return Expected(tensors, files, chat_template)
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The safetensors files that vLLM loads of a checkpoint: those of the index, where there is one."""
+    index = folder / _INDEX
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
+    found = sorted(folder.glob("*.safetensors"))
+    whole = [file for file in found if not file.name.startswith("consolidated")]
+    return whole or found
+
+
+def checked_files(folder: Path) -> Checked:
+    """Of the registered files themselves: reads every byte. Raises PushRefused."""
+    tensors: list[Tensor] = []
+    shas: dict[str, str] = {}
+    try:
+        for file in weights_files(folder):
+            members = read_tensors(file)
+            tensors += members
+            with file.open("rb") as stream:
+                shas |= {tensor.name: _sha(stream, tensor)[0] for tensor in members}
+    except (BadShard, OSError, ValueError) as error:
+        raise PushRefused(f"The model's weights cannot be read from its files: {error}.") from error
+    return Checked(tensors, shas)
+
+
+def check(file: Path, expected: Expected) -> Checked:
+    """What was pushed, if it is whole and just what is expected; reads every byte. Raises BadWeights."""
+    try:
+        segments = read_segments(file, BODY)
+    except BadShard as error:
+        raise BadWeights([str(error)]) from error
+    faults = list(_faults(segments.tensors, expected.tensors))
+    if faults:
+        raise BadWeights(faults)
+    shas: dict[str, str] = {}
+    with file.open("rb") as stream:
+        for tensor in segments.tensors:
+            shas[tensor.name], is_sound = _sha(stream, tensor)
+            if not is_sound:
+                faults.append(f"{tensor.name} holds numbers that are not finite (NaN or infinite)")
+    if faults:
+        raise BadWeights(faults)
+    return Checked(segments.tensors, shas, segments.metadata)
+
+
+def _faults(tensors: Sequence[Tensor], expected: Mapping[str, Tensor]) -> Iterator[str]:
+    counts = Counter(tensor.name for tensor in tensors)
+    yield from (f"{name} is missing" for name in expected if name not in counts)
+    yield from (f"{name} is there {count} times" for name, count in counts.items() if count > 1)
+    for tensor in tensors:
+        wanted = expected.get(tensor.name)
+        if wanted is None:
+            yield f"{tensor.name} is no tensor of the model"
+        elif tensor.shape != wanted.shape:
+            yield f"{tensor.name} has the shape {list(tensor.shape)}, not {list(wanted.shape)}"
+        elif tensor.dtype != wanted.dtype:
+            yield f"{tensor.name} is {tensor.dtype}, not {wanted.dtype}"
+
+
+def _sha(stream: BinaryIO, tensor: Tensor) -> tuple[str, bool]:
+    """The sha256 of a tensor's bytes, and whether all of its numbers are finite."""
+    stream.seek(tensor.begin)
+    state, left, is_sound = hashlib.sha256(), tensor.end - tensor.begin, True
+    may_be_infinite = tensor.name.endswith(".masked_bias")  # GPT-NeoX's, which no engine reads
+    while left:
+        piece = stream.read(min(left, _PIECE_BYTES))
+        if not piece:
+            raise OSError("the file became shorter while it was read")
+        is_sound = is_sound and (may_be_infinite or is_finite(piece, tensor.dtype))
+        state.update(piece)
+        left -= len(piece)
+    return state.hexdigest(), is_sound
+
+
+def _file_sha(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

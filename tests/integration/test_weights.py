@@ -1,0 +1,223 @@
+"""PUT /models/{id}/weights over real sockets, with control and a database, over an engine that is a fake."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.pushing.pusher import PROBE_KEY
+from tests.integration.house import until
+from tests.integration.town import MODEL, Town, bearer, tell
+from tests.unit.control.checkpoint_files import weights
+
+ROUTE = f"/models/{MODEL}/weights"
+OTHER = weights(7)
+
+
+def safetensors(tensors: dict[str, bytes], **metadata: str) -> bytes:
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    position = 0
+    for name, data in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": [position, position + len(data)]}
+        position += len(data)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + b"".join(tensors.values())
+
+
+async def served(there: Town) -> tuple[str, str]:
+    """The version and the digest that an answer names."""
+    answer = await there.chat()
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-model-version"], answer.headers["x-model-digest"]
+
+
+async def digest_of_files(there: Town) -> str:
+    models = (await there.http.get("/models")).json()["models"]
+    return str(next(model["digest"] for model in models if model["id"] == MODEL))
+
+
+def test_a_push_and_the_way_back_to_the_files(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        files = await digest_of_files(there)
+        assert await served(there) == ("0", files)
+        shown = (await there.http.get(ROUTE)).json()
+        assert (shown["version"], shown["digest"], shown["bytes"]) == (0, files, 96)
+        assert shown["tensors"][0] == {"name": "layer.0", "dtype": "U8", "shape": [16]}
+        answer = await there.http.put(ROUTE, params={"version": "step-7"}, content=safetensors(OTHER))
+        assert answer.status_code == 200, answer.text
+        pushed = answer.json()
+        assert (pushed["version"], pushed["weight_version"], pushed["bytes"]) == (1, "step-7", 96)
+        assert (pushed["changed"], pushed["tensors"], pushed["proof"]["kind"]) == (3, 3, "changed")
+        assert await served(there) == ("1", pushed["digest"])
+        assert pushed["digest"] != files
+        status = (await there.http.get("/status")).json()
+        assert status["engines"][0]["version"] == {"number": 1, "label": "step-7"}
+        assert "stepserve_model_version 1.0" in (await there.http.get("/metrics")).text
+        same = (await there.http.put(ROUTE, content=safetensors(weights(0)))).json()
+        assert (same["version"], same["digest"]) == (2, files), "a digest says what a registration would say"
+        again = await there.http.post("/models/set_active", json={"id": MODEL})
+        assert again.json()["method"] == "in_place"
+        assert await served(there) == ("0", files)
+        third = await there.http.put("/models/active/weights", content=safetensors(OTHER))
+        assert third.json()["version"] == 3
+
+    tell(tmp_path, story)
+
+
+def test_control_leaves_pushed_weights_alone(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        pushed = (await there.http.put(ROUTE, content=safetensors(OTHER))).json()
+        active = (await there.http.get("/models/active")).json()
+        assert active["id"] == MODEL
+        looks: list[int] = []
+
+        async def look() -> tuple[str, str]:
+            looks.append(1)
+            return await served(there)
+
+        await until(look, lambda now: now != ("1", pushed["digest"]) or len(looks) > 20)
+        assert await served(there) == ("1", pushed["digest"])
+
+    tell(tmp_path, story)
+
+
+def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        before = await served(there)
+        two = dict(list(OTHER.items())[:2])
+        for path, body, status, code, words in (
+            (ROUTE, safetensors(two), 422, "bad_weights", "layer.2 is missing"),
+            (ROUTE, safetensors(OTHER | {"x": b"1"}), 422, "bad_weights", "x is no tensor of the model"),
+            (ROUTE, safetensors(OTHER)[:-1], 422, "bad_weights", "the body is torn"),
+            (ROUTE, b"\0" * 2_000_000, 413, "request_too_large", "which all tensors of `a` take"),
+            (ROUTE + "?in_flight=perhaps", b"", 422, "invalid_request", "in_flight: must be one of"),
+            (ROUTE + "?verson=1", b"", 422, "invalid_request", "verson: is no parameter"),
+            (ROUTE + "?timeout_s=nan", b"", 422, "invalid_request", "timeout_s: must be a number"),
+            ("/models/nobody/weights", safetensors(OTHER), 404, "model_not_found", "`nobody`"),
+            (ROUTE, safetensors(OTHER, **{PROBE_KEY: "{"}), 422, "invalid_request", "probe: is no JSON"),
+            (ROUTE, safetensors(OTHER, **{PROBE_KEY: "{}"}), 422, "invalid_request", "logprobs"),
+        ):
+            answer = await there.http.put(path, content=body)
+            assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+            assert words in answer.json()["detail"]
+        assert await served(there) == before
+        assert there.engine.reloads == 0
+
+    tell(tmp_path, story)
+
+
+def test_a_push_that_fails_says_what_serves(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        good = (await there.http.put(ROUTE, content=safetensors(OTHER))).json()
+        bad = OTHER | {"layer.0": b"NaN" + OTHER["layer.0"][3:]}
+        answer = await there.http.put(ROUTE, content=safetensors(bad))
+        assert answer.status_code == 422
+        body = answer.json()
+        assert (body["code"], body["rolled_back_to"], body["proof"]["passed"]) == ("proof_failed", 1, False)
+        probe = {"prompts": ["somebody else"], "logprobs": [[-1.0]]}
+        answer = await there.http.put(ROUTE, content=safetensors(weights(9), **{PROBE_KEY: json.dumps(probe)}))
+        assert (answer.status_code, answer.json()["proof"]["kind"]) == (422, "reference")
+        assert await served(there) == ("1", good["digest"])
+
+    tell(tmp_path, story)
+
+
+def test_a_trainer_that_goes_away_in_the_middle(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        before = await served(there)
+        body = safetensors(OTHER)
+        host, port = there.url.removeprefix("http://").split(":")
+        for framing in (f"content-length: {len(body)}\r\n\r\n".encode(), b"transfer-encoding: chunked\r\n\r\n40\r\n"):
+            with socket.create_connection((host, int(port))) as trainer:
+                trainer.sendall(f"PUT {ROUTE} HTTP/1.1\r\nhost: {host}\r\n".encode() + framing + body[:64])
+                await until(lambda: _is_pushing(there), bool)
+                refused = await there.http.put(ROUTE, content=body)
+                assert (refused.status_code, refused.json()["code"]) == (409, "push_in_progress")
+            await until(lambda: _is_pushing(there), lambda pushing: not pushing)
+        assert await served(there) == before
+
+    tell(tmp_path, story)
+
+
+async def _is_pushing(there: Town) -> bool:
+    return bool((await there.http.get(ROUTE)).json()["pushing"])
+
+
+def test_a_body_without_a_length_and_in_pieces(tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for name, data in OTHER.items():
+            yield safetensors({name: data})
+
+    async def story(there: Town) -> None:
+        answer = await there.http.put(ROUTE, content=pieces())
+        assert answer.status_code == 200, answer.text
+        assert await served(there) == ("1", answer.json()["digest"])
+
+    tell(tmp_path, story)
+
+
+def test_a_request_waits_for_the_version_that_it_demands(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        async def ask(**headers: str) -> httpx.Response:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await there.http.post("/v1/chat/completions", json={"model": MODEL}, headers=named)
+
+        waiting = [asyncio.create_task(ask(x_min_model_version="1")), asyncio.create_task(ask(x_model_version="1"))]
+        await until(lambda: _held(there), lambda held: held == 2)
+        await there.http.put(ROUTE, content=safetensors(OTHER))
+        for answer in await asyncio.gather(*waiting):
+            assert (answer.status_code, answer.headers["x-model-version"]) == (200, "1")
+        assert (await ask(x_min_model_version="1")).status_code == 200
+        past = await ask(x_model_version="0")
+        assert (past.status_code, past.json()["error"]["code"]) == (409, "model_version_unavailable")
+        assert past.headers["retry-after"] == "1"
+        late = await ask(x_min_model_version="2")
+        assert late.json()["error"]["message"] == (
+            "`a` serves version 1 of its weights, and the request demands 2 or later."
+        )
+        assert (await ask(x_min_model_version="soon")).status_code == 400
+        native = await there.http.post("/generate", json={"prompt": "1"}, headers={"x-model-version": "7"})
+        assert (native.status_code, native.json()["code"]) == (409, "model_version_unavailable")
+
+    tell(tmp_path, story, hold_timeout_s=2.0)
+
+
+async def _held(there: Town) -> int:
+    return int((await there.http.get("/status")).json()["held_requests"])
+
+
+def test_a_push_may_become_a_checkpoint(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        pushed = (await there.http.put(ROUTE, params={"persist": "true"}, content=safetensors(OTHER))).json()
+        assert pushed["persisted_as"] == "a-v1"
+
+        async def registered() -> dict[str, Any]:
+            models = (await there.http.get("/models")).json()["models"]
+            return {model["id"]: model for model in models}
+
+        models = await until(registered, lambda found: "a-v1" in found)
+        assert models["a-v1"]["digest"] == pushed["digest"]
+        answer = await there.http.post("/models/set_active", json={"id": "a-v1"})
+        assert answer.status_code == 200, answer.text
+        answer = await there.chat(model="active")
+        assert (answer.headers["x-model-id"], answer.headers["x-model-version"]) == ("a-v1", "0")
+
+    tell(tmp_path, story)
+
+
+def test_only_a_key_for_weights_may_push(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        body = safetensors(OTHER)
+        keys = {scope: await there.key(scopes=[scope]) for scope in ("admin", "infer", "jobs", "weights")}
+        assert (await there.http.put(ROUTE, content=body)).status_code == 401
+        for scope, status in (("infer", 403), ("jobs", 403), ("weights", 200), ("admin", 200)):
+            answer = await there.http.put(ROUTE, content=body, headers=bearer(keys[scope]))
+            assert answer.status_code == status, answer.text
+        assert (await there.chat(keys["weights"])).status_code == 403
+
+    tell(tmp_path, story)

@@ -1,0 +1,264 @@
+"""Pushes of weights into the active model, as the requests at the gate see them."""
+
+import asyncio
+
+import pytest
+
+from gateway.errors import PushInProgress, PushRefused, SwitchInProgress, Unserved
+from gateway.serving.slot import Slot
+from gateway.serving.switching.push import Pushed, PushRequest
+from gateway.serving.weights.staged import StagedWeights
+from stepserve.contract import ActivateRequest, InFlightPolicy, LoadRequest, ModelRef, Reference, WeightsVersion
+from tests.unit.gateway.fakes import model, reference, signature
+from tests.unit.gateway.pool_house import House, scenario, until
+
+A, B = model("a", signature()), model("b", signature())
+OTHER = model("other", signature(tensors_sha="x"))
+ON_A = ModelRef(id="on-a", path="/", digest="sha256:on-a", base=A)
+
+
+def push_of(
+    house: House,
+    content: bytes = b"new",
+    number: int = 1,
+    *,
+    proved_by: Reference | None = None,
+    in_flight: InFlightPolicy = "finish",
+    timeout_s: float = 300.0,
+) -> PushRequest:
+    slot = house.pool.loaded.active
+    assert isinstance(slot, Slot)
+    weights = StagedWeights()
+    weights.path.write_bytes(content)
+    return PushRequest(
+        slot=slot,
+        before=slot.model,
+        model=slot.model.model_copy(update={"digest": f"sha256:pushed-{number}"}),
+        version=WeightsVersion(number=number, label=f"step-{number}"),
+        weights=weights,
+        changed=3,
+        tensors=3,
+        reference=proved_by,
+        in_flight=in_flight,
+        timeout_s=timeout_s,
+    )
+
+
+async def pushed(house: House, request: PushRequest) -> Pushed:
+    return await house.pool.push(request)
+
+
+@scenario
+async def test_a_push_changes_what_answers_and_not_what_is_active(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    result = await pushed(house, push_of(house, proved_by=reference("a")))
+    assert result.error is None
+    assert result.proof is not None
+    assert (result.proof.kind, result.proof.passed) == ("reference", True)
+    engine = house.garage.started[0]
+    assert (engine.weights, engine.ref.digest, len(house.garage.started)) == (b"new", "sha256:pushed-1", 1)
+    state = house.pool.snapshot()
+    assert state.active == A
+    assert state.slots[0].model.digest == "sha256:pushed-1"
+    assert state.pushed == WeightsVersion(number=1, label="step-1")
+    slot = house.pool.loaded.active
+    assert slot is not None
+    assert dict(slot.identity_headers)[b"x-model-version"] == b"1"
+
+
+@scenario
+async def test_a_request_inside_finishes_first_and_others_wait(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    pushing = asyncio.create_task(pushed(house, push_of(house)))
+    await until(lambda: house.gate.slot is None)
+    later = asyncio.create_task(house.ask())
+    await until(lambda: house.pool.snapshot().held == 1)
+    assert engine.reloads == 0
+    engine.release.set()
+    assert await inside == b"a:"
+    assert (await pushing).in_flight == 1
+    assert await later == b"a:"
+
+
+@scenario
+async def test_without_a_reference_the_answers_must_be_others_than_before(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    first = await pushed(house, push_of(house, b"new"))
+    assert first.proof is not None
+    assert first.proof.kind == "changed"
+    house.garage.started[0].deaf = True
+    again = await pushed(house, push_of(house, b"two", 2))
+    assert again.proof is not None
+    assert again.proof.reason == "3 of 3 tensors are others than before, and the model answers exactly as before"
+    assert (again.restored, house.garage.started[0].weights) == (True, b"new")
+
+
+@pytest.mark.parametrize("content", [b"torn", b"NaN"])
+def test_a_push_that_fails_brings_back_what_was_pushed_before(content: bytes) -> None:
+    @scenario
+    async def run(house: House) -> None:
+        await house.pool.activate(ActivateRequest(model=A))
+        assert (await pushed(house, push_of(house, b"good"))).error is None
+        request = push_of(house, content, 2)
+        result = await pushed(house, request)
+        assert result.error is not None
+        assert result.restored
+        assert house.garage.started[0].weights == b"good"
+        assert house.pool.snapshot().pushed == WeightsVersion(number=1, label="step-1")
+        assert request.weights.descriptor < 0, "its memory is given back"
+        assert await house.ask() == b"a:"
+
+    run()
+
+
+@scenario
+async def test_a_failed_proof_by_reference_brings_the_files_back(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    result = await pushed(house, push_of(house, proved_by=reference("somebody else")))
+    assert result.proof is not None
+    assert not result.proof.passed
+    assert house.garage.started[0].weights == b""
+    assert house.pool.snapshot().pushed is None
+
+
+@scenario
+async def test_a_drain_that_does_not_end_changes_nothing(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    result = await pushed(house, push_of(house, timeout_s=0.01))
+    assert result.error is not None
+    assert (result.error.code, result.paused_ms, engine.reloads) == ("drain_failed", 0.0, 0)
+    engine.release.set()
+    assert await inside == b"a:"
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_keep_freezes_who_is_inside_and_a_failure_ends_them(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    assert (await pushed(house, push_of(house, in_flight="keep"))).error is None
+    assert not inside.done()
+    result = await pushed(house, push_of(house, b"NaN", 2, in_flight="keep"))
+    assert result.error is not None
+    assert b"aborted" in await inside
+    engine.release.set()
+    assert await house.ask() == b"a:"
+    assert (engine.frozen, engine.weights) == (False, b"new")
+
+
+@scenario
+async def test_a_switch_leads_to_the_files_and_its_failure_back_to_the_push(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    await pushed(house, push_of(house))
+    failed = await house.pool.activate(ActivateRequest(model=B, reference=reference("somebody else")))
+    assert failed.rolled_back_to == "a"
+    assert house.garage.started[0].weights == b"new"
+    assert house.pool.snapshot().pushed == WeightsVersion(number=1, label="step-1")
+    assert house.pool.snapshot().active == A
+    again = await house.pool.activate(ActivateRequest(model=A))
+    assert (again.status, again.method) == ("activated", "in_place")
+    assert house.garage.started[0].weights == b""
+    assert house.pool.snapshot().pushed is None
+
+
+@scenario
+async def test_an_engine_that_dies_comes_back_with_the_files(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    request = push_of(house)
+    await pushed(house, request)
+    house.garage.started[0].dead = True
+    await until(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
+    assert house.garage.started[1].ref == A
+    assert house.pool.snapshot().pushed is None
+    await until(lambda: request.weights.descriptor < 0)
+
+
+@scenario
+async def test_when_nothing_can_be_put_back_a_new_engine_has_the_files(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.may_reload.clear()
+    pushing = asyncio.create_task(pushed(house, push_of(house)))
+    await engine.reloading.wait()
+    engine.dead = True
+    engine.may_reload.set()
+    result = await pushing
+    assert (result.restored, result.error is not None) == (False, True)
+    await until(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_one_writer(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.may_reload.clear()
+    pushing = asyncio.create_task(pushed(house, push_of(house)))
+    await engine.reloading.wait()
+    with pytest.raises(PushInProgress):
+        await pushed(house, push_of(house, number=2))
+    with pytest.raises(PushInProgress):
+        await house.pool.activate(ActivateRequest(model=B))
+    engine.may_reload.set()
+    assert (await pushing).error is None
+    engine.may_reload.clear()
+    engine.reloading.clear()
+    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
+    await engine.reloading.wait()
+    with pytest.raises(SwitchInProgress):
+        await pushed(house, push_of(house, number=3))
+    engine.may_reload.set()
+    assert (await switching).status == "activated"
+
+
+@scenario
+async def test_a_push_that_was_prepared_before_a_switch_is_refused(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    request = push_of(house)
+    await house.pool.activate(ActivateRequest(model=B))
+    with pytest.raises(PushRefused, match="was switched or reloaded"):
+        await pushed(house, request)
+    assert request.weights.descriptor < 0
+
+
+@scenario
+async def test_a_base_with_adapters_takes_no_push(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    request = push_of(house)
+    await house.pool.load(LoadRequest(model=ON_A))
+    with pytest.raises(PushRefused, match="`on-a`"):
+        await pushed(house, request)
+
+
+@scenario
+async def test_pushed_weights_take_no_adapter_of_the_files(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    await pushed(house, push_of(house))
+    with pytest.raises(Unserved, match="active with other content"):
+        await house.pool.load(LoadRequest(model=ON_A))
+    assert (await house.pool.activate(ActivateRequest(model=ON_A))).status == "activated"
+    assert (house.garage.started[0].weights, house.garage.started[0].attached) == (b"", ["sha256:on-a"])
+
+
+def test_pushed_weights_do_not_stay_beside_the_next_model() -> None:
+    @scenario
+    async def run(house: House) -> None:
+        house.free_bytes = 10_000
+        await house.pool.activate(ActivateRequest(model=A))
+        await house.load(OTHER)
+        await pushed(house, push_of(house))
+        assert (await house.pool.activate(ActivateRequest(model=OTHER))).status == "activated"
+        await until(lambda: [slot.model.id for slot in house.pool.snapshot().slots] == ["other"])
+
+    run()
