@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stepserve.contract import Encoding, Reference
 from stepserve.request_model import RequestModel
 
+METADATA_KEY = "stepserve.probe"
+"""Where pushed safetensors have it, as JSON."""
 MAX_PROMPTS = 32
 MAX_PROMPT_TOKENS = 512
 MAX_PROMPT_CHARACTERS = 8192

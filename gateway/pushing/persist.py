@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import ControlDown
-from gateway.pushing.pusher import PROBE_KEY, Outcome
+from gateway.pushing.pusher import Outcome
 from gateway.serving.weights.check import Checked
 from gateway.serving.weights.staged import StagedWeights
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.durable import put_in_place, sync_tree
+from stepserve.probe import METADATA_KEY
 from stepserve.shard import Tensor
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Persisting:
             body: dict[str, Any] = {"id": name, "source": "push", "path": str(folder), "tags": ["pushed"]}
             if label is not None:
                 body["tags"].append(label)
-            probe = weights.checked.metadata.get(PROBE_KEY) if weights.checked is not None else None
+            probe = weights.checked.metadata.get(METADATA_KEY) if weights.checked is not None else None
             if probe is not None:
                 body["probe"] = json.loads(probe)
             answer = await self.control.request("POST", "/models/register", body)

@@ -37,13 +37,10 @@ from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.weights.check import Checked, Expected, check, checked_files, expected_of
 from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import ACTIVE_ALIAS, ModelRef, Reference, WeightsVersion
-from stepserve.probe import Probe
+from stepserve.probe import METADATA_KEY, Probe
 from stepserve.readable import readable
 
 log = logging.getLogger(__name__)
-
-PROBE_KEY = "stepserve.probe"
-"""In the metadata of the safetensors: the trainer's reference log-probabilities, as JSON."""
 
 _SPARE_BYTES = 256 * 1024 * 1024
 
@@ -168,7 +165,10 @@ class Pusher:
         checked = weights.checked = await asyncio.to_thread(check, weights.path, expected)
         changed = checked.changed(await self._served(slot))
         reference = _reference_in(checked, slot.engine.max_model_len_tokens)
-        version = WeightsVersion(number=await self.pool.versions.next(before.id), label=options.label)
+        try:
+            version = WeightsVersion(number=await self.pool.versions.next(before.id), label=options.label)
+        except OSError as error:
+            raise Unserved(f"The version's number cannot be written to disk: {error.strerror}.", 5.0) from error
         model = before.model_copy(update={"digest": await asyncio.to_thread(expected.digest, checked)})
         return PushRequest(
             slot=slot,
@@ -219,7 +219,7 @@ def _obstacle(slot: Slot) -> str | None:
 
 def _reference_in(checked: Checked, longest: int | None) -> Reference | None:
     """The probe that came with the tensors. Raises BadWeights, InvalidField."""
-    text = checked.metadata.get(PROBE_KEY)
+    text = checked.metadata.get(METADATA_KEY)
     if text is None:
         return None
     try:

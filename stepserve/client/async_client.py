@@ -15,6 +15,15 @@ from stepserve.client.errors import JobFailed, OtherVersion, StepserveError, Una
 from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
 from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
 from stepserve.client.results import Health, Job, JobNews
+from stepserve.client.weights import (
+    PushedWeights,
+    Source,
+    WeightsBody,
+    expected_weights,
+    push_params,
+    push_timeout,
+    route_of,
+)
 from stepserve.client.wire import Call, content_of, health_of, retry_rules, unreachable
 
 P = ParamSpec("P")
@@ -113,6 +122,7 @@ class AsyncClient:
     create_key = Awaited(calls.create_key)
     revoke_key = Awaited(calls.revoke_key)
     generate = Awaited(calls.generate)
+    expected_weights = Awaited(expected_weights)
 
     @property
     def url(self) -> str:
@@ -132,6 +142,35 @@ class AsyncClient:
                     answer = await self._http.request(**call.arguments(self._options.timeout_s))
                 return call.result(answer)
         raise AssertionError("tenacity raises what the last attempt raised")
+
+    async def push_weights(
+        self,
+        source: Source,
+        *,
+        model: str = "active",
+        version: str | None = None,
+        probe: Mapping[str, Any] | None = None,
+        persist: bool = False,
+        in_flight: calls.InFlight = "finish",
+        timeout_s: float = 300.0,
+    ) -> PushedWeights:
+        """As BlockingClient.push_weights; the tensors are read in threads, one after the other."""
+        body = WeightsBody.of(source, await self.expected_weights(model), probe)
+        params = push_params(version, in_flight, timeout_s, persist=persist)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while (piece := await asyncio.to_thread(next, body.pieces, None)) is not None:
+                yield bytes(piece)
+
+        async with self._reaching():
+            answer = await self._http.put(
+                route_of(model),
+                params=params,
+                content=pieces(),
+                headers=body.headers(),
+                timeout=push_timeout(timeout_s),
+            )
+        return PushedWeights.model_validate(content_of(answer))
 
     async def watch_job(self, job_id: str, patience_s: float = PATIENCE_S) -> AsyncIterator[JobNews]:
         """The job's news until it is over, the whole job first and last. A server that goes away is waited for."""

@@ -20,6 +20,15 @@ from stepserve.client.events import EventReader, chat_piece, is_event_stream, ne
 from stepserve.client.file_sender import FileSender
 from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
 from stepserve.client.results import Health, Job, JobNews
+from stepserve.client.weights import (
+    PushedWeights,
+    Source,
+    WeightsBody,
+    expected_weights,
+    push_params,
+    push_timeout,
+    route_of,
+)
 from stepserve.client.wire import Call, as_it_is, check, content_of, health_of, retry_rules, unreachable
 
 P = ParamSpec("P")
@@ -122,6 +131,7 @@ class BlockingClient:
     create_key = Blocking(calls.create_key)
     revoke_key = Blocking(calls.revoke_key)
     generate = Blocking(calls.generate)
+    expected_weights = Blocking(expected_weights)
 
     @property
     def url(self) -> str:
@@ -154,6 +164,39 @@ class BlockingClient:
                     answer = self._http.request(**call.arguments(self._options.timeout_s))
                 return call.result(answer)
         raise AssertionError("tenacity raises what the last attempt raised")
+
+    def push_weights(
+        self,
+        source: Source,
+        *,
+        model: str = "active",
+        version: str | None = None,
+        probe: Mapping[str, Any] | None = None,
+        persist: bool = False,
+        in_flight: calls.InFlight = "finish",
+        timeout_s: float = 300.0,
+    ) -> PushedWeights:
+        """Sends the tensors of `source` into the model that serves, and returns once they do.
+
+        `source`: a model, a mapping of names to tensors, or an iterable of both, which is read once; no second copy of
+        them is made. `version`: the trainer's own name of them. `probe`: what they say of a few prompts (`probe_of`),
+        which the server proves; without it only that they are finite and others than before. `persist`: they become a
+        checkpoint on the server's disk too. `in_flight`, `timeout_s`: of the requests inside. Not asked twice.
+
+        Raises Invalid (tensors that are missing, misnamed, of another shape or not finite; a proof that failed), with
+        the weights from before serving; Conflict while a switch or another push runs.
+        """
+        body = WeightsBody.of(source, self.expected_weights(model), probe)
+        params = push_params(version, in_flight, timeout_s, persist=persist)
+        with self._reaching():
+            answer = self._http.put(
+                route_of(model),
+                params=params,
+                content=map(bytes, body.pieces),
+                headers=body.headers(),
+                timeout=push_timeout(timeout_s),
+            )
+        return PushedWeights.model_validate(content_of(answer))
 
     def watch_job(self, job_id: str, patience_s: float = PATIENCE_S) -> Iterator[JobNews]:
         """The job's news until it is over, the whole job first and last. A server that goes away is waited for."""

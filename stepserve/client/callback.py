@@ -5,8 +5,9 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from stepserve.client.client import Client
 from stepserve.client.hook import CheckpointHook, Metrics
 from stepserve.client.probe import probe_of
 
@@ -18,6 +19,9 @@ class StepserveCallback:
 
     Options are those of CheckpointHook. `probe`: with each checkpoint goes what the model in memory says of a few
     prompts, and the server proves that it serves just that; left out where the weights are spread over ranks.
+    `push="weights"`: in the place of checkpoints, every `every` steps the weights in memory go into the model that
+    serves, and the training waits for that; nothing is registered, and options of CheckpointHook but `client` and
+    `retry_s` say nothing then.
     `drain_s`: how long the end of the training waits for pushes and evals.
 
     Results are logged at the step that they belong to: in `state.log_history`, and after `attach(trainer)` by the
@@ -26,7 +30,23 @@ class StepserveCallback:
     Made without transformers, which calls `on_…` methods by name: those not here do nothing.
     """
 
-    def __init__(self, run: str | None = None, *, probe: bool = True, drain_s: float = 1800.0, **options: Any) -> None:
+    def __init__(
+        self,
+        run: str | None = None,
+        *,
+        probe: bool = True,
+        drain_s: float = 1800.0,
+        push: Literal["checkpoints", "weights"] = "checkpoints",
+        every: int = 1,
+        **options: Any,
+    ) -> None:
+        if push not in ("checkpoints", "weights"):
+            raise ValueError(f"push must be checkpoints or weights, not {push!r}")
+        if every < 1:
+            raise ValueError(f"every must be 1 or more, not {every}")
+        self._pushes_weights = push == "weights"
+        self._every = every
+        self._client: Client | None = None
         self._run = run
         self._probe = probe
         self._drain_s = drain_s
@@ -40,7 +60,7 @@ class StepserveCallback:
         return self
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or self._pushes_weights:
             return
         started_s = time.monotonic()
         try:
@@ -52,18 +72,37 @@ class StepserveCallback:
         self._log_results(args, state, control)
         log.debug("on_save took %.0f ms", (time.monotonic() - started_s) * 1000)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._pushes_weights and state.is_world_process_zero and state.global_step % self._every == 0:
+            self._push_weights(args, state.global_step, kwargs)
         self._log_results(args, state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._hook is not None:
             self._hook.close(self._drain_s)
             self._log_results(args, state, control)
+        if self._client is not None and self._options.get("client") is None:
+            self._client.close()
+            self._client = None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("on_"):
             return _nothing
         raise AttributeError(name)
+
+    def _push_weights(self, args: Any, step: int, kwargs: dict[str, Any]) -> None:
+        run = Path(self._run or getattr(args, "run_name", None) or Path(args.output_dir).resolve()).name
+        try:
+            if self._client is None:
+                retry_s = {"retry_s": self._options["retry_s"]} if "retry_s" in self._options else {}
+                self._client = self._options.get("client") or Client(**retry_s)
+            probe = self._probed(args, kwargs)
+            pushed = self._client.push_weights(kwargs["model"], version=f"{run}-step-{step}", probe=probe)
+        except Exception:
+            # The boundary to the training, as in on_save.
+            log.exception("the weights of step %d are not on the server", step)
+            return
+        log.info("step %d serves as version %d (%.0f ms paused)", step, pushed.version, pushed.paused_ms)
 
     def _hook_of(self, args: Any) -> CheckpointHook:
         if self._hook is None:

@@ -6,11 +6,17 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import pytest
+import torch
 
-from gateway.pushing.pusher import PROBE_KEY
+from stepserve import AsyncClient, Client, StepserveCallback
+from stepserve.client.errors import Invalid
+from stepserve.client.weights import PushedWeights
+from stepserve.probe import METADATA_KEY
 from tests.integration.house import until
 from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import weights
@@ -99,8 +105,8 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
             (ROUTE + "?verson=1", b"", 422, "invalid_request", "verson: is no parameter"),
             (ROUTE + "?timeout_s=nan", b"", 422, "invalid_request", "timeout_s: must be a number"),
             ("/models/nobody/weights", safetensors(OTHER), 404, "model_not_found", "`nobody`"),
-            (ROUTE, safetensors(OTHER, **{PROBE_KEY: "{"}), 422, "invalid_request", "probe: is no JSON"),
-            (ROUTE, safetensors(OTHER, **{PROBE_KEY: "{}"}), 422, "invalid_request", "logprobs"),
+            (ROUTE, safetensors(OTHER, **{METADATA_KEY: "{"}), 422, "invalid_request", "probe: is no JSON"),
+            (ROUTE, safetensors(OTHER, **{METADATA_KEY: "{}"}), 422, "invalid_request", "logprobs"),
         ):
             answer = await there.http.put(path, content=body)
             assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
@@ -120,7 +126,7 @@ def test_a_push_that_fails_says_what_serves(tmp_path: Path) -> None:
         body = answer.json()
         assert (body["code"], body["rolled_back_to"], body["proof"]["passed"]) == ("proof_failed", 1, False)
         probe = {"prompts": ["somebody else"], "logprobs": [[-1.0]]}
-        answer = await there.http.put(ROUTE, content=safetensors(weights(9), **{PROBE_KEY: json.dumps(probe)}))
+        answer = await there.http.put(ROUTE, content=safetensors(weights(9), **{METADATA_KEY: json.dumps(probe)}))
         assert (answer.status_code, answer.json()["proof"]["kind"]) == (422, "reference")
         assert await served(there) == ("1", good["digest"])
 
@@ -208,6 +214,54 @@ def test_a_push_may_become_a_checkpoint(tmp_path: Path) -> None:
         assert (answer.headers["x-model-id"], answer.headers["x-model-version"]) == ("a-v1", "0")
 
     tell(tmp_path, story)
+
+
+def tensors_of(content: dict[str, bytes]) -> dict[str, torch.Tensor]:
+    return {name: torch.frombuffer(bytearray(data), dtype=torch.uint8) for name, data in content.items()}
+
+
+def test_the_clients(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        def block() -> PushedWeights:
+            with Client(there.url) as client:
+                with pytest.raises(Invalid, match=r"layer\.2 is missing"):
+                    client.push_weights({"layer.0": tensors_of(OTHER)["layer.0"]})
+                return client.push_weights(tensors_of(OTHER), model=MODEL, version="one")
+
+        pushed = await asyncio.to_thread(block)
+        assert (pushed.version, pushed.weight_version, pushed.changed) == (1, "one", 3)
+        async with AsyncClient(there.url) as client:
+            again = await client.push_weights(iter(tensors_of(weights(9)).items()))
+        assert await served(there) == ("2", again.digest)
+
+    tell(tmp_path, story)
+
+
+def test_a_trainers_hook_pushes_every_so_many_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(there: Town) -> None:
+        class Model:
+            def __init__(self, seed: int) -> None:
+                self.state_dict = lambda: tensors_of(weights(seed))
+
+        def train() -> None:
+            with Client(there.url) as client:
+                hook = StepserveCallback("run", push="weights", every=2, probe=False, client=client)
+                arguments = SimpleNamespace(output_dir=str(tmp_path / "out"), deepspeed=None, fsdp=None)
+                for step in (1, 2, 3, 4):
+                    state = SimpleNamespace(is_world_process_zero=True, global_step=step, log_history=[])
+                    hook.on_step_end(arguments, state, None, model=Model(step))
+                    hook.on_save(arguments, state, None, model=Model(step))
+                state.global_step = 6
+                hook.on_step_end(arguments, state, None, model=SimpleNamespace(state_dict=dict))
+                hook.on_train_end(arguments, state, None)
+
+        await asyncio.to_thread(train)
+        shown = (await there.http.get(ROUTE)).json()
+        assert (shown["version"], shown["weight_version"]) == (2, "run-step-4")
+        assert [model["id"] for model in (await there.http.get("/models")).json()["models"]] == [MODEL]
+
+    tell(tmp_path, story)
+    assert "the weights of step 6 are not on the server" in caplog.text
 
 
 def test_only_a_key_for_weights_may_push(tmp_path: Path) -> None:
