@@ -146,7 +146,7 @@ def _left_open() -> str:
     return f"{len(family)} processes, {descriptors} descriptors, {segments} segments"
 
 
-def _larger(folder: Path, megabytes: int, seed: int) -> Path:
+def larger(folder: Path, megabytes: int, seed: int) -> Path:
     """A random model of the demo's architecture and tokenizer, of about so many megabytes in bfloat16."""
     torch.manual_seed(seed)
     shutil.copytree(CHECKPOINT, folder)
@@ -234,7 +234,7 @@ def _report(
 
 
 def _larger_in_place(client: httpx.Client, base: Path, megabytes: int, cold_ms: float) -> None:
-    folders = [_larger(base / "models" / f"larger-{seed}", megabytes, seed) for seed in (1, 2)]
+    folders = [larger(base / "models" / f"larger-{seed}", megabytes, seed) for seed in (1, 2)]
     for folder in folders:
         client.post("/models/register", json={"id": folder.name, "source": "bench"}).raise_for_status()
     ids = [folder.name for folder in folders]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,11 +53,15 @@ class WeightsTooLarge(RequestTooLarge):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended. `weights`: for whoever puts them on disk, where that was asked for."""
+    """How it ended. `weights`: for whoever puts them on disk, where that was asked for. `received_ms`: until the
+    last byte had come; `checked_ms`: until all of them had been read again. Requests were answered meanwhile.
+    """
 
     request: PushRequest
     pushed: Pushed
     weights: StagedWeights | None
+    received_ms: float
+    checked_ms: float
 
 
 @dataclass(slots=True)
@@ -110,13 +115,24 @@ class Pusher:
             with self._alone(slot.model.id):
                 expected = await self.expected(slot)
                 weights = StagedWeights()
+                began_s = time.monotonic()
                 try:
                     await self._receive(slot.model, weights, expected, scope, receive)
+                    arrived_s = time.monotonic()
                     request = await self._prepared(slot, weights, expected, options)
                 except BaseException:
                     weights.close()
                     raise
-                return await self._carried_out(request, persist=options.persist)
+                received_ms = round(1000 * (arrived_s - began_s), 2)
+                checked_ms = round(1000 * (time.monotonic() - arrived_s), 2)
+                kept = weights.duplicate() if options.persist else None
+                try:
+                    pushed = await self.pool.push(request)  # whose the weights are from here on
+                except BaseException:
+                    if kept is not None:
+                        kept.close()
+                    raise
+                return Outcome(request, pushed, kept, received_ms, checked_ms)
         except GatewayError:
             PUSHES.labels(outcome="refused").inc()
             raise
@@ -182,17 +198,6 @@ class Pusher:
             in_flight=options.in_flight,
             timeout_s=options.timeout_s,
         )
-
-    async def _carried_out(self, request: PushRequest, *, persist: bool) -> Outcome:
-        """The weights are the pool's from here on. Raises as `Pool.push`."""
-        kept = request.weights.duplicate() if persist else None
-        try:
-            pushed = await self.pool.push(request)
-        except BaseException:
-            if kept is not None:
-                kept.close()
-            raise
-        return Outcome(request, pushed, kept)
 
     async def _served(self, slot: Slot) -> Checked:
         """What the slot answers with now. Raises PushRefused."""

@@ -89,6 +89,8 @@ def _pushed(outcome: Outcome) -> Json:
         "bytes": checked.bytes if checked is not None else 0,
         "changed": request.changed,
         "tensors": request.tensors,
+        "received_ms": outcome.received_ms,
+        "checked_ms": outcome.checked_ms,
         "paused_ms": pushed.paused_ms,
         "held_ms": pushed.held_ms,
         "in_flight": pushed.in_flight,

@@ -32,7 +32,8 @@ Source = Any
 
 
 class PushedWeights(Result):
-    """How a push ended. `version` counts the model's pushes; `weight_version` is the trainer's own name.
+    """How a push ended; times in milliseconds. `version` counts the model's pushes; `weight_version` is the trainer's
+    own name. Requests were answered while it was received and checked.
 
     `changed` of all `tensors` have other bytes than before; `proof["kind"]` says what was checked.
     """
@@ -44,6 +45,8 @@ class PushedWeights(Result):
     bytes: int
     changed: int
     tensors: int
+    received_ms: float
+    checked_ms: float
     paused_ms: float
     held_ms: float
     in_flight: int
