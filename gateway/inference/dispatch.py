@@ -70,7 +70,8 @@ class Dispatch:
             model = slot.model
             cached = self._cache_key(scope, context, path, body, model)
             if cached is not None and (kept := self.cache.find(cached)) is not None:
-                await send_kept(kept, model, response)
+                response.headers.update(slot.identity_headers)
+                await send_kept(kept, response)
                 return
             self.admission.enter(slot.host, estimate)
         except GatewayError as error:

@@ -113,9 +113,10 @@ class Recorder:
             self._pieces.append(message.get("body", b""))
 
 
-async def send_kept(answer: KeptAnswer, model: ModelRef, response: TrackedSend) -> None:
-    identity = [(b"x-model-id", model.id.encode()), (b"x-model-digest", model.digest.encode()), (HEADER, b"hit")]
-    await response({"type": "http.response.start", "status": 200, "headers": [*answer.headers, *identity]})
+async def send_kept(answer: KeptAnswer, response: TrackedSend) -> None:
+    """`response` has the headers that say which model answers."""
+    response.headers[HEADER] = b"hit"
+    await response({"type": "http.response.start", "status": 200, "headers": list(answer.headers)})
     await response({"type": "http.response.body", "body": answer.body})
 
 

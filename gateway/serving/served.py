@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.http.asgi import Receive, Scope, Send
+from gateway.http.error_rendering import Headers
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling, ModelRef, WeightsVersion
 
 
@@ -38,6 +39,11 @@ class Served(Protocol):
 
     @property
     def version(self) -> WeightsVersion: ...
+
+    @property
+    def identity_headers(self) -> Headers:
+        """Which model answers, for its answers."""
+        ...
 
     @property
     def host(self) -> Host: ...

@@ -2,9 +2,8 @@ import pytest
 
 from evals.formats import parse_sample
 from evals.prompts import MOST_CHARACTERS, Prompter, PromptTooLong, UnknownField
-from evals.request import MAX_STOP_TEXTS
 from evals.sample import Sample
-from stepserve.contract import ChatMessage
+from stepserve.contract import MAX_STOP_TEXTS, ChatMessage
 
 
 def _sample(raw: bytes) -> Sample:
