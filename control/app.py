@@ -217,6 +217,7 @@ def create_app(
                     layout=layout,
                     limits=limits,
                     shards=ShardBook(database),
+                    loader=loading,
                     meter=telemetry.of_job,
                 ),
                 switcher=switcher,

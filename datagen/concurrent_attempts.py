@@ -6,11 +6,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from itertools import islice
 from typing import Any
 
-from datagen.asking import Asking
+from datagen.asking import Asking, Scheduler
 from datagen.attempts_log import AttemptLine
 from datagen.records import Draft, Rejection
-from stepserve.contract import BatchItem, BatchOutput
-from stepserve.jobs.batch_scheduler import BatchScheduler
 
 _MAX_JUDGED_AT_ONCE = 64
 
@@ -45,10 +43,13 @@ Make = Callable[[int, Asking], Coroutine[Any, Any, FinishedAttempt]]
 
 
 class ConcurrentAttempts:
-    """`make` makes the attempt of a number from `numbers`."""
+    """`make` makes the attempt of a number from `numbers`; `student` as in Asking."""
 
-    def __init__(self, scheduler: BatchScheduler[BatchItem, BatchOutput], numbers: Iterator[int], make: Make) -> None:
+    def __init__(
+        self, scheduler: Scheduler, numbers: Iterator[int], make: Make, student: Scheduler | None = None
+    ) -> None:
         self._scheduler = scheduler
+        self._student = student
         self._numbers = numbers
         self._make = make
         self._under_way: set[asyncio.Task[FinishedAttempt]] = set()
@@ -88,7 +89,9 @@ class ConcurrentAttempts:
             if not numbers:
                 return
             for number in numbers:
-                task = asyncio.create_task(self._make(number, Asking(self._scheduler)), name=f"attempt {number}")
+                task = asyncio.create_task(
+                    self._make(number, Asking(self._scheduler, self._student)), name=f"attempt {number}"
+                )
                 self._under_way.add(task)
                 task.add_done_callback(self._end)
             await asyncio.sleep(0)  # lets them ask

@@ -32,7 +32,8 @@ class Source:
 @dataclass(slots=True)
 class EvalRun:
     """`triage` counts the failures of the usable half by what was behind them; `split` says how the halves were made;
-    `questions` are those of both halves, as their words."""
+    `questions` are those of both halves, as their words; `model_id` and `model_digest` are the model's that was asked.
+    """
 
     failed: list[Source] = field(default_factory=list)
     passed: list[Source] = field(default_factory=list)
@@ -40,6 +41,8 @@ class EvalRun:
     split: dict[str, Any] = field(default_factory=dict)
     questions: set[str] = field(default_factory=set)
     digest: str = ""
+    model_id: str | None = None
+    model_digest: str | None = None
 
 
 def read_eval_run(run_id: str, runs_dir: Path, datasets_dir: Path) -> EvalRun:
@@ -53,6 +56,9 @@ def read_eval_run(run_id: str, runs_dir: Path, datasets_dir: Path) -> EvalRun:
     config = _config_of(folder)
     split_of = _splits(config, datasets_dir)
     run = EvalRun(digest=_digest(samples))
+    asked = config.get("model")
+    if isinstance(asked, dict):
+        run.model_id, run.model_digest = str(asked.get("id")), str(asked.get("digest"))
     halves: Counter[str] = Counter()
     for record in _records(samples):
         question = _question(record)

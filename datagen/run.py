@@ -31,8 +31,10 @@ from datagen.request import StoredConfig
 from datagen.shards import ShardFacts, ShardWriter, pausing_when_full
 from datagen.similarity import Fingerprint
 from datagen.strategy import Sources, Strategy
+from datagen.student import find_student
 from datagen.tally import Tally
 from evals.run_files import read_json, write_json
+from stepserve.contract import BatchItem, BatchOutput, ModelRef
 from stepserve.jobs.batch_scheduler import BatchScheduler, generating
 from stepserve.jobs.errors import BadJob, WrongWeights
 from stepserve.jobs.jsonl_log import JsonlLog
@@ -154,13 +156,12 @@ class DataGenRun:
         )
         filters = Filters(self._config.filters, self._config.lengths)
         run, started_s = self._tally.next_run, self._clock_s()
-        async with BatchScheduler(
-            generating(self._context.engine, self._context.model),
-            chunk_items=self._context.batch_items,
-            window_items=self._context.batch_window_items,
-        ) as scheduler:
+        student = await find_student(strategy, self._context)
+        async with AsyncExitStack() as asked:
+            scheduler = await asked.enter_async_context(self._scheduler(self._context.model))
+            learning = None if student is None else await asked.enter_async_context(self._scheduler(student))
             attempts = ConcurrentAttempts(
-                scheduler, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask)
+                scheduler, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask), learning
             )
             try:
                 while self._missing > 0 and (finished := await attempts.finished(self._useful_attempts())):
@@ -174,6 +175,13 @@ class DataGenRun:
                     await self._context.report(self._tally.accepted, self._config.num_examples)
             finally:
                 await attempts.dismiss()
+
+    def _scheduler(self, model: ModelRef) -> BatchScheduler[BatchItem, BatchOutput]:
+        return BatchScheduler(
+            generating(self._context.engine, model),
+            chunk_items=self._context.batch_items,
+            window_items=self._context.batch_window_items,
+        )
 
     def _useful_attempts(self) -> int:
         """How many may be under way: twice what is likely to be needed, so that little is made in vain at the end.

@@ -83,7 +83,7 @@ class Solver:
         check = is_right_sum if executed else is_right
         unsolved = self._plan.only_unsolved if only_unsolved is None else only_unsolved
         if unsolved and gold is not None:
-            (first,) = await ask([chat(question, greedy(self._plan.sampling), self._plan.system_prompt)])
+            (first,) = await ask.student([chat(question, greedy(self._plan.sampling), self._plan.system_prompt)])
             if first.error is None and check(first.text, gold):
                 return _nothing("already_solved", question)
         items = [self._item(question, place, number) for number in range(self._plan.samples)]

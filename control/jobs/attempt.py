@@ -16,6 +16,7 @@ from control.errors import BadJob, DatabaseUnavailable, JobCancelled, NotFound, 
 from control.jobs.ending import TAKEN, Stop
 from control.jobs.limits import RunnerLimits
 from control.jobs.queue import JobQueue
+from control.jobs.side_loader import ModelLoader
 from control.models.repository import ModelRepository
 from stepserve.contract import ModelRef
 from stepserve.full_disk import is_disk_full
@@ -90,8 +91,15 @@ class EngineAttempt(Attempt):
     batch_items: int
     batch_window_items: int
     shards: ShardLedger
+    models: ModelRepository
+    loader: ModelLoader
     meter: JobMeter | None = None
     _used: CardUse | None = field(default=None, init=False)
+
+    async def load_beside(self, model_id: str) -> ModelRef:
+        model = await self.models.get(model_id)
+        await self.loader.load_beside(model_id)
+        return ModelRef(id=model.id, path=model.path, digest=model.digest)
 
     async def used(self) -> CardUse:
         if self._used is None:
@@ -111,6 +119,7 @@ class AttemptBuilder:
         layout: Layout,
         limits: RunnerLimits,
         shards: ShardLedger,
+        loader: ModelLoader,
         meter: JobMeter | None = None,
     ) -> None:
         self._queue = queue
@@ -119,6 +128,7 @@ class AttemptBuilder:
         self._layout = layout
         self._limits = limits
         self._shards = shards
+        self._loader = loader
         self._meter = meter
 
     def folder_of(self, job: JobRow) -> Path:
@@ -154,6 +164,8 @@ class AttemptBuilder:
             batch_items=self._limits.batch_items,
             batch_window_items=self._limits.window.items((model.engine or {}).get("max_num_seqs")),
             shards=self._shards,
+            models=self._models,
+            loader=self._loader,
             meter=self._meter,
             queue=self._queue,
             owner=job.lease_owner,

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from control.access.view import View
+from control.errors import NotFound
 from control.jobs.runner import JobRunner
 from control.jobs.submission import Idempotency, JobSubmission, NewJob
 from control.models.registry import Registry
@@ -36,6 +37,7 @@ class JobIntake:
             if present is not None:
                 return {"job_id": present.id, "status": present.status, "existing": True}
         request = request.model_copy(update={"model_id": await self._registry.resolve(request.model_id)})
+        request = await self._with_student(request)
         await self._references.check(view, request.model_dump(mode="json"))
         checked = await asyncio.to_thread(kind.check, request, self._layout.datasets)
         config = {name: value for name, value in checked.items() if name not in QUEUE_FIELDS}
@@ -54,3 +56,15 @@ class JobIntake:
         )
         self._runner.wake()
         return {"job_id": job.id, "status": job.status} | ({} if novelty == "new" else {novelty: True})
+
+    async def _with_student(self, request: JobRequest) -> JobRequest:
+        """With the id of the model that a data generation names as its student. Raises NotFound."""
+        config = getattr(request, "config", None)
+        student = config.get("student") if isinstance(config, dict) else None
+        if not isinstance(config, dict) or not isinstance(student, str):
+            return request
+        try:
+            found = await self._registry.resolve(student)
+        except NotFound as error:
+            raise NotFound(f"config.student: {error}") from error
+        return request.model_copy(update={"config": {**config, "student": found}})

@@ -19,6 +19,7 @@ from datagen.failures import FIELD, EvalRun, Source, read_eval_run
 from datagen.records import Outcome, Rejection
 from datagen.solving import SolvePlan, Solver, chat, seed_of
 from datagen.strategy import Sources
+from datagen.student import STORED, TEACHER, Student, UnsolvedBy
 from datagen.tokens import words
 from datagen.variants import PROMPT, with_other_numbers, written_variant
 from stepserve.contract import BatchSampling
@@ -32,7 +33,8 @@ class FixEvalFailuresConfig(GenerationConfig):
     """`samples`: solutions asked for a question; `keep_solutions`: distinct ones kept of it.
 
     variants: `numbers`, `model`, or `auto`: numbers where the question has some. `only_unsolved`: of the variants whose
-    answer is known, only those that the model gets wrong when asked without sampling. `emit_dev_questions`: also the
+    answer is known, only those that the student gets wrong when asked without sampling. `student`: the model that is to
+    learn; without it the one that the eval was of. The job's own model is the teacher. `emit_dev_questions`: also the
     dev half's own questions; an eval of the whole dataset means nothing then.
     """
 
@@ -43,6 +45,7 @@ class FixEvalFailuresConfig(GenerationConfig):
     replay_share: Share = 0.1
     variants: Literal["auto", "numbers", "model"] = "auto"
     only_unsolved: bool = True
+    student: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     emit_dev_questions: bool = False
 
 
@@ -74,10 +77,24 @@ class FixEvalFailures:
         self._accepted = self._repairing = 0
         self._replayed = self._replaying = self._replays_solved = 0
         self.digest = run.digest
+        self._unsolved_by = TEACHER
 
     @classmethod
     def open(cls, config: FixEvalFailuresConfig, sources: Sources) -> Self:
         return cls(config, read_eval_run(config.source_eval_run_id, sources.runs_dir, sources.datasets_dir))
+
+    @property
+    def student(self) -> Student | None:
+        if not self._config.only_unsolved:
+            return None
+        if self._config.student is not None:
+            return Student(self._config.student)
+        if self._run.model_id is None:
+            return None
+        return Student(self._run.model_id, self._run.model_digest)
+
+    def learns_of_student(self, unsolved_by: UnsolvedBy) -> None:
+        self._unsolved_by = unsolved_by
 
     @property
     def attempts(self) -> int | None:
@@ -94,7 +111,8 @@ class FixEvalFailures:
             source = self._run.failed[number % len(self._run.failed)]
             self._repairing += 1
             try:
-                return await self._vary(source, number, ask, tags=(), only_unsolved=self._config.only_unsolved)
+                asks = self._config.only_unsolved and self._unsolved_by != STORED
+                return await self._vary(source, number, ask, tags=(), only_unsolved=asks)
             finally:
                 self._repairing -= 1
         self._replaying += 1
@@ -121,6 +139,7 @@ class FixEvalFailures:
             "split": self._run.split,
             "triage": dict(self._run.triage.most_common()),
             "failures_used": len(self._run.failed),
+            "unsolved_by": self._unsolved_by if self._config.only_unsolved else None,
             "replayed": self._replayed,
         }
 

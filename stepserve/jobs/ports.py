@@ -98,6 +98,12 @@ class JobContext(StandaloneContext, Protocol):
     batch_window_items: int
     shards: ShardLedger
 
+    async def load_beside(self, model_id: str) -> ModelRef:
+        """Another registered model, which answers once this returns. Raises NotFound, ModelNotServed (no room now), and
+        another ServiceError when it does not load.
+        """
+        ...
+
     async def used(self) -> CardUse:
         """Asked at the end: what the job's attempts have used since control started. The same when asked again."""
         ...

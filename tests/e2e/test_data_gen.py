@@ -173,6 +173,25 @@ def test_failures_of_an_early_checkpoint_become_verified_examples(early: Server)
     }
     assert not sealed & {row["messages"][0]["content"] for row in rows}
 
+    # A teacher that solves everything writes what its student gets wrong.
+    taught = _generate(
+        server,
+        "fix_eval_failures",
+        source_eval_run_id=eval_id,
+        num_samples=200,
+        samples=1,
+        replay_share=0,
+        max_tokens=8,
+    )
+    assert taught["status"] == "done", taught["error"]
+    result = taught["result"]
+    assert (result["accepted"], result["verified_by"], result["unsolved_by"]) == (200, {"executed": 200}, "student")
+    rows = _rows(server, taught)[::20]
+    assert all(_is_right(row) for row in rows)
+    answers = [(row["messages"][1]["content"], row["messages"][0]["content"]) for row in rows]
+    again = [answer_of(server.ask(question, "early")) == answer for answer, question in answers]
+    assert sum(again) <= 1, "two answers of one probability may change places"
+
 
 def test_control_killed_in_mid_job_loses_and_doubles_nothing(server: Server) -> None:
     config = {"template": "Say {{a}}+{{b}}", "rows": SUMS, "shard_size": 50, "num_examples": 350, "filters": ["length"]}

@@ -132,6 +132,7 @@ class Crew:
                 layout=self._settings.layout,
                 limits=limits,
                 shards=ShardBook(database),
+                loader=Nobody(),
             ),
             switcher=Nobody(),
             reaper=Reaper(queue, EngineBorrows(database), Nobody(), lease_s),

@@ -11,8 +11,8 @@ import pytest
 
 from datagen.failures import cause_of, half_of
 from datagen.variants import with_other_numbers, written_variant
-from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult
-from stepserve.jobs.errors import BadJob
+from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
+from stepserve.jobs.errors import BadJob, ModelNotServed
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
 
 EVAL_ID = "eval_20251122_053000_k3f9"
@@ -259,3 +259,75 @@ def test_a_written_variant_is_another_problem() -> None:
     assert written_variant("New problem: Tom has two cats.", "Ann has two dogs.") == "Tom has two cats."
     assert written_variant("ann has  two dogs", "Ann has two dogs.") is None
     assert written_variant("", "Ann has two dogs.") is None
+
+
+class TeacherAndStudent(SayingEngine):
+    """The job's model solves everything; the student, `student`, nothing above 40."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: "")
+        self.asked_student = 0
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        is_student = request.model == STUDENT.id
+        self.asked_student += is_student * len(request.items)
+        outputs = []
+        for item in request.items:
+            a, b = prompt_of(item).removeprefix("What is ").removesuffix("?").split("+")
+            total = int(a) + int(b)
+            outputs.append(said(str(total + (is_student and total > 40))))
+        return BatchResult(model=request.model, digest=request.digest, outputs=outputs)
+
+
+STUDENT = ModelRef(id="student", path="/models/student", digest="sha256:student")
+
+
+def of_student(bench: Bench) -> None:
+    """The eval run was of the student."""
+    eval_run(bench, sums(60))
+    file = bench.layout.runs / "eval" / EVAL_ID / "config.json"
+    model = {"id": STUDENT.id, "path": STUDENT.path, "digest": STUDENT.digest}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model": model}))
+
+
+ASKED: dict[str, Any] = {"source_eval_run_id": EVAL_ID, "num_samples": 40, "samples": 1, "replay_share": 0}
+
+
+def test_what_is_unsolved_is_for_the_student_to_say_and_the_teacher_solves_it(bench: Bench) -> None:
+    of_student(bench)
+    engine = TeacherAndStudent()
+    context = bench.context(bench.check("fix_eval_failures", **ASKED), engine)
+    context.others = {STUDENT.id: STUDENT}
+    result = bench.go(context)
+    assert (result["accepted"], result["unsolved_by"]) == (40, "student")
+    assert engine.asked_student >= 40
+    answers = [int(row["metadata"]["answer"]) for row in bench.rows()]
+    assert min(answers) > 40, "what the student solves teaches it nothing"
+
+
+@pytest.mark.parametrize("case", ["gone", "other weights", "no room"])
+def test_without_the_evals_model_its_stored_answers_say_what_is_unsolved(bench: Bench, case: str) -> None:
+    of_student(bench)
+    engine = TeacherAndStudent()
+    context = bench.context(bench.check("fix_eval_failures", **ASKED), engine)
+    other = STUDENT.model_copy(update={"digest": "sha256:other"})
+    context.others = {} if case == "gone" else {STUDENT.id: other if case == "other weights" else STUDENT}
+    context.no_room = case == "no room"
+    result = bench.go(context)
+    assert (result["accepted"], result["unsolved_by"], engine.asked_student) == (40, "stored answers", 0)
+
+
+def test_a_student_that_is_named_has_to_be_there(bench: Bench) -> None:
+    of_student(bench)
+    context = bench.context(bench.check("fix_eval_failures", **ASKED, student="nobody"), TeacherAndStudent())
+    with pytest.raises(BadJob, match=r"config\.student: there is no model 'nobody'"):
+        bench.go(context)
+    context.others, context.no_room = {"nobody": STUDENT}, True
+    with pytest.raises(ModelNotServed):
+        bench.go(context)
+
+
+def test_the_model_of_the_eval_teaches_itself(bench: Bench) -> None:
+    eval_run(bench, sums(60))
+    result = bench.run(SayingEngine(often_right), "fix_eval_failures", **{**ASKED, "samples": 8})
+    assert result["unsolved_by"] == "teacher"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepserve.contract import AskRequest, AskResult, BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
-from stepserve.jobs.errors import JobCancelled
+from stepserve.jobs.errors import JobCancelled, ModelNotServed, NotFound
 from stepserve.jobs.ports import BatchEngine, CardUse, ShardLedger
 from tests.unit.ledger import MemoryLedger
 
@@ -109,6 +109,8 @@ class RunContext:
     cancel_after: int | None = None
     reports: list[tuple[int, int]] = field(default_factory=list)
     card_use: CardUse = field(default_factory=CardUse)
+    others: dict[str, ModelRef] = field(default_factory=dict)
+    no_room: bool = False
     engine: BatchEngine = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +118,13 @@ class RunContext:
 
     async def used(self) -> CardUse:
         return self.card_use
+
+    async def load_beside(self, model_id: str) -> ModelRef:
+        if model_id not in self.others:
+            raise NotFound(f"there is no model {model_id!r}")
+        if self.no_room:
+            raise ModelNotServed(f"there is no room for {model_id}")
+        return self.others[model_id]
 
     async def report(self, done: int, total: int) -> None:
         self.reports.append((done, total))
