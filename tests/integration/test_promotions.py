@@ -287,7 +287,7 @@ async def test_it_is_cancelled_and_goes_on_where_it_was(here: Stage) -> None:
 @on_stage
 async def test_a_switch_by_itself_needs_an_administrators_key_also_when_it_is_tried_again(here: Stage) -> None:
     await here.add("new", 0.9)
-    here.gateway.batch_takes_s = 60.0
+    here.gateway.batch_takes_s = 2.0
     key = {"x-stepserve-key": "k", "x-stepserve-scopes": "jobs"}
     body = {"candidate": "new", "suite": SUITE, "on_pass": "activate"}
     refused = await here.http.post("/promotions", json=body, headers=key)
@@ -301,6 +301,8 @@ async def test_a_switch_by_itself_needs_an_administrators_key_also_when_it_is_tr
     assert (await here.http.post(f"/jobs/{told}/retry", headers=key)).status_code == 200
     here.gateway.batch_takes_s = 0.0
     assert (await here.http.post(f"/jobs/{job_id}/retry")).status_code == 200
+    assert [(await here.over(job))["decision"] for job in (told, job_id)] == ["promoted", "promoted"]
+    assert await here.active() == "new"
 
 
 @on_stage
