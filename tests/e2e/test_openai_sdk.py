@@ -137,7 +137,7 @@ def test_embeddings_that_the_model_cannot_make(client: openai.OpenAI) -> None:
 
 
 def test_tools_without_a_parser_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="tool-call-parser"):
+    with pytest.raises(openai.BadRequestError, match="INFERENCE_ENGINE__TOOL_CALL_PARSER"):
         client.chat.completions.create(
             model="active", messages=QUESTION, tools=[{"type": "function", "function": {"name": "add"}}]
         )
