@@ -126,7 +126,10 @@ def create_private_app(
             if slot.model.digest != asked.digest:
                 raise DigestMismatch(asked.model, asked.digest, slot.model.digest, slot.version.number)
             with charged(key_usage, slot.model.id, len(asked.items)):
-                return await unless_disconnected(inference.ask(asked), request.receive)
+                result = await unless_disconnected(inference.ask(asked), request.receive)
+            if slot.model.digest != asked.digest:  # kept inside while the weights became others, so partly of those
+                raise DigestMismatch(asked.model, asked.digest, slot.model.digest, slot.version.number)
+            return result
 
         return await _answer(request, AskRequest, run)
 

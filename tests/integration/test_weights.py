@@ -264,6 +264,27 @@ def test_a_trainers_hook_pushes_every_so_many_steps(tmp_path: Path, caplog: pyte
     assert "the weights of step 6 are not on the server" in caplog.text
 
 
+def test_a_jobs_answer_that_a_push_went_through_is_not_the_jobs(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        digest = await digest_of_files(there)
+        there.engine.release.clear()
+        transport = httpx.ASGITransport(there.gateway.private)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as control:
+            item = {"path": "/v1/chat/completions", "body": {}}
+            asking = asyncio.create_task(
+                control.post("/ask", json={"model": MODEL, "digest": digest, "items": [item]}, timeout=30)
+            )
+            await there.engine.entered.wait()
+            pushed = await there.http.put(ROUTE, params={"in_flight": "keep"}, content=safetensors(OTHER))
+            assert (pushed.status_code, pushed.json()["proof"]["kind"]) == (200, "weak")
+            there.engine.release.set()
+            answer = await asking
+        assert (answer.status_code, answer.json()["code"]) == (409, "digest_mismatch")
+        assert "version 1, which was pushed" in answer.json()["detail"]
+
+    tell(tmp_path, story)
+
+
 def test_only_a_key_for_weights_may_push(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         body = safetensors(OTHER)
