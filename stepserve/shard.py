@@ -60,14 +60,20 @@ class Segments:
     metadata: dict[str, str]
 
 
-def read_segments(file: Path, name: str) -> Segments:
-    """As `read_tensors`, of a file that holds one safetensors file or more; `name` is what errors call it."""
+def read_segments(file: Path, name: str, most_header_bytes: int | None = None) -> Segments:
+    """As `read_tensors`, of a file that holds one safetensors file or more; `name` is what errors call it.
+
+    Raises BadShard, too, when all headers together are longer than `most_header_bytes`.
+    """
     found = Segments([], {})
-    position = 0
+    position, left = 0, most_header_bytes
     with _opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         while position < size or not size:
-            tensors, metadata, position = _segment(stream, name, position, size)
+            begin = position
+            tensors, metadata, position = _segment(stream, name, begin, size, left)
+            if left is not None:
+                left -= position - begin - sum(tensor.end - tensor.begin for tensor in tensors)
             found.tensors.extend(tensors)
             found.metadata.update(metadata)
     return found
@@ -82,7 +88,9 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         raise BadShard(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _segment(stream: BinaryIO, name: str, begin: int, size: int) -> tuple[list[Tensor], dict[str, str], int]:
+def _segment(
+    stream: BinaryIO, name: str, begin: int, size: int, most_header_bytes: int | None = None
+) -> tuple[list[Tensor], dict[str, str], int]:
     """The tensors, the metadata and the end of the safetensors file that begins at byte `begin` of `size`."""
     stream.seek(begin)
     start = stream.read(8)
@@ -91,6 +99,8 @@ def _segment(stream: BinaryIO, name: str, begin: int, size: int) -> tuple[list[T
     header_bytes = struct.unpack("<Q", start)[0]
     if header_bytes > LONGEST_HEADER_BYTES:
         raise BadShard(f"{name} is not a safetensors file: its header would be {header_bytes} bytes long")
+    if most_header_bytes is not None and 8 + header_bytes > most_header_bytes:
+        raise BadShard(f"{name} has headers that are longer than those of the tensors that it may have")
     data_start = begin + 8 + header_bytes
     if data_start > size:
         raise BadShard(f"{name} is torn: expected at least {data_start} bytes, has {size}")
@@ -125,10 +135,11 @@ class _TwiceError(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _TwiceError(name)
+        found[name] = value
     return found
 
 

@@ -48,9 +48,14 @@ class Expected:
         return sum(tensor.end - tensor.begin for tensor in self.tensors.values())
 
     @property
+    def most_header_bytes(self) -> int:
+        """For the headers of all tensors, each in a file of its own, and a probe."""
+        return sum(1024 + 4 * len(name) for name in self.tensors) + 1024 * 1024
+
+    @property
     def most_bytes(self) -> int:
         """How long a body with all of it can be, the headers included."""
-        return self.bytes + sum(1024 + 4 * len(name) for name in self.tensors) + 1024 * 1024
+        return self.bytes + self.most_header_bytes
 
     def digest(self, weights: Checked) -> str:
         """What a registration of the checkpoint with these weights would have as its digest."""
@@ -99,7 +104,7 @@ def checked_files(folder: Path) -> Checked:
 def check(file: Path, expected: Expected) -> Checked:
     """What was pushed, if it is whole and just what is expected; reads every byte. Raises BadWeights."""
     try:
-        segments = read_segments(file, BODY)
+        segments = read_segments(file, BODY, expected.most_header_bytes)
     except BadShard as error:
         raise BadWeights([str(error)]) from error
     faults = list(_faults(segments.tensors, expected.tensors))

@@ -72,6 +72,8 @@ def test_one_file_or_several_in_any_order(tmp_path: Path, expected: Expected) ->
         (segment({"a": A, "b": ("F32", [3], floats(1, float("-inf"), 2))}), "b holds numbers that are not finite"),
         (segment({"a": A, "b": B})[:-1], "the body is torn"),
         (segment({"a": A, "b": B}) + b"\0", "the body is torn"),
+        (segment({}) * 200_000 + segment({"a": A, "b": B}), "the body has headers that are longer"),
+        (segment({"a": A, "b": B}, {"note": "x" * 2_000_000}), "the body has headers that are longer"),
         (b"", "the body is torn"),
         (b"no safetensors at all", "the body is not a safetensors file"),
     ],
