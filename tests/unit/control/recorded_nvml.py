@@ -92,7 +92,7 @@ class RecordedNvml:
             value = self.cards[index].get(name, NVMLError(NOT_SUPPORTED))
             if isinstance(value, NVMLError):
                 raise value
-            return value
+            return value() if callable(value) else value
 
         if not name.startswith("nvmlDeviceGet"):
             raise AttributeError(name)
