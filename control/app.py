@@ -49,6 +49,9 @@ from control.models.template_notes import note_templates
 from control.notifications.notifier import Notifier
 from control.notifications.outbox import Outbox
 from control.notifications.targets import Targets
+from control.policies.book import PolicyBook
+from control.policies.runner import PolicyRunner
+from control.policies.steps import Steps
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
 from control.promotion.kind import PromotionKind
@@ -71,6 +74,7 @@ from control.routes import (
     logs,
     metrics,
     models,
+    policies,
     promotions,
     pull,
     shards,
@@ -117,6 +121,7 @@ def create_app(
     card_reader: CardReader | None = None,
     eval_reports: EvalReports | None = None,
     notify_every_s: float = 2.0,
+    policies_every_s: float = 2.0,
 ) -> FastAPI:
     """The application; its lifespan opens the database, migrates it, and runs the reconciler and the runner.
 
@@ -263,6 +268,19 @@ def create_app(
             notifier = Notifier(outbox, targets, gateway, evals, eval_reports, notify_every_s)
             background.spawn(notifier.run(), name="notifier")
             job_references = JobReferences(layout, queue, owners, evals, files, inbox)
+            desk = PromotionDesk(
+                database,
+                registry,
+                repository,
+                history,
+                evals,
+                EvalKind(judges, settings.max_sequences_per_request),
+                layout.datasets,
+            )
+            intake = JobIntake(layout, registry, job_references, submission, runner, desk)
+            policy_book, steps = PolicyBook(database), Steps(job_kinds, intake, desk, registry, layout.datasets)
+            policy_runner = PolicyRunner(policy_book, steps, repository, queue, policies_every_s)
+            background.spawn(policy_runner.run(), name="policies")
             app.state.services = Services(
                 activator,
                 Aliases(AliasBook(settings.aliases, settings.layout.aliases)),
@@ -276,7 +294,7 @@ def create_app(
                 inbox,
                 Isolation(settings.access.isolate_keys),
                 JobDisplay(queue, runner, history, activator),
-                JobIntake(layout, registry, job_references, submission, runner),
+                intake,
                 job_references,
                 key_book,
                 lag,
@@ -285,19 +303,13 @@ def create_app(
                 notifier,
                 outbox,
                 owners,
-                PromotionDesk(
-                    database,
-                    registry,
-                    repository,
-                    history,
-                    evals,
-                    EvalKind(judges, settings.max_sequences_per_request),
-                    layout.datasets,
-                ),
+                policy_book,
                 queue,
                 registrar,
                 registry,
+                repository,
                 runner,
+                steps,
                 submission,
                 targets,
                 telemetry,
@@ -339,6 +351,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         batches,
         webhooks,
         promotions,
+        policies,
     )
     for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
         app.include_router(router)

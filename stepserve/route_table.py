@@ -132,6 +132,7 @@ _PROMOTIONS = _controls("/promotions", "jobs")
 _DATA_GEN = _controls("/data_gen", "jobs")
 _DATASETS = _controls("/datasets", "jobs")
 _SHARDS = _controls("/shards", "jobs")
+_POLICIES = _controls("/policies", "admin", reads="jobs")
 _KEYS = _controls("/keys", "admin")
 _WEBHOOKS = _controls("/webhooks", "admin")
 _FILES = _controls("/v1/files", "jobs", envelope="openai")
@@ -230,6 +231,10 @@ ROWS: tuple[Row, ...] = (
     _KEYS.row("/keys", "GET POST"),
     _KEYS.row("/keys/{key_id}", "GET DELETE"),
     _controls("/audit", "admin").row("/audit", "GET"),
+    _POLICIES.row("/policies", "GET"),
+    _POLICIES.row("/policies/{name}", "GET"),
+    _POLICIES.row("/policies/{name}", "PUT DELETE"),
+    _POLICIES.row("/policies/{name}/dry_run", "POST", scope="jobs"),
     _WEBHOOKS.row("/webhooks", "GET"),
     _WEBHOOKS.row("/webhooks/deliveries", "GET"),
     _WEBHOOKS.row("/webhooks/deliveries/{delivery_id}/retry", "POST"),
@@ -260,7 +265,7 @@ _FAMILIES: tuple[_Family, ...] = (
     # What changes models in Ollama's API, and is not served here, is nothing to try with a key for inference.
     *(_Family(f"/api/{name}", "admin", "gateway", "ollama") for name in _OLLAMA_CHANGES),
     _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN, _DATASETS, _SHARDS, _KEYS,
-    _WEBHOOKS,
+    _WEBHOOKS, _POLICIES,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),

@@ -120,7 +120,7 @@ class ModelRow(Base):
     `quantization` is how the files are quantised, `quantize` what they are turned into when they are loaded.
     `base_model` is the model that an adapter adapts. `chat_template` is the Jinja text that it was registered with;
     `has_template`: whether the files bring one of their own (None: it is not known, or the model makes no text); of an
-    adapter, whether they bring another one than its base has.
+    adapter, whether they bring another one than its base has. `policies_due`: no policy has looked at this content yet.
     """
 
     __tablename__ = "models"
@@ -142,8 +142,9 @@ class ModelRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     context_length_tokens: Mapped[int | None]
     created_at: Mapped[datetime]
+    policies_due: Mapped[bool | None] = mapped_column(default=True)
 
-    __table_args__ = (Index(None, "created_at"),)
+    __table_args__ = (Index(None, "created_at"), Index(None, "policies_due"))
 
 
 class ActivationRow(Base):
@@ -386,6 +387,46 @@ class DeliveryRow(Base):
         CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
         Index(None, "webhook", "event_id"),
         Index(None, "state", "next_at"),
+    )
+
+
+class PolicyRow(Base):
+    """What happens by itself to models that it matches: `content` is a PolicyRequest. `created_by`: who pays for it."""
+
+    __tablename__ = "policies"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[dict[str, Any]]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+
+
+class PolicyRunRow(Base):
+    """A policy, as it was then, for one content of a model: once and no more.
+
+    `steps` has `step`, `job_id` and `error` of each. An open run has steps that are still to be made; it is looked at
+    again at `due_at`. `created_by`: that of its jobs.
+    """
+
+    __tablename__ = "policy_runs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    policy: Mapped[str]
+    model_id: Mapped[str]
+    model_digest: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    created_by: Mapped[str]
+    state: Mapped[str]
+    steps: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    due_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("state IN ('open', 'over')", name="state"),
+        UniqueConstraint("policy", "model_id", "model_digest"),
+        Index(None, "state", "due_at"),
+        Index(None, "policy", "created_at"),
     )
 
 

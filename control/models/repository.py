@@ -44,7 +44,7 @@ class ModelRepository:
         return row
 
     async def replace(self, row: ModelRow, *, before: str | None, going: Path | None = None) -> None:
-        """Writes the row in place of the one with its id; the folder `going` is the next to be removed.
+        """Writes the row, of other content, in place of the one with its id; the folder `going` is to be removed next.
 
         With `before` (a digest) only while that one still has it, no switch to it runs and no live job names it, else
         Conflict is raised.
@@ -52,6 +52,7 @@ class ModelRepository:
         values = {
             column.name: getattr(row, column.name) for column in ModelRow.__table__.columns if column.name != "id"
         }
+        values["policies_due"] = True
         statement = update(ModelRow).where(ModelRow.id == row.id).values(values)
         if before is not None:
             statement = statement.where(

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from control.access.view import View
+from control.access.view import EVERYTHING, View
 from control.database.database import Database
 from control.database.tables import JobRow
 from control.errors import Conflict, Invalid
@@ -21,6 +21,7 @@ from control.promotion.request import Named, PromotionConfig, PromotionRequest, 
 from evals.kind import EvalKind
 from evals.request import EvalConfig
 from evals.samples_log import SAMPLES_FILE
+from stepserve.contract import ACTIVE_ALIAS
 from stepserve.jobs.eval_ports import DoneEval
 
 _LOOKED_THROUGH = 200
@@ -76,6 +77,16 @@ class PromotionDesk:
             seed=request.seed,
             on_pass=request.on_pass,
         )
+
+    async def check(self, request: PromotionRequest) -> None:
+        """Whether its suite, and a baseline that it names, are there, for any candidate. Raises as config_of."""
+        await asyncio.to_thread(sets_of, request, self._evaluations, self._datasets_dir)
+        if request.baseline == ACTIVE_ALIAS:
+            return
+        if request.baseline.startswith(f"{self._evaluations.type}_") and not await self._models.find(request.baseline):
+            await self._evals.done(request.baseline, "baseline", EVERYTHING)
+        else:
+            await self._named(request.baseline)
 
     async def _named(self, name: str) -> Named:
         model = await self._models.get(await self._registry.resolve(name))

@@ -51,7 +51,7 @@ SHARED = {
 # Lists: of the other key's they have nothing.
 LISTS = (
     "/jobs", "/jobs?type=eval", "/jobs/stats", "/shards", "/datasets", "/v1/files", "/v1/files?purpose=batch",
-    "/v1/batches", "/eval/history",
+    "/v1/batches", "/eval/history", "/policies",
 )  # fmt: skip
 
 # One thing, by its name: for another key it is not there.
@@ -63,6 +63,8 @@ BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/eval/jobs/{job_id}/rescore"): ("/eval/jobs/{eval}/rescore", {"metrics": ["numeric"]}),
     ("GET", "/eval/compare"): ("/eval/compare?a={eval}&b={eval}", None),
     ("GET", "/promotions/{job_id}"): ("/promotions/{promotion}", None),
+    ("GET", "/policies/{name}"): ("/policies/{policy}", None),
+    ("POST", "/policies/{name}/dry_run"): ("/policies/{policy}/dry_run", {"id": "other"}),
     ("GET", "/data_gen/jobs/{job_id}"): ("/data_gen/jobs/{made}", None),
     ("GET", "/data_gen/jobs/{job_id}/shards/{name:path}"): ("/data_gen/jobs/{made}/shards/{shard}", None),
     ("GET", "/data_gen/jobs/{job_id}/files/{name}"): ("/data_gen/jobs/{made}/files/manifest.json", None),
@@ -187,6 +189,10 @@ async def _stock(here: Shop) -> None:
     promoted = await here.ask(MINE, "POST", "/promotions", promotion_of("private"))
     assert promoted.status_code == 202, promoted.text
     here.names["promotion"] = promoted.json()["job_id"]
+    here.names["policy"] = "policy-of-a"
+    policy = {"match": {}, "evals": [{"dataset_ref": "private", "metrics": ["numeric"]}]}
+    put = await here.ask(MINE, "PUT", "/policies/{policy}", policy)
+    assert put.status_code == 201, put.text
     await _generated(here)
     claimed = await here.made(MINE, "/shards/claim", {})
     here.names["claim"] = claimed["shard"]["claim_id"]
