@@ -297,6 +297,31 @@ def get_promotion(job_id: str) -> Call[Promotion]:
     return Call("GET", f"/promotions/{_part(job_id)}", Promotion.model_validate)
 
 
+def list_policies() -> Call[list[Json]]:
+    """What is made by itself of models that are registered."""
+    return Call("GET", "/policies", lambda body: list(body["policies"]))
+
+
+def get_policy(name: str) -> Call[Json]:
+    """With its last `runs`: the jobs that it made, or why not."""
+    return Call("GET", f"/policies/{_part(name)}", as_it_is)
+
+
+def put_policy(name: str, policy: Mapping[str, Any]) -> Call[Json]:
+    """`policy`: an object with `match`, `evals`, `promotion`, `data_gen`."""
+    return Call("PUT", f"/policies/{_part(name)}", as_it_is, body=policy)
+
+
+def remove_policy(name: str) -> Call[Json]:
+    """Jobs that it made stay."""
+    return Call("DELETE", f"/policies/{_part(name)}", as_it_is)
+
+
+def try_policy(name: str, model_id: str) -> Call[Json]:
+    """Which jobs the policy would make of a registered model."""
+    return Call("POST", f"/policies/{_part(name)}/dry_run", as_it_is, body={"id": model_id})
+
+
 def list_datasets() -> Call[list[Dataset]]:
     return Call("GET", "/datasets", lambda body: [Dataset.model_validate(one) for one in body["datasets"]])
 

@@ -19,6 +19,7 @@ from stepserve.client.commands import (
     logs,
     models,
     plan,
+    policy,
     power,
     promote,
     status,
@@ -38,6 +39,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(evals.app, name="eval")
 app.add_typer(datagen.app, name="datagen")
 app.command()(promote.promote)
+app.add_typer(policy.app, name="policy")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
