@@ -85,7 +85,7 @@ class PolicyBook:
             if (await session.scalars(waiting.limit(1))).first() is None:
                 return 0
         async with self._database.alone() as session:
-            policies = [(row, read) for row in await session.scalars(select(PolicyRow)) if (read := _read(row))]
+            policies = [(row, read) for row in await session.scalars(select(PolicyRow)) if (read := policy_in(row))]
             models = (await session.scalars(waiting)).all()
             for model in models:
                 for row, policy in policies:
@@ -138,7 +138,8 @@ class PolicyBook:
             await session.execute(update(PolicyRunRow).where(PolicyRunRow.id == run.id).values(state="over"))
 
 
-def _read(row: PolicyRow) -> PolicyRequest | None:
+def policy_in(row: PolicyRow) -> PolicyRequest | None:
+    """None, and a line in the log, where it cannot be read."""
     try:
         return PolicyRequest.model_validate(row.content)
     except ValidationError as error:  # written by hand, or by another version

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Path, Response
 from control.access.view import Viewer
 from control.clock import iso
 from control.database.tables import PolicyRow, PolicyRunRow
-from control.errors import Invalid
+from control.errors import Conflict, Invalid
 from control.models.registry import Registry
 from control.models.repository import ModelRepository
-from control.policies.book import PolicyBook
+from control.policies.book import PolicyBook, policy_in
 from control.policies.request import DryRunRequest, PolicyRequest
 from control.policies.steps import FIRST_EVAL, Steps, steps_of
 from control.services import Given
@@ -62,7 +62,9 @@ async def dry_run(
     view: Viewer,
 ) -> dict[str, Any]:
     """Which jobs the policy would make of a registered model; makes none."""
-    policy = PolicyRequest.model_validate((await book.get(name, view)).content)
+    policy = policy_in(await book.get(name, view))
+    if policy is None:
+        raise Conflict(f"the policy {name!r} cannot be read by this version: put it again")
     model = await models.get(await registry.resolve(request.id))
     shown = []
     for step in steps_of(policy):

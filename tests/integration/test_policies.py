@@ -77,8 +77,10 @@ class Here:
 
 
 @asynccontextmanager
-async def control(base: Path, gateway: FakeGateway, *, policies_every_s: float = 0.05) -> AsyncIterator[Here]:
-    settings = settings_of(base, batch_items=8)
+async def control(
+    base: Path, gateway: FakeGateway, *, policies_every_s: float = 0.05, **changes: Any
+) -> AsyncIterator[Here]:
+    settings = settings_of(base, batch_items=8, **changes)
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
     app = create_app(settings, kinds, pace=PACE, job_poll_s=0.05, policies_every_s=policies_every_s)
     async with app.router.lifespan_context(app):
@@ -90,9 +92,9 @@ async def control(base: Path, gateway: FakeGateway, *, policies_every_s: float =
 
 
 @asynccontextmanager
-async def both(base: Path) -> AsyncIterator[Here]:
+async def both(base: Path, **changes: Any) -> AsyncIterator[Here]:
     gateway = FakeGateway(settings_of(base).layout.gateway_socket)
-    async with gateway.running(), control(base, gateway) as here:
+    async with gateway.running(), control(base, gateway, **changes) as here:
         yield here
 
 
@@ -212,6 +214,52 @@ def test_a_data_generation_waits_for_its_eval(tmp_path: Path) -> None:
             assert (await here.http.delete("/policies/p")).status_code == 200
             assert (await here.http.get("/policies/p")).status_code == 404
             assert (await here.get("/policies"))["policies"] == []
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with both(tmp_path, max_pending_jobs=1) as here:
+            await here.active("old")
+            await here.put("p", {"match": {"id": "new"}, "evals": [EVAL, EVAL | {"name": "second"}]})
+            write_checkpoint(tmp_path / "models" / "new", 1)  # there is no room for it, so its jobs wait
+            (await here.http.post("/models/register", json={"id": "new", "source": "t"})).raise_for_status()
+            waiting = await until(
+                lambda: here.get("/policies/p"),
+                lambda policy: any(run["steps"][1]["waiting_for"] for run in policy["runs"]),
+            )
+            first, second = waiting["runs"][0]["steps"]
+            assert second["waiting_for"].startswith("1 jobs are pending")
+            (await here.http.post(f"/jobs/{first['job_id']}/cancel")).raise_for_status()
+            done = (await here.run_of("p"))["steps"][1]
+            assert (done["waiting_for"], (await here.get(f"/jobs/{done['job_id']}"))["config"]["name"]) == (
+                None,
+                "second",
+            )
+
+    asyncio.run(scenario())
+
+
+def test_rows_that_were_written_by_hand_hold_up_no_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with both(tmp_path) as here:
+            await here.active("old")
+            for name in ("a", "b", "c"):
+                await here.put(name, {"match": {"id": "new"}, "evals": [EVAL]})
+            await by_hand(tmp_path, "UPDATE policies SET content = '[]' WHERE name = 'a'")
+            await here.register("new", 1)
+            await here.run_of("c")
+            tried = await here.http.post("/policies/a/dry_run", json={"id": "new"})
+            assert (tried.status_code, "put it again" in tried.json()["detail"]) == (409, True)
+            assert await here.jobs() == [("eval", "new", f"policy:{name}") for name in "bc"]
+            assert (
+                await by_hand(tmp_path, "UPDATE policy_runs SET state = 'open', steps = '[1]' WHERE policy = 'b'") == 1
+            )
+            await here.run_of("b")
+            await here.put("a", {"match": {"id": "later"}, "evals": [EVAL]}, 200)
+            await here.register("later", 2)
+            assert (await here.run_of("a"))["steps"][0]["error"] is None
 
     asyncio.run(scenario())
 
