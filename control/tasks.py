@@ -38,6 +38,24 @@ class Tasks:
             log.error("%s crashed", task.get_name(), exc_info=error)
 
 
+async def uncut(work: Coroutine[Any, Any, T], limit_s: float = 2.0) -> T:
+    """Awaits work that may have a transaction in its hands. Cancelled meanwhile, it lets the work come to its end
+    first, for `limit_s` at most: a connection that is cut off keeps its lock until it is collected.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait({task}, timeout=limit_s)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # it has been seen: nobody waits for it any more
+        raise
+
+
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     """Waits for the event, but no longer than that."""
     try:

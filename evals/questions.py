@@ -1,13 +1,13 @@
 """The questions of an evaluation: opened as they were when its job was made, asked of a model, and scored."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from io import BufferedReader
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from evals.datasets import DatasetFacts, digest_of, open_dataset, read_samples, resolve_dataset
 from evals.fewshot import draw_shots
@@ -37,7 +37,7 @@ class Questions:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._dataset = await asyncio.to_thread(self._opened, self._config.dataset)
+            self._dataset = await _or_closed(asyncio.to_thread(self._opened, self._config.dataset))
             stack.callback(self._dataset.close)
             self._prompter = await asyncio.to_thread(self._with_shots)
             self.scoring = await stack.enter_async_context(Scoring(self._config.metrics, self._judge()))
@@ -109,3 +109,18 @@ class Questions:
             if pool is not dataset:
                 pool.close()
         return replace(config.prompter, shots=shots)
+
+
+async def _or_closed(opening: Coroutine[Any, Any, BufferedReader]) -> BufferedReader:
+    """The file that a thread opens; cancelled meanwhile, it is closed as soon as it is open."""
+    task = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_close)
+        raise
+
+
+def _close(opened: asyncio.Future[BufferedReader]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().close()

@@ -12,6 +12,7 @@ from control.models.eval_history import EvalHistory
 from control.notifications.events import Event, of_death, of_decision, of_fall
 from control.notifications.outbox import Delivery, Outbox
 from control.notifications.targets import DeliveryFailed, Targets
+from control.tasks import uncut
 from stepserve.jobs.eval_ports import EvalReports
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class Notifier:
                 pass
 
     async def _round(self) -> None:
+        await uncut(self._announce())
+        while due := await uncut(self._outbox.take(_AT_ONCE)):
+            await asyncio.gather(*(self._deliver(delivery) for delivery in due))
+
+    async def _announce(self) -> None:
         if time.monotonic() - self._forgot_at_s >= _FORGETS_EVERY_S:
             await self._outbox.forget_old()
             self._forgot_at_s = time.monotonic()
@@ -78,8 +84,6 @@ class Notifier:
             await self._outbox.announce(ended, [*falls, *decisions])
         if await self._outbox.webhooks():
             await self._look_for_deaths()
-        while due := await self._outbox.take(_AT_ONCE):
-            await asyncio.gather(*(self._deliver(delivery) for delivery in due))
 
     async def _look_for_deaths(self) -> None:
         try:
@@ -118,9 +122,9 @@ class Notifier:
             await self._targets.deliver(delivery)
         except DeliveryFailed as error:
             log.warning("notification %s was not delivered: %s", delivery.content["id"], error)
-            await self._outbox.failed(delivery, str(error), final=error.final)
+            await uncut(self._outbox.failed(delivery, str(error), final=error.final))
         else:
-            await self._outbox.delivered(delivery)
+            await uncut(self._outbox.delivered(delivery))
 
     def _note(self, trouble: str) -> None:
         if trouble != self._trouble:

@@ -16,6 +16,7 @@ from control.models.repository import ModelRepository
 from control.policies.book import PolicyBook
 from control.policies.request import PolicyRequest
 from control.policies.steps import DATA_GEN, Steps
+from control.tasks import uncut
 from stepserve.request_id import key_id
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class PolicyRunner:
         """For ever, until cancelled."""
         while True:
             try:
-                await self._round()
+                await uncut(self._round())
                 self._trouble = ""
             except DatabaseUnavailable as error:
                 self._note(f"policies wait for the database: {error}")

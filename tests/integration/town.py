@@ -87,7 +87,9 @@ async def town(
             await stack.enter_async_context(running_control(settings, kinds, more_routes))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
         transport = unix_transport(settings.layout.control_socket)
-        owner = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://control"))
+        owner = await stack.enter_async_context(
+            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=30)
+        )
         if with_control:
             write_checkpoint(settings.layout.models / MODEL)
             for path, body in (
