@@ -35,5 +35,7 @@ class EnergyMeter:
         """What a job used until now, its last second included."""
         if not sampler.seen.cards:
             return CardUse()
+        if sampler.is_looking:  # that look began before, and its joules may be nobody's yet
+            await sampler.look()
         await sampler.look()
         return self.book.of_job(job_id)

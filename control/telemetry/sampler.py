@@ -37,6 +37,10 @@ class CardSampler:
             await self.look()
             await asyncio.sleep(self._interval_s if self.seen.cards else max(_WITHOUT_CARDS_S, self._interval_s))
 
+    @property
+    def is_looking(self) -> bool:
+        return self._looking is not None
+
     async def look(self) -> CardsSeen:
         """One sample, now."""
         if self._looking is None:

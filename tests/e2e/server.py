@@ -44,6 +44,14 @@ def kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
+def title_of(process: psutil.Process) -> str:
+    """What its command line says; empty for one that has ended, reaped or not."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # zombies are such, too
+        return ""
+
+
 class Server:
     """A running server; leaving the context stops it as Ctrl-C does and checks that nothing is left."""
 
@@ -92,7 +100,7 @@ class Server:
 
     def named(self, title: str) -> psutil.Process:
         """The process below the supervisor whose title begins so, such as `stepserve: control`."""
-        return next(process for process in self.processes() if " ".join(process.cmdline()).startswith(title))
+        return next(process for process in self.processes() if title_of(process).startswith(title))
 
     def copy_checkpoint(self, source: Path, name: str) -> None:
         shutil.copytree(source, self.models_dir / name)

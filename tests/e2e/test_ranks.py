@@ -4,14 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.e2e.adapters import write_adapter
-from tests.e2e.server import EARLY, FINAL, FINAL_ID, REPOSITORY, Server, answer_of, wait_until
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, REPOSITORY, Server, answer_of, title_of, wait_until
 from tests.e2e.test_switching import Load
 
 EARLY_ID = "early"
@@ -35,13 +34,7 @@ def activate(server: Server, model_id: str) -> dict[str, Any]:
 
 
 def ranks(server: Server) -> list[psutil.Process]:
-    return [each for each in server.processes() if _is_rank(each)]
-
-
-def _is_rank(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):  # it has ended meanwhile, and nobody has taken note of it yet
-        return " ".join(process.cmdline()).startswith("VLLM::Worker")
-    return False
+    return [each for each in server.processes() if title_of(each).startswith("VLLM::Worker")]
 
 
 def test_switches_in_place_under_load(ranked: Server) -> None:

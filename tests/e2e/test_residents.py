@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of, title_of, wait_until
 
 BESIDE_ID = "beside-0300"
 QUESTION = "What is 58+67?"
@@ -29,7 +29,7 @@ def _loaded(server: Server) -> dict[str, bool]:
 
 
 def _cores(server: Server) -> set[psutil.Process]:
-    return {each for each in server.processes() if each.cmdline()[:1] == ["VLLM::EngineCore"]}
+    return {each for each in server.processes() if title_of(each).startswith("VLLM::EngineCore")}
 
 
 def test_a_request_loads_the_model_it_names_beside_the_active_one(server: Server, early_digest: str) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.hostile_structures import CHAT, COMPLETION, SLOW, hostile
-from tests.e2e.server import Server
+from tests.e2e.server import Server, title_of
 
 SUM: dict[str, Any] = {
     "type": "object",
@@ -137,7 +137,7 @@ def test_the_process_that_compiles_may_die(server: Server) -> None:
     """Its requests are refused for now; the next one starts another."""
     _text(_held(server, {"regex": "[0-9]{3}"}))
     processes = psutil.Process(server.process.pid).children(recursive=True)
-    [compiling] = [each for each in processes if "stepserve: grammars" in " ".join(each.cmdline())]
+    [compiling] = [each for each in processes if "stepserve: grammars" in title_of(each)]
     compiling.kill()
     compiling.wait(20)
     answer = _held(server, {"regex": "[0-9]{4}"})

@@ -47,7 +47,7 @@ def _uncollected() -> Iterator[None]:
 
 async def large_bodies() -> list[int]:
     """The lengths of those there are."""
-    lengths = [len(each.raw) for each in gc.get_objects() if isinstance(each, RequestBody)]
+    lengths = [len(each.raw) for each in gc.get_objects() if type(each) is RequestBody]
     return [length for length in lengths if length > LARGE_BYTES]
 
 

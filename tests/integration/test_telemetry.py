@@ -132,7 +132,7 @@ def test_a_job_says_what_it_used_and_which_request_made_it(tmp_path: Path) -> No
                 lambda: metric(here, 'stepserve_energy_joules_total{class="idle"'), lambda joules: joules == 500
             )
             # It draws on: whenever the job's end is looked at, there is something that nobody has been given yet.
-            counter = itertools.count(1_500_000, 1_000)
+            counter = itertools.count(1_501_000, 1_000)
             library.cards[0]["nvmlDeviceGetTotalEnergyConsumption"] = lambda: next(counter)
             here.kind.may_go.set()
             job = await here.job(job_id, "done")

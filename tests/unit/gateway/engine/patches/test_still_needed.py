@@ -6,6 +6,7 @@ its setting and its probe; else have the probe look at how the lack shows now.
 
 import asyncio
 import inspect
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -43,6 +44,12 @@ def source(target: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return inspect.getsource(find(target))
+
+
+@lacks("prefill")
+def _() -> None:
+    module = find("vllm.entrypoints.anthropic.serving:AnthropicServingMessages").__module__
+    assert "continue_final_message" not in inspect.getsource(sys.modules[module])
 
 
 @lacks("environment")
