@@ -1,7 +1,6 @@
 """What routes may ask for: each names the type of the one part it needs, and control.app provides it."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Request
 
@@ -24,16 +23,16 @@ class Services:
         return kind in self._parts
 
 
-def provide(kind: type[Part]) -> Callable[[Request], Part]:
+class Provided(Generic[Part]):
     """A dependency of FastAPI: the part of this type."""
 
-    def provided(request: Request) -> Part:
+    def __init__(self, kind: type[Part]) -> None:
+        self.kind = kind
+
+    def __call__(self, request: Request) -> Part:
         services = request.app.state.services
         assert isinstance(services, Services)
-        return services[kind]
-
-    provided.kind = kind  # type: ignore[attr-defined]  # read by the test that all are provided
-    return provided
+        return services[self.kind]
 
 
 if TYPE_CHECKING:
@@ -44,4 +43,4 @@ else:
         """`registry: Given[Registry]` in a route's signature."""
 
         def __class_getitem__(cls, kind: type) -> Any:
-            return Annotated[kind, Depends(provide(kind))]
+            return Annotated[kind, Depends(Provided(kind))]

@@ -25,7 +25,7 @@ def _one(error: dict[str, Any]) -> str:
         case "missing":
             text = "is missing"
         case "json_invalid":
-            return f"the body is no valid JSON: {error.get('ctx', {}).get('error', error['msg'])}"
+            return f"the body is not valid JSON: {error.get('ctx', {}).get('error', error['msg'])}"
         case _:
             text = str(error["msg"]).removeprefix("Value error, ")
     field = ".".join(str(part) for part in place)

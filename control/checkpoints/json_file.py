@@ -19,7 +19,7 @@ def read_json(file: Path, most_bytes: int = MOST_BYTES) -> Any:
     except OSError as error:
         raise Invalid(f"{file.name} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise Invalid(f"{file.name} is no valid JSON: {error}") from error
+        raise Invalid(f"{file.name} is not valid JSON: {error}") from error
 
 
 def read_object(file: Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

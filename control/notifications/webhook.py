@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from control.notifications.events import KNOWN, matches
 
 Form = Literal["json", "slack"]
-_SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret by Standard Webhooks, not one of them
+_PREFIX = "whsec_"
 _SECRET_BYTES = range(24, 65)
 _NEW_SECRET_BYTES = 32
 
@@ -36,10 +36,10 @@ class WebhookRequest(BaseModel):
             return None
         try:
             parts = urlsplit(url)
-            parts.port  # noqa: B018 - raises ValueError
+            port = parts.port
         except ValueError as error:
             raise ValueError(f"{url!r} is not a URL: {error}") from error
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or port == 0:
             raise ValueError(f"{url!r} is not a URL such as https://example.com/hook")
         if parts.username or parts.password:
             raise ValueError("a user or password in a URL is not supported: it would be shown to every administrator")
@@ -68,15 +68,15 @@ class WebhookRequest(BaseModel):
 
 
 def new_secret() -> str:
-    return _SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_NEW_SECRET_BYTES)).decode()
+    return _PREFIX + base64.b64encode(secrets.token_bytes(_NEW_SECRET_BYTES)).decode()
 
 
 def key_of(secret: str) -> bytes:
     """The bytes that sign. Raises ValueError."""
     try:
-        key = base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except binascii.Error as error:
         raise ValueError("is not base64") from error
-    if not secret.startswith(_SECRET_PREFIX) or len(key) not in _SECRET_BYTES:
-        raise ValueError(f"must be {_SECRET_PREFIX} and {_SECRET_BYTES[0]} to {_SECRET_BYTES[-1]} bytes in base64")
+    if not secret.startswith(_PREFIX) or len(key) not in _SECRET_BYTES:
+        raise ValueError(f"must be {_PREFIX} and {_SECRET_BYTES[0]} to {_SECRET_BYTES[-1]} bytes in base64")
     return key

@@ -1,7 +1,7 @@
 """What a person asks for (`POST /promotions`), and what is stored once it was checked."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,8 @@ seconds; tokens. `latency` and `tokens` are ratios, the others differences, of t
 
 
 OnPass = Literal["notify", "activate"]
+NOTIFY: Final = "notify"
+ACTIVATE: Final = "activate"
 
 
 class SuiteItem(EvalOptions):
@@ -47,13 +49,13 @@ class PromotionRequest(BaseModel):
     sequential: bool = True
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    on_pass: OnPass = "notify"  # noqa: S105  # no password
+    on_pass: OnPass = NOTIFY
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 
     @property
     def switches(self) -> bool:
         """Whether a promotion makes the candidate active."""
-        return self.on_pass == "activate"  # noqa: S105  # no password
+        return self.on_pass == ACTIVATE
 
 
 class Named(BaseModel):
@@ -114,7 +116,7 @@ class PromotionConfig(BaseModel):
     @property
     def switches(self) -> bool:
         """Whether a promotion makes the candidate active."""
-        return self.on_pass == "activate"  # noqa: S105  # no password
+        return self.on_pass == ACTIVATE
 
 
 def sets_of(

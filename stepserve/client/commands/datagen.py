@@ -64,7 +64,7 @@ def _config(file: Path | None) -> dict[str, Any]:
     except OSError as error:
         stop(f"{file} cannot be read: {error.strerror}.", EXIT_REFUSED)
     except ValueError as error:
-        stop(f"{file} is no valid JSON: {error}.", EXIT_REFUSED)
+        stop(f"{file} is not valid JSON: {error}.", EXIT_REFUSED)
     if not isinstance(content, dict):
         stop(f"{file} holds no JSON object.", EXIT_REFUSED)
     return content

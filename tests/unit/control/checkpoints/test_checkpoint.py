@@ -90,7 +90,7 @@ def test_gguf_is_called_what_it_is(tmp_path: Path) -> None:
 def test_config_that_is_no_json(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m")
     (folder / "config.json").write_text("{")
-    assert "config.json is no valid JSON" in refusal(folder)
+    assert "config.json is not valid JSON" in refusal(folder)
 
 
 def test_config_without_architectures(tmp_path: Path) -> None:
