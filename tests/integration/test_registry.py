@@ -141,6 +141,6 @@ def test_a_body_that_is_no_json(tmp_path: Path) -> None:
                 "/models/register", content="{", headers={"content-type": "application/json"}
             )
             assert response.status_code == 422
-            assert "no valid JSON" in response.json()["detail"]
+            assert "not valid JSON" in response.json()["detail"]
 
     asyncio.run(run())
