@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import DEMO, FINAL, Server, answer_of
+from tests.e2e.server import DEMO, FINAL, FINAL_ID, Server, answer_of
 
 QUESTION = "What is 17+25?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two of the demo's checkpoints, whose ChatML template was taken away."""
-    base = tmp_path_factory.mktemp("bare")
-    with Server(base) as running:
-        running.wait_ready()
-        for name, source in (("late", FINAL), ("middle", DEMO / "step-0500")):
-            _without_template(source, running.models_dir / name)
-        yield running
+@pytest.fixture
+def bare(server: Server) -> Iterator[Server]:
+    """The server with two of the demo's checkpoints whose ChatML template was taken away: files, not yet registered."""
+    names = {"late": FINAL, "middle": DEMO / "step-0500"}
+    for name, source in names.items():
+        _without_template(source, server.models_dir / name)
+    yield server
+    server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
+    for name in names:
+        server.forget(name)
 
 
 def _without_template(source: Path, target: Path) -> None:

@@ -1,16 +1,20 @@
-"""An eval on the real server while all that works on it is killed, one after the other and at last at once."""
+"""An eval on the real server while all that works on it is killed: one after the other, at last at once in a switch."""
 
+import contextlib
 import json
 import random
+import signal
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from evals.tally import TIMING_KEYS
-from tests.e2e.server import FINAL_ID, Server, kill, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, kill, wait_until
 
 SAMPLES = 2000
 VICTIMS = ["stepserve: gateway", "stepserve: control", "stepserve: engine starter", "VLLM::EngineCore"]
@@ -32,10 +36,20 @@ def _metrics(server: Server, job_id: str) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if key not in TIMING_KEYS}
 
 
-def _kill_all(server: Server) -> None:
-    """As a machine that loses its power; the order of the kills lets nobody start anybody again."""
+def _lose_power_while_switching(server: Server) -> None:
+    """Kills all processes in an order in which nobody can start anybody again."""
+    switch = threading.Thread(target=_activate_and_ignore, args=(server.url, "early"))
+    switch.start()
+    wait_until("the switch runs", lambda: server.http.get("/status").json()["switching_to"] == "early", 60.0)
     kill(server.processes())
     psutil.wait_procs([server.process], timeout=10)
+    switch.join()
+
+
+def _activate_and_ignore(url: str, model_id: str) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        body = {"id": model_id, "method": "blue_green"}
+        httpx.post(f"{url}/models/set_active", json=body, timeout=120, trust_env=False)
 
 
 @pytest.mark.timeout(900)
@@ -47,6 +61,8 @@ def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
     marks = [chance.randrange(start, start + 250) for start in range(100, SAMPLES - 250, 350)][: len(VICTIMS) + 1]
     with Server(tmp_path) as server:
         server.wait_ready()
+        server.copy_checkpoint(EARLY, "early")
+        server.http.post("/models/register", json={"id": "early", "source": "test"}).raise_for_status()
         questions = (tmp_path / "datasets" / "math_eval.jsonl").read_text()
         (tmp_path / "datasets" / "many.jsonl").write_text(questions * 5)
         undisturbed = _metrics(server, _post_job(server))
@@ -55,13 +71,19 @@ def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
         for victim, mark in zip([*victims, "all"], marks, strict=True):
             wait_until(f"{mark} samples", partial(_has, samples, mark), 120.0)
             if victim == "all":
-                server.expected_code = -9
-                _kill_all(server)
+                server.expected_code = -signal.SIGKILL
+                _lose_power_while_switching(server)
             else:
-                server.named(victim).kill()
-                wait_until("the server has noticed", partial(_is_back, server, victim), 240.0)
+                killed = server.named(victim)
+                killed.kill()
+                wait_until("another one has taken its place", partial(_is_replaced, server, victim, killed.pid), 240.0)
     with Server(tmp_path) as server:
         server.wait_ready()
+        active = server.http.get("/models/active").json()
+        answer = server.ask("What is 17+25?")
+        assert (answer.status_code, answer.headers["x-model-digest"]) == (200, active["digest"])
+        history = server.http.get("/models/activations").json()["activations"]
+        assert "running" not in {entry["status"] for entry in history}
         assert _metrics(server, job_id) == undisturbed
         ids = [json.loads(line)["id"] for line in samples.read_text().splitlines()]
         assert len(ids) == len(set(ids)) == SAMPLES, "none lost, none twice"
@@ -71,9 +93,8 @@ def _has(samples: Path, lines: int) -> bool:
     return samples.exists() and samples.read_bytes().count(b"\n") >= lines
 
 
-def _is_back(server: Server, title: str) -> bool:
+def _is_replaced(server: Server, title: str, former_pid: int) -> bool:
     try:
-        server.named(title)
+        return server.named(title).pid != former_pid and server.ready()
     except (StopIteration, psutil.Error):
         return False
-    return server.ready()
