@@ -22,6 +22,7 @@ def written_aside(path: Path, *, durable: bool = True, aside: Path | None = None
     write at once.
     """
     part = aside or path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # a link would be written through
     try:
         yield part
         if durable:

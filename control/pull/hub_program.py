@@ -40,6 +40,7 @@ from control.pull.hub_client import HubTransport, Watch, watched
 from control.pull.orders import Failure, FailureKind, FetchOrder, Finished, Listing, ListOrder, Order, Progress
 from control.pull.selection import RemoteFile
 from stepserve.durable import sync_open
+from stepserve.own_files import is_own, open_own
 from stepserve.process import follow_parent
 
 LOCK = ".lock"
@@ -49,7 +50,7 @@ PIECE_BYTES = 256 * 1024  # the library's 10 MiB would be lost at each kill, and
 LONGEST_CONFIG_BYTES = 10_000_000
 
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ELOOP})
 
 _stdout_lock = threading.Lock()
 
@@ -63,10 +64,11 @@ class Refused(Exception):
 
 
 class CappedFile(io.FileIO):
-    """Takes no more bytes than were promised. Raises Refused."""
+    """Takes no more bytes than were promised, into a file that no link leads to. Raises Refused, OSError."""
 
     def __init__(self, path: Path, file: RemoteFile) -> None:
-        super().__init__(path, "r+" if path.exists() else "w+")
+        flags = os.O_RDWR | os.O_CREAT
+        super().__init__(path, "r+", opener=lambda name, _: open_own(Path(name), flags))
         self._promised = file
         self.seek(0, os.SEEK_END)
 
@@ -246,7 +248,7 @@ def report(order: FetchOrder, folder: Path, over: threading.Event) -> None:
 def fetch(order: FetchOrder, folder: Path, file: RemoteFile) -> None:
     """Brings one file, checked. Raises Refused; what it has is kept unless it is wrong."""
     target = folder / file.name
-    if target.is_file():  # it got its name when its hash was right
+    if is_own(target):  # it got its name when its hash was right
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}{PARTIAL}")

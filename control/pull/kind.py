@@ -73,6 +73,8 @@ class PullKind:
             )
         total = sum(file.size_bytes for file in wanted)
         transferred = 0
+        if await asyncio.to_thread(staging.target.is_dir):  # links in it may lead anywhere: nothing there is read
+            await asyncio.to_thread(self._registry.allowed, RegisterRequest(id=request.model_id, source="pull"))
         if not await asyncio.to_thread(staging.is_done, wanted):
             present = await asyncio.to_thread(staging.make_room, wanted, self._spare_bytes)
             await context.report(present, total)

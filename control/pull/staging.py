@@ -10,6 +10,7 @@ from control.errors import Invalid
 from control.pull.files import has_content, present_bytes
 from control.pull.selection import RemoteFile
 from stepserve.durable import sync_tree
+from stepserve.own_files import remove_links
 
 FOLDER = ".pulls"
 LEAST_SPARE_BYTES = 64 * 1024 * 1024
@@ -39,8 +40,16 @@ class Staging:
         )
 
     def make_room(self, wanted: list[RemoteFile], spare_bytes: int) -> int:
-        """How many bytes are there already. Raises Invalid when the rest does not fit, `spare_bytes` left."""
+        """How many bytes are there already. Raises Invalid when the rest does not fit, `spare_bytes` left.
+
+        Links that somebody put there are unlinked: what is written there goes nowhere else, and was fetched by us.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        for folder in (self._place, self.files):
+            if folder.is_symlink():
+                folder.unlink()
         self.files.mkdir(parents=True, exist_ok=True)
+        remove_links(self._place)
         present = present_bytes(wanted, self.files)
         missing = sum(file.size_bytes for file in wanted) - present
         free = shutil.disk_usage(self.files).free

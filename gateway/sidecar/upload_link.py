@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 import httpx
@@ -21,6 +22,7 @@ from gateway.request.context import RequestContext
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.contract import CLOSE_PIECE_PATH, OPEN_PIECE_PATH
 from stepserve.full_disk import is_disk_full
+from stepserve.own_files import open_own
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +85,8 @@ class UploadLink:
 
     async def _fill(self, piece: _Piece, scope: Scope, receive: Receive, progress: Arrival) -> None:
         """Until all bytes are in the file, or the client goes away. Raises OSError, RequestTimeout."""
-        only_a_file = os.O_WRONLY | os.O_NOFOLLOW
-        file = await asyncio.get_running_loop().run_in_executor(self._bodies.writers, os.open, piece.path, only_a_file)
+        loop = asyncio.get_running_loop()
+        file = await loop.run_in_executor(self._bodies.writers, open_own, Path(piece.path), os.O_WRONLY)
         try:
             turn = self._turns.setdefault(piece.path, threading.Lock())
             there = Destination(file, piece.offset, piece.length, turn)

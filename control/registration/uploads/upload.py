@@ -17,6 +17,7 @@ from control.registration.uploads.known_chunks import Place, copy_chunk, sha256_
 from control.registration.uploads.request import check_file_name
 from control.registration.uploads.staged_file import Chunk, StagedFile, chunks_of
 from stepserve.durable import sync, write_whole
+from stepserve.own_files import is_own, open_own, remove_links
 from stepserve.shard import BadShard, read_tensors
 
 _BOOK = "upload.json"
@@ -99,6 +100,15 @@ class Upload:
         self.save()
         return self.files[name]
 
+    def forget_links(self) -> None:
+        """A file in whose place a link was put, or nothing is, begins anew; what a link leads to stays as it is."""
+        if self.files_folder.is_symlink():
+            self.files_folder.unlink()
+        remove_links(self.files_folder)
+        for name, file in list(self.files.items()):
+            if not self.path_of(name).is_file():
+                self.add(name, file.size_bytes, file.chunks)
+
     def drop(self, name: str) -> None:
         self.files.pop(name, None)
         self.path_of(name).unlink(missing_ok=True)
@@ -107,7 +117,7 @@ class Upload:
         """Copies what lies on this disk already; how many bytes that were."""
         file, copied = self.files[name], 0
         path = self.path_of(name)
-        target = os.open(path, os.O_RDWR)
+        target = open_own(path, os.O_RDWR)
         try:
             for index, chunk in enumerate(file.chunks):
                 place = places.get(chunk.sha256 or "")
@@ -129,7 +139,7 @@ class Upload:
     def prove(self, name: str, indexes: list[int]) -> list[tuple[int, str]]:
         """Hashes those chunks as they lie on disk; the wrong ones, with the hash they have."""
         file, wrong = self.files[name], []
-        source = os.open(self.path_of(name), os.O_RDONLY)
+        source = open_own(self.path_of(name), os.O_RDONLY)
         try:
             for index in indexes:
                 chunk = file.chunks[index]
@@ -243,9 +253,10 @@ def load(folder: Path) -> Upload | None:
             upload.files[name] = StagedFile(name, told["size_bytes"], chunks, prefixes=dict(told["begun"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    remove_links(upload.files_folder)
     for name, file in upload.files.items():
         path = upload.path_of(name)
-        if not path.is_file() or path.stat().st_size != file.size_bytes:
+        if not is_own(path) or path.stat().st_size != file.size_bytes:
             upload.add(name, file.size_bytes, file.chunks)
             continue
         written = [i for i, chunk in enumerate(file.chunks) if i not in file.prefixes and _written(path, chunk)]

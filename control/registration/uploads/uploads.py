@@ -246,7 +246,14 @@ class Uploads:
                 return None
             left.touched_s = time.monotonic() - IDLE_S
             self._uploads[model_id] = left
-        return self._uploads[model_id]
+            return left
+        upload = self._uploads[model_id]
+        if await asyncio.to_thread(upload.folder.is_symlink):
+            del self._uploads[model_id]  # it is somebody else's folder now
+            return None
+        with _disk(model_id):
+            await asyncio.to_thread(upload.forget_links)
+        return upload
 
     async def _new(self, model_id: str) -> Upload:
         folder = self._folder / model_id
