@@ -1,0 +1,203 @@
+"""The contract of a fleet: one control plane and many gateways, its members. JSON over HTTP, both ways.
+
+A *member* is a gateway that has no control of its own. It joins a control plane, sends it heartbeats, and serves what
+is committed there. Control drives it through the private API that a gateway on control's own machine has on a Unix
+socket: on a member that API lies under MEMBER_PREFIX of its public port, for whoever holds the token of its join.
+Times are seconds (`_s`).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stepserve.contract import Message, ModelRef, Proof
+
+FLEET_PATH = "/fleet"
+FLEET_JOIN_PATH = "/fleet/join"
+FLEET_HEARTBEAT_PATH = "/fleet/heartbeat"
+FLEET_KEYS_PATH = "/fleet/keys"  # the body and the answer of stepserve.access: SyncRequest, SyncAnswer
+FLEET_FILES_PATH = "/fleet/files"
+
+MEMBER_PREFIX = "/internal/member"
+MEMBER_STAGE_PATH = "/stage"
+
+LOCAL_MEMBER = "local"
+"""The id of the gateway beside control, which never joins: it is on control's machine, over a Unix socket."""
+
+MAX_CLOCK_DIFFERENCE_S = 30.0  # of a member from control: the ends of API keys are moments of the wall clock
+
+MemberState = Literal["joining", "ready", "switching", "draining", "cordoned", "lost"]
+"""`joining`: does not serve what is committed yet. `ready`: it does, proved. `switching`: is being brought to it, or to
+the model of a rollout. `draining`: answers what it has and is to get no more. `cordoned`: kept out, by a person or by a
+rollout that it failed in. `lost`: silent for longer than the lease. Requests are for `ready` members alone.
+"""
+Wave = Literal["1", "25%", "all"]
+RolloutPolicy = Literal["all", "quorum"]
+
+MemberId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Label = Annotated[str, Field(max_length=200)]
+Labels = Annotated[dict[Annotated[str, Field(min_length=1, max_length=63)], Label], Field(max_length=32)]
+Token = Annotated[str, Field(min_length=32, max_length=200)]
+
+
+class FleetDevice(Message):
+    """A card, or the machine's memory where there are no cards; `free_bytes` when the member joined."""
+
+    id: str
+    name: str
+    free_bytes: int
+
+
+class Committed(Message):
+    """The active model of the fleet. `version`: of its weights; 0: those of its registered files."""
+
+    model: str
+    digest: str
+    version: int = 0
+
+
+class FleetMember(Message):
+    """A gateway as GET /fleet shows it.
+
+    `url`: where it is reached; None for control's own gateway (`id` LOCAL_MEMBER), which is reached over its Unix
+    socket. `model`, `digest`, `version`: what it serves; None, None, 0: nothing. `reason`: why it is not `ready`.
+    """
+
+    id: str
+    url: str | None
+    zone: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    devices: list[FleetDevice] = Field(default_factory=list)
+    state: MemberState
+    model: str | None = None
+    digest: str | None = None
+    version: int = 0
+    in_flight: int = 0
+    heartbeat_age_s: float
+    stepserve_version: str
+    vllm_version: str | None = None
+    reason: str | None = None
+
+
+class RolloutStep(Message):
+    """One member in a rollout. `error`: why it is `failed`, `lost` or `cordoned`."""
+
+    member: str
+    state: Literal["pending", "staging", "staged", "committing", "proved", "failed", "lost"]
+    wave: int
+    error: str | None = None
+
+
+class RolloutView(Message):
+    """The rollout that runs, or the last one."""
+
+    id: int
+    model: str
+    digest: str
+    previous: str
+    policy: RolloutPolicy
+    wave: Wave
+    state: Literal["staging", "committing", "rolling_back", "committed", "rolled_back"]
+    error: str | None = None
+    steps: list[RolloutStep]
+
+
+class FleetView(Message):
+    """GET /fleet. `committed` None: no model is active. `lease_s`: after so long a silence a member is lost."""
+
+    gateways: list[FleetMember]
+    committed: Committed | None
+    rollout: RolloutView | None = None
+    lease_s: float
+
+
+class JoinRequest(Message):
+    """A gateway wants to be a member.
+
+    `token`: made by the member for this run; control shows it when it asks the member for something, and the member
+    with each heartbeat. `boot_id`: of this run of the gateway. `now_s`: its clock, in seconds since 1970.
+    """
+
+    id: MemberId
+    url: Annotated[str, Field(min_length=1, max_length=500)]
+    token: Token
+    boot_id: str
+    zone: Annotated[str, Field(max_length=63)] = ""
+    labels: Labels = Field(default_factory=dict)
+    devices: Annotated[list[FleetDevice], Field(max_length=64)] = Field(default_factory=list)
+    stepserve_version: str
+    vllm_version: str | None = None
+    now_s: float
+
+
+class JoinAnswer(Message):
+    """`heartbeat_s`: how often the member is to say that it is there; after `lease_s` of silence it is lost."""
+
+    id: str
+    heartbeat_s: float
+    lease_s: float
+    committed: Committed | None
+
+
+class HeartbeatRequest(Message):
+    """What the member serves now. `model` None: nothing yet. `leaving`: it stops, and is not waited for."""
+
+    id: MemberId
+    token: Token
+    model: str | None = None
+    digest: str | None = None
+    version: int = 0
+    in_flight: int = 0
+    serving: bool = False  # its engine takes requests
+    leaving: bool = False
+
+
+class HeartbeatAnswer(Message):
+    """What control makes of the member, which is ready only while this says so."""
+
+    state: MemberState
+    reason: str | None = None
+    committed: Committed | None
+
+
+class FileEntry(Message):
+    """A file of a model. `name`: in the model's folder, with slashes."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class FileManifest(Message):
+    """The files that make a model, an adapter's without its base's."""
+
+    model: str
+    digest: str
+    files: list[FileEntry]
+
+
+class StageRequest(Message):
+    """Has a member get a model's files: its own where they lie at the same path, or control's.
+
+    `manifests` has the model's, and its base's where it is an adapter.
+    """
+
+    model: ModelRef
+    manifests: list[FileManifest]
+
+
+class StageAnswer(Message):
+    """The model with the paths of the member's machine. `fetched_bytes`: how much came from control."""
+
+    model: ModelRef
+    fetched_bytes: int = 0
+
+
+class MemberSwitch(Message):
+    """How a switch went on one gateway, in the answer of set_active on a fleet."""
+
+    id: str
+    method: str
+    paused_ms: float
+    proof: Proof | None = None
+    error: str | None = None
