@@ -248,12 +248,22 @@ class Proof(Message):
     why: str | None = None
 
 
+class MemberSwitch(Message):
+    """How a switch went on one gateway of a fleet. `error`: why it does not serve the model."""
+
+    id: str
+    method: str
+    paused_ms: float
+    proof: Proof | None = None
+    error: str | None = None
+
+
 class ActivateResult(Message):
     """How a switch ended. A failed one says what serves instead (`rolled_back_to`; None: nothing does).
 
     `paused_ms`: how long no request was being answered though one could have been; `held_ms`: how long new requests had
     to wait, which includes the drain. `total_ms`: how long the caller waited, of which `reference_wait_ms` for the
-    model's reference to be computed; from the gateway, the switch alone.
+    model's reference to be computed; from the gateway, the switch alone. `gateways`: on a fleet, how it went on each.
     """
 
     status: Literal["activated", "failed"]
@@ -268,6 +278,7 @@ class ActivateResult(Message):
     proof: Proof | None = None
     error: str | None = None
     rolled_back_to: str | None = None
+    gateways: list[MemberSwitch] = []
 
 
 class WeightsVersion(Message):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stepserve.contract import Message, ModelRef, Proof
+from stepserve.contract import Message, ModelRef
 
 FLEET_PATH = "/fleet"
 FLEET_JOIN_PATH = "/fleet/join"
@@ -27,9 +27,11 @@ LOCAL_MEMBER = "local"
 MAX_CLOCK_DIFFERENCE_S = 30.0  # of a member from control: the ends of API keys are moments of the wall clock
 
 MemberState = Literal["joining", "ready", "switching", "draining", "cordoned", "lost"]
-"""`joining`: does not serve what is committed yet. `ready`: it does, proved. `switching`: is being brought to it, or to
-the model of a rollout. `draining`: answers what it has and is to get no more. `cordoned`: kept out, by a person or by a
-rollout that it failed in. `lost`: silent for longer than the lease. Requests are for `ready` members alone.
+"""`joining`: does not serve what is committed yet, and is being brought to it. `ready`: it does, proved; or it does the
+model of the rollout that runs, proved. `switching`: takes its turn in a rollout, and answers or holds requests
+meanwhile as one box does. `draining`: answers what it has and is to get no more. `cordoned`: kept out, by a person or
+by a rollout that it failed in. `lost`: silent for longer than the lease. Requests are for `ready` members, and for
+`switching` ones where none is `ready`.
 """
 Wave = Literal["1", "25%", "all"]
 RolloutPolicy = Literal["all", "quorum"]
@@ -191,13 +193,3 @@ class StageAnswer(Message):
 
     model: ModelRef
     fetched_bytes: int = 0
-
-
-class MemberSwitch(Message):
-    """How a switch went on one gateway, in the answer of set_active on a fleet."""
-
-    id: str
-    method: str
-    paused_ms: float
-    proof: Proof | None = None
-    error: str | None = None
