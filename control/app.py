@@ -23,6 +23,14 @@ from control.checkpoints.digest_cache import DigestCache
 from control.checkpoints.quantisation import QuantizeWish
 from control.database.database import Database, url_of
 from control.errors import ServiceError
+from control.fleet.bringing import Bringer
+from control.fleet.files import ModelFiles
+from control.fleet.keeper import Keeper
+from control.fleet.local import LocalMember
+from control.fleet.member_book import MemberBook
+from control.fleet.members import Members
+from control.fleet.rollout_book import RolloutBook
+from control.fleet.rollouts import Rollouts
 from control.gateway_client import GatewayClient
 from control.inference import InferenceKind
 from control.jobs.attempt import AttemptBuilder
@@ -81,6 +89,7 @@ from control.routes import (
     webhooks,
 )
 from control.routes import files as file_routes
+from control.routes import fleet as fleet_routes
 from control.routes import telemetry as machine
 from control.routes import uploads as uploads_routes
 from control.routes.job_display import JobDisplay
@@ -140,7 +149,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             database = Database(url_of(settings))
             stack.push_async_callback(database.close)
-            gateway = GatewayClient(layout.gateway_socket)
+            gateway = GatewayClient.at_socket(layout.gateway_socket)
             stack.push_async_callback(gateway.close)
 
             telemetry = Telemetry(card_reader or Nvml(), gateway, settings)
@@ -178,8 +187,22 @@ def create_app(
                 reconciler.poke()
                 runner.wake(model_changed=True)
 
+            members = Members(MemberBook(database), settings.fleet)
+            stack.push_async_callback(members.close)
+            await members.open()
+            model_files = ModelFiles(repository)
+            bringer = Bringer(registry, references, model_files, members)
+            rollouts = Rollouts(RolloutBook(database), members, bringer)
+            await rollouts.open()
+            keeper = Keeper(members, rollouts, bringer, history, every_s=pace.in_step_s)
             activator = Activator(
-                registry, history, gateway, references, on_change=switched, proof_wait_s=settings.proof_wait_s
+                registry,
+                history,
+                gateway,
+                references,
+                rollouts,
+                on_change=switched,
+                proof_wait_s=settings.proof_wait_s,
             )
             loading = Loading(registry, references, gateway)
             uploads = Uploads(layout.uploads, placed, cache, repository.folders)
@@ -240,13 +263,14 @@ def create_app(
 
             key_book = KeyBook(database, gateway.tell_keys, admin_elsewhere=settings.access.admin_key is not None)
             await key_book.tell()
-            reconciler = Reconciler(activator, history, gateway, pace)
+            reconciler = Reconciler(activator, history, gateway, rollouts, pace)
             background = Tasks()
             lag = LoopLag()
             background.spawn(lag.run(), name="loop lag")
             background.spawn(telemetry.run(), name="processor load")
             background.spawn(beat(), name="heartbeat")
             background.spawn(reconciler.run(), name="reconciler")
+            background.spawn(keeper.run(), name="fleet keeper")
             background.spawn(references.run(), name="references")
             background.spawn(note_templates(repository), name="chat templates")
             await governor.start(background)
@@ -300,6 +324,9 @@ def create_app(
                 lag,
                 layout,
                 loading,
+                LocalMember(gateway, members, settings.fleet),
+                members,
+                model_files,
                 notifier,
                 outbox,
                 owners,
@@ -308,6 +335,7 @@ def create_app(
                 registrar,
                 registry,
                 repository,
+                rollouts,
                 runner,
                 steps,
                 submission,
@@ -352,6 +380,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         webhooks,
         promotions,
         policies,
+        fleet_routes,
     )
     for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
         app.include_router(router)

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -14,6 +15,7 @@ from control.power.governor import PowerState
 from control.telemetry.cards import Card, CardsSeen
 from control.telemetry.energy import EnergyBook
 from control.telemetry.system import SystemSeen
+from stepserve.fleet import MemberState
 from stepserve.logs import lost_lines
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,14 @@ _OF_CARDS: list[tuple[str, str, Callable[[Card], float | None]]] = [
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """`census` is None while the database does not answer; `held` are the types of jobs that are paused."""
+    """`census` is None while the database does not answer; `held` are the types of jobs that are paused.
+
+    `members`: how many there are of each state but control's own gateway; `rollouts`: how many ended so, None as above.
+    """
 
     census: Census | None
+    members: Mapping[MemberState, int]
+    rollouts: Mapping[str, int] | None
     cards: CardsSeen
     system: SystemSeen
     book: EnergyBook
@@ -51,6 +58,7 @@ def families(shown: Shown) -> list[Metric]:
     return [
         _gauge("stepserve_database_up", "1 while the database answers, else 0.", shown.census is not None),
         *(_jobs(shown.census) if shown.census else ()),
+        *_fleet(shown.members, shown.rollouts),
         *_cards(shown.cards),
         *_energy(shown.book),
         *_system(shown.system),
@@ -79,6 +87,24 @@ def _jobs(census: Census) -> Iterable[Metric]:
     yield _gauge(
         "stepserve_queue_oldest_age_seconds", "How long the oldest pending job has waited.", census.oldest_pending_s
     )
+
+
+def _fleet(members: Mapping[MemberState, int], rollouts: Mapping[str, int] | None) -> Iterable[Metric]:
+    """By state and never by member, so that a fleet that grows makes no more series."""
+    states = GaugeMetricFamily("stepserve_fleet_members", "Gateways that joined, by what they are.", labels=["state"])
+    for state in get_args(MemberState):
+        states.add_metric([state], members.get(state, 0))
+    yield states
+    if rollouts is None:
+        return
+    ended = CounterMetricFamily(
+        "stepserve_fleet_rollouts", "Switches of the whole fleet that ended so.", labels=["end"]
+    )
+    for end in ("committed", "rolled_back"):
+        ended.add_metric([end], rollouts.get(end, 0))
+    yield ended
+    running = sum(count for state, count in rollouts.items() if state not in {"committed", "rolled_back"})
+    yield _gauge("stepserve_fleet_rollout_running", "1 while a switch of the whole fleet runs.", running)
 
 
 def _cards(seen: CardsSeen) -> Iterable[Metric]:

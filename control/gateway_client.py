@@ -1,10 +1,14 @@
-"""The gateway as control sees it: its private API over a Unix socket. The only module that knows httpx."""
+"""A gateway as control sees it: its private API, over a Unix socket here and over TCP on a member of the fleet.
+
+The only module of control that asks gateways by httpx.
+"""
 
 import asyncio
-from collections.abc import Iterator
+import ssl
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -16,6 +20,7 @@ from control.errors import (
     LoadFailed,
     ModelNotServed,
     NoRoom,
+    NoSpace,
     ServiceError,
     WrongWeights,
 )
@@ -48,6 +53,7 @@ from stepserve.contract import (
     UnloadRequest,
     UsageReport,
 )
+from stepserve.fleet import MEMBER_PREFIX, MEMBER_STAGE_PATH, StageAnswer, StageRequest
 from stepserve.request_id import forwarded
 from stepserve.unix_http import unix_transport
 
@@ -55,6 +61,7 @@ STATE_TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 900.0
 CAPABILITIES_TIMEOUT_S = 60.0
 SWITCH_LOOK_EVERY_S = 5.0
+MEMBER_PATIENCE = 2  # of a member, which has to be given up within a lease or so
 SWITCH_PATIENCE = 6  # so often in a row the gateway may not say its state while it switches, 5 s each
 LOAD_TIMEOUT_S = 900.0
 
@@ -75,15 +82,33 @@ class GatewayClient:
     """One pool of connections."""
 
     def __init__(
-        self, socket: Path, look_every_s: float = SWITCH_LOOK_EVERY_S, patience: int = SWITCH_PATIENCE
+        self, client: httpx.AsyncClient, look_every_s: float = SWITCH_LOOK_EVERY_S, patience: int = SWITCH_PATIENCE
     ) -> None:
         self._look_every_s = look_every_s
         self._patience = patience
-        self._client = httpx.AsyncClient(
-            transport=unix_transport(socket),
-            base_url="http://gateway",
-            timeout=httpx.Timeout(STATE_TIMEOUT_S),
+        self._client = client
+
+    @classmethod
+    def at_socket(
+        cls, socket: Path, look_every_s: float = SWITCH_LOOK_EVERY_S, patience: int = SWITCH_PATIENCE
+    ) -> Self:
+        """The gateway of this machine."""
+        client = httpx.AsyncClient(
+            transport=unix_transport(socket), base_url="http://gateway", timeout=httpx.Timeout(STATE_TIMEOUT_S)
         )
+        return cls(client, look_every_s, patience)
+
+    @classmethod
+    def of_member(cls, url: str, token: str, tls: ssl.SSLContext, look_every_s: float) -> Self:
+        """A member of the fleet, at the URL that it advertises and with the token of its join."""
+        client = httpx.AsyncClient(
+            base_url=url + MEMBER_PREFIX,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(STATE_TIMEOUT_S),
+            verify=tls,
+            trust_env=False,
+        )
+        return cls(client, look_every_s, MEMBER_PATIENCE)
 
     async def state(self) -> GatewayState:
         """Raises GatewayUnavailable."""
@@ -113,7 +138,15 @@ class GatewayClient:
         Raises GatewayUnavailable (also when the gateway does not say its state any more), Conflict when another switch
         runs, WrongWeights.
         """
-        asking = asyncio.create_task(self._post(GATEWAY_ACTIVATE_PATH, request, ActivateResult, None))
+        return await self._watched(self._post(GATEWAY_ACTIVATE_PATH, request, ActivateResult, None))
+
+    async def stage(self, request: StageRequest) -> StageAnswer:
+        """Has a member get a model's files, however long that takes. Raises as `activate`, and NoSpace."""
+        return await self._watched(self._post(MEMBER_STAGE_PATH, request, StageAnswer, None))
+
+    async def _watched(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
+        """What takes minutes, while the gateway says its state. Raises GatewayUnavailable once it does not."""
+        asking = asyncio.create_task(asked)
         silent = 0
         try:
             while not (await asyncio.wait((asking,), timeout=self._look_every_s))[0]:
@@ -197,6 +230,8 @@ def _answer(response: httpx.Response, answer: type[Answer]) -> Answer:
             raise LoadFailed(detail)
         case 404, "model_not_loaded":
             raise ModelNotServed(detail)
+        case 507, _:
+            raise NoSpace(detail)
         case 503, _:
             raise GatewayUnavailable(detail)
         case status, _ if 400 <= status < 500:

@@ -20,9 +20,10 @@ from gateway.access.rates import StoreRefused
 from gateway.app import create_gateway
 from gateway.dialects.installed import DialectRefused
 from gateway.engine import fork_server
-from gateway.engine.installed import VllmRefused, check_version, installed_vllm
+from gateway.engine.installed import VllmRefused, check_version
 from gateway.engine.patches import environment, registry
-from gateway.errors import EngineArgumentRefused
+from gateway.errors import EngineArgumentRefused, JoinRefused
+from gateway.fleet.member import Member
 from gateway.http import tracing
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
@@ -32,6 +33,7 @@ from stepserve import logs
 from stepserve.child import EXIT_REFUSED
 from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest, ModelRef
 from stepserve.hosts import HostsRefused
+from stepserve.installed_vllm import installed_vllm
 from stepserve.privacy import make_private, reserve_socket
 from stepserve.process import allow_many_connections, follow_parent
 from stepserve.setting_origins import load
@@ -41,6 +43,7 @@ from stepserve.unix_http import expect_late_readiness
 
 log = logging.getLogger("gateway")
 
+_OPENED_WITHIN_S = 15.0  # without keys, a member that is to be reached from elsewhere is told so by control
 _CLOSING_S = 1  # for what does not hold the exit back: uploads, streams of events, idle connections
 
 
@@ -108,7 +111,10 @@ async def serve(settings: Settings) -> None:
     async with gateway.running() as writer:
         servers = [asyncio.create_task(server.serve()) for server in (public, private)]
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([*servers, stopped, writer, preload], return_when=asyncio.FIRST_COMPLETED)
+        member = asyncio.create_task(_membership(gateway.member, public), name="membership")
+        await asyncio.wait([*servers, stopped, writer, preload, member], return_when=asyncio.FIRST_COMPLETED)
+        member.cancel()  # first of all, so that control sends nobody here any more
+        left = (await asyncio.gather(member, return_exceptions=True))[0]
         if stopped.done():
             await gateway.drain.run(settings.drain_timeout_s)
         log.info("stopping")
@@ -119,6 +125,16 @@ async def serve(settings: Settings) -> None:
         if preload.done():
             preload.result()
         preload.cancel()
+        if isinstance(left, Exception):
+            raise left
+
+
+async def _membership(member: Member | None, public: PublicListener) -> None:
+    """Of a fleet, where this gateway is to be a member of one; else it waits for the end."""
+    if member is None:
+        await asyncio.Event().wait()
+        return
+    await member.membership.run(lambda: public.opened(_OPENED_WITHIN_S))
 
 
 async def _preloaded(settings: Settings, stop: asyncio.Event) -> None:
@@ -181,6 +197,7 @@ def main() -> None:
         DialectRefused,
         EngineArgumentRefused,
         HostsRefused,
+        JoinRefused,
         SettingsRefused,
         StoreRefused,
         VllmRefused,

@@ -29,6 +29,9 @@ from gateway.edge.observation import RequestLogMiddleware
 from gateway.edge.openapi import describe
 from gateway.engine.process.turns import one_at_a_time
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.fleet.member import Member, member_of
+from gateway.fleet.member_door import MemberDoor
+from gateway.fleet.membership import control_client
 from gateway.http.asgi import App, Receive, Scope, Send
 from gateway.http.body_to_file import BodyToFile
 from gateway.http.tracing import Tracer, tracer_of
@@ -55,8 +58,8 @@ from gateway.serving.slot import StartEngine
 from gateway.serving.watchdog import Watchdog
 from gateway.serving.weights.versions import Versions
 from gateway.sidecar.control_link import ControlProxy
-from gateway.sidecar.directory import ControlDirectory
-from gateway.sidecar.key_link import KeySync
+from gateway.sidecar.directory import ControlDirectory, NoDirectory
+from gateway.sidecar.key_link import KeySync, to_sidecar
 from gateway.sidecar.upload_link import UploadLink
 from gateway.status.exposition import Exposition
 from gateway.status.gpu import Nvml
@@ -65,8 +68,10 @@ from gateway.status.model_cards import ModelCards
 from gateway.status.usage import usage
 from gateway.upstream.app import UpstreamApp
 from stepserve import hosts
+from stepserve.access import CONTROL_SYNC_PATH
 from stepserve.alias_book import AliasBook
 from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest
+from stepserve.fleet import FLEET_KEYS_PATH
 from stepserve.heartbeat import beat
 from stepserve.loop_lag import LoopLag
 from stepserve.settings import Settings
@@ -130,6 +135,7 @@ class Gateway:
     lag: LoopLag
     self_check: SelfCheck
     configuration: Configuration
+    member: Member | None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -153,6 +159,8 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
             await self.control.close()
+            if self.member is not None:
+                await self.member.close()
             await self.rates.close()
             if self.tracer is not None:
                 await asyncio.to_thread(self.tracer.close)
@@ -184,8 +192,10 @@ def create_gateway(
         settings.max_request_bytes,
         max_dataset_bytes=settings.max_dataset_bytes,
         max_file_bytes=settings.max_file_bytes,
+        elsewhere=settings.fleet.control,
     )
-    directory = ControlDirectory(control)
+    member = member_of(settings, pool)
+    directory = ControlDirectory(control) if member is None else NoDirectory()
     router = Router(
         gate, pool, directory, settings.load_on_request, settings.max_held_requests, settings.hold_timeout_s
     )
@@ -218,6 +228,7 @@ def create_gateway(
         time.monotonic(),
         exposition,
         diagnose_engine,
+        member.membership if member is not None else None,
     ).app()
     adapters = create_routes(settings, dispatch, served, control, pool, configuration, bounds, installed)
     for route in describe(gate, control, adapters.routes, [*information.routes, *configuration.routes()]):
@@ -228,7 +239,7 @@ def create_gateway(
     key_usage = UsageTotals()
     store_url = settings.limits.store_url
     rates = Rates(store_url.get_secret_value() if store_url else None)
-    key_sync = KeySync(layout.control_socket, keyring, key_usage, pool.snapshot().boot_id)
+    key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
     public = PublicApp(
         dispatch,
@@ -244,14 +255,27 @@ def create_gateway(
     at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
     inference = Inference(dispatch, adapters, BatchShare(at_once, at_once))
     drain = Drain(_authenticated(public, settings, keyring, rates, key_usage, deadlines), deadlines)
+    outermost: App = RequestLogMiddleware(drain, settings.logs, tracer)
+    private = create_private_app(
+        pool,
+        router,
+        self_check,
+        inference,
+        usage,
+        ask_engine,
+        check_engine,
+        key_sync,
+        key_usage,
+        member.files.stage if member is not None else None,
+    )
+    if member is not None:
+        outermost = MemberDoor(outermost, private, member.membership.token)
     return Gateway(
         pool=pool,
         control=control,
-        public=RequestLogMiddleware(drain, settings.logs, tracer),
+        public=outermost,
         tracer=tracer,
-        private=create_private_app(
-            pool, router, self_check, inference, usage, ask_engine, check_engine, key_sync, key_usage
-        ),
+        private=private,
         keyring=keyring,
         key_sync=key_sync,
         deadlines=deadlines,
@@ -261,7 +285,15 @@ def create_gateway(
         lag=lag,
         self_check=self_check,
         configuration=configuration,
+        member=member,
     )
+
+
+def _key_sync(settings: Settings, keyring: Keyring, usage: UsageTotals, source: str) -> KeySync:
+    """With the control process of this machine, or with the control plane of the fleet."""
+    if settings.fleet.control is not None:
+        return KeySync(control_client(settings), FLEET_KEYS_PATH, keyring, usage, source)
+    return KeySync(to_sidecar(settings.layout.control_socket), CONTROL_SYNC_PATH, keyring, usage, source)
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -21,8 +21,12 @@ GatewayError
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
 ├── Unserved            503  nothing can answer now; carries when to try again
 │   ├── ControlDown          the control process does not answer
+│   │   └── ControlElsewhere 421 this gateway is a member of a fleet, whose control plane is another machine's
 │   ├── NoRoom               it would have to be loaded, and nothing can leave for it
 │   └── LoadFailed           it was to be loaded for a request and does not load
+├── StageFailed         502  a member of a fleet could not get a model's files
+│   └── StageNoSpace     507  … since the disk is full
+├── JoinRefused         403  control does not take this gateway as a member of its fleet; ends the start
 ├── SwitchInProgress    409  another switch runs; carries its target
 ├── DrainFailed         409  requests were still inside a slot at the end of the time; nothing was changed
 ├── PushInProgress      409  weights are being pushed; carries whose
@@ -200,6 +204,31 @@ class ControlDown(Unserved):
 
     def __init__(self, rest: str = "Inference on /v1 goes on.") -> None:
         super().__init__(f"The control process does not answer; it is being restarted. {rest}", 2.0)
+
+
+class ControlElsewhere(ControlDown):
+    status = 421
+    code = "control_elsewhere"
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.args = (f"This gateway is a member of the fleet of {url}: ask there.",)
+        self.retry_after_s = None
+
+
+class StageFailed(GatewayError):
+    status = 502
+    code = "stage_failed"
+
+
+class StageNoSpace(StageFailed):
+    status = 507
+    code = "no_space"
+
+
+class JoinRefused(GatewayError):
+    status = 403
+    code = "join_refused"
 
 
 class NoRoom(Unserved):

@@ -1,4 +1,6 @@
-"""What control may ask of the gateway, on a Unix socket that only this user can open. The types are the contract's."""
+"""What control may ask of the gateway: on a Unix socket that only this user can open, on a member of a fleet behind a
+token. The types are the contract's.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -46,6 +48,7 @@ from stepserve.contract import (
     ProveRequest,
     UnloadRequest,
 )
+from stepserve.fleet import MEMBER_STAGE_PATH, StageAnswer, StageRequest
 from stepserve.request_id import Traced
 
 R = TypeVar("R", bound=BaseModel)
@@ -61,8 +64,11 @@ def create_private_app(
     check_engine: Callable[[CheckEngineRequest], CheckedEngine],
     key_link: KeySync,
     key_usage: UsageTotals,
+    stage: Callable[[StageRequest], Awaitable[StageAnswer]] | None = None,
 ) -> Starlette:
-    """`ask_engine` and `check_engine` may block for as long as it takes to import vLLM."""
+    """`ask_engine` and `check_engine` may block for as long as it takes to import vLLM. `stage`: of a fleet's member,
+    which may have to fetch a model's files.
+    """
 
     async def state(_: Request) -> Response:
         return _json(pool.snapshot())
@@ -133,8 +139,13 @@ def create_private_app(
 
         return await _answer(request, AskRequest, run)
 
+    async def get_files(request: Request) -> Response:
+        assert stage is not None, "a route of members alone"
+        return await _answer(request, StageRequest, stage)
+
     return Starlette(
         routes=[
+            *([Route(MEMBER_STAGE_PATH, get_files, methods=["POST"])] if stage is not None else []),
             Route(GATEWAY_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_RECOVERED_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),

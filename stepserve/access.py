@@ -10,7 +10,7 @@ from pydantic import Field
 from stepserve.contract import Message
 from stepserve.request_id import KEY_ID_HEADER
 
-Scope = Literal["infer", "jobs", "weights", "admin", "metrics"]
+Scope = Literal["infer", "jobs", "weights", "admin", "metrics", "fleet"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 # `open`: anybody may. `any`: whoever has a valid key.

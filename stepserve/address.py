@@ -14,6 +14,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_everywhere(host: str) -> bool:
+    """Whether it stands for every address of this machine: `0.0.0.0`, `::`."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def loopback_for(host: str) -> str:
     """127.0.0.1, or ::1 where the address is of version 6."""
     return "::1" if ":" in host else "127.0.0.1"

@@ -73,6 +73,16 @@ class Announcer:
 
     def text(self, model: str, seconds: float) -> str:
         url = self._url
+        if self._settings.fleet.control is not None:
+            return f"""
+  Stepserve is ready   {url}   (after {seconds:.0f} s)
+  Member of the fleet   {self._settings.fleet.control}
+  Active model          {model}
+  Logs                  {self._logs}
+
+  `stepserve fleet status --host {self._settings.fleet.control}` shows all members.
+  Ctrl-C stops this one.
+"""
         closed = ""
         if self._is_closed():
             closed = (

@@ -6,11 +6,14 @@ socket: on a member that API lies under MEMBER_PREFIX of its public port, for wh
 Times are seconds (`_s`).
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from stepserve import __version__
 from stepserve.contract import Message, ModelRef
+from stepserve.placement import Device
 
 FLEET_PATH = "/fleet"
 FLEET_JOIN_PATH = "/fleet/join"
@@ -43,11 +46,15 @@ Token = Annotated[str, Field(min_length=32, max_length=200)]
 
 
 class FleetDevice(Message):
-    """A card, or the machine's memory where there are no cards; `free_bytes` when the member joined."""
+    """A card (`kind`: what it is called), or the machine's memory; `free_bytes` when the member joined."""
 
-    id: str
     name: str
+    kind: str
     free_bytes: int
+
+
+def fleet_devices(devices: Sequence[Device]) -> list[FleetDevice]:
+    return [FleetDevice(name=each.name, kind=each.kind, free_bytes=each.free_bytes) for each in devices]
 
 
 class Committed(Message):
@@ -130,6 +137,17 @@ class JoinRequest(Message):
     stepserve_version: str
     vllm_version: str | None = None
     now_s: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_version(cls, given: Any) -> Any:
+        """Before anything else, as another version's fields may be others."""
+        theirs = given.get("stepserve_version", __version__) if isinstance(given, dict) else __version__
+        if theirs != __version__:
+            raise ValueError(
+                f"this gateway runs Stepserve {theirs} and control {__version__}: install the same on both"
+            )
+        return given
 
 
 class JoinAnswer(Message):

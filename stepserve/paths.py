@@ -65,6 +65,11 @@ class Layout:
         return self.base / "files"
 
     @property
+    def fleet_models(self) -> Path:
+        """Models that a member of a fleet fetched from control; made when there is one."""
+        return self.base / "fleet"
+
+    @property
     def lock_file(self) -> Path:
         return self.base / "stepserve.lock"
 

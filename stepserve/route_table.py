@@ -135,6 +135,7 @@ _SHARDS = _controls("/shards", "jobs")
 _POLICIES = _controls("/policies", "admin", reads="jobs")
 _KEYS = _controls("/keys", "admin")
 _WEBHOOKS = _controls("/webhooks", "admin")
+_FLEET = _controls("/fleet", "fleet")
 _FILES = _controls("/v1/files", "jobs", envelope="openai")
 _BATCHES = _controls("/v1/batches", "jobs", envelope="openai")
 
@@ -240,6 +241,16 @@ ROWS: tuple[Row, ...] = (
     _WEBHOOKS.row("/webhooks/deliveries/{delivery_id}/retry", "POST"),
     _WEBHOOKS.row("/webhooks/{name}", "PUT DELETE"),
     _WEBHOOKS.row("/webhooks/{name}/test", "POST"),
+    _FLEET.row("/fleet", "GET"),
+    _FLEET.row("/fleet/join", "POST"),
+    _FLEET.row("/fleet/heartbeat", "POST"),
+    _FLEET.row("/fleet/keys", "POST"),
+    _FLEET.row("/fleet/files/{model_id}", "GET"),
+    _FLEET.row("/fleet/files/{model_id}/{name:path}", "GET"),
+    _FLEET.row("/fleet/{member_id}", "DELETE"),
+    _FLEET.row("/fleet/{member_id}/drain", "POST"),
+    _FLEET.row("/fleet/{member_id}/cordon", "POST"),
+    _FLEET.row("/fleet/{member_id}/uncordon", "POST"),
     _controls("/gpu", "admin", reads="any").row("/gpu", "GET"),
     _controls("/system", "admin", reads="any").row("/system", "GET"),
     _controls("/settings", "admin").row("/settings/power_profile", "GET POST"),
@@ -265,7 +276,7 @@ _FAMILIES: tuple[_Family, ...] = (
     # What changes models in Ollama's API, and is not served here, is nothing to try with a key for inference.
     *(_Family(f"/api/{name}", "admin", "gateway", "ollama") for name in _OLLAMA_CHANGES),
     _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN, _DATASETS, _SHARDS, _KEYS,
-    _WEBHOOKS, _POLICIES,
+    _WEBHOOKS, _POLICIES, _FLEET,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),

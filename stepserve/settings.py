@@ -17,6 +17,7 @@ from stepserve.access_settings import AccessSettings, LimitSettings, TlsSettings
 from stepserve.address import is_loopback, normal_url
 from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
 from stepserve.engine_arguments import SettingsArgs
+from stepserve.fleet_settings import FleetSettings
 from stepserve.named_templates import template_text
 from stepserve.paths import Layout
 from stepserve.retention import RetentionSettings
@@ -306,6 +307,7 @@ class Settings(BaseSettings):
     tls: TlsSettings = TlsSettings()
     limits: LimitSettings = LimitSettings()
     retention: RetentionSettings = RetentionSettings()
+    fleet: FleetSettings = FleetSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -32,20 +32,27 @@ class StartRefused(Exception):
     """The server cannot start here; the text is one sentence that says why and what to do."""
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, *, joins: bool = False) -> int:
     """Runs the server until SIGTERM, SIGINT or a fault that no restart can mend; returns the exit code.
+
+    `joins`: a gateway alone, which is a member of the control plane that the settings name.
 
     Raises StartRefused before anything is started.
     """
+    if settings.fleet.control is not None and not joins:
+        raise StartRefused(
+            "The setting fleet.control makes this a member of another control plane: start it with `stepserve join`,"
+            " or take the setting away."
+        )
     make_private()
     layout = settings.layout
     were_open = open_to_others(layout.kept_private)
     lock = claim(settings)
-    setproctitle.setproctitle("stepserve: up")
+    setproctitle.setproctitle("stepserve: join" if joins else "stepserve: up")
     logs.configure("up", settings)
     _tell_of_open(were_open, open_to_others(layout.kept_private))
     try:
-        return asyncio.run(_supervise(settings))
+        return asyncio.run(_supervise(settings, ("gateway",) if joins else ("gateway", "control")))
     finally:
         lock.close()
 
@@ -142,15 +149,12 @@ async def until_over(running: dict[asyncio.Task[None], Child], stopped: asyncio.
         print(told, file=sys.stderr, flush=True)
 
 
-async def _supervise(settings: Settings) -> int:
+async def _supervise(settings: Settings, names: tuple[str, ...]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    children = [
-        Child(name, [sys.executable, "-m", name], hang_timeout_s=settings.hang_timeout_s)
-        for name in ("gateway", "control")
-    ]
+    children = [Child(name, [sys.executable, "-m", name], hang_timeout_s=settings.hang_timeout_s) for name in names]
     # A terminal that is closed says the same as who wants the settings read again; that one has no terminal.
     loop.add_signal_handler(signal.SIGHUP, stop.set if sys.stdin.isatty() else children[0].hang_up)
     running = [asyncio.create_task(child.run(), name=child.name) for child in children]

@@ -56,7 +56,9 @@ class Audited:
 def _is_admins(method: str, path: str) -> bool:
     """What the gateway asks on its own behalf, each second and at each request, is nobody's action."""
     found = match(method, path)
-    return path == CONTROL_RECOVER_PATH or (found.row is not None and found.scope == "admin")
+    if found.row is None:
+        return path == CONTROL_RECOVER_PATH
+    return found.scope == "admin" or (found.scope == "fleet" and "member_id" in found.params)
 
 
 async def _end(audit: AuditLog, number: int, status: int) -> None:

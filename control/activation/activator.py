@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from control.clock import iso
 from control.database.tables import ActivationRow
 from control.errors import ActivationFailed, Conflict, DatabaseUnavailable, JobError, ServiceError, Superseded
+from control.fleet.rollouts import Order, Rollouts
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog, ActiveModel
 from control.models.references import References
@@ -28,6 +29,7 @@ from stepserve.contract import (
     Reference,
     SwitchMethod,
 )
+from stepserve.fleet import RolloutPolicy, Wave
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +38,16 @@ log = logging.getLogger(__name__)
 class SwitchWish:
     """How a switch is to go; the same fields as the gateway's ActivateRequest.
 
-    `spares_pushed`: it is refused where it would end weights that were pushed, which are on no disk.
+    `spares_pushed`: it is refused where it would end weights that were pushed, which are on no disk. On a fleet, `wave`
+    says how many gateways switch at once, and `policy` whether one that fails takes all back.
     """
 
     method: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     timeout_s: float = 300.0
     spares_pushed: bool = False
+    wave: Wave = "25%"
+    policy: RolloutPolicy = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Activator:
         history: ActivationLog,
         gateway: GatewayClient,
         references: References,
+        rollouts: Rollouts,
         on_change: Callable[[], None],
         proof_wait_s: float,
         clock_s: Callable[[], float] = time.monotonic,
@@ -88,6 +94,7 @@ class Activator:
         self._history = history
         self._gateway = gateway
         self._references = references
+        self._rollouts = rollouts
         self._on_change = on_change
         self._proof_wait_s = proof_wait_s
         self._clock_s = clock_s
@@ -259,7 +266,7 @@ class Activator:
         try:
             reference, waited_ms = await self._awaited_reference(model, wish)
             self._progress = Progress(activation_id, "switching", self._clock_s(), waited_ms)
-            result = await self._ask(model, reference, wish)
+            result = await self._everywhere(activation_id, model, reference, wish)
             proof = result.proof
             if reference is None and proof is not None:
                 proof = self._explained(proof, model)
@@ -267,14 +274,17 @@ class Activator:
             result = result.model_copy(update=measured)
         except ServiceError as error:
             await self._history.fail(activation_id, str(error))
+            await self._rollouts.settled(activation_id, committed=False)
             raise
         if result.status == "failed":
             failure = ActivationFailed(result)
             await self._history.fail(activation_id, str(failure), result)
+            await self._rollouts.settled(activation_id, committed=False)
             raise failure
         if on_success is not None:
             await on_success()
         await self._history.commit(activation_id, result)
+        await self._rollouts.settled(activation_id, committed=True)
         await self._registry.want_reference(model.id)
         log.info(
             "%s is active (%s, %.0f ms, paused %.0f ms)", model.id, result.method, result.total_ms, result.paused_ms
@@ -284,14 +294,26 @@ class Activator:
     async def _restore(self, model_id: str) -> ActivateResult:
         model = await self._registry.proven(model_id)
         reference = await self._references.stored(model.digest)
-        result = await self._ask(model, reference, SwitchWish())
+        result = await self._ask(await self._request(model, reference, SwitchWish()))
         if result.status == "failed":
             raise ActivationFailed(result)
         return result
 
-    async def _ask(self, model: ModelRef, reference: Reference | None, wish: SwitchWish) -> ActivateResult:
+    async def _everywhere(
+        self, activation_id: int, model: ModelRef, reference: Reference | None, wish: SwitchWish
+    ) -> ActivateResult:
+        """On this machine's gateway, and on the members of the fleet where there are any."""
+        active = await self._history.active()
+        request = await self._request(model, reference, wish)
+        previous_id = active.id if active is not None else None
+        order = Order(activation_id, request, previous_id, wish.policy, wish.wave)
+        return await self._rollouts.roll_out(
+            order, local=lambda: self._ask(request), back=lambda: self._restore(previous_id or model.id)
+        )
+
+    async def _request(self, model: ModelRef, reference: Reference | None, wish: SwitchWish) -> ActivateRequest:
         base_reference = await self._references.reference_for(model.base.digest, wait_s=0) if model.base else None
-        request = ActivateRequest(
+        return ActivateRequest(
             model=model,
             reference=reference,
             base_reference=base_reference,
@@ -299,10 +321,12 @@ class Activator:
             in_flight=wish.in_flight,
             timeout_s=wish.timeout_s,
         )
+
+    async def _ask(self, request: ActivateRequest) -> ActivateResult:
         try:
             return await self._gateway.activate(request)
         except JobError as error:
-            raise Conflict(f"the gateway refused {model.id}: {error}") from error
+            raise Conflict(f"the gateway refused {request.model.id}: {error}") from error
 
 
 def _check(condition: SwitchCondition, model: ModelRef, active: ActiveModel | None) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from control.activation.activator import Activator, serves
 from control.database.tables import ActivationRow
 from control.errors import GatewayUnavailable, ServiceError
+from control.fleet.rollouts import Rollouts
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog, ActiveModel
 from stepserve.contract import FailedLoad, GatewayState, ModelRef
@@ -32,11 +33,13 @@ class Reconciler:
         activator: Activator,
         history: ActivationLog,
         gateway: GatewayClient,
+        rollouts: Rollouts,
         intervals: PollIntervals,
     ) -> None:
         self._activator = activator
         self._history = history
         self._gateway = gateway
+        self._rollouts = rollouts
         self._intervals = intervals
         self._wake = asyncio.Event()
         self._last_trouble = ""
@@ -92,12 +95,19 @@ class Reconciler:
         if state.switching_to is not None or (interrupted and self._activator.target is not None):
             return interrupted
         for row in interrupted:
-            if state.active is not None and (state.active.id, state.active.digest) == (row.model_id, row.digest):
-                log.warning("activation %d of %s was finished by the gateway alone", row.id, row.model_id)
+            serves_it = state.active is not None and (state.active.id, state.active.digest) == (
+                row.model_id,
+                row.digest,
+            )
+            verdict = await self._rollouts.verdict(row.id)
+            counts = serves_it if verdict is None else verdict
+            if counts:
+                log.warning("activation %d of %s was finished by the gateways alone", row.id, row.model_id)
                 await self._history.commit(row.id, None)
             else:
                 log.warning("activation %d of %s was interrupted", row.id, row.model_id)
                 await self._history.fail(row.id, "interrupted")
+            await self._rollouts.settled(row.id, committed=counts)
         return []
 
     async def _reconcile(self, state: GatewayState, before: ActiveModel | None) -> bool:

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
 
-from control.database.tables import Base
+from control.database.fleet_tables import METADATA
 from control.errors import DatabaseTooNew, DatabaseUnfit
 
 
@@ -42,7 +42,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         heads = set(MigrationContext.configure(connection).get_current_heads())
         unknown = heads - known
         tables = set(inspect(connection).get_table_names())
-        clash = sorted(tables & {*Base.metadata.tables})
+        clash = sorted(tables & {*METADATA.tables})
         if (clash and not heads) or (unknown and not {"jobs", "models"} <= tables):
             some = ", ".join((clash or sorted(tables))[:3])
             raise DatabaseUnfit(

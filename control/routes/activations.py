@@ -11,6 +11,7 @@ from control.errors import NotFound
 from control.models.activation_log import ActivationLog
 from control.services import Given
 from stepserve.contract import ActivateResult, InFlightPolicy, SwitchMethod
+from stepserve.fleet import RolloutPolicy, Wave
 from stepserve.request_model import RequestModel
 
 router = APIRouter()
@@ -23,8 +24,10 @@ class RollbackRequest(RequestModel):
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
     method: SwitchMethod = "auto"
 
-    def wish(self) -> SwitchWish:
-        return SwitchWish(method=self.method, in_flight=self.in_flight, timeout_s=self.timeout_s)
+    def wish(self, wave: Wave, policy: RolloutPolicy) -> SwitchWish:
+        return SwitchWish(
+            method=self.method, in_flight=self.in_flight, timeout_s=self.timeout_s, wave=wave, policy=policy
+        )
 
 
 class SetActiveRequest(RollbackRequest):
@@ -32,7 +35,9 @@ class SetActiveRequest(RollbackRequest):
 
 
 def answer(result: ActivateResult) -> dict[str, Any]:
-    return result.model_dump(exclude={"error", "rolled_back_to"})
+    """`gateways` on a fleet alone."""
+    hidden = {"error", "rolled_back_to"} if result.gateways else {"error", "rolled_back_to", "gateways"}
+    return result.model_dump(exclude=hidden)
 
 
 @router.get("/models/active")
@@ -44,13 +49,21 @@ async def active(activations: Given[ActivationLog]) -> dict[str, Any]:
 
 
 @router.post("/models/set_active")
-async def set_active(request: SetActiveRequest, activator: Given[Activator]) -> dict[str, Any]:
-    return answer(await activator.set_active(request.id, request.wish()))
+async def set_active(
+    request: SetActiveRequest, activator: Given[Activator], wave: Wave = "25%", policy: RolloutPolicy = "all"
+) -> dict[str, Any]:
+    """On a fleet, `wave` says how many gateways switch at once; `policy`, whether one that fails takes all back."""
+    return answer(await activator.set_active(request.id, request.wish(wave, policy)))
 
 
 @router.post("/models/rollback")
-async def roll_back(activator: Given[Activator], request: RollbackRequest | None = None) -> dict[str, Any]:
-    return answer(await activator.roll_back((request or RollbackRequest()).wish()))
+async def roll_back(
+    activator: Given[Activator],
+    request: RollbackRequest | None = None,
+    wave: Wave = "25%",
+    policy: RolloutPolicy = "all",
+) -> dict[str, Any]:
+    return answer(await activator.roll_back((request or RollbackRequest()).wish(wave, policy)))
 
 
 @router.get("/models/activations")

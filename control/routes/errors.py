@@ -24,7 +24,8 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
         return _enveloped(error)
     body: dict[str, Any] = {"detail": str(error)}
     if isinstance(error, ActivationFailed):
-        body |= error.result.model_dump(include={"id", "method", "proof", "rolled_back_to"})
+        shown = {"id", "method", "proof", "rolled_back_to"} | ({"gateways"} if error.result.gateways else set())
+        body |= error.result.model_dump(include=shown)
     headers = {"Retry-After": _RETRY_AFTER_S[error.status]} if error.status in _RETRY_AFTER_S else None
     return JSONResponse(body, error.status, headers)
 

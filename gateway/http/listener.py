@@ -1,6 +1,7 @@
 """Where the public port listens: on loopback alone until somebody has made a key, or has said that none is wanted."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -9,6 +10,8 @@ import uvicorn
 from stepserve.address import is_loopback, loopback_for
 
 log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.05  # uvicorn says by a flag alone that it listens
 
 MakeServer = Callable[[str], uvicorn.Server]
 
@@ -49,6 +52,15 @@ class PublicListener:
         finally:
             allowed.cancel()
             narrow.cancel()
+
+    async def opened(self, patience_s: float) -> None:
+        """Returns once `host` itself is listened to, or after `patience_s`: there may be no keys for very long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while True:
+                    if any(server.started for server in self._servers if server.config.host == self._host):
+                        return
+                    await asyncio.sleep(_LOOK_EVERY_S)
 
     def stop(self) -> None:
         for server in self._servers:

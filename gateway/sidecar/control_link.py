@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from gateway.errors import ControlDown, RequestTooLarge
+from gateway.errors import ControlDown, ControlElsewhere, RequestTooLarge
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, until_disconnected
 from gateway.http.tracked_send import tracked
 from gateway.request.context import RequestContext
@@ -31,7 +31,8 @@ class ControlProxy:
     """One pooled client to control. An answer is streamed through, whatever it is.
 
     It may take its time, but while it does, control must answer a /health within `stalled_after_s`: a control that is
-    stopped or hangs is given up then, like one that is away.
+    stopped or hangs is given up then, like one that is away. `elsewhere`: the URL of the fleet's control plane, on a
+    gateway that has no control of its own; whatever is asked of it is refused by naming that.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class ControlProxy:
         max_dataset_bytes: int = 0,
         max_file_bytes: int = 0,
         stalled_after_s: float = 15.0,
+        elsewhere: str | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._stalled_after_s = stalled_after_s
         self._looking: asyncio.Task[bool] | None = None
         self._max_request_bytes = max_request_bytes
@@ -66,7 +69,8 @@ class ControlProxy:
         return await self._client.get(path, timeout=timeout_s)
 
     async def ask(self, path: str, body: dict[str, object], timeout_s: float) -> httpx.Response:
-        """A question of the gateway's own. Raises httpx.HTTPError."""
+        """A question of the gateway's own. Raises httpx.HTTPError, ControlElsewhere."""
+        self._check_here()
         timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
         return await self._unless_stalled(self._client.post(path, json=body, timeout=timeout))
 
@@ -82,6 +86,7 @@ class ControlProxy:
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         """A request for whoever asks here, body and answer being JSON. Raises ControlDown."""
+        self._check_here()
         content = None if body is None else msgspec.json.encode(body)
         sent = {**_JSON, **forwarded(), **(headers or {})}
         try:
@@ -92,6 +97,7 @@ class ControlProxy:
     @asynccontextmanager
     async def listen(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """An event stream of control's, in pieces. Raises ControlDown, in the middle too."""
+        self._check_here()
         try:
             asked = self._client.send(self._client.build_request("GET", path), stream=True)
             async with aclosing(await self._unless_stalled(asked)) as answer:
@@ -134,7 +140,14 @@ class ControlProxy:
     async def close(self) -> None:
         await self._client.aclose()
 
+    def _check_here(self) -> None:
+        """Raises ControlElsewhere."""
+        if self._elsewhere is not None:
+            raise ControlElsewhere(self._elsewhere)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ControlElsewhere."""
+        self._check_here()
         response = tracked(send, scope)
         headers = [(key, value) for key, value in scope["headers"] if key not in _HOP_BY_HOP]
         # As the client wrote it: a decoded path may hold what no URL can.

@@ -51,6 +51,19 @@ class ControlDirectory:
             return []
 
 
+class NoDirectory:
+    """Of a member of a fleet, which serves what is committed there and loads nothing for a request."""
+
+    async def find(self, _name: str) -> LoadRequest | None:
+        return None
+
+    async def names(self) -> list[str]:
+        return []
+
+    async def listed(self) -> list[RegisteredModel]:
+        return []
+
+
 def _detail(answer: httpx.Response) -> str:
     try:
         return str(answer.json()["detail"])

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gateway.access.keyring import Keyring
 from gateway.access.usage import UsageTotals
-from stepserve.access import CONTROL_SYNC_PATH, KeySet, SyncAnswer, SyncRequest
+from stepserve.access import KeySet, SyncAnswer, SyncRequest
 from stepserve.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
@@ -19,11 +19,24 @@ _FIRST_S = 0.1  # until control has answered once
 _TIMEOUT_S = 5.0
 
 
+def to_sidecar(socket: Path) -> httpx.AsyncClient:
+    """The way to the control process of this machine."""
+    return httpx.AsyncClient(transport=unix_transport(socket), base_url="http://control", timeout=_TIMEOUT_S)
+
+
 class KeySync:
-    """`source` names this run of the gateway in the database. While control is away the keyring stays as it is."""
+    """`control` is its own way to control, where `path` takes the exchange. `source` names this run of the gateway in
+    the database. While control is away the keyring stays as it is.
+    """
 
     def __init__(
-        self, socket: Path, keyring: Keyring, usage: UsageTotals, source: str, every_s: float = _EVERY_S
+        self,
+        control: httpx.AsyncClient,
+        path: str,
+        keyring: Keyring,
+        usage: UsageTotals,
+        source: str,
+        every_s: float = _EVERY_S,
     ) -> None:
         self._keyring = keyring
         self._usage = usage
@@ -32,9 +45,8 @@ class KeySync:
         self._away = False
         self._compared = False
         self._others_may = asyncio.Event()
-        self._client = httpx.AsyncClient(
-            transport=unix_transport(socket), base_url="http://control", timeout=_TIMEOUT_S
-        )
+        self._client = control
+        self._path = path
         self._look()
 
     def put(self, keys: KeySet, asked_with: int | None = None) -> None:
@@ -75,7 +87,7 @@ class KeySync:
         request = SyncRequest(source=self._source, epoch=epoch, revision=revision, usage=told)
         try:
             answer = await self._client.post(
-                CONTROL_SYNC_PATH,
+                self._path,
                 content=request.model_dump_json(),
                 headers={"content-type": "application/json"},
             )

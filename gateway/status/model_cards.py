@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.errors import ModelNotFound
 from gateway.serving.naming import Naming
 from gateway.serving.pool import Pool
-from gateway.sidecar.directory import ControlDirectory
+from gateway.sidecar.directory import ControlDirectory, NoDirectory
 from gateway.upstream.directory import Directory as UpstreamDirectory
 from stepserve.contract import ACTIVE_ALIAS, RegisteredModel
 
@@ -22,7 +22,7 @@ class ModelCards:
     """`created` is when a model was registered, or when this process began where that is not known."""
 
     pool: Pool
-    directory: ControlDirectory
+    directory: ControlDirectory | NoDirectory
     naming: Naming
     load_on_request: bool
     elsewhere: UpstreamDirectory | None = None

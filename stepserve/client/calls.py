@@ -401,6 +401,21 @@ def give_back_shard(name: str, claim_id: str, reason: str | None = None) -> Call
     return Call("POST", f"/shards/{_part(name)}/nack", Shard.model_validate, body=body)
 
 
+def fleet() -> Call[Json]:
+    """Every gateway of the control plane (`gateways`), what is `committed`, and the last `rollout`."""
+    return Call("GET", "/fleet", as_it_is)
+
+
+def hold_member(member_id: str, action: str) -> Call[Json]:
+    """`action`: `drain` or `cordon` keeps a gateway out of requests and switches, `uncordon` lets it in again."""
+    return Call("POST", f"/fleet/{_part(member_id)}/{action}", as_it_is)
+
+
+def remove_member(member_id: str) -> Call[Json]:
+    """Forgets a lost gateway. Raises Conflict for one that is alive."""
+    return Call("DELETE", f"/fleet/{_part(member_id)}", as_it_is)
+
+
 def list_keys() -> Call[list[Json]]:
     return Call("GET", "/keys", lambda body: list(body["keys"]))
 

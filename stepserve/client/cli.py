@@ -12,9 +12,11 @@ from stepserve.client.commands import (
     db,
     doctor,
     evals,
+    fleet,
     gc,
     gpu,
     jobs,
+    join,
     keys,
     logs,
     models,
@@ -34,6 +36,7 @@ app = typer.Typer(
 )
 
 app.command()(up.up)
+app.command()(join.join)
 app.command()(status.status)
 app.add_typer(models.app, name="models")
 app.add_typer(evals.app, name="eval")
@@ -41,6 +44,7 @@ app.add_typer(datagen.app, name="datagen")
 app.command()(promote.promote)
 app.add_typer(policy.app, name="policy")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")

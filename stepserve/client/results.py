@@ -123,7 +123,10 @@ class Model(Result):
 
 
 class Activation(Result):
-    """How a switch ended; times in milliseconds. `reference_wait_ms` is part of `total_ms`."""
+    """How a switch ended; times in milliseconds. `reference_wait_ms` is part of `total_ms`.
+
+    `gateways`: on a fleet, how it went on each.
+    """
 
     status: str
     id: str
@@ -134,6 +137,7 @@ class Activation(Result):
     reference_wait_ms: float | None = None
     in_flight: int | None = None
     proof: dict[str, Any] | None = None
+    gateways: list[dict[str, Any]] | None = None
 
 
 class PastActivation(Activation):

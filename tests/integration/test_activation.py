@@ -313,7 +313,7 @@ def test_a_gateway_that_is_away(tmp_path: Path) -> None:
 def test_a_switch_is_waited_for_while_the_gateway_says_that_it_lives_and_no_longer(tmp_path: Path) -> None:
     async def run() -> None:
         gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
-        client = GatewayClient(gateway.socket_path, look_every_s=0.02, patience=1)
+        client = GatewayClient.at_socket(gateway.socket_path, look_every_s=0.02, patience=1)
         request = ActivateRequest(model=ModelRef(id="a", path="/a", digest="sha256:a"), timeout_s=0.001)
         async with gateway.running():
             looked = asyncio.Event()

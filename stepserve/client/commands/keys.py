@@ -29,7 +29,7 @@ KeyId = Annotated[str, typer.Argument(help="A key's id: the ten characters after
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="infer, jobs, metrics or admin; may be given several times.")
+        list[str] | None, typer.Option(help="infer, jobs, weights, metrics, fleet or admin; may be given again.")
     ] = None,
     expires_in_days: Annotated[float | None, typer.Option(help="Days until it expires (default: never).")] = None,
     requests_per_min: Annotated[int | None, typer.Option(help="At most so many requests a minute.")] = None,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engine.installed import SUPPORTED, VllmRefused, check_version, installed_vllm
+from gateway.engine.installed import SUPPORTED, VllmRefused, check_version
 from gateway.engine.patches.grammar_compiling import forget_back_end
+from stepserve.installed_vllm import installed_vllm
 from tests.unit.gateway.engine.vllm_names import missing, names_used
 
 # Of further versions: folders with the unpacked package `vllm`, as a wheel has it.

@@ -1,0 +1,109 @@
+"""The keeper: brings members that serve something else to what is committed, whoever of the two was away."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from control.errors import ServiceError
+from control.fleet.bringing import Bringer
+from control.fleet.members import Member, Members
+from control.fleet.rollouts import Rollouts
+from control.models.activation_log import ActivationLog
+from control.tasks import Tasks, is_set_within
+from stepserve.fleet import Committed
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 8  # members that get files and load at the same time
+_FIRST_REST_S, _LONGEST_REST_S = 1.0, 60.0
+
+
+@dataclass(slots=True)
+class _Rest:
+    """After an attempt that failed: for what, until when, and how long the next one will be."""
+
+    committed: Committed
+    until_s: float
+    next_s: float
+
+
+class Keeper:
+    """Leaves a member alone while a rollout has it, or one of an earlier process is not settled yet."""
+
+    def __init__(
+        self,
+        members: Members,
+        rollouts: Rollouts,
+        bringer: Bringer,
+        history: ActivationLog,
+        every_s: float,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._members = members
+        self._rollouts = rollouts
+        self._bringer = bringer
+        self._history = history
+        self._every_s = every_s
+        self._clock_s = clock_s
+        self._tasks = Tasks()
+        self._busy: set[Member] = set()
+        self._rests: dict[Member, _Rest] = {}
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(self) -> None:
+        """For ever, until cancelled."""
+        try:
+            while True:
+                self._members.changed.clear()
+                try:
+                    await self.look()
+                except (ServiceError, SQLAlchemyError) as error:
+                    log.warning("the fleet cannot be looked after now: %s", error)
+                await is_set_within(self._members.changed, self._every_s)
+        finally:
+            await self._tasks.close()
+
+    async def look(self) -> None:
+        """Learns what is committed, and begins with every member that should be brought there."""
+        active = await self._history.active()
+        committed = None if active is None else Committed(model=active.id, digest=active.digest)
+        if committed != self._members.committed:
+            self._members.committed = committed
+            self._rests.clear()
+        self._rests = {member: rest for member, rest in self._rests.items() if self._members.find(member.id) is member}
+        if committed is None or self._rollouts.unsettled:
+            return
+        for member in self._members.all():
+            if self._is_due(member, committed):
+                self._busy.add(member)
+                self._tasks.spawn(self._bring(member, committed), name=f"bring {member.id} to {committed.model}")
+
+    def _is_due(self, member: Member, committed: Committed) -> bool:
+        if member in self._busy or self._members.state(member)[0] != "joining" or member.target is not None:
+            return False
+        if member.serves == committed:  # its engine is loading, or has died: the gateway's own matter
+            return False
+        rest = self._rests.get(member)
+        return rest is None or rest.committed != committed or self._clock_s() >= rest.until_s
+
+    async def _bring(self, member: Member, committed: Committed) -> None:
+        try:
+            async with self._turns:
+                await self._bringer.bring(member, await self._bringer.request_for(committed.model))
+            self._rests.pop(member, None)
+            log.info("%s serves %s", member.id, committed.model)
+        except ServiceError as error:
+            former = self._rests.get(member)
+            rest_s = former.next_s if former is not None and former.committed == committed else _FIRST_REST_S
+            self._rests[member] = _Rest(committed, self._clock_s() + rest_s, min(2 * rest_s, _LONGEST_REST_S))
+            member.trouble = str(error)
+            log.error(
+                "%s could not be brought to %s, tried again in %g s: %s", member.id, committed.model, rest_s, error
+            )
+        finally:
+            self._busy.discard(member)
+            self._members.changed.set()

@@ -1,0 +1,48 @@
+"""What a member is, from what is known of it: pure, and stored nowhere, so that it cannot contradict the facts."""
+
+from dataclasses import dataclass
+
+from stepserve.fleet import Committed, MemberState
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of one member. `silent_s`: since its last heartbeat. `left`: it said that it stops. `hold`: `drain` or `cordon`.
+
+    `serving`: its engine takes requests. `target`: in a rollout, what it serves once its proof is passed. `in_turn`: it
+    is being switched in a rollout. `trouble`: why it could not be brought to what is committed.
+    """
+
+    silent_s: float
+    left: bool = False
+    hold: str | None = None
+    hold_reason: str | None = None
+    serving: bool = False
+    serves: Committed | None = None
+    in_flight: int = 0
+    target: Committed | None = None
+    in_turn: bool = False
+    trouble: str | None = None
+
+
+def state_of(facts: Facts, committed: Committed | None, lease_s: float) -> tuple[MemberState, str | None]:
+    """The state, and why it is not `ready` where there is more to say than the state itself."""
+    if facts.left:
+        return "lost", "it was stopped"
+    if facts.silent_s >= lease_s:
+        return "lost", f"it has said nothing for {lease_s:g} s"
+    if facts.hold is not None:
+        return "draining" if facts.hold == "drain" and facts.in_flight else "cordoned", facts.hold_reason
+    if facts.in_turn:
+        return "switching", None
+    lacks = _lacks(facts, committed)
+    return ("ready", None) if lacks is None else ("joining", lacks or None)
+
+
+def _lacks(facts: Facts, committed: Committed | None) -> str | None:
+    """What it lacks for requests, empty where that is on its way; None: nothing."""
+    if committed is None:
+        return "no model is active: POST /models/set_active"
+    if facts.serves is None or facts.serves not in {committed, facts.target}:
+        return facts.trouble or ""
+    return None if facts.serving else facts.trouble or "its engine takes no requests now"

@@ -1,0 +1,171 @@
+"""A model's files on a member: the same folder where it is seen here too, else fetched from control, in ranges.
+
+Every byte is checked by the hash that control gives, whichever way it came.
+"""
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import httpx
+
+from gateway.errors import StageFailed, StageNoSpace
+from stepserve.contract import ModelRef
+from stepserve.durable import put_in_place, sync
+from stepserve.file_names import RULE, can_be_sent
+from stepserve.fleet import FLEET_FILES_PATH, FileEntry, FileManifest, StageAnswer, StageRequest
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1024 * 1024
+_ATTEMPTS = 5  # in a row that bring nothing
+_PAUSE_S = 1.0
+_SPARE_BYTES = 100_000_000
+_KEPT = 2  # models that nothing serves now, for the way back
+
+
+class MemberFiles:
+    """`folder` is this module's own; `in_use` names the folders that are loaded now, which stay."""
+
+    def __init__(self, folder: Path, control: httpx.AsyncClient, in_use: Callable[[], Iterable[Path]]) -> None:
+        self._folder = folder
+        self._control = control
+        self._in_use = in_use
+        self._verified: dict[Path, tuple[tuple[int, int, int], str]] = {}
+        self._turns = asyncio.Lock()
+
+    async def stage(self, request: StageRequest) -> StageAnswer:
+        """The model with paths of this machine, every file there and checked. Raises StageFailed, StageNoSpace."""
+        by_model = {manifest.model: manifest for manifest in request.manifests}
+        async with self._turns:
+            model, fetched_bytes = await self._place(request.model, by_model)
+            if model.base is not None:
+                base, more_bytes = await self._place(model.base, by_model)
+                model, fetched_bytes = model.model_copy(update={"base": base}), fetched_bytes + more_bytes
+            keep = {Path(model.path), *([Path(model.base.path)] if model.base else [])}
+            await asyncio.to_thread(self._tidy, keep)
+        return StageAnswer(model=model, fetched_bytes=fetched_bytes)
+
+    async def _place(self, model: ModelRef, manifests: dict[str, FileManifest]) -> tuple[ModelRef, int]:
+        manifest = manifests.get(model.id)
+        if manifest is None or not manifest.files:
+            raise StageFailed(f"control named no files of {model.id}")
+        for file in manifest.files:
+            if not can_be_sent(file.name):
+                raise StageFailed(f"{file.name!r} is not a name of a model's file ({RULE})")
+        if await asyncio.to_thread(self._has_all, Path(model.path), manifest.files):
+            return model, 0
+        folder = self._folder / hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:32]
+        try:
+            fetched_bytes = await self._fetch_all(folder, manifest)
+        except OSError as error:
+            raise StageFailed(f"{folder} cannot be written: {error.strerror or error}") from error
+        return model.model_copy(update={"path": str(folder)}), fetched_bytes
+
+    async def _fetch_all(self, folder: Path, manifest: FileManifest) -> int:
+        """How many bytes came over the network."""
+        missing = [file for file in manifest.files if not await asyncio.to_thread(self._has, folder, file)]
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
+        needed_bytes = sum(file.size_bytes for file in missing)
+        free_bytes = (await asyncio.to_thread(shutil.disk_usage, folder)).free
+        if needed_bytes + _SPARE_BYTES > free_bytes:
+            raise StageNoSpace(
+                f"{manifest.model} needs {needed_bytes / 1e9:.2f} GB in {folder}: {free_bytes / 1e9:.2f} GB are free"
+            )
+        fetched_bytes = 0
+        for file in missing:
+            fetched_bytes += await self._fetch(folder, manifest, file)
+        return fetched_bytes
+
+    async def _fetch(self, folder: Path, manifest: FileManifest, file: FileEntry) -> int:
+        """Goes on where an earlier attempt, or an earlier process, stopped."""
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        failures, fetched_bytes = 0, 0
+        while True:
+            begin = part.stat().st_size if part.exists() else 0
+            try:
+                if begin < file.size_bytes:
+                    await self._receive(part, manifest, file, begin)
+                break
+            except (httpx.HTTPError, OSError) as error:
+                if isinstance(error, OSError):
+                    raise
+                now = part.stat().st_size if part.exists() else 0
+                fetched_bytes += now - begin
+                failures = 0 if now > begin else failures + 1
+                if failures >= _ATTEMPTS:
+                    reason = str(error) or type(error).__name__
+                    raise StageFailed(
+                        f"{file.name} of {manifest.model} cannot be fetched from control: {reason}"
+                    ) from error
+                await asyncio.sleep(_PAUSE_S)
+        if await asyncio.to_thread(_sha256, part) != file.sha256:
+            part.unlink(missing_ok=True)
+            raise StageFailed(f"{file.name} of {manifest.model} came with other content than control said")
+        await asyncio.to_thread(sync, part)
+        await asyncio.to_thread(put_in_place, part, target)
+        self._verified[target] = (_stamp(target), file.sha256)
+        return fetched_bytes + file.size_bytes - begin
+
+    async def _receive(self, part: Path, manifest: FileManifest, file: FileEntry, begin: int) -> None:
+        """Raises httpx.HTTPError, StageFailed for what control refuses."""
+        url = f"{FLEET_FILES_PATH}/{manifest.model}/{file.name}"
+        headers = {"range": f"bytes={begin}-"} if begin else {}
+        async with self._control.stream("GET", url, params={"digest": manifest.digest}, headers=headers) as answer:
+            if 400 <= answer.status_code < 500:
+                said = (await answer.aread())[:300].decode(errors="replace")
+                raise StageFailed(f"control refuses {file.name} of {manifest.model}: {answer.status_code} {said}")
+            answer.raise_for_status()
+            with part.open("ab" if answer.status_code == 206 else "wb") as stream:
+                async for chunk in answer.aiter_bytes(_CHUNK_BYTES):
+                    await asyncio.to_thread(stream.write, chunk)
+
+    def _has_all(self, folder: Path, files: Iterable[FileEntry]) -> bool:
+        """Whether the folder that control names is seen here too. Sizes first: most folders are not, or are others."""
+        files = list(files)
+        try:
+            if any((folder / file.name).stat().st_size != file.size_bytes for file in files):
+                return False
+        except OSError:
+            return False
+        return all(self._has(folder, file) for file in files)
+
+    def _has(self, folder: Path, file: FileEntry) -> bool:
+        """Whether a file is there with that content; read once. Blocks."""
+        path = folder / file.name
+        try:
+            now = _stamp(path)
+            known = self._verified.get(path)
+            if known is None or known[0] != now:
+                known = self._verified[path] = (now, _sha256(path))
+        except OSError:
+            return False
+        return known[1] == file.sha256
+
+    def _tidy(self, keep: set[Path]) -> None:
+        """Removes what was fetched earlier, but for what is loaded and the last few. Blocks."""
+        keep = keep | set(self._in_use())
+        try:
+            others = [each for each in self._folder.iterdir() if each.is_dir() and each not in keep]
+            others.sort(key=lambda each: each.stat().st_mtime, reverse=True)
+        except OSError:
+            return
+        for folder in others[_KEPT:]:
+            log.info("%s is removed: nothing serves it", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._verified = {path: known for path, known in self._verified.items() if folder not in path.parents}
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,352 @@
+"""Members of a fleet: joining, staying, leaving, and switching them all or none."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepserve.contract import Proof
+from stepserve.fleet_settings import FleetSettings
+from tests.integration.fake_gateway import FakeGateway
+from tests.integration.fake_member import FakeMember
+from tests.integration.house import House, by_hand, control, house, settings_of, until
+
+LEASE_S = 1.0
+
+
+@asynccontextmanager
+async def fleet(base: Path, names: Iterable[str] = ("m1", "m2")) -> AsyncIterator[tuple[House, dict[str, FakeMember]]]:
+    """Control with its own gateway, the model `a` active everywhere, `b` registered."""
+    async with AsyncExitStack() as stack:
+        here = await stack.enter_async_context(house(base, fleet=FleetSettings(lease_s=LEASE_S)))
+        await here.add_active("a", seed=0)
+        await here.add_model("b", seed=1)
+        members = {name: FakeMember(name) for name in names}
+        for member in members.values():
+            await stack.enter_async_context(member.joined(here.http))
+        await states(here, dict.fromkeys(members, "ready"))
+        yield here, members
+
+
+async def states(here: House, wanted: dict[str, str]) -> dict[str, Any]:
+    """GET /fleet, once its members have these states."""
+
+    def enough(seen: Any) -> bool:
+        found = {each["id"]: each["state"] for each in seen["gateways"]}
+        return all(found.get(name) == state for name, state in wanted.items())
+
+    seen: dict[str, Any] = await until(lambda: here.get("/fleet"), enough)
+    return seen
+
+
+def serves(members: dict[str, FakeMember]) -> dict[str, str | None]:
+    return {name: member.active.id if member.active else None for name, member in members.items()}
+
+
+def test_a_switch_goes_to_every_member_and_names_each(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fleet(tmp_path) as (here, members):
+            for member in members.values():
+                assert member.activated == ["a"]
+                assert [model.id for model in member.staged] == ["a"]
+                await member.told_that("ready")
+            seen = await here.get("/fleet")
+            local, shown = seen["gateways"][:2]
+            assert (local["id"], local["url"], local["state"], local["model"]) == ("local", None, "ready", "a")
+            assert (shown["url"], shown["zone"], shown["labels"]) == (members["m1"].url, "z", {"tier": "fast"})
+            assert seen["committed"] == {"model": "a", "digest": shown["digest"], "version": 0}
+
+            proof = Proof(kind="computed", prompts=3, passed=True)
+            for member in members.values():
+                member.proof = proof
+            answer = await here.http.post("/models/set_active?wave=1", json={"id": "b"})
+            assert answer.status_code == 200, answer.text
+            body = answer.json()
+            assert (body["status"], body["id"], body["previous"]) == ("activated", "b", "a")
+            went = {each["id"]: (each["method"], each["paused_ms"], each["error"]) for each in body["gateways"]}
+            assert went == dict.fromkeys(("local", "m1", "m2"), ("restart", 10.0, None))
+            assert [each["proof"] is not None for each in body["gateways"]] == [False, True, True]
+            assert serves(members) == {"m1": "b", "m2": "b"}
+            seen = await states(here, {"local": "ready", "m1": "ready", "m2": "ready"})
+            assert (seen["committed"]["model"], seen["rollout"]["state"]) == ("b", "committed")
+            steps = [(step["member"], step["wave"]) for step in seen["rollout"]["steps"]]
+            assert steps == [("local", 0), ("m1", 1), ("m2", 2)]
+            series = (await here.http.get("/metrics")).text
+            assert 'stepserve_fleet_members{state="ready"} 2.0' in series
+            assert 'stepserve_fleet_rollouts_total{end="committed"} 1.0' in series
+
+    asyncio.run(run())
+
+
+def test_a_failed_proof_takes_all_back(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fleet(tmp_path) as (here, members):
+            bad = members["m2"]
+            bad.refuse_stage = "the disk is full"
+            answer = await here.http.post("/models/set_active", json={"id": "b"})
+            assert answer.status_code == 500
+            assert "m2 failed: it could not get the files: the disk is full" in answer.json()["detail"]
+            assert [each.activated for each in (here.gateway, *members.values())] == [["a"]] * 3, "nobody was touched"
+
+            bad.refuse_stage = None
+            bad.fail_with = "answers otherwise than its reference says"
+            bad.proof = Proof(kind="reference", prompts=3, passed=False, reason="it answers otherwise")
+            answer = await here.http.post("/models/set_active?wave=1", json={"id": "b"})
+            assert answer.status_code == 422
+            body = answer.json()
+            assert "m2 failed: answers otherwise" in body["detail"]
+            assert body["rolled_back_to"] == "a"
+            assert {each["id"]: each["error"] is None for each in body["gateways"]} == {
+                "local": True, "m1": True, "m2": False,
+            }  # fmt: skip
+            assert here.gateway.active is not None
+            assert here.gateway.active.id == "a"
+            assert serves(members) == {"m1": "a", "m2": "a"}
+            seen = await states(here, {"local": "ready", "m1": "ready", "m2": "ready"})
+            assert (seen["committed"]["model"], seen["rollout"]["state"]) == ("a", "rolled_back")
+
+    asyncio.run(run())
+
+
+def test_a_majority_leaves_one_that_fails_behind(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fleet(tmp_path) as (here, members):
+            members["m1"].fail_with = "no memory"
+            answer = await here.http.post("/models/set_active?policy=quorum", json={"id": "b"})
+            assert answer.status_code == 200, answer.text
+            assert {each["id"]: each["error"] for each in answer.json()["gateways"]} == {
+                "local": None, "m1": "no memory", "m2": None,
+            }  # fmt: skip
+            seen = await states(here, {"m1": "cordoned", "m2": "ready"})
+            assert "no memory" in seen["gateways"][1]["reason"]
+            members["m1"].fail_with = None
+            await here.post("/fleet/m1/uncordon")
+            await states(here, {"m1": "ready"})
+            assert serves(members) == {"m1": "b", "m2": "b"}
+
+    asyncio.run(run())
+
+
+def test_a_member_lost_in_a_rollout_takes_all_back_and_is_brought_back_when_it_returns(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fleet(tmp_path) as (here, members):
+            lost = members["m2"]
+            lost.may_switch.clear()
+            lost.switch_asked.clear()
+            switching = asyncio.create_task(here.http.post("/models/set_active?wave=1", json={"id": "b"}))
+            await lost.switch_asked.wait()
+            seen = await states(here, {"m1": "ready", "m2": "switching"})
+            assert seen["rollout"]["state"] == "committing"
+            assert "is running" in await here.refused(409, "/models/set_active", id="a")
+            lost.beats.clear()
+            await states(here, {"m2": "lost"})
+            lost.may_switch.set()
+            answer = await switching
+            assert answer.status_code == 500
+            assert "m2 lost: it has said nothing for 1 s" in answer.json()["detail"]
+            assert serves(members) == {"m1": "a", "m2": "b"}
+
+            lost.beats.set()
+            await states(here, {"m1": "ready", "m2": "ready"})
+            assert serves(members) == {"m1": "a", "m2": "a"}
+
+            lost.beats.clear()
+            await states(here, {"m2": "lost"})
+            answer = await here.http.post("/models/set_active", json={"id": "b"})
+            assert [each["id"] for each in answer.json()["gateways"]] == ["local", "m1"], "it was lost before"
+            lost.beats.set()
+            await states(here, {"m2": "ready"})
+            assert serves(members) == {"m1": "b", "m2": "b"}
+
+    asyncio.run(run())
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When control is killed: `block` stops the rollout there, `reached` waits for that, `release` lets go after it."""
+
+    block: Callable[[], None]
+    reached: Callable[[], Awaitable[object]]
+    release: Callable[[], None]
+
+
+def moments(local: FakeGateway, m1: FakeMember, m2: FakeMember) -> dict[str, Moment]:
+    def at(gateway: FakeGateway) -> Moment:
+        def block() -> None:
+            gateway.may_switch.clear()
+            gateway.switch_asked.clear()
+
+        return Moment(block, gateway.switch_asked.wait, gateway.may_switch.set)
+
+    def block_files() -> None:
+        m1.may_stage.clear()
+        m1.on_stage.clear()
+
+    def fail_the_last() -> None:
+        m2.fail_with = "no memory"
+        m2.on_answer = at(m1).block  # so that bringing it back does not end
+
+    def succeed_again() -> None:
+        m2.fail_with, m2.on_answer = None, lambda: None
+        m1.may_switch.set()
+
+    async def m1_is_brought_back() -> None:
+        await until(lambda: asyncio.sleep(0, m1.asked[-1].model.id), lambda asked: asked == "a")
+
+    return {
+        "the members get files": Moment(block_files, m1.on_stage.wait, m1.may_stage.set),
+        "control's own gateway switches": at(local),
+        "the first member switches": at(m1),
+        "the last member switches": at(m2),
+        "all are brought back": Moment(fail_the_last, m1_is_brought_back, succeed_again),
+    }
+
+
+def test_control_killed_at_any_step(tmp_path: Path) -> None:
+    """All are back at what was committed, or, had all been proved, at the new model; whatever ended without control."""
+
+    async def run() -> None:
+        settings = FleetSettings(lease_s=LEASE_S)
+        async with AsyncExitStack() as stack:
+            local = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+            await stack.enter_async_context(local.running())
+            m1, m2 = FakeMember("m1"), FakeMember("m2")
+            both = {"local": "ready", "m1": "ready", "m2": "ready"}
+            async with control(tmp_path, local, fleet=settings) as here:
+                await here.add_active("a", seed=0)
+                await here.add_model("b", seed=1)
+                for member in (m1, m2):
+                    await stack.enter_async_context(member.joined(here.http))
+                await states(here, both)
+            for when, moment in moments(local, m1, m2).items():
+                async with control(tmp_path, local, fleet=settings) as here:
+                    m1.http = m2.http = here.http
+                    await states(here, both)
+                    moment.block()
+                    switching = asyncio.create_task(here.http.post("/models/set_active?wave=1", json={"id": "b"}))
+                    await moment.reached()
+                await asyncio.wait({switching})
+                moment.release()
+                async with control(tmp_path, local, fleet=settings) as here:
+                    m1.http = m2.http = here.http
+                    seen = await until(lambda: here.get("/fleet"), ended)
+                    assert seen["rollout"]["state"] == "rolled_back", when
+                    await states(here, both)
+                    assert [each.active and each.active.id for each in (local, m1, m2)] == ["a"] * 3, when
+                    activations = (await here.get("/models/activations"))["activations"]
+                    assert (activations[0]["status"], activations[0]["error"] is not None) == ("failed", True), when
+
+            async with control(tmp_path, local, fleet=settings) as here:
+                m1.http = m2.http = here.http
+                await states(here, both)
+                await here.post("/models/set_active", id="b")
+            # As if control had died after the last proof and before the one row that counts.
+            await by_hand(
+                tmp_path, "UPDATE activations SET status = 'running' WHERE id = (SELECT max(id) FROM activations)"
+            )
+            await by_hand(
+                tmp_path, "UPDATE rollouts SET state = 'committing' WHERE id = (SELECT max(id) FROM rollouts)"
+            )
+            await by_hand(tmp_path, "UPDATE active_model SET model_id = 'a'")
+            async with control(tmp_path, local, fleet=settings) as here:
+                m1.http = m2.http = here.http
+                seen = await until(lambda: here.get("/fleet"), ended)
+                assert seen["rollout"]["state"] == "committed"
+                seen = await states(here, both)
+                assert seen["committed"]["model"] == "b"
+                assert [each.active and each.active.id for each in (local, m1, m2)] == ["b"] * 3
+
+    asyncio.run(run())
+
+
+def ended(seen: Any) -> bool:
+    return seen["rollout"]["state"] in {"committed", "rolled_back"}
+
+
+def test_drained_cordoned_and_stopped_members_get_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fleet(tmp_path, ["m1"]) as (here, members):
+            await members["m1"].beat(in_flight=2)
+            members["m1"].beats.clear()
+            assert (await here.post("/fleet/m1/drain"))["state"] == "draining"
+            members["m1"].beats.set()
+            await states(here, {"m1": "cordoned"})
+            await here.post("/models/set_active", id="b")
+            assert serves(members) == {"m1": "a"}
+            assert "is alive" in (await here.http.delete("/fleet/m1")).json()["detail"]
+            await here.post("/fleet/m1/uncordon")
+            await states(here, {"m1": "ready"})
+            assert serves(members) == {"m1": "b"}
+            assert (
+                await here.refused(404, "/fleet/m9/drain")
+                == "there is no member 'm9': stepserve fleet status lists them"
+            )
+
+    asyncio.run(run())
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"stepserve_version": "9.9.9"}, "this gateway runs Stepserve 9.9.9 and control"),
+    ({"now_s": 1.0}, "s behind control's"),
+    ({"url": "http://127.0.0.1:9"}, "control cannot reach http://127.0.0.1:9"),
+    ({"url": "ftp://x"}, "url: 'ftp://x' is not a URL"),
+    ({"token": "x" * 40}, "another program, or another gateway, answers at"),
+    ({"boot_id": "other"}, "another gateway answers at"),
+    ({"id": "local"}, "choose another"),
+    ({"id": "a b"}, "id: "),
+    ({"zone": "z" * 64}, "zone: "),
+]
+
+
+def test_who_may_not_join_is_told_why(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with fleet(tmp_path, ["m1"]) as (here, members):
+            other = FakeMember("m2")
+            other.boot = 7
+            async with other.joined(here.http, joins=False):
+                for changes, said in WRONG:
+                    answer = await other.join(**changes)
+                    assert answer.status_code == 422, changes
+                    assert said in answer.json()["detail"]
+                answer = await other.join(id="m1")
+                assert answer.status_code == 409
+                assert f"a gateway at {members['m1'].url} has joined as 'm1' and is alive" in answer.json()["detail"]
+                assert (await other.beat(id="m1")).status_code == 403
+            seen = await states(here, {"m1": "ready"})
+            assert len(seen["gateways"]) == 2
+
+            async with AsyncExitStack() as stack:  # the same member after a crash takes its own place
+                members["m1"].beats.clear()
+                again = FakeMember("m1")
+                again.boot = 8
+                members["m1"].token = "gone"
+                await stack.enter_async_context(again.joined(here.http))
+                await states(here, {"m1": "ready"})
+                assert again.activated == ["a"]
+
+    asyncio.run(run())
+
+
+def test_a_members_files_come_in_ranges_and_by_content(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_model("a")
+            manifest = await here.get("/fleet/files/a")
+            assert {"config.json", "model.safetensors"} <= {file["name"] for file in manifest["files"]}
+            for file in manifest["files"]:
+                url = f"/fleet/files/a/{file['name']}?digest={manifest['digest']}"
+                whole = (await here.http.get(url)).content
+                assert (len(whole), hashlib.sha256(whole).hexdigest()) == (file["size_bytes"], file["sha256"])
+                if len(whole) > 1:
+                    rest = await here.http.get(url, headers={"range": "bytes=1-"})
+                    assert (rest.status_code, rest.content) == (206, whole[1:])
+            stale = await here.http.get(f"/fleet/files/a/config.json?digest=sha256:{'0' * 64}")
+            assert stale.status_code == 409
+            assert (
+                await here.http.get(f"/fleet/files/a/..%2fdb.sqlite?digest={manifest['digest']}")
+            ).status_code == 404
+
+    asyncio.run(run())
