@@ -1,4 +1,4 @@
-"""The real program, as a user starts it: `stepserve up` on a free port and a fresh base directory."""
+"""The real program, as a user starts it: `stepserve up` (or `join`) on a free port and a base directory."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,9 +53,12 @@ def title_of(process: psutil.Process) -> str:
 
 
 class Server:
-    """A running server; leaving the context stops it as Ctrl-C does and checks that nothing is left."""
+    """A running server; leaving the context stops it as Ctrl-C does and checks that nothing is left.
 
-    def __init__(self, base_dir: Path, **settings: object) -> None:
+    `arguments`: the command and what comes after it.
+    """
+
+    def __init__(self, base_dir: Path, arguments: Sequence[str] = ("up",), **settings: object) -> None:
         self.base_dir = base_dir
         self.port = free_port()
         self.expected_code = 0
@@ -70,7 +73,7 @@ class Server:
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         self._output = (base_dir / "terminal.txt").open("w+")
         self.process = psutil.Popen(
-            [Path(sys.executable).with_name("stepserve"), "up"],
+            [Path(sys.executable).with_name("stepserve"), *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._output,

@@ -69,7 +69,8 @@ async def town(
     more_routes: Sequence[APIRouter] = (),
     **changes: Any,
 ) -> AsyncIterator[Town]:
-    """Serves, with one model loaded where control is there to ask for it."""
+    """Serves, with one model loaded where control is there to ask for it; on any free port unless `port` is given."""
+    port = int(changes.get("port", 0))
     settings = settings_of(base, **changes)
     settings.layout.create()
     engines: list[FakeEngine] = []
@@ -81,7 +82,7 @@ async def town(
     gateway = create_gateway(settings, start_engine, _no_capabilities, lambda _: CheckedEngine(), dict)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway.running())
-        port = await stack.enter_async_context(listening(gateway.public, settings))
+        port = await stack.enter_async_context(listening(gateway.public, settings, port))
         await stack.enter_async_context(on_socket(gateway.private, settings.layout.gateway_socket))
         if with_control:
             await stack.enter_async_context(running_control(settings, kinds, more_routes))
@@ -129,9 +130,9 @@ async def running_control(
 
 
 @asynccontextmanager
-async def listening(app: App, settings: Settings, **options: Any) -> AsyncIterator[int]:
+async def listening(app: App, settings: Settings, port: int = 0, **options: Any) -> AsyncIterator[int]:
     """The public port as the gateway sets it up; yields its number."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
     async with serving(app, listener, lifespan="off", http=guarded(settings.limits), proxy_headers=False, **options):
         yield listener.getsockname()[1]
 

@@ -1,0 +1,108 @@
+"""Two real gateways under one control plane: joining, switching both, and kills in the middle of that."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.server import EARLY, FINAL_ID, Server, kill, wait_until
+
+_EARLY_ID = "fleet-early"
+
+
+def member(base: Path, server: Server) -> Server:
+    return Server(base, ["join", server.url, "--id", "m1", "--zone", "here", "--label", "tier=fast"])
+
+
+@pytest.fixture
+def registered(server: Server) -> Iterator[Server]:
+    """The shared server with a second model, and as it was before afterwards."""
+    server.copy_checkpoint(EARLY, _EARLY_ID)
+    register = {"id": _EARLY_ID, "source": "test"}
+    server.http.post("/models/register", json=register).raise_for_status()
+    yield server
+    server.wait_ready()
+    server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
+    server.forget(_EARLY_ID)
+
+
+def fleet(server: Server) -> dict[str, Any]:
+    """What GET /fleet says; nothing while control is away."""
+    answer = server.http.get("/fleet")
+    seen: dict[str, Any] = answer.json() if answer.status_code == 200 else {"gateways": [], "rollout": None}
+    return seen
+
+
+def all_ready(server: Server) -> bool:
+    states = {each["id"]: each["state"] for each in fleet(server)["gateways"]}
+    return states == {"local": "ready", "m1": "ready"}
+
+
+def serves(*servers: Server) -> list[str]:
+    """Which model answers on each, as the answers name it."""
+    return [each.ask("What is 17+25?").headers["x-model-id"] for each in servers]
+
+
+def switch(server: Server, model_id: str) -> Any:
+    """The request may end with control, which is killed beneath it."""
+    try:
+        return server.http.post("/models/set_active", json={"id": model_id})
+    except httpx.TransportError as error:
+        return error
+
+
+def step(server: Server, name: str) -> str:
+    rollout = fleet(server)["rollout"]
+    return next((each["state"] for each in rollout["steps"] if each["member"] == name), "") if rollout else ""
+
+
+def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
+    server = registered
+    with ThreadPoolExecutor(1) as pool:
+        first = member(tmp_path, server)
+        with first:
+            first.wait_ready()
+            assert serves(server, first) == [FINAL_ID, FINAL_ID]
+            assert all_ready(server)
+            elsewhere = first.http.get("/models")
+            assert (elsewhere.status_code, elsewhere.json()["detail"]) == (
+                421, f"This gateway is a member of the fleet of {server.url}: ask there.",
+            )  # fmt: skip
+            assert first.http.get("/internal/member/state").status_code == 401
+
+            answer = server.http.post("/models/set_active", json={"id": _EARLY_ID})
+            assert answer.status_code == 200, answer.text
+            gateways = answer.json()["gateways"]
+            assert [(each["id"], each["proof"]["passed"]) for each in gateways] == [("local", True), ("m1", True)]
+            assert serves(server, first) == [_EARLY_ID, _EARLY_ID]
+
+            # Its engine stands still, so that it is in the middle of its switch when all of it is killed.
+            first.named("VLLM::EngineCore").send_signal(signal.SIGSTOP)
+            switching: Future[Any] = pool.submit(switch, server, FINAL_ID)
+            wait_until("it is the member's turn", lambda: step(server, "m1") == "committing", 60.0)
+            assert step(server, "local") == "proved"
+            kill(first.processes())
+            first.expected_code = -signal.SIGKILL
+            answer = switching.result(60.0)
+            assert (answer.status_code, answer.json()["rolled_back_to"]) == (500, _EARLY_ID)
+            assert "m1 lost" in answer.json()["detail"]
+            assert serves(server) == [_EARLY_ID]
+            assert fleet(server)["committed"]["model"] == _EARLY_ID
+
+        with member(tmp_path, server) as again:
+            again.wait_ready()
+            assert serves(again) == [_EARLY_ID], "what is committed, not what it was being switched to"
+            wait_until("both are ready", lambda: all_ready(server), 30.0)
+
+            switching = pool.submit(switch, server, FINAL_ID)
+            wait_until("the rollout runs", lambda: step(server, "local") != "proved" and switching.running(), 30.0)
+            server.named("stepserve: control").kill()
+            switching.result(60.0)
+            wait_until("both are ready with one model", lambda: all_ready(server), 60.0)
+            assert serves(server, again) == [fleet(server)["committed"]["model"]] * 2
+        assert {each["id"]: each["state"] for each in fleet(server)["gateways"]}["m1"] == "lost"
+    assert server.http.delete("/fleet/m1").json() == {"status": "removed", "id": "m1"}

@@ -1,0 +1,218 @@
+"""A real gateway as a member of a real control plane, over engines that are told what to answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from gateway.errors import JoinRefused, StageFailed, StageNoSpace
+from gateway.fleet.files import MemberFiles
+from stepserve.contract import ModelRef
+from stepserve.fleet import FileManifest, StageRequest
+from stepserve.fleet_settings import FleetSettings
+from tests.e2e.server import free_port
+from tests.integration.house import House, house, until
+from tests.integration.town import Town, bearer, town
+from tests.unit.control.checkpoint_files import write_checkpoint
+
+LEASE_S = 1.0
+
+
+@asynccontextmanager
+async def member(base: Path, head: str, key: str) -> AsyncIterator[Town]:
+    """A gateway that joins; leaving it is its stop. Raises JoinRefused."""
+    fleet = FleetSettings(control=head, api_key=SecretStr(key), id="m1")
+    async with town(base, with_control=False, port=free_port(), fleet=fleet) as there:
+        assert there.gateway.member is not None
+        joining = asyncio.create_task(there.gateway.member.membership.run(lambda: asyncio.sleep(0)))
+        try:
+            yield there
+        finally:
+            joining.cancel()
+            ended = (await asyncio.gather(joining, return_exceptions=True))[0]
+        if isinstance(ended, JoinRefused):
+            raise ended
+
+
+async def ready(there: Town, wanted: int) -> Any:
+    """The body of /readyz, once it has that status."""
+
+    async def look() -> httpx.Response:
+        return await there.http.get("/readyz")
+
+    return (await until(look, lambda answer: answer.status_code == wanted)).json()
+
+
+def test_a_member_has_controls_keys_and_what_is_committed_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with town(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
+            admin = bearer(await head.key(scopes=["admin"]))
+            fleet_key, infer_key = await head.key(scopes=["fleet"]), await head.key(scopes=["infer"])
+            async with member(tmp_path / "m1", head.url, fleet_key) as there:
+                await ready(there, 200)
+                assert (await there.chat()).status_code == 401
+                answer = await there.chat(infer_key)
+                assert (answer.status_code, answer.headers["x-model-id"]) == (200, "a")
+                seen = (await head.http.get("/fleet", headers=bearer(fleet_key))).json()
+                assert [(each["id"], each["state"]) for each in seen["gateways"]] == [
+                    ("local", "ready"),
+                    ("m1", "ready"),
+                ]
+                assert (await head.http.get("/fleet", headers=bearer(infer_key))).status_code == 403
+                assert (await there.http.get("/models", headers=admin)).status_code == 421
+
+                for token in (None, fleet_key, "x" * 43):
+                    asked = bearer(token) if token else {}
+                    assert (await there.http.get("/internal/member/state", headers=asked)).status_code == 401
+
+                write_checkpoint(head.settings.layout.models / "b", 1)
+                for path, body in (("register", {"id": "b", "source": "t"}), ("set_active", {"id": "b"})):
+                    done = await head.http.post(f"/models/{path}", json=body, headers=admin)
+                    assert done.status_code == 200, done.text
+                assert [each["id"] for each in done.json()["gateways"]] == ["local", "m1"]
+                assert (await there.chat(infer_key, model="active")).headers["x-model-id"] == "b"
+
+                assert (await head.http.post("/fleet/m1/cordon", headers=admin)).status_code == 200
+                assert "cordoned by hand" in (await ready(there, 503))["reason"]
+                audit = (await head.http.get("/audit", headers=admin)).json()["entries"]
+                assert "/fleet/m1/cordon" in {entry["path"] for entry in audit}
+            gone = (await head.http.get("/fleet", headers=admin)).json()["gateways"][1]
+            assert (gone["state"], gone["reason"]) == ("lost", "it was stopped")
+
+    asyncio.run(run())
+
+
+def test_a_member_that_control_does_not_hear_serves_on_and_is_not_ready(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with town(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
+            head_url = head.url
+            started = member(tmp_path / "m1", head_url, "")
+            there = await started.__aenter__()
+            await ready(there, 200)
+        reason = (await ready(there, 503))["reason"]
+        assert f"the control plane at {head_url} does not hear this member" in reason
+        assert (await there.chat()).status_code == 200
+        await started.__aexit__(None, None, None)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("scopes", "said"), [(["infer"], "has the scopes infer; POST /fleet/join needs fleet"), (None, "malformed")]
+)
+def test_a_wrong_key_ends_the_start(tmp_path: Path, scopes: list[str] | None, said: str) -> None:
+    async def run() -> None:
+        async with town(tmp_path / "head") as head:
+            await head.key(scopes=["admin"])
+            key = await head.key(scopes=scopes) if scopes else "wrong"
+            async with member(tmp_path / "m1", head.url, key) as there:
+                assert there.gateway.member is not None
+                membership = there.gateway.member.membership
+                async with asyncio.timeout(20):
+                    await membership.run(lambda: asyncio.sleep(0))
+
+    with pytest.raises(JoinRefused, match=said):
+        asyncio.run(run())
+
+
+async def staging(here: House) -> tuple[StageRequest, FileManifest]:
+    """Of the model `a`, as a member asks that does not see control's folder."""
+    manifest = FileManifest.model_validate(await here.get("/fleet/files/a"))
+    model = ModelRef(id="a", path="/nowhere/a", digest=manifest.digest)
+    return StageRequest(model=model, manifests=[manifest]), manifest
+
+
+def test_a_member_fetches_what_it_lacks(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path / "head") as here:
+            await here.add_model("a")
+            source = here.layout.models / "a"
+            asked: list[tuple[str, str]] = []
+
+            async def note(request: httpx.Request) -> None:
+                asked.append((request.url.path.rpartition("/")[2], request.headers.get("range", "")))
+
+            here.http.event_hooks["request"].append(note)
+            files = MemberFiles(tmp_path / "m", here.http, list)
+            request, manifest = await staging(here)
+            same = await files.stage(
+                request.model_copy(update={"model": request.model.model_copy(update={"path": str(source)})})
+            )
+            assert (same.model.path, same.fetched_bytes) == (str(source), 0), "the folder is seen here too"
+
+            asked.clear()
+            first = await files.stage(request)
+            folder = Path(first.model.path)
+            assert folder.parent == tmp_path / "m"
+            size_bytes = sum(file.size_bytes for file in manifest.files)
+            assert first.fetched_bytes == size_bytes
+            assert {file.name for file in manifest.files} == {name for name, _ in asked}
+            for file in manifest.files:
+                assert (folder / file.name).read_bytes() == (source / file.name).read_bytes()
+
+            asked.clear()
+            assert (await files.stage(request)).fetched_bytes == 0
+            assert asked == [], "what is there is not asked for again"
+
+            weights = folder / "model.safetensors"
+            whole = weights.read_bytes()
+            weights.unlink()
+            weights.with_name(".model.safetensors.part").write_bytes(whole[:100])
+            resumed = await files.stage(request)
+            assert asked == [("model.safetensors", "bytes=100-")]
+            assert resumed.fetched_bytes == len(whole) - 100
+            assert weights.read_bytes() == whole
+
+            weights.unlink()
+            weights.with_name(".model.safetensors.part").write_bytes(b"?" * len(whole))
+            with pytest.raises(StageFailed, match=r"model\.safetensors of a came with other content"):
+                await files.stage(request)
+            assert (await files.stage(request)).fetched_bytes == len(whole), "what is wrong is not kept"
+
+    asyncio.run(run())
+
+
+def test_what_a_member_does_not_fetch(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path / "head") as here:
+            await here.add_model("a")
+            files = MemberFiles(tmp_path / "m", here.http, list)
+            request, manifest = await staging(here)
+            first = manifest.files[0]
+
+            def with_first(**changes: Any) -> StageRequest:
+                wrong = manifest.model_copy(update={"files": [first.model_copy(update=changes)]})
+                return request.model_copy(update={"manifests": [wrong]})
+
+            with pytest.raises(StageFailed, match="is not a name of a model's file"):
+                await files.stage(with_first(name="../../etc/passwd"))
+            with pytest.raises(StageNoSpace, match="GB are free"):
+                await files.stage(with_first(size_bytes=10**18))
+            with pytest.raises(StageFailed, match="control refuses none of a: 404"):
+                await files.stage(with_first(name="none", size_bytes=5))
+            with pytest.raises(StageFailed, match="control named no files of a"):
+                await files.stage(request.model_copy(update={"manifests": []}))
+
+    asyncio.run(run())
+
+
+def test_a_member_keeps_a_few_models_and_those_that_are_loaded(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path / "head") as here:
+            loaded: list[Path] = []
+            files = MemberFiles(tmp_path / "m", here.http, lambda: loaded)
+            folders = []
+            for number in range(5):
+                await here.add_model(f"a{number}", seed=number)
+                manifest = FileManifest.model_validate(await here.get(f"/fleet/files/a{number}"))
+                model = ModelRef(id=f"a{number}", path="/nowhere", digest=manifest.digest)
+                folders.append(Path((await files.stage(StageRequest(model=model, manifests=[manifest]))).model.path))
+                loaded[:] = folders[:1]
+            assert [folder.exists() for folder in folders] == [True, False, True, True, True]
+
+    asyncio.run(run())
