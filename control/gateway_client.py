@@ -112,6 +112,7 @@ class GatewayClient:
 
     async def state(self) -> GatewayState:
         """Raises GatewayUnavailable."""
+        self._check_open()
         with translated():
             response = await self._client.get(GATEWAY_STATE_PATH)
         return _answer(response, GatewayState)
@@ -199,7 +200,13 @@ class GatewayClient:
     async def close(self) -> None:
         await self._client.aclose()
 
+    def _check_open(self) -> None:
+        """Raises GatewayUnavailable where a member was replaced while somebody still dealt with it."""
+        if self._client.is_closed:
+            raise GatewayUnavailable("the gateway is not a member any more")
+
     async def _post(self, path: str, body: BaseModel, answer: type[Answer], read_timeout_s: float | None) -> Answer:
+        self._check_open()
         with translated():
             response = await self._client.post(
                 path,

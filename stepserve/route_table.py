@@ -136,6 +136,7 @@ _POLICIES = _controls("/policies", "admin", reads="jobs")
 _KEYS = _controls("/keys", "admin")
 _WEBHOOKS = _controls("/webhooks", "admin")
 _FLEET = _controls("/fleet", "fleet")
+_FLEET_SIGNS = _Family("/fleet", "fleet", "control", label="/fleet", quiet=True)  # of life, from every member
 _FILES = _controls("/v1/files", "jobs", envelope="openai")
 _BATCHES = _controls("/v1/batches", "jobs", envelope="openai")
 
@@ -243,8 +244,8 @@ ROWS: tuple[Row, ...] = (
     _WEBHOOKS.row("/webhooks/{name}/test", "POST"),
     _FLEET.row("/fleet", "GET"),
     _FLEET.row("/fleet/join", "POST"),
-    _FLEET.row("/fleet/heartbeat", "POST"),
-    _FLEET.row("/fleet/keys", "POST"),
+    _FLEET_SIGNS.row("/fleet/heartbeat", "POST"),
+    _FLEET_SIGNS.row("/fleet/keys", "POST"),
     _FLEET.row("/fleet/files/{model_id}", "GET"),
     _FLEET.row("/fleet/files/{model_id}/{name:path}", "GET"),
     _FLEET.row("/fleet/{member_id}", "DELETE"),

@@ -303,8 +303,10 @@ class Activator:
         self, activation_id: int, model: ModelRef, reference: Reference | None, wish: SwitchWish
     ) -> ActivateResult:
         """On this machine's gateway, and on the members of the fleet where there are any."""
-        active = await self._history.active()
         request = await self._request(model, reference, wish)
+        if not self._rollouts.has_members:
+            return await self._ask(request)
+        active = await self._history.active()
         previous_id = active.id if active is not None else None
         order = Order(activation_id, request, previous_id, wish.policy, wish.wave)
         return await self._rollouts.roll_out(

@@ -128,19 +128,20 @@ class Members:
         except ValueError as error:
             raise Invalid(f"url: {error}") from error
         request = request.model_copy(update={"url": url})
-        async with self._joining:
-            await self._check_id(request)
-            client = self._client(url, request.token)
-            try:
-                await _check_reached(client, request)
+        former = await self._former(request)
+        client = self._client(url, request.token)
+        try:
+            await _check_reached(client, request)
+            async with self._joining:
+                if self._members.get(request.id) is not former:
+                    raise Conflict(f"id: another gateway has just joined as {request.id!r}: choose another --id")
                 row = await uncut(self._book.put(request))
-            except BaseException:
-                await client.close()
-                raise
-            former = self._members.pop(request.id, None)
-            if former is not None:
-                await former.client.close()
-            self._take(row, client)
+                self._take(row, client)
+        except BaseException:
+            await client.close()
+            raise
+        if former is not None:
+            await former.client.close()
         self.changed.set()
         lease_s = self._settings.lease_s
         return JoinAnswer(id=row.id, heartbeat_s=self._settings.heartbeat_s, lease_s=lease_s, committed=self.committed)
@@ -254,21 +255,22 @@ class Members:
                 f" {MAX_CLOCK_DIFFERENCE_S:g} s are allowed: set both by NTP"
             )
 
-    async def _check_id(self, request: JoinRequest) -> None:
-        """Raises Invalid, Conflict."""
+    async def _former(self, request: JoinRequest) -> Member | None:
+        """Whose place the gateway takes. Raises Invalid for a reserved id, Conflict for one whose gateway is alive."""
         if request.id == LOCAL_MEMBER:
             raise Invalid(f"id: {LOCAL_MEMBER!r} is the gateway on control's machine: choose another")
         present = self._members.get(request.id)
         if present is None or present.row.token == request.token or self.is_lost(present):
-            return
+            return present
         try:
             state = await present.client.state()
         except ServiceError:
-            return  # the gateway that had this place does not run any more
+            return present  # the gateway that had this place does not run any more
         if state.boot_id == present.row.boot_id:
             raise Conflict(
                 f"id: a gateway at {present.row.url} has joined as {request.id!r} and is alive: choose another --id"
             )
+        return present
 
 
 async def _check_reached(client: GatewayClient, request: JoinRequest) -> None:

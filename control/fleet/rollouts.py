@@ -78,6 +78,11 @@ class Rollouts:
         self.unsettled = False
         """Whether an earlier process left a rollout open that the reconciler has not settled yet."""
 
+    @property
+    def has_members(self) -> bool:
+        """Whether a switch is more than one of control's own gateway."""
+        return bool(self._members.ready())
+
     async def open(self) -> None:
         """Looks for what an earlier process left."""
         await self._book.close_settled()

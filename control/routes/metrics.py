@@ -1,5 +1,7 @@
 """GET /metrics on control's own socket: the gateway adds it to its own."""
 
+from contextlib import suppress
+
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -9,7 +11,7 @@ from control.errors import DatabaseUnavailable
 from control.exposition import Shown, families
 from control.fleet.members import Members
 from control.fleet.rollouts import Rollouts
-from control.jobs.queue import JobQueue
+from control.jobs.queue import Census, JobQueue
 from control.jobs.runner import JobRunner
 from control.power.governor import Governor
 from control.services import Given
@@ -29,10 +31,10 @@ async def metrics(
     members: Given[Members],
     rollouts: Given[Rollouts],
 ) -> Response:
-    try:
+    census: Census | None = None
+    ended: dict[str, int] | None = None
+    with suppress(DatabaseUnavailable):
         census, ended = await queue.census(), await rollouts.counts()
-    except DatabaseUnavailable:
-        census = ended = None
     shown = Shown(
         census=census,
         members=members.counts(),

@@ -62,8 +62,9 @@ def step(server: Server, name: str) -> str:
 
 def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
     server = registered
+    (tmp_path / "m1").mkdir()
     with ThreadPoolExecutor(1) as pool:
-        first = member(tmp_path, server)
+        first = member(tmp_path / "m1", server)
         with first:
             first.wait_ready()
             assert serves(server, first) == [FINAL_ID, FINAL_ID]
@@ -73,6 +74,13 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
                 421, f"This gateway is a member of the fleet of {server.url}: ask there.",
             )  # fmt: skip
             assert first.http.get("/internal/member/state").status_code == 401
+
+            second = tmp_path / "second"
+            second.mkdir()
+            with member(second, server) as refused:
+                wait_until("a second m1 is refused", lambda: refused.process.poll() is not None, 120.0)
+                refused.expected_code = 2
+                assert f"a gateway at {first.url} has joined as 'm1' and is alive" in refused.terminal()
 
             answer = server.http.post("/models/set_active", json={"id": _EARLY_ID})
             assert answer.status_code == 200, answer.text
@@ -93,7 +101,7 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
             assert serves(server) == [_EARLY_ID]
             assert fleet(server)["committed"]["model"] == _EARLY_ID
 
-        with member(tmp_path, server) as again:
+        with member(tmp_path / "m1", server) as again:
             again.wait_ready()
             assert serves(again) == [_EARLY_ID], "what is committed, not what it was being switched to"
             wait_until("both are ready", lambda: all_ready(server), 30.0)
