@@ -280,6 +280,11 @@ class ActivateResult(Message):
     rolled_back_to: str | None = None
     gateways: list[MemberSwitch] = []
 
+    def shown(self) -> dict[str, Any]:
+        """As an answer has it that was a success; `gateways` on a fleet alone."""
+        left_out = {"error", "rolled_back_to"} if self.gateways else {"error", "rolled_back_to", "gateways"}
+        return self.model_dump(exclude=left_out)
+
 
 class WeightsVersion(Message):
     """Which weights a model answers with. `number` 0: those of its registered files, 1 and more: a push's, which the

@@ -166,7 +166,7 @@ class PullKind:
             raise
         except ServiceError as error:
             raise BadJob(f"{model_id} is registered, but could not be made active: {error}") from error
-        return done.model_dump(exclude={"error", "rolled_back_to"})
+        return done.shown()
 
 
 def _is_one(registered: Path, target: Path) -> bool:

@@ -10,7 +10,7 @@ from control.clock import iso
 from control.errors import NotFound
 from control.models.activation_log import ActivationLog
 from control.services import Given
-from stepserve.contract import ActivateResult, InFlightPolicy, SwitchMethod
+from stepserve.contract import InFlightPolicy, SwitchMethod
 from stepserve.fleet import RolloutPolicy, Wave
 from stepserve.request_model import RequestModel
 
@@ -34,12 +34,6 @@ class SetActiveRequest(RollbackRequest):
     id: str
 
 
-def answer(result: ActivateResult) -> dict[str, Any]:
-    """`gateways` on a fleet alone."""
-    hidden = {"error", "rolled_back_to"} if result.gateways else {"error", "rolled_back_to", "gateways"}
-    return result.model_dump(exclude=hidden)
-
-
 @router.get("/models/active")
 async def active(activations: Given[ActivationLog]) -> dict[str, Any]:
     model = await activations.active()
@@ -53,7 +47,7 @@ async def set_active(
     request: SetActiveRequest, activator: Given[Activator], wave: Wave = "25%", policy: RolloutPolicy = "all"
 ) -> dict[str, Any]:
     """On a fleet, `wave` says how many gateways switch at once; `policy`, whether one that fails takes all back."""
-    return answer(await activator.set_active(request.id, request.wish(wave, policy)))
+    return (await activator.set_active(request.id, request.wish(wave, policy))).shown()
 
 
 @router.post("/models/rollback")
@@ -63,7 +57,7 @@ async def roll_back(
     wave: Wave = "25%",
     policy: RolloutPolicy = "all",
 ) -> dict[str, Any]:
-    return answer(await activator.roll_back((request or RollbackRequest()).wish(wave, policy)))
+    return (await activator.roll_back((request or RollbackRequest()).wish(wave, policy))).shown()
 
 
 @router.get("/models/activations")

@@ -12,7 +12,6 @@ from control.models.activation_log import ActivationLog
 from control.models.registration import RegisterRequest
 from control.models.registry import Registry
 from control.registration.registrar import Registrar
-from control.routes.activations import answer
 from control.services import Given
 from stepserve.contract import GatewayState
 
@@ -60,12 +59,12 @@ async def register(
     if request.dry_run:
         return body
     if registered.activation is not None:
-        body["activation"] = answer(registered.activation)
+        body["activation"] = registered.activation.shown()
     elif registered.replaced is not None:
         with contextlib.suppress(GatewayUnavailable):
             await gateway.unload(request.id)  # the next request loads the new content
     if registered.activation is None and request.activate:
-        body["activation"] = answer(await activator.set_active(request.id, SwitchWish(), cause="register"))
+        body["activation"] = (await activator.set_active(request.id, SwitchWish(), cause="register")).shown()
     return body
 
 

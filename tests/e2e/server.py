@@ -58,7 +58,9 @@ class Server:
     `arguments`: the command and what comes after it.
     """
 
-    def __init__(self, base_dir: Path, arguments: Sequence[str] = ("up",), **settings: object) -> None:
+    arguments: Sequence[str] = ("up",)
+
+    def __init__(self, base_dir: Path, **settings: object) -> None:
         self.base_dir = base_dir
         self.port = free_port()
         self.expected_code = 0
@@ -73,7 +75,7 @@ class Server:
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         self._output = (base_dir / "terminal.txt").open("w+")
         self.process = psutil.Popen(
-            [Path(sys.executable).with_name("stepserve"), *arguments],
+            [Path(sys.executable).with_name("stepserve"), *self.arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._output,

@@ -14,8 +14,12 @@ from tests.e2e.server import EARLY, FINAL_ID, Server, kill, wait_until
 _EARLY_ID = "fleet-early"
 
 
-def member(base: Path, server: Server) -> Server:
-    return Server(base, ["join", server.url, "--id", "m1", "--zone", "here", "--label", "tier=fast"])
+class Member(Server):
+    """A gateway that joins `server` as m1."""
+
+    def __init__(self, base: Path, server: Server) -> None:
+        self.arguments = ["join", server.url, "--id", "m1", "--zone", "here", "--label", "tier=fast"]
+        super().__init__(base)
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
     server = registered
     (tmp_path / "m1").mkdir()
     with ThreadPoolExecutor(1) as pool:
-        first = member(tmp_path / "m1", server)
+        first = Member(tmp_path / "m1", server)
         with first:
             first.wait_ready()
             assert serves(server, first) == [FINAL_ID, FINAL_ID]
@@ -77,7 +81,7 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
 
             second = tmp_path / "second"
             second.mkdir()
-            with member(second, server) as refused:
+            with Member(second, server) as refused:
                 wait_until("a second m1 is refused", lambda: refused.process.poll() is not None, 120.0)
                 refused.expected_code = 2
                 assert f"a gateway at {first.url} has joined as 'm1' and is alive" in refused.terminal()
@@ -101,7 +105,7 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
             assert serves(server) == [_EARLY_ID]
             assert fleet(server)["committed"]["model"] == _EARLY_ID
 
-        with member(tmp_path / "m1", server) as again:
+        with Member(tmp_path / "m1", server) as again:
             again.wait_ready()
             assert serves(again) == [_EARLY_ID], "what is committed, not what it was being switched to"
             wait_until("both are ready", lambda: all_ready(server), 30.0)

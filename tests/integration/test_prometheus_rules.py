@@ -16,7 +16,7 @@ def promtool(*arguments: str) -> str:
 
 
 def test_the_configuration_and_its_rules_are_valid() -> None:
-    assert "17 rules found" in promtool("check", "config", "prometheus.yml")
+    assert "20 rules found" in promtool("check", "config", "prometheus.yml")
 
 
 def test_every_alert_fires_when_it_should_and_only_then() -> None:

@@ -82,7 +82,7 @@ async def town(
     gateway = create_gateway(settings, start_engine, _no_capabilities, lambda _: CheckedEngine(), dict)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway.running())
-        port = await stack.enter_async_context(listening(gateway.public, settings, port))
+        port = await stack.enter_async_context(on_port(port, gateway.public, settings, {}))
         await stack.enter_async_context(on_socket(gateway.private, settings.layout.gateway_socket))
         if with_control:
             await stack.enter_async_context(running_control(settings, kinds, more_routes))
@@ -130,8 +130,14 @@ async def running_control(
 
 
 @asynccontextmanager
-async def listening(app: App, settings: Settings, port: int = 0, **options: Any) -> AsyncIterator[int]:
-    """The public port as the gateway sets it up; yields its number."""
+async def listening(app: App, settings: Settings, **options: Any) -> AsyncIterator[int]:
+    """The public port as the gateway sets it up, any that is free; yields its number."""
+    async with on_port(0, app, settings, options) as port:
+        yield port
+
+
+@asynccontextmanager
+async def on_port(port: int, app: App, settings: Settings, options: dict[str, Any]) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
     async with serving(app, listener, lifespan="off", http=guarded(settings.limits), proxy_headers=False, **options):
         yield listener.getsockname()[1]

@@ -26,7 +26,7 @@ def join(
     zone: Annotated[str | None, typer.Option(help="Where it is, such as a rack or a data centre.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE; may be given again.")] = None,
     advertise: Annotated[
-        str | None, typer.Option(help="The URL at which control reaches this gateway (default: found out).")
+        str | None, typer.Option(help="The URL at which control reaches this gateway (default: auto-detected).")
     ] = None,
     base_dir: Annotated[Path | None, typer.Option(help="Where everything is kept (INFERENCE_BASE_DIR).")] = None,
     config: Annotated[Path | None, typer.Option(help="The config file (INFERENCE_CONFIG).")] = None,
