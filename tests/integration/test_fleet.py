@@ -1,17 +1,22 @@
 """Members of a fleet: joining, staying, leaving, and switching them all or none."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from stepserve.contract import Proof
 from stepserve.fleet_settings import FleetSettings
+from tests.e2e.server import free_port
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
 from tests.integration.house import House, by_hand, control, house, settings_of, until
+from tests.unit.control.checkpoint_files import write_checkpoint
 
 LEASE_S = 1.0
 
@@ -251,6 +256,53 @@ def test_control_killed_at_any_step(tmp_path: Path) -> None:
                 assert [each.active and each.active.id for each in all_three] == ["b"] * 3
 
     asyncio.run(run())
+
+
+def test_control_killed_outright(tmp_path: Path) -> None:
+    """As above, with a process that gets no chance to end anything."""
+
+    async def run() -> None:
+        local, m1 = FakeGateway(settings_of(tmp_path).layout.gateway_socket), FakeMember("m1")
+        port = free_port()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.integration.killed_fleet", str(tmp_path), str(port)
+        )
+        async with AsyncExitStack() as stack:
+            stack.callback(lambda: process.kill() if process.returncode is None else None)
+            await stack.enter_async_context(local.running())
+            http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60))
+            await until(lambda: answers(http), lambda there: there)
+            write_checkpoint(tmp_path / "models" / "a", 0)
+            write_checkpoint(tmp_path / "models" / "b", 1)
+            for name in ("a", "b"):
+                (await http.post("/models/register", json={"id": name, "source": "t"})).raise_for_status()
+            (await http.post("/models/set_active", json={"id": "a"})).raise_for_status()
+            await stack.enter_async_context(m1.joined(http))
+            await m1.told_that("ready")
+            m1.may_switch.clear()
+            m1.switch_asked.clear()
+            switching = asyncio.create_task(http.post("/models/set_active", json={"id": "b"}))
+            await m1.switch_asked.wait()
+            process.kill()
+            await process.wait()
+            assert isinstance((await asyncio.gather(switching, return_exceptions=True))[0], httpx.TransportError)
+            m1.may_switch.set()
+            await until(lambda: asyncio.sleep(0, m1.active), lambda active: active is not None and active.id == "b")
+
+            async with control(tmp_path, local, fleet=FleetSettings(lease_s=LEASE_S)) as here:
+                m1.http = here.http
+                assert (await settled(here))["rollout"]["state"] == "rolled_back"
+                await states(here, {"local": "ready", "m1": "ready"})
+                assert [each.active and each.active.id for each in (local, m1)] == ["a", "a"]
+
+    asyncio.run(run())
+
+
+async def answers(http: httpx.AsyncClient) -> bool:
+    try:
+        return (await http.get("/health")).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 async def settled(here: House) -> Any:
