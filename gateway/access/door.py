@@ -95,7 +95,7 @@ class AuthMiddleware:
     def _caller(self, scope: Scope, context: RequestContext) -> Caller:
         """Raises Unauthorized, Forbidden, Unserved."""
         demanded = context.match.scope
-        token = token_of(scope["headers"])
+        context.credential = token = token_of(scope["headers"])
         if demanded == "open":
             try:
                 caller = self.keyring.caller(token)

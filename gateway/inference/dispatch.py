@@ -3,18 +3,21 @@
 from dataclasses import dataclass, field
 
 from gateway.access.meter import METER
+from gateway.balancing.asked import asked_of
+from gateway.balancing.spread import Spread
 from gateway.dialects import anthropic, openai
-from gateway.errors import GatewayError, InvalidField, ModelNotFound
+from gateway.errors import DigestMismatch, GatewayError, InvalidField, ModelNotFound
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
 from gateway.http.bounded_body import read_within
-from gateway.http.tracked_send import tracked
+from gateway.http.tracked_send import TrackedSend, tracked
 from gateway.inference.response_cache import HEADER as CACHE_HEADER
 from gateway.inference.response_cache import Recorder, ResponseCache, send_kept
 from gateway.request.body import RequestBody
 from gateway.request.bounds import HARMLESS_BYTES, RequestBounds
 from gateway.request.client_fields import check
 from gateway.request.context import RequestContext
-from gateway.request.texts import NO_TEXTS, texts_of
+from gateway.request.estimate import RequestEstimate
+from gateway.request.texts import NO_TEXTS, Texts, texts_of
 from gateway.serving.admission import Admission
 from gateway.serving.naming import Naming
 from gateway.serving.router import Router
@@ -25,6 +28,27 @@ from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
 
 _CHAT = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class _Admit:
+    """What a slot has to know of a request that wants in; `body` is as vLLM can read it."""
+
+    name: str | None
+    body: bytes
+    texts: Texts
+    estimate: RequestEstimate
+    demand: Demand | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A request that its slot has room for. `model`: what the slot was then; `cached`: where its answer is kept."""
+
+    slot: Served
+    model: ModelRef
+    body: bytes
+    cached: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +63,7 @@ class Dispatch:
     bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
     structured: StructuredLimits = field(default_factory=StructuredLimits)
     cache: ResponseCache = field(default_factory=ResponseCache)
+    fleet: Spread | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -61,37 +86,85 @@ class Dispatch:
                 return
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(asked, path)
             self._bound(asked)
-            slot, body = await self._enter(path, name, body, receive, demand_of(scope["headers"]))
-            engine = slot.host.engine
-            texts.check(self.bounds.max_text_chars, engine.max_model_len_tokens, engine.max_chars_per_token)
-            if context.priority is not None:  # batch work is bounded by its own window
-                await slot.serve(scope, replay(body, receive), response)
-                return
-            model = slot.model
-            cached = self._cache_key(scope, context, path, body, model)
-            if cached is not None and (kept := self.cache.find(cached)) is not None:
-                response.headers.update(slot.identity_headers)
-                await send_kept(kept, response)
-                return
-            self.admission.enter(slot.host, estimate)
+            admit = _Admit(name, body, texts, estimate, demand_of(scope["headers"]))
+            if self.fleet is not None and self.fleet.members.balances and context.priority is None:
+                served = self.fleet.members.committed_model(target)
+                if served is not None:
+                    await self._spread(self.fleet, served, asked, admit, scope, receive, response)
+                    return
+            admitted = await self._admitted(admit, scope, receive, response)
         except GatewayError as error:
             await response.fail(error)
         except ClientDisconnected:
             return
         else:
-            if (meter := METER.get()) is not None:
-                meter.model = slot.model.id
-            recorder = None
-            if cached is not None:
-                response.headers[CACHE_HEADER] = b"miss"
-                recorder = Recorder(response)
-            try:
-                await slot.serve(scope, replay(body, receive), response)
-            finally:
-                self.admission.leave(slot.host, estimate)
-            # Weights that were switched under the request have made an answer of two models.
-            if cached is not None and recorder is not None and recorder.answer is not None and slot.model is model:
-                self.cache.keep(cached, recorder.answer)
+            if admitted is not None:
+                await self._serve(admitted, estimate, scope, receive, response)
+
+    async def _spread(
+        self,
+        fleet: Spread,
+        served: str,
+        asked: RequestBody,
+        admit: "_Admit",
+        scope: Scope,
+        receive: Receive,
+        response: TrackedSend,
+    ) -> None:
+        """Has whichever member of the fleet answer that should. Raises what Spread does."""
+
+        async def here(answer: TrackedSend, digest: str | None) -> None:
+            admitted = await self._admitted(admit, scope, receive, answer, digest)
+            if admitted is not None:
+                await self._serve(admitted, admit.estimate, scope, receive, answer)
+
+        wanted = asked_of(scope, asked, admit.estimate, served, admit.demand)
+        body = self.naming.rewritten(admit.body, scope["path"], admit.name, self.naming.target(admit.name), served)
+        await fleet(wanted, body, here, scope, receive, response)
+
+    async def _admitted(
+        self, admit: "_Admit", scope: Scope, receive: Receive, response: TrackedSend, digest: str | None = None
+    ) -> "_Admitted | None":
+        """The slot that is to answer; None where the request is answered by now. `digest`: that of the weights it must
+        have.
+
+        Raises what `_enter` raises, DigestMismatch, InvalidField, Overloaded.
+        """
+        context = RequestContext.of(scope)
+        path: str = scope["path"]
+        slot, body = await self._enter(path, admit.name, admit.body, receive, admit.demand)
+        if digest is not None and slot.model.digest != digest:
+            raise DigestMismatch(slot.model.id, digest, slot.model.digest, slot.version.number)
+        engine = slot.host.engine
+        admit.texts.check(self.bounds.max_text_chars, engine.max_model_len_tokens, engine.max_chars_per_token)
+        if context.priority is not None:  # batch work is bounded by its own window
+            await slot.serve(scope, replay(body, receive), response)
+            return None
+        cached = self._cache_key(scope, context, path, body, slot.model)
+        if cached is not None and (kept := self.cache.find(cached)) is not None:
+            response.headers.update(slot.identity_headers)
+            await send_kept(kept, response)
+            return None
+        self.admission.enter(slot.host, admit.estimate)
+        return _Admitted(slot, slot.model, body, cached)
+
+    async def _serve(
+        self, admitted: "_Admitted", estimate: RequestEstimate, scope: Scope, receive: Receive, response: TrackedSend
+    ) -> None:
+        slot, cached = admitted.slot, admitted.cached
+        if (meter := METER.get()) is not None:
+            meter.model = slot.model.id
+        recorder = None
+        if cached is not None:
+            response.headers[CACHE_HEADER] = b"miss"
+            recorder = Recorder(response)
+        try:
+            await slot.serve(scope, replay(admitted.body, receive), response)
+        finally:
+            self.admission.leave(slot.host, estimate)
+        # Weights that were switched under the request have made an answer of two models.
+        if cached is not None and recorder is not None and recorder.answer is not None and slot.model is admitted.model:
+            self.cache.keep(cached, recorder.answer)
 
     def _cache_key(
         self, scope: Scope, context: RequestContext, path: str, body: bytes, model: ModelRef

@@ -1,7 +1,7 @@
 """What is known of one request: made once at the edge, filled in on the way in, read by everybody further in."""
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.request.body import RequestBody
@@ -17,7 +17,8 @@ class RequestContext:
 
     `key_class` is the highest scope of its key. `minimal`: an open route is asked by somebody who is told no more than
     whether it is well. `priority` is what vLLM's scheduler gives a job's request; None for interactive ones. `body` and
-    `estimate` are None until the body has been read, which happens once.
+    `estimate` are None until the body has been read, which happens once. `credential`: the caller's API key, which no
+    header has any more; for other gateways of the fleet.
     """
 
     match: Match
@@ -28,6 +29,7 @@ class RequestContext:
     priority: int | None = None
     body: RequestBody | None = None
     estimate: RequestEstimate | None = None
+    credential: str | None = field(default=None, repr=False)
 
     @classmethod
     def begin(cls, scope: MutableMapping[str, Any]) -> "RequestContext":
@@ -64,5 +66,6 @@ class RequestContext:
             priority=self.priority,
             body=RequestBody(body),
             estimate=self.estimate,
+            credential=self.credential,
         )
         return _KEY, inner

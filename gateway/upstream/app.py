@@ -11,14 +11,11 @@ from gateway.request.bounds import RequestBounds
 from gateway.request.client_fields import check
 from gateway.request.context import RequestContext
 from gateway.upstream.directory import Directory
-from gateway.upstream.errors import UpstreamFailed
 from gateway.upstream.relay import Question, Relay
 from gateway.upstream.replica import Replica
-from gateway.upstream.wire import HOPS_HEADER, Wire
+from gateway.upstream.wire import Wire, hops_of
 from stepserve.contract import ACTIVE_ALIAS
 from stepserve.hosts import Hosts
-
-MAX_HOPS = 3
 
 
 class NoSuchTier(GatewayError):
@@ -40,7 +37,7 @@ class UpstreamApp:
         """Raises HostsRefused when the variable with a key is not set."""
         self._wire = Wire()
         self.directory = Directory(hosts, self._wire, discover_every_s)
-        self._relay = Relay(self._wire)
+        self.asker = Relay(self._wire)
         self._max_request_bytes = max_request_bytes
         self._bounds = bounds or RequestBounds.unbounded()
 
@@ -106,11 +103,8 @@ class UpstreamApp:
         receive: Receive,
         send: TrackedSend,
     ) -> None:
-        hops = _hops(scope)
-        if hops >= MAX_HOPS:
-            raise UpstreamFailed("The request goes from host to host in a circle: look at their hosts.json.")
-        question = Question(scope, path, body, model, hops)
-        await unless_disconnected(self._relay(question, replicas, send), receive)
+        question = Question(scope, path, body, model, hops_of(scope))
+        await unless_disconnected(self.asker(question, replicas, send), receive)
 
     async def _show_models(self, tier_name: str, wanted: str | None, send: Send) -> None:
         created = int(time.time())
@@ -125,8 +119,3 @@ class UpstreamApp:
 
     def _names(self, tier_name: str) -> list[str]:
         return [*self.directory.models(tier_name), tier_name, ACTIVE_ALIAS]
-
-
-def _hops(scope: Scope) -> int:
-    said = next((value for name, value in scope["headers"] if name == HOPS_HEADER), b"0")
-    return int(said) if said.isdigit() and len(said) < 4 else 0

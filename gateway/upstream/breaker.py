@@ -18,17 +18,22 @@ class Breaker:
     _pause_s: float = FIRST_PAUSE_S
     _trying: bool = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has failed so often that few requests try it, or none."""
+        return self.failures >= THRESHOLD
+
     def admits(self, now_s: float) -> bool:
-        if self.failures < THRESHOLD:
+        if not self.is_open:
             return True
         return now_s >= self.open_until_s and not self._trying
 
     def retry_in_s(self, now_s: float) -> float:
         """Until a request may try; 0 where it may now."""
-        return max(0.0, self.open_until_s - now_s) if self.failures >= THRESHOLD else 0.0
+        return max(0.0, self.open_until_s - now_s) if self.is_open else 0.0
 
     def enter(self) -> None:
-        self._trying = self.failures >= THRESHOLD
+        self._trying = self.is_open
 
     def succeed(self) -> None:
         self.failures, self._pause_s, self._trying = 0, FIRST_PAUSE_S, False
@@ -36,7 +41,7 @@ class Breaker:
     def fail(self, now_s: float) -> None:
         self.failures += 1
         self._trying = False
-        if self.failures >= THRESHOLD:
+        if self.is_open:
             self.open_until_s = now_s + self._pause_s
             self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
 

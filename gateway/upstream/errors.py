@@ -4,6 +4,7 @@ UpstreamError (GatewayError)
 ├── UpstreamFailed        502  it cannot be reached, breaks off, or answers what makes no sense
 ├── UpstreamTimeout       504  it does not answer in time
 ├── UpstreamBusy          429  it says that it is busy; carries when to try again
+├── UpstreamMoved         503  a member of the fleet does not serve what control says it does
 └── UpstreamUnavailable   503  none of them may be asked now; carries when to try again
 """
 
@@ -31,6 +32,12 @@ class UpstreamBusy(UpstreamError):
     def __init__(self, reason: str, retry_after_s: float) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class UpstreamMoved(UpstreamError):
+    status = 503
+    code = "upstream_moved"
+    retry_after_s = 1.0
 
 
 class UpstreamUnavailable(UpstreamError):

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,14 @@ from prometheus_client import Counter
 from gateway.access.meter import METER, Meter
 from gateway.http.asgi import Scope
 from gateway.http.tracked_send import TrackedSend
-from gateway.upstream.errors import UpstreamBusy, UpstreamError, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from gateway.upstream.errors import (
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamMoved,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from gateway.upstream.events import EventScan, Garbage, note_usage
 from gateway.upstream.replica import Replica, choose
 from gateway.upstream.wire import Headers, Wire, chunks, headers_back, headers_there, whole
@@ -28,6 +36,8 @@ ATTEMPTS = Counter(
 )
 _BUSY = frozenset({429, 503})
 _OUR_KEY_IS_REFUSED = frozenset({401, 403})
+_MOVED = frozenset({404, 409})
+_MOVED_CODES = frozenset({"model_not_found", "model_not_loaded", "not_found_error"})  # the last is Anthropic's
 _JSON = b"application/json"
 _EVENTS = b"text/event-stream"
 
@@ -37,7 +47,9 @@ class Question:
     """One request for other hosts.
 
     `path` is below /v1, such as /chat/completions. `model` is what to ask for; None: each replica's default. `hops` is
-    how many hosts have passed it on already.
+    how many hosts have passed it on already. `headers`: further ones that go there. `accepts`: of an answer that is not
+    a refusal, raises UpstreamMoved for the identity of a model that is not to answer. `is_counted_there`: usage of keys
+    is counted by who answers, not here.
     """
 
     scope: Scope
@@ -45,6 +57,9 @@ class Question:
     body: bytes
     model: str | None
     hops: int
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    accepts: Callable[[Mapping[str, str]], None] | None = None
+    is_counted_there: bool = False
 
 
 @dataclass(slots=True)
@@ -59,8 +74,8 @@ class Relay:
         while (replica := choose(replicas, tried, self.clock())) is not None:
             tried.append(replica)
             try:
-                with replica.busy():
-                    return await self._ask(question, replica, answer)
+                with replica.busy(), _counted(replica):
+                    return await self.attempt(question, replica, answer)
             except UpstreamError as error:
                 log.warning("upstream %s, tier %s: %s", replica.base_url, replica.tier_name, error)
                 if answer.started:
@@ -71,35 +86,28 @@ class Relay:
                     failure = error
         raise failure or self._nobody(replicas)
 
-    async def _ask(self, question: Question, replica: Replica, answer: TrackedSend) -> None:
-        """One attempt, its outcome noted with the breaker. Raises UpstreamError."""
-        outcome = "abandoned"
+    async def attempt(self, question: Question, replica: Replica, answer: TrackedSend) -> None:
+        """Asks one server, and notes with its breaker how that ends. Raises UpstreamError."""
         try:
             async with asyncio.timeout(replica.tier.total_timeout_s):
                 await self._exchange(question, replica, answer)
+        except (UpstreamBusy, UpstreamMoved):
             replica.breaker.succeed()
-            outcome = "answered"
-        except UpstreamBusy:
-            replica.breaker.succeed()
-            outcome = "busy"
             raise
         except UpstreamError:
             replica.breaker.fail(self.clock())
-            outcome = "failed"
             raise
         except TimeoutError:
             replica.breaker.fail(self.clock())
-            outcome = "failed"
             limit_s = replica.tier.total_timeout_s
             raise UpstreamTimeout(f"{replica.base_url} took longer than {limit_s:g} s for its answer.") from None
-        finally:
-            ATTEMPTS.labels(replica.tier_name, replica.base_url, outcome).inc()
+        replica.breaker.succeed()
 
     async def _exchange(self, question: Question, replica: Replica, answer: TrackedSend) -> None:
         tier = replica.tier
         model = question.model or replica.default_model()
         body = question.body if question.model is not None or model is None else _asking_for(model, question.body)
-        headers = headers_there(question.scope, question.hops + 1)
+        headers = [*headers_there(question.scope, question.hops + 1), *question.headers]
         query = question.scope.get("query_string", b"").decode("latin-1")
         path = f"{question.path}?{query}" if query else question.path
         method: str = question.scope["method"]
@@ -107,16 +115,21 @@ class Relay:
             meter = METER.get() or Meter()
             meter.begun = True
             kind = head.headers.get("content-type", "").split(";")[0].strip().lower().encode()
+            if head.status_code < 300 and question.accepts is not None:
+                question.accepts(head.headers)
+            answered_by = None if question.is_counted_there else head.headers.get("x-model-id") or model
             if 200 <= head.status_code < 300 and kind == _EVENTS:
-                meter.model = head.headers.get("x-model-id") or model
-                await _stream(head, replica, answer, meter, headers_back(head.headers, model, replica.tier_name))
+                meter.model = answered_by
+                await _stream(head, replica, answer, meter, headers_back(head.headers, model, replica.mark))
                 return
             content = await whole(head, replica, tier.idle_timeout_s)
             _check(head, kind, content, replica)
-            meter.model = head.headers.get("x-model-id") or model
+            if question.accepts is not None and head.status_code in _MOVED and _code(content) in _MOVED_CODES:
+                raise UpstreamMoved(f"{replica.base_url} does not serve it any more: {_message(content)}")
+            meter.model = answered_by
             if head.status_code < 300:
                 note_usage(meter, msgspec.json.decode(content).get("usage"))
-            headers_of = headers_back(head.headers, model if head.status_code < 300 else None, replica.tier_name)
+            headers_of = headers_back(head.headers, model if head.status_code < 300 else None, replica.mark)
             length = (b"content-length", str(len(content)).encode())
             await _start(answer, head.status_code, [*headers_of, length])
             await answer({"type": "http.response.body", "body": content})
@@ -127,6 +140,22 @@ class Relay:
         wait_s = min((each.breaker.retry_in_s(now) for each in replicas), default=1.0)
         names = ", ".join(sorted({each.tier_name for each in replicas}))
         return UpstreamUnavailable(f"No server of {names} answers at present.", max(1.0, wait_s))
+
+
+@contextmanager
+def _counted(replica: Replica) -> Iterator[None]:
+    outcome = "abandoned"
+    try:
+        yield
+        outcome = "answered"
+    except UpstreamBusy:
+        outcome = "busy"
+        raise
+    except UpstreamError:
+        outcome = "failed"
+        raise
+    finally:
+        ATTEMPTS.labels(replica.tier_name, replica.base_url, outcome).inc()
 
 
 async def _stream(head: httpx.Response, replica: Replica, answer: TrackedSend, meter: Meter, headers: Headers) -> None:
@@ -158,7 +187,7 @@ def _check(head: httpx.Response, kind: bytes, content: bytes, replica: Replica) 
     if status in _BUSY:
         raise UpstreamBusy(f"{replica.base_url} is busy: {_message(content)}", _retry_after_s(head))
     if status in _OUR_KEY_IS_REFUSED:  # passed on it would tell the client that its own key is wrong
-        raise UpstreamFailed(f"{replica.base_url} refuses the key that hosts.json has for it ({status}).")
+        raise UpstreamFailed(f"{replica.base_url} refuses the key that it was shown ({status}).")
     if status == 504:
         raise UpstreamTimeout(f"{replica.base_url} timed out: {_message(content)}")
     if status >= 500:
@@ -174,6 +203,13 @@ def _decoded(content: bytes) -> Any:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _code(content: bytes) -> object:
+    """The machine-readable name of an error answer, in OpenAI's envelope or Anthropic's."""
+    found = _decoded(content)
+    error = found.get("error") if isinstance(found, dict) else None
+    return error.get("code") or error.get("type") if isinstance(error, dict) else None
 
 
 def _message(content: bytes) -> str:

@@ -22,6 +22,7 @@ class Replica:
     key: str | None
     models: tuple[str, ...] | None
     is_asked: bool  # which models it has, because hosts.json does not say
+    mark: tuple[bytes, bytes]  # the header that names it, or its tier, on its answers
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
     last_turn: int = -1
@@ -30,7 +31,8 @@ class Replica:
     def of(cls, tier_name: str, tier: Tier, upstream: Upstream) -> "Replica":
         """Raises HostsRefused when the variable with its key is not set."""
         models = tuple(upstream.models) or None
-        return cls(tier_name, tier, upstream.base_url, upstream.key(), models, models is None)
+        mark = (b"x-tier", tier_name.encode())
+        return cls(tier_name, tier, upstream.base_url, upstream.key(), models, models is None, mark)
 
     def is_as(self, other: "Replica") -> bool:
         """Whether hosts.json says the same of both."""

@@ -12,6 +12,7 @@ from gateway.upstream.errors import UpstreamFailed, UpstreamTimeout
 from gateway.upstream.replica import Replica
 
 HOPS_HEADER = b"x-upstream-hops"
+MAX_HOPS = 3
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 _TAKEN_THERE = frozenset(
@@ -106,14 +107,23 @@ def translated(replica: Replica) -> Iterator[None]:
         raise UpstreamFailed(f"{replica.base_url} broke off: {_said(error)}.") from error
 
 
+def hops_of(scope: Scope) -> int:
+    """How many hosts have passed the request on already. Raises UpstreamFailed where they are too many."""
+    said = next((value for name, value in scope["headers"] if name == HOPS_HEADER), b"0")
+    hops = int(said) if said.isdigit() and len(said) < 4 else 0
+    if hops >= MAX_HOPS:
+        raise UpstreamFailed("The request goes from host to host in a circle: look at their hosts.json.")
+    return hops
+
+
 def headers_there(scope: Scope, hops: int) -> Headers:
     """What of a request's head goes on: nothing that tells who asks."""
     kept = [pair for pair in scope["headers"] if pair[0] in _TAKEN_THERE]
     return [*kept, (HOPS_HEADER, str(hops).encode())]
 
 
-def headers_back(headers: Mapping[str, str], model: str | None, tier_name: str) -> Headers:
-    """What of an answer's head comes back; it names the model and the tier."""
+def headers_back(headers: Mapping[str, str], model: str | None, mark: tuple[bytes, bytes]) -> Headers:
+    """What of an answer's head comes back; it names the model, and by `mark` who answered."""
     kept = [
         (name, value.encode("latin-1", "replace"))
         for name in sorted(_TAKEN_BACK)
@@ -121,7 +131,7 @@ def headers_back(headers: Mapping[str, str], model: str | None, tier_name: str) 
     ]
     if model is not None and all(name != b"x-model-id" for name, _ in kept):
         kept.append((b"x-model-id", model.encode("latin-1", "replace")))
-    return [*kept, (b"x-tier", tier_name.encode())]
+    return [*kept, mark]
 
 
 def _said(error: Exception) -> str:

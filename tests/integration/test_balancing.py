@@ -1,0 +1,275 @@
+"""Requests to the head of a fleet: who answers them, and that a client notices nothing of members that fail."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+from stepserve.fleet import LOCAL_MEMBER
+from stepserve.settings import Alias
+from tests.integration import misbehaving
+from tests.integration.fleet import Fleet, Node, content_of, fleet, streams
+from tests.integration.misbehaving import Headers, Upstream
+from tests.unit.gateway.balancing.views import DIGEST, MODEL, member
+
+Story = Callable[[Fleet], Awaitable[None]]
+
+
+def tell(base: Path, story: Story, *nodes: Node, **changes: Any) -> None:
+    async def run() -> None:
+        async with fleet(base, *nodes, **changes) as there:
+            await story(there)
+
+    asyncio.run(run())
+
+
+def answered_by(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-stepserve-gateway"]
+
+
+def test_all_members_answer_this_gateway_among_them(tmp_path: Path) -> None:
+    may_answer = asyncio.Event()
+
+    async def slowly(node: Node, there: Upstream, headers: Headers, body: bytes, writer: asyncio.StreamWriter) -> None:
+        await may_answer.wait()
+        await misbehaving.answer(writer, 200, {"choices": [{"message": {"content": node.name}}]}, *node.identity)
+
+    async def story(there: Fleet) -> None:
+        there.local = member(LOCAL_MEMBER)
+        await there.seen()
+        there.engine.release.clear()
+        asking = [asyncio.create_task(there.ask()) for _ in range(30)]
+        async with asyncio.timeout(20):
+            while sum(node.server.running for node in nodes) < 20:
+                await asyncio.sleep(0.005)
+        metrics = (await there.head.http.get("/metrics")).text
+        assert 'stepserve_fleet_outstanding_tokens{member="a"}' in metrics
+        may_answer.set()
+        there.engine.release.set()
+        answers = await asyncio.gather(*asking)
+        assert Counter(map(answered_by, answers)) == {LOCAL_MEMBER: 10, "a": 10, "b": 10}
+        for answer in answers:
+            assert answer.headers["x-model-digest"] == DIGEST
+            if answered_by(answer) != LOCAL_MEMBER:
+                assert content_of(answer) == answered_by(answer)
+        assert not any(each.outstanding_tokens for each in there.members.all.values())
+        metrics = (await there.head.http.get("/metrics")).text
+        assert 'stepserve_fleet_requests_total{member="a",outcome="answered"} 10.0' in metrics
+
+    nodes = [Node("a"), Node("b")]
+    for node in nodes:
+        node.behave = partial(slowly, node)
+    tell(tmp_path, story, *nodes)
+
+
+@pytest.mark.parametrize(
+    "behaviour", [misbehaving.dies, misbehaving.half_json, misbehaving.fails, misbehaving.busy, misbehaving.no_http]
+)
+def test_a_member_that_fails_before_its_first_byte(tmp_path: Path, behaviour: misbehaving.Behaviour) -> None:
+    async def story(there: Fleet) -> None:
+        answers = await asyncio.gather(*(there.ask() for _ in range(8)))
+        assert set(map(answered_by, answers)) == {"well"}
+        assert there.nodes[0].server.seen, "it was asked"
+
+    tell(tmp_path, story, Node("unwell", behave=behaviour), Node("well"))
+
+
+def test_a_member_that_is_killed_while_it_answers_a_stream(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def read(there: Fleet) -> None:
+        asked = {"model": MODEL, "messages": [], "stream": True}
+        async with there.head.http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+            assert answer.headers["x-stepserve-gateway"] == "a"
+            async for chunk in answer.aiter_raw():
+                seen.append(chunk)  # noqa: PERF401 - what came before the end is wanted
+
+    async def story(there: Fleet) -> None:
+        there.members.all["b"].outstanding_tokens = 10**6
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read(there)
+        stream = b"".join(seen)
+        assert b"[DONE]" not in stream
+        assert "broke off" in json.loads(stream.strip().rpartition(b"data: ")[2])["error"]["message"]
+        assert not there.nodes[1].server.seen, "a byte was answered, so nobody else was asked"
+
+    first = Node("a")
+    first.behave = lambda *asked: streams(*asked, *first.identity)
+    tell(tmp_path, story, first, Node("b"))
+
+
+def test_the_engine_of_this_gateway_dies_before_its_first_byte(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        there.local = member(LOCAL_MEMBER)
+        there.nodes[0].behave = misbehaving.never
+        await there.seen()
+        there.engine.release.clear()
+        waiting = [asyncio.create_task(there.ask()) for _ in range(2)]
+        await asyncio.wait_for(there.engine.entered.wait(), 10)
+        there.engine.dead = True
+        there.engine.status = 500
+        there.nodes[0].behave = None
+        there.engine.release.set()
+        done, pending = await asyncio.wait(waiting, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert [answered_by(task.result()) for task in done] == ["a"]
+        for task in pending:
+            task.cancel()
+
+    tell(tmp_path, story, Node("a"))
+
+
+def test_a_member_that_serves_other_weights_than_control_says(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        answers = await asyncio.gather(*(there.ask() for _ in range(6)))
+        assert {answer.headers["x-model-digest"] for answer in answers} == {DIGEST}
+        assert set(map(answered_by, answers)) == {"b"}
+        assert there.nodes[0].server.seen
+
+    tell(tmp_path, story, Node("a", digest="sha256:uncommitted", control_says={"digest": DIGEST}), Node("b"))
+
+
+def test_a_request_is_held_until_a_member_serves_it(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        asking = asyncio.create_task(there.ask())
+        async with asyncio.timeout(10):
+            while not REGISTRY.get_sample_value("stepserve_fleet_waiting_requests"):
+                await asyncio.sleep(0.005)
+        assert not there.nodes[0].server.seen
+        there.nodes[0].state = "ready"
+        assert answered_by(await asking) == "a"
+
+    tell(tmp_path, story, Node("a", state="switching"))
+
+
+def test_a_request_is_not_held_for_ever(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        answer = await there.ask()
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "local: cordoned, a: switching" in answer.json()["error"]["message"]
+        older = await there.ask({"x-min-model-version": "1"})
+        assert (older.status_code, older.json()["error"]["code"]) == (409, "model_version_unavailable")
+        assert older.headers["retry-after"] == "1"
+
+    tell(tmp_path, story, Node("a", state="switching"), hold_timeout_s=0.3)
+
+
+def test_versions_hold_across_members(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        for headers, by in (({"x-min-model-version": "2"}, "b"), ({"x-model-version": "1"}, "a")):
+            for _ in range(4):
+                answer = await there.ask(headers)
+                assert answered_by(answer) == by
+        past = await there.ask({"x-model-version": "0"})
+        assert (past.status_code, past.json()["error"]["code"]) == (409, "model_version_unavailable")
+        both = await there.ask({"x-model-version": "1", "x-min-model-version": "1"})
+        assert both.status_code == 400
+
+    tell(tmp_path, story, Node("a", version=1), Node("b", version=2, digest="sha256:2"))
+
+
+def test_no_client_sees_an_older_version_than_it_has_seen(tmp_path: Path) -> None:
+    """Members get the next version one after another, under load, and control says so a little later."""
+
+    async def client(there: Fleet, over: asyncio.Event) -> list[int]:
+        seen = [0]
+        while not over.is_set() or seen[-1] < 3:
+            answer = await there.ask({"x-min-model-version": str(seen[-1])})
+            assert answer.status_code == 200, answer.text
+            version = int(answer.headers["x-model-version"])
+            assert answer.headers["x-model-digest"] == f"sha256:{version}"
+            seen.append(version)
+        return seen
+
+    async def story(there: Fleet) -> None:
+        over = asyncio.Event()
+        clients = [asyncio.create_task(client(there, over)) for _ in range(8)]
+        for version in (1, 2, 3):
+            for node in there.nodes:
+                before = len(node.server.seen)
+                node.control_says = {"version": node.version, "digest": node.digest}
+                node.version, node.digest = version, f"sha256:{version}"
+                async with asyncio.timeout(10):
+                    while len(node.server.seen) == before and not all(task.done() for task in clients):
+                        await asyncio.sleep(0.001)
+                node.control_says = {}
+        over.set()
+        for seen in await asyncio.gather(*clients):
+            assert seen == sorted(seen)
+            assert seen[-1] == 3
+
+    tell(tmp_path, story, Node("a"), Node("b"), Node("c"))
+
+
+def test_sessions_stay_and_move_with_their_member(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        homes = {}
+        for number in range(24):
+            session = {"x-session-id": f"s{number}"}
+            homes[number] = answered_by(await there.ask(session))
+            assert answered_by(await there.ask(session)) == homes[number]
+        assert len(set(homes.values())) == 3
+        gone = homes[0]
+        next(each for each in there.nodes if each.name == gone).state = "draining"
+        await there.seen()
+        for number, home in homes.items():
+            now = answered_by(await there.ask({"x-session-id": f"s{number}"}))
+            assert (now == home) == (home != gone)
+
+    tell(tmp_path, story, Node("a"), Node("b"), Node("c"))
+
+
+def test_control_is_away_and_comes_back(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        socket = there.head.settings.layout.control_socket
+        away = socket.rename(socket.with_suffix(".away"))
+        await there.seen()
+        assert answered_by(await there.ask()) in {"a", "b"}
+        there.nodes[0].state = "lost"
+        away.rename(socket)
+        await there.seen()
+        assert [answered_by(await there.ask()) for _ in range(3)] == ["b"] * 3
+
+    tell(tmp_path, story, Node("a"), Node("b"))
+
+
+def test_what_a_member_gets_of_a_request(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        await there.ask({"authorization": "Bearer mine", "cookie": "c=1"}, model="poet")
+        said = [{"role": "user", "content": "?"}]
+        answer = await there.head.http.post("/api/chat", json={"model": MODEL, "messages": said, "stream": False})
+        assert answered_by(answer) == "a", "in Ollama's words too"
+        refused = await there.ask(model="nobody")
+        assert refused.status_code in {404, 503}
+        (headers, body), _ = there.nodes[0].server.seen
+        assert headers["authorization"] == "Bearer mine"
+        assert "cookie" not in headers
+        asked = json.loads(body)
+        assert (asked["model"], asked["temperature"]) == (MODEL, 0.25), "members know no aliases"
+
+    tell(tmp_path, story, Node("a"), aliases={"poet": Alias(model=MODEL, temperature=0.25)})
+
+
+def test_a_member_refuses_what_the_client_asks_wrongly(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        answer = await there.ask()
+        assert answer.status_code == 400
+        assert "max_tokens is too large" in answer.json()["error"]["message"]
+        assert sum(len(each.server.seen) for each in there.nodes) == 1
+
+    tell(tmp_path, story, *(Node(name, behave=misbehaving.says_no) for name in "ab"))
+
+
+def test_a_request_that_kills_engines_goes_through_three(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        assert (await there.ask()).status_code == 502
+        assert sum(len(each.server.seen) for each in there.nodes) == 3
+
+    tell(tmp_path, story, *(Node(name, behave=misbehaving.dies) for name in "abcde"))
