@@ -30,10 +30,12 @@ from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
 _CHAT = "/v1/chat/completions"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, which would cost each request a microsecond.
+@dataclass(slots=True)
 class _Admit:
     """What a slot has to know of a request that wants in; `body` is as vLLM can read it."""
 
+    context: RequestContext
     name: str | None
     body: bytes
     texts: Texts
@@ -41,7 +43,7 @@ class _Admit:
     demand: Demand | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Admitted:
     """A request that its slot has room for. `model`: what the slot was then; `cached`: where its answer is kept."""
 
@@ -86,7 +88,7 @@ class Dispatch:
                 return
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(asked, path)
             self._bound(asked)
-            admit = _Admit(name, body, texts, estimate, demand_of(scope["headers"]))
+            admit = _Admit(context, name, body, texts, estimate, demand_of(scope["headers"]))
             if self.fleet is not None and self.fleet.members.balances and context.priority is None:
                 served = self.fleet.members.committed_model(target)
                 if served is not None:
@@ -130,8 +132,7 @@ class Dispatch:
 
         Raises what `_enter` raises, DigestMismatch, InvalidField, Overloaded.
         """
-        context = RequestContext.of(scope)
-        path: str = scope["path"]
+        context, path = admit.context, scope["path"]
         slot, body = await self._enter(path, admit.name, admit.body, receive, admit.demand)
         if digest is not None and slot.model.digest != digest:
             raise DigestMismatch(slot.model.id, digest, slot.model.digest, slot.version.number)
