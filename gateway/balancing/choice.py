@@ -42,9 +42,19 @@ def least_busy(members: Iterable[M]) -> M:
     return min(members, key=lambda each: (each.outstanding_tokens, each.last_turn))
 
 
-def preferred(members: Iterable[M], key: int) -> M:
-    """The first in the key's rank, whatever its work. `members` has at least one."""
-    return max(members, key=lambda each: _weight(key, each.seed))
+def preferred(members: Sequence[M], key: int) -> M:
+    """The first in the key's rank, whatever its work. `members` has at least one.
+
+    Ranks are by the mixing of splitmix64, written out here because it is done for every member.
+    """
+    chosen, highest = members[0], -1
+    for each in members:
+        mixed = (key ^ each.seed) * 0xBF58476D1CE4E5B9 & _MASK
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
+        weight = mixed ^ mixed >> 31
+        if weight > highest:
+            chosen, highest = each, weight
+    return chosen
 
 
 def within_bound(members: Sequence[M], key: int, tokens: int) -> M:
@@ -53,7 +63,7 @@ def within_bound(members: Sequence[M], key: int, tokens: int) -> M:
     There is always one, since not all can be above their mean. `members` has at least one.
     """
     bound = BOUND * (sum(each.outstanding_tokens for each in members) + tokens) / len(members)
-    return preferred((each for each in members if each.outstanding_tokens <= bound), key)
+    return preferred([each for each in members if each.outstanding_tokens <= bound], key)
 
 
 class Sessions:
@@ -77,10 +87,3 @@ class Sessions:
         if len(self._places) > self._most:
             self._places.popitem(last=False)
         return chosen
-
-
-def _weight(key: int, seed: int) -> int:
-    """The mixing of splitmix64, which is all that independent ranks need."""
-    mixed = (key ^ seed) * 0xBF58476D1CE4E5B9 & _MASK
-    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
-    return mixed ^ mixed >> 31

@@ -22,7 +22,8 @@ _turns = itertools.count()
 @dataclass(slots=True, eq=False)
 class Member:
     """`replica` None: this gateway itself. `label`: its name in metrics. `last_turn` grows with every turn taken.
-    `left`: it is not a member any more."""
+    `left`: it is not a member any more. `doubted`: what control said of it when it served something else.
+    """
 
     entry: FleetMember
     label: str
@@ -32,7 +33,7 @@ class Member:
     outstanding_tokens: int = 0
     last_turn: int = -1
     left: bool = False
-    _doubted: FleetMember | None = None
+    doubted: FleetMember | None = None
     _doubted_until_s: float = 0.0
 
     @classmethod
@@ -47,17 +48,16 @@ class Member:
             replica = Replica(label, tier, upstream.base_url, None, None, False, mark, breaker=breaker)
         return cls(entry, label, replica, hashed(entry.id.encode()), breaker)
 
-    def serves(self, model: str, now_s: float) -> bool:
-        """Whether it may be asked for the model, going by what is known."""
-        entry = self.entry
-        return entry.state == "ready" and entry.model == model and not self._is_doubted(now_s)
+    def admits(self, now_s: float) -> bool:
+        """Whether it may be asked, going by what requests have shown."""
+        return self.breaker.admits(now_s) and not self.is_doubted(now_s)
 
     def doubt(self, now_s: float) -> None:
         """It did not serve what control said: it is not asked until control says something else, or a moment later."""
-        self._doubted, self._doubted_until_s = self.entry, now_s + _DOUBT_S
+        self.doubted, self._doubted_until_s = self.entry, now_s + _DOUBT_S
 
-    def _is_doubted(self, now_s: float) -> bool:
-        doubted = self._doubted
+    def is_doubted(self, now_s: float) -> bool:
+        doubted = self.doubted
         return doubted is not None and now_s < self._doubted_until_s and says_same(doubted, self.entry)
 
     @contextmanager
@@ -70,6 +70,7 @@ class Member:
         outcome = "answered"
         try:
             yield
+            self.doubted = None
         except BaseException as error:
             outcome = outcome_of(error)
             raise

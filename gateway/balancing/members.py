@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ class Members:
     balances: bool = False
     committed: Committed | None = None
     all: dict[str, Member] = field(default_factory=dict)
+    _ready: dict[str, list[Member]] = field(default_factory=dict)  # by model, without this gateway
     _sessions: Sessions = field(default_factory=Sessions)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -67,6 +68,7 @@ class Members:
         others = (member for name, member in self.all.items() if name != LOCAL_MEMBER)
         self.balances = view.committed is not None and any(each.entry.state in _TAKES_PART for each in others)
         if not same:
+            self._index()
             self._announce()
 
     def committed_model(self, name: str | None) -> str | None:
@@ -81,10 +83,12 @@ class Members:
         Raises UpstreamUnavailable where all who serve it are left alone after failures.
         """
         now_s = self.clock()
-        serving = [each for each in self._serving(asked, now_s) if each not in tried]
-        free = [each for each in serving if each.breaker.admits(now_s)]
+        serving = self._serving(asked)
+        if tried:
+            serving = [each for each in serving if each not in tried]
+        free = [each for each in serving if not (each.breaker.failures or each.doubted) or each.admits(now_s)]
         if not free:
-            if serving and not tried:
+            if serving and not tried and not any(each.is_doubted(now_s) for each in serving):
                 wait_s = min(each.breaker.retry_in_s(now_s) for each in serving)
                 names = ", ".join(each.entry.id for each in serving[:5])
                 raise UpstreamUnavailable(f"No member of the fleet answers at present ({names}).", max(1.0, wait_s))
@@ -115,17 +119,14 @@ class Members:
         """Ends when control says something else than it does now, at the call."""
         return self._changed.wait()
 
-    def _serving(self, asked: Asked, now_s: float) -> Iterable[Member]:
-        for name, member in self.all.items():
-            if not member.serves(asked.model, now_s):
-                continue
-            if name == LOCAL_MEMBER:
-                if not self._is_served_here(asked.model, member.entry.digest):
-                    continue
-            elif asked.only_here:
-                continue
-            if asked.demand is None or asked.demand.is_met(self._version_of(member)):
-                yield member
+    def _serving(self, asked: Asked) -> list[Member]:
+        """Those that control says are ready and serve it, whether or not they have failed of late."""
+        found = [] if asked.only_here else self._ready.get(asked.model, [])
+        local = self.all.get(LOCAL_MEMBER)
+        if local is not None and local.entry.state == "ready" and self._is_served_here(asked.model, local.entry.digest):
+            found = [*found, local]
+        demand = asked.demand
+        return found if demand is None else [each for each in found if demand.is_met(self._version_of(each))]
 
     def _is_served_here(self, model: str, digest: str | None) -> bool:
         """Weights that were pushed to this gateway are a version of the files that control knows."""
@@ -161,6 +162,12 @@ class Members:
         if member is not None:
             member.left = True
             self.labels.release(name)
+
+    def _index(self) -> None:
+        self._ready = {}
+        for name, member in self.all.items():
+            if name != LOCAL_MEMBER and member.entry.state == "ready" and member.entry.model is not None:
+                self._ready.setdefault(member.entry.model, []).append(member)
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
