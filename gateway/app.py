@@ -20,9 +20,7 @@ from gateway.access.keyring import Keyring
 from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
 from gateway.access.usage import UsageTotals
-from gateway.balancing.members import Members, Serving
-from gateway.balancing.spread import Spread
-from gateway.balancing.view_link import ViewLink
+from gateway.balancing.parts import Balancing, balancing_of
 from gateway.dialects.installed import installed_routes
 from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
@@ -134,7 +132,7 @@ class Gateway:
     deadlines: Deadlines
     drain: Drain
     upstream: UpstreamApp
-    fleet_view: ViewLink
+    balancing: Balancing | None
     rates: Rates
     lag: LoopLag
     self_check: SelfCheck
@@ -149,11 +147,12 @@ class Gateway:
             asyncio.create_task(self.key_sync.run(), name="keys"),
             asyncio.create_task(self.deadlines.run(), name="deadlines"),
             asyncio.create_task(self.upstream.run(), name="upstream"),
-            asyncio.create_task(self.fleet_view.run(), name="fleet view"),
             asyncio.create_task(self.lag.run(), name="loop lag"),
             asyncio.create_task(beat(), name="heartbeat"),
             asyncio.create_task(self.self_check.run(), name="self-check"),
         ]
+        if self.balancing is not None:
+            helpers.append(asyncio.create_task(self.balancing.run(), name="fleet view"))
         try:
             yield writer
         finally:
@@ -212,8 +211,7 @@ def create_gateway(
     installed = installed_routes(served)  # before hosts.json is read: no tier is called as a dialect is
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
     configuration = Configuration(settings, aliases, naming, upstream.directory)
-    members = Members(partial(_serving, router))
-    fleet_view = ViewLink(control, members)
+    balancing = balancing_of(settings, control, lambda: gate.slot)
     dispatch = Dispatch(
         router,
         settings.max_request_bytes,
@@ -223,7 +221,8 @@ def create_gateway(
         bounds,
         settings.engine.structured,
         ResponseCache(settings.response_cache, settings.response_cache_bytes),
-        Spread(members, upstream.asker, fleet_view.want, settings.max_held_requests, settings.hold_timeout_s),
+        balancing.spread if balancing is not None else None,
+        member.membership.id.encode() if member is not None else None,
     )
     lag = LoopLag()
     exposition = Exposition(control, lag)
@@ -289,7 +288,7 @@ def create_gateway(
         deadlines=deadlines,
         drain=drain,
         upstream=upstream,
-        fleet_view=fleet_view,
+        balancing=balancing,
         rates=rates,
         lag=lag,
         self_check=self_check,
@@ -303,14 +302,6 @@ def _key_sync(settings: Settings, keyring: Keyring, usage: UsageTotals, source: 
     if settings.fleet.control is not None:
         return KeySync(control_client(settings), FLEET_KEYS_PATH, keyring, usage, source)
     return KeySync(to_sidecar(settings.layout.control_socket), CONTROL_SYNC_PATH, keyring, usage, source)
-
-
-def _serving(router: Router) -> Serving | None:
-    """What requests for the active model are answered with at once; None while they are held, or nothing answers."""
-    slot = router.gate.slot
-    if slot is None or slot.dead:
-        return None
-    return Serving(slot.model.id, slot.model.digest, slot.version.number)
 
 
 def _bounds(settings: Settings) -> Bounds:

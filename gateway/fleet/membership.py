@@ -69,7 +69,7 @@ class Membership:
         self._control = control
         self._snapshot = snapshot
         self._clock_s = clock_s
-        self._id = settings.fleet.id or _default_id(settings.port)
+        self.id = settings.fleet.id or _default_id(settings.port)
         self._joined: JoinAnswer | None = None
         self._told: HeartbeatAnswer | None = None
         self._heard_s = 0.0  # when the last heartbeat was sent that control has answered
@@ -122,7 +122,7 @@ class Membership:
             except _Unreached as error:
                 self._note(f"{self.url} cannot be reached: {error}")
             else:
-                log.info("joined the fleet of %s as %s", self.url, self._id)
+                log.info("joined the fleet of %s as %s", self.url, self.id)
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -154,7 +154,7 @@ class Membership:
         state = self._snapshot()
         slot = next((each for each in state.slots if each.active), None)
         return HeartbeatRequest(
-            id=self._id,
+            id=self.id,
             token=self.token,
             model=slot.model.id if slot else None,
             digest=slot.model.digest if slot else None,
@@ -166,7 +166,7 @@ class Membership:
     async def _request(self) -> JoinRequest:
         fleet = self._settings.fleet
         return JoinRequest(
-            id=self._id,
+            id=self.id,
             url=fleet.advertise or await asyncio.to_thread(_own_url, self._settings),
             token=self.token,
             boot_id=self._snapshot().boot_id,

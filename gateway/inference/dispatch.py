@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from gateway.access.meter import METER
 from gateway.balancing.asked import asked_of
+from gateway.balancing.member import GATEWAY_HEADER
 from gateway.balancing.spread import Spread
 from gateway.dialects import anthropic, openai
 from gateway.errors import DigestMismatch, GatewayError, InvalidField, ModelNotFound
@@ -55,7 +56,11 @@ class _Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Hands requests on vLLM's public routes to the slot that serves the model they name."""
+    """Hands requests on vLLM's public routes to the slot that serves the model they name.
+
+    `fleet`: the members that share the work, on a gateway with a control plane. `member_id`: this gateway's own name,
+    on one that is a member of another's.
+    """
 
     router: Router
     max_request_bytes: int
@@ -66,6 +71,7 @@ class Dispatch:
     structured: StructuredLimits = field(default_factory=StructuredLimits)
     cache: ResponseCache = field(default_factory=ResponseCache)
     fleet: Spread | None = None
+    member_id: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -153,6 +159,8 @@ class Dispatch:
         self, admitted: "_Admitted", estimate: RequestEstimate, scope: Scope, receive: Receive, response: TrackedSend
     ) -> None:
         slot, cached = admitted.slot, admitted.cached
+        if self.member_id is not None:
+            response.headers[GATEWAY_HEADER] = self.member_id
         if (meter := METER.get()) is not None:
             meter.model = slot.model.id
         recorder = None

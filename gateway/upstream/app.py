@@ -37,7 +37,7 @@ class UpstreamApp:
         """Raises HostsRefused when the variable with a key is not set."""
         self._wire = Wire()
         self.directory = Directory(hosts, self._wire, discover_every_s)
-        self.asker = Relay(self._wire)
+        self._relay = Relay(self._wire)
         self._max_request_bytes = max_request_bytes
         self._bounds = bounds or RequestBounds.unbounded()
 
@@ -104,7 +104,7 @@ class UpstreamApp:
         send: TrackedSend,
     ) -> None:
         question = Question(scope, path, body, model, hops_of(scope))
-        await unless_disconnected(self.asker(question, replicas, send), receive)
+        await unless_disconnected(self._relay(question, replicas, send), receive)
 
     async def _show_models(self, tier_name: str, wanted: str | None, send: Send) -> None:
         created = int(time.time())

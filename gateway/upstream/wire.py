@@ -27,9 +27,11 @@ Headers = list[tuple[bytes, bytes]]
 class Wire:
     """Straight on httpx's transport: its client would keep cookies, and one client's must never reach another."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: None: the system's authorities."""
         self._transport = httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEEP_IDLE_S)
+            verify=True if tls is None else tls,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEEP_IDLE_S),
         )
 
     @asynccontextmanager

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.balancing.members import Members
+from gateway.balancing.view_link import ViewLink
 from stepserve.access_settings import AccessSettings
 from stepserve.contract import ActivateRequest, ModelRef
 from stepserve.fleet import FLEET_PATH, LOCAL_MEMBER, Committed, FleetMember, FleetView
@@ -23,6 +24,8 @@ from tests.integration.misbehaving import Behaviour, Headers, Upstream, upstream
 from tests.integration.town import Town, on_socket, town
 from tests.unit.gateway.balancing.views import DIGEST, MODEL, member
 from tests.unit.gateway.fakes import FakeEngine
+
+OPEN = AccessSettings(mode="open")
 
 
 @dataclass(eq=False)
@@ -67,8 +70,14 @@ class Fleet:
     committed: Committed = field(default_factory=lambda: Committed(model=MODEL, digest=DIGEST))
 
     @property
+    def link(self) -> ViewLink:
+        balancing = self.head.gateway.balancing
+        assert balancing is not None
+        return balancing.link
+
+    @property
     def members(self) -> Members:
-        return self.head.gateway.fleet_view.members
+        return self.link.members
 
     @property
     def view(self) -> FleetView:
@@ -78,7 +87,7 @@ class Fleet:
 
     async def seen(self) -> None:
         """Waits until the head has asked control for the view as it is now."""
-        await self.head.gateway.fleet_view.look()
+        await self.link.look()
 
     async def ask(self, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
         asked = {"model": "active", "messages": [{"role": "user", "content": "?"}], **body}
@@ -101,7 +110,7 @@ async def fleet(base: Path, *nodes: Node, **changes: Any) -> AsyncIterator[Fleet
     async with AsyncExitStack() as stack:
         for node in nodes:
             node.server = await stack.enter_async_context(upstream(node.answer))
-        changes = {"access": AccessSettings(mode="open"), **changes}
+        changes = {"access": OPEN, **changes}
         head = await stack.enter_async_context(town(base, with_control=False, make_engine=make, **changes))
         await head.gateway.pool.activate(ActivateRequest(model=ModelRef(id=MODEL, path=str(base), digest=DIGEST)))
         told.append(Fleet(head, list(nodes), engines[0], member(LOCAL_MEMBER, state="cordoned")))

@@ -12,11 +12,14 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from stepserve.contract import ActivateRequest, ModelRef
 from stepserve.fleet import LOCAL_MEMBER
+from stepserve.fleet_settings import FleetSettings
 from stepserve.settings import Alias
 from tests.integration import misbehaving
-from tests.integration.fleet import Fleet, Node, content_of, fleet, streams
+from tests.integration.fleet import OPEN, Fleet, Node, content_of, fleet, streams
 from tests.integration.misbehaving import Headers, Upstream
+from tests.integration.town import town
 from tests.unit.gateway.balancing.views import DIGEST, MODEL, member
 
 Story = Callable[[Fleet], Awaitable[None]]
@@ -265,6 +268,19 @@ def test_a_member_refuses_what_the_client_asks_wrongly(tmp_path: Path) -> None:
         assert sum(len(each.server.seen) for each in there.nodes) == 1
 
     tell(tmp_path, story, *(Node(name, behave=misbehaving.says_no) for name in "ab"))
+
+
+def test_a_member_that_is_asked_directly_says_who_it_is(tmp_path: Path) -> None:
+    async def run() -> None:
+        settings = FleetSettings(control="http://127.0.0.1:1", id="m7")
+        async with town(tmp_path, with_control=False, access=OPEN, fleet=settings) as there:
+            model = ModelRef(id=MODEL, path=str(tmp_path), digest=DIGEST)
+            await there.gateway.pool.activate(ActivateRequest(model=model))
+            assert there.gateway.balancing is None, "what it gets is for itself"
+            answer = await there.http.post("/v1/completions", json={"model": MODEL, "prompt": "?"})
+            assert answered_by(answer) == "m7"
+
+    asyncio.run(run())
 
 
 def test_a_request_that_kills_engines_goes_through_three(tmp_path: Path) -> None:
