@@ -32,8 +32,8 @@ UTILISATION = 0.75  # of what all members together can do
 LEASE_S = 10.0
 _WARM_S = 30.0
 _SAMPLE_S = 0.5
-_TURNS = 8  # of a session
-_THINK_S = 5.0  # between an answer and the session's next request
+_TURNS = 4  # of a session
+_THINK_S = 2.0  # between an answer and the session's next request
 _PREFIXES = 2000
 _MODEL = Committed(model="m", digest="sha256:0")
 
