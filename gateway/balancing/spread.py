@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.balancing.asked import Asked
 from gateway.balancing.member import GATEWAY_HEADER, Member, outcome_of
@@ -43,14 +43,30 @@ class Spread:
     waiting: int = 0
 
     async def __call__(
-        self, asked: Asked, body: bytes, here: Here, scope: Scope, receive: Receive, response: TrackedSend
+        self,
+        asked: Asked,
+        name: str | None,
+        body_for: Callable[[str], bytes],
+        here: Here,
+        scope: Scope,
+        receive: Receive,
+        response: TrackedSend,
     ) -> None:
-        """Answers the client. Raises GatewayError while nothing was sent, ClientDisconnected; a failure after that cuts
-        the answer off.
+        """Answers the client. `name`: the model that it asks for, which may be another one by the time that somebody
+        answers; `body_for` has the body for whoever serves a model.
+
+        Raises GatewayError while nothing was sent, ClientDisconnected; a failure after that cuts the answer off.
         """
+        body = body_for(asked.model)
         request = _Request(asked, body, here, scope, receive, response, self.clock() + self.hold_timeout_s)
         while True:
-            member = self.members.choose(asked, request.tried)
+            model = self.members.committed_model(name)
+            if model is None:  # a model by its id, which is not the active one any more
+                await here(response, None)
+                return
+            if model != request.asked.model:
+                request.asked, request.body = replace(request.asked, model=model), body_for(model)
+            member = self.members.choose(request.asked, request.tried)
             if member is not None:
                 if await self._is_answered_by(member, request):
                     return

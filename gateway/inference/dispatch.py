@@ -1,6 +1,7 @@
 """The request path of vLLM's routes: which slot, or which other host, answers."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from gateway.access.meter import METER
 from gateway.balancing.asked import asked_of
@@ -126,9 +127,10 @@ class Dispatch:
             if admitted is not None:
                 await self._serve(admitted, admit.estimate, scope, receive, answer)
 
+        target = self.naming.target(admit.name)
+        body_for = partial(self.naming.rewritten, admit.body, scope["path"], admit.name, target)
         wanted = asked_of(scope, asked, admit.estimate, served, admit.demand)
-        body = self.naming.rewritten(admit.body, scope["path"], admit.name, self.naming.target(admit.name), served)
-        await fleet(wanted, body, here, scope, receive, response)
+        await fleet(wanted, target, body_for, here, scope, receive, response)
 
     async def _admitted(
         self, admit: "_Admit", scope: Scope, receive: Receive, response: TrackedSend, digest: str | None = None

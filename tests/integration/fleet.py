@@ -36,6 +36,7 @@ class Node:
     version: int = 0
     digest: str = DIGEST
     state: str = "ready"
+    model: str = MODEL
     behave: Behaviour | None = None
     server: Upstream = field(init=False)
     control_says: dict[str, Any] = field(default_factory=dict)
@@ -50,12 +51,17 @@ class Node:
     @property
     def identity(self) -> list[str]:
         return [
-            f"x-model-id: {MODEL}", f"x-model-digest: {self.digest}", f"x-model-version: {self.version}",
+            f"x-model-id: {self.model}", f"x-model-digest: {self.digest}", f"x-model-version: {self.version}",
         ]  # fmt: skip
 
     @property
     def entry(self) -> FleetMember:
-        said: dict[str, Any] = {"version": self.version, "digest": self.digest, "state": self.state}
+        said: dict[str, Any] = {
+            "model": self.model,
+            "version": self.version,
+            "digest": self.digest,
+            "state": self.state,
+        }
         return member(self.name, url=self.server.url.removesuffix("/v1"), **{**said, **self.control_says})
 
 

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from stepserve.contract import ActivateRequest, ModelRef
-from stepserve.fleet import LOCAL_MEMBER
+from stepserve.fleet import LOCAL_MEMBER, Committed
 from stepserve.fleet_settings import FleetSettings
 from stepserve.settings import Alias
 from tests.integration import misbehaving
@@ -150,6 +150,23 @@ def test_a_request_is_held_until_a_member_serves_it(tmp_path: Path) -> None:
         assert answered_by(await asking) == "a"
 
     tell(tmp_path, story, Node("a", state="switching"))
+
+
+def test_a_request_that_is_held_gets_what_is_committed_then(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        asking = [asyncio.create_task(there.ask(model=name)) for name in ("active", "poet", MODEL)]
+        async with asyncio.timeout(10):
+            while REGISTRY.get_sample_value("stepserve_fleet_waiting_requests") != 3:
+                await asyncio.sleep(0.005)
+        node = there.nodes[0]
+        node.model, node.digest, node.state = "next", "sha256:next", "ready"
+        there.committed = Committed(model="next", digest="sha256:next")
+        by_active, by_alias, by_id = await asyncio.gather(*asking)
+        assert [each.headers["x-model-id"] for each in (by_active, by_alias)] == ["next", "next"]
+        assert {json.loads(body)["model"] for _, body in node.server.seen} == {"active", "next"}
+        assert by_id.headers["x-model-id"] == MODEL, "which this gateway has loaded"
+
+    tell(tmp_path, story, Node("a", state="switching"), aliases={"poet": Alias(model="active", temperature=0.25)})
 
 
 def test_a_request_is_not_held_for_ever(tmp_path: Path) -> None:
