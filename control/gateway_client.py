@@ -225,7 +225,7 @@ def _answer(response: httpx.Response, answer: type[Answer]) -> Answer:
             raise GatewayUnavailable("the gateway's answer makes no sense: are both of the same version?") from error
     detail, code = _refusal(response)
     match response.status_code, code:
-        case 409, "switch_in_progress" | "push_in_progress":
+        case 409, "switch_in_progress" | "push_in_progress" | "model_paused":
             raise Conflict(detail)
         case 404, "model_not_found":
             raise ModelNotServed(detail)

@@ -19,6 +19,7 @@ from gateway.access.door import AuthMiddleware
 from gateway.access.keyring import Keyring
 from gateway.access.proxies import TrustedProxies
 from gateway.access.rates import Rates
+from gateway.access.trainers import Trainers
 from gateway.access.usage import UsageTotals
 from gateway.balancing.parts import Balancing, balancing_of
 from gateway.dialects.installed import installed_routes
@@ -45,6 +46,8 @@ from gateway.private_api import create_private_app
 from gateway.pushing.persist import Persisting
 from gateway.pushing.pusher import Pusher
 from gateway.pushing.routes import WeightsRoutes
+from gateway.pushing.trainer_routes import TrainerRoutes
+from gateway.pushing.updates import Updates
 from gateway.request.bounds import RequestBounds
 from gateway.request.context import RequestContext
 from gateway.serving.admission import Admission, Bounds
@@ -237,7 +240,14 @@ def create_gateway(
         diagnose_engine,
         member.membership if member is not None else None,
     ).app()
+    pusher, persisting = (
+        Pusher(pool, BodyToFile(settings.limits.body_timeout_s, "push")),
+        Persisting(control, layout.models),
+    )
+    trainers = TrainerRoutes(Updates(pusher, pool, settings.weights), pusher, persisting)
     adapters = create_routes(settings, dispatch, served, control, pool, configuration, bounds, installed)
+    for route in trainers.routes():
+        adapters.add(route)
     for route in describe(gate, control, adapters.routes, [*information.routes, *configuration.routes()]):
         adapters.add(route)
     keyring = Keyring(settings.access, layout.key_cache)
@@ -252,9 +262,7 @@ def create_gateway(
         dispatch,
         control,
         UploadLink(control, settings.limits.body_timeout_s),
-        WeightsRoutes(
-            Pusher(pool, BodyToFile(settings.limits.body_timeout_s, "push")), Persisting(control, layout.models)
-        ),
+        WeightsRoutes(pusher, persisting, trainers),
         adapters,
         StarletteRouter(routes=[*information.routes, *configuration.routes()]),
         upstream,
@@ -329,6 +337,7 @@ def _authenticated(
         deadlines=deadlines,
         guard=BrowserGuard(origins, frozenset(name.lower() for name in access.host_names)),
         proxies=TrustedProxies(access.trusted_proxies),
+        trainers=Trainers(access.trainers),
         isolate_keys=access.isolate_keys,
         max_request_bytes=settings.max_request_bytes,
         body_timeout_s=limits.body_timeout_s,

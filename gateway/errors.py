@@ -30,6 +30,8 @@ GatewayError
 ├── SwitchInProgress    409  another switch runs; carries its target
 ├── DrainFailed         409  requests were still inside a slot at the end of the time; nothing was changed
 ├── PushInProgress      409  weights are being pushed; carries whose
+├── ModelPaused         409  a trainer has paused the active model; carries for how long at most
+├── UpdateRefused       409  a phase of an update that is not its turn, or of none that is under way
 ├── PushRefused         409  the model is not one, or not any more, whose weights can be pushed now
 ├── PushBroken          400  the body ended before the weights were complete
 ├── BadWeights          422  tensors that were pushed are not the model's, or hold numbers that are not finite
@@ -256,6 +258,23 @@ class PushInProgress(GatewayError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Weights are being pushed to `{name}`; ask again when that has ended.")
+
+
+class ModelPaused(GatewayError):
+    status = 409
+    code = "model_paused"
+
+    def __init__(self, name: str, left_s: float) -> None:
+        self.retry_after_s = max(1.0, left_s)
+        super().__init__(
+            f"`{name}` is paused for an update of its weights. POST /resume ends that; by itself it ends in"
+            f" {left_s:.0f} s."
+        )
+
+
+class UpdateRefused(GatewayError):
+    status = 409
+    code = "update_refused"
 
 
 class PushRefused(GatewayError):

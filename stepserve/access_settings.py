@@ -24,7 +24,8 @@ class AccessSettings(_Group):
 
     `host_names`: what else than localhost, its own name and its addresses a server without keys may be called in `Host`
     (`*`: anything). `trusted_proxies`: addresses or networks whose `X-Forwarded-For` says where a request comes from.
-    `isolate_keys`: a key without the scope admin sees what it made itself, and nothing of other keys.
+    `isolate_keys`: a key without the scope admin sees what it made itself, and nothing of other keys. `trainers`:
+    addresses or networks from which requests without a key may do what a key with the scopes infer and weights may.
     """
 
     mode: Literal["auto", "keys", "open"] = "auto"
@@ -33,6 +34,7 @@ class AccessSettings(_Group):
     host_names: Annotated[list[HostName], Field(max_length=256)] = []
     trusted_proxies: Annotated[list[str], Field(max_length=256)] = []
     isolate_keys: bool = False
+    trainers: Annotated[list[str], Field(max_length=256)] = []
 
     @field_validator("admin_key")
     @classmethod
@@ -51,7 +53,7 @@ class AccessSettings(_Group):
                 raise ValueError(f"{origin!r} is no origin such as https://ui.example.org")
         return origins
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "trainers")
     @classmethod
     def _networks(cls, networks: list[str]) -> list[str]:
         for network in networks:

@@ -339,6 +339,7 @@ class GatewayState(Message):
     """A snapshot of the pool; `boot_id` differs between two starts of the gateway. `deaths` has the last few.
 
     `active` is what the last switch led to, with the digest of its files also while pushed weights serve in its place.
+    `paused`: a trainer has paused it, and requests wait.
     """
 
     boot_id: str
@@ -349,6 +350,7 @@ class GatewayState(Message):
     held: int
     failed_loads: list[FailedLoad] = []
     deaths: list[EngineDeath] = []
+    paused: bool = False
 
     @property
     def pushed(self) -> WeightsVersion | None:

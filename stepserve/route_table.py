@@ -197,6 +197,17 @@ ROWS: tuple[Row, ...] = (
     _MODELS.row("/models/{model_id}/files/{name:path}", "POST"),
     _MODELS.row("/models/{model_id}/files/{name:path}", "PUT", owner="gateway", body="upload"),
     _MODELS.row("/models/{model_id}/weights", "GET PUT", owner="gateway", scope="weights", body="weights"),
+    # vLLM's names for updates of weights in phases.
+    *(
+        _own(path, "weights").row(path, method)
+        for path, method in (
+            ("/pause", "POST"), ("/resume", "POST"), ("/is_paused", "GET"), ("/weight_info", "GET"),
+            ("/server_info", "GET"), ("/get_world_size", "GET"), ("/reset_prefix_cache", "POST"),
+            ("/init_weight_transfer_engine", "POST"), ("/shutdown_weight_transfer_engine", "POST"),
+            ("/start_weight_update", "POST"), ("/finish_weight_update", "POST"),
+        )
+    ),
+    _own("/update_weights", "weights").row("/update_weights", "POST", body="weights"),
     _JOBS.row("/jobs", "GET"),
     _JOBS.row("/jobs/stats", "GET"),
     _JOBS.row("/jobs/{job_id}", "GET"),
@@ -270,6 +281,11 @@ TIER_ROWS: tuple[Row, ...] = tuple(
     }
 )  # fmt: skip
 
+_OF_TRAINERS = (
+    "pause", "resume", "is_paused", "weight_info", "server_info", "get_world_size", "reset_prefix_cache",
+    "init_weight_transfer_engine", "shutdown_weight_transfer_engine", "start_weight_update", "update_weights",
+    "finish_weight_update",
+)  # fmt: skip
 _OLLAMA_CHANGES = ("pull", "create", "copy", "delete", "push", "blobs")
 
 # Whom a path belongs to that is no route, the first one that it equals or lies below. `admin` may know of any other.
@@ -284,6 +300,7 @@ _FAMILIES: tuple[_Family, ...] = (
     _own("/aliases", "admin", reads="any"),
     *(_own(path, "admin", quiet=True) for path in ("/livez", "/readyz", "/health")),
     _own("/ui", "admin"), _own("/config", "admin"),
+    *(_own(f"/{name}", "weights") for name in _OF_TRAINERS),
     *(_controls(path, "admin", reads="any") for path in ("/gpu", "/system")),
     *(_controls(path, "admin") for path in ("/audit", "/settings", "/logs", "/pull")),
 )  # fmt: skip

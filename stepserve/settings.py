@@ -224,6 +224,15 @@ class PowerSettings(Group):
         return self
 
 
+class WeightsSettings(Group):
+    """Weights that a trainer sends in phases. `update_timeout_s`: how long it may say nothing in the middle of an
+    update before that is given up. `max_pause_s`: after that a pause that nobody ends is over.
+    """
+
+    update_timeout_s: PositiveSeconds = 120.0
+    max_pause_s: PositiveSeconds = 300.0
+
+
 class Settings(BaseSettings):
     """Every setting with its default. To be told in words what is wrong, use `stepserve.setting_origins.load`."""
 
@@ -306,6 +315,7 @@ class Settings(BaseSettings):
     access: AccessSettings = AccessSettings()
     tls: TlsSettings = TlsSettings()
     limits: LimitSettings = LimitSettings()
+    weights: WeightsSettings = WeightsSettings()
     retention: RetentionSettings = RetentionSettings()
     fleet: FleetSettings = FleetSettings()
 

@@ -60,20 +60,21 @@ class Segments:
     metadata: dict[str, str]
 
 
-def read_segments(file: Path, name: str, most_header_bytes: int | None = None) -> Segments:
-    """As `read_tensors`, of a file that holds one safetensors file or more; `name` is what errors call it.
+def read_segments(file: Path, name: str, most_header_bytes: int | None = None, begin: int = 0) -> Segments:
+    """As `read_tensors`, of a file that holds one safetensors file or more from byte `begin` on; `name` is what errors
+    call it.
 
     Raises BadShard, too, when all headers together are longer than `most_header_bytes`.
     """
     found = Segments([], {})
-    position, left = 0, most_header_bytes
+    position, left = begin, most_header_bytes
     with _opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        while position < size or not size:
-            begin = position
-            tensors, metadata, position = _segment(stream, name, begin, size, left)
+        while position < size or size == begin:
+            start = position
+            tensors, metadata, position = _segment(stream, name, start, size, left)
             if left is not None:
-                left -= position - begin - sum(tensor.end - tensor.begin for tensor in tensors)
+                left -= position - start - sum(tensor.end - tensor.begin for tensor in tensors)
             found.tensors.extend(tensors)
             found.metadata.update(metadata)
     return found

@@ -14,9 +14,10 @@ from gateway.access.allowance import KeyQuotas
 from gateway.access.browser import BrowserGuard
 from gateway.access.credentials import check_path, stamp, token_of
 from gateway.access.deadlines import Deadlines, MayGoOn
-from gateway.access.keyring import EVERYBODY, NOBODY, Caller, Keyring
+from gateway.access.keyring import EVERYBODY, NOBODY, TRAINER, Caller, Keyring
 from gateway.access.meter import METER, Meter
 from gateway.access.proxies import TrustedProxies
+from gateway.access.trainers import Trainers
 from gateway.access.usage import UsageTotals
 from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
 from gateway.http.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body
@@ -51,6 +52,7 @@ class AuthMiddleware:
     max_request_bytes: int
     body_timeout_s: float
     bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
+    trainers: Trainers = field(default_factory=Trainers)
     _refused: int = field(default=0, init=False)
     _logged_s: float = field(default=0.0, init=False)
 
@@ -103,6 +105,14 @@ class AuthMiddleware:
                 caller = NOBODY
             context.minimal = caller is NOBODY
             return caller
+        if (
+            self.keyring.demands_keys
+            and token is None
+            and self.trainers.has(scope)
+            and allowed(TRAINER.scopes, demanded)
+        ):
+            self.guard.check(scope)
+            return TRAINER
         caller = self.keyring.caller(token)
         if caller is EVERYBODY:
             self.guard.check(scope)

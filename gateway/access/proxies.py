@@ -25,11 +25,11 @@ class TrustedProxies:
     def see(self, scope: Scope) -> None:
         """Puts the client's address in the scope's `client`, if a proxy passed the request on."""
         client = scope.get("client")
-        if not self._networks or not client or not self._is_proxy(found := _address(str(client[0]))):
+        if not self._networks or not client or not self._is_proxy(found := address_of(str(client[0]))):
             return
         given = b",".join(value for name, value in scope["headers"] if name == _FORWARDED_FOR)
         for hop in reversed(given[-_LONGEST_BYTES:].decode("latin-1").split(",")):
-            address = _address(hop)
+            address = address_of(hop)
             if address is None:  # nothing before it can be believed
                 break
             found = address
@@ -41,7 +41,7 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self._networks)
 
 
-def _address(text: str) -> _Address | None:
+def address_of(text: str) -> _Address | None:
     """An address, with a port or without, one of IPv4 in IPv6 as IPv4. None for anything else."""
     text = text.strip()
     if text.startswith("["):

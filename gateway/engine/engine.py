@@ -37,6 +37,7 @@ from gateway.engine.patches.lasting_metrics import stat_loggers
 from gateway.engine.patches.model_identity import rename, set_fingerprint
 from gateway.engine.patches.process_guard import STOP_SIGNAL
 from gateway.engine.patches.registry import ActivePatches
+from gateway.engine.patches.set_aside import PUT_BACK, SET_ASIDE
 from gateway.engine.process.family import Family, Starting, family_of, kill
 from gateway.engine.process.guard import GUARD_VARIABLE
 from gateway.engine.process.log import LogMark
@@ -149,6 +150,17 @@ class Engine:
         return lora.max_loras if lora is not None else 0
 
     @property
+    def world_size(self) -> int:
+        """How many processes compute, those of data parallelism included."""
+        size: int = self.client.vllm_config.parallel_config.world_size_across_dp
+        return size
+
+    @property
+    def dtype(self) -> str:
+        """What the model computes in, as torch names it: `torch.bfloat16`."""
+        return str(self.client.model_config.dtype)
+
+    @property
     def dead(self) -> bool:
         """True once the engine core is gone or has missed a deadline; it never comes back, a new one is needed."""
         errored: bool = self.client.errored
@@ -237,20 +249,22 @@ class Engine:
             log.warning("the engine refused a question of the watchdog's: %s", error)  # and so it lives
 
     async def freeze(self) -> None:
-        """Stops the scheduler; requests inside stay, and start their cache anew when `resume` is called.
+        """Nothing is computed any more but proofs; requests inside stay, and start their cache anew when `resume` is
+        called.
 
         Raises EngineReloadFailed, as `resume` does, when the engine died or takes too long.
         """
         try:
             async with self._deadline("it was to pause"):
                 await self.client.pause_generation(mode="keep", clear_cache=True)
+                await self.client.engine_core.call_utility_async(SET_ASIDE, PROOF_PRIORITY)
         except EngineDeadError as error:
             raise EngineReloadFailed("the engine died when it was to pause") from error
 
     async def resume(self) -> None:
         try:
             async with self._deadline("it was to go on"):
-                await self.client.resume_generation()
+                await self.client.engine_core.call_utility_async(PUT_BACK)
         except EngineDeadError as error:
             raise EngineReloadFailed("the engine died when it was to go on") from error
 
@@ -277,6 +291,17 @@ class Engine:
         except Exception as error:
             raise EngineReloadFailed(f"`{model.id}` could not be loaded in place: {error}") from error
         rename(self.client, self._state, model)
+
+    async def forget_prefixes(self, *, of_running: bool, of_connector: bool) -> bool:
+        """Whether the prefix cache is empty now; not while requests inside use it, unless those begin anew too.
+
+        Raises EngineReloadFailed as `clear_cache`.
+        """
+        try:
+            async with self._deadline("its prefix cache was cleared"):
+                return bool(await self.client.reset_prefix_cache(of_running, of_connector))
+        except EngineDeadError as error:
+            raise EngineReloadFailed("the engine died while its prefix cache was cleared") from error
 
     async def clear_cache(self) -> None:
         """Forgets all that was computed of prompts, in every block. No request may be running, but for frozen ones.

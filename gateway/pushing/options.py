@@ -1,6 +1,6 @@
 """What a push may say in its URL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast, get_args
 from urllib.parse import parse_qsl
 
@@ -23,6 +23,10 @@ class PushOptions:
     in_flight: InFlightPolicy = "finish"
     timeout_s: float = 300.0
 
+    def with_requests(self, in_flight: InFlightPolicy) -> "PushOptions":
+        """The same, with that done about the requests inside."""
+        return replace(self, in_flight=in_flight)
+
     @classmethod
     def of(cls, query: bytes) -> "PushOptions":
         """Raises InvalidField."""
@@ -32,14 +36,20 @@ class PushOptions:
                 raise _Wrong(name, f"is no parameter of this route; there are {', '.join(_NAMES)}")
             said[name] = value
         label = said.get("version")
-        if label is not None and not (0 < len(label) <= _LONGEST_LABEL and label.isprintable()):
-            raise _Wrong("version", f"must be 1 to {_LONGEST_LABEL} printable characters")
+        if label is not None:
+            check_label("version", label)
         in_flight = said.get("in_flight", "finish")
         if in_flight not in get_args(InFlightPolicy):
             raise _Wrong("in_flight", f"must be one of {', '.join(get_args(InFlightPolicy))}, not {in_flight[:50]!r}")
         if said.get("persist", "false") not in ("true", "false"):
             raise _Wrong("persist", "must be true or false")
         return cls(label, said.get("persist") == "true", cast("InFlightPolicy", in_flight), _seconds(said))
+
+
+def check_label(field: str, label: str) -> None:
+    """Raises InvalidField."""
+    if not (0 < len(label) <= _LONGEST_LABEL and label.isprintable()):
+        raise _Wrong(field, f"must be 1 to {_LONGEST_LABEL} printable characters")
 
 
 class _Wrong(InvalidField):

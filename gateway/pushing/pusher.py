@@ -65,6 +65,27 @@ class Outcome:
 
 
 @dataclass(slots=True)
+class Arriving:
+    """Weights that come in for `before`, which `slot` answered as when they began to. Its owner closes it."""
+
+    slot: Slot
+    before: ModelRef
+    expected: Expected
+    weights: StagedWeights = field(default_factory=StagedWeights)
+    length_bytes: int = 0
+    receiving_s: float = 0.0
+    _is_handed_over: bool = False
+
+    def hand_over(self) -> None:
+        """The weights are another's to close."""
+        self._is_handed_over = True
+
+    def close(self) -> None:
+        if not self._is_handed_over:
+            self.weights.close()
+
+
+@dataclass(slots=True)
 class Pusher:
     """A model's files are read at its first push: what it consists of, and the hashes of its tensors."""
 
@@ -79,11 +100,8 @@ class Pusher:
         """Whether a push comes in, or is being carried out."""
         return self._receiving is not None
 
-    def target(self, name: str) -> Slot:
-        """The active model's slot, if weights can be pushed into it now.
-
-        Raises ModelNotFound, PushRefused (another model is active, or it has adapters), MethodImpossible, Unserved.
-        """
+    def active(self, name: str) -> Slot:
+        """The active model's slot. Raises ModelNotFound, PushRefused (another model is active), Unserved."""
         serving, wanted = self.pool.loaded.serving, self.pool.snapshot().active
         if wanted is None or serving is None or serving.dead:
             raise Unserved("No model serves now that weights could be pushed to.", 5.0)
@@ -91,14 +109,19 @@ class Pusher:
             if self.pool.loaded.answering(name) is None:
                 raise ModelNotFound(name, [wanted.id, ACTIVE_ALIAS])
             raise PushRefused(f"`{name}` is not the active model, which alone takes pushes: POST /models/set_active.")
-        if not isinstance(serving, Slot):
-            raise PushRefused(f"`{wanted.id}` is an adapter: push to a model with weights of its own.")
-        if serving.adapters:
-            names = ", ".join(f"`{each}`" for each in serving.adapters)
-            raise PushRefused(f"`{wanted.id}` has adapters on it, which are for its weights as they are: {names}.")
-        if (obstacle := _obstacle(serving)) is not None:
-            raise MethodImpossible(f"Weights cannot be pushed to `{wanted.id}`: {obstacle}.")
-        return serving
+        return serving.host
+
+    def target(self, name: str) -> Slot:
+        """As `active`, if weights can be pushed into it now. Raises PushRefused (it has adapters), MethodImpossible."""
+        slot, serving = self.active(name), self.pool.loaded.serving
+        if serving is not slot:
+            raise PushRefused("The active model is an adapter: push to a model with weights of its own.")
+        if slot.adapters:
+            names = ", ".join(f"`{each}`" for each in slot.adapters)
+            raise PushRefused(f"`{slot.model.id}` has adapters on it, which are for its weights as they are: {names}.")
+        if (obstacle := _obstacle(slot)) is not None:
+            raise MethodImpossible(f"Weights cannot be pushed to `{slot.model.id}`: {obstacle}.")
+        return slot
 
     async def expected(self, slot: Slot) -> Expected:
         """What the slot's model consists of. Raises PushRefused."""
@@ -113,71 +136,87 @@ class Pusher:
         try:
             slot = self.target(name)
             with self._alone(slot.model.id):
-                expected = await self.expected(slot)
-                weights = StagedWeights()
-                began_s = time.monotonic()
+                arriving = Arriving(slot, slot.model, await self.expected(slot))
                 try:
-                    await self._receive(slot.model, weights, expected, scope, receive)
-                    arrived_s = time.monotonic()
-                    request = await self._prepared(slot, weights, expected, options)
-                except BaseException:
-                    weights.close()
-                    raise
-                received_ms = round(1000 * (arrived_s - began_s), 2)
-                checked_ms = round(1000 * (time.monotonic() - arrived_s), 2)
-                kept = weights.duplicate() if options.persist else None
-                try:
-                    pushed = await self.pool.push(request)  # whose the weights are from here on
-                except BaseException:
-                    if kept is not None:
-                        kept.close()
-                    raise
-                return Outcome(request, pushed, kept, received_ms, checked_ms)
+                    await self.receive(arriving, scope, receive)
+                    return await self.carry_out(arriving, options)
+                finally:
+                    arriving.close()
         except GatewayError:
             PUSHES.labels(outcome="refused").inc()
             raise
 
+    async def begin(self, name: str) -> "Arriving":
+        """Weights that come in pieces; no other push comes in until they are `end`ed. Raises as `push`."""
+        slot = self.target(name)
+        self._begin(slot.model.id)
+        try:
+            return Arriving(slot, slot.model, await self.expected(slot))
+        except BaseException:
+            self._receiving = None
+            raise
+
+    def end(self, arriving: "Arriving") -> None:
+        arriving.close()
+        self._receiving = None
+
+    async def carry_out(self, arriving: "Arriving", options: PushOptions) -> Outcome:
+        """What has come is checked and put into the model. Raises as `push`."""
+        began_s = time.monotonic()
+        request = await self._prepared(arriving, options)
+        checked_ms = round(1000 * (time.monotonic() - began_s), 2)
+        kept = arriving.weights.duplicate() if options.persist else None
+        arriving.hand_over()
+        try:
+            pushed = await self.pool.push(request)  # whose the weights are from here on
+        except BaseException:
+            if kept is not None:
+                kept.close()
+            raise
+        return Outcome(request, pushed, kept, round(1000 * arriving.receiving_s, 2), checked_ms)
+
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
         """Raises SwitchInProgress, PushInProgress."""
-        if self.pool.switching_to is not None:
-            raise SwitchInProgress(self.pool.switching_to)
-        if self._receiving is not None:
-            raise PushInProgress(self._receiving)
-        self._receiving = name
+        self._begin(name)
         try:
             yield
         finally:
             self._receiving = None
 
-    async def _receive(
-        self, model: ModelRef, weights: StagedWeights, expected: Expected, scope: Scope, receive: Receive
-    ) -> None:
-        """Raises PushBroken, WeightsTooLarge, NoRoom."""
-        length = _length(scope)
-        most = expected.most_bytes
+    def _begin(self, name: str) -> None:
+        if self.pool.switching_to is not None:
+            raise SwitchInProgress(self.pool.switching_to)
+        if self._receiving is not None:
+            raise PushInProgress(self._receiving)
+        self._receiving = name
+
+    async def receive(self, arriving: "Arriving", scope: Scope, receive: Receive) -> None:
+        """A body with tensors, after those that are there. Raises PushBroken, WeightsTooLarge, NoRoom."""
+        name, length = arriving.before.id, _length(scope)
+        most = arriving.expected.most_bytes - arriving.length_bytes
         if length is not None and length > most:
-            raise WeightsTooLarge(model.id, most)
-        needed, free = length or expected.bytes, host_free_bytes()
+            raise WeightsTooLarge(name, most)
+        needed, free = length or max(0, arriving.expected.bytes - arriving.length_bytes), host_free_bytes()
         if needed + _SPARE_BYTES > free:
             raise NoRoom(f"The weights take {needed} bytes of this machine's memory, and {free} are free.", 5.0)
-        there = Destination(weights.descriptor, 0, length, limit_bytes=most)
-        arrival = Arrival()
+        there = Destination(arriving.weights.descriptor, arriving.length_bytes, length, limit_bytes=most)
+        arrival, began_s = Arrival(), time.monotonic()
         try:
             await self.bodies.fill(there, scope, receive, arrival)
         except RequestTooLarge:
-            raise WeightsTooLarge(model.id, most) from None
+            raise WeightsTooLarge(name, most) from None
         except OSError as error:
             raise NoRoom(f"The weights cannot be kept in memory: {error.strerror}.", 5.0) from error
         if not arrival.complete:
             announced = f" of {length}" if length is not None else ""
             raise PushBroken(f"The body ended after {arrival.written_bytes}{announced} bytes. Nothing was changed.")
+        arriving.length_bytes += arrival.written_bytes
+        arriving.receiving_s += time.monotonic() - began_s
 
-    async def _prepared(
-        self, slot: Slot, weights: StagedWeights, expected: Expected, options: PushOptions
-    ) -> PushRequest:
+    async def _prepared(self, arriving: "Arriving", options: PushOptions) -> PushRequest:
         """Raises BadWeights, InvalidField, PushRefused."""
-        before = slot.model
+        slot, before, weights, expected = arriving.slot, arriving.before, arriving.weights, arriving.expected
         checked = weights.checked = await asyncio.to_thread(check, weights.path, expected)
         changed = checked.changed(await self._served(slot))
         reference = _reference_in(checked, slot.engine.max_model_len_tokens)

@@ -1,7 +1,9 @@
-"""PUT and GET /models/{id}/weights: a push of tensors into the active model, and what it consists of."""
+"""PUT and GET /models/{id}/weights: a push of tensors into the active model, and what it consists of; and the pieces of
+an update in phases.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.http.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_json
@@ -16,19 +18,28 @@ Json = dict[str, Any]
 _DRAINED_BYTES = 128 * 1024 * 1024
 
 
+class Pieces(Protocol):
+    """Who takes the pieces of an update; `gateway.pushing.trainer_routes.TrainerRoutes` is it."""
+
+    async def update(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 @dataclass(slots=True)
 class WeightsRoutes:
     pusher: Pusher
     persisting: Persisting
+    trainers: Pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response, body = tracked(send, scope), _Body(receive)
-        name = RequestContext.of(scope).match.params["model_id"]
+        params = RequestContext.of(scope).match.params
         try:
-            if scope["method"] == "PUT":
-                await self._push(name, scope, body, response)
+            if "model_id" not in params:
+                await self.trainers.update(scope, body.receive, response)
+            elif scope["method"] == "PUT":
+                await self._push(params["model_id"], scope, body, response)
             else:
-                await send_json(response, 200, await self._shown(name))
+                await send_json(response, 200, await self._shown(params["model_id"]))
         except GatewayError as error:
             await body.drain()
             await response.fail(error)
@@ -39,26 +50,7 @@ class WeightsRoutes:
         """Raises whatever refuses the push before anything was changed."""
         options = PushOptions.of(scope["query_string"])
         outcome = await self.pusher.push(name, options, scope, body.receive)
-        error = outcome.pushed.error
-        if outcome.weights is not None and error is not None:
-            outcome.weights.close()
-        if error is not None:
-            await send_json(send, error.status, self._failed(outcome, error))
-            return
-        persisted_as = self.persisting.begin(outcome) if outcome.weights is not None else None
-        await send_json(send, 200, _pushed(outcome) | {"persisted_as": persisted_as})
-
-    def _failed(self, outcome: Outcome, error: GatewayError) -> Json:
-        slot = outcome.request.slot
-        proof = outcome.pushed.proof
-        return {
-            "detail": str(error),
-            "code": error.code,
-            "id": outcome.request.model.id,
-            "rolled_back_to": slot.version.number if outcome.pushed.restored else None,
-            "paused_ms": outcome.pushed.paused_ms,
-            "proof": proof.model_dump() if proof is not None else None,
-        }
+        await send_json(send, *told(outcome, self.persisting))
 
     async def _shown(self, name: str) -> Json:
         slot = self.pusher.target(name)
@@ -75,6 +67,29 @@ class WeightsRoutes:
                 for each in expected.tensors.values()
             ],
         }
+
+
+def told(outcome: Outcome, persisting: Persisting) -> tuple[int, Json]:
+    """The status and the body of the answer; what is to be kept on disk is begun with."""
+    error = outcome.pushed.error
+    if error is not None:
+        if outcome.weights is not None:
+            outcome.weights.close()
+        return error.status, _failed(outcome, error)
+    persisted_as = persisting.begin(outcome) if outcome.weights is not None else None
+    return 200, _pushed(outcome) | {"persisted_as": persisted_as}
+
+
+def _failed(outcome: Outcome, error: GatewayError) -> Json:
+    slot, proof = outcome.request.slot, outcome.pushed.proof
+    return {
+        "detail": str(error),
+        "code": error.code,
+        "id": outcome.request.model.id,
+        "rolled_back_to": slot.version.number if outcome.pushed.restored else None,
+        "paused_ms": outcome.pushed.paused_ms,
+        "proof": proof.model_dump() if proof is not None else None,
+    }
 
 
 def _pushed(outcome: Outcome) -> Json:

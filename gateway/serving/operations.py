@@ -37,7 +37,8 @@ class Operations:
     """Each runs as a task and changes nothing of what is loaded; its end is an event for the pool, which does.
 
     `on_end` is called with each task that has ended; whoever takes that event calls `finish`. `on_wish` is called when
-    one that runs wants to claim more; whoever takes that event calls `grant`.
+    one that runs wants to claim more; whoever takes that event calls `grant`. What is claimed between two operations
+    that belong together is kept (`keep`) until it is `let_go`; those of them then claim nothing by themselves.
     """
 
     def __init__(self, on_end: Callable[[asyncio.Task[Any]], None], on_wish: Callable[[], None]) -> None:
@@ -45,10 +46,17 @@ class Operations:
         self._on_wish = on_wish
         self._wishes: dict[asyncio.Task[Any], tuple[Claim, asyncio.Future[None]]] = {}
         self._running: dict[asyncio.Task[Any], tuple[frozenset[Claim], Callable[[], None]]] = {}
+        self._kept: frozenset[Claim] = frozenset()
 
     @property
     def claimed(self) -> frozenset[Claim]:
-        return frozenset().union(*(claims for claims, _ in self._running.values()))
+        return self._kept.union(*(claims for claims, _ in self._running.values()))
+
+    def keep(self, claims: frozenset[Claim]) -> None:
+        self._kept = claims
+
+    def let_go(self) -> None:
+        self._kept = frozenset()
 
     @property
     def reserved(self) -> frozenset[Claim]:

@@ -17,6 +17,7 @@ from gateway.serving.ledger import Ledger
 from gateway.serving.load_queue import LoadQueue
 from gateway.serving.loaded_models import LoadedModels
 from gateway.serving.operations import Operations
+from gateway.serving.pauses import Pause, PauseRequest, Pauses, Resume
 from gateway.serving.pushes import Push, Pushes, settle
 from gateway.serving.slot import Loaded, StartEngine
 from gateway.serving.switching.plan import Memory
@@ -51,7 +52,7 @@ class _Look(Enum):
     LOOK = "look"
 
 
-_Event = Activation | Push | Ticket | _Unload | _Pin | _Look | asyncio.Task[Any]
+_Event = Activation | Push | Pause | Resume | Ticket | _Unload | _Pin | _Look | asyncio.Task[Any]
 
 
 class Pool:
@@ -88,6 +89,7 @@ class Pool:
         self._active = ActiveModel(
             gate, self._ledger, self._failed, start_engine, memory, self.versions, first_delay_s, max_restart_delay_s
         )
+        self._pauses = Pauses(gate, self._ledger, self.versions.announce)
         self._pushes = Pushes(gate, self._ledger, self.versions)
         self._loads = LoadQueue(self._ledger, self._failed, start_engine, memory, max_loaded, load_wait_s)
         self._boot_id = uuid.uuid4().hex
@@ -120,6 +122,7 @@ class Pool:
             held=self._gate.held + self.versions.waiting,
             failed_loads=self._failed.snapshot(),
             deaths=list(self._ledger.deaths),
+            paused=self.is_paused,
         )
 
     def _states(self) -> Iterator[SlotState]:
@@ -133,8 +136,8 @@ class Pool:
     async def activate(self, request: ActivateRequest) -> ActivateResult:
         """Switches to a model and says how it ended; a failed candidate is a result, not an exception.
 
-        Raises SwitchInProgress while another switch runs, PushInProgress, MethodImpossible, EngineReloadFailed when the
-        switch crashed.
+        Raises SwitchInProgress while another switch runs, PushInProgress, ModelPaused, MethodImpossible,
+        EngineReloadFailed when the switch crashed.
         """
         ended: asyncio.Future[ActivateResult] = asyncio.get_running_loop().create_future()
         self._events.put_nowait(Activation(request, ended))
@@ -150,6 +153,29 @@ class Pool:
         ended: asyncio.Future[Pushed] = asyncio.get_running_loop().create_future()
         self._events.put_nowait(Push(request, ended))
         return await asyncio.shield(ended)
+
+    async def pause(self, request: PauseRequest) -> None:
+        """Returns when nobody is answered any more by the active model: new requests wait, as at a switch.
+
+        What is paused already stays so for the new limit. Raises SwitchInProgress, PushInProgress, PushRefused (the
+        model is another by now), DrainFailed, Unserved, EngineReloadFailed.
+        """
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._events.put_nowait(Pause(request, begun))
+        await asyncio.shield(begun)
+
+    async def resume(self) -> None:
+        """Returns when the active model is not paused any more, also where it was not. Weights that are being put into
+        it are waited for.
+        """
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._events.put_nowait(Resume(ended))
+        await asyncio.shield(ended)
+
+    @property
+    def is_paused(self) -> bool:
+        """From when a pause is asked for until requests are answered again."""
+        return self._pauses.is_wanted
 
     @property
     def pushing_to(self) -> str | None:
@@ -207,10 +233,12 @@ class Pool:
         """
         self._operations.grant()
         self._ledger.reap_dead()
+        self._pauses.reap_dead()
         reserved = set(self._operations.reserved)
         self._active.advance(reserved)
         reserved |= self._operations.claimed
-        self._pushes.advance(reserved)
+        self._pauses.advance(reserved, is_pushed_to=self.pushing_to is not None)
+        self._pushes.advance(reserved, self._pauses.slot)
         self._loads.advance(reserved)
         self._ledger.advance()
         self._watchdog.look_at(*self.loaded.slots)
@@ -232,14 +260,10 @@ class Pool:
 
     def _take(self, event: _Event) -> None:
         match event:
-            case Activation() if self.pushing_to is not None:
-                refuse(event, PushInProgress(self.pushing_to))
-            case Activation():
-                self._active.ask(event)
-            case Push() if self.switching_to is not None:
-                settle(event, SwitchInProgress(self.switching_to))
-            case Push():
-                self._pushes.ask(event)
+            case Activation() | Push() | Pause():
+                self._take_change(event)
+            case Resume():
+                self._pauses.resume(event)
             case Ticket():
                 self._loads.ask(event)
             case _Unload():
@@ -257,13 +281,37 @@ class Pool:
             case _Look():
                 pass
 
+    def _take_change(self, event: Activation | Push | Pause) -> None:
+        """Of the active model: one at a time, but for a push into what is paused."""
+        switching, pushing = self.switching_to, self.pushing_to
+        push_runs = PushInProgress(pushing) if pushing is not None else None
+        switch_runs = SwitchInProgress(switching) if switching is not None else None
+        match event:
+            case Activation():
+                obstacle = push_runs or self._pauses.obstacle
+                if obstacle is not None:
+                    refuse(event, obstacle)
+                else:
+                    self._active.ask(event)
+            case Push() if switch_runs is not None:
+                settle(event, switch_runs)
+            case Push():
+                self._pushes.ask(event)
+            case Pause() if (obstacle := switch_runs or push_runs) is not None:
+                event.begun.set_exception(obstacle)
+            case Pause():
+                self._pauses.ask(event)
+
     async def _close(self) -> None:
         await self._operations.close()
         await asyncio.gather(*(slot.shutdown() for slot in self.loaded.slots), return_exceptions=True)
         self._active.close()
         self._pushes.close()
+        self._pauses.close()
         self._loads.close()
         while not self._events.empty():
             event = self._events.get_nowait()
-            if not isinstance(event, asyncio.Task | _Look | _Pin):
+            if isinstance(event, Pause):
+                event.begun.cancel()
+            elif not isinstance(event, asyncio.Task | _Look | _Pin):
                 event.ended.cancel()

@@ -10,6 +10,7 @@ from gateway.metrics import PROOF_DIFFERENCE, PROOFS, PUSH_PAUSE, PUSHED_BYTES, 
 from gateway.serving.gate import Gate
 from gateway.serving.ledger import Ledger
 from gateway.serving.operations import Claim, Shared, ids
+from gateway.serving.slot import Slot
 from gateway.serving.switching.push import Pushed, PushRequest, PushTransaction
 from gateway.serving.weights.versions import Versions
 
@@ -47,8 +48,10 @@ class Pushes:
         if self.push is not None:
             self.push.ended.cancel()
 
-    def advance(self, reserved: set[Claim]) -> None:
-        """Starts it when nothing that runs, or is to run before, is done with its slot."""
+    def advance(self, reserved: set[Claim], paused: Slot | None) -> None:
+        """Starts it when nothing that runs, or is to run before, is done with its slot; or at once where that is
+        `paused`, for just this.
+        """
         push = self.push
         if push is None or self._runs:
             return
@@ -58,15 +61,19 @@ class Pushes:
             settle(push, obstacle)
             return
         slot = push.request.slot
-        claims: frozenset[Claim] = ids({slot.model.id}) | {Shared.ACTIVE, slot}
-        waits = bool(claims & reserved)
-        reserved |= claims
-        if waits:
-            return
+        is_paused = slot is paused
+        claims: frozenset[Claim] = frozenset()  # a pause has them
+        if not is_paused:
+            claims = ids({slot.model.id}) | {Shared.ACTIVE, slot}
+            waits = bool(claims & reserved)
+            reserved |= claims
+            if waits:
+                return
+            self.gate.hold()
         self._runs = True
-        self.gate.hold()
-        work = PushTransaction(push.request).run()
-        self.ledger.operations.start(f"push to {slot.model.id}", work, claims, partial(self._ended, push))
+        work = PushTransaction(push.request, is_paused).run()
+        finish = partial(self._ended, push, is_paused)
+        self.ledger.operations.start(f"push to {slot.model.id}", work, claims, finish)
 
     def _obstacle(self, request: PushRequest) -> GatewayError | None:
         slot, loaded, name = request.slot, self.ledger.loaded, request.before.id
@@ -81,7 +88,7 @@ class Pushes:
             return PushRefused(f"`{name}` has adapters on it, which are for its weights as they are: {names}.")
         return None
 
-    def _ended(self, push: Push, task: asyncio.Task[Pushed]) -> None:
+    def _ended(self, push: Push, is_paused: bool, task: asyncio.Task[Pushed]) -> None:
         self.push, self._runs = None, False
         slot = push.request.slot
         if task.cancelled():
@@ -102,11 +109,11 @@ class Pushes:
             log.info("%s has version %d (%.0f ms paused)", slot.model.id, slot.version.number, pushed.paused_ms)
         else:
             push.request.weights.close()
-        if pushed.restored and not slot.dead:
+        if not pushed.restored or slot.dead:
+            slot.condemn()
+        elif not is_paused:
             self.ledger.serve(slot)
             self.gate.open(slot)
-        else:
-            slot.condemn()
         self.versions.announce()
         _count("failed" if pushed.error is not None else "pushed", push.request, pushed)
         if not push.ended.done():

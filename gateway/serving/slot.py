@@ -75,13 +75,29 @@ class Engine(AdapterEngine, Protocol):
         """Grows with every step that the engine makes for somebody."""
         ...
 
+    @property
+    def world_size(self) -> int:
+        """How many processes compute."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What the model computes in, as torch names it."""
+        ...
+
     async def alive(self) -> None: ...
 
     async def structured_alive(self, timeout_s: float) -> None: ...
 
-    async def freeze(self) -> None: ...
+    async def freeze(self) -> None:
+        """Requests inside stay and wait until `resume`; what is asked for a proof is answered."""
+        ...
 
     async def resume(self) -> None: ...
+
+    async def forget_prefixes(self, *, of_running: bool, of_connector: bool) -> bool:
+        """Whether the prefix cache is empty now."""
+        ...
 
     async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
         """`weights`: a file of tensors that take the place of those of the model's own files."""
@@ -118,6 +134,7 @@ class Slot:
         self._suspensions = 0
         self._frozen_by_one = asyncio.Lock()
         self._reloads = False
+        self._is_frozen = False
         self._answers: dict[asyncio.Task[None], _Answer] = {}
         self._batches: dict[asyncio.Task[Any], bool] = {}  # whether each was given up
         self.last_used_s = time.monotonic()
@@ -208,12 +225,26 @@ class Slot:
             prover = self.engine if adapter is None else adapter.front
             return await prover.prove(reference, max_tokens=max_tokens, gently=gently)
 
+    async def freeze(self) -> None:
+        """Requests inside stay and are not answered until `thaw`. Raises EngineReloadFailed."""
+        async with self.reloading():
+            await self.engine.freeze()
+            self._is_frozen = True
+
+    async def thaw(self) -> None:
+        """Nothing happens where nothing is frozen. Raises EngineReloadFailed."""
+        async with self.reloading():
+            if self._is_frozen:
+                await self.engine.resume()
+            self._is_frozen = False
+
     async def cleanse(self) -> None:
         """Clears the KV cache; requests that run begin theirs anew. An engine that dies or hangs of it is logged.
 
-        Nothing happens during a reload, which clears what has to be by itself.
+        Nothing happens during a reload, which clears what has to be by itself, nor while requests are frozen, whose
+        cache is empty.
         """
-        if self._reloads:
+        if self._reloads or self._is_frozen:
             return
         try:
             async with self._frozen_by_one:

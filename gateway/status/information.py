@@ -119,6 +119,7 @@ class Information:
             {
                 "active": state.active.model_dump() if state.active else None,
                 "switching_to": state.switching_to,
+                "paused": state.paused,
                 "held_requests": state.held,
                 "engines": [slot.model_dump() for slot in state.slots],
                 "cache": {"loaded": len(state.slots), "limit": self.settings.max_loaded_models},

@@ -44,7 +44,8 @@ class ModelCards:
         """By name: what is loaded, what a request would load, the names of both, and what other hosts have."""
         registered = {each.id: each for each in await self.directory.listed()}
         cards: dict[str, Card] = {}
-        for slot in self.pool.snapshot().slots:
+        # The active one first: trainers take that for the model that they talk to.
+        for slot in sorted(self.pool.snapshot().slots, key=lambda slot: not slot.active):
             if slot.phase == "draining":
                 continue
             for name in (slot.model.id, ACTIVE_ALIAS) if slot.active else (slot.model.id,):

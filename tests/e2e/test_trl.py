@@ -1,11 +1,11 @@
-"""TRL's own trainer with the callback, against the real server: pushed, proved, served, measured, while it trains."""
+"""TRL against the real server: its trainer with the callback, and its client of a vLLM server, as they are."""
 
 import json
 from pathlib import Path
 
 from stepserve import Client
 from tests.e2e.environments import python_with, run
-from tests.e2e.server import FINAL_ID, REPOSITORY, Server
+from tests.e2e.server import FINAL, FINAL_ID, REPOSITORY, Server
 
 
 def test_sft_with_the_callback(server: Server, tmp_path: Path) -> None:
@@ -32,3 +32,21 @@ def test_sft_with_the_callback(server: Server, tmp_path: Path) -> None:
             for model in client.list_models():
                 if model.id.startswith("trl-"):
                     client.delete_model(model.id, files=True)
+
+
+def test_its_client_generates_and_updates_the_weights(server: Server, tmp_path: Path) -> None:
+    """But for its communicator, which demands CUDA."""
+    python = python_with("trl", beside_ours=True)
+    command = [str(python), "-m", "tests.e2e.trl_client_run", server.url, str(FINAL), "What is 17+25?"]
+    environment = {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
+    try:
+        seen = json.loads(run(command, 120.0, environment).splitlines()[-1])
+        assert (seen["model"], seen["world_size"]) == (FINAL_ID, 1)
+        assert seen["prompt_ids"] == seen["expected_prompt_ids"]
+        assert seen["before"] == seen["after"]
+        assert seen["logprobs"] > 0
+        assert "stray is not a tensor of the model" in seen["refused"]
+        assert server.http.get("/weight_info").json()["version"] >= 2
+    finally:
+        server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()

@@ -1,6 +1,7 @@
 """Weights pushed into a real engine under load: right answers for the version that each names, or the ones before."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -14,11 +15,12 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepserve.client import Client, probe_of
 from stepserve.client.errors import Conflict, Invalid
+from stepserve.probe import METADATA_KEY
 from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of, wait_until
 
 EARLY_ID = "early-for-pushes"
@@ -141,7 +143,7 @@ def test_broken_pushes_leave_the_answers_as_they_were(
     nan.view(-1)[3] = float("nan")
     for broken, words in (
         ({name: tensor for name, tensor in tensors.items() if name != one}, f"{one} is missing"),
-        (tensors | {"stray": tensors[one].clone()}, "stray is no tensor of the model"),
+        (tensors | {"stray": tensors[one].clone()}, "stray is not a tensor of the model"),
         (tensors | {one: tensors[one][1:]}, f"{one} has the shape"),
         (tensors | {one: tensors[one].to(torch.int32)}, f"{one} is I32, not"),
         (tensors | {one: nan}, f"{one} holds numbers that are not finite"),
@@ -203,3 +205,43 @@ def test_a_push_during_a_switch_is_refused(server: Server, client: Client, tenso
 def test_a_header_that_promises_too_much(server: Server) -> None:
     answer = server.http.put(ROUTE, content=struct.pack("<Q", 1 << 60) + b"\0" * 64)
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_weights")
+
+
+def test_requests_that_are_kept_go_on_after_the_proof_alone(
+    server: Server, client: Client, final: tuple[Logprobs, list[str]], tensors: dict[str, torch.Tensor]
+) -> None:
+    """In vLLM's phases: paused, updated with what fails its proof, updated with what is right, resumed."""
+    whole = (FINAL / "model.safetensors").read_bytes()
+    noise = {name: torch.randn_like(tensor.float()).to(tensor.dtype) * 1e4 for name, tensor in tensors.items()}
+    probe = {"prompt_token_ids": [list(range(40, 80))], "logprobs": [[-0.1] * 39]}
+    bad = save(noise, metadata={METADATA_KEY: json.dumps(probe)})
+    body = {"model": "active", "prompt": "0", "max_tokens": 400, "ignore_eos": True, "n": 64}
+    kept: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: kept.append(server.http.post("/v1/completions", json=body)))
+    asking.start()
+    wait_until("the request runs", lambda: server.http.get("/status").json()["engines"][0]["in_flight"] == 1, 20.0)
+    _post(server, "/pause?mode=keep")
+    assert server.http.get("/health").status_code == 200
+    _post(server, "/init_weight_transfer_engine", json={"init_info": {"backend": "http"}})
+    _post(server, "/start_weight_update")
+    _post(server, "/update_weights", content=bad)
+    failed = server.http.post("/finish_weight_update", json={})
+    assert (failed.status_code, failed.json()["code"], failed.json()["rolled_back_to"]) == (422, "proof_failed", 0)
+    _post(server, "/start_weight_update")
+    _post(server, "/update_weights", content=whole)
+    assert _post(server, "/finish_weight_update", json={"weight_version": "step-1500"})["proof"]["passed"]
+    assert server.http.get("/is_paused").json() == {"is_paused": True}
+    assert not kept
+    _post(server, "/resume")
+    asking.join()
+    assert kept[0].status_code == 200
+    assert kept[0].json()["usage"]["completion_tokens"] == 400 * 64
+    assert logprobs(server)[1] == final[0]
+    assert server.http.get("/weight_info").json()["weight_version"] == "step-1500"
+
+
+def _post(server: Server, path: str, **body: Any) -> dict[str, Any]:
+    answer = server.http.post(path, **body)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told

@@ -22,6 +22,7 @@ from gateway.edge import openapi
 from gateway.edge.configuration import Configuration
 from gateway.http.asgi import Receive, Scope, Send
 from gateway.inference.routes import create_routes
+from gateway.pushing.trainer_routes import TrainerRoutes
 from gateway.request.bounds import RequestBounds
 from gateway.serving.naming import Naming
 from gateway.sidecar.control_link import ControlProxy
@@ -40,6 +41,7 @@ EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[
 STREAMED = {
     ("PUT", "/models/{model_id}/files/{name:path}"),
     *((method, "/models/{model_id}/weights") for method in ("GET", "HEAD", "PUT")),
+    ("POST", "/update_weights"),
 }
 
 # Asked over control's own socket alone: by the gateway, by the supervisor, and by whoever owns the machine.
@@ -78,6 +80,8 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
             Settings(base_dir=tmp_path), _nobody, served, control, unused, unused, RequestBounds.unbounded()
         )
         await control.close()
+        for route in TrainerRoutes(unused, unused, unused).routes():
+            adapters.add(route)
         return {(method, route.path) for route in adapters.routes for method in _with_head(route.method)}
 
     unused: Any = None

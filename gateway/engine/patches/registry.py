@@ -29,6 +29,7 @@ from gateway.engine.patches import (
     process_guard,
     replies_of_all_ranks,
     rewindable_generators,
+    set_aside,
     short_routes,
     step_sizes,
     surviving_server,
@@ -57,6 +58,7 @@ PATCHES: tuple[Patch, ...] = (
     own_logprobs.PATCH,
     experts_without_lora.PATCH,
     replies_of_all_ranks.PATCH,
+    set_aside.PATCH,
     # Can be switched off.
     forked_engines.PATCH,
     one_process.PATCH,

@@ -31,33 +31,30 @@ async def in_place(switch: Transaction) -> Outcome:
         try:
             if keeps:
                 await slot.engine.freeze()
-            served, proof = await _take(slot, switch.target, resume=keeps)
+            served, proof = await _take(slot, switch.target)
+            if keeps:
+                await slot.engine.resume()
         except GatewayError as error:
             return await _restore(switch, slot, before, error, resume=keeps)
     return Outcome(served, proof)
 
 
-async def _take(slot: Slot, target: Target, *, resume: bool) -> tuple[Loaded, Proof]:
-    """Loads and proves; frozen requests go on before the proof, which the scheduler could not run otherwise.
-
-    Raises as `load_and_prove`.
-    """
-    proof = await load_and_prove(slot, target.host, target.host_reference, None, resume=resume)
+async def _take(slot: Slot, target: Target) -> tuple[Loaded, Proof]:
+    """Raises as `load_and_prove`."""
+    proof = await load_and_prove(slot, target.host, target.host_reference, None)
     return (slot, proof) if target.model.base is None else await target.mount(slot)
 
 
 async def load_and_prove(
-    slot: Slot, model: ModelRef, reference: Reference | None, weights: StagedWeights | None, *, resume: bool
+    slot: Slot, model: ModelRef, reference: Reference | None, weights: StagedWeights | None
 ) -> Proof:
-    """Of `weights`, or without them of the model's files. Frozen requests go on before the proof (`resume`).
+    """Of `weights`, or without them of the model's files. Frozen requests stay frozen.
 
     Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.
     """
     if slot.dead:
         raise EngineReloadFailed("the engine died before anything was loaded into it")
     await slot.engine.reload(model, weights.path if weights is not None else None)
-    if resume:
-        await slot.engine.resume()
     signature = model.signature
     most_tokens = paused_tokens(signature.weights_bytes if signature is not None else 0)
     proof = await slot.engine.prove(reference, max_tokens=most_tokens)
@@ -67,25 +64,26 @@ async def load_and_prove(
     return proof
 
 
-async def put_back(slot: Slot, error: GatewayError, *, resume: bool) -> None:
+async def put_back(slot: Slot, error: GatewayError) -> None:
     """What the slot answers with, back into its engine, which has a mixture or something that failed with `error`.
+    Frozen requests stay frozen.
 
     Raises as `load_and_prove`.
     """
     if isinstance(error, ProofFailed) and spoils_cache(error.proof):
         # What was computed is not finite, and would spoil the answers of whoever gets its blocks next.
-        if resume:  # what was frozen has gone on meanwhile
-            await slot.engine.freeze()
         await slot.engine.clear_cache()
-    await load_and_prove(slot, slot.model, slot.reference, slot.weights, resume=resume)
+    await load_and_prove(slot, slot.model, slot.reference, slot.weights)
 
 
 async def _restore(switch: Transaction, slot: Slot, before: Target, error: GatewayError, *, resume: bool) -> Outcome:
     """The previous tensors back into the engine; where that fails too, a new engine with the previous checkpoint."""
     try:
-        await put_back(slot, error, resume=resume)
+        await put_back(slot, error)
         if switch.running is not None and switch.running is not slot:  # an adapter, which is there still
             await proved(switch.running, before.reference)
+        if resume:
+            await slot.engine.resume()
     except GatewayError as again:
         log.error("%s cannot be loaded back in place, starting it again: %s", slot.model.id, again)
         await slot.abort_requests()

@@ -48,9 +48,12 @@ class Pushed:
 
 @dataclass(slots=True)
 class PushTransaction:
-    """New requests are held from its making on, until the pool takes its outcome."""
+    """New requests are held from its making on, until the pool takes its outcome; or `is_paused`: for longer, and
+    those inside are drained or frozen already.
+    """
 
     request: PushRequest
+    is_paused: bool = False
     clock_s: Callable[[], float] = time.monotonic
     _held_at_s: float = field(init=False)
     _paused_at_s: float | None = field(default=None, init=False)
@@ -61,30 +64,29 @@ class PushTransaction:
         self._in_flight = self.request.slot.in_flight
 
     async def run(self) -> Pushed:
-        slot, keeps = self.request.slot, self.request.in_flight == "keep"
-        if not keeps and not await slot.drained(self.request.in_flight, self.request.timeout_s):
-            return self._outcome(error=DrainFailed(slot.in_flight, self.request.timeout_s))
+        asked, slot = self.request, self.request.slot
+        keeps = asked.in_flight == "keep" and not self.is_paused
+        if not keeps and not self.is_paused and not await slot.drained(asked.in_flight, asked.timeout_s):
+            return self._outcome(error=DrainFailed(slot.in_flight, asked.timeout_s))
         self._paused_at_s = self.clock_s()
         async with slot.reloading():
             try:
-                proof = await self._take(keeps=keeps)
+                if keeps:
+                    await slot.engine.freeze()
+                proof = await self._take()
+                if keeps:
+                    await slot.engine.resume()
             except GatewayError as error:
-                return await self._taken_back(error, keeps=keeps)
+                return await self._taken_back(error, resume=keeps)
         return self._outcome(proof=proof)
 
-    async def _take(self, *, keeps: bool) -> Proof:
+    async def _take(self) -> Proof:
         """Raises as `load_and_prove`."""
         asked, engine = self.request, self.request.slot.engine
-        compares = asked.reference is None and not keeps
-        before = await engine.answers() if compares else []
-        if keeps:
-            await engine.freeze()
-        proof = await load_and_prove(asked.slot, asked.model, asked.reference, asked.weights, resume=keeps)
+        before = await engine.answers() if asked.reference is None else []
+        proof = await load_and_prove(asked.slot, asked.model, asked.reference, asked.weights)
         if asked.reference is not None:
             return proof
-        if not compares:
-            why = "requests were kept inside, so the answers were not compared with those before"
-            return proof.model_copy(update={"why": why})
         return self._compared(proof, before, await engine.answers())
 
     def _compared(self, proof: Proof, before: list[list[float]], after: list[list[float]]) -> Proof:
@@ -100,17 +102,17 @@ class PushTransaction:
         why = f"no log-probabilities came with the push: the answers are finite, and others than before ({share} are)"
         return proof.model_copy(update={"kind": "changed", "why": why})
 
-    async def _taken_back(self, error: GatewayError, *, keeps: bool) -> Pushed:
+    async def _taken_back(self, error: GatewayError, *, resume: bool) -> Pushed:
         slot = self.request.slot
         name = self.request.model.id
         log.error("the push of version %d of %s failed: %s", self.request.version.number, name, error)
         try:
-            if keeps:  # they may have gone on with what failed
-                slot.end_batches()
-                await slot.abort_requests()
-            await put_back(slot, error, resume=keeps)
+            await put_back(slot, error)
+            if resume:  # nothing was computed for them meanwhile
+                await slot.engine.resume()
         except GatewayError as again:
             log.error("version %d of %s cannot be put back either: %s", slot.version.number, name, again)
+            slot.end_batches()
             await slot.abort_requests()
             return self._outcome(error=error, restored=False)
         return self._outcome(error=error)

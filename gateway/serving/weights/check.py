@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,16 @@ from stepserve.shard import BadShard, Tensor, read_segments, read_tensors
 _INDEX = "model.safetensors.index.json"
 _PIECE_BYTES = 4 * 1024 * 1024
 BODY = "the body"
+_FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A tensor that is to come. `dtype`: what the trainer has, as safetensors names it; floats come in the model's."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,27 @@ def checked_files(folder: Path) -> Checked:
     return Checked(tensors, shas)
 
 
+def check_piece(file: Path, begin: int, expected: Expected, there: Collection[str]) -> list[str]:
+    """The names of the tensors from byte `begin` of the file on, if each is expected and none of them is `there`
+    already. Reads headers alone. Raises BadWeights.
+    """
+    try:
+        tensors = read_segments(file, BODY, expected.most_header_bytes, begin).tensors
+    except BadShard as error:
+        raise BadWeights([str(error)]) from error
+    faults = [f"{tensor.name} was sent already" for tensor in tensors if tensor.name in there]
+    faults += _misfits(tensors, expected.tensors)
+    if faults:
+        raise BadWeights(faults)
+    return [tensor.name for tensor in tensors]
+
+
+def check_announced(tensors: Sequence[Announced], expected: Expected) -> None:
+    """Of tensors that are to come. Raises BadWeights."""
+    if faults := list(_misfits(tensors, expected.tensors)):
+        raise BadWeights(faults)
+
+
 def check(file: Path, expected: Expected) -> Checked:
     """What was pushed, if it is whole and just what is expected; reads every byte. Raises BadWeights."""
     try:
@@ -122,17 +153,26 @@ def check(file: Path, expected: Expected) -> Checked:
 
 
 def _faults(tensors: Sequence[Tensor], expected: Mapping[str, Tensor]) -> Iterator[str]:
+    names = {tensor.name for tensor in tensors}
+    yield from (f"{name} is missing" for name in expected if name not in names)
+    yield from _misfits(tensors, expected)
+
+
+def _misfits(tensors: Sequence[Tensor | Announced], expected: Mapping[str, Tensor]) -> Iterator[str]:
     counts = Counter(tensor.name for tensor in tensors)
-    yield from (f"{name} is missing" for name in expected if name not in counts)
     yield from (f"{name} is there {count} times" for name, count in counts.items() if count > 1)
     for tensor in tensors:
         wanted = expected.get(tensor.name)
         if wanted is None:
-            yield f"{tensor.name} is no tensor of the model"
+            yield f"{tensor.name} is not a tensor of the model"
         elif tensor.shape != wanted.shape:
             yield f"{tensor.name} has the shape {list(tensor.shape)}, not {list(wanted.shape)}"
-        elif tensor.dtype != wanted.dtype:
+        elif tensor.dtype != wanted.dtype and not (isinstance(tensor, Announced) and _are_floats(tensor, wanted)):
             yield f"{tensor.name} is {tensor.dtype}, not {wanted.dtype}"
+
+
+def _are_floats(announced: Announced, wanted: Tensor) -> bool:
+    return announced.dtype in _FLOATS and wanted.dtype in _FLOATS
 
 
 def _sha(stream: BinaryIO, tensor: Tensor) -> tuple[str, bool]:

@@ -83,7 +83,7 @@ class FakeEngine:
         self.dead = False
         self.stopped = False
         self.sound = True
-        self.frozen = False
+        self.frozen = self.frozen_at_proof = False
         self.dies_when_frozen = False
         self.reloads = 0
         self.progress = 0
@@ -112,6 +112,11 @@ class FakeEngine:
 
     reload_obstacle: str | None = None
     model_runner: str | None = "V1"
+    world_size = 1
+    dtype = "torch.bfloat16"
+
+    async def forget_prefixes(self, *, of_running: bool, of_connector: bool) -> bool:
+        return of_running or self.release.is_set()
 
     async def clear_cache(self) -> None:
         self.cleared += 1
@@ -149,6 +154,7 @@ class FakeEngine:
 
     async def prove(self, reference: Reference | None, *, max_tokens: int | None = None, gently: bool = False) -> Proof:
         self.proofs.append("gentle" if gently else "full")
+        self.frozen_at_proof = self.frozen
         await self.may_prove.wait()
         if not self.sound:
             raise EngineStartFailed("died at its first forward pass")

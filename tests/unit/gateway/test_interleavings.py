@@ -20,6 +20,7 @@ from gateway.errors import EngineReloadFailed, EngineStartFailed, GatewayError, 
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
 from gateway.serving.adapter import Adapter
 from gateway.serving.gate import Gate
+from gateway.serving.pauses import PauseRequest
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.served import Served
@@ -230,8 +231,20 @@ class AskedPush:
         """Whether the docs have it end a request that was inside `host` before it was over."""
         if host is not self.request.slot:
             return False
-        failed = self.result is None or self.result.error is not None
-        return self.request.in_flight == "abort" or (self.request.in_flight == "keep" and failed)
+        lost = self.result is None or not self.result.restored
+        return self.request.in_flight == "abort" or (self.request.in_flight == "keep" and lost)
+
+
+@dataclass(slots=True, eq=False)
+class AskedPause:
+    """A pause, from its beginning until it is over."""
+
+    request: PauseRequest
+    ended_s: float = math.inf
+
+    def may_cut_off(self, host: Slot) -> bool:
+        """Whether the docs have it end a request that was inside `host` when it began."""
+        return host is self.request.slot and self.request.in_flight == "abort"
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -265,7 +278,8 @@ class Interleavings(RuleBasedStateMachine):
         self.clients: list[FakeClient] = []
         self.switches = 0
         self.asked_pushes: list[AskedPush] = []
-        self.pushes = self.pushed = 0
+        self.pushes = self.pushed = self.pauses = 0
+        self.asked_pauses: list[AskedPause] = []
         self.committed: str | None = None
         self.activate(first, "auto", "finish", LONG_S, 0.0, frozenset(), 0.1)
 
@@ -350,6 +364,35 @@ class Interleavings(RuleBasedStateMachine):
             asked.ended_s = self.loop.time()
             self.pushes -= 1
 
+    @rule(in_flight=st.sampled_from(["finish", "keep", "abort"]), limit_s=st.sampled_from([1.0, 40.0]),
+          timeout_s=st.sampled_from([1.0, LONG_S]), pace_s=paces_s, then=thens)  # fmt: skip
+    def pause(self, in_flight: Any, limit_s: float, timeout_s: float, pace_s: float, then: float) -> None:
+        slot = self.pool.loaded.active
+        if slot is None:
+            return
+        self.machine.pace_s = pace_s
+        self._spawn(self._pause(PauseRequest(slot, in_flight, limit_s, timeout_s)))
+        self._go_on(then)
+
+    async def _pause(self, request: PauseRequest) -> None:
+        self.pauses += 1
+        asked = AskedPause(request)
+        self.asked_pauses.append(asked)
+        try:
+            await self.pool.pause(request)
+            while self.pool.is_paused:
+                await asyncio.sleep(0.5)
+        except GatewayError:
+            pass
+        finally:
+            asked.ended_s = self.loop.time()
+            self.pauses -= 1
+
+    @rule(then=thens)
+    def resume(self, then: float) -> None:
+        self._spawn(self.pool.resume())
+        self._go_on(then)
+
     @rule(name=st.sampled_from(["active", *(each.id for each in MODELS)]), takes_s=st.sampled_from([0.0, 0.5, 30.0]),
           n=st.integers(1, 3), then=thens)  # fmt: skip
     def request(self, name: str, takes_s: float, n: int, then: float) -> None:
@@ -385,7 +428,7 @@ class Interleavings(RuleBasedStateMachine):
             assert served.dead or self._is_cut_off(served.host, entered_s), "its slot was ended under it"
 
     def _is_cut_off(self, host: Slot, entered_s: float) -> bool:
-        asked: list[Asked | AskedPush] = [*self.asked, *self.asked_pushes]
+        asked: list[Asked | AskedPush | AskedPause] = [*self.asked, *self.asked_pushes, *self.asked_pauses]
         return any(each.may_cut_off(host) for each in asked if entered_s <= each.ended_s)
 
     @rule(model=models, wait=st.booleans(), pace_s=paces_s, broken=broken, then=thens)
@@ -437,7 +480,8 @@ class Interleavings(RuleBasedStateMachine):
             assert host.engine.ref.digest == host.model.digest
         if self.switches == 0:
             assert (state.active.id if state.active else None) == self.committed
-            assert gate is loaded.serving or self.pushes > 0, "it is held during a switch or a push alone"
+            held = self.pushes > 0 or self.pauses > 0
+            assert gate is loaded.serving or held, "it is held during a switch, a push or a pause alone"
         if isinstance(loaded.serving, Adapter):
             assert loaded.serving.host.adapters[loaded.serving.model.id] is loaded.serving
 

@@ -141,20 +141,22 @@ async def test_a_drain_that_does_not_end_changes_nothing(house: House) -> None:
 
 
 @scenario
-async def test_keep_freezes_who_is_inside_and_a_failure_ends_them(house: House) -> None:
+async def test_who_is_kept_inside_goes_on_after_the_proof_or_with_what_was_before(house: House) -> None:
     await house.pool.activate(ActivateRequest(model=A))
     engine = house.garage.started[0]
     engine.release.clear()
     inside = asyncio.create_task(house.ask())
     await engine.entered.wait()
-    assert (await pushed(house, push_of(house, in_flight="keep"))).error is None
-    assert not inside.done()
+    first = await pushed(house, push_of(house, in_flight="keep"))
+    assert first.error is None
+    assert first.proof is not None
+    assert (first.proof.kind, engine.frozen_at_proof, engine.frozen) == ("changed", True, False)
     result = await pushed(house, push_of(house, b"NaN", 2, in_flight="keep"))
     assert result.error is not None
-    assert b"aborted" in await inside
+    assert (engine.frozen_at_proof, engine.frozen, engine.weights) == (True, False, b"new")
+    assert not inside.done()
     engine.release.set()
-    assert await house.ask() == b"a:"
-    assert (engine.frozen, engine.weights) == (False, b"new")
+    assert await inside == b"a:"
 
 
 @scenario

@@ -65,7 +65,7 @@ def test_one_file_or_several_in_any_order(tmp_path: Path, expected: Expected) ->
     [
         (segment({"a": A}), "b is missing"),
         (segment({"a": A, "b": B}) + segment({"b": B}), "b is there 2 times"),
-        (segment({"a": A, "b": B, "c": B}), "c is no tensor of the model"),
+        (segment({"a": A, "b": B, "c": B}), "c is not a tensor of the model"),
         (segment({"a": ("F32", [4], A[2]), "b": B}), "a has the shape [4], not [2, 2]"),
         (segment({"a": A, "b": ("BF16", [3], b"\0" * 6)}), "b is BF16, not F32"),
         (segment({"a": A, "b": ("F32", [3], floats(1, float("nan"), 2))}), "b holds numbers that are not finite"),
@@ -93,7 +93,7 @@ def test_a_name_twice_in_one_header(tmp_path: Path, expected: Expected) -> None:
 def test_every_fault_is_in_the_message(tmp_path: Path, expected: Expected) -> None:
     file = tmp_path / "body"
     file.write_bytes(segment({"c": A}))
-    with pytest.raises(BadWeights, match=r"a is missing; b is missing; c is no tensor of the model\. Nothing was"):
+    with pytest.raises(BadWeights, match=r"a is missing; b is missing; c is not a tensor of the model\. Nothing was"):
         check(file, expected)
 
 
