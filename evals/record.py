@@ -55,6 +55,7 @@ class SampleRecord(BaseModel):
     reference_logprob: float | None
     reference_tokens: int
     model_digest: str
+    model_version: int = 0
     error: str | None
     too_long: bool = False
     form: AnswerForm = "text"
@@ -110,6 +111,7 @@ def record_of(sample: Sample, output: BatchOutput, model_digest: str, cluster_by
         reference_logprob=logprob,
         reference_tokens=tokens,
         model_digest=model_digest,
+        model_version=output.model_version,
         error=output.error,
         too_long=output.too_long,
         form=sample.form,

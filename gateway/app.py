@@ -354,6 +354,7 @@ def _authenticated(
             "x-model-id",
             "x-model-digest",
             "x-model-version",
+            "x-model-versions",
             "x-request-id",
             "x-cache",
             "x-stepserve-gateway",

@@ -436,6 +436,7 @@ class BatchOutput(Message):
     `reference_logprob` is the sum over `reference_tokens` tokens (natural logarithm). `text`, `finish_reason` are the
     first answer's where `n` were asked for; `completions` has all of them then, and `completion_tokens` is their sum.
     `continuations` has an entry a text. `too_long`: the error is that the prompt leaves no room in the context.
+    `model_version`: the number of the weights that answered, put in by who asked.
     """
 
     text: str = ""
@@ -449,6 +450,7 @@ class BatchOutput(Message):
     continuations: list[TextScore] = []
     error: str | None = None
     too_long: bool = False
+    model_version: int = 0
 
 
 class AskItem(Message):

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from pydantic.json_schema import models_json_schema
@@ -18,7 +18,8 @@ from gateway.errors import Unserved
 from gateway.serving.gate import Gate
 from gateway.sidecar.control_link import ControlProxy
 from stepserve import __version__
-from stepserve.route_table import ROWS, Owner
+from stepserve.contract import InFlightPolicy
+from stepserve.route_table import ROWS, Owner, Row
 
 Json = dict[str, Any]
 
@@ -28,6 +29,13 @@ _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _SCHEMAS = "#/components/schemas/"
 _ERROR = {"description": "refused; the body says why"}
 _ANSWER = {"description": "answered"}
+_BINARY = {"type": "string", "format": "binary"}
+_OF_A_PUSH = [
+    {"name": "version", "in": "query", "schema": {"type": "string", "minLength": 1, "maxLength": 128}},
+    {"name": "persist", "in": "query", "schema": {"type": "boolean", "default": False}},
+    {"name": "in_flight", "in": "query", "schema": {"enum": list(get_args(InFlightPolicy)), "default": "finish"}},
+    {"name": "timeout_s", "in": "query", "schema": {"type": "number", "exclusiveMinimum": 0, "default": 300}},
+]
 
 
 def describe(gate: Gate, control: ControlProxy, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> list[Route]:
@@ -91,6 +99,9 @@ def own(routes: Iterable[Route], plain: Iterable[PlainRoute]) -> Json:
     for each in plain:
         path, operations = _plain(each)
         paths[path] = paths.get(path, {}) | operations
+    for row in ROWS:
+        if row.body == "weights":
+            paths[row.path_format] = _of_tensors(row)
     for route in routes:
         operation: Json = {"summary": route.summary, "responses": {"200": _ANSWER, "4XX": _ERROR, "503": _ERROR}}
         if route.request is not None:
@@ -98,6 +109,25 @@ def own(routes: Iterable[Route], plain: Iterable[PlainRoute]) -> Json:
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {"paths": paths, "schemas": found.get("$defs", {})}
+
+
+def _of_tensors(row: Row) -> Json:
+    """Routes whose body is bytes of safetensors."""
+    text = {"type": "string", "minLength": 1}
+    names = _PARAMETER.findall(row.path)
+    shared = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
+    operations: Json = {"parameters": shared} if shared else {}
+    for method in set(row.methods) - {"HEAD"}:
+        operation: Json = {"summary": row.label, "responses": {"200": _ANSWER, "4XX": _ERROR, "503": _ERROR}}
+        if method == "GET":
+            operation["summary"] = "The version of the weights, and the tensors that a push must have"
+        else:
+            operation["summary"] = "Tensors of a push" if method == "PUT" else "vLLM: tensors of an update"
+            operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": _BINARY}}}
+        if method == "PUT":
+            operation["parameters"] = _OF_A_PUSH
+        operations[method.lower()] = operation
+    return operations
 
 
 def _plain(route: PlainRoute) -> tuple[str, Json]:

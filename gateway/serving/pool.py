@@ -287,18 +287,16 @@ class Pool:
         push_runs = PushInProgress(pushing) if pushing is not None else None
         switch_runs = SwitchInProgress(switching) if switching is not None else None
         match event:
+            case Activation() if (obstacle := push_runs or self._pauses.obstacle) is not None:
+                refuse(event, obstacle)
             case Activation():
-                obstacle = push_runs or self._pauses.obstacle
-                if obstacle is not None:
-                    refuse(event, obstacle)
-                else:
-                    self._active.ask(event)
+                self._active.ask(event)
             case Push() if switch_runs is not None:
                 settle(event, switch_runs)
             case Push():
                 self._pushes.ask(event)
-            case Pause() if (obstacle := switch_runs or push_runs) is not None:
-                event.begun.set_exception(obstacle)
+            case Pause() if (other := switch_runs or push_runs) is not None:
+                event.begun.set_exception(other)
             case Pause():
                 self._pauses.ask(event)
 

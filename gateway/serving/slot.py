@@ -417,6 +417,7 @@ class _Answer:
         self.aborted = False
         self._slot = slot
         self._response = response
+        self._model_id, self._version = slot.model.id, slot.version.number
         response.headers.update(identity_headers)
         response.objection = self._objection
 
@@ -425,6 +426,10 @@ class _Answer:
         await self._response.fail(self._reason())
 
     def _objection(self, status: int) -> Unserved | None:
+        """Asked when the answer begins: whole ones do so at their end, when it is known which weights made them."""
+        slot = self._slot
+        if slot.version.number != self._version and slot.model.id == self._model_id:
+            self._response.headers[b"x-model-versions"] = f"{self._version}-{slot.version.number}".encode()
         return self._reason() if self.aborted or (status >= 500 and self._slot.dead) else None
 
     def _reason(self) -> Unserved:

@@ -40,7 +40,9 @@ def generating(
         )  # fmt: skip
         result = await engine.generate(request)
         _check_digest(model, result.digest)
-        return result.outputs
+        if not result.version:  # the model's files
+            return result.outputs
+        return [output.model_copy(update={"model_version": result.version}) for output in result.outputs]
 
     return send
 

@@ -244,6 +244,20 @@ def test_a_pause_holds_requests_and_refuses_switches(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+def test_an_answer_that_an_update_went_through_says_so(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        there.engine.release.clear()
+        crossed = asyncio.create_task(there.chat())
+        await there.engine.entered.wait()
+        assert (await there.http.put(f"/models/{MODEL}/weights?in_flight=keep", content=safetensors(OTHER))).is_success
+        there.engine.release.set()
+        answer = await crossed
+        assert (answer.headers["x-model-version"], answer.headers["x-model-versions"]) == ("0", "0-1")
+        assert "x-model-versions" not in (await there.chat()).headers
+
+    tell(tmp_path, story)
+
+
 def test_a_pause_that_nobody_ends_is_over_by_itself(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         await post(there, "/pause?mode=keep")

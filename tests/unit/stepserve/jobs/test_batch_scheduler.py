@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evals.prompts import Prompter
+from evals.record import record_of
 from evals.sample import Sample
 from stepserve.contract import (
     AskItem,
@@ -208,6 +209,22 @@ def test_answers_of_other_weights_are_refused() -> None:
     async def scenario() -> None:
         with pytest.raises(WrongWeights, match=r"sha256:aa.*sha256:bb"):
             await anext(_scheduler(AddingEngine(digest="sha256:bb"), 2, 4).stream(Source(3)))
+
+    _run(scenario())
+
+
+class PushedEngine(AddingEngine):
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        return (await super().generate(request)).model_copy(update={"version": 3})
+
+
+def test_answers_say_which_version_of_the_weights_gave_them() -> None:
+    async def scenario() -> None:
+        for engine, version in ((AddingEngine(), 0), (PushedEngine(), 3)):
+            answered = await anext(_scheduler(engine, 2, 4).stream(Source(2)))
+            assert [record_of(sample, output, "sha256:aa").model_version for sample, output in answered] == [
+                version
+            ] * 2
 
     _run(scenario())
 
