@@ -106,8 +106,9 @@ class AuthMiddleware:
             context.minimal = caller is NOBODY
             return caller
         if (
-            self.keyring.demands_keys
-            and token is None
+            token is None
+            and self.keyring.demands_keys
+            and self.keyring.closed is None
             and self.trainers.has(scope)
             and allowed(TRAINER.scopes, demanded)
         ):

@@ -254,19 +254,27 @@ class Engine:
 
         Raises EngineReloadFailed, as `resume` does, when the engine died or takes too long.
         """
-        try:
-            async with self._deadline("it was to pause"):
-                await self.client.pause_generation(mode="keep", clear_cache=True)
-                await self.client.engine_core.call_utility_async(SET_ASIDE, PROOF_PRIORITY)
-        except EngineDeadError as error:
-            raise EngineReloadFailed("the engine died when it was to pause") from error
+        async with self._standing_still("it was to pause"):
+            await self.client.pause_generation(mode="keep", clear_cache=True)
+            await self.client.engine_core.call_utility_async(SET_ASIDE, PROOF_PRIORITY)
 
     async def resume(self) -> None:
+        async with self._standing_still("it was to go on"):
+            await self.client.engine_core.call_utility_async(PUT_BACK)
+
+    @asynccontextmanager
+    async def _standing_still(self, doing: str) -> AsyncIterator[None]:
+        """One that fails at it would answer nobody any more, and is taken for dead. Raises EngineReloadFailed."""
         try:
-            async with self._deadline("it was to go on"):
-                await self.client.engine_core.call_utility_async(PUT_BACK)
+            async with self._deadline(doing):
+                yield
         except EngineDeadError as error:
-            raise EngineReloadFailed("the engine died when it was to go on") from error
+            raise EngineReloadFailed(f"the engine died when {doing}") from error
+        except EngineReloadFailed:
+            raise
+        except Exception as error:
+            self._hangs = True
+            raise EngineReloadFailed(f"the engine failed when {doing}: {error}") from error
 
     async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
         """Puts another checkpoint's tensors, or those of the file `weights`, into the running model and makes the slot

@@ -157,6 +157,8 @@ class Pauses:
     def _begun(self, pause: Pause, task: asyncio.Task[None]) -> None:
         self._works = False
         if (error := _failure(task)) is not None:
+            if not isinstance(error, DrainFailed):  # nobody knows whether it answers anybody
+                pause.request.slot.condemn()
             self._let_go()
             _settle(pause.begun, error)
             return
