@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from demo.rl_loop import loop
 from stepserve.client import Client, probe_of
 from stepserve.client.errors import Conflict, Invalid
 from stepserve.probe import METADATA_KEY
@@ -245,3 +246,9 @@ def _post(server: Server, path: str, **body: Any) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
     return told
+
+
+def test_a_loop_learns_from_whether_the_servers_answers_are_right(server: Server, client: Client) -> None:
+    before, after = loop(client, server.http, steps=10, every=10)
+    assert after > before + 0.05, "on questions that are never asked for rewards"
+    assert server.http.get("/weight_info").json()["weight_version"] == "rl-10"
