@@ -69,9 +69,13 @@ from control.pull.kind import PullKind
 from control.registration.bootstrap import bootstrap
 from control.registration.registrar import Registrar
 from control.registration.uploads.uploads import Uploads
+from control.responses.conversations import Conversations
+from control.responses.room import Room
+from control.responses.store import ResponseStore
 from control.routes import (
     activations,
     batches,
+    conversations,
     data_gen,
     errors,
     health,
@@ -86,6 +90,7 @@ from control.routes import (
     promotions,
     pull,
     shards,
+    stored_responses,
     webhooks,
 )
 from control.routes import files as file_routes
@@ -287,6 +292,9 @@ def create_app(
             submission = JobSubmission(database, settings.max_pending_jobs)
             outbox, targets = Outbox(database), Targets(settings.webhook_hosts)
             inbox = ShardInbox(database)
+            room = Room(database, settings.stored_responses)
+            background.spawn(room.run(), name="retention of responses")
+            talks = Conversations(database, room)
             evals = EvalHistory(database, layout.eval_runs)
             owners = DatasetOwners(layout.datasets)
             notifier = Notifier(outbox, targets, gateway, evals, eval_reports, notify_every_s)
@@ -338,7 +346,9 @@ def create_app(
                 rollouts,
                 runner,
                 steps,
+                ResponseStore(database, talks, room),
                 submission,
+                talks,
                 targets,
                 telemetry,
                 uploads,
@@ -381,6 +391,8 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         promotions,
         policies,
         fleet_routes,
+        stored_responses,
+        conversations,
     )
     for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
         app.include_router(router)

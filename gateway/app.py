@@ -50,6 +50,9 @@ from gateway.pushing.trainer_routes import TrainerRoutes
 from gateway.pushing.updates import Updates
 from gateway.request.bounds import RequestBounds
 from gateway.request.context import RequestContext
+from gateway.responses.stored import PATH as RESPONSES
+from gateway.responses.stored import StoredResponses
+from gateway.responses.writer import ResponseWriter
 from gateway.serving.admission import Admission, Bounds
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.gate import Gate
@@ -78,6 +81,7 @@ from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest
 from stepserve.fleet import FLEET_KEYS_PATH
 from stepserve.heartbeat import beat
 from stepserve.loop_lag import LoopLag
+from stepserve.route_table import Owner, Row
 from stepserve.settings import Settings
 
 
@@ -85,7 +89,8 @@ from stepserve.settings import Settings
 class PublicApp:
     """The one public port: hands each request to the owner of its route. `own` answers the gateway's plain GETs."""
 
-    dispatch: Dispatch
+    dispatch: App
+    responses: StoredResponses
     control: ControlProxy
     uploads: UploadLink
     weights: WeightsRoutes
@@ -99,26 +104,26 @@ class PublicApp:
             return
         match = RequestContext.of(scope).match
         method, path = scope["method"], scope["path"]
-        if match.row is None:
-            unknown = MethodNotAllowed(method, path, match.allow) if match.allow else NotFound(method, path)
-            await tracked(send, scope).fail(unknown)
-        elif match.row.owner == "slot":
-            await self.dispatch(scope, receive, send)
-        elif match.row.owner == "upstream":
-            await self.upstream(scope, receive, send)
-        elif match.row.owner == "control":
-            await self.control(scope, receive, send)
-        elif match.row.body == "weights":
-            await self.weights(scope, receive, send)
-        elif match.row.body == "upload":
-            await self.uploads(scope, receive, send)
-        elif self.adapters.has(path):
-            await self.adapters(scope, receive, send)
-        else:
-            try:
-                await self.own(scope, receive, send)
-            except GatewayError as error:
-                await tracked(send, scope).fail(error)
+        try:
+            if match.row is None:
+                raise MethodNotAllowed(method, path, match.allow) if match.allow else NotFound(method, path)
+            if match.row.owner == "control":
+                await self.responses.settle(match.params)
+            await self._owner_of(path, match.row)(scope, receive, send)
+        except GatewayError as error:
+            await tracked(send, scope).fail(error)
+
+    def _owner_of(self, path: str, row: Row) -> App:
+        by_owner: dict[Owner, App] = {"control": self.control, "upstream": self.upstream, "slot": self.dispatch}
+        if path == RESPONSES:
+            return self.responses
+        if row.owner != "gateway":
+            return by_owner[row.owner]
+        if row.body == "weights":
+            return self.weights
+        if row.body == "upload":
+            return self.uploads
+        return self.adapters if self.adapters.has(path) else self.own
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,7 @@ class Gateway:
     drain: Drain
     upstream: UpstreamApp
     balancing: Balancing | None
+    response_writer: ResponseWriter
     rates: Rates
     lag: LoopLag
     self_check: SelfCheck
@@ -153,6 +159,7 @@ class Gateway:
             asyncio.create_task(self.lag.run(), name="loop lag"),
             asyncio.create_task(beat(), name="heartbeat"),
             asyncio.create_task(self.self_check.run(), name="self-check"),
+            asyncio.create_task(self.response_writer.run(), name="response writer"),
         ]
         if self.balancing is not None:
             helpers.append(asyncio.create_task(self.balancing.run(), name="fleet view"))
@@ -258,8 +265,10 @@ def create_gateway(
     rates = Rates(store_url.get_secret_value() if store_url else None)
     key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
+    response_writer = ResponseWriter(control)
     public = PublicApp(
         dispatch,
+        StoredResponses(dispatch, dispatch, control, response_writer, settings.stored_responses),
         control,
         UploadLink(control, settings.limits.body_timeout_s),
         WeightsRoutes(pusher, persisting, trainers),
@@ -297,6 +306,7 @@ def create_gateway(
         drain=drain,
         upstream=upstream,
         balancing=balancing,
+        response_writer=response_writer,
         rates=rates,
         lag=lag,
         self_check=self_check,
@@ -338,7 +348,6 @@ def _authenticated(
         guard=BrowserGuard(origins, frozenset(name.lower() for name in access.host_names)),
         proxies=TrustedProxies(access.trusted_proxies),
         trainers=Trainers(access.trainers),
-        isolate_keys=access.isolate_keys,
         max_request_bytes=settings.max_request_bytes,
         body_timeout_s=limits.body_timeout_s,
         bounds=_request_bounds(settings),

@@ -5,7 +5,8 @@ GatewayError
 ├── NotFound            404  no route has that path
 ├── MethodNotAllowed    405  the path is a route's, and that takes other methods; carries them
 ├── Unauthorized        401  no key, or one that is not valid; says which
-├── NotShown            404  it is another key's, or may be (setting access.isolate_keys)
+├── PreviousResponseNotFound 400  the response to go on from is not kept, or is another key's
+├── ConversationNotFound 404 the conversation is not kept, or is another key's
 ├── Forbidden           403  the key may not do this, or a page of another site asks
 ├── TooManyRequests     429  a limit of the key is reached; carries when to try again
 ├── Overloaded          429  too much waits for the model already; carries when to try again
@@ -96,9 +97,16 @@ class Forbidden(GatewayError):
     code = "forbidden"
 
 
-class NotShown(GatewayError):
+class PreviousResponseNotFound(GatewayError):
+    status = 400
+    code = "previous_response_not_found"
+    param = "previous_response_id"
+
+
+class ConversationNotFound(GatewayError):
     status = 404
-    code = "not_found"
+    code = "conversation_not_found"
+    param = "conversation"
 
 
 class TooManyRequests(GatewayError):

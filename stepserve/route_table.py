@@ -123,6 +123,7 @@ def _shown(path: str) -> list[Row]:
 
 
 _V1 = _Family("/v1", "infer", "slot", "openai")
+_CONVERSATIONS = _controls("/v1/conversations", "infer", envelope="openai")
 _API = _Family("/api", "infer", "gateway", "ollama")
 _TOKENS = tuple(_Family(path, "infer", "slot", "openai", label=path) for path in ("/tokenize", "/detokenize"))
 _MODELS = _controls("/models", "admin", reads="any")
@@ -145,8 +146,13 @@ ROWS: tuple[Row, ...] = (
     _V1.row("/v1/chat/completions", "POST", time="answer"),
     _V1.row("/v1/completions", "POST", time="answer"),
     _V1.row("/v1/responses", "POST", time="answer"),
-    _V1.row("/v1/responses/{response_id}", "GET"),
-    _V1.row("/v1/responses/{response_id}/cancel", "POST", time="answer"),
+    _V1.row("/v1/responses/{response_id}", "GET DELETE", owner="control"),
+    _V1.row("/v1/responses/{response_id}/cancel", "POST", owner="control"),
+    _V1.row("/v1/responses/{response_id}/input_items", "GET", owner="control"),
+    _CONVERSATIONS.row("/v1/conversations", "POST"),
+    _CONVERSATIONS.row("/v1/conversations/{conversation_id}", "GET POST DELETE"),
+    _CONVERSATIONS.row("/v1/conversations/{conversation_id}/items", "GET POST"),
+    _CONVERSATIONS.row("/v1/conversations/{conversation_id}/items/{item_id}", "GET DELETE"),
     _V1.row("/v1/messages", "POST", envelope="anthropic", time="answer"),
     _V1.row("/v1/messages/count_tokens", "POST", envelope="anthropic", time="answer"),
     _V1.row("/v1/embeddings", "POST", time="answer"),
@@ -292,8 +298,8 @@ _OLLAMA_CHANGES = ("pull", "create", "copy", "delete", "push", "blobs")
 _FAMILIES: tuple[_Family, ...] = (
     # What changes models in Ollama's API, and is not served here, is nothing to try with a key for inference.
     *(_Family(f"/api/{name}", "admin", "gateway", "ollama") for name in _OLLAMA_CHANGES),
-    _FILES, _BATCHES, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN, _DATASETS, _SHARDS, _KEYS,
-    _WEBHOOKS, _POLICIES, _FLEET,
+    _FILES, _BATCHES, _CONVERSATIONS, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN, _DATASETS,
+    _SHARDS, _KEYS, _WEBHOOKS, _POLICIES, _FLEET,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),

@@ -22,6 +22,7 @@ from stepserve.named_templates import template_text
 from stepserve.paths import Layout
 from stepserve.retention import RetentionSettings
 from stepserve.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
+from stepserve.stored_responses import StoredResponsesSettings
 from stepserve.structured_bounds import StructuredLimits
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -273,6 +274,7 @@ class Settings(BaseSettings):
     aliases: dict[Annotated[str, Field(min_length=1)], Alias] = {}
     unknown_model: Literal["not_found", "active"] = "not_found"
     response_cache: Literal["off", "on_request", "on"] = "on_request"
+    stored_responses: StoredResponsesSettings = StoredResponsesSettings()
     response_cache_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 64 * 1024 * 1024
     ollama_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "0.12.6"
 

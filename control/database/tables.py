@@ -460,3 +460,53 @@ class AuditRow(Base):
     target: Mapped[str | None]
     status: Mapped[int | None]
     ended_at: Mapped[datetime | None]
+
+
+class StoredResponseRow(Base):
+    """An answer of /v1/responses that can be gone on from. `owner`: the key that asked for it.
+
+    `input`: what was new in the request. What came before it is `previous_id`'s, or the items of the conversation up to
+    the position `upto`.
+    """
+
+    __tablename__ = "stored_responses"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    previous_id: Mapped[str | None]
+    conversation_id: Mapped[str | None]
+    upto: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    input: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    response: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index(None, "owner", "used_at"), Index(None, "used_at"))
+
+
+class ConversationRow(Base):
+    """`details` is what clients call its metadata."""
+
+    __tablename__ = "conversations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    details: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index(None, "owner", "used_at"), Index(None, "used_at"))
+
+
+class ConversationItemRow(Base):
+    __tablename__ = "conversation_items"
+
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
+    id: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    item: Mapped[dict[str, Any]]
+
+    __table_args__ = (UniqueConstraint("conversation_id", "id"),)

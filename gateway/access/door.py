@@ -19,7 +19,7 @@ from gateway.access.meter import METER, Meter
 from gateway.access.proxies import TrustedProxies
 from gateway.access.trainers import Trainers
 from gateway.access.usage import UsageTotals
-from gateway.errors import Forbidden, GatewayError, NotShown, RequestTimeout, RequestTooLarge
+from gateway.errors import Forbidden, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.http.asgi import App, ClientDisconnected, Message, Receive, Scope, Send, read_body
 from gateway.http.encodings import check_encoding, plain_body
 from gateway.http.tracked_send import TrackedSend, tracked
@@ -48,7 +48,6 @@ class AuthMiddleware:
     deadlines: Deadlines
     guard: BrowserGuard
     proxies: TrustedProxies
-    isolate_keys: bool
     max_request_bytes: int
     body_timeout_s: float
     bounds: RequestBounds = field(default_factory=RequestBounds.unbounded)
@@ -122,10 +121,6 @@ class AuthMiddleware:
             raise Forbidden(
                 f"The key {caller.id} has the scopes {has}; {scope['method']} {scope['path']} needs {demanded}."
             )
-        elif self.isolate_keys and "admin" not in caller.scopes and "response_id" in context.match.params:
-            raise NotShown(
-                "Answers that are kept are shown to administrators alone here (setting access.isolate_keys)."
-            )
         return caller
 
     @contextlib.asynccontextmanager
@@ -145,10 +140,6 @@ class AuthMiddleware:
         body = await self._body(scope, receive)
         context.body = RequestBody(await plain_body(scope, body, self.max_request_bytes))
         context.estimate = estimate = await self.bounds.estimate(context.body, scope["path"])
-        if self.isolate_keys and "admin" not in caller.scopes and estimate.previous_response_id is not None:
-            raise NotShown(
-                "previous_response_id: kept answers cannot be gone on from here (setting access.isolate_keys)."
-            )
         meter = Meter()
         METER.set(meter)
         may_go_on = self._check_of(caller)

@@ -83,13 +83,12 @@ class Dispatch:
             asked = await read_within(self.bounds, context, receive, self.max_request_bytes, path)
             estimate = context.estimate
             assert estimate is not None, "made with the body"
-            is_kept_answer = "response_id" in context.match.params  # which is asked for without a body
-            if context.priority is None and not context.is_translated and not is_kept_answer:
+            if context.priority is None and not context.is_translated:
                 check(estimate, path)
             name = asked.model
             body = _readable_by_vllm(asked, context)
             target = self.naming.target(name)
-            if target and self.upstream is not None and self.upstream.has(target) and not self.router.is_here(target):
+            if target and self.upstream is not None and self.goes_elsewhere(name):
                 body = self.naming.rewritten(body, path, name, target, target)
                 await self.upstream.relay(target, body, scope, receive, response)
                 return
@@ -176,6 +175,13 @@ class Dispatch:
         # Weights that were switched under the request have made an answer of two models.
         if cached is not None and recorder is not None and recorder.answer is not None and slot.model is admitted.model:
             self.cache.keep(cached, recorder.answer)
+
+    def goes_elsewhere(self, name: str | None) -> bool:
+        """Whether another host answers to that name."""
+        target = self.naming.target(name)
+        if not target or self.upstream is None:
+            return False
+        return self.upstream.has(target) and not self.router.is_here(target)
 
     def _cache_key(
         self, scope: Scope, context: RequestContext, path: str, body: bytes, model: ModelRef

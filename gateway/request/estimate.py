@@ -19,14 +19,14 @@ _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_
 _ANSWERS = ("n", "best_of", "num_return_sequences")
 _PROMPTS = frozenset({"prompt", "prompt_embeds", "input"})
 _MANY = frozenset({*_ANSWERS, *_PROMPTS})
-_READ = frozenset({*_BOUNDS, *_MANY, "model", "model_id", "options", "priority", "request_id", "previous_response_id"})
+_READ = frozenset({*_BOUNDS, *_MANY, "model", "model_id", "options", "priority", "request_id"})
 
 
 @dataclass(frozen=True, slots=True)
 class RequestEstimate:
     """`prompt_tokens` is estimated from the body's length, `max_tokens` is over all of its answers.
 
-    `priority`, `request_id` and `previous_response_id` are as they stand in the body, whatever they are.
+    `priority` and `request_id` are as they stand in the body, whatever they are.
     """
 
     model: str | None = None
@@ -35,7 +35,6 @@ class RequestEstimate:
     priority: Any = None
     request_id: Any = None
     sequences: Sequences = ONE
-    previous_response_id: Any = None
 
     @property
     def tokens(self) -> int:
@@ -74,7 +73,6 @@ def estimate_of(body: RequestBody, path: str = "") -> RequestEstimate:
         priority=found.get("priority"),
         request_id=found.get("request_id"),
         sequences=sequences,
-        previous_response_id=found.get("previous_response_id"),
     )
 
 

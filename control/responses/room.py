@@ -1,0 +1,90 @@
+"""How long and how much is kept of each key's responses and conversations."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.clock import Clock, utc_now
+from control.database.database import Database
+from control.database.tables import ConversationItemRow, ConversationRow, StoredResponseRow
+from control.errors import DatabaseUnavailable
+from control.tasks import uncut
+from stepserve.stored_responses import StoredResponsesSettings
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 600.0
+_AT_ONCE = 200
+
+
+class Room:
+    def __init__(self, database: Database, settings: StoredResponsesSettings, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._settings = settings
+        self._clock = clock
+
+    async def make(self, session: AsyncSession, owner: str) -> None:
+        """Removes what the owner has not used for longest until the rest is within its bound."""
+        too_much = await self._bytes_of(session, owner) - self._settings.max_bytes_per_key
+        while too_much > 0:
+            freed = await self._drop_oldest(session, owner, too_much)
+            if not freed:
+                return
+            too_much -= freed
+
+    async def run(self) -> None:
+        """For ever, until cancelled: what is too old goes."""
+        while True:
+            try:
+                await uncut(self.drop_old())
+            except DatabaseUnavailable as error:
+                log.warning("old responses stay for now: %s", error)
+            await asyncio.sleep(_EVERY_S)
+
+    async def drop_old(self) -> None:
+        days = self._settings.max_age_days
+        if days is None:
+            return
+        before = self._clock() - timedelta(days=days)
+        async with self._database.alone() as session:
+            old = select(ConversationRow.id).where(ConversationRow.used_at < before)
+            await session.execute(delete(ConversationItemRow).where(ConversationItemRow.conversation_id.in_(old)))
+            await session.execute(delete(ConversationRow).where(ConversationRow.used_at < before))
+            await session.execute(delete(StoredResponseRow).where(StoredResponseRow.used_at < before))
+
+    async def _bytes_of(self, session: AsyncSession, owner: str) -> int:
+        total = 0
+        for table in (StoredResponseRow, ConversationRow):
+            total += await session.scalar(select(func.sum(table.size_bytes)).where(table.owner == owner)) or 0
+        return total
+
+    async def _drop_oldest(self, session: AsyncSession, owner: str, wanted_bytes: int) -> int:
+        """How many bytes it freed: of up to a few hundred rows, oldest first, and no more than are wanted."""
+        going: dict[type[StoredResponseRow | ConversationRow], list[str]] = {}
+        freed = 0
+        found = [
+            (row.used_at, row.size_bytes, table, row.id)
+            for table in (StoredResponseRow, ConversationRow)
+            for row in await session.execute(
+                select(table.id, table.used_at, table.size_bytes)
+                .where(table.owner == owner)
+                .order_by(table.used_at)
+                .limit(_AT_ONCE)
+            )
+        ]
+        for _, size_bytes, table, row_id in sorted(found, key=lambda each: each[0])[:_AT_ONCE]:
+            if freed >= wanted_bytes:
+                break
+            going.setdefault(table, []).append(row_id)
+            freed += size_bytes
+        if ids := going.get(ConversationRow):
+            await session.execute(delete(ConversationItemRow).where(ConversationItemRow.conversation_id.in_(ids)))
+            await session.execute(delete(ConversationRow).where(ConversationRow.id.in_(ids)))
+        if ids := going.get(StoredResponseRow):
+            await session.execute(
+                delete(StoredResponseRow).where(StoredResponseRow.owner == owner, StoredResponseRow.id.in_(ids))
+            )
+        return freed

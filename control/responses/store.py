@@ -1,0 +1,155 @@
+"""SQL of stored responses, and what came before a request that goes on from one."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.clock import Clock, utc_now
+from control.database.database import Database
+from control.database.tables import ConversationRow, StoredResponseRow
+from control.errors import Invalid, NotFound
+from control.responses.conversations import Conversations, find, items_upto, last_position
+from control.responses.items import as_input, as_kept, page_of, size_of
+from control.responses.room import Room
+from stepserve.stored_responses import ContextAnswer, ContextRequest, Item, KeptResponse
+
+MOST_TURNS = 10_000
+
+
+class ResponseStore:
+    """Every public method is one transaction. Another key's response is not found."""
+
+    def __init__(self, database: Database, conversations: Conversations, room: Room, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._conversations = conversations
+        self._room = room
+        self._clock = clock
+
+    async def keep(self, responses: Sequence[KeptResponse]) -> None:
+        """All or nothing. The same response again takes the place of the first."""
+        now = self._clock()
+        async with self._database.alone() as session:
+            for each in responses:
+                await self._keep(session, each, now)
+            for owner in {each.owner for each in responses}:
+                await self._room.make(session, owner)
+
+    async def get(self, owner: str, response_id: str) -> dict[str, Any]:
+        """Raises NotFound."""
+        async with self._database.transaction() as session:
+            return (await _find(session, owner, response_id)).response
+
+    async def remove(self, owner: str, response_id: str) -> None:
+        """Raises NotFound. What went on from it stays, and cannot be gone on from any more."""
+        async with self._database.alone() as session:
+            await session.delete(await _find(session, owner, response_id))
+
+    async def input_items(
+        self, owner: str, response_id: str, *, newest_first: bool, after: str | None, limit: int
+    ) -> tuple[list[Item], bool]:
+        """All that the model was shown, what came before included as far as it is still there. Raises NotFound."""
+        async with self._database.transaction() as session:
+            row = await _find(session, owner, response_id)
+            turns, _ = await _turns(session, row)
+            items = [*await _before(session, turns[0]), *_said(turns[:-1]), *row.input]
+        return page_of(items, newest_first=newest_first, after=after, limit=limit)
+
+    async def context(self, asked: ContextRequest) -> ContextAnswer:
+        """Raises NotFound; Invalid for what is longer than `max_bytes`. What is gone on from has been used."""
+        async with self._database.alone() as session:
+            if asked.conversation_id is not None:
+                row = await find(session, asked.owner, asked.conversation_id)
+                _check_size("conversation", row.size_bytes, asked.max_bytes)
+                row.used_at = self._clock()
+                upto = await last_position(session, row.id)
+                items = await items_upto(session, row.id, upto)
+            else:
+                assert asked.previous_id is not None
+                items, upto = await self._chain(session, asked.owner, asked.previous_id, asked.max_bytes), None
+        return ContextAnswer(items=[as_input(item) for item in items], upto=upto)
+
+    async def _chain(self, session: AsyncSession, owner: str, response_id: str, max_bytes: int) -> list[Item]:
+        turns, missing = await _turns(session, await _find(session, owner, response_id))
+        if missing is not None:
+            raise _not_found(missing)
+        _check_size("previous_response_id", sum(turn.size_bytes for turn in turns), max_bytes)
+        now = self._clock()
+        await session.execute(
+            update(StoredResponseRow)
+            .where(StoredResponseRow.owner == owner, StoredResponseRow.id.in_([turn.id for turn in turns]))
+            .values(used_at=now)
+        )
+        return [*await _before(session, turns[0]), *_said(turns)]
+
+    async def _keep(self, session: AsyncSession, kept: KeptResponse, now: datetime) -> None:
+        response_id = str(kept.response["id"])
+        items = [as_kept(item) for item in kept.input]
+        output = [item for item in kept.response.get("output", ()) if isinstance(item, dict)]
+        if kept.conversation_id is not None:
+            conversation = await session.get(ConversationRow, kept.conversation_id)
+            is_there = conversation is not None and conversation.owner == kept.owner  # else it was deleted meanwhile
+            if is_there and not await self._conversations.has(session, kept.conversation_id, output):
+                await self._conversations.append(session, kept.conversation_id, [*items, *output])
+        if not kept.store:
+            return
+        await session.execute(
+            delete(StoredResponseRow).where(StoredResponseRow.owner == kept.owner, StoredResponseRow.id == response_id)
+        )
+        session.add(
+            StoredResponseRow(
+                owner=kept.owner,
+                id=response_id,
+                previous_id=kept.previous_id,
+                conversation_id=kept.conversation_id,
+                upto=kept.upto,
+                created_at=now,
+                used_at=now,
+                size_bytes=size_of((items, kept.response)),
+                input=items,
+                response=kept.response,
+            )
+        )
+        await session.flush()
+
+
+async def _turns(session: AsyncSession, last: StoredResponseRow) -> tuple[list[StoredResponseRow], str | None]:
+    """The responses that lead to that one, oldest first; the id of one that is not there any more, if any."""
+    turns, seen = [last], {last.id}
+    while (before := turns[-1].previous_id) is not None and before not in seen and len(turns) < MOST_TURNS:
+        row = await session.get(StoredResponseRow, (last.owner, before))
+        if row is None:
+            return turns[::-1], before
+        seen.add(before)
+        turns.append(row)
+    return turns[::-1], None
+
+
+async def _before(session: AsyncSession, first: StoredResponseRow) -> list[Item]:
+    """The items of the conversation in which a response was made, as it was then."""
+    if first.conversation_id is None or first.upto is None:
+        return []
+    return await items_upto(session, first.conversation_id, first.upto)
+
+
+def _said(turns: Sequence[StoredResponseRow]) -> list[Item]:
+    return [item for turn in turns for item in (*turn.input, *turn.response.get("output", ()))]
+
+
+async def _find(session: AsyncSession, owner: str, response_id: str) -> StoredResponseRow:
+    """Raises NotFound."""
+    row = await session.get(StoredResponseRow, (owner, response_id))
+    if row is None:
+        raise _not_found(response_id)
+    return row
+
+
+def _not_found(response_id: str) -> NotFound:
+    return NotFound(f"Response with id '{response_id}' not found.")
+
+
+def _check_size(field: str, size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise Invalid(f"{field}: what it holds is {size_bytes} bytes, and a request may have {max_bytes}")

@@ -1,0 +1,1 @@
+"""/v1/responses that go on from an earlier one or belong to a conversation, and are kept by control."""
