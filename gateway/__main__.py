@@ -23,6 +23,7 @@ from gateway.engine import fork_server
 from gateway.engine.installed import VllmRefused, check_version
 from gateway.engine.patches import environment, registry
 from gateway.errors import EngineArgumentRefused, JoinRefused
+from gateway.filtering.installed import FilterRefused
 from gateway.fleet.member import Member
 from gateway.http import tracing
 from gateway.http.asgi import App
@@ -195,6 +196,7 @@ def main() -> None:
         code = 0
     except (
         DialectRefused,
+        FilterRefused,
         EngineArgumentRefused,
         HostsRefused,
         JoinRefused,

@@ -31,6 +31,8 @@ from gateway.edge.observation import RequestLogMiddleware
 from gateway.edge.openapi import describe
 from gateway.engine.process.turns import one_at_a_time
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.filtering.app import Filtered
+from gateway.filtering.installed import filters_of
 from gateway.fleet.member import Member, member_of
 from gateway.fleet.member_door import MemberDoor
 from gateway.fleet.membership import control_client
@@ -96,7 +98,7 @@ class PublicApp:
     weights: WeightsRoutes
     adapters: ProtocolAdapters
     own: App
-    upstream: UpstreamApp
+    upstream: App
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -234,6 +236,12 @@ def create_gateway(
         balancing.spread if balancing is not None else None,
         member.membership.id.encode() if member is not None else None,
     )
+    filters = filters_of(settings.filters)
+
+    def through_filters(app: App) -> App:
+        return Filtered(app, filters, bounds, settings.max_request_bytes) if filters else app
+
+    answering = through_filters(dispatch)
     lag = LoopLag()
     exposition = Exposition(control, lag)
     information = Information(
@@ -252,7 +260,7 @@ def create_gateway(
         Persisting(control, layout.models),
     )
     trainers = TrainerRoutes(Updates(pusher, pool, settings.weights), pusher, persisting)
-    adapters = create_routes(settings, dispatch, served, control, pool, configuration, bounds, installed)
+    adapters = create_routes(settings, answering, served, control, pool, configuration, bounds, installed)
     for route in trainers.routes():
         adapters.add(route)
     for route in describe(gate, control, adapters.routes, [*information.routes, *configuration.routes()]):
@@ -267,17 +275,17 @@ def create_gateway(
     deadlines = Deadlines(settings.limits)
     response_writer = ResponseWriter(control)
     public = PublicApp(
-        dispatch,
-        StoredResponses(dispatch, dispatch, control, response_writer, settings.stored_responses),
+        answering,
+        StoredResponses(answering, dispatch, control, response_writer, settings.stored_responses),
         control,
         UploadLink(control, settings.limits.body_timeout_s),
         WeightsRoutes(pusher, persisting, trainers),
         adapters,
         StarletteRouter(routes=[*information.routes, *configuration.routes()]),
-        upstream,
+        through_filters(upstream),
     )
     at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
-    inference = Inference(dispatch, adapters, BatchShare(at_once, at_once))
+    inference = Inference(dispatch, answering, adapters, BatchShare(at_once, at_once))
     drain = Drain(_authenticated(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     outermost: App = RequestLogMiddleware(drain, settings.logs, tracer)
     private = create_private_app(

@@ -15,6 +15,7 @@ GatewayError
 ├── ModelNotFound       404  no slot answers to that name; carries the names that do
 ├── InvalidRequest      400  the body cannot be understood, or asks for what there is not (422 on our own routes)
 │   └── InvalidField         a field says what it may not; carries its name
+├── ContentFiltered     400  a filter lets the request not through
 ├── AliasNotFound       404  no alias has that name; carries those there are
 ├── AliasConfigured     409  the alias is the settings', and is changed there
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
@@ -156,6 +157,11 @@ class InvalidField(InvalidRequest):
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
         self.param = field
+
+
+class ContentFiltered(GatewayError):
+    status = 400
+    code = "content_filter"
 
 
 class AliasNotFound(GatewayError):

@@ -124,6 +124,13 @@ class EngineSettings(Group):
         return self.model_copy(update=own | {"args": self.args | overrides.args})
 
 
+class FilterSetting(Group):
+    """One filter of requests and answers. `use`: the name of its entry point in `stepserve.filters`, or `patterns`."""
+
+    use: Annotated[str, Field(min_length=1)]
+    options: dict[str, Any] = {}
+
+
 class Alias(Group):
     """Another name for a model, and the sampling that requests under it get unless they say otherwise.
 
@@ -274,8 +281,9 @@ class Settings(BaseSettings):
     aliases: dict[Annotated[str, Field(min_length=1)], Alias] = {}
     unknown_model: Literal["not_found", "active"] = "not_found"
     response_cache: Literal["off", "on_request", "on"] = "on_request"
-    stored_responses: StoredResponsesSettings = StoredResponsesSettings()
     response_cache_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 64 * 1024 * 1024
+    stored_responses: StoredResponsesSettings = StoredResponsesSettings()
+    filters: list[FilterSetting] = []
     ollama_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "0.12.6"
 
     max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024

@@ -1,5 +1,6 @@
 """An answer that is changed on its way out: a whole one at once, a stream event by event."""
 
+import asyncio
 from typing import Protocol
 
 from gateway.http.asgi import App, Message, Receive, Scope, Send
@@ -11,6 +12,11 @@ _END = b"\n\n"
 
 
 class Rewriter(Protocol):
+    """`over`: what was sent for the last event ends the stream; the app is told that its client has gone."""
+
+    @property
+    def over(self) -> bool: ...
+
     def whole(self, body: bytes) -> bytes: ...
 
     def event(self, block: bytes) -> bytes:
@@ -20,8 +26,9 @@ class Rewriter(Protocol):
 
 async def rewritten(app: App, scope: Scope, receive: Receive, send: TrackedSend, rewriter: Rewriter) -> None:
     """Calls the app. Refusals pass as they are. Raises the GatewayError for which a whole answer was given up."""
-    inner = TrackedSend(_Passing(send, rewriter).take, send.renderer)
-    await app(scope, receive, inner)
+    passing = _Passing(send, rewriter)
+    inner = TrackedSend(passing.take, send.renderer)
+    await app(scope, _until(passing.over, receive), inner)
     if inner.given_up is not None and not inner.is_stream and not inner.ended:
         raise inner.given_up
 
@@ -34,8 +41,11 @@ class _Passing:
         self._body = b""
         self._is_stream = False
         self._as_it_is = False
+        self.over = asyncio.Event()
 
     async def take(self, message: Message) -> None:
+        if self.over.is_set():
+            return
         if message["type"] == "http.response.start":
             await self._begin(message)
         elif self._as_it_is:
@@ -66,9 +76,33 @@ class _Passing:
 
     async def _events(self, message: Message) -> None:
         *blocks, self._body = (self._body + message.get("body", b"")).split(_END)
-        out = b"".join(self._rewriter.event(block) for block in blocks if block)
-        more = message.get("more_body", False)
-        if not more:
+        out = b"".join(self._event(block) for block in blocks if block)
+        more = message.get("more_body", False) and not self.over.is_set()
+        if not more and not self.over.is_set():
             out, self._body = out + self._body, b""
         if out or not more:
             await self._send({"type": "http.response.body", "body": out, "more_body": more})
+
+    def _event(self, block: bytes) -> bytes:
+        if self.over.is_set():
+            return b""
+        out = self._rewriter.event(block)
+        if self._rewriter.over:
+            self.over.set()
+        return out
+
+
+def _until(over: asyncio.Event, receive: Receive) -> Receive:
+    """A `receive` by which the client leaves once it is `over`."""
+
+    async def received() -> Message:
+        real = asyncio.ensure_future(receive())
+        ended = asyncio.ensure_future(over.wait())
+        try:
+            await asyncio.wait((real, ended), return_when=asyncio.FIRST_COMPLETED)
+            return real.result() if real.done() else {"type": "http.disconnect"}
+        finally:
+            real.cancel()
+            ended.cancel()
+
+    return received

@@ -22,9 +22,13 @@ _WORTH_A_RETRY = (429, 502, 503)
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """`places`: how many sequences are asked for at once. Beyond that requests wait here, where they cost little."""
+    """`slots` is `dispatch` behind the filters. `places`: how many sequences are asked for at once.
+
+    Beyond that requests wait here, where they cost little.
+    """
 
     dispatch: Dispatch
+    slots: App
     adapters: ProtocolAdapters
     places: BatchShare
 
@@ -48,7 +52,7 @@ class Inference:
         row = context.match.row
         if row is None or row.time != "answer" or row.owner not in {"slot", "gateway"}:
             raise InvalidRequest(f"{item.path} is no inference route")
-        route: App = self.dispatch if row.owner == "slot" else self.adapters
+        route: App = self.slots if row.owner == "slot" else self.adapters
         context.priority = BATCH_PRIORITY
         context.body = RequestBody(body)
         with suppress(InvalidRequest):  # which the route says in its own words

@@ -113,6 +113,8 @@ class StoredResponses:
 class _Keeping:
     """Rewrites what vLLM, which keeps nothing, says of keeping; and hands the answer to the writer."""
 
+    over = False  # it ends no stream
+
     def __init__(self, writer: ResponseWriter, wish: Wish, items: list[Item]) -> None:
         self.owner = key_id.get() or ""
         self.upto: int | None = None

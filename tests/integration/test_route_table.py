@@ -49,6 +49,7 @@ PRIVATE = {
     ("GET", "/health"), ("GET", "/metrics"), ("GET", "/loadable"), ("GET", "/loadable/{model_id:path}"),
     ("POST", "/uploads/open"), ("POST", "/uploads/close"),
     ("POST", "/internal/keys/sync"), ("POST", "/internal/keys/recover"),
+    ("POST", "/internal/responses/keep"), ("POST", "/internal/responses/context"),
     ("POST", "/inference/jobs"), ("GET", "/inference/jobs/{job_id}"),
     ("POST", "/batches/jobs"), ("GET", "/batches/jobs/{job_id}"),
     ("POST", "/pull/jobs"), ("GET", "/pull/jobs/{job_id}"),

@@ -22,6 +22,7 @@ from control.responses.room import Room
 from control.responses.store import ResponseStore
 from gateway.http.asgi import Receive, Scope, Send, read_body
 from stepserve.contract import ModelRef
+from stepserve.settings import FilterSetting
 from stepserve.stored_responses import ContextRequest, KeptResponse, StoredResponsesSettings
 from tests.integration.house import settings_of, until
 from tests.integration.town import MODEL, Town, running_control, tell, town
@@ -236,6 +237,18 @@ def test_an_odd_conversation_is_refused_by_its_field(tmp_path: Path) -> None:
             assert field in answer.json()["error"]["message"]
 
     tell(tmp_path, story, make_engine=Telling)
+
+
+def test_what_is_kept_is_what_the_filters_let_through(tmp_path: Path) -> None:
+    async def story(_: Town, client: openai.AsyncOpenAI) -> None:
+        answer = await client.responses.create(model=MODEL, input="the secret word")
+        assert answer.output_text == "the #"
+        assert (await client.responses.retrieve(answer.id)).output_text == "the #"
+        again = await client.responses.create(model=MODEL, input="secret word!", previous_response_id=answer.id)
+        assert again.output_text == "the # | the # | #!"
+
+    filters = [FilterSetting(use="patterns", options={"patterns": ["secret word"], "replacement": "#"})]
+    converse(tmp_path, story, filters=filters)
 
 
 def test_no_other_key_sees_a_response_or_a_conversation(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gateway.dialects.installed import installed_routes
 from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
-from gateway.http.asgi import Message, Receive, Scope, Send, read_body, send_json
+from gateway.http.asgi import App, Message, Receive, Scope, Send, read_body, send_json
 from gateway.inference.dispatch import Dispatch
 from gateway.inference.routes import create_routes
 from gateway.request.bounds import RequestBounds
@@ -52,7 +52,7 @@ def ask(base: Path, inner: Inner, path: str, **body: Any) -> FakeClient:
     return sent(base, inner, FakeClient(json.dumps(body).encode(), path))
 
 
-def sent(base: Path, inner: Inner, client: FakeClient) -> FakeClient:
+def sent(base: Path, inner: App, client: FakeClient) -> FakeClient:
     settings, keeper = Settings(base_dir=base), FakeKeeper()
     control = ControlProxy(base / "no.sock", 10_000)
     served = Served(lambda: EMPTY, Naming())

@@ -62,7 +62,7 @@ def ask(
             Settings(base_dir=base), dispatch, served_here, control, keeper, keeper, RequestBounds.unbounded()
         )
         try:
-            return await Inference(dispatch, dialects, BatchShare(64, 64)).ask(
+            return await Inference(dispatch, dispatch, dialects, BatchShare(64, 64)).ask(
                 AskRequest(model="a", digest="sha256:a", items=list(items))
             )
         finally:
