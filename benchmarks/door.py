@@ -47,7 +47,6 @@ def _door(folder: Path, name: str, record: KeyRecord | None) -> App:
         deadlines=Deadlines(limits),
         guard=BrowserGuard(frozenset(), frozenset({"*"})),
         proxies=TrustedProxies(()),
-        isolate_keys=False,
         max_request_bytes=1 << 20,
         body_timeout_s=limits.body_timeout_s,
     )

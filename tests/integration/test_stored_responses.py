@@ -4,7 +4,7 @@ and its database, over an engine that says what it was shown.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from stepserve.contract import ModelRef
 from stepserve.settings import FilterSetting
 from stepserve.stored_responses import ContextRequest, KeptResponse, StoredResponsesSettings
 from tests.integration.house import settings_of, until
+from tests.integration.standing import Standing, standing
 from tests.integration.town import MODEL, Town, running_control, tell, town
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
@@ -101,13 +102,28 @@ def converse(base: Path, story: Asking, **changes: Any) -> None:
     tell(base, with_sdk, make_engine=Telling, **changes)
 
 
+@pytest.fixture(scope="module")
+def standing_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Town]]:
+    """One with the settings that there are; each visit has ids of its own."""
+    with standing(town(tmp_path_factory.mktemp("town"), make_engine=Telling)) as opened:
+        yield opened
+
+
+def visit(opened: Standing[Town], story: Asking) -> None:
+    async def with_sdk() -> None:
+        async with sdk(opened.here) as client:
+            await story(opened.here, client)
+
+    opened.run(with_sdk())
+
+
 @asynccontextmanager
 async def sdk(there: Town, key: str = "none") -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{there.url}/v1", api_key=key, max_retries=0) as client:
         yield client
 
 
-def test_a_response_is_gone_on_from_shown_and_deleted(tmp_path: Path) -> None:
+def test_a_response_is_gone_on_from_shown_and_deleted(standing_town: Standing[Town]) -> None:
     async def story(there: Town, client: openai.AsyncOpenAI) -> None:
         first = await client.responses.create(model=MODEL, input="one", instructions="be brief")
         assert (first.output_text, first.model_dump()["store"]) == ("one", True)
@@ -127,7 +143,7 @@ def test_a_response_is_gone_on_from_shown_and_deleted(tmp_path: Path) -> None:
         assert [item.id async for item in page] == [item.id for item in reversed(items)]
         engine = there.engine
         assert isinstance(engine, Telling)
-        assert not {"previous_response_id", "conversation", "instructions"} & engine.seen[2].keys()
+        assert not {"previous_response_id", "conversation", "instructions"} & engine.seen[-1].keys()
         await client.responses.delete(second.id)
         with pytest.raises(openai.NotFoundError):
             await client.responses.retrieve(second.id)
@@ -137,10 +153,10 @@ def test_a_response_is_gone_on_from_shown_and_deleted(tmp_path: Path) -> None:
         with pytest.raises(openai.BadRequestError, match="synchronous"):
             await client.responses.cancel(third.id)
 
-    converse(tmp_path, story)
+    visit(standing_town, story)
 
 
-def test_a_stream_is_kept_as_it_says(tmp_path: Path) -> None:
+def test_a_stream_is_kept_as_it_says(standing_town: Standing[Town]) -> None:
     async def story(_: Town, client: openai.AsyncOpenAI) -> None:
         first = await client.responses.create(model=MODEL, input="eins, zwölf")
         stream = await client.responses.create(model=MODEL, input="zwei", previous_response_id=first.id, stream=True)
@@ -154,7 +170,7 @@ def test_a_stream_is_kept_as_it_says(tmp_path: Path) -> None:
         assert last.output_text == "eins, zwölf | eins, zwölf | zwei"
         assert (await client.responses.retrieve(last.id)).model_dump() == last.model_dump()
 
-    converse(tmp_path, story)
+    visit(standing_town, story)
 
 
 def test_what_is_not_to_be_stored_is_not(tmp_path: Path) -> None:
@@ -179,7 +195,7 @@ def test_what_is_not_to_be_stored_is_not(tmp_path: Path) -> None:
     converse(tmp_path, story, stored_responses=StoredResponsesSettings(store=False))
 
 
-def test_a_conversation_grows_with_its_responses(tmp_path: Path) -> None:
+def test_a_conversation_grows_with_its_responses(standing_town: Standing[Town]) -> None:
     async def story(_: Town, client: openai.AsyncOpenAI) -> None:
         talk = await client.conversations.create(
             items=[{"type": "message", "role": "user", "content": "hello"}], metadata={"topic": "sums"}
@@ -215,7 +231,7 @@ def test_a_conversation_grows_with_its_responses(tmp_path: Path) -> None:
             await client.responses.create(model=MODEL, input="three", conversation=talk.id)
         assert (caught.value.code, caught.value.param) == ("conversation_not_found", "conversation")
 
-    converse(tmp_path, story)
+    visit(standing_town, story)
 
 
 ODD: tuple[tuple[dict[str, Any], str], ...] = (
@@ -229,14 +245,14 @@ ODD: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
-def test_an_odd_conversation_is_refused_by_its_field(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+def test_an_odd_conversation_is_refused_by_its_field(standing_town: Standing[Town]) -> None:
+    async def story(there: Town, _: openai.AsyncOpenAI) -> None:
         for body, field in ODD:
             answer = await there.http.post("/v1/conversations", json=body)
             assert answer.status_code == 400, answer.text
             assert field in answer.json()["error"]["message"]
 
-    tell(tmp_path, story, make_engine=Telling)
+    visit(standing_town, story)
 
 
 def test_what_is_kept_is_what_the_filters_let_through(tmp_path: Path) -> None:
