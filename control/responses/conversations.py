@@ -38,8 +38,8 @@ class Conversations:
         async with self._database.alone() as session:
             session.add(row)
             await session.flush()
-            await self.append(session, row.id, [as_kept(item) for item in items])
-            await self._room.make(session, owner)
+            added_bytes = await self.append(session, row.id, [as_kept(item) for item in items])
+            await self._room.make(session, owner, row.size_bytes + added_bytes)
         return row
 
     async def get(self, owner: str, conversation_id: str) -> ConversationRow:
@@ -54,7 +54,7 @@ class Conversations:
             row.size_bytes += size_of(details) - size_of(row.details)
             row.details, row.used_at = details, self._clock()
             await session.flush()
-            await self._room.make(session, owner)
+            await self._room.make(session, owner, size_of(details))
         return row
 
     async def remove(self, owner: str, conversation_id: str) -> None:
@@ -71,8 +71,7 @@ class Conversations:
         kept = [as_kept(item) for item in items]
         async with self._database.alone() as session:
             await find(session, owner, conversation_id)
-            await self.append(session, conversation_id, kept)
-            await self._room.make(session, owner)
+            await self._room.make(session, owner, await self.append(session, conversation_id, kept))
         return kept
 
     async def page(
@@ -115,8 +114,8 @@ class Conversations:
         )
         return found.first() is not None
 
-    async def append(self, session: AsyncSession, conversation_id: str, items: Sequence[Item]) -> None:
-        """Within the caller's transaction."""
+    async def append(self, session: AsyncSession, conversation_id: str, items: Sequence[Item]) -> int:
+        """Within the caller's transaction; how many bytes that are."""
         added_bytes = 0
         for item in items:
             size_bytes = size_of(item)
@@ -130,6 +129,7 @@ class Conversations:
             .where(ConversationRow.id == conversation_id)
             .values(used_at=self._clock(), size_bytes=ConversationRow.size_bytes + added_bytes)
         )
+        return added_bytes
 
 
 async def find(session: AsyncSession, owner: str, conversation_id: str) -> ConversationRow:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _EVERY_S = 600.0
 _AT_ONCE = 200
+_SPARE_PART = 16
 
 
 class Room:
@@ -25,15 +26,29 @@ class Room:
         self._database = database
         self._settings = settings
         self._clock = clock
+        self._at_most: dict[str, int] = {}  # bytes of each owner's, deletions not counted
 
-    async def make(self, session: AsyncSession, owner: str) -> None:
-        """Removes what the owner has not used for longest until the rest is within its bound."""
-        too_much = await self._bytes_of(session, owner) - self._settings.max_bytes_per_key
-        while too_much > 0:
-            freed = await self._drop_oldest(session, owner, too_much)
+    async def make(self, session: AsyncSession, owner: str, added_bytes: int) -> None:
+        """Removes what the owner has not used for longest once all of it is past its bound.
+
+        Then somewhat more than has to go does, so that this is seldom: in between no row is looked at.
+        """
+        bound = self._settings.max_bytes_per_key
+        self._at_most[owner] = self._at_most.get(owner, bound) + added_bytes
+        if self._at_most[owner] <= bound:
+            return
+        held = await self._bytes_of(session, owner)
+        if held > bound:
+            held = await self._drop(session, owner, held, bound - bound // _SPARE_PART)
+        self._at_most[owner] = held
+
+    async def _drop(self, session: AsyncSession, owner: str, held: int, wanted: int) -> int:
+        while held > wanted:
+            freed = await self._drop_oldest(session, owner, held - wanted)
             if not freed:
-                return
-            too_much -= freed
+                break
+            held -= freed
+        return held
 
     async def run(self) -> None:
         """For ever, until cancelled: what is too old goes."""

@@ -1,10 +1,11 @@
 """SQL of stored responses, and what came before a request that goes on from one."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.clock import Clock, utc_now
@@ -31,11 +32,22 @@ class ResponseStore:
     async def keep(self, responses: Sequence[KeptResponse]) -> None:
         """All or nothing. The same response again takes the place of the first."""
         now = self._clock()
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        added_bytes: Counter[str] = Counter()
         async with self._database.alone() as session:
             for each in responses:
-                await self._keep(session, each, now)
-            for owner in {each.owner for each in responses}:
-                await self._room.make(session, owner)
+                items = [as_kept(item) for item in each.input]
+                added_bytes[each.owner] += await self._append(session, each, items)
+                if each.store:
+                    row = _row(each, items, now)
+                    rows[each.owner, row["id"]] = row
+                    added_bytes[each.owner] += row["size_bytes"]
+            if rows:
+                again = tuple_(StoredResponseRow.owner, StoredResponseRow.id).in_(list(rows))
+                await session.execute(delete(StoredResponseRow).where(again))
+                await session.execute(insert(StoredResponseRow), list(rows.values()))
+            for owner, size_bytes in added_bytes.items():
+                await self._room.make(session, owner, size_bytes)
 
     async def get(self, owner: str, response_id: str) -> dict[str, Any]:
         """Raises NotFound."""
@@ -84,35 +96,35 @@ class ResponseStore:
         )
         return [*await _before(session, turns[0]), *_said(turns)]
 
-    async def _keep(self, session: AsyncSession, kept: KeptResponse, now: datetime) -> None:
-        response_id = str(kept.response["id"])
-        items = [as_kept(item) for item in kept.input]
-        output = [item for item in kept.response.get("output", ()) if isinstance(item, dict)]
-        if kept.conversation_id is not None:
-            conversation = await session.get(ConversationRow, kept.conversation_id)
-            is_there = conversation is not None and conversation.owner == kept.owner  # else it was deleted meanwhile
-            if is_there and not await self._conversations.has(session, kept.conversation_id, output):
-                await self._conversations.append(session, kept.conversation_id, [*items, *output])
-        if not kept.store:
-            return
-        await session.execute(
-            delete(StoredResponseRow).where(StoredResponseRow.owner == kept.owner, StoredResponseRow.id == response_id)
-        )
-        session.add(
-            StoredResponseRow(
-                owner=kept.owner,
-                id=response_id,
-                previous_id=kept.previous_id,
-                conversation_id=kept.conversation_id,
-                upto=kept.upto,
-                created_at=now,
-                used_at=now,
-                size_bytes=size_of((items, kept.response)),
-                input=items,
-                response=kept.response,
-            )
-        )
-        await session.flush()
+    async def _append(self, session: AsyncSession, kept: KeptResponse, items: Sequence[Item]) -> int:
+        """To the conversation that the request named, unless it was deleted meanwhile; how many bytes that are."""
+        if kept.conversation_id is None:
+            return 0
+        output = _output(kept.response)
+        conversation = await session.get(ConversationRow, kept.conversation_id)
+        is_there = conversation is not None and conversation.owner == kept.owner
+        if not is_there or await self._conversations.has(session, kept.conversation_id, output):
+            return 0
+        return await self._conversations.append(session, kept.conversation_id, [*items, *output])
+
+
+def _row(kept: KeptResponse, items: list[Item], now: datetime) -> dict[str, Any]:
+    return {
+        "owner": kept.owner,
+        "id": str(kept.response["id"]),
+        "previous_id": kept.previous_id,
+        "conversation_id": kept.conversation_id,
+        "upto": kept.upto,
+        "created_at": now,
+        "used_at": now,
+        "size_bytes": size_of((items, kept.response)),
+        "input": items,
+        "response": kept.response,
+    }
+
+
+def _output(response: dict[str, Any]) -> list[Item]:
+    return [item for item in response.get("output", ()) if isinstance(item, dict)]
 
 
 async def _turns(session: AsyncSession, last: StoredResponseRow) -> tuple[list[StoredResponseRow], str | None]:
@@ -135,7 +147,7 @@ async def _before(session: AsyncSession, first: StoredResponseRow) -> list[Item]
 
 
 def _said(turns: Sequence[StoredResponseRow]) -> list[Item]:
-    return [item for turn in turns for item in (*turn.input, *turn.response.get("output", ()))]
+    return [item for turn in turns for item in (*turn.input, *_output(turn.response))]
 
 
 async def _find(session: AsyncSession, owner: str, response_id: str) -> StoredResponseRow:

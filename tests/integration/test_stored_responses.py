@@ -406,7 +406,7 @@ def test_a_key_has_only_so_much_room_and_takes_none_from_others(tmp_path: Path) 
             talk = await talks.create("k", {}, [{"role": "user", "content": "y" * 6000}])
             assert await _there(store, *left) == ["r9"]
             clock.now += timedelta(seconds=1)
-            await store.keep([response("large", "x" * 9000)])
+            await store.keep([response("large", "x" * 8000)])
             assert await _there(store, "r9", "large") == ["large"]
             with pytest.raises(NotFound):
                 await talks.get("k", talk.id)
