@@ -173,3 +173,29 @@ def test_too_long_a_body_is_refused(server: Server) -> None:
 def test_a_prompt_longer_than_the_context_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="512"):
         client.completions.create(model="active", prompt="x" * 600)
+
+
+def test_responses_are_gone_on_from_as_if_all_had_been_said(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "active", "temperature": 0, "max_output_tokens": 8}
+    first = client.responses.create(input="What is 17+25?", **asked)
+    by_id = client.responses.create(input="What is 20+30?", previous_response_id=first.id, **asked)
+    said: list[Any] = [
+        {"role": "user", "content": "What is 17+25?"},
+        {"role": "assistant", "content": first.output_text},
+    ]
+    by_hand = client.responses.create(
+        input=[*said, {"role": "user", "content": "What is 20+30?"}], store=False, **asked
+    )
+    talk = client.conversations.create(items=said)
+    in_talk = client.responses.create(input="What is 20+30?", conversation=talk.id, **asked)
+    for answer in (by_id, in_talk):
+        assert answer.usage is not None
+        assert by_hand.usage is not None
+        assert (answer.output_text, answer.usage.input_tokens) == (by_hand.output_text, by_hand.usage.input_tokens)
+    with client.responses.stream(input="What is 1+1?", previous_response_id=by_id.id, **asked) as stream:
+        last = stream.get_final_response()
+    assert client.responses.retrieve(last.id).output_text == last.output_text
+    assert len(client.responses.input_items.list(last.id).data) == 5
+    assert len(client.conversations.items.list(talk.id).data) == 4
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(by_hand.id)

@@ -10,7 +10,10 @@ import anthropic
 import ollama
 import openai
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from pydantic import SecretStr
 
 from tests.e2e.server import FINAL, Server
 
@@ -232,3 +235,12 @@ def test_an_unknown_name_gets_the_active_model(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="gpt-5", messages=QUESTION, temperature=0, extra_body=AT_ONCE)
     assert answer.choices[0].message.content == "42"
     assert answer.model == "thinker"
+
+
+def test_langchain_calls_a_tool(server: Server) -> None:
+    function: dict[str, Any] = {**TOOL["function"], "strict": True}
+    chat = ChatOpenAI(model="active", base_url=f"{server.url}/v1", api_key=SecretStr("none"), temperature=0)
+    bound = chat.bind_tools([{"type": "function", "function": function}], tool_choice="add")
+    answer = bound.invoke("What is 17+25?")
+    assert isinstance(answer, AIMessage)
+    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("add", {"a": 17, "b": 25})]
