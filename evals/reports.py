@@ -11,10 +11,13 @@ from evals.errors import EvalError
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import Metric, known_names, metric_named
+from evals.report import report_of
 from evals.rescore import parse_request, records_of, rescore, scores_by
 from evals.sample_page import sample_page
+from evals.saturation import Saturation, saturation_of
 from stepserve.jobs.errors import Conflict, Invalid
 from stepserve.jobs.eval_ports import DoneEval, SampleQuery
+from stepserve.report.blocks import Document
 
 _SAME = ("dataset_digest", "template_digest", "seed")
 
@@ -49,6 +52,12 @@ class EvalReports:
 
     async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
         return await asyncio.to_thread(sample_page, done, wanted)
+
+    async def report(self, done: DoneEval) -> Document:
+        return await asyncio.to_thread(report_of, done)
+
+    def saturation(self, result: dict[str, Any]) -> Saturation | None:
+        return saturation_of(result)
 
     def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
         errors, total = result.get("errors", result.get("engine_errors", 0)), result.get("total_samples", 0)

@@ -9,6 +9,7 @@ activation.json   how the switch ended that followed, if one did
 
 import hashlib
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,21 @@ def read_order(folder: Path) -> Order | None:
     return None if stored is None else [[str(name) for name in unit] for unit in stored["units"]]
 
 
-def decision_of(run_dir: Path) -> dict[str, Any]:
-    """What the files say, whatever decision.json says. Blocks. Raises BrokenRun."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a run's files say. `records`: of each set the baseline's and the candidate's, by id."""
+
+    config: PromotionConfig
+    sets: list[Pairs]
+    records: list[tuple[Records, Records]]
+    reused: int
+
+
+def kept_in(run_dir: Path) -> Kept:
+    """Blocks. Raises BrokenRun."""
     config = read_config(run_dir)
-    sets: list[Pairs] = []
-    records: list[tuple[Records, Records]] = []
+    kept = Kept(config, [], [], 0)
+    count = 0
     try:
         for number, stored in enumerate(config.sets):
             folder, metrics = set_folder(run_dir, number), stored.config.metrics
@@ -70,10 +81,21 @@ def decision_of(run_dir: Path) -> dict[str, Any]:
             pairs.baseline |= {name: answer_of(one, metrics, timed=False) for name, one in reused.items()}
             pairs.baseline |= {name: answer_of(one, metrics, timed=True) for name, one in asked.items()}
             pairs.candidate |= {name: answer_of(one, metrics, timed=True) for name, one in candidate.items()}
-            sets.append(pairs)
-            records.append((reused | asked, candidate))
-        decided = report(config, sets, records, look(config, sets))
+            kept.sets.append(pairs)
+            kept.records.append((reused | asked, candidate))
+            count += len(reused)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenRun(f"{run_dir}: {error}") from error
+    return replace(kept, reused=count)
+
+
+def decision_of(run_dir: Path) -> dict[str, Any]:
+    """What the files say, whatever decision.json says. Blocks. Raises BrokenRun."""
+    kept = kept_in(run_dir)
+    config, sets, records = kept.config, kept.sets, kept.records
+    try:
+        decided = report(config, sets, records, look(config, sets))
+    except (ValueError, KeyError, TypeError) as error:
         raise BrokenRun(f"{run_dir}: {error}") from error
     return {
         **decided,
@@ -85,7 +107,7 @@ def decision_of(run_dir: Path) -> dict[str, Any]:
         "answers": {
             "candidate": sum(len(new) for _, new in records),
             "baseline": sum(len(old) for old, _ in records),
-            "baseline_reused": sum(len(_records(set_folder(run_dir, n) / REUSED_FILE)) for n in range(len(sets))),
+            "baseline_reused": kept.reused,
         },
     }
 

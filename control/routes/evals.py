@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from control.access.view import Viewer
 from control.clock import iso
 from control.models.eval_history import EvalHistory, HistoryEntry
+from control.routes.reports import ReportFormat, report_response
 from control.services import Given
 from stepserve.jobs.eval_ports import EvalReports, SampleQuery, Verdict
 
@@ -43,6 +44,13 @@ def router_of(reports: EvalReports) -> APIRouter:
         wanted = SampleQuery(verdict, text, frozenset(sample_id or ()), offset, limit)
         return await reports.samples(done, wanted)
 
+    @router.get("/eval/jobs/{job_id}/report", response_model=None)
+    async def report(
+        job_id: str, eval_history: Given[EvalHistory], view: Viewer, wanted: ReportFormat = "html"
+    ) -> Response:
+        """The eval as one file for people: HTML with its charts inside, or Markdown."""
+        return report_response(await reports.report(await eval_history.done(job_id, "job_id", view)), wanted)
+
     @router.post("/eval/jobs/{job_id}/rescore")
     async def rescore(job_id: str, http: Request, eval_history: Given[EvalHistory], view: Viewer) -> dict[str, Any]:
         done = await eval_history.done(job_id, "job_id", view)
@@ -66,7 +74,7 @@ def router_of(reports: EvalReports) -> APIRouter:
             try:
                 reason = reports.spoilt(entry.job.config, entry.job.result or {})
                 if reason is None:
-                    points.append(_point(entry, reports.series(entry.job.config)))
+                    points.append(_point(entry, reports.series(entry.job.config), reports))
             except (ValidationError, TypeError):
                 reason = "its row cannot be read by this version"
             if reason is not None:
@@ -83,7 +91,7 @@ def _is_of(entry: HistoryEntry, dataset: str) -> bool:
     return dataset in {name, name.removesuffix(".gz").removesuffix(".jsonl"), found.get("digest")}
 
 
-def _point(entry: HistoryEntry, series: str) -> dict[str, Any]:
+def _point(entry: HistoryEntry, series: str, reports: EvalReports) -> dict[str, Any]:
     job, result = entry.job, entry.job.result or {}
     metrics = result.get("metrics") or {}
     return {
@@ -99,4 +107,5 @@ def _point(entry: HistoryEntry, series: str) -> dict[str, Any]:
         "accuracy_metric": result.get("accuracy_metric"),
         **{key: result.get(key) for key in (*_NAMED, *_DIGESTS)},
         "metrics": {name: value.get("mean") for name, value in metrics.items()},
+        "saturated": reports.saturation(result),
     }

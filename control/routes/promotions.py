@@ -1,17 +1,22 @@
 """/promotions: whether a candidate may take the place of what serves."""
 
+import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
 
 from control.access.principal import check_may_switch
 from control.access.view import Viewer
+from control.errors import Conflict
 from control.jobs.queue import JobQueue
 from control.promotion.kind import PromotionKind
+from control.promotion.report import report_of
 from control.promotion.request import PromotionRequest
 from control.routes.job_display import JobDisplay
 from control.routes.job_intake import JobIntake
+from control.routes.reports import ReportFormat, report_response
 from control.services import Given
+from stepserve.paths import Layout
 
 router = APIRouter()
 
@@ -38,3 +43,15 @@ async def get_promotion(
     """The job; what its result says once it is done stands beside it too."""
     shown = await display.one(await queue.get(job_id, PromotionKind.type, view=view))
     return shown | {name: (shown["result"] or {}).get(name) for name in _LIFTED}
+
+
+@router.get("/promotions/{job_id}/report", response_model=None)
+async def report(
+    job_id: str, queue: Given[JobQueue], layout: Given[Layout], view: Viewer, wanted: ReportFormat = "html"
+) -> Response:
+    """The decision as one file for people: HTML with its charts inside, or Markdown."""
+    job = await queue.get(job_id, PromotionKind.type, view=view)
+    if job.status != "done" or job.result is None:
+        raise Conflict(f"{job_id} is {job.status}; a promotion that is decided has a report")
+    folder = layout.runs / PromotionKind.type / job.id
+    return report_response(await asyncio.to_thread(report_of, job.id, job.result, folder), wanted)

@@ -104,6 +104,8 @@ class AsyncClient:
     eval_samples = Awaited(calls.eval_samples)
     promote = Awaited(calls.promote)
     get_promotion = Awaited(calls.get_promotion)
+    promotion_report = Awaited(calls.promotion_report)
+    eval_report = Awaited(calls.eval_report)
     list_policies = Awaited(calls.list_policies)
     get_policy = Awaited(calls.get_policy)
     put_policy = Awaited(calls.put_policy)

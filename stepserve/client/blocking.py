@@ -113,6 +113,8 @@ class BlockingClient:
     eval_samples = Blocking(calls.eval_samples)
     promote = Blocking(calls.promote)
     get_promotion = Blocking(calls.get_promotion)
+    promotion_report = Blocking(calls.promotion_report)
+    eval_report = Blocking(calls.eval_report)
     list_policies = Blocking(calls.list_policies)
     get_policy = Blocking(calls.get_policy)
     put_policy = Blocking(calls.put_policy)

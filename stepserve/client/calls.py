@@ -37,6 +37,7 @@ from stepserve.client.wire import Call, as_it_is
 Json = dict[str, Any]
 InFlight = Literal["finish", "keep", "abort"]
 Verdict = Literal["failed", "wrong", "right"]
+ReportFormat = Literal["html", "markdown"]
 Method = Literal["auto", "in_place", "blue_green", "restart"]
 
 _SWITCH_MARGIN_S = 120.0  # a switch may wait for its reference and for the engine beside what `timeout_s` bounds
@@ -295,6 +296,16 @@ def promote(
 def get_promotion(job_id: str) -> Call[Promotion]:
     """With its decision once it is done."""
     return Call("GET", f"/promotions/{_part(job_id)}", Promotion.model_validate)
+
+
+def promotion_report(job_id: str, form: ReportFormat = "html") -> Call[str]:
+    """A promotion that is decided as one file for people: an HTML page with its charts inside, or Markdown."""
+    return Call("GET", f"/promotions/{_part(job_id)}/report", str, params={"format": form}, is_text=True)
+
+
+def eval_report(job_id: str, form: ReportFormat = "html") -> Call[str]:
+    """An eval that is done as one file for people: an HTML page with its charts inside, or Markdown."""
+    return Call("GET", f"/eval/jobs/{_part(job_id)}/report", str, params={"format": form}, is_text=True)
 
 
 def list_policies() -> Call[list[Json]]:

@@ -33,7 +33,7 @@ class Call(Generic[T]):
     """What to ask, and how to read the answer.
 
     `repeatable`: asking twice does no more than asking once, so a lost answer may be asked for again. `timeout_s` is
-    how long the server may be silent; None: the client's own.
+    how long the server may be silent; None: the client's own. `is_text`: what is read is the body as it came, not JSON.
     """
 
     method: str
@@ -45,6 +45,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     timeout_s: float | None = None
+    is_text: bool = False
 
     def arguments(self, default_timeout_s: float) -> dict[str, Any]:
         """For httpx's `request`."""
@@ -61,7 +62,7 @@ class Call(Generic[T]):
 
     def result(self, answer: httpx.Response) -> T:
         """Raises NotStepserve, Unavailable, Refused, OtherVersion."""
-        content = content_of(answer)
+        content = text_of(answer) if self.is_text else content_of(answer)
         try:
             return self.read(content)
         except ValidationError as error:
@@ -83,6 +84,12 @@ def content_of(answer: httpx.Response) -> Any:
         return answer.json()
     except ValueError as error:
         raise _stranger(answer) from error
+
+
+def text_of(answer: httpx.Response) -> str:
+    """The text of a good answer. Raises NotStepserve, Unavailable, Refused."""
+    check(answer)
+    return answer.text
 
 
 def health_of(answer: httpx.Response) -> Health:

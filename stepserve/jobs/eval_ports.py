@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from stepserve.report.blocks import Document
+
 
 class DatasetStore(Protocol):
     """The datasets folder as /datasets shows it."""
@@ -63,6 +65,14 @@ class EvalReports(Protocol):
 
     async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
         """Raises Conflict (no samples were kept)."""
+        ...
+
+    async def report(self, done: DoneEval) -> Document:
+        """For people to read, with some of its answers where they were kept."""
+        ...
+
+    def saturation(self, result: dict[str, Any]) -> Literal["all", "none"] | None:
+        """Whether all of an eval's answers are right, or none: then it cannot tell models apart."""
         ...
 
     def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:

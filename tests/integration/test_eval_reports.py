@@ -306,3 +306,43 @@ async def test_what_cannot_be_reported_says_why(here: Desk) -> None:
         assert re.search(detail, refused.json()["detail"])
     compared = await here.http.get("/eval/compare", params={"a": done, "b": "eval_none"})
     assert (compared.status_code, compared.json()["detail"][:2]) == (404, "b:")
+
+
+@at_the_desk
+async def test_an_eval_can_be_mailed_as_one_file(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    here.knows = 25
+    hostile = "<script>alert(1)</script> | "
+    answer = here.gateway.answer
+    here.gateway.answer = lambda item: (told := answer(item)).model_copy(update={"text": hostile + told.text})
+    done, bare = await here.evaluate(), await here.evaluate(per_example_logging=False)
+    page = await here.http.get(f"/eval/jobs/{done}/report")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<script" not in page.text
+    assert "&lt;script&gt;alert(1)" in page.text
+    assert "wrong: 15" in page.text
+    assert page.text.count("<svg") == 2
+    text = (await here.http.get(f"/eval/jobs/{done}/report?format=markdown")).text
+    assert "numeric 0.625 on sums.jsonl, 40 questions." in text
+    assert "What is 39+1?" in text
+    short = (await here.http.get(f"/eval/jobs/{bare}/report?format=markdown")).text
+    assert "What is 39+1?" not in short
+    assert "0.625" in short
+    assert (await here.http.get("/eval/jobs/eval_none/report")).status_code == 404
+
+
+@at_the_desk
+async def test_a_suite_that_tells_nobody_apart_says_so(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    everything = await here.evaluate()
+    here.knows = 0
+    nothing = await here.evaluate()
+    here.knows = 20
+    half = await here.evaluate()
+    points = (await here.http.get("/eval/history")).json()["points"]
+    told = {point["job_id"]: point["saturated"] for point in points}
+    assert told == {everything: "all", nothing: "none", half: None}
+    report = (await here.http.get(f"/eval/jobs/{everything}/report?format=markdown")).text
+    assert "Saturated: all of the questions are right, so models cannot be told apart." in report

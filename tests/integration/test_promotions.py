@@ -420,3 +420,43 @@ def test_a_few_errors_are_left_out_and_many_fail_the_job(tmp_path: Path, errors:
                 assert job["error"].endswith("too hot")
 
     asyncio.run(run())
+
+
+@on_stage
+async def test_a_decision_can_be_mailed_as_one_file(here: Stage) -> None:
+    await here.add("better", 0.9)
+    job_id = await here.ask(candidate="better", baseline="old", guards={"tokens": 1.5})
+    early = await here.http.get(f"/promotions/{job_id}/report")
+    job = await here.over(job_id)
+    page = await here.http.get(f"/promotions/{job_id}/report")
+    assert early.status_code == 409 or early.text == page.text
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for said in (
+        "Promoted.",
+        "numeric on sums.jsonl",
+        "while pairs came in",
+        "tokens",
+        job["result"]["candidate"]["digest"],
+    ):
+        assert said in page.text
+    assert page.text.count("<svg") == 2  # the intervals, and how they went
+    text = (await here.http.get(f"/promotions/{job_id}/report?format=markdown")).text
+    assert text.startswith("# Promotion of better over old\n")
+    used = f"{job['per_metric'][0]['samples_used']} of {QUESTIONS}"
+    assert used in text
+    assert used in page.text
+    assert (await here.http.get(f"/promotions/{job_id}/report?format=pdf")).status_code == 422
+    (here.folder(job) / "0" / "candidate.jsonl").unlink()  # the numbers are kept, the curve is not
+    (here.folder(job) / "0" / "order.json").write_text("{")
+    assert (await here.http.get(f"/promotions/{job_id}/report")).text.count("<svg") == 1
+    assert (await here.http.get("/promotions/promotion_none/report")).status_code == 404
+
+
+@on_stage
+async def test_a_suite_that_all_pass_says_so_in_the_report(here: Stage) -> None:
+    await here.add("a", 1.0)
+    await here.add("b", 1.0)
+    job = await here.promote("a", baseline="b", rule={"test": "non_inferior", "margin": 0.2})
+    text = (await here.http.get(f"/promotions/{job['job_id']}/report?format=markdown")).text
+    assert "numeric on sums.jsonl is saturated: both models have all right, so it can show nothing." in text

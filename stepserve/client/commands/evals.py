@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stepserve.client.commands.reports import Format, Out, deliver, format_for
 from stepserve.client.results import EvalPoint, Job
 from stepserve.client.terminal import AsJson, Host, end_with, facts, follow, print_json, server_at, table
 
@@ -85,6 +86,19 @@ def compare(
         return
     shown = {key: value for key, value in compared.items() if not isinstance(value, dict) and not key.endswith("_ids")}
     facts(f"{a} → {b}", [(key, _number(value)) for key, value in shown.items()])
+
+
+@app.command()
+def report(
+    job_id: Annotated[str, typer.Argument(help="An eval job's id.")],
+    out: Out = None,
+    wanted: Format = None,
+    host: Host = None,
+) -> None:
+    """An eval that is done as one file for people: HTML with its charts inside, or Markdown."""
+    with server_at(host) as server:
+        written = server.eval_report(job_id, format_for(out, wanted))
+    deliver(written, out)
 
 
 @app.command()

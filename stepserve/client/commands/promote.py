@@ -1,4 +1,4 @@
-"""`stepserve promote`: whether a candidate may take the place of what serves."""
+"""`stepserve promote`: whether a candidate may take the place of what serves, and reports of that."""
 
 import importlib.util
 import json
@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from stepserve.client.commands.default_command import RunsByDefault
+from stepserve.client.commands.reports import Format, Out, deliver, format_for
 from stepserve.client.junit import junit_of
 from stepserve.client.results import Promotion
 from stepserve.client.terminal import (
@@ -27,9 +29,12 @@ from stepserve.client.terminal import (
     table,
 )
 
+app = typer.Typer(cls=RunsByDefault, help="Let a candidate earn the switch. Without a command: `run`.")
+
 _EXITS = {"promoted": 0, "refused": EXIT_NOT_PROMOTED, "undecided": EXIT_UNDECIDED, "rolled_back": EXIT_FAILED}
 
 
+@app.command("run")
 def promote(
     candidate: Annotated[str | None, typer.Argument(help="The id of the model that is to be promoted.")] = None,
     suite: Annotated[
@@ -85,6 +90,19 @@ def promote(
         _write(junit, junit_of(decided))
     _show(decided, as_json=as_json)
     raise typer.Exit(_EXITS[decided.decision or "undecided"])
+
+
+@app.command()
+def report(
+    job_id: Annotated[str, typer.Argument(help="A promotion's job id.")],
+    out: Out = None,
+    wanted: Format = None,
+    host: Host = None,
+) -> None:
+    """A promotion that is decided as one file for people: HTML with its charts inside, or Markdown."""
+    with server_at(host) as server:
+        written = server.promotion_report(job_id, format_for(out, wanted))
+    deliver(written, out)
 
 
 def _write(file: Path, content: str) -> None:
