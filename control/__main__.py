@@ -9,7 +9,8 @@ import uvicorn
 from setproctitle import setproctitle
 
 from control.app import create_app
-from control.routes import datasets, evals
+from control.routes import contamination, datasets, evals
+from datagen.contamination_reports import ContaminationReports
 from datagen.kind import DataGenKind
 from evals.dataset_store import FileDatasetStore
 from evals.judge import AllowedJudges
@@ -40,6 +41,7 @@ def main() -> int:
     judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
     reports = EvalReports(judges)
     routes = [datasets.router_of(FileDatasetStore()), evals.router_of(reports)]
+    routes.insert(0, contamination.router_of(ContaminationReports()))
     evaluations = EvalKind(judges, settings.max_sequences_per_request)
     app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes, eval_reports=reports)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.

@@ -290,7 +290,7 @@ def create_app(
             stack.push_async_callback(runner.stop)
             await runner.start()
             submission = JobSubmission(database, settings.max_pending_jobs)
-            outbox, targets = Outbox(database), Targets(settings.webhook_hosts)
+            outbox, targets = Outbox(database), Targets(settings.webhook_hosts, layout.trackers)
             inbox = ShardInbox(database)
             room = Room(database, settings.stored_responses)
             background.spawn(room.run(), name="retention of responses")

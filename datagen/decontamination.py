@@ -100,11 +100,13 @@ class ContaminationIndex:
     def _asked(self, text: str) -> npt.NDArray[np.uint64]:
         letters = as_letters(words(text))
         found = (
-            [_whole(letters)] if 0 < len(letters) < SHORTEST_CONTAINED_WORDS and len(letters) in self._lengths else []
+            [whole_hash(letters)]
+            if 0 < len(letters) < SHORTEST_CONTAINED_WORDS and len(letters) in self._lengths
+            else []
         )
         for length in self._lengths:
             if length >= SHORTEST_CONTAINED_WORDS:
-                found += [_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
+                found += [gram_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
         return np.fromiter(found, dtype=np.uint64, count=len(found))
 
     def _add(self, name: str, path: Path, cache: Path) -> None:
@@ -152,12 +154,12 @@ def _any_texts(path: Path) -> Iterator[str]:
     with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
         try:
             for raw in stream:
-                yield "\n".join(filter(_is_long_enough, _texts_of(raw)))
+                yield "\n".join(filter(_is_long_enough, texts_of(raw)))
         except (OSError, EOFError, zlib.error) as error:
             _log.warning("decontamination: %s cannot be read to its end: %s", path.name, error)
 
 
-def _texts_of(raw: bytes) -> Iterator[str]:
+def texts_of(raw: bytes) -> Iterator[str]:
     try:
         waiting: list[Any] = [json.loads(raw)]
     except (ValueError, RecursionError):
@@ -192,19 +194,19 @@ def _ngrams(questions: Iterator[str], most_words: int) -> _Ngrams:
         length = min(most_words, len(letters))
         lengths.add(length)
         if length < SHORTEST_CONTAINED_WORDS:
-            found = [_whole(letters)]
+            found = [whole_hash(letters)]
         else:
-            found = [_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
+            found = [gram_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
         hashes.extend(found)
         samples.extend([number] * len(found))
     unique, first = np.unique(np.array(hashes, dtype=np.uint64), return_index=True)
     return unique, np.array(samples, dtype=np.uint32)[first], lengths
 
 
-def _whole(letters: str) -> int:
+def whole_hash(letters: str) -> int:
     """Of a text that is nothing else."""
-    return _hash(f"\n{letters}\n")
+    return gram_hash(f"\n{letters}\n")
 
 
-def _hash(letters: str) -> int:
+def gram_hash(letters: str) -> int:
     return int.from_bytes(hashlib.blake2b(letters.encode(), digest_size=8).digest())

@@ -12,6 +12,7 @@ READABLE = frozenset({"datasets", SHARDS})
 PRIVATE = frozenset(
     {
         "models", "logs", "runs", "references", "checkpoints", "sockets", "files", "prompts", "config", "backups",
+        "trackers",
     }
 )  # fmt: skip
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from evals import dataset_versions
 from evals.datasets import SUFFIXES, check_lines, digest_of, open_dataset, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from stepserve.durable import put_in_place, sync_open
@@ -59,6 +60,11 @@ class FileDatasetStore:
         except EvalError as error:
             raise Invalid(f"name: {error}") from error
         return await self._facts(path, datasets_dir)
+
+    async def versions(self, name: str, datasets_dir: Path) -> tuple[Facts, list[Facts]]:
+        """The file's facts, and the contents that it has had, newest first. Raises NotFound, Invalid."""
+        facts = await self.facts(name, datasets_dir)
+        return facts, await asyncio.to_thread(dataset_versions.versions, str(facts["name"]), datasets_dir)
 
     async def put(
         self, name: str, body: AsyncIterator[bytes], datasets_dir: Path, *, replace: bool, digest: str | None
@@ -117,10 +123,14 @@ def _scan(path: Path, datasets_dir: Path) -> Facts:
     """Of the whole file. One that no eval could use as it is says why in `error`."""
     shown = _unread(path, datasets_dir) | {"scanning": False}
     try:
-        return shown | scan_dataset(path, datasets_dir, None).model_dump(mode="json")
+        shown |= scan_dataset(path, datasets_dir, None).model_dump(mode="json")
     except DatasetBroken as error:
         with open_dataset(path) as stream:
-            return shown | {"digest": digest_of(stream), "error": str(error)}
+            shown |= {"digest": digest_of(stream), "error": str(error)}
+    with open_dataset(path) as stream:
+        if digest_of(stream) == shown["digest"]:  # else it was replaced meanwhile, and is looked at again
+            dataset_versions.note(stream, str(shown["name"]), str(shown["digest"]), datasets_dir)
+    return shown
 
 
 def _unread(path: Path, datasets_dir: Path) -> Facts:

@@ -121,7 +121,7 @@ def _refuse_repeated(
 ) -> None:
     """Reads again what was read without an error, to name the lines. `repeated`: the ids' `hash`."""
     line_of_id: dict[str, int] = {}
-    lines = islice(_filled_lines(stream, file), max_samples)
+    lines = islice(filled_lines(stream, file), max_samples)
     for index, (line, raw) in enumerate(lines):
         sample_id = parse_sample(raw, line=line, index=index, field_map=field_map, answer_is=answer_is).id
         if hash(sample_id) in repeated and line_of_id.setdefault(sample_id, line) != line:
@@ -147,7 +147,7 @@ def read_samples(
     Raises DatasetBroken at the line that breaks the file, has another format than the first, or is refused by `check`.
     """
     format_: DatasetFormat | None = None
-    for index, (line, raw) in enumerate(_filled_lines(stream, file)):
+    for index, (line, raw) in enumerate(filled_lines(stream, file)):
         if index == max_samples:
             return
         try:
@@ -168,7 +168,7 @@ def check_lines(stream: BufferedReader, file: str) -> bool:
     Raises DatasetBroken.
     """
     empty = True
-    for line, raw in _filled_lines(stream, file):
+    for line, raw in filled_lines(stream, file):
         empty = False
         try:
             decode(raw)
@@ -180,7 +180,7 @@ def check_lines(stream: BufferedReader, file: str) -> bool:
     return stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
-def _filled_lines(stream: BufferedReader, file: str) -> Iterator[tuple[int, bytes]]:
+def filled_lines(stream: BufferedReader, file: str) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, with their numbers from 1."""
     stream.seek(0)
     magic = stream.read(len(_GZIP_MAGIC))

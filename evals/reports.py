@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from evals.compare import compare, paired
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
 from evals.errors import EvalError
+from evals.flaky import flaky_among
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import Metric, known_names, metric_named
@@ -59,6 +61,9 @@ class EvalReports:
     def saturation(self, result: dict[str, Any]) -> Saturation | None:
         return saturation_of(result)
 
+    async def flaky(self, done: DoneEval, others: Sequence[DoneEval]) -> dict[str, Any]:
+        return await asyncio.to_thread(_flaky, done, others)
+
     def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
         errors, total = result.get("errors", result.get("engine_errors", 0)), result.get("total_samples", 0)
         share = config.get("max_error_share", DEFAULT_MAX_ERROR_SHARE)
@@ -69,6 +74,27 @@ class EvalReports:
     def series(self, config: dict[str, Any]) -> str:
         identity = {**EvalKind().identity(config), "per_example_logging": None, "max_error_share": None}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flaky(done: DoneEval, others: Sequence[DoneEval]) -> dict[str, Any]:
+    runs, compared = {done.job_id: {record.id: record for record in records_of(done)}}, []
+    for other in others:
+        try:
+            runs[other.job_id] = {record.id: record for record in records_of(other)}
+        except (Conflict, ValueError, OSError):  # it kept none, or they cannot be read any more
+            continue
+        compared.append(other.job_id)
+    found = flaky_among([run.values() for run in runs.values()])
+    questions = [
+        {
+            "id": name,
+            "differs": differs,
+            "answers": {job: run[name].prediction for job, run in runs.items() if name in run},
+            "scores": {job: run[name].score for job, run in runs.items() if name in run},
+        }
+        for name, differs in sorted(found.items())
+    ]
+    return {"job_id": done.job_id, "compared_with": compared, "flaky": len(questions), "questions": questions}
 
 
 def _common_metric(a: DoneEval, b: DoneEval) -> str:

@@ -70,6 +70,11 @@ class Layout:
         return self.base / "fleet"
 
     @property
+    def trackers(self) -> Path:
+        """What experiment trackers write, a folder for each webhook that is one."""
+        return self.base / "trackers"
+
+    @property
     def lock_file(self) -> Path:
         return self.base / "stepserve.lock"
 

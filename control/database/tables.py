@@ -352,13 +352,17 @@ class AccessStateRow(Singleton, Base):
 
 
 class WebhookRow(Base):
-    """Who is told of events: `url` or `target`, the name of an installed target. `events`: patterns of names."""
+    """Who is told of events: `url`, `target`, the name of an installed target, or `tracker`, that of an experiment
+    tracker with its `options`. `events`: patterns of names.
+    """
 
     __tablename__ = "webhooks"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     url: Mapped[str | None]
     target: Mapped[str | None]
+    tracker: Mapped[str | None]
+    options: Mapped[dict[str, Any] | None]
     events: Mapped[list[str]]
     form: Mapped[str]
     secret: Mapped[str]

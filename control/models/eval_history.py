@@ -1,8 +1,9 @@
 """Evals that are done, from the database."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
@@ -13,6 +14,8 @@ from control.errors import Conflict, NotFound
 from stepserve.jobs.eval_ports import DoneEval
 
 _EVAL = "eval"
+_LOOKED_THROUGH = 2000
+_MOST_ALIKE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +39,46 @@ class EvalHistory:
             raise NotFound(f"{what}: no eval job is called {job_id!r}")
         if job.status != "done" or job.result is None:
             raise Conflict(f"{what}: {job_id} is {job.status}; only an eval that is done can be looked into")
+        return self._done(job, job.result)
+
+    async def alike(self, done: DoneEval, series: Callable[[dict[str, Any]], str], view: View) -> list[DoneEval]:
+        """The newest other evals that are done of the same weights and `series`."""
+        statement = (
+            select(JobRow)
+            .where(JobRow.type == _EVAL, JobRow.status == "done", JobRow.model_digest == done.model_digest)
+            .where(JobRow.id != done.job_id, view.rows(JobRow.created_by))
+            .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+            .limit(_LOOKED_THROUGH)
+        )
+        async with self._database.transaction() as session:
+            rows = (await session.scalars(statement)).all()
+        wanted, found = series(done.config), list[DoneEval]()
+        for row in rows:
+            try:
+                if row.result is not None and series(row.config) == wanted:
+                    found.append(self._done(row, row.result))
+            except (ValueError, TypeError):  # an older version's, or written by hand
+                continue
+        return found[:_MOST_ALIKE]
+
+    def _done(self, job: JobRow, result: dict[str, Any]) -> DoneEval:
         return DoneEval(
             job_id=job.id,
             model_id=job.model_id,
             model_digest=job.model_digest,
             config=job.config,
-            result=job.result,
+            result=result,
             run_dir=self._runs_dir / job.id,
         )
+
+    async def by_dataset(self, name: str, view: View) -> dict[str, list[str]]:
+        """Of the dataset of that name, by its digest then, the evals that are done: the newest of all first."""
+        found: dict[str, list[str]] = {}
+        for entry in await self.newest(_LOOKED_THROUGH, view):
+            dataset = entry.job.config.get("dataset") or {}
+            if dataset.get("name") == name:
+                found.setdefault(str(dataset.get("digest")), []).append(entry.job.id)
+        return found
 
     async def newest(self, limit: int, view: View) -> Sequence[HistoryEntry]:
         same = (ModelRow.id == JobRow.model_id) & (ModelRow.digest == JobRow.model_digest)

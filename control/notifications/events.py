@@ -33,13 +33,16 @@ def matches(patterns: list[str], name: str) -> bool:
     return name == "test" or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def of_job(job: JobRow) -> Event:
+def of_job(job: JobRow, step: int | None) -> Event:
+    """`step`: the training step of its model."""
     at = job.finished_at or job.created_at
     data = {
         "job_id": job.id,
         "type": job.type,
         "model_id": job.model_id,
         "status": job.status,
+        "step": step,
+        "dataset": (job.config.get("dataset") or {}).get("name"),
         "name": job.config.get("name"),
         "attempt": job.attempt,
         "error": job.error,
@@ -79,14 +82,14 @@ def of_fall(job: JobRow, before: JobRow, comparison: dict[str, Any]) -> Event:
     return Event(f"eval.{job.id}.{job.attempt}.fell", "eval.accuracy_fell", job.finished_at or job.created_at, data)
 
 
-def of_decision(job: JobRow) -> Event | None:
+def of_decision(job: JobRow, step: int | None) -> Event | None:
     """What a promotion that is done has decided, and why; None: the job is no such one."""
     result = job.result
     if job.type != "promotion" or job.status != "done" or result is None or not isinstance(result.get("reasons"), list):
         return None
     decision = result.get("decision")
     named = ("reasons", "per_metric", "guards", "candidate", "baseline", "activation")
-    data = {"job_id": job.id, "decision": decision, **{name: result.get(name) for name in named}}
+    data = {"job_id": job.id, "step": step, "decision": decision, **{name: result.get(name) for name in named}}
     name = f"promotion.{decision}"
     return Event(f"promotion.{job.id}", name, job.finished_at or job.created_at, data) if name in KNOWN else None
 

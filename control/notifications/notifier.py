@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from control.access.view import EVERYTHING
 from control.database.tables import JobRow
@@ -20,13 +21,14 @@ log = logging.getLogger(__name__)
 ALPHA = 0.05
 """An accuracy has fallen when McNemar's exact test says so at this level."""
 _AT_ONCE = 8
+_TRACKED_AT_ONCE = 4  # each is a process
 _HISTORY = 500
 _FORGETS_EVERY_S = 3600.0
 
 
 class Notifier:
     """Looks every `look_every_s`, and at once after `poke`. A target that is slow holds up other deliveries by at most
-    its time limit.
+    its time limit; a tracker its own alone.
     """
 
     def __init__(
@@ -44,19 +46,27 @@ class Notifier:
         self._evals = evals
         self._reports = reports
         self._look_every_s = look_every_s
-        self._wake = asyncio.Event()
+        self._wakes = (asyncio.Event(), asyncio.Event())
         self._forgot_at_s = -_FORGETS_EVERY_S
         self._trouble = ""
+        self._tracking: set[str] = set()
 
     def poke(self) -> None:
-        self._wake.set()
+        for wake in self._wakes:
+            wake.set()
 
     async def run(self) -> None:
-        """For ever, until cancelled."""
+        """For ever, until cancelled. A tracker that hangs holds up nobody, unless as many hang as are asked at once."""
+        told, tracked = self._wakes
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._again_and_again(self._round, told))
+            group.create_task(self._again_and_again(lambda: self._track(group), tracked))
+
+    async def _again_and_again(self, look: Callable[[], Awaitable[None]], wake: asyncio.Event) -> None:
         while True:
-            self._wake.clear()
+            wake.clear()
             try:
-                await self._round()
+                await look()
                 self._trouble = ""
             except DatabaseUnavailable as error:
                 self._note(f"notifications wait for the database: {error}")
@@ -65,14 +75,36 @@ class Notifier:
                 log.exception("a round of notifications failed")
             try:
                 async with asyncio.timeout(self._look_every_s):
-                    await self._wake.wait()
+                    await wake.wait()
             except TimeoutError:
                 pass
 
     async def _round(self) -> None:
         await uncut(self._announce())
-        while due := await uncut(self._outbox.take(_AT_ONCE)):
+        self._wakes[1].set()
+        while due := await uncut(self._outbox.take(_AT_ONCE, trackers=False)):
             await asyncio.gather(*(self._deliver(delivery) for delivery in due))
+
+    async def _track(self, group: asyncio.TaskGroup) -> None:
+        """Begins what is due, one delivery of each tracker at a time."""
+        while len(self._tracking) < _TRACKED_AT_ONCE:
+            due = await uncut(self._outbox.take(1, trackers=True, besides=self._tracking))
+            if not due:
+                return
+            self._tracking.add(due[0].webhook)
+            group.create_task(self._track_one(due[0]))
+
+    async def _track_one(self, delivery: Delivery) -> None:
+        try:
+            await self._deliver(delivery)
+        except DatabaseUnavailable as error:  # it is made again when nobody holds it any more
+            self._note(f"notifications wait for the database: {error}")
+        except Exception:
+            # As of a round: a defect here must not end all later notifications.
+            log.exception("the delivery %d to a tracker failed", delivery.id)
+        finally:
+            self._tracking.discard(delivery.webhook)
+            self._wakes[1].set()
 
     async def _announce(self) -> None:
         if time.monotonic() - self._forgot_at_s >= _FORGETS_EVERY_S:
@@ -80,7 +112,9 @@ class Notifier:
             self._forgot_at_s = time.monotonic()
         while ended := await self._outbox.ended():
             falls = [event for job in ended.jobs if (event := await self._fall_after(job)) is not None]
-            decisions = [event for job in ended.jobs if (event := of_decision(job)) is not None]
+            decisions = [
+                event for job in ended.jobs if (event := of_decision(job, ended.steps.get(job.id))) is not None
+            ]
             await self._outbox.announce(ended, [*falls, *decisions])
         if await self._outbox.webhooks():
             await self._look_for_deaths()

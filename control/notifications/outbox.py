@@ -1,7 +1,7 @@
 """SQL of webhooks and deliveries."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.clock import Clock, utc_now
 from control.database.database import Database
-from control.database.tables import ActivationRow, DeliveryRow, JobRow, WebhookRow
+from control.database.tables import ActivationRow, DeliveryRow, JobRow, ModelRow, WebhookRow
 from control.errors import Conflict, NotFound
 from control.jobs.states import LIVE
 from control.notifications.events import Event, matches, of_activation, of_job, sentence
@@ -20,18 +20,21 @@ State = Literal["pending", "delivered", "dead"]
 BACKOFFS_S: Final = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 3600.0 * 6, 3600.0 * 12)
 """After each failed attempt; after the last one the delivery is dead."""
 KEPT: Final = timedelta(days=7)
-_LEASE: Final = timedelta(seconds=60)
+_LEASE: Final = timedelta(seconds=180)
 _AT_ONCE = 100
 _LONGEST_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event for one webhook; `text` is what a person reads."""
+    """One event for one webhook; `text` is what a person reads. `options` are a tracker's."""
 
     id: int
+    webhook: str
     url: str | None
     target: str | None
+    tracker: str | None
+    options: dict[str, str]
     form: str
     secret: str
     content: dict[str, Any]
@@ -40,7 +43,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
+    """`steps`: the training step of each job's model, by the job's id, while that is registered."""
+
     jobs: Sequence[JobRow] = ()
+    steps: Mapping[str, int | None] = field(default_factory=dict)
     switches: Sequence[ActivationRow] = ()
 
     def __bool__(self) -> bool:
@@ -66,8 +72,9 @@ class Outbox:
             if row is None:
                 row = WebhookRow(name=name, secret=new_secret(), created_at=self._clock())
                 session.add(row)
-            row.url, row.target = wanted.url, wanted.target
-            row.events, row.form = wanted.events, wanted.form
+            row.url, row.target, row.tracker = wanted.url, wanted.target, wanted.tracker
+            row.options = wanted.options or None
+            row.events, row.form = wanted.wanted_events, wanted.form
             if wanted.secret is not None:
                 row.secret = wanted.secret
         return row, new
@@ -98,8 +105,10 @@ class Outbox:
 
     async def ended(self) -> Ended:
         """Up to a hundred jobs and switches each that are over and not announced."""
+        same = (ModelRow.id == JobRow.model_id) & (ModelRow.digest == JobRow.model_digest)
         jobs = (
-            select(JobRow)
+            select(JobRow, ModelRow.step)
+            .outerjoin(ModelRow, same)
             .where(JobRow.unannounced.is_(True), JobRow.status.not_in(LIVE))
             .order_by(JobRow.finished_at)
             .limit(_AT_ONCE)
@@ -111,14 +120,19 @@ class Outbox:
             .limit(_AT_ONCE)
         )
         async with self._database.transaction() as session:
-            return Ended((await session.scalars(jobs)).all(), (await session.scalars(switches)).all())
+            found = (await session.execute(jobs)).all()
+            steps = {job.id: step for job, step in found}
+            return Ended([job for job, _ in found], steps, (await session.scalars(switches)).all())
 
     async def announce(self, ended: Ended, more: Iterable[Event]) -> None:
         """Deliveries for these ends and for `more`, unless they were announced, or tried again, meanwhile."""
         async with self._database.alone() as session:
             events = [
                 event
-                for row, event in (*((job, of_job(job)) for job in ended.jobs), *_with_events(ended.switches))
+                for row, event in (
+                    *((job, of_job(job, ended.steps.get(job.id))) for job in ended.jobs),
+                    *_with_events(ended.switches),
+                )
                 if await _mark(session, row)
             ]
             await self._add(session, [*events, *more])
@@ -149,13 +163,17 @@ class Outbox:
             created_at=now,
         )
 
-    async def take(self, limit: int) -> list[Delivery]:
-        """Those that are due; nobody else takes them for a minute."""
+    async def take(self, limit: int, *, trackers: bool, besides: Collection[str] = ()) -> list[Delivery]:
+        """Those that are due, of trackers or of all others, but not of the webhooks in `besides`; nobody else takes
+        them for longer than one may take.
+        """
         now = self._clock()
         due = (
             select(DeliveryRow, WebhookRow)
             .join(WebhookRow, WebhookRow.name == DeliveryRow.webhook)
             .where(DeliveryRow.state == "pending", DeliveryRow.next_at <= now)
+            .where(WebhookRow.tracker.is_not(None) if trackers else WebhookRow.tracker.is_(None))
+            .where(WebhookRow.name.not_in(list(besides)))
             .order_by(DeliveryRow.next_at, DeliveryRow.id)
             .limit(limit)
         )
@@ -167,7 +185,18 @@ class Outbox:
             for row, _ in found:
                 row.next_at = now + _LEASE
             return [
-                Delivery(row.id, hook.url, hook.target, hook.form, hook.secret, row.content, row.text)
+                Delivery(
+                    id=row.id,
+                    webhook=hook.name,
+                    url=hook.url,
+                    target=hook.target,
+                    tracker=hook.tracker,
+                    options=hook.options or {},
+                    form=hook.form,
+                    secret=hook.secret,
+                    content=row.content,
+                    text=row.text,
+                )
                 for row, hook in found
             ]
 

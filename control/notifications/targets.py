@@ -1,4 +1,4 @@
-"""Where a delivery goes: a URL, or a target that another package installs.
+"""Where a delivery goes: a URL, a target that another package installs, or an experiment tracker.
 
 An installed target is an entry point in the group `stepserve.notification_targets` whose object is a function of the
 event's content (`id`, `event`, `at`, `data`, `text`). It is called in a thread and may block; whatever it raises is a
@@ -9,8 +9,11 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import sys
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,11 +22,16 @@ import msgspec
 from control.clock import Clock, utc_now
 from control.errors import Invalid
 from control.notifications.outbox import Delivery
-from control.notifications.webhook import key_of
+from control.notifications.trackers import known as trackers
+from control.notifications.trackers.entry import entry_of
+from control.notifications.webhook import WebhookRequest, key_of
+from stepserve.killable import KillableProcess
 from stepserve.outbound import Outbound, OutboundError
 
 GROUP = "stepserve.notification_targets"
 TIMEOUT_S = 15.0
+TRACKER_TIMEOUT_S = 120.0  # some of their libraries take many seconds to be imported
+_TRACKER_PROGRAM = (sys.executable, "-m", "control.notifications.trackers.program")
 GONE = 410
 
 Target = Callable[[dict[str, Any]], object]
@@ -38,23 +46,33 @@ class DeliveryFailed(Exception):
 
 
 class Targets:
-    """`hosts`: those of webhooks that may be on the own network; others must have public addresses."""
+    """`hosts`: those of webhooks that may be on the own network; others must have public addresses. `trackers_dir`: for
+    the files of trackers, a folder for each.
+    """
 
-    def __init__(self, hosts: Collection[str], clock: Clock = utc_now) -> None:
+    def __init__(self, hosts: Collection[str], trackers_dir: Path, clock: Clock = utc_now) -> None:
+        self._trackers_dir = trackers_dir
         self._hosts = {host.lower() for host in hosts}
         self._clock = clock
 
-    def check(self, target: str | None) -> None:
-        """Raises Invalid for one that is not installed."""
-        if target is None:
+    def check(self, wanted: WebhookRequest) -> None:
+        """Raises Invalid for one that is not installed, or lacks an option."""
+        if wanted.tracker is not None:
+            try:
+                trackers.check(wanted.tracker, wanted.options)
+            except trackers.BadTracker as error:
+                raise Invalid(str(error)) from error
+        if wanted.target is None:
             return
         names = sorted(entry_points(group=GROUP).names)
-        if target not in names:
-            raise Invalid(f"target: {target!r} is not installed; there are {', '.join(names) or 'none'}")
+        if wanted.target not in names:
+            raise Invalid(f"target: {wanted.target!r} is not installed; there are {', '.join(names) or 'none'}")
 
     async def deliver(self, delivery: Delivery) -> None:
         """Raises DeliveryFailed."""
-        if delivery.target is not None:
+        if delivery.tracker is not None:
+            await self._track(delivery.tracker, delivery)
+        elif delivery.target is not None:
             await self._call(delivery.target, delivery)
         else:
             await self._post(delivery)
@@ -71,6 +89,26 @@ class Targets:
             raise DeliveryFailed(f"{point.value} did not return within {TIMEOUT_S:g} s") from None
         except Exception as error:  # another package's code
             raise DeliveryFailed(f"{point.value}: {type(error).__name__}: {error}") from error
+
+    async def _track(self, name: str, delivery: Delivery) -> None:
+        """In a process of its own, which is killed at its time limit."""
+        entry = entry_of(delivery.content, delivery.options.get("run", trackers.DEFAULT_RUN))
+        if entry is None:
+            return  # a job of another kind
+        folder = self._trackers_dir / delivery.webhook
+        asked = {"tracker": name, "options": delivery.options, "folder": str(folder), "hosts": sorted(self._hosts)}
+        try:
+            process = await KillableProcess.start(_TRACKER_PROGRAM)
+            try:
+                answer = await process.ask({**asked, "entry": asdict(entry)}, TRACKER_TIMEOUT_S)
+            finally:
+                await process.end()
+        except TimeoutError:
+            raise DeliveryFailed(f"{name} did not log it within {TRACKER_TIMEOUT_S:g} s") from None
+        except (OSError, EOFError) as error:
+            raise DeliveryFailed(f"the process of {name} died: {error}") from error
+        if answer["error"] is not None:
+            raise DeliveryFailed(f"{name}: {answer['error']}")
 
     async def _post(self, delivery: Delivery) -> None:
         assert delivery.url is not None

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from control.notifications.events import KNOWN, matches
+from control.notifications.trackers.entry import EVENTS as NUMERIC_EVENTS
 
 Form = Literal["json", "slack"]
 _PREFIX = "whsec_"
@@ -17,7 +18,8 @@ _NEW_SECRET_BYTES = 32
 
 
 class WebhookRequest(BaseModel):
-    """`url` or `target`, the name of an installed target. `secret` by the Standard Webhooks specification: `whsec_` and
+    """`url`, `target`, the name of an installed target, or `tracker`, that of an experiment tracker with its `options`;
+    a tracker is told of what has numbers alone. `secret` by the Standard Webhooks specification: `whsec_` and
     24 to 64 bytes in base64; without one a new webhook gets one, and an old one keeps its own.
     """
 
@@ -25,6 +27,8 @@ class WebhookRequest(BaseModel):
 
     url: Annotated[str, Field(max_length=2000)] | None = None
     target: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    tracker: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    options: dict[str, Annotated[str, Field(min_length=1, max_length=2000)]] = {}
     events: Annotated[list[str], Field(min_length=1, max_length=50)] = ["*"]
     form: Form = "json"
     secret: str | None = None
@@ -60,10 +64,18 @@ class WebhookRequest(BaseModel):
             key_of(secret)
         return secret
 
+    @property
+    def wanted_events(self) -> list[str]:
+        """A tracker that names none is told of those that have numbers."""
+        named = self.tracker is None or "events" in self.model_fields_set
+        return self.events if named else list(NUMERIC_EVENTS)
+
     @model_validator(mode="after")
     def _goes_somewhere(self) -> Self:
-        if (self.url is None) == (self.target is None):
-            raise ValueError("url or target is needed, and not both")
+        if [self.url, self.target, self.tracker].count(None) != 2:
+            raise ValueError("url or target is needed, or tracker, and one of them alone")
+        if self.options and self.tracker is None:
+            raise ValueError("options: only a tracker takes some")
         return self
 
 

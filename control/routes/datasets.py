@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from control.access.dataset_owners import DatasetOwners
 from control.access.principal import Principal
 from control.access.view import Viewer
+from control.models.eval_history import EvalHistory
 from control.services import Given
 from stepserve.jobs.eval_ports import DatasetStore
 from stepserve.paths import Layout
@@ -26,6 +27,19 @@ def router_of(store: DatasetStore) -> APIRouter:
         names = [str(facts["name"]) for facts in shown]
         seen = set(await asyncio.to_thread(owners.visible, view, names))
         return {"datasets": [facts for facts in shown if facts["name"] in seen]}
+
+    @router.get("/datasets/{name:path}/versions")
+    async def versions(
+        name: str, owners: Given[DatasetOwners], layout: Given[Layout], eval_history: Given[EvalHistory], view: Viewer
+    ) -> dict[str, Any]:
+        """The contents that it has had, newest first, with the evals that were asked on each."""
+        await asyncio.to_thread(owners.check, view, "name", name)
+        facts, found = await store.versions(name, layout.datasets)
+        evals = await eval_history.by_dataset(str(facts["name"]), view)
+        for version in found:
+            version["evals"] = evals.pop(version["digest"], [])
+        unseen = [{"digest": digest, "evals": jobs} for digest, jobs in evals.items()]
+        return {"name": facts["name"], "digest": facts["digest"], "versions": found, "not_seen": unseen}
 
     @router.get("/datasets/{name:path}")
     async def facts(name: str, owners: Given[DatasetOwners], layout: Given[Layout], view: Viewer) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def router_of(reports: EvalReports) -> APIRouter:
         """The eval as one file for people: HTML with its charts inside, or Markdown."""
         return report_response(await reports.report(await eval_history.done(job_id, "job_id", view)), wanted)
 
+    @router.get("/eval/jobs/{job_id}/flaky")
+    async def flaky(job_id: str, eval_history: Given[EvalHistory], view: Viewer) -> dict[str, Any]:
+        """The questions whose answers differ between this and other runs of the same weights, asked the same."""
+        done = await eval_history.done(job_id, "job_id", view)
+        return await reports.flaky(done, await eval_history.alike(done, reports.series, view))
+
     @router.post("/eval/jobs/{job_id}/rescore")
     async def rescore(job_id: str, http: Request, eval_history: Given[EvalHistory], view: Viewer) -> dict[str, Any]:
         done = await eval_history.done(job_id, "job_id", view)

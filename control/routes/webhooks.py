@@ -48,7 +48,7 @@ async def put(
     name: Name, request: WebhookRequest, response: Response, outbox: Given[Outbox], targets: Given[Targets]
 ) -> dict[str, Any]:
     """A new webhook's secret is in this answer and in no other."""
-    targets.check(request.target)
+    targets.check(request)
     if name not in (names := [row.name for row in await outbox.webhooks()]) and len(names) >= MOST:
         raise Conflict(f"there are {MOST} webhooks already")
     row, new = await outbox.put(name, request)
@@ -76,6 +76,8 @@ def _show(row: WebhookRow) -> dict[str, Any]:
         "name": row.name,
         "url": row.url,
         "target": row.target,
+        "tracker": row.tracker,
+        "options": row.options or {},
         "events": row.events,
         "form": row.form,
         "created_at": iso(row.created_at),

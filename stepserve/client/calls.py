@@ -41,6 +41,7 @@ ReportFormat = Literal["html", "markdown"]
 Method = Literal["auto", "in_place", "blue_green", "restart"]
 
 _SWITCH_MARGIN_S = 120.0  # a switch may wait for its reference and for the engine beside what `timeout_s` bounds
+_CONTAMINATION_TIMEOUT_S = 3600.0
 _REGISTER_TIMEOUT_S = 1800.0  # every byte of a checkpoint is read once
 
 
@@ -335,6 +336,23 @@ def try_policy(name: str, model_id: str) -> Call[Json]:
 
 def list_datasets() -> Call[list[Dataset]]:
     return Call("GET", "/datasets", lambda body: [Dataset.model_validate(one) for one in body["datasets"]])
+
+
+def dataset_versions(name: str) -> Call[Json]:
+    """The contents that a dataset has had, newest first, with rows added, removed and changed."""
+    return Call("GET", f"/datasets/{quote(name)}/versions", as_it_is)
+
+
+def contamination(name: str, against: Sequence[str] = (), *, shards: bool = True) -> Call[Json]:
+    """How much of a dataset is in published shards and in the datasets in `against`; as long as reading them takes."""
+    asked = urlencode([("shards", str(shards).lower()), *(("against", one) for one in against)])
+    path = f"/datasets/{quote(name)}/contamination?{asked}"
+    return Call("GET", path, as_it_is, timeout_s=_CONTAMINATION_TIMEOUT_S)
+
+
+def flaky_questions(job_id: str) -> Call[Json]:
+    """The questions of an eval whose answers differ between identical runs of the same weights."""
+    return Call("GET", f"/eval/jobs/{_part(job_id)}/flaky", as_it_is)
 
 
 def get_dataset(name: str) -> Call[Dataset]:

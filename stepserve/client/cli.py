@@ -9,6 +9,7 @@ from stepserve.client.commands import (
     chat,
     config,
     datagen,
+    datasets,
     db,
     doctor,
     evals,
@@ -40,6 +41,7 @@ app.command()(join.join)
 app.command()(status.status)
 app.add_typer(models.app, name="models")
 app.add_typer(evals.app, name="eval")
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(datagen.app, name="datagen")
 app.add_typer(promote.app, name="promote")
 app.add_typer(policy.app, name="policy")

@@ -1,6 +1,6 @@
 """The control plane's routes ask these of evals: datasets, and reports on evals that are done. Types only."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,10 +19,32 @@ class DatasetStore(Protocol):
         """Raises NotFound, Invalid."""
         ...
 
+    async def versions(self, name: str, datasets_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """A file's facts, and the contents that it has had, newest first. Raises NotFound, Invalid."""
+        ...
+
     async def put(
         self, name: str, body: AsyncIterator[bytes], datasets_dir: Path, *, replace: bool, digest: str | None
     ) -> tuple[dict[str, Any], bool]:
         """The file's facts, and whether it is new. Raises Invalid, Conflict, NoSpace, and what `body` raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingText:
+    """A file of training data: JSON lines."""
+
+    name: str
+    path: Path
+
+
+class ContaminationReports(Protocol):
+    """How much of a dataset is in training data."""
+
+    async def report(
+        self, name: str, datasets_dir: Path, shards: Sequence[TrainingText], against: Sequence[str]
+    ) -> dict[str, Any]:
+        """`against`: other datasets, by name. Reads all of it. Raises NotFound, Invalid, Conflict."""
         ...
 
 
@@ -69,6 +91,13 @@ class EvalReports(Protocol):
 
     async def report(self, done: DoneEval) -> Document:
         """For people to read, with some of its answers where they were kept."""
+        ...
+
+    async def flaky(self, done: DoneEval, others: Sequence[DoneEval]) -> dict[str, Any]:
+        """The questions whose answers differ between `done` and these runs of the same weights, asked the same.
+
+        Raises Conflict (no samples were kept).
+        """
         ...
 
     def saturation(self, result: dict[str, Any]) -> Literal["all", "none"] | None:

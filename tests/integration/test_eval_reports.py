@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from control.app import create_app
-from control.routes import datasets, evals
+from control.routes import contamination, datasets, evals
+from datagen.contamination_reports import ContaminationReports
 from evals.dataset_store import FileDatasetStore
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
@@ -71,7 +72,11 @@ class Desk:
 @asynccontextmanager
 async def desk(base: Path) -> AsyncIterator[Desk]:
     settings = settings_of(base)
-    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports(AllowedJudges([AWAY])))]
+    routes = [
+        contamination.router_of(ContaminationReports()),
+        datasets.router_of(FileDatasetStore()),
+        evals.router_of(EvalReports(AllowedJudges([AWAY]))),
+    ]
     app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.05)
     gateway = FakeGateway(settings.layout.gateway_socket)
     async with gateway.running(), app.router.lifespan_context(app):
@@ -346,3 +351,74 @@ async def test_a_suite_that_tells_nobody_apart_says_so(here: Desk) -> None:
     assert told == {everything: "all", nothing: "none", half: None}
     report = (await here.http.get(f"/eval/jobs/{everything}/report?format=markdown")).text
     assert "Saturated: all of the questions are right, so models cannot be told apart." in report
+
+
+@at_the_desk
+async def test_a_dataset_tells_what_changed_and_which_evals_saw_it(here: Desk) -> None:
+    rows = [{"id": f"q{a}", "question": f"What is {a}+1?", "answer": a + 1} for a in range(40)]
+
+    async def put(content: list[dict[str, Any]], **query: Any) -> str:
+        return str((await here.put("sums.jsonl", "".join(map(_line, content)).encode(), **query)).json()["digest"])
+
+    first = await put(rows)
+    await here.activate("a", 1)
+    before = await here.evaluate()
+    second = await put([{**rows[0], "answer": 9}, *rows[2:], {**rows[1], "id": "new"}], replace="true")
+    after = await here.evaluate()
+    told = (await here.http.get("/datasets/sums/versions")).json()
+    assert (told["name"], told["digest"]) == ("sums.jsonl", second)
+    newest, oldest = told["versions"]
+    assert (newest["digest"], newest["changes"]) == (second, {"added": 1, "removed": 1, "changed": 1})
+    assert (oldest["digest"], oldest["changes"], oldest["rows"]) == (first, None, 40)
+    assert (newest["evals"], oldest["evals"], told["not_seen"]) == ([after], [before], [])
+    (here.base / "datasets" / "sums.jsonl").write_text(LINES)  # by hand
+    assert len((await here.http.get("/datasets/sums.jsonl/versions")).json()["versions"]) == 3
+    assert [one["name"] for one in (await here.http.get("/datasets")).json()["datasets"]] == ["sums.jsonl"]
+    assert (await here.http.get("/datasets/none/versions")).status_code == 404
+
+
+@at_the_desk
+async def test_what_of_a_dataset_is_in_training_text(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    trained = [{"text": "Once upon a time."}, {"messages": [{"role": "user", "content": "what is 7 + 1"}]}]
+    await here.put("trained.jsonl", "".join(map(_line, trained)).encode())
+    clean = (await here.http.get("/datasets/sums/contamination")).json()
+    assert (clean["dataset"], clean["contaminated"], clean["sources"]) == ("sums.jsonl", 0, [])
+    for _ in range(2):  # made, and kept
+        told = (await here.http.get("/datasets/sums/contamination?against=trained")).json()
+        assert (told["contaminated"], told["share"]) == (1, 1 / 40)
+        (leak,) = told["questions"]
+        assert (leak["question"], leak["source"], leak["line"]) == ("What is 7+1?", "trained.jsonl", 2)
+    assert told["sources"][0]["rows"] == 2
+    for query, status, said in (
+        ("against=none", 404, "against: "),
+        ("against=sums", 422, "against: sums is the dataset itself"),
+    ):
+        refused = await here.http.get(f"/datasets/sums/contamination?{query}")
+        assert (refused.status_code, refused.json()["detail"].startswith(said)) == (status, True)
+
+
+@at_the_desk
+async def test_questions_that_are_answered_otherwise_each_time_are_named(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    answer, first = here.gateway.answer, await here.evaluate()
+    alone = (await here.http.get(f"/eval/jobs/{first}/flaky")).json()
+    assert (alone["compared_with"], alone["flaky"]) == ([], 0)
+
+    def otherwise(item: BatchItem) -> BatchOutput:
+        told = answer(item)
+        change = {"What is 3+1?": "It is 5", "What is 4+1?": "5, of course, is 5"}
+        return told.model_copy(update={"text": change.get(str(item.messages and item.messages[-1].content), told.text)})
+
+    here.gateway.answer = otherwise
+    second = await here.evaluate()
+    await here.evaluate(max_samples=10)  # another series
+    told = (await here.http.get(f"/eval/jobs/{first}/flaky")).json()
+    assert (told["compared_with"], told["flaky"]) == ([second], 2)
+    assert [one["differs"] for one in told["questions"]] == ["verdict", "answer"]
+    assert told["questions"][0]["answers"] == {first: "It is 4", second: "It is 5"}
+
+
+def _line(row: object) -> str:
+    return json.dumps(row) + "\n"

@@ -351,3 +351,107 @@ def test_an_accuracy_that_fell_is_told_with_its_p(tmp_path: Path) -> None:
 
 async def _job(http: httpx.AsyncClient, job_id: str) -> Any:
     return (await http.get(f"/jobs/{job_id}")).json()
+
+
+SITE = """
+import json, pathlib, sys, time
+
+def log(there, entry):
+    light = "sqlalchemy" not in sys.modules
+    line = json.dumps([entry.run, entry.step, dict(entry.metrics), dict(there.options), light])
+    with (there.folder / "lines").open("a") as file:
+        file.write(line + chr(10))
+
+def hang(there, entry):
+    (there.folder / "began").touch()
+    time.sleep(600)
+
+def break_(there, entry):
+    print("what a library prints is no answer")
+    raise OSError("no paper")
+"""
+
+
+def test_trackers_get_the_numbers_by_step_and_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers of another package: control itself never imports them."""
+    site = tmp_path / "site"
+    facts = site / "others_tracker-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: others-tracker\nVersion: 1.0\n")
+    points = "".join(f"{name} = others_tracker:{name}\n" for name in ("log", "hang", "break_"))
+    (facts / "entry_points.txt").write_text(f"[stepserve.trackers]\n{points}")
+    (site / "others_tracker.py").write_text(SITE)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=":")
+    importlib.invalidate_caches()
+    settings = settings_of(tmp_path / "base", webhook_hosts=["127.0.0.1"])
+    gateway = FakeGateway(settings.layout.gateway_socket)
+    gateway.answer = lambda _: BatchOutput(text="1", finish_reason="stop")
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05, notify_every_s=0.05)
+
+    async def scenario() -> None:
+        async with receiver() as there, gateway.running(), app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+                lines = [json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) for a in range(4)]
+                (settings.layout.datasets / "sums.jsonl").write_text("\n".join(lines) + "\n")
+                for name, body in (
+                    ("stuck", {"tracker": "hang"}),
+                    ("broken", {"tracker": "break_"}),
+                    ("curves", {"tracker": "log", "options": {"run": "seven", "more": "x"}}),
+                    ("ci", {"url": there.url, "events": ["job.done"]}),
+                ):
+                    made = await http.put(f"/webhooks/{name}", json=body)
+                    assert made.status_code == 201, made.text
+                assert made.json()["tracker"] is None
+                jobs: list[str] = []
+                for model, step in (("a", 300), ("b", None)):
+                    write_checkpoint(settings.layout.models / model, step or 0)
+                    await http.post("/models/register", json={"id": model, "source": "t", "step": step})
+                    await http.post("/models/set_active", json={"id": model})
+                    asked = {"model_id": model, "name": "sums", "dataset_ref": "sums", "metrics": ["numeric"]}
+                    jobs.append((await http.post("/eval/jobs", json=asked)).json()["job_id"])
+                    await until(lambda: _job(http, jobs[-1]), lambda job: job["status"] == "done")
+                await there.has(2)
+                folder = settings.layout.trackers
+
+                async def logged() -> list[Any]:
+                    path = folder / "curves" / "lines"
+                    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+                options = {"run": "seven", "more": "x"}
+                assert sorted(await until(logged, lambda seen: len(seen) == 2)) == [
+                    ["seven", 300, {"sums/numeric": 0.25}, options, True],
+                    ["seven/b", 0, {"sums/numeric": 0.25}, options, True],
+                ]
+                assert (folder / "stuck" / "began").exists()
+                assert "others_tracker" not in sys.modules
+                failed = (await http.get("/webhooks/deliveries", params={"webhook": "broken"})).json()["deliveries"]
+                assert {one["error"] for one in failed} == {"break_: OSError: no paper"}
+
+    asyncio.run(scenario())
+
+
+BAD_TRACKERS: list[tuple[dict[str, Any], str]] = [
+    ({"tracker": "nobody"}, "tracker: 'nobody' is not installed; there are mlflow, tensorboard, trackio, wandb"),
+    ({"tracker": "mlflow"}, "options.url: mlflow needs it"),
+    ({"tracker": "mlflow", "options": {"url": "file:///tmp"}}, "options.url: 'file:///tmp' is not a URL"),
+    ({"tracker": "mlflow", "options": {"url": "http://u:p@a"}}, "options.url: set MLFLOW_TRACKING_USERNAME"),
+    ({"tracker": "mlflow", "options": {"url": "http://a", "step": "1"}}, "options.step: mlflow takes experiment"),
+    ({"tracker": "tensorboard", "options": {"run": "it's"}}, 'options.run: "it\'s" must be a name without quotes'),
+    ({"tracker": "wandb"}, "tracker: wandb needs a library that is not installed here: pip install wandb"),
+    ({"tracker": "mlflow", "url": "http://a/"}, "one of them alone"),
+    ({"url": "http://a/", "options": {"run": "x"}}, "options: only a tracker takes some"),
+]
+
+
+def test_a_tracker_that_cannot_work_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as here:
+            for body, said in BAD_TRACKERS:
+                answer = await here.http.put("/webhooks/x", json=body)
+                assert answer.status_code == 422
+                assert said in answer.json()["detail"]
+            assert (await here.get("/webhooks"))["webhooks"] == []
+
+    asyncio.run(scenario())

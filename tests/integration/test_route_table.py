@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
 
 from control.app import create_app
-from control.routes import datasets, evals
+from control.routes import contamination, datasets, evals
+from datagen.contamination_reports import ContaminationReports
 from datagen.kind import DataGenKind
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
@@ -67,7 +68,11 @@ def registered(routes: Sequence[BaseRoute]) -> Named:
 
 def test_controls_routes_are_the_tables(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
-    more: list[APIRouter] = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
+    more: list[APIRouter] = [
+        contamination.router_of(ContaminationReports()),
+        datasets.router_of(FileDatasetStore()),
+        evals.router_of(EvalReports()),
+    ]
     app = create_app(settings, [EvalKind(), DataGenKind(settings.layout)], more_routes=more, pace=PACE, job_poll_s=0.05)
     found = registered([each for each in app.routes if isinstance(each, APIRoute)])
     assert found - PRIVATE == rows("control")

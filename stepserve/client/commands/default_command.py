@@ -1,6 +1,7 @@
 """A group whose first word may be left out: `stepserve promote step-1500 …` is `stepserve promote run step-1500 …`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from typer.core import TyperGroup
 
@@ -11,7 +12,7 @@ _OF_THE_GROUP = frozenset({"-h", "--help"})
 class RunsByDefault(TyperGroup):
     """What is none of its commands, nor a call for help, goes to the command `run`."""
 
-    def parse_args(self, ctx: object, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, with_default(args, list(self.commands)))
 
 

@@ -1,0 +1,20 @@
+"""Webhooks that are experiment trackers, and what they were told."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0019"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("webhooks", sa.Column("tracker", sa.Text(), nullable=True))
+    op.add_column("webhooks", sa.Column("options", sa.JSON(), nullable=True))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("webhooks") as changed:
+        changed.drop_column("options")
+        changed.drop_column("tracker")
