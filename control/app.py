@@ -238,7 +238,7 @@ def create_app(
                 retries=settings.job_retries,
                 max_standalone=settings.max_concurrent_pulls,
             )
-            promotion_kind = PromotionKind(judges, loading, activator, layout.runs)
+            promotion_kind = PromotionKind(judges, loading, activator, gateway, layout.runs)
             runner = JobRunner(
                 kinds={kind.type: kind for kind in job_kinds} | {PromotionKind.type: promotion_kind},
                 standalone={PullKind.type: pulls},

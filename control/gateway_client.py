@@ -29,6 +29,7 @@ from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_LOAD_PATH,
@@ -42,6 +43,8 @@ from stepserve.contract import (
     AskResult,
     BatchRequest,
     BatchResult,
+    CanaryOrder,
+    CanaryReport,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,
@@ -197,6 +200,19 @@ class GatewayClient:
         """As BatchEngine.ask, without patience."""
         return await self._post(GATEWAY_ASK_PATH, request, AskResult, BATCH_TIMEOUT_S)
 
+    async def canary(self, order: CanaryOrder) -> CanaryReport:
+        """Begins it, or asks after it, which keeps it going. Raises Conflict while another one runs,
+        GatewayUnavailable.
+        """
+        return await self._post(GATEWAY_CANARY_PATH, order, CanaryReport, STATE_TIMEOUT_S)
+
+    async def end_canary(self, canary_id: str) -> None:
+        """Raises GatewayUnavailable."""
+        with translated():
+            response = await self._client.delete(f"{GATEWAY_CANARY_PATH}/{canary_id}")
+        if response.status_code != 204:
+            raise GatewayUnavailable(f"the gateway did not end the canary: {response.status_code}")
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -225,7 +241,7 @@ def _answer(response: httpx.Response, answer: type[Answer]) -> Answer:
             raise GatewayUnavailable("the gateway's answer makes no sense: are both of the same version?") from error
     detail, code = _refusal(response)
     match response.status_code, code:
-        case 409, "switch_in_progress" | "push_in_progress" | "model_paused":
+        case 409, "switch_in_progress" | "push_in_progress" | "model_paused" | "canary_running":
             raise Conflict(detail)
         case 404, "model_not_found":
             raise ModelNotServed(detail)

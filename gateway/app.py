@@ -57,6 +57,7 @@ from gateway.responses.stored import StoredResponses
 from gateway.responses.writer import ResponseWriter
 from gateway.serving.admission import Admission, Bounds
 from gateway.serving.batch_share import BatchShare
+from gateway.serving.canary.canary import Canary
 from gateway.serving.gate import Gate
 from gateway.serving.memory import memory_for_one_more
 from gateway.serving.naming import Naming
@@ -224,6 +225,7 @@ def create_gateway(
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
     configuration = Configuration(settings, aliases, naming, upstream.directory)
     balancing = balancing_of(settings, control, lambda: gate.slot)
+    canary = Canary()
     dispatch = Dispatch(
         router,
         settings.max_request_bytes,
@@ -235,6 +237,7 @@ def create_gateway(
         ResponseCache(settings.response_cache, settings.response_cache_bytes),
         balancing.spread if balancing is not None else None,
         member.membership.id.encode() if member is not None else None,
+        canary,
     )
     filters = filters_of(settings.filters)
 
@@ -298,6 +301,7 @@ def create_gateway(
         check_engine,
         key_sync,
         key_usage,
+        canary,
         member.files.stage if member is not None else None,
     )
     if member is not None:

@@ -30,6 +30,7 @@ GatewayError
 │   └── StageNoSpace     507  … since the disk is full
 ├── JoinRefused         403  control does not take this gateway as a member of its fleet; ends the start
 ├── SwitchInProgress    409  another switch runs; carries its target
+├── CanaryRunning       409  another canary runs; carries its candidate
 ├── DrainFailed         409  requests were still inside a slot at the end of the time; nothing was changed
 ├── PushInProgress      409  weights are being pushed; carries whose
 ├── ModelPaused         409  a trainer has paused the active model; carries for how long at most
@@ -264,6 +265,14 @@ class SwitchInProgress(GatewayError):
 
     def __init__(self, target: str) -> None:
         super().__init__(f"A switch to `{target}` is running; ask again when it has ended.")
+
+
+class CanaryRunning(GatewayError):
+    status = 409
+    code = "canary_running"
+
+    def __init__(self, candidate: str) -> None:
+        super().__init__(f"A canary of `{candidate}` is running; ask again when it has ended.")
 
 
 class PushInProgress(GatewayError):

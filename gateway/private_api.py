@@ -18,6 +18,7 @@ from gateway.access.usage import UsageTotals
 from gateway.errors import DigestMismatch, GatewayError
 from gateway.http.asgi import ClientDisconnected, unless_disconnected, until_disconnected
 from gateway.inference.internal import Inference
+from gateway.serving.canary.canary import Canary
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
@@ -28,6 +29,7 @@ from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_LOAD_PATH,
@@ -40,6 +42,8 @@ from stepserve.contract import (
     AskResult,
     BatchRequest,
     BatchResult,
+    CanaryOrder,
+    CanaryReport,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,
@@ -64,6 +68,7 @@ def create_private_app(
     check_engine: Callable[[CheckEngineRequest], CheckedEngine],
     key_link: KeySync,
     key_usage: UsageTotals,
+    canary: Canary,
     stage: Callable[[StageRequest], Awaitable[StageAnswer]] | None = None,
 ) -> Starlette:
     """`ask_engine` and `check_engine` may block for as long as it takes to import vLLM. `stage`: of a fleet's member,
@@ -143,9 +148,21 @@ def create_private_app(
         assert stage is not None, "a route of members alone"
         return await _answer(request, StageRequest, stage)
 
+    async def trial(request: Request) -> Response:
+        async def run(asked: CanaryOrder) -> CanaryReport:
+            return canary.order(asked)
+
+        return await _answer(request, CanaryOrder, run)
+
+    async def end_trial(request: Request) -> Response:
+        canary.end(request.path_params["canary_id"])
+        return Response(status_code=204)
+
     return Starlette(
         routes=[
             *([Route(MEMBER_STAGE_PATH, get_files, methods=["POST"])] if stage is not None else []),
+            Route(GATEWAY_CANARY_PATH, trial, methods=["POST"]),
+            Route(GATEWAY_CANARY_PATH + "/{canary_id}", end_trial, methods=["DELETE"]),
             Route(GATEWAY_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_RECOVERED_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),

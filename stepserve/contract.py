@@ -23,6 +23,7 @@ GATEWAY_USAGE_PATH = "/usage"
 CONTROL_LOADABLE_PATH = "/loadable"
 CONTROL_METRICS_PATH = "/metrics"
 GATEWAY_ASK_PATH = "/ask"
+GATEWAY_CANARY_PATH = "/canary"
 
 # Control's, asked by the gateway when the body of an upload comes in. In no table of public routes, so nobody else can.
 OPEN_PIECE_PATH = "/uploads/open"
@@ -356,6 +357,46 @@ class GatewayState(Message):
     def pushed(self) -> WeightsVersion | None:
         """The version of the active model, where it is no longer that of its files."""
         return next((slot.version for slot in self.slots if slot.active and slot.version.number), None)
+
+
+class CanaryOrder(Message):
+    """A share of the requests for `active` goes to a candidate that is loaded beside, for `seconds`.
+
+    `active` is the digest of the active model: when another one becomes active the canary is over. `sticky`: all
+    requests of a key go the same way, or each is drawn by itself; those of one session always go the same way.
+    """
+
+    id: str
+    candidate: ModelRef
+    active: str
+    share: Annotated[float, Field(gt=0, le=1)]
+    seconds: Annotated[float, Field(gt=0)]
+    sticky: Literal["key", "request"] = "key"
+    max_error_rate: Annotated[float, Field(ge=0, le=1)]
+    max_latency_ratio: Annotated[float, Field(ge=1)] | None = None
+    max_tokens_ratio: Annotated[float, Field(ge=1)] | None = None
+
+
+CanaryState = Literal["running", "passed", "breached", "superseded", "lost"]
+"""`superseded`: another model became active; `lost`: whoever ordered it did not ask after it any more."""
+
+
+class CanaryArm(Message):
+    """Whole answers and server-side errors of one model. `latency_s`, `tokens`: geometric means; None: of none."""
+
+    requests: int
+    errors: int
+    latency_s: float | None
+    tokens: float | None
+
+
+class CanaryReport(Message):
+    id: str
+    state: CanaryState
+    reason: str | None
+    elapsed_s: float
+    candidate: CanaryArm
+    active: CanaryArm
 
 
 class ChatMessage(BaseModel):

@@ -145,6 +145,21 @@ def _items(result: dict[str, Any]) -> list[Block]:
 
 
 def _switch(result: dict[str, Any]) -> list[Block]:
+    return [*_canary(result), *_activation(result)]
+
+
+def _canary(result: dict[str, Any]) -> list[Block]:
+    canary = result.get("canary")
+    if canary is None:
+        return []
+    rows = [
+        [name, str(arm["requests"]), str(arm["errors"]), number(arm["latency_s"]), number(arm["tokens"])]
+        for name, arm in (("candidate", canary["candidate"]), ("active", canary["active"]))
+    ]
+    return [Heading("The canary"), Table(("", "requests", "errors", "latency (s)", "tokens"), rows)]
+
+
+def _activation(result: dict[str, Any]) -> list[Block]:
     activation = result.get("activation")
     if activation is None:
         return []

@@ -1,10 +1,11 @@
 """What a person asks for (`POST /promotions`), and what is stored once it was checked."""
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from control.promotion.canary_request import CanaryRequest
 from control.promotion.rule import Rule
 from evals.errors import EvalError
 from evals.kind import EvalKind
@@ -36,7 +37,8 @@ class SuiteItem(EvalOptions):
 class PromotionRequest(BaseModel):
     """`baseline`: `active`, the id of a model, or that of an eval job that is done. `max_samples`: of each dataset.
 
-    `guards`: what the candidate's answers may have more of than the baseline's; `on_pass`: what a promotion does.
+    `guards`: what the candidate's answers may have more of than the baseline's; `on_pass`: what a promotion does;
+    `canary`: between the decision and the switch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +52,14 @@ class PromotionRequest(BaseModel):
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     on_pass: OnPass = NOTIFY
+    canary: CanaryRequest | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+
+    @model_validator(mode="after")
+    def _canary_comes_before_a_switch(self) -> Self:
+        if self.canary is not None and not self.switches:
+            raise ValueError("canary: needs on_pass `activate`, since it comes before the switch")
+        return self
 
     @property
     def switches(self) -> bool:
@@ -112,6 +121,7 @@ class PromotionConfig(BaseModel):
     sequential: bool
     seed: int
     on_pass: OnPass
+    canary: CanaryRequest | None = None
 
     @property
     def switches(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from control.activation.activator import SwitchCondition, SwitchWish
 from control.errors import ActivationFailed, Conflict, GatewayUnavailable, ServiceError, Superseded
+from control.promotion.canary import CanaryGateway, reason_of, run_canary
 from control.promotion.files import ACTIVATION_FILE, CONFIG_FILE, DECISION_FILE, set_folder, write_decision
 from control.promotion.request import Named, PromotionConfig
 from control.promotion.set_run import FIRST_UNITS, Loader, SetRun, opened
@@ -31,12 +32,19 @@ class PromotionRun:
     """What was decided once stays: a later attempt finds decision.json and goes on from there."""
 
     def __init__(
-        self, context: JobContext, judges: AllowedJudges, loader: Loader, switch: Switch, runs_dir: Path
+        self,
+        context: JobContext,
+        judges: AllowedJudges,
+        loader: Loader,
+        switch: Switch,
+        gateway: CanaryGateway,
+        runs_dir: Path,
     ) -> None:
         self._context = context
         self._judges = judges
         self._loader = loader
         self._switch = switch
+        self._gateway = gateway
         self._runs_dir = runs_dir
         self._config = PromotionConfig.model_validate(context.config)
 
@@ -50,9 +58,16 @@ class PromotionRun:
             await asyncio.to_thread(write_json, run_dir / CONFIG_FILE, config)
             await self._ask()
             decided = await asyncio.to_thread(write_decision, run_dir)
+        canary = await self._canary(decided)
+        reasons = [*decided["reasons"], *([] if canary is None else [reason_of(canary)])]
+        decided = {**decided, "reasons": reasons, "canary": canary}
+        if canary is not None and canary["state"] != "passed":
+            breached = canary["state"] == "breached"
+            activation = None if breached else {"status": "superseded", "id": self._config.candidate.id}
+            return decided | {"activation": activation} | ({"decision": "rolled_back"} if breached else {})
         activation = await self._activation(decided)
         failed = activation is not None and activation["status"] == "failed"
-        return {**decided, "decision": "rolled_back" if failed else decided["decision"], "activation": activation}
+        return decided | {"activation": activation} | ({"decision": "rolled_back"} if failed else {})
 
     async def _ask(self) -> None:
         """Until it is decided, or everything is answered."""
@@ -89,6 +104,17 @@ class PromotionRun:
             loader=self._loader,
         )
         return await stack.enter_async_context(entering)
+
+    async def _canary(self, decided: dict[str, Any]) -> dict[str, Any] | None:
+        """How it ended; None: none was asked for, or there is nothing that it could be compared with."""
+        config = self._config
+        asked, active = config.canary, config.active
+        if decided["decision"] != "promoted" or asked is None or active in {None, config.candidate.digest}:
+            return None
+        assert active is not None
+        models = (_reference(config.candidate), active)
+        run_dir, job_id = self._context.run_dir, self._context.job_id
+        return await run_canary(asked, job_id, models, run_dir, self._gateway, self._loader)
 
     async def _activation(self, decided: dict[str, Any]) -> dict[str, Any] | None:
         """How the switch ended; None: none was asked for. Raises GatewayUnavailable when it is to be tried again."""

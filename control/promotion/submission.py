@@ -76,6 +76,7 @@ class PromotionDesk:
             sequential=request.sequential,
             seed=request.seed,
             on_pass=request.on_pass,
+            canary=request.canary,
         )
 
     async def check(self, request: PromotionRequest) -> None:

@@ -20,7 +20,7 @@ from stepserve.paths import Layout
 
 router = APIRouter()
 
-_LIFTED = ("decision", "reasons", "per_metric", "guards", "items", "activation")
+_LIFTED = ("decision", "reasons", "per_metric", "guards", "items", "canary", "activation")
 
 
 @router.post("/promotions", status_code=202)

@@ -21,21 +21,28 @@ from gateway.request.context import RequestContext
 from gateway.request.estimate import RequestEstimate
 from gateway.request.texts import NO_TEXTS, Texts, texts_of
 from gateway.serving.admission import Admission
+from gateway.serving.canary.canary import Canary, Trial, watched
 from gateway.serving.naming import Naming
 from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.serving.weights.versions import Demand, demand_of
 from gateway.upstream.app import UpstreamApp
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
+from stepserve.request_id import key_id
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
 
 _CHAT = "/v1/chat/completions"
+_RESPONSES = "/v1/responses"
 
 
 # Not frozen, which would cost each request a microsecond.
 @dataclass(slots=True)
 class _Admit:
-    """What a slot has to know of a request that wants in; `body` is as vLLM can read it."""
+    """What a slot has to know of a request that wants in; `body` is as vLLM can read it.
+
+    `tried`: the candidate of a canary that is to answer, with its body. In a fleet the active model's part of a canary
+    are the answers of this gateway.
+    """
 
     context: RequestContext
     name: str | None
@@ -43,6 +50,8 @@ class _Admit:
     texts: Texts
     estimate: RequestEstimate
     demand: Demand | None
+    trial: Trial | None
+    tried: tuple[Served, bytes] | None
 
 
 @dataclass(slots=True)
@@ -53,6 +62,7 @@ class _Admitted:
     model: ModelRef
     body: bytes
     cached: bytes | None
+    trial: Trial | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,7 @@ class Dispatch:
     cache: ResponseCache = field(default_factory=ResponseCache)
     fleet: Spread | None = None
     member_id: bytes | None = None
+    canary: Canary = field(default_factory=Canary)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -94,8 +105,10 @@ class Dispatch:
                 return
             texts = NO_TEXTS if len(body) <= HARMLESS_BYTES else await texts_of(asked, path)
             self._bound(asked)
-            admit = _Admit(context, name, body, texts, estimate, demand_of(scope["headers"]))
-            if self.fleet is not None and self.fleet.members.balances and context.priority is None:
+            trial = self._trial(scope, context, target)
+            tried = self._tried(path, name, body, trial)
+            admit = _Admit(context, name, body, texts, estimate, demand_of(scope["headers"]), trial, tried)
+            if tried is None and self.fleet is not None and self.fleet.members.balances and context.priority is None:
                 served = self.fleet.members.committed_model(target)
                 if served is not None:
                     await self._spread(self.fleet, served, asked, admit, scope, receive, response)
@@ -140,7 +153,7 @@ class Dispatch:
         Raises what `_enter` raises, DigestMismatch, InvalidField, Overloaded.
         """
         context, path = admit.context, scope["path"]
-        slot, body = await self._enter(path, admit.name, admit.body, receive, admit.demand)
+        slot, body = admit.tried or await self._enter(path, admit.name, admit.body, receive, admit.demand)
         if digest is not None and slot.model.digest != digest:
             raise DigestMismatch(slot.model.id, digest, slot.model.digest, slot.version.number)
         engine = slot.host.engine
@@ -154,7 +167,7 @@ class Dispatch:
             await send_kept(kept, response)
             return None
         self.admission.enter(slot.host, admit.estimate)
-        return _Admitted(slot, slot.model, body, cached)
+        return _Admitted(slot, slot.model, body, cached, admit.trial)
 
     async def _serve(
         self, admitted: "_Admitted", estimate: RequestEstimate, scope: Scope, receive: Receive, response: TrackedSend
@@ -168,10 +181,11 @@ class Dispatch:
         if cached is not None:
             response.headers[CACHE_HEADER] = b"miss"
             recorder = Recorder(response)
-        try:
-            await slot.serve(scope, replay(admitted.body, receive), response)
-        finally:
-            self.admission.leave(slot.host, estimate)
+        with watched(admitted.trial, admitted.model, response, meter):
+            try:
+                await slot.serve(scope, replay(admitted.body, receive), response)
+            finally:
+                self.admission.leave(slot.host, estimate)
         # Weights that were switched under the request have made an answer of two models.
         if cached is not None and recorder is not None and recorder.answer is not None and slot.model is admitted.model:
             self.cache.keep(cached, recorder.answer)
@@ -188,6 +202,21 @@ class Dispatch:
     ) -> bytes | None:
         """None: no kept answer is looked for, nor is this one kept."""
         return self.cache.key(path, body, model) if self.cache.wanted(scope, context) else None
+
+    def _trial(self, scope: Scope, context: RequestContext, target: str | None) -> Trial | None:
+        """Of an interactive request for the active model that demands no version. Responses are left out: whoever gave
+        one has to give what follows it.
+        """
+        if context.priority is not None or context.match.label == _RESPONSES or (target and target != ACTIVE_ALIAS):
+            return None
+        if demand_of(scope["headers"]) is not None:
+            return None
+        return self.canary.trial(self.router.active, scope["headers"], key_id.get(), context.request_id)
+
+    def _tried(self, path: str, name: str | None, body: bytes, trial: Trial | None) -> tuple[Served, bytes] | None:
+        """The candidate of a canary, where that is to answer and is loaded."""
+        slot = None if trial is None or trial.candidate is None else self.router.beside(trial.candidate)
+        return None if slot is None else (slot, self.naming.sent_to(body, path, name, slot.model.id))
 
     def _bound(self, body: RequestBody) -> None:
         """Raises InvalidField."""

@@ -59,6 +59,10 @@ class Naming:
         pulled = [id_of_repository(target)] if "/" in target else []
         return [target, *pulled, *([ACTIVE_ALIAS] if self.unknown == "active" else [])]
 
+    def sent_to(self, body: bytes, path: str, name: str | None, model_id: str) -> bytes:
+        """The body for another model than the one that `name` leads to, with the preset of an alias."""
+        return _changed(body, {"model": model_id}, self.preset(name, path))
+
     def rewritten(self, body: bytes, path: str, name: str | None, candidate: str | None, model_id: str) -> bytes:
         """The body as whoever serves `model_id`, which `candidate` led to, is to read it.
 

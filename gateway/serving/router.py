@@ -11,7 +11,7 @@ from gateway.serving.pool import Pool
 from gateway.serving.served import Served
 from gateway.serving.tickets import Ticket
 from gateway.serving.weights.versions import Demand
-from stepserve.contract import ACTIVE_ALIAS, LoadRequest
+from stepserve.contract import ACTIVE_ALIAS, LoadRequest, ModelRef
 
 Disconnected = Callable[[], Coroutine[Any, Any, None]]
 
@@ -102,6 +102,17 @@ class Router:
         names = [*here.names, ACTIVE_ALIAS] if here is not None and not here.dead else [ACTIVE_ALIAS]
         names += self.pool.loaded.names
         return [*names, *(await self.directory.names())] if self.load_on_request else names
+
+    def beside(self, model: ModelRef) -> Served | None:
+        """Where that content of a model answers beside the active one, if it does now."""
+        slot = self.pool.loaded.answering(model.id)
+        return None if slot is None or slot.dead or slot.model.digest != model.digest else slot
+
+    @property
+    def active(self) -> ModelRef | None:
+        """The model that requests for `active` get now; None: they would wait."""
+        slot = self.gate.slot
+        return None if slot is None or slot.dead else slot.model
 
     def is_here(self, name: str) -> bool:
         """Whether that model answers on this machine without any wait."""

@@ -227,6 +227,7 @@ class Promotion(Job):
     per_metric: list[dict[str, Any]] | None = None
     guards: list[dict[str, Any]] | None = None
     items: list[dict[str, Any]] | None = None
+    canary: dict[str, Any] | None = None
     activation: dict[str, Any] | None = None
 
 

@@ -13,6 +13,7 @@ from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_LOAD_PATH,
@@ -30,6 +31,10 @@ from stepserve.contract import (
     BatchOutput,
     BatchRequest,
     BatchResult,
+    CanaryArm,
+    CanaryOrder,
+    CanaryReport,
+    CanaryState,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,
@@ -92,6 +97,9 @@ class FakeGateway:
         self.before_reply: Callable[[AskItem], Awaitable[None]] | None = None
         self.batch_takes_s = 0.0
         self.headers: list[dict[str, str]] = []  # of each batch
+        self.canary_states: list[CanaryState] = ["passed"]
+        self.canaries: list[CanaryOrder] = []
+        self.canaries_ended: list[str] = []
         self.used_items: dict[str, int] = {}  # by job
         self.on_state: Callable[[], None] = lambda: None
         self.hold_states: asyncio.Event | None = None
@@ -168,11 +176,28 @@ class FakeGateway:
             await asyncio.sleep(self.batch_takes_s)
             return self._batch(request)
 
+        @app.post(GATEWAY_CANARY_PATH, response_model=None)
+        async def canary(order: CanaryOrder) -> Response:
+            return JSONResponse(self._canary(order).model_dump())
+
+        @app.delete(GATEWAY_CANARY_PATH + "/{canary_id}", status_code=204, response_model=None)
+        async def end_canary(canary_id: str) -> Response:
+            self.canaries_ended.append(canary_id)
+            return Response(status_code=204)
+
         @app.post(GATEWAY_ASK_PATH, response_model=None)
         async def ask(request: AskRequest) -> Response:
             return await self._ask(request)
 
         return app
+
+    def _canary(self, order: CanaryOrder) -> CanaryReport:
+        """Goes on for as many looks as there are in `canary_states`."""
+        self.canaries.append(order)
+        state = self.canary_states.pop(0) if len(self.canary_states) > 1 else self.canary_states[0]
+        arm = CanaryArm(requests=10, errors=0, latency_s=0.5, tokens=3.0)
+        reason = None if state in {"running", "passed"} else f"it is {state}"
+        return CanaryReport(id=order.id, state=state, reason=reason, elapsed_s=2.0, candidate=arm, active=arm)
 
     def _usage(self) -> UsageReport:
         """A second and ten tokens an item."""

@@ -460,3 +460,48 @@ async def test_a_suite_that_all_pass_says_so_in_the_report(here: Stage) -> None:
     job = await here.promote("a", baseline="b", rule={"test": "non_inferior", "margin": 0.2})
     text = (await here.http.get(f"/promotions/{job['job_id']}/report?format=markdown")).text
     assert "numeric on sums.jsonl is saturated: both models have all right, so it can show nothing." in text
+
+
+CANARY: dict[str, Any] = {"share": 0.1, "seconds": 60, "max_error_rate": 0.02, "max_latency_ratio": 2}
+
+
+@on_stage
+async def test_a_canary_comes_before_the_switch(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.canary_states = ["running", "passed"]
+    job = await here.promote("new", on_pass="activate", canary=CANARY)
+    assert (job["decision"], job["activation"]["status"], await here.active()) == ("promoted", "activated", "new")
+    assert job["canary"]["state"] == "passed"
+    assert "the canary passed after 2 s: 10 requests to the candidate" in job["reasons"][-1]
+    first, second = here.gateway.canaries
+    assert first == second
+    assert (first.id, first.candidate.id, first.share, first.max_latency_ratio) == (job["job_id"], "new", 0.1, 2)
+    assert first.active != first.candidate.digest
+    assert here.gateway.canaries_ended == [job["job_id"]]
+    assert not replay(here.folder(job))[1]
+    report = (await here.http.get(f"/promotions/{job['job_id']}/report?format=markdown")).text
+    assert "## The canary" in report
+
+
+@on_stage
+async def test_a_breached_canary_is_rolled_back_and_never_switches(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.canary_states = ["breached"]
+    job = await here.promote("new", on_pass="activate", canary=CANARY)
+    assert (job["decision"], job["activation"], await here.active()) == ("rolled_back", None, "old")
+    assert "(breached): it is breached" in job["reasons"][-1]
+    assert here.gateway.activated == ["old"]
+    here.gateway.canary_states = ["superseded"]
+    await here.add("newer", 0.95)
+    job = await here.promote("newer", on_pass="activate", canary=CANARY)
+    assert (job["decision"], job["activation"]["status"], await here.active()) == ("promoted", "superseded", "old")
+
+
+@on_stage
+async def test_a_canary_without_a_switch_or_with_too_large_a_share_is_refused(here: Stage) -> None:
+    await here.add("new", 0.9)
+    assert "canary: needs on_pass" in await here.refused(422, canary=CANARY)
+    assert "share" in await here.refused(422, on_pass="activate", canary={**CANARY, "share": 0.9})
+    await here.add("bad", 0.1)
+    job = await here.promote("bad", on_pass="activate", canary=CANARY)
+    assert (job["decision"], job["canary"], here.gateway.canaries) == ("refused", None, [])

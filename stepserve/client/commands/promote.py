@@ -53,6 +53,12 @@ def promote(
     max_samples: Annotated[int | None, typer.Option(help="At most so many samples of each dataset.")] = None,
     sequential: Annotated[bool, typer.Option(help="Stop as soon as it is clear.")] = True,
     activate: Annotated[bool, typer.Option("--activate", help="Switch to the candidate when it is promoted.")] = False,
+    canary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--canary", help="KEY=VALUE of a canary before the switch, such as share=0.05; may be given again."
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the promotion to its decision.")] = True,
     junit: Annotated[Path | None, typer.Option(help="Write the decision as JUnit XML too, for a CI system.")] = None,
     replay: Annotated[
@@ -74,6 +80,8 @@ def promote(
         "sequential": sequential,
         "on_pass": "activate" if activate else "notify",
     }
+    if canary:
+        more["canary"] = dict(_canary(text) for text in canary)
     if max_samples is not None:
         more["max_samples"] = max_samples
     items = [item for text in suite for item in _items(text)]
@@ -133,6 +141,16 @@ def _guard(text: str) -> tuple[str, float]:
         return name, float(limit)
     except ValueError:
         stop(f"--guard {text}: not GUARD=LIMIT with a number.", EXIT_REFUSED)
+
+
+def _canary(text: str) -> tuple[str, float | str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        stop(f"--canary {text}: not KEY=VALUE.", EXIT_REFUSED)
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
 
 
 def _replay(folder: Path, *, as_json: bool) -> NoReturn:

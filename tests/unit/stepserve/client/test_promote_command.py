@@ -17,6 +17,7 @@ from stepserve.client.cli import app
         (["a", "--suite", "{folder}/text.json"], "text.json is not valid JSON"),
         (["a", "--suite", "{folder}/object.json"], "object.json is not a list of objects"),
         (["a", "--suite", "sums", "--guard", "tokens"], "--guard tokens: not GUARD=LIMIT"),
+        (["a", "--suite", "sums", "--canary", "share"], "--canary share: not KEY=VALUE."),
         (["a", "--suite", "sums", "--test", "better"], "better"),
     ],
 )

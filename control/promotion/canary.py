@@ -1,0 +1,80 @@
+"""A canary between the decision and the switch: a share of live requests goes to the candidate, which is watched."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from control.errors import Conflict, GatewayUnavailable
+from control.promotion.canary_request import CanaryRequest
+from control.promotion.set_run import Loader
+from evals.run_files import read_json, write_json
+from stepserve.contract import CanaryOrder, CanaryReport, ModelRef
+
+CANARY_FILE: Final = "canary.json"
+_LOOK_EVERY_S = 1.0
+
+
+class CanaryGateway(Protocol):
+    async def canary(self, order: CanaryOrder) -> CanaryReport:
+        """Begins it, or asks after it, which keeps it going. Raises Conflict while another one runs,
+        GatewayUnavailable.
+        """
+        ...
+
+    async def end_canary(self, canary_id: str) -> None:
+        """Raises GatewayUnavailable."""
+        ...
+
+
+async def run_canary(
+    asked: CanaryRequest,
+    order_id: str,
+    models: tuple[ModelRef, str],
+    run_dir: Path,
+    gateway: CanaryGateway,
+    load: Loader,
+) -> dict[str, Any]:
+    """How it ended, kept in canary.json: a later attempt finds it there. `models`: the candidate, and the digest of
+    what is active.
+
+    Raises GatewayUnavailable when it is to be tried again, and what loading raises.
+    """
+    kept: dict[str, Any] | None = await asyncio.to_thread(read_json, run_dir / CANARY_FILE)
+    if kept is not None:
+        return kept
+    candidate, active = models
+    await load.load_beside(candidate.id)
+    order = CanaryOrder(id=order_id, candidate=candidate, active=active, **asked.model_dump())
+    try:
+        report = await _watched(gateway, order)
+    finally:
+        await _ended(gateway, order_id)
+    found = report.model_dump(mode="json")
+    await asyncio.to_thread(write_json, run_dir / CANARY_FILE, found)
+    return found
+
+
+async def _watched(gateway: CanaryGateway, order: CanaryOrder) -> CanaryReport:
+    while True:
+        try:
+            report = await gateway.canary(order)
+        except Conflict as error:  # another promotion's: it will be over
+            raise GatewayUnavailable(str(error)) from error
+        if report.state not in {"running", "lost"}:
+            return report
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _ended(gateway: CanaryGateway, canary_id: str) -> None:
+    with suppress(GatewayUnavailable):  # it ends by itself when nobody asks after it
+        await gateway.end_canary(canary_id)
+
+
+def reason_of(canary: dict[str, Any]) -> str:
+    """A sentence for the decision's reasons."""
+    arm, old = canary["candidate"], canary["active"]
+    counted = f"{arm['requests']} requests to the candidate, {old['requests']} to the active model"
+    if canary["state"] == "passed":
+        return f"the canary passed after {canary['elapsed_s']:.0f} s: {counted}"
+    return f"the canary was ended after {canary['elapsed_s']:.0f} s ({canary['state']}): {canary['reason']}; {counted}"

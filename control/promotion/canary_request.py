@@ -1,0 +1,24 @@
+"""The canary that a promotion may be asked to run before the switch."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_LONGEST_S = 24 * 3600.0
+
+
+class CanaryRequest(BaseModel):
+    """A share of the requests for `active` is answered by the candidate for `seconds`; over a limit it is back at once.
+
+    `sticky`: all requests of a key go the same way, or each is drawn by itself; those that name a session
+    (`X-Session-ID`) always go the same way.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    seconds: Annotated[float, Field(ge=1, le=_LONGEST_S)] = 600.0
+    max_error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    max_latency_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None
+    max_tokens_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None
+    sticky: Literal["key", "request"] = "key"

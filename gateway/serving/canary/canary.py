@@ -1,0 +1,158 @@
+"""The canary that runs now, if one does: whom its candidate answers, how that goes, and how it ended."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gateway.access.meter import Meter
+from gateway.errors import CanaryRunning
+from gateway.http.tracked_send import TrackedSend
+from gateway.serving.canary.choice import takes_part, unit_of
+from gateway.serving.canary.guards import Arm, Limits, breach
+from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
+
+LEASE_S = 30.0
+"""A canary that nobody has asked after for so long is over: whoever ordered it may be gone."""
+
+
+@dataclass(slots=True)
+class _Run:
+    order: CanaryOrder
+    began_s: float
+    asked_s: float
+    state: CanaryState = "running"
+    reason: str | None = None
+    ended_s: float | None = None
+    candidate: Arm = field(default_factory=Arm)
+    active: Arm = field(default_factory=Arm)
+
+    @property
+    def limits(self) -> Limits:
+        order = self.order
+        return Limits(order.max_error_rate, order.max_latency_ratio, order.max_tokens_ratio)
+
+
+class Canary:
+    """One at a time. Every method is a step without an `await`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._run: _Run | None = None
+
+    def order(self, order: CanaryOrder) -> CanaryReport:
+        """Begins it. The same order again asks after it, which keeps it going; one that was lost begins again.
+
+        Raises CanaryRunning while another one runs.
+        """
+        now = self._clock()
+        self._look(now)
+        run = self._run
+        if run is not None and run.order.id != order.id and run.state == "running":
+            raise CanaryRunning(run.order.candidate.id)
+        if run is None or run.order.id != order.id or run.state == "lost":
+            run = self._run = _Run(order, now, now)
+        return self._told(run, now)
+
+    def end(self, canary_id: str) -> None:
+        """Its candidate gets no more requests, and it is forgotten."""
+        if self._run is not None and self._run.order.id == canary_id:
+            self._run = None
+
+    def trial(
+        self, active: ModelRef | None, headers: Iterable[tuple[bytes, bytes]], key: str | None, request_id: str
+    ) -> "Trial | None":
+        """For a request for the active model: its part in the canary; None: none runs."""
+        run = self._run
+        if run is None or run.state != "running":
+            return None
+        self._look(self._clock())
+        if active is None or active.digest != run.order.active:
+            self._end(run, "superseded", "another model became active")
+        if run.state != "running":
+            return None
+        unit = unit_of(headers, key, request_id, by_key=run.order.sticky == "key")
+        chosen = takes_part(run.order.id, unit, run.order.share)
+        return Trial(self, run, run.order.candidate if chosen else None)
+
+    def judge(self, run: _Run) -> None:
+        """After each answer: back at once where a limit is breached."""
+        if run.state == "running" and (reason := breach(run.candidate, run.active, run.limits)) is not None:
+            self._end(run, "breached", reason)
+
+    def now(self) -> float:
+        return self._clock()
+
+    def _look(self, now: float) -> None:
+        run = self._run
+        if run is None or run.state != "running":
+            return
+        if now - run.asked_s > LEASE_S:
+            self._end(run, "lost", f"nobody asked after it for {LEASE_S:g} s")
+        elif now - run.began_s >= run.order.seconds:
+            self._end(run, "passed", None)
+
+    def _end(self, run: _Run, state: CanaryState, reason: str | None) -> None:
+        run.state, run.reason, run.ended_s = state, reason, self._clock()
+
+    def _told(self, run: _Run, now: float) -> CanaryReport:
+        run.asked_s = now
+        return CanaryReport(
+            id=run.order.id,
+            state=run.state,
+            reason=run.reason,
+            elapsed_s=(now if run.ended_s is None else run.ended_s) - run.began_s,
+            candidate=_arm(run.candidate),
+            active=_arm(run.active),
+        )
+
+
+@contextmanager
+def watched(trial: "Trial | None", model: ModelRef, response: TrackedSend, meter: Meter | None) -> Iterator[None]:
+    """Around the answer of `model` to a request that is part of a canary, or of none."""
+    if trial is None:
+        yield
+        return
+    trial.begin()
+    try:
+        yield
+    finally:
+        trial.end(model.digest, response, meter and meter.completion_tokens)
+
+
+@dataclass(slots=True)
+class Trial:
+    """One request's part in a canary. `candidate`: who is to answer it; None: the active model."""
+
+    _canary: Canary
+    _run: _Run
+    candidate: ModelRef | None
+    _began_s: float = 0.0
+
+    def begin(self) -> None:
+        """The engine gets the request."""
+        self._began_s = self._canary.now()
+
+    def end(self, answered_by: str, response: TrackedSend, tokens: int | None) -> None:
+        """`answered_by` is a digest. What the client broke off or was refused for its own faults counts for nobody."""
+        arms = {self._run.order.candidate.digest: self._run.candidate, self._run.order.active: self._run.active}
+        arm = arms.get(answered_by)
+        if arm is None or self._run.state != "running":
+            return
+        failure = response.given_up
+        if response.status >= 500 or (failure is not None and failure.status >= 500):
+            arm.failed()
+        elif failure is None and response.ended and response.status < 400:
+            arm.answered(self._canary.now() - self._began_s, tokens)
+        self._canary.judge(self._run)
+
+
+def _arm(arm: Arm) -> CanaryArm:
+    latency, tokens = arm.latencies_s, arm.tokens
+    return CanaryArm(
+        requests=arm.requests,
+        errors=arm.errors,
+        latency_s=math.exp(latency.mean) if latency.count else None,
+        tokens=math.exp(tokens.mean) - 1 if tokens.count else None,
+    )

@@ -1,0 +1,109 @@
+"""When a candidate's answers are shown to be worse than allowed while they are given. Pure.
+
+Errors: a test by betting that may be looked at after every answer (the mixture of likelihood ratios against "its share
+of errors is at most the limit"; Robbins 1970, Ville's inequality): a candidate within its limit is stopped with a
+chance of ALPHA at most, however long it goes on.
+
+Latency and length: a difference of means of logarithms, against the logarithm of the ratio that is allowed, by _Z of
+its standard errors (Welch), from _LEAST answers of each on. They are as common for a candidate as for the active model,
+since chance alone decides which requests it gets.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+ALPHA = 0.01
+_ALTERNATIVES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
+"""Where the true share of errors may lie, between the limit (0) and 1."""
+_LEAST = 20
+_Z = 4.0  # looked at after every answer, so much more than 2
+
+
+@dataclass(slots=True)
+class Logs:
+    """Count, sum and sum of squares of logarithms."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, value: float) -> None:
+        log = math.log(value)
+        self.count += 1
+        self.total += log
+        self.squares += log * log
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def variance_of_mean(self) -> float:
+        return max(0.0, self.squares - self.total**2 / self.count) / (self.count - 1) / self.count
+
+
+@dataclass(slots=True)
+class Arm:
+    """What became of the answers of one model. Latencies and tokens are those of whole answers."""
+
+    requests: int = 0
+    errors: int = 0
+    latencies_s: Logs = field(default_factory=Logs)
+    tokens: Logs = field(default_factory=Logs)
+
+    def failed(self) -> None:
+        self.requests += 1
+        self.errors += 1
+
+    def answered(self, latency_s: float, tokens: int | None) -> None:
+        """`tokens` None: they are not known."""
+        self.requests += 1
+        self.latencies_s.add(max(latency_s, 1e-6))
+        if tokens is not None:
+            self.tokens.add(tokens + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`max_latency_ratio`, `max_tokens_ratio`: of geometric means, candidate to active; None: any."""
+
+    max_error_rate: float
+    max_latency_ratio: float | None = None
+    max_tokens_ratio: float | None = None
+
+
+def breach(candidate: Arm, active: Arm, limits: Limits) -> str | None:
+    """Which limit the candidate is shown to be over, as a sentence; None: none."""
+    if evidence(candidate.errors, candidate.requests, limits.max_error_rate) >= math.log(1 / ALPHA):
+        said = f"{candidate.errors} of its {candidate.requests} requests failed"
+        return f"errors: {said}, more than max_error_rate {limits.max_error_rate:g} allows"
+    for name, limit, new, old in (
+        ("latency", limits.max_latency_ratio, candidate.latencies_s, active.latencies_s),
+        ("tokens", limits.max_tokens_ratio, candidate.tokens, active.tokens),
+    ):
+        if limit is not None and _is_over(new, old, limit):
+            ratio = math.exp(new.mean - old.mean)
+            said = f"{ratio:.3g} times the active model's over {new.count} answers"
+            return f"{name}: {said}, more than max_{name}_ratio {limit:g} allows"
+    return None
+
+
+def evidence(errors: int, requests: int, rate: float) -> float:
+    """The logarithm of the capital of somebody who bets that the share of errors is larger than `rate`."""
+    if rate >= 1 or not requests:
+        return 0.0
+    if rate <= 0:
+        return math.inf if errors else 0.0
+    bets = []
+    for part in _ALTERNATIVES:
+        other = rate + part * (1 - rate)
+        bets.append(errors * math.log(other / rate) + (requests - errors) * math.log((1 - other) / (1 - rate)))
+    most = max(bets)
+    return most + math.log(sum(math.exp(bet - most) for bet in bets) / len(bets))
+
+
+def _is_over(new: Logs, old: Logs, ratio: float) -> bool:
+    if min(new.count, old.count) < _LEAST:
+        return False
+    error = math.sqrt(new.variance_of_mean + old.variance_of_mean)
+    return new.mean - old.mean - math.log(ratio) > _Z * error

@@ -1,0 +1,195 @@
+"""A canary behind dispatch: who is answered by whom, and that it is back at once."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from gateway.access.meter import METER, Meter
+from gateway.errors import CanaryRunning
+from gateway.inference.dispatch import Dispatch
+from gateway.request.context import RequestContext
+from gateway.serving.canary.canary import LEASE_S, Canary
+from gateway.serving.canary.choice import takes_part, unit_of
+from gateway.serving.naming import Naming
+from stepserve.contract import ActivateRequest, CanaryOrder, CanaryState
+from stepserve.request_id import key_id
+from stepserve.settings import Alias
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, signature
+from tests.unit.gateway.pool_house import House
+
+SHARE = 0.25
+
+
+def order(canary_id: str = "job", **changed: object) -> CanaryOrder:
+    asked = {
+        "id": canary_id, "candidate": model("new"), "active": model("old").digest, "share": SHARE, "seconds": 60.0,
+        "max_error_rate": 0.05, "sticky": "request",
+    }  # fmt: skip
+    return CanaryOrder.model_validate(asked | changed)
+
+
+class Stage:
+    """`old` is active, `new` answers beside it."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.now_s = 0.0
+        self.canary = Canary(lambda: self.now_s)
+        self.naming = Naming({"quick": Alias(model="active", temperature=0.5)})
+        self.dispatch = Dispatch(house.router, 10_000, naming=self.naming, canary=self.canary)
+
+    def engine(self, name: str) -> FakeEngine:
+        return next(engine for engine in self.house.garage.started if engine.ref.id == name)
+
+    async def ask(
+        self, number: int, name: str | None = "active", session: str = "", path: str = "/v1/completions"
+    ) -> str:
+        """Which model answered."""
+        body = {"prompt": str(number)} | ({} if name is None else {"model": name})
+        client = FakeClient(json.dumps(body).encode(), path)
+        client.scope["headers"] = [(b"x-session-id", session.encode())] if session else []
+        RequestContext.of(client.scope).request_id = f"r{number}"
+        await self.dispatch(client.scope, client.receive, client.send)
+        self.said = client.body
+        return client.headers.get(b"x-model-id", b"").decode()
+
+    async def answered_by_new(self, numbers: range, **how: str) -> set[int]:
+        return {number for number in numbers if await self.ask(number, **how) == "new"}
+
+    def state(self) -> CanaryState:
+        return self.canary.order(order()).state
+
+
+def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
+    async def run() -> None:
+        house = House()
+        house.free_bytes = 10**6
+        async with house.open(), asyncio.timeout(60.0):
+            await house.pool.activate(ActivateRequest(model=model("old")))
+            await house.load(model("new", signature()))
+            await test(Stage(house))
+
+    def played() -> None:
+        asyncio.run(run())
+
+    played.__name__ = str(getattr(test, "__name__", ""))
+    return played
+
+
+@on_stage
+async def test_a_share_of_actives_requests_goes_to_the_candidate_and_every_answer_names_its_model(here: Stage) -> None:
+    assert await here.answered_by_new(range(20)) == set()
+    here.canary.order(order())
+    chosen = await here.answered_by_new(range(400))
+    expected = {n for n in range(400) if takes_part("job", unit_of((), None, f"r{n}", by_key=False), SHARE)}
+    assert chosen == expected
+    report = here.canary.order(order())
+    assert (report.candidate.requests, report.active.requests) == (len(chosen), 400 - len(chosen))
+    assert (report.candidate.errors, report.active.errors, report.state) == (0, 0, "running")
+
+
+@on_stage
+async def test_requests_that_name_a_model_are_left_alone(here: Stage) -> None:
+    here.canary.order(order(share=1.0))
+    assert await here.ask(1) == "new"
+    assert await here.ask(2, name=None) == "new"
+    assert await here.ask(3, name="old") == "old"
+    assert await here.ask(4, name="new") == "new"
+    assert await here.ask(5, path="/v1/responses") == "old"
+    assert here.canary.order(order(share=1.0)).candidate.requests == 2
+
+
+@on_stage
+async def test_the_candidate_gets_the_body_with_its_own_name_and_the_aliass_preset(here: Stage) -> None:
+    here.canary.order(order(share=1.0))
+    assert await here.ask(1, name="quick") == "new"
+    assert json.loads(here.said.partition(b":")[2]) == {"model": "new", "prompt": "1", "temperature": 0.5}
+
+
+@on_stage
+async def test_a_session_and_a_key_go_one_way(here: Stage) -> None:
+    here.canary.order(order())
+    for session in ("a", "b", "c", "d", "e"):
+        assert len({await here.ask(number, session=session) for number in range(20)}) == 1
+    here.canary.end("job")
+    here.canary.order(order(sticky="key"))
+    by_key = {}
+    for key in map(str, range(40)):
+        key_id.set(key)
+        (by_key[key],) = {await here.ask(number) for number in range(5)}
+    assert set(by_key.values()) == {"old", "new"}
+
+
+@on_stage
+async def test_a_breach_is_over_at_once_and_nobody_gets_the_candidate_any_more(here: Stage) -> None:
+    here.canary.order(order())
+    here.engine("new").status = 500
+    chosen = await here.answered_by_new(range(400))
+    report = here.canary.order(order())
+    assert report.state == "breached"
+    assert report.reason is not None
+    assert report.reason.startswith("errors: ")
+    assert report.candidate.errors == report.candidate.requests == len(chosen) < 5
+    assert await here.answered_by_new(range(400, 800)) == set()
+    assert here.state() == "breached"
+
+
+@on_stage
+async def test_answers_that_run_on_are_a_breach(here: Stage) -> None:
+    asked = order(share=0.5, max_tokens_ratio=2.0)
+    here.canary.order(asked)
+    for number in range(200):
+        meter = Meter()
+        METER.set(meter)
+        unit = unit_of((), None, f"r{number}", by_key=False)
+        meter.completion_tokens = 90 if takes_part("job", unit, 0.5) else 10 + number % 3
+        await here.ask(number)
+    METER.set(None)
+    report = here.canary.order(asked)
+    assert (report.state, (report.reason or "").partition(":")[0]) == ("breached", "tokens")
+
+
+@on_stage
+async def test_refusals_are_no_errors_of_the_model(here: Stage) -> None:
+    here.canary.order(order(share=1.0))
+    here.engine("new").status = 400
+    for number in range(50):
+        await here.ask(number)
+    report = here.canary.order(order(share=1.0))
+    assert (report.state, report.candidate.requests) == ("running", 0)
+
+
+@on_stage
+async def test_a_candidate_that_died_leaves_its_share_to_the_active_model(here: Stage) -> None:
+    here.canary.order(order(share=1.0))
+    await here.house.pool.unload("new")
+    assert await here.ask(1) == "old"
+    assert here.canary.order(order(share=1.0)).state == "running"
+
+
+@on_stage
+async def test_another_active_model_ends_it(here: Stage) -> None:
+    here.canary.order(order(active=model("older").digest))
+    assert await here.answered_by_new(range(100)) == set()
+    report = here.canary.order(order(active=model("older").digest))
+    assert (report.state, report.reason) == ("superseded", "another model became active")
+
+
+@on_stage
+async def test_it_passes_after_its_time_and_is_lost_when_nobody_asks(here: Stage) -> None:
+    assert here.state() == "running"
+    with pytest.raises(CanaryRunning, match="`new`"):
+        here.canary.order(order("other"))
+    while here.now_s < 60:
+        assert here.state() == "running"
+        here.now_s += LEASE_S / 2
+    assert here.canary.order(order()).state == "passed"
+    assert here.canary.order(order()).elapsed_s == 60.0
+    assert await here.answered_by_new(range(100)) == set()
+    assert here.canary.order(order("other")).state == "running"
+    here.now_s += LEASE_S + 1
+    assert await here.answered_by_new(range(100)) == set()
+    report = here.canary.order(order("other"))
+    assert (report.state, report.elapsed_s) == ("running", 0.0), "whoever comes back begins it again"

@@ -1,0 +1,81 @@
+"""When a canary is over its limits: at once where it is plain, and hardly ever where it is not."""
+
+import math
+import random
+
+import pytest
+
+from gateway.serving.canary.guards import ALPHA, Arm, Limits, breach, evidence
+
+HEALTHY = Limits(max_error_rate=0.02, max_latency_ratio=1.5, max_tokens_ratio=2.0)
+
+
+def arm(answers: int, errors: int = 0, latency_s: float = 1.0, tokens: int = 10) -> Arm:
+    """Latencies and lengths are spread by a third around their means."""
+    found = Arm()
+    for number in range(answers):
+        spread = 0.75 + 0.5 * (number % 3) / 2
+        found.answered(latency_s * spread, int(tokens * spread))
+    for _ in range(errors):
+        found.failed()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("candidate", "active", "limit"),
+    [
+        (arm(0), arm(0), None),
+        (arm(0), arm(1000), None),
+        (arm(1000), arm(1000), None),
+        (arm(0, 1), arm(1000), None),
+        (arm(0, 3), arm(1000), "errors"),
+        (arm(10, 10), arm(1000), "errors"),
+        (arm(990, 10), arm(1000), None),
+        (arm(900, 100), arm(1000), "errors"),
+        (arm(500, latency_s=1.4), arm(1000), None),
+        (arm(500, latency_s=3.0), arm(1000), "latency"),
+        (arm(19, latency_s=9.0), arm(1000), None),
+        (arm(500, latency_s=3.0), arm(19), None),
+        (arm(500, tokens=15), arm(1000), None),
+        (arm(500, tokens=50), arm(1000), "tokens"),
+        (arm(500, tokens=0), arm(1000), None),
+    ],
+)
+def test_the_limits(candidate: Arm, active: Arm, limit: str | None) -> None:
+    found = breach(candidate, active, HEALTHY)
+    assert (found and found.partition(":")[0]) == limit, found
+
+
+def test_no_error_is_allowed_where_the_limit_is_none() -> None:
+    limits = Limits(max_error_rate=0.0)
+    assert breach(arm(1000), arm(1000), limits) is None
+    assert breach(arm(1000, 1), arm(1000), limits) == (
+        "errors: 1 of its 1001 requests failed, more than max_error_rate 0 allows"
+    )
+
+
+def test_what_has_no_limit_is_not_looked_at() -> None:
+    assert breach(arm(500, latency_s=90.0, tokens=900), arm(500), Limits(max_error_rate=0.01)) is None
+
+
+def stopped(rate: float, limit: float, draws: random.Random, length: int) -> int | None:
+    """After how many requests; None: not within `length`. Looked at after each."""
+    errors = 0
+    for number in range(1, length + 1):
+        errors += draws.random() < rate
+        if evidence(errors, number, limit) >= math.log(1 / ALPHA):
+            return number
+    return None
+
+
+def test_a_candidate_at_its_limit_is_seldom_stopped_however_often_one_looks() -> None:
+    draws = random.Random(7)
+    false = sum(stopped(0.02, 0.02, draws, 1000) is not None for _ in range(500))
+    assert false <= 500 * ALPHA + 3 * (500 * ALPHA) ** 0.5
+
+
+@pytest.mark.parametrize(("rate", "most"), [(1.0, 3), (0.5, 15), (0.1, 150)])
+def test_a_broken_candidate_is_stopped_soon(rate: float, most: int) -> None:
+    draws = random.Random(7)
+    after = sorted(stopped(rate, 0.02, draws, 5000) or 10**9 for _ in range(101))
+    assert after[50] <= most
