@@ -47,6 +47,7 @@ from control.models.activation_log import ActivationLog
 from control.models.aliases import Aliases
 from control.models.capabilities import EngineAbilities
 from control.models.eval_history import EvalHistory
+from control.models.eval_imports import EvalImports
 from control.models.loading import Loading
 from control.models.placed_folders import PlacedFolders
 from control.models.reference_maker import ReferenceMaker
@@ -319,6 +320,7 @@ def create_app(
                 AuditLog(database),
                 batch_kind,
                 evals,
+                EvalImports(database, repository, layout.eval_runs),
                 files,
                 gateway,
                 governor,

@@ -4,21 +4,28 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from evals.compare import compare, paired
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
 from evals.errors import EvalError
 from evals.flaky import flaky_among
+from evals.interchange.answers import Unreadable
+from evals.interchange.exported import exported
+from evals.interchange.imported import imported
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import Metric, known_names, metric_named
 from evals.report import report_of
 from evals.rescore import parse_request, records_of, rescore, scores_by
+from evals.run import CONFIG_FILE, METRICS_FILE
+from evals.run_files import write_json
 from evals.sample_page import sample_page
+from evals.samples_log import SAMPLES_FILE, open_samples
 from evals.saturation import Saturation, saturation_of
 from stepserve.jobs.errors import Conflict, Invalid
-from stepserve.jobs.eval_ports import DoneEval, SampleQuery
+from stepserve.jobs.eval_ports import DoneEval, ExportFormat, Harness, SampleQuery
 from stepserve.report.blocks import Document
 
 _SAME = ("dataset_digest", "template_digest", "seed")
@@ -57,6 +64,36 @@ class EvalReports:
 
     async def report(self, done: DoneEval) -> Document:
         return await asyncio.to_thread(report_of, done)
+
+    async def export(self, done: DoneEval, form: ExportFormat) -> tuple[bytes, str]:
+        return await asyncio.to_thread(exported, done, form, done.finished_at)
+
+    async def take_in(
+        self,
+        body: bytes,
+        harness: Harness,
+        metric: str | None,
+        *,
+        model_id: str,
+        digest: str,
+        name: str,
+        run_dir: Path,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        def take() -> tuple[dict[str, Any], dict[str, Any]]:
+            run = imported(body, harness, metric, model_id=model_id, digest=digest, name=name)
+            run_dir.mkdir(parents=True)
+            with open_samples(run_dir / SAMPLES_FILE) as log:
+                list(log.recover())
+                log.append(run.records)
+                log.sync()
+            write_json(run_dir / CONFIG_FILE, {"job_id": run_dir.name, "type": "eval", **run.config})
+            write_json(run_dir / METRICS_FILE, run.result)
+            return run.config, run.result
+
+        try:
+            return await asyncio.to_thread(take)
+        except Unreadable as error:
+            raise Invalid(f"the log cannot be taken in: {error}") from error
 
     def saturation(self, result: dict[str, Any]) -> Saturation | None:
         return saturation_of(result)

@@ -225,6 +225,8 @@ ROWS: tuple[Row, ...] = (
     _EVAL.row("/eval/jobs/{job_id}/samples", "GET"),
     _EVAL.row("/eval/jobs/{job_id}/report", "GET"),
     _EVAL.row("/eval/jobs/{job_id}/flaky", "GET"),
+    _EVAL.row("/eval/jobs/{job_id}/export", "GET"),
+    _EVAL.row("/eval/imports", "POST"),
     _EVAL.row("/eval/jobs/{job_id}/rescore", "POST"),
     _EVAL.row("/eval/compare", "GET"),
     _EVAL.row("/eval/history", "GET"),

@@ -69,6 +69,7 @@ class EvalHistory:
             config=job.config,
             result=result,
             run_dir=self._runs_dir / job.id,
+            finished_at=job.finished_at or job.created_at,
         )
 
     async def by_dataset(self, name: str, view: View) -> dict[str, list[str]]:

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from control.access.view import Viewer
 from control.clock import iso
 from control.models.eval_history import EvalHistory, HistoryEntry
+from control.models.eval_imports import EvalImports
 from control.routes.reports import ReportFormat, report_response
 from control.services import Given
-from stepserve.jobs.eval_ports import EvalReports, SampleQuery, Verdict
+from stepserve.jobs.eval_ports import EvalReports, ExportFormat, Harness, SampleQuery, Verdict
 
 _NAMED = (
     "accuracy", "accuracy_stderr", "accuracy_ci95", "correct", "total_samples", "errors", "avg_loss", "perplexity",
@@ -50,6 +51,32 @@ def router_of(reports: EvalReports) -> APIRouter:
     ) -> Response:
         """The eval as one file for people: HTML with its charts inside, or Markdown."""
         return report_response(await reports.report(await eval_history.done(job_id, "job_id", view)), wanted)
+
+    @router.get("/eval/jobs/{job_id}/export", response_model=None)
+    async def export(
+        job_id: str,
+        eval_history: Given[EvalHistory],
+        view: Viewer,
+        wanted: Annotated[ExportFormat, Query(alias="format")] = "inspect",
+    ) -> Response:
+        """The run as a file that inspect-ai, or what reads lm-eval's files, reads."""
+        content, name = await reports.export(await eval_history.done(job_id, "job_id", view), wanted)
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        media_type = "application/jsonl" if name.endswith(".jsonl") else "application/json"
+        return Response(content, media_type=media_type, headers=headers)
+
+    @router.post("/eval/imports", status_code=201)
+    async def take(
+        http: Request,
+        imports: Given[EvalImports],
+        model_id: Annotated[str, Query(min_length=1, max_length=1000)],
+        harness: Annotated[Harness, Query(alias="format")],
+        name: Annotated[str, Query(min_length=1, max_length=1000)] = "imported",
+        metric: Annotated[str | None, Query(max_length=200)] = None,
+    ) -> dict[str, Any]:
+        """The body is an inspect-ai log in JSON, or lm-eval's samples file: an eval job that is done."""
+        job = await imports.take(reports, await http.body(), harness, metric, model_id=model_id, name=name)
+        return {"job_id": job.id, "status": job.status, "result": job.result}
 
     @router.get("/eval/jobs/{job_id}/flaky")
     async def flaky(job_id: str, eval_history: Given[EvalHistory], view: Viewer) -> dict[str, Any]:

@@ -106,6 +106,8 @@ class AsyncClient:
     get_promotion = Awaited(calls.get_promotion)
     promotion_report = Awaited(calls.promotion_report)
     eval_report = Awaited(calls.eval_report)
+    export_eval = Awaited(calls.export_eval)
+    import_eval = Awaited(calls.import_eval)
     list_policies = Awaited(calls.list_policies)
     get_policy = Awaited(calls.get_policy)
     put_policy = Awaited(calls.put_policy)

@@ -115,6 +115,8 @@ class BlockingClient:
     get_promotion = Blocking(calls.get_promotion)
     promotion_report = Blocking(calls.promotion_report)
     eval_report = Blocking(calls.eval_report)
+    export_eval = Blocking(calls.export_eval)
+    import_eval = Blocking(calls.import_eval)
     list_policies = Blocking(calls.list_policies)
     get_policy = Blocking(calls.get_policy)
     put_policy = Blocking(calls.put_policy)

@@ -38,6 +38,7 @@ Json = dict[str, Any]
 InFlight = Literal["finish", "keep", "abort"]
 Verdict = Literal["failed", "wrong", "right"]
 ReportFormat = Literal["html", "markdown"]
+ExportFormat = Literal["inspect", "lm_eval", "lm_eval_samples"]
 Method = Literal["auto", "in_place", "blue_green", "restart"]
 
 _SWITCH_MARGIN_S = 120.0  # a switch may wait for its reference and for the engine beside what `timeout_s` bounds
@@ -307,6 +308,19 @@ def promotion_report(job_id: str, form: ReportFormat = "html") -> Call[str]:
 def eval_report(job_id: str, form: ReportFormat = "html") -> Call[str]:
     """An eval that is done as one file for people: an HTML page with its charts inside, or Markdown."""
     return Call("GET", f"/eval/jobs/{_part(job_id)}/report", str, params={"format": form}, is_text=True)
+
+
+def export_eval(job_id: str, form: ExportFormat = "inspect") -> Call[str]:
+    """An eval that is done as inspect-ai's log (JSON), or lm-eval's results (JSON) or samples (JSON lines)."""
+    return Call("GET", f"/eval/jobs/{_part(job_id)}/export", str, params={"format": form}, is_text=True)
+
+
+def import_eval(
+    log: bytes, model_id: str, form: Literal["inspect", "lm_eval"], name: str = "imported", metric: str | None = None
+) -> Call[MadeJob]:
+    """An inspect-ai log in JSON, or lm-eval's samples file, as an eval of that model that is done."""
+    params = _given(model_id=model_id, format=form, name=name, metric=metric)
+    return Call("POST", "/eval/imports", MadeJob.model_validate, params=params, content=log, repeatable=False)
 
 
 def list_policies() -> Call[list[Json]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -49,6 +50,9 @@ class ContaminationReports(Protocol):
 
 
 Verdict = Literal["failed", "wrong", "right"]
+Harness = Literal["inspect", "lm_eval"]
+ExportFormat = Literal["inspect", "lm_eval", "lm_eval_samples"]
+"""A log of inspect-ai, or lm-eval's results and samples files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class DoneEval:
     config: dict[str, Any]
     result: dict[str, Any]
     run_dir: Path
+    finished_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,24 @@ class EvalReports(Protocol):
 
         Raises Conflict (no samples were kept).
         """
+        ...
+
+    async def export(self, done: DoneEval, form: ExportFormat) -> tuple[bytes, str]:
+        """The run as a file of another harness, and its name. Raises Conflict (no samples were kept)."""
+        ...
+
+    async def take_in(
+        self,
+        body: bytes,
+        harness: Harness,
+        metric: str | None,
+        *,
+        model_id: str,
+        digest: str,
+        name: str,
+        run_dir: Path,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Writes another harness's run to `run_dir` as if it were ours: its config and result. Raises Invalid."""
         ...
 
     def saturation(self, result: dict[str, Any]) -> Literal["all", "none"] | None:

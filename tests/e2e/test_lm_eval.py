@@ -1,10 +1,11 @@
 """Outside eyes: EleutherAI's lm-eval asks the same questions at /v1/completions, and sees what our evals see."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.lm_eval_harness import lm_eval
-from tests.e2e.server import Server
+from tests.e2e.server import FINAL_ID, Server
 from tests.e2e.test_eval_metrics import evaluate
 
 # The demo model's own chat turns as plain text, of sums it knows and of some it does not.
@@ -32,6 +33,17 @@ def test_generation_agrees_to_the_sample(server: Server, tmp_path: Path) -> None
     assert [sample["prediction"] for sample in ours] == [sample["filtered_resps"][0] for sample in theirs]
     assert [sample["correct"] for sample in ours] == [bool(sample["exact_match"]) for sample in theirs]
     assert 0.3 < result["accuracy"] < 0.9
+
+    # Its own log of this is a run to compare with.
+    log = "".join(json.dumps(sample) + "\n" for sample in theirs)
+    query = {"model_id": FINAL_ID, "format": "lm_eval", "metric": "exact_match"}
+    taken = server.http.post("/eval/imports", content=log, params=query).raise_for_status().json()
+    assert taken["result"]["accuracy"] == result["accuracy"]
+    mine = server.http.get("/jobs?type=eval&limit=10").json()["jobs"]
+    ours_id = next(job["id"] for job in mine if job["config"]["dataset_ref"].startswith("lm-sums"))
+    query = {"a": ours_id, "b": taken["job_id"]}
+    compared = server.http.get("/eval/compare", params=query).raise_for_status().json()
+    assert (compared["paired"], compared["fixed"], compared["broken"]) == (len(_SUMS), 0, 0)
 
 
 def test_log_likelihoods_agree_to_the_sample(server: Server, tmp_path: Path) -> None:

@@ -422,3 +422,52 @@ async def test_questions_that_are_answered_otherwise_each_time_are_named(here: D
 
 def _line(row: object) -> str:
     return json.dumps(row) + "\n"
+
+
+@at_the_desk
+async def test_a_run_goes_out_in_other_formats_and_comes_back_the_same(here: Desk) -> None:
+    await here.put("sums.jsonl", LINES.encode())
+    await here.activate("a", 1)
+    here.knows = 25
+    done = await here.evaluate()
+    for out, back in (("inspect", "inspect"), ("lm_eval_samples", "lm_eval")):
+        file = await here.http.get(f"/eval/jobs/{done}/export", params={"format": out})
+        assert "attachment" in file.headers["content-disposition"]
+        query = {"model_id": "a", "format": back, "name": f"from {back}"}
+        made = await here.http.post("/eval/imports", content=file.content, params=query)
+        assert made.status_code == 201, made.text
+        taken = made.json()
+        assert (taken["status"], taken["result"]["accuracy"]) == ("done", 25 / 40)
+        compared = (await here.http.get("/eval/compare", params={"a": done, "b": taken["job_id"]})).json()
+        assert (compared["paired"], compared["fixed"], compared["broken"]) == (40, 0, 0)
+        samples = (await here.http.get(f"/eval/jobs/{taken['job_id']}/samples?verdict=wrong")).json()
+        assert samples["total"] == 15
+        assert samples["samples"][0]["prediction"] == "It is 25"
+    results = (await here.http.get(f"/eval/jobs/{done}/export?format=lm_eval")).json()
+    assert results["results"]["sums"]["numeric,none"] == 25 / 40
+    assert results["n-samples"]["sums"] == {"original": 40, "effective": 40}
+
+
+@at_the_desk
+async def test_a_log_that_cannot_be_taken_in_says_why(here: Desk) -> None:
+    await here.activate("a", 1)
+    line = {"doc_id": 0, "doc": {}, "target": "2", "filtered_resps": ["2"], "bleu": 0.4, "metrics": ["bleu"]}
+    graded = {**line, "metrics": ["odd"], "odd": 0.5}
+    score = {"id": 1, "input": "q", "target": "t", "scores": {"match": {"value": "C"}}}
+    log = {"status": "success", "eval": {"task": "t"}, "samples": [score, score]}
+    for model_id, form, body, metric, status, said in (
+        ("b", "inspect", log, None, 404, "'b'"),
+        ("a", "inspect", {}, None, 422, "is not an inspect-ai log in JSON"),
+        ("a", "inspect", {**log, "status": "error"}, None, 422, "the run is 'error'"),
+        ("a", "inspect", log, "other", 422, "no score is called 'other'; there are match"),
+        ("a", "inspect", log, None, 422, "two of its samples have the same id"),
+        ("a", "lm_eval", {"id": 1}, None, 422, "line 1 is not of lm-eval's samples file"),
+        ("a", "lm_eval", graded, None, 422, "'odd' is graded, and not a metric of ours"),
+        ("a", "lm_eval", {**line, "bleu": 40.0}, None, 422, "must lie between 0 and 1"),
+        ("a", "csv", line, None, 422, "format"),
+    ):
+        query = {"model_id": model_id, "format": form} | ({} if metric is None else {"metric": metric})
+        answer = await here.http.post("/eval/imports", content=json.dumps(body), params=query)
+        assert answer.status_code == status, answer.text
+        assert said in answer.text
+    assert (await here.http.get("/jobs?type=eval")).json()["jobs"] == []

@@ -29,6 +29,10 @@ class _Run:
     active: Arm = field(default_factory=Arm)
 
     @property
+    def is_running(self) -> bool:
+        return self.state == "running"
+
+    @property
     def limits(self) -> Limits:
         order = self.order
         return Limits(order.max_error_rate, order.max_latency_ratio, order.max_tokens_ratio)
@@ -49,7 +53,7 @@ class Canary:
         now = self._clock()
         self._look(now)
         run = self._run
-        if run is not None and run.order.id != order.id and run.state == "running":
+        if run is not None and run.order.id != order.id and run.is_running:
             raise CanaryRunning(run.order.candidate.id)
         if run is None or run.order.id != order.id or run.state == "lost":
             run = self._run = _Run(order, now, now)
@@ -65,12 +69,12 @@ class Canary:
     ) -> "Trial | None":
         """For a request for the active model: its part in the canary; None: none runs."""
         run = self._run
-        if run is None or run.state != "running":
+        if run is None or not run.is_running:
             return None
         self._look(self._clock())
         if active is None or active.digest != run.order.active:
             self._end(run, "superseded", "another model became active")
-        if run.state != "running":
+        if not run.is_running:
             return None
         unit = unit_of(headers, key, request_id, by_key=run.order.sticky == "key")
         chosen = takes_part(run.order.id, unit, run.order.share)
@@ -78,7 +82,7 @@ class Canary:
 
     def judge(self, run: _Run) -> None:
         """After each answer: back at once where a limit is breached."""
-        if run.state == "running" and (reason := breach(run.candidate, run.active, run.limits)) is not None:
+        if run.is_running and (reason := breach(run.candidate, run.active, run.limits)) is not None:
             self._end(run, "breached", reason)
 
     def now(self) -> float:
@@ -86,7 +90,7 @@ class Canary:
 
     def _look(self, now: float) -> None:
         run = self._run
-        if run is None or run.state != "running":
+        if run is None or not run.is_running:
             return
         if now - run.asked_s > LEASE_S:
             self._end(run, "lost", f"nobody asked after it for {LEASE_S:g} s")
@@ -118,7 +122,7 @@ def watched(trial: "Trial | None", model: ModelRef, response: TrackedSend, meter
     try:
         yield
     finally:
-        trial.end(model.digest, response, meter and meter.completion_tokens)
+        trial.end(model.digest, response, None if meter is None else meter.completion_tokens)
 
 
 @dataclass(slots=True)
@@ -138,7 +142,7 @@ class Trial:
         """`answered_by` is a digest. What the client broke off or was refused for its own faults counts for nobody."""
         arms = {self._run.order.candidate.digest: self._run.candidate, self._run.order.active: self._run.active}
         arm = arms.get(answered_by)
-        if arm is None or self._run.state != "running":
+        if arm is None or not self._run.is_running:
             return
         failure = response.given_up
         if response.status >= 500 or (failure is not None and failure.status >= 500):

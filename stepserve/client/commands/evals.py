@@ -1,12 +1,24 @@
 """`stepserve eval`: measure a model."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from stepserve.client.commands.reports import Format, Out, deliver, format_for
 from stepserve.client.results import EvalPoint, Job
-from stepserve.client.terminal import AsJson, Host, end_with, facts, follow, print_json, server_at, table
+from stepserve.client.terminal import (
+    EXIT_REFUSED,
+    AsJson,
+    Host,
+    end_with,
+    facts,
+    follow,
+    print_json,
+    server_at,
+    stop,
+    table,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate models and look at results.")
 
@@ -99,6 +111,41 @@ def report(
     with server_at(host) as server:
         written = server.eval_report(job_id, format_for(out, wanted))
     deliver(written, out)
+
+
+@app.command()
+def export(
+    job_id: Annotated[str, typer.Argument(help="An eval job's id.")],
+    form: Annotated[
+        Literal["inspect", "lm_eval", "lm_eval_samples"], typer.Option("--format", help="Whose file it is to be.")
+    ] = "inspect",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file; default: stdout.")] = None,
+    host: Host = None,
+) -> None:
+    """An eval that is done as a file of inspect-ai or lm-eval."""
+    with server_at(host) as server:
+        written = server.export_eval(job_id, form)
+    deliver(written, out)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="An inspect-ai log in JSON, or lm-eval's samples_….jsonl.")],
+    model: Annotated[str, typer.Option(help="The id of the model that was asked.")],
+    form: Annotated[Literal["inspect", "lm_eval"], typer.Option("--format", help="Whose file it is.")],
+    name: Annotated[str, typer.Option(help="What to call it.")] = "imported",
+    metric: Annotated[str | None, typer.Option(help="Which of its metrics counts; default: its first one.")] = None,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take in a run of another harness, to compare it with evals of ours."""
+    try:
+        log = file.read_bytes()
+    except OSError as error:
+        stop(f"{file} cannot be read: {error.strerror}.", EXIT_REFUSED)
+    with server_at(host) as server:
+        made = server.import_eval(log, model, form, name, metric)
+    print_json(made) if as_json else print(made.job_id)
 
 
 @app.command()
