@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evals.compare import compare, paired
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
 from evals.errors import EvalError
-from evals.flaky import flaky_among
+from evals.flaky import Flakiness, flaky_among
 from evals.interchange.answers import Unreadable
 from evals.interchange.exported import exported
 from evals.interchange.imported import imported
@@ -28,6 +28,7 @@ from stepserve.jobs.errors import Conflict, Invalid
 from stepserve.jobs.eval_ports import DoneEval, ExportFormat, Harness, SampleQuery
 from stepserve.report.blocks import Document
 
+_KEPT_MARKS = 16
 _SAME = ("dataset_digest", "template_digest", "seed")
 
 
@@ -37,6 +38,7 @@ class EvalReports:
     def __init__(self, judges: AllowedJudges | None = None) -> None:
         self._judges = judges or AllowedJudges()
         self._running: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}
+        self._flaky: dict[tuple[str, ...], Mapping[str, Flakiness]] = {}
 
     async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
         name = metric or _common_metric(a, b)
@@ -59,8 +61,12 @@ class EvalReports:
             self._running[key].add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(self._running[key])
 
-    async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
-        return await asyncio.to_thread(sample_page, done, wanted)
+    async def samples(self, done: DoneEval, wanted: SampleQuery, others: Sequence[DoneEval] = ()) -> dict[str, Any]:
+        page = await asyncio.to_thread(sample_page, done, wanted)
+        marks = await self._marks(done, others)
+        for sample in page["samples"]:
+            sample["flaky"] = marks.get(sample["id"])
+        return page
 
     async def report(self, done: DoneEval) -> Document:
         return await asyncio.to_thread(report_of, done)
@@ -100,6 +106,16 @@ class EvalReports:
 
     async def flaky(self, done: DoneEval, others: Sequence[DoneEval]) -> dict[str, Any]:
         return await asyncio.to_thread(_flaky, done, others)
+
+    async def _marks(self, done: DoneEval, others: Sequence[DoneEval]) -> Mapping[str, Flakiness]:
+        """Of the same runs worked out once: what a run that is done says stays."""
+        key = (done.job_id, *(other.job_id for other in others))
+        if others and key not in self._flaky:
+            found = await self.flaky(done, others)
+            while len(self._flaky) >= _KEPT_MARKS:
+                del self._flaky[next(iter(self._flaky))]
+            self._flaky[key] = {one["id"]: one["differs"] for one in found["questions"]}
+        return self._flaky.get(key, {})
 
     def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
         errors, total = result.get("errors", result.get("engine_errors", 0)), result.get("total_samples", 0)

@@ -40,10 +40,13 @@ def router_of(reports: EvalReports) -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> dict[str, Any]:
-        """What the engine failed on first, then wrong answers, then right ones, each in the dataset's order."""
+        """What the engine failed on first, then wrong answers, then right ones, each in the dataset's order.
+
+        `flaky`: whether the `answer`, or also the `verdict`, differs between identical runs.
+        """
         done = await eval_history.done(job_id, "job_id", view)
         wanted = SampleQuery(verdict, text, frozenset(sample_id or ()), offset, limit)
-        return await reports.samples(done, wanted)
+        return await reports.samples(done, wanted, await eval_history.alike(done, reports.series, view))
 
     @router.get("/eval/jobs/{job_id}/report", response_model=None)
     async def report(

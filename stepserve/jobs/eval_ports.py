@@ -90,8 +90,8 @@ class EvalReports(Protocol):
         """`body` is JSON. Raises Invalid, Conflict (no samples were kept)."""
         ...
 
-    async def samples(self, done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
-        """Raises Conflict (no samples were kept)."""
+    async def samples(self, done: DoneEval, wanted: SampleQuery, others: Sequence[DoneEval] = ()) -> dict[str, Any]:
+        """Those that `flaky` finds among `done` and `others` are marked. Raises Conflict (no samples were kept)."""
         ...
 
     async def report(self, done: DoneEval) -> Document:

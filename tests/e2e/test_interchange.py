@@ -1,4 +1,4 @@
-"""Logs of inspect-ai itself are taken in, and ours are read by it. No engine: it answers with a model of its own."""
+"""Logs of inspect-ai itself are taken in, and ours are read by it. No engine: it answers by itself."""
 
 import json
 import subprocess
@@ -17,13 +17,21 @@ WRITES = """
 import sys
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ModelOutput, get_model
+from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import match
+from inspect_ai.solver import solver
+
+@solver
+def knows_four():
+    async def solve(state, generate):
+        number = int(state.sample_id[1:])
+        state.output = ModelOutput.from_content("none", str(number + 1) if number < 4 else "no")
+        return state
+    return solve
+
 samples = [Sample(input=f"What is {n}+1?", target=str(n + 1), id=f"q{n}") for n in range(6)]
-outputs = [ModelOutput.from_content("mockllm", str(n + 1) if n < 4 else "no") for n in range(6)]
-model = get_model("mockllm/model", custom_outputs=outputs)
-task = Task(dataset=samples, scorer=match(), name="sums")
-(log,) = eval(task, model=model, log_dir=sys.argv[1], log_format="json", display="none", max_samples=1)
+task = Task(dataset=samples, solver=knows_four(), scorer=match(), name="sums")
+(log,) = eval(task, model="mockllm/model", log_dir=sys.argv[1], log_format="json", display="none", max_samples=1)
 print(log.location.removeprefix("file://"))
 """
 READS = """

@@ -418,6 +418,10 @@ async def test_questions_that_are_answered_otherwise_each_time_are_named(here: D
     assert (told["compared_with"], told["flaky"]) == ([second], 2)
     assert [one["differs"] for one in told["questions"]] == ["verdict", "answer"]
     assert told["questions"][0]["answers"] == {first: "It is 4", second: "It is 5"}
+    for job_id in (first, second):
+        shown = (await here.http.get(f"/eval/jobs/{job_id}/samples?limit=40")).json()["samples"]
+        marked = {one["input"]: one["flaky"] for one in shown if one["flaky"]}
+        assert marked == {"What is 3+1?": "verdict", "What is 4+1?": "answer"}
 
 
 def _line(row: object) -> str:

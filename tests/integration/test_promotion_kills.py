@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.integration.test_kills import control, live_and_die
 from tests.integration.test_promotions import QUESTIONS, SUITE, knowing
 from tests.unit.control.checkpoint_files import write_checkpoint
 
-KILLS = 8
+KILLS = int(os.environ.get("PROMOTION_KILLS", "8"))  # 50 of them take minutes
 LONGEST_LIFE_S = 0.6
 EACH_TAKES_S = 0.1
 KNOWS = {"old": 0.5, "good": 0.62, "bad": 0.4, "copy": 0.5}

@@ -68,17 +68,23 @@ class Canary:
         self, active: ModelRef | None, headers: Iterable[tuple[bytes, bytes]], key: str | None, request_id: str
     ) -> "Trial | None":
         """For a request for the active model: its part in the canary; None: none runs."""
-        run = self._run
-        if run is None or not run.is_running:
-            return None
-        self._look(self._clock())
-        if active is None or active.digest != run.order.active:
-            self._end(run, "superseded", "another model became active")
-        if not run.is_running:
+        run = self._running_beside(active)
+        if run is None:
             return None
         unit = unit_of(headers, key, request_id, by_key=run.order.sticky == "key")
         chosen = takes_part(run.order.id, unit, run.order.share)
         return Trial(self, run, run.order.candidate if chosen else None)
+
+    def _running_beside(self, active: ModelRef | None) -> _Run | None:
+        """The canary that runs; over when another model than it was ordered beside is active."""
+        self._look(self._clock())
+        run = self._run
+        if run is None or not run.is_running or active is None:
+            return None
+        if active.digest != run.order.active:
+            self._end(run, "superseded", "another model became active")
+            return None
+        return run
 
     def judge(self, run: _Run) -> None:
         """After each answer: back at once where a limit is breached."""
