@@ -364,6 +364,7 @@ class CanaryOrder(Message):
 
     `active` is the digest of the active model: when another one becomes active the canary is over. `sticky`: all
     requests of a key go the same way, or each is drawn by itself; those of one session always go the same way.
+    `shadow`: the active model answers all, and the candidate is asked the same afterwards, for nobody.
     """
 
     id: str
@@ -372,6 +373,7 @@ class CanaryOrder(Message):
     share: Annotated[float, Field(gt=0, le=1)]
     seconds: Annotated[float, Field(gt=0)]
     sticky: Literal["key", "request"] = "key"
+    shadow: bool = False
     max_error_rate: Annotated[float, Field(ge=0, le=1)]
     max_latency_ratio: Annotated[float, Field(ge=1)] | None = None
     max_tokens_ratio: Annotated[float, Field(ge=1)] | None = None
@@ -391,12 +393,16 @@ class CanaryArm(Message):
 
 
 class CanaryReport(Message):
+    """`compared`: answers of shadows that were set beside the active model's; `same`: those of the very same text."""
+
     id: str
     state: CanaryState
     reason: str | None
     elapsed_s: float
     candidate: CanaryArm
     active: CanaryArm
+    compared: int = 0
+    same: int = 0
 
 
 class ChatMessage(BaseModel):

@@ -74,7 +74,14 @@ async def _ended(gateway: CanaryGateway, canary_id: str) -> None:
 def reason_of(canary: dict[str, Any]) -> str:
     """A sentence for the decision's reasons."""
     arm, old = canary["candidate"], canary["active"]
+    if canary["compared"]:
+        same = f"{canary['same']} of {canary['compared']} answers of the shadow were the same"
+        return f"the shadow {_ending(canary)}: {same}"
     counted = f"{arm['requests']} requests to the candidate, {old['requests']} to the active model"
+    return f"the canary {_ending(canary)}: {counted}"
+
+
+def _ending(canary: dict[str, Any]) -> str:
     if canary["state"] == "passed":
-        return f"the canary passed after {canary['elapsed_s']:.0f} s: {counted}"
-    return f"the canary was ended after {canary['elapsed_s']:.0f} s ({canary['state']}): {canary['reason']}; {counted}"
+        return f"passed after {canary['elapsed_s']:.0f} s"
+    return f"was ended after {canary['elapsed_s']:.0f} s ({canary['state']}: {canary['reason']})"

@@ -1,8 +1,8 @@
 """The canary that a promotion may be asked to run before the switch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _LONGEST_S = 24 * 3600.0
 
@@ -11,7 +11,8 @@ class CanaryRequest(BaseModel):
     """A share of the requests for `active` is answered by the candidate for `seconds`; over a limit it is back at once.
 
     `sticky`: all requests of a key go the same way, or each is drawn by itself; those that name a session
-    (`X-Session-ID`) always go the same way.
+    (`X-Session-ID`) always go the same way. `shadow`: the active model answers all of them, the candidate is asked the
+    same afterwards, and nobody gets its answer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -22,3 +23,10 @@ class CanaryRequest(BaseModel):
     max_latency_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None
     max_tokens_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None
     sticky: Literal["key", "request"] = "key"
+    shadow: bool = False
+
+    @model_validator(mode="after")
+    def _a_shadow_has_no_latency(self) -> Self:
+        if self.shadow and self.max_latency_ratio is not None:
+            raise ValueError("max_latency_ratio: a shadow is asked below interactive traffic; its latency says nothing")
+        return self

@@ -181,7 +181,7 @@ class Dispatch:
         if cached is not None:
             response.headers[CACHE_HEADER] = b"miss"
             recorder = Recorder(response)
-        with watched(admitted.trial, admitted.model, response, meter):
+        with watched(admitted.trial, admitted.model, scope["path"], admitted.body, response, meter):
             try:
                 await slot.serve(scope, replay(admitted.body, receive), response)
             finally:

@@ -192,6 +192,13 @@ def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
             code, out, _ = await stepserve("promote", "a", "--baseline", "same", *suite, "--json", url=url)
             job = json.loads(out)
             assert (code, job["decision"]) == (6, "undecided")
+            code, out, _ = await stepserve("promote", "report", job["job_id"], url=url)
+            assert (code, out.splitlines()[0]) == (0, "# Promotion of a over same")
+            page = tmp_path / "decision.html"
+            code, out, _ = await stepserve("promote", "report", job["job_id"], "--out", str(page), url=url)
+            assert (code, out.strip(), page.read_text()[:15]) == (0, str(page), "<!doctype html>")
+            code, _, err = await stepserve("promote", "report", job["job_id"], "--out", str(tmp_path), url=url)
+            assert (code, "cannot be written: Is a directory" in err) == (2, True)
             folder = tmp_path / "runs" / "promotion" / job["job_id"]
             code, out, _ = await stepserve("promote", "--replay", str(folder), "--json", url=url)
             assert (code, json.loads(out)["differs"], json.loads(out)["decision"]) == (6, [], "undecided")

@@ -489,7 +489,7 @@ async def test_a_breached_canary_is_rolled_back_and_never_switches(here: Stage) 
     here.gateway.canary_states = ["breached"]
     job = await here.promote("new", on_pass="activate", canary=CANARY)
     assert (job["decision"], job["activation"], await here.active()) == ("rolled_back", None, "old")
-    assert "(breached): it is breached" in job["reasons"][-1]
+    assert "(breached: it is breached)" in job["reasons"][-1]
     assert here.gateway.activated == ["old"]
     here.gateway.canary_states = ["superseded"]
     await here.add("newer", 0.95)
@@ -502,6 +502,8 @@ async def test_a_canary_without_a_switch_or_with_too_large_a_share_is_refused(he
     await here.add("new", 0.9)
     assert "canary: needs on_pass" in await here.refused(422, canary=CANARY)
     assert "share" in await here.refused(422, on_pass="activate", canary={**CANARY, "share": 0.9})
+    shadow = {**CANARY, "shadow": True}
+    assert "max_latency_ratio: a shadow" in await here.refused(422, on_pass="activate", canary=shadow)
     await here.add("bad", 0.1)
     job = await here.promote("bad", on_pass="activate", canary=CANARY)
     assert (job["decision"], job["canary"], here.gateway.canaries) == ("refused", None, [])

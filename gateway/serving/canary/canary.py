@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 
 from gateway.access.meter import Meter
 from gateway.errors import CanaryRunning
+from gateway.http.asgi import Message
 from gateway.http.tracked_send import TrackedSend
 from gateway.serving.canary.choice import takes_part, unit_of
 from gateway.serving.canary.guards import Arm, Limits, breach
+from gateway.serving.canary.shadow import Shadows
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
 
+_LONGEST_ANSWER_BYTES = 1024 * 1024
 LEASE_S = 30.0
 """A canary that nobody has asked after for so long is over: whoever ordered it may be gone."""
 
@@ -27,6 +30,8 @@ class _Run:
     ended_s: float | None = None
     candidate: Arm = field(default_factory=Arm)
     active: Arm = field(default_factory=Arm)
+    compared: int = 0
+    same: int = 0
 
     @property
     def is_running(self) -> bool:
@@ -39,9 +44,12 @@ class _Run:
 
 
 class Canary:
-    """One at a time. Every method is a step without an `await`."""
+    """One at a time. Every method is a step without an `await`. `shadows` asks the candidate what nobody waits for;
+    None: nobody can.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.shadows: Shadows | None = None
         self._clock = clock
         self._run: _Run | None = None
 
@@ -73,7 +81,8 @@ class Canary:
             return None
         unit = unit_of(headers, key, request_id, by_key=run.order.sticky == "key")
         chosen = takes_part(run.order.id, unit, run.order.share)
-        return Trial(self, run, run.order.candidate if chosen else None)
+        shadow = run.order.shadow
+        return Trial(self, run, run.order.candidate if chosen and not shadow else None, shadowed=chosen and shadow)
 
     def _running_beside(self, active: ModelRef | None) -> _Run | None:
         """The canary that runs; over when another model than it was ordered beside is active."""
@@ -115,29 +124,64 @@ class Canary:
             elapsed_s=(now if run.ended_s is None else run.ended_s) - run.began_s,
             candidate=_arm(run.candidate),
             active=_arm(run.active),
+            compared=run.compared,
+            same=run.same,
         )
 
 
 @contextmanager
-def watched(trial: "Trial | None", model: ModelRef, response: TrackedSend, meter: Meter | None) -> Iterator[None]:
+def watched(
+    trial: "Trial | None", model: ModelRef, path: str, body: bytes, response: TrackedSend, meter: Meter | None
+) -> Iterator[None]:
     """Around the answer of `model` to a request that is part of a canary, or of none."""
     if trial is None:
         yield
         return
+    heard = _Heard(response) if trial.shadowed else None
     trial.begin()
     try:
         yield
     finally:
         trial.end(model.digest, response, None if meter is None else meter.completion_tokens)
+        if heard is not None and heard.answer is not None:
+            trial.shadow(path, body, heard.answer)
+
+
+class _Heard:
+    """An answer's body as it is sent, beside whoever else hears it; nothing of one that is too long."""
+
+    def __init__(self, response: TrackedSend) -> None:
+        self._response, self._before = response, response.hears
+        self._pieces: list[bytes] = []
+        self._length = 0
+        response.hears = self._hear
+
+    @property
+    def answer(self) -> bytes | None:
+        """None: it is not whole and good, or is a stream."""
+        response = self._response
+        good = response.ended and response.status == 200 and response.given_up is None and not response.is_stream
+        return b"".join(self._pieces) if good and self._length <= _LONGEST_ANSWER_BYTES else None
+
+    def _hear(self, message: Message) -> None:
+        if self._before is not None:
+            self._before(message)
+        piece = message.get("body", b"")
+        self._length += len(piece)
+        if self._length <= _LONGEST_ANSWER_BYTES:
+            self._pieces.append(piece)
 
 
 @dataclass(slots=True)
 class Trial:
-    """One request's part in a canary. `candidate`: who is to answer it; None: the active model."""
+    """One request's part in a canary. `candidate`: who is to answer it; None: the active model. `shadowed`: the
+    candidate is asked afterwards too.
+    """
 
     _canary: Canary
     _run: _Run
     candidate: ModelRef | None
+    shadowed: bool = False
     _began_s: float = 0.0
 
     def begin(self) -> None:
@@ -155,6 +199,18 @@ class Trial:
             arm.failed()
         elif failure is None and response.ended and response.status < 400:
             arm.answered(self._canary.now() - self._began_s, tokens)
+        self._canary.judge(self._run)
+
+    def shadow(self, path: str, body: bytes, answer: bytes) -> None:
+        shadows, run = self._canary.shadows, self._run
+        if shadows is not None and run.is_running:
+            shadows.start(run.order.candidate, path, body, answer, run.candidate, self)
+
+    def compared(self, *, same: bool) -> None:
+        self._run.compared += 1
+        self._run.same += same
+
+    def judge(self) -> None:
         self._canary.judge(self._run)
 
 

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Iterable
 
+from stepserve.access import ANONYMOUS
+
 SESSION_HEADER = b"x-session-id"
 _ALL = 2**64
 
@@ -20,4 +22,4 @@ def unit_of(headers: Iterable[tuple[bytes, bytes]], key: str | None, request_id:
     session = next((value.decode("latin-1") for name, value in headers if name == SESSION_HEADER), None)
     if session:
         return f"session\n{key}\n{session}"
-    return f"key\n{key}" if by_key and key else f"request\n{request_id}"
+    return f"key\n{key}" if by_key and key and key != ANONYMOUS else f"request\n{request_id}"

@@ -98,6 +98,7 @@ class FakeEngine:
         self.task: ModelTask = "generate"
         self.attached: list[str] = []
         self.status = 200
+        self.says: bytes | None = None  # in place of the model's id and the body
         self.content_type = b"application/json"
         self.release = asyncio.Event()
         self.may_detach = asyncio.Event()
@@ -143,7 +144,8 @@ class FakeEngine:
         else:
             await self.release.wait()
             await self._start(send)
-        await send({"type": "http.response.body", "body": self.ref.id.encode() + b":" + body})
+        said = self.ref.id.encode() + b":" + body if self.says is None else self.says
+        await send({"type": "http.response.body", "body": said})
 
     async def _start(self, send: Send) -> None:
         headers = [(b"content-type", self.content_type)]

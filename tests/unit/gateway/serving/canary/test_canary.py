@@ -12,8 +12,9 @@ from gateway.inference.dispatch import Dispatch
 from gateway.request.context import RequestContext
 from gateway.serving.canary.canary import LEASE_S, Canary
 from gateway.serving.canary.choice import takes_part, unit_of
+from gateway.serving.canary.shadow import AT_ONCE, Shadows
 from gateway.serving.naming import Naming
-from stepserve.contract import ActivateRequest, CanaryOrder, CanaryState
+from stepserve.contract import ActivateRequest, AskOutput, AskRequest, AskResult, CanaryOrder, CanaryReport, CanaryState
 from stepserve.request_id import key_id
 from stepserve.settings import Alias
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, signature
@@ -54,6 +55,19 @@ class Stage:
         await self.dispatch(client.scope, client.receive, client.send)
         self.said = client.body
         return client.headers.get(b"x-model-id", b"").decode()
+
+    def shadow(self, *texts: str, status: int = 200) -> list[AskRequest]:
+        """The candidate's answers as it gives them to shadows, in turn; what it was asked."""
+        asked: list[AskRequest] = []
+        left = list(texts)
+
+        async def ask(request: AskRequest) -> AskResult:
+            asked.append(request)
+            body = {"choices": [{"text": left.pop(0)}], "usage": {"completion_tokens": 5}} if status == 200 else {}
+            return AskResult(model="new", digest="", outputs=[AskOutput(status=status, body=body)])
+
+        self.canary.shadows = Shadows(ask)
+        return asked
 
     async def answered_by_new(self, numbers: range, **how: str) -> set[int]:
         return {number for number in numbers if await self.ask(number, **how) == "new"}
@@ -193,3 +207,71 @@ async def test_it_passes_after_its_time_and_is_lost_when_nobody_asks(here: Stage
     assert await here.answered_by_new(range(100)) == set()
     report = here.canary.order(order("other"))
     assert (report.state, report.elapsed_s) == ("running", 0.0), "whoever comes back begins it again"
+
+
+async def settled(here: Stage, asked: CanaryOrder, compared: int) -> CanaryReport:
+    while (report := here.canary.order(asked)).compared < compared and report.state == "running":
+        await asyncio.sleep(0)
+    return report
+
+
+SAYS_OLD = b'{"choices": [{"text": "four"}]}'
+
+
+@on_stage
+async def test_a_shadow_is_asked_the_same_and_nobody_gets_its_answer(here: Stage) -> None:
+    asked = order(share=1.0, shadow=True)
+    here.canary.order(asked)
+    here.engine("old").says = SAYS_OLD
+    seen = here.shadow("four", "five")
+    METER.set(meter := Meter())
+    for number in (1, 2):
+        assert await here.ask(number) == "old"
+        assert here.said == SAYS_OLD
+        report = await settled(here, asked, number)
+    assert (report.compared, report.same, report.candidate.requests, report.active.requests) == (2, 1, 2, 2)
+    assert report.candidate.tokens == pytest.approx(5)
+    assert [(one.model, one.digest, one.items[0].body["prompt"]) for one in seen] == [
+        ("new", "sha256:new", "1"), ("new", "sha256:new", "2"),
+    ]  # fmt: skip
+    assert meter.completion_tokens == 0
+    METER.set(None)
+
+
+@on_stage
+async def test_a_shadow_that_fails_is_a_breach_that_nobody_noticed(here: Stage) -> None:
+    asked = order(share=1.0, shadow=True)
+    here.canary.order(asked)
+    here.engine("old").says = SAYS_OLD
+    seen = here.shadow(status=500)
+    for number in range(20):
+        assert await here.ask(number) == "old"
+        for _ in range(5):
+            await asyncio.sleep(0)
+    report = here.canary.order(asked)
+    assert (report.state, report.active.errors) == ("breached", 0)
+    assert len(seen) == report.candidate.errors < 5
+
+
+@on_stage
+async def test_shadows_never_pile_up_and_streams_have_none(here: Stage) -> None:
+    asked = order(share=1.0, shadow=True)
+    here.canary.order(asked)
+    here.engine("old").says = SAYS_OLD
+    hold, begun = asyncio.Event(), 0
+
+    async def ask(_: AskRequest) -> AskResult:
+        nonlocal begun
+        begun += 1
+        await hold.wait()
+        raise AssertionError("it was to wait")
+
+    here.canary.shadows = Shadows(ask)
+    for number in range(3 * AT_ONCE):
+        assert await here.ask(number) == "old"
+        await asyncio.sleep(0)
+    assert begun == AT_ONCE
+    here.shadow()
+    here.engine("old").content_type = b"text/event-stream; charset=utf-8"
+    assert await here.ask(1) == "old"
+    assert here.canary.order(asked).compared == 0

@@ -35,6 +35,7 @@ SESSION = [(b"host", b"x"), (b"x-session-id", b"s1")]
         (([], "k1", "r1", True), ([], "k2", "r1", True), False),
         (([], "k1", "r1", False), ([], "k1", "r2", False), False),
         (([], None, "r1", True), ([], None, "r2", True), False),
+        (([], "anonymous", "r1", True), ([], "anonymous", "r2", True), False),
         ((SESSION, "k1", "r1", False), (SESSION, "k1", "r2", False), True),
         ((SESSION, "k1", "r1", True), ([], "k1", "r1", True), False),
         ((SESSION, "k1", "r1", True), (SESSION, "k2", "r1", True), False),

@@ -1,0 +1,89 @@
+"""Shadow requests: the candidate is asked again what the active model has answered, and nobody gets its answer."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.serving.canary.guards import Arm
+from stepserve.contract import AskItem, AskOutput, AskRequest, AskResult, ModelRef
+
+AT_ONCE = 4
+"""So many shadows at most; a request that comes meanwhile gets none, so that shadows never pile up."""
+PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+_OWN = frozenset({"stream", "stream_options", "priority"})
+
+Ask = Callable[[AskRequest], Awaitable[AskResult]]
+
+
+class Shadowed(Protocol):
+    """Who counts what came of it."""
+
+    def compared(self, *, same: bool) -> None: ...
+    def judge(self) -> None: ...
+
+
+class Shadows:
+    """Asks below interactive traffic, of a context of its own: no key is charged, no request waits for it."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, model: ModelRef, path: str, body: bytes, answer: bytes, arm: Arm, whom: Shadowed) -> None:
+        """`body` and `answer`: what the active model was asked and said. Does nothing where it cannot be compared."""
+        texts = texts_of(answer)
+        if path not in PATHS or texts is None or len(self._running) >= AT_ONCE:
+            return
+        work = self._one(model, path, body, texts, arm, whom)
+        task = asyncio.get_running_loop().create_task(work, name="shadow", context=Context())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _one(self, model: ModelRef, path: str, body: bytes, texts: list[str], arm: Arm, whom: Shadowed) -> None:
+        asked = {key: value for key, value in msgspec.json.decode(body).items() if key not in _OWN}
+        request = AskRequest(model=model.id, digest=model.digest, items=[AskItem(path=path, body=asked)])
+        began_s = time.monotonic()
+        try:
+            (output,) = (await self._ask(request)).outputs
+        except GatewayError as error:
+            if error.status < 500 or error.status == 503:  # it is not loaded any more, or there is no place now
+                return
+            arm.failed()
+        else:
+            self._note(output, time.monotonic() - began_s, texts, arm, whom)
+        whom.judge()
+
+    def _note(self, output: AskOutput, took_s: float, texts: list[str], arm: Arm, whom: Shadowed) -> None:
+        if output.status >= 500:
+            arm.failed()
+            return
+        said = _texts_in(output.body) if output.status == 200 else None
+        if said is not None:
+            usage = output.body.get("usage") if isinstance(output.body, dict) else None
+            arm.answered(took_s, usage.get("completion_tokens") if isinstance(usage, dict) else None)
+            whom.compared(same=said == texts)
+
+
+def texts_of(answer: bytes) -> list[str] | None:
+    """The texts of the choices of a whole answer; None: it has none."""
+    try:
+        return _texts_in(msgspec.json.decode(answer))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _texts_in(content: Any) -> list[str] | None:
+    choices = content.get("choices") if isinstance(content, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return None
+    texts = []
+    for choice in choices:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        text = message.get("content") if isinstance(message, dict) else choice.get("text")
+        texts.append(text if isinstance(text, str) else "")
+    return texts
