@@ -37,6 +37,7 @@ from control.jobs.attempt import AttemptBuilder
 from control.jobs.disk_guard import DiskGuard
 from control.jobs.ending import FIRST_BACKOFF_S
 from control.jobs.engine_borrow import ActivatorSwitcher, EngineBorrows
+from control.jobs.eval_imports import EvalImports
 from control.jobs.limits import RunnerLimits, Window
 from control.jobs.queue import JobQueue
 from control.jobs.reaper import Reaper
@@ -47,7 +48,6 @@ from control.models.activation_log import ActivationLog
 from control.models.aliases import Aliases
 from control.models.capabilities import EngineAbilities
 from control.models.eval_history import EvalHistory
-from control.models.eval_imports import EvalImports
 from control.models.loading import Loading
 from control.models.placed_folders import PlacedFolders
 from control.models.reference_maker import ReferenceMaker

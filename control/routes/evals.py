@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from control.access.view import Viewer
 from control.clock import iso
+from control.jobs.eval_imports import EvalImports
 from control.models.eval_history import EvalHistory, HistoryEntry
-from control.models.eval_imports import EvalImports
 from control.routes.reports import ReportFormat, report_response
 from control.services import Given
 from stepserve.jobs.eval_ports import EvalReports, ExportFormat, Harness, SampleQuery, Verdict
