@@ -9,9 +9,10 @@ import uvicorn
 from setproctitle import setproctitle
 
 from control.app import create_app
-from control.routes import contamination, datasets, evals
+from control.routes import contamination, data_gen, datasets, evals
 from datagen.contamination_reports import ContaminationReports
 from datagen.kind import DataGenKind
+from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
@@ -40,8 +41,12 @@ def main() -> int:
     logs.configure("control", settings)
     judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
     reports = EvalReports(judges)
-    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(reports)]
-    routes.insert(0, contamination.router_of(ContaminationReports()))
+    routes = [
+        contamination.router_of(ContaminationReports()),
+        datasets.router_of(FileDatasetStore()),
+        evals.router_of(reports),
+        data_gen.reports_router(RunReports()),
+    ]
     evaluations = EvalKind(judges, settings.max_sequences_per_request)
     app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes, eval_reports=reports)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from stepserve.jobs.jsonl_log import JsonlLog
 
+LOG_FILE = "attempts.jsonl"
+
 
 class AttemptLine(BaseModel):
     """`run` counts the attempts at the job, `at_s` and `busy_s` from that run's start."""

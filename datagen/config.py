@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from datagen.decontamination import DEFAULT_WORDS
 from datagen.filters import Lengths
 from datagen.places import SHARDS, check_folder
+from datagen.quality.config import Quality
 from datagen.records import Format
 from stepserve.request_model import RequestModel
 
@@ -62,6 +63,7 @@ class GenerationConfig(RequestModel):
     decontaminate_words: Annotated[int, Field(ge=4, le=100)] = DEFAULT_WORDS
     decontaminate_except: list[str] = Field(default=[])
     judge: Judging | None = None
+    quality: Quality = Quality()
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ import json
 import logging
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -44,6 +44,11 @@ class Hit:
     sample: int
 
 
+def file_names(named: Iterable[str]) -> frozenset[str]:
+    """Datasets as configs name them, with or without `.jsonl`."""
+    return frozenset(name for given in named for name in (given, f"{given}.jsonl"))
+
+
 class ContaminationIndex:
     """Looks texts up among the n-grams: sorted arrays of 64-bit hashes, 12 bytes an n-gram."""
 
@@ -59,8 +64,10 @@ class ContaminationIndex:
     def ngrams(self) -> int:
         return sum(len(hashes) for hashes in self._hashes)
 
-    def add_folder(self, folder: Path, cache: Path, spared: frozenset[str] = frozenset()) -> None:
-        """Every dataset below the folder but those `spared` by name.
+    def add_folder(
+        self, folder: Path, cache: Path, spared: frozenset[str] = frozenset(), only: frozenset[str] | None = None
+    ) -> None:
+        """Every dataset below the folder but those `spared` by name; of `only` these.
 
         One whose lines are no samples is taken as it is, each text in it as a question, and noted in `unreadable`.
 
@@ -70,7 +77,7 @@ class ContaminationIndex:
         cache.mkdir(parents=True, exist_ok=True)
         for path in sorted(path for path in folder.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file()):
             name = str(path.relative_to(folder))
-            if name in spared:
+            if name in spared or (only is not None and name not in only):
                 continue
             try:
                 self._add(name, path, cache)

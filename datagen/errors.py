@@ -4,8 +4,11 @@ DataGenError
 ├── Refused          a field of the config cannot be used; names it
 ├── SourceMissing    a file or an eval run that is not there
 ├── SourceBroken     it is there and cannot be used
-└── NothingPassed    a whole run without one example; carries why
+├── NothingPassed    a whole run without one example; carries why
+└── LimitMissed      a limit of config.quality; nothing was published
 """
+
+from collections.abc import Sequence
 
 
 class DataGenError(Exception):
@@ -28,3 +31,8 @@ class SourceBroken(DataGenError):
 
 class NothingPassed(DataGenError):
     pass
+
+
+class LimitMissed(DataGenError):
+    def __init__(self, missed: Sequence[object], report: str) -> None:
+        super().__init__(f"{'; '.join(map(str, missed))}; nothing was published (see {report} of the run)")

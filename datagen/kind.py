@@ -46,7 +46,9 @@ class DataGenKind:
             if config.parquet and not is_available():
                 raise Refused("parquet", "needs pyarrow, which is not installed")
             for name in config.decontaminate_except:
-                _check_dataset(name, datasets_dir)
+                _check_dataset("decontaminate_except", name, datasets_dir)
+            for name in config.quality.known_sets or []:
+                _check_dataset("quality.known_sets", name, datasets_dir)
             strategy = asked.open_strategy(self._sources)
         except DataGenError as error:
             raise Invalid(str(error)) from error
@@ -68,8 +70,8 @@ class DataGenKind:
             raise BadJob(str(error)) from error
 
 
-def _check_dataset(name: str, datasets_dir: Path) -> None:
+def _check_dataset(field: str, name: str, datasets_dir: Path) -> None:
     try:
         resolve_dataset(name, datasets_dir)
     except EvalError as error:
-        raise Refused("decontaminate_except", str(error)) from error
+        raise Refused(field, str(error)) from error

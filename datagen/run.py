@@ -14,11 +14,11 @@ from itertools import islice
 from typing import Any
 
 from datagen.asking import Asking
-from datagen.attempts_log import AttemptLine, open_attempts
+from datagen.attempts_log import LOG_FILE, AttemptLine, open_attempts
 from datagen.completed_attempts import CompletedAttempts
 from datagen.concurrent_attempts import ConcurrentAttempts, FinishedAttempt
 from datagen.config import GenerationConfig
-from datagen.decontamination import ContaminationIndex
+from datagen.decontamination import ContaminationIndex, file_names
 from datagen.deduplicator import Deduplicator
 from datagen.errors import NothingPassed
 from datagen.filters import Filters
@@ -26,9 +26,11 @@ from datagen.judging import objections
 from datagen.manifest import write_card, write_manifest
 from datagen.places import SHARDS
 from datagen.pool import Pool
+from datagen.quality.run import RunReport
 from datagen.records import Draft, Origin, subject
 from datagen.request import StoredConfig
-from datagen.shards import ShardFacts, ShardWriter, pausing_when_full
+from datagen.shard_cutter import ShardCutter
+from datagen.shards import ShardWriter, pausing_when_full
 from datagen.similarity import Fingerprint
 from datagen.strategy import Sources, Strategy
 from datagen.student import find_student
@@ -41,7 +43,6 @@ from stepserve.jobs.jsonl_log import JsonlLog
 from stepserve.jobs.ports import JobContext
 
 CONFIG_FILE = "config.json"
-LOG_FILE = "attempts.jsonl"
 RESULT_FILE = "result.json"
 NGRAMS_FOLDER = ".ngrams"
 _LINES_AT_ONCE = 500
@@ -65,9 +66,7 @@ class DataGenRun:
         self._config: GenerationConfig = self._stored.parsed()
         self._tally = Tally()
         self._completed = CompletedAttempts()
-        self._open: list[dict[str, Any]] = []
-        self._shards: list[ShardFacts] = []
-        self._writer = ShardWriter(
+        writer = ShardWriter(
             ledger=context.shards,
             base_dir=sources.base_dir,
             models_dir=sources.models_dir,
@@ -78,6 +77,8 @@ class DataGenRun:
             parquet=self._config.parquet,
             now=now,
         )
+        withheld = bool(self._config.quality.limits.given())
+        self._cutter = ShardCutter(writer, self._config.shard_size, withheld=withheld)
 
     async def run(self) -> dict[str, Any]:
         """Raises JobError, JobPaused (the disk is full), DataGenError, and what the engine raises."""
@@ -114,8 +115,7 @@ class DataGenRun:
         index = None
         if self._config.decontaminate:
             index = ContaminationIndex(self._config.decontaminate_words)
-            named = self._config.decontaminate_except
-            spared = frozenset([*named, *(f"{name}.jsonl" for name in named)])
+            spared = file_names(self._config.decontaminate_except)
             index.add_folder(self._sources.datasets_dir, self._context.run_dir.parent / NGRAMS_FOLDER, spared)
         earlier = self._config.against_earlier_shards
         pool = Pool(self._context.run_dir, earlier=earlier, same_numbers=strategy.same_numbers)
@@ -131,7 +131,7 @@ class DataGenRun:
             await asyncio.to_thread(_remember, pool, batch)
             for line in batch:
                 self._note(line, strategy)
-            await self._publish_full(log)
+            await self._cutter.publish_full(log)
         await self._context.report(self._tally.accepted, self._config.num_examples)
 
     def _note(self, line: AttemptLine, strategy: Strategy) -> None:
@@ -140,7 +140,7 @@ class DataGenRun:
         for record in line.accepted:
             self._check_weights(record["metadata"]["model_digest"])
             strategy.learn(_asked(record), str(record["metadata"]["tags"]).split())
-        self._open.extend(line.accepted)
+        self._cutter.add(line.accepted)
 
     async def _generate(
         self, log: JsonlLog[AttemptLine], strategy: Strategy, index: ContaminationIndex | None, pool: Pool
@@ -171,7 +171,7 @@ class DataGenRun:
                     await asyncio.to_thread(log.append, lines)
                     for line in lines:
                         self._note(line, strategy)
-                    await self._publish_full(log)
+                    await self._cutter.publish_full(log)
                     await self._context.report(self._tally.accepted, self._config.num_examples)
             finally:
                 await attempts.dismiss()
@@ -227,37 +227,32 @@ class DataGenRun:
             lines.append(attempted.line(verdict.accepted, verdict.rejected, run, at_s, busy_s))
         return lines
 
-    async def _publish_full(self, log: JsonlLog[AttemptLine]) -> None:
-        """What a shard was made of must outlive a loss of power as the shard does."""
-        size = self._config.shard_size
-        if len(self._open) >= size:
-            await asyncio.to_thread(log.sync)
-        while len(self._open) >= size:
-            self._shards.append(await self._writer.publish(len(self._shards), self._open[:size]))
-            del self._open[:size]
-
     async def _conclude(
         self, log: JsonlLog[AttemptLine], strategy: Strategy, index: ContaminationIndex | None
     ) -> dict[str, Any]:
         await asyncio.to_thread(log.sync)
-        if self._open:
-            self._shards.append(await self._writer.publish(len(self._shards), self._open))
-            self._open = []
-        result = self._tally.result() | {
-            "num_examples": self._config.num_examples,
-            "partial": self._missing > 0,
-            "shards": [shard.name for shard in self._shards],
-            "decontamination": self._decontamination(index),
-            "seed": self._config.seed,
-            "model_digest": self._context.model.digest,
-            **strategy.facts(),
-        }
+        cache = self._context.run_dir.parent / NGRAMS_FOLDER
+        quality = RunReport(self._context, self._config, self._sources.datasets_dir, cache)
+        report = await quality.made(log, self._about, self._tally.result())
         if not self._tally.accepted:
+            await quality.write(report, ())
             reasons = ", ".join(f"{reason} {count}" for reason, count in self._tally.rejected.items()) or "none"
             raise NothingPassed(
                 f"not one example passed after {self._tally.attempts} attempts; rejected: {reasons}"
                 f" (see {LOG_FILE} of the run)"
             )
+        await quality.check(report)
+        await self._cutter.publish_rest(log)
+        await quality.write(report, self._cutter.shards)
+        result = self._tally.result() | {
+            "num_examples": self._config.num_examples,
+            "partial": self._missing > 0,
+            "shards": [shard.name for shard in self._cutter.shards],
+            "decontamination": self._decontamination(index),
+            "seed": self._config.seed,
+            "model_digest": self._context.model.digest,
+            **strategy.facts(),
+        }
         await asyncio.to_thread(self._write_end, result)
         return result
 
@@ -277,9 +272,8 @@ class DataGenRun:
 
     def _write_end(self, result: dict[str, Any]) -> None:
         run_dir = self._context.run_dir
-        about = {"job_id": self._context.job_id, "strategy": self._stored.strategy, "model": self._context.model.id}
-        write_manifest(run_dir, about, self._config, self._shards, result)
-        write_card(run_dir, about, self._config, self._shards, result)
+        write_manifest(run_dir, self._about, self._config, self._cutter.shards, result)
+        write_card(run_dir, self._about, self._config, self._cutter.shards, result)
         write_json(run_dir / RESULT_FILE, result)
 
     def _write_config(self, strategy: Strategy) -> None:
@@ -301,6 +295,10 @@ class DataGenRun:
             raise WrongWeights(
                 f"{self._context.job_id} was begun with {earlier_digest}; {model.id} is {model.digest} now"
             )
+
+    @property
+    def _about(self) -> dict[str, str]:
+        return {"job_id": self._context.job_id, "strategy": self._stored.strategy, "model": self._context.model.id}
 
     @property
     def _origin(self) -> Origin:

@@ -79,7 +79,7 @@ class Solver:
         if executed:
             gold = exact_answer(question)
         if gold is None and method == "executed":
-            return _nothing("not_executable", question)
+            return _nothing("not_executable", question, verifier="executed")
         check = is_right_sum if executed else is_right
         unsolved = self._plan.only_unsolved if only_unsolved is None else only_unsolved
         if unsolved and gold is not None:
@@ -93,9 +93,9 @@ class Solver:
             return _nothing(reason, question)
         if gold is not None:
             right = [(item, output) for item, output in answered if check(output.text, gold)]
-            if not right:
-                return _nothing("no_right_solution", question, gold=gold)
             named = "executed" if executed else "gold"
+            if not right:
+                return _nothing("no_right_solution", question, verifier=named, gold=gold)
             return self._kept(question, right, source_id, named, len(right) / len(items), gold, tags)
         return await self._agreed(question, ask, answered, len(items), source_id, tags)
 
@@ -120,11 +120,11 @@ class Solver:
         answer, members = max(camps, key=lambda camp: len(camp[1]))
         share = len(members) / asked
         if share < self._plan.majority:
-            return _nothing("no_majority", question, share=f"{share:.2f}")
+            return _nothing("no_majority", question, verifier="majority", share=f"{share:.2f}")
         second = chat(SECOND_PROMPT.format(question=question), greedy(self._plan.sampling), self._plan.system_prompt)
         (opinion,) = await ask([second])
         if opinion.error is not None or not is_right(opinion.text, answer):
-            return _nothing("second_opinion_differs", question, majority=answer)
+            return _nothing("second_opinion_differs", question, verifier="majority", majority=answer)
         return self._kept(question, members, source_id, "majority", share, answer, tags)
 
     def _kept(

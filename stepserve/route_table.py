@@ -237,6 +237,8 @@ ROWS: tuple[Row, ...] = (
     _DATA_GEN.row("/data_gen/jobs/{job_id}", "GET"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/shards/{name:path}", "GET"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/files/{name}", "GET"),
+    _DATA_GEN.row("/data_gen/jobs/{job_id}/report", "GET"),
+    _DATA_GEN.row("/data_gen/jobs/{job_id}/rejected", "GET"),
     _DATASETS.row("/datasets", "GET"),
     _DATASETS.row("/datasets/{name:path}/versions", "GET"),
     _DATASETS.row("/datasets/{name:path}/contamination", "GET"),

@@ -2,9 +2,9 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from control.access.view import Viewer
@@ -15,12 +15,19 @@ from control.routes.shards import download
 from control.services import Given
 from control.shards.inbox import ShardInbox
 from control.shards.view import relative_name
+from stepserve.jobs.datagen_ports import DataGenReports, RejectionQuery
 from stepserve.paths import Layout
 
 router = APIRouter()
 
 JOB_TYPE = "data_gen"
-_FILES = {"manifest.json": "application/json", "README.md": "text/markdown", "attempts.jsonl": "application/jsonl"}
+_REPORT = "report.json"
+_FILES = {
+    "manifest.json": "application/json",
+    "README.md": "text/markdown",
+    "report.json": "application/json",
+    "attempts.jsonl": "application/jsonl",
+}
 
 
 @router.get("/data_gen/jobs/{job_id}")
@@ -55,11 +62,44 @@ async def get_shard(
     raise NotFound(f"{job_id} has no shard {name!r}")
 
 
+@router.get("/data_gen/jobs/{job_id}/report")
+async def get_report(job_id: str, queue: Given[JobQueue], layout: Given[Layout], view: Viewer) -> FileResponse:
+    """Of the examples, the whole job's and each shard's; there once the job has ended, well or not."""
+    await queue.get(job_id, JOB_TYPE, view=view)
+    path = layout.runs / JOB_TYPE / job_id / _REPORT
+    if not await asyncio.to_thread(path.is_file):
+        raise NotFound(f"{job_id} has no report yet: it is written when the examples are all made")
+    return FileResponse(path, media_type=_FILES[_REPORT])
+
+
 @router.get("/data_gen/jobs/{job_id}/files/{name}")
 async def get_file(job_id: str, name: str, queue: Given[JobQueue], layout: Given[Layout], view: Viewer) -> FileResponse:
-    """manifest.json, README.md (the dataset card) and attempts.jsonl of a run."""
+    """manifest.json, README.md (the dataset card), report.json and attempts.jsonl of a run."""
     await queue.get(job_id, JOB_TYPE, view=view)
     path = layout.runs / JOB_TYPE / job_id / Path(name).name
     if name not in _FILES or not await asyncio.to_thread(path.is_file):
         raise NotFound(f"{job_id} has no file {name!r} (there can be: {', '.join(_FILES)})")
     return FileResponse(path, media_type=_FILES[name])
+
+
+def reports_router(reports: DataGenReports) -> APIRouter:
+    """What only the kind itself can read."""
+    routes = APIRouter()
+
+    @routes.get("/data_gen/jobs/{job_id}/rejected")
+    async def get_rejected(
+        job_id: str,
+        queue: Given[JobQueue],
+        layout: Given[Layout],
+        view: Viewer,
+        reason: Annotated[str | None, Query(max_length=200)] = None,
+        after: Annotated[str | None, Query(max_length=100)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> dict[str, Any]:
+        """Why things did not become examples, in the order of the log. `after`: the `next` of the page before; a page
+        may hold fewer than `limit`, even none, and still have a `next`."""
+        await queue.get(job_id, JOB_TYPE, view=view)
+        wanted = RejectionQuery(reason, after, limit)
+        return {"job_id": job_id} | await reports.rejected(layout.runs / JOB_TYPE / job_id, wanted)
+
+    return routes

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
+from datagen.instruction_prompts import INPUT_FIRST, IS_CLASSIFICATION, OUTPUT_FIRST, list_prompt
 from datagen.records import Draft, Outcome, Rejection, Turn, prompt_sha
 from datagen.seeds import SeedTask, SeedTasks, seeds_of_file, shipped_seeds
 from datagen.solving import SolvePlan, Solver, chat, greedy, seed_of
@@ -43,28 +44,6 @@ _LABELLED = re.compile(
 _NO_INPUT = frozenset({"", "none", "n/a", "no input", "noinput", "<noinput>", "(none)", "-"})
 _MOST_REMEMBERED = 2_000
 _TOO_LONG = re.compile(r"context|maximum.*length|too long|longer than", re.IGNORECASE)
-
-_TASKS = "Come up with a series of tasks{about}. Write one task a line, numbered, and nothing else.\n\n{tasks}\n{next}."
-_PROBLEMS = (
-    "Come up with a series of mathematical problems, each with one answer that can be checked. Write one problem a"
-    " line, numbered, and nothing else.\n\n{tasks}\n{next}."
-)
-_IS_CLASSIFICATION = (
-    "Is the answer to the following task one of a small fixed set of labels? Say yes or no.\n\n"
-    "Task: Say whether the review is positive or negative.\nYes\n\n"
-    "Task: Write a short letter of thanks to a neighbour.\nNo\n\n"
-    "Task: Decide which of the two sentences is grammatical.\nYes\n\n"
-    "Task: Explain why the sky is blue.\nNo\n\n"
-    "Task: {instruction}\n"
-)
-_INPUT_FIRST = (
-    "Give one example of the following task, in this form:\nInput: what the task is applied to (None if it needs no"
-    " input)\nOutput: the right and complete answer\n\nTask: {instruction}"
-)
-_OUTPUT_FIRST = (
-    "The following task asks for a label. For each possible label write one example, in this form:\nLabel: the"
-    " label\nInput: a text that this label is right for\n\nTask: {instruction}"
-)
 
 
 class SelfInstructConfig(GenerationConfig):
@@ -190,23 +169,18 @@ class SelfInstruct:
         tasks = [*chance.sample(self._generated, generated)]
         tasks += [task_text(task) for task in chance.sample(self._seeds, min(shown - generated, len(self._seeds)))]
         chance.shuffle(tasks)
-        domain = self._config.domain
-        text = (_PROBLEMS if self._is_math else _TASKS).format(
-            about=f" in the field of {domain}" if domain else "",
-            tasks="\n".join(f"{place}. {' '.join(task.split())}" for place, task in enumerate(tasks, start=1)),
-            next=len(tasks) + 1,
-        )
+        text = list_prompt(tasks, domain=self._config.domain, problems=self._is_math)
         return chat(text, self._sampling.model_copy(update={"seed": seed}), self._config.system_prompt)
 
     async def _make_instances(self, instructions: list[str], number: int, ask: Asking, source_id: str) -> list[Outcome]:
         asked = await ask([
-            chat(_IS_CLASSIFICATION.format(instruction=instruction), BatchSampling(max_tokens=4))
+            chat(IS_CLASSIFICATION.format(instruction=instruction), BatchSampling(max_tokens=4))
             for instruction in instructions
         ])  # fmt: skip
         labelled = [output.text.strip().casefold().startswith("yes") for output in asked]
         items = [
             chat(
-                (_OUTPUT_FIRST if is_labelled else _INPUT_FIRST).format(instruction=instruction),
+                (OUTPUT_FIRST if is_labelled else INPUT_FIRST).format(instruction=instruction),
                 self._seeded(number, at),
             )
             for at, (instruction, is_labelled) in enumerate(zip(instructions, labelled, strict=True))

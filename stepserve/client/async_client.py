@@ -121,6 +121,8 @@ class AsyncClient:
     put_dataset = Awaited(calls.put_dataset)
     datagen_job = Awaited(calls.datagen_job)
     get_datagen_job = Awaited(calls.get_datagen_job)
+    datagen_report = Awaited(calls.datagen_report)
+    datagen_rejected = Awaited(calls.datagen_rejected)
     list_jobs = Awaited(calls.list_jobs)
     get_job = Awaited(calls.get_job)
     cancel_job = Awaited(calls.cancel_job)

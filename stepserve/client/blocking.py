@@ -130,6 +130,8 @@ class BlockingClient:
     put_dataset = Blocking(calls.put_dataset)
     datagen_job = Blocking(calls.datagen_job)
     get_datagen_job = Blocking(calls.get_datagen_job)
+    datagen_report = Blocking(calls.datagen_report)
+    datagen_rejected = Blocking(calls.datagen_rejected)
     list_jobs = Blocking(calls.list_jobs)
     get_job = Blocking(calls.get_job)
     cancel_job = Blocking(calls.cancel_job)

@@ -397,6 +397,17 @@ def get_datagen_job(job_id: str) -> Call[Job]:
     return Call("GET", f"/data_gen/jobs/{_part(job_id)}", _read_datagen)
 
 
+def datagen_report(job_id: str) -> Call[Json]:
+    """Duplicates, contamination, diversity, verifiers and cost of a job's examples, and the same of each shard."""
+    return Call("GET", f"/data_gen/jobs/{_part(job_id)}/report", as_it_is)
+
+
+def datagen_rejected(job_id: str, reason: str | None = None, after: str | None = None, limit: int = 100) -> Call[Json]:
+    """A page of what did not become an example, and why. `after`: the `next` of the page before."""
+    params = _given(reason=reason, after=after, limit=limit)
+    return Call("GET", f"/data_gen/jobs/{_part(job_id)}/rejected", as_it_is, params=params)
+
+
 def list_jobs(type: str | None = None, status: str | None = None, limit: int = 100) -> Call[list[Job]]:
     """Newest first."""
     params = _given(type=type, status=status, limit=limit)

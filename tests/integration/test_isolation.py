@@ -21,8 +21,9 @@ from control.app import create_app
 from control.clock import utc_now
 from control.database.database import Database, url_of
 from control.database.tables import JobRow, ShardRow
-from control.routes import datasets, evals
+from control.routes import data_gen, datasets, evals
 from datagen.kind import DataGenKind
+from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from evals.reports import EvalReports
@@ -68,6 +69,8 @@ BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/data_gen/jobs/{job_id}"): ("/data_gen/jobs/{made}", None),
     ("GET", "/data_gen/jobs/{job_id}/shards/{name:path}"): ("/data_gen/jobs/{made}/shards/{shard}", None),
     ("GET", "/data_gen/jobs/{job_id}/files/{name}"): ("/data_gen/jobs/{made}/files/manifest.json", None),
+    ("GET", "/data_gen/jobs/{job_id}/report"): ("/data_gen/jobs/{made}/report", None),
+    ("GET", "/data_gen/jobs/{job_id}/rejected"): ("/data_gen/jobs/{made}/rejected", None),
     ("GET", "/shards/{name}"): ("/shards/{shard}", None),
     ("GET", "/datasets/{name:path}"): ("/datasets/private", None),
     ("GET", "/v1/files/{file_id}"): ("/v1/files/{output}", None),
@@ -105,7 +108,11 @@ def stamped(key: str) -> dict[str, str]:
 
 
 def application(settings: Settings) -> FastAPI:
-    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
+    routes = [
+        datasets.router_of(FileDatasetStore()),
+        evals.router_of(EvalReports()),
+        data_gen.reports_router(RunReports()),
+    ]
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
     return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.05)
 
@@ -213,7 +220,8 @@ async def _generated(here: Shop) -> None:
     layout, now = here.settings.layout, utc_now()
     run = layout.runs / "data_gen" / MADE
     run.mkdir(parents=True)
-    (run / "manifest.json").write_text("{}")
+    for name in ("manifest.json", "report.json"):
+        (run / name).write_text('{"yield": {"rejected": {}}}')
     (run / "attempts.jsonl").write_text(LINES.decode())
     (layout.shards / here.names["shard"]).write_bytes(LINES)
     database = Database(url_of(here.settings))

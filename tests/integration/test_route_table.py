@@ -12,9 +12,10 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
 
 from control.app import create_app
-from control.routes import contamination, datasets, evals
+from control.routes import contamination, data_gen, datasets, evals
 from datagen.contamination_reports import ContaminationReports
 from datagen.kind import DataGenKind
+from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from evals.reports import EvalReports
@@ -72,6 +73,7 @@ def test_controls_routes_are_the_tables(tmp_path: Path) -> None:
         contamination.router_of(ContaminationReports()),
         datasets.router_of(FileDatasetStore()),
         evals.router_of(EvalReports()),
+        data_gen.reports_router(RunReports()),
     ]
     app = create_app(settings, [EvalKind(), DataGenKind(settings.layout)], more_routes=more, pace=PACE, job_poll_s=0.05)
     found = registered([each for each in app.routes if isinstance(each, APIRoute)])

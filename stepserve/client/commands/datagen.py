@@ -6,8 +6,23 @@ from typing import Annotated, Any
 
 import typer
 
+from stepserve.client.client import Client
 from stepserve.client.results import Job
-from stepserve.client.terminal import EXIT_REFUSED, AsJson, Host, end_with, facts, follow, print_json, server_at, stop
+from stepserve.client.terminal import (
+    EXIT_REFUSED,
+    AsJson,
+    Host,
+    end_with,
+    facts,
+    follow,
+    print_json,
+    server_at,
+    stop,
+    table,
+)
+
+_PAGE = 500
+_LONGEST_SHOWN = 100
 
 app = typer.Typer(no_args_is_help=True, help="Have a model make training data.")
 
@@ -45,6 +60,77 @@ def show(
     with server_at(host) as server:
         job = server.get_datagen_job(job_id)
     _show(job, as_json=as_json)
+
+
+@app.command()
+def report(
+    job_id: Annotated[str, typer.Argument(help="A data_gen job's id.")], host: Host = None, as_json: AsJson = False
+) -> None:
+    """How good a job's examples are, and what they cost."""
+    with server_at(host) as server:
+        found = server.datagen_report(job_id)
+    if as_json:
+        print_json(found)
+        return
+    facts(job_id, [("published", found["published"]), *_flat(found["yield"]), *_flat(found["cost"])])
+    for title in ("duplicates", "contamination", "diversity", "lengths", "numbers", "verified", "sources"):
+        facts(title, _flat(found["job"][title]))
+    limits = [[each["name"], str(each["limit"]), str(each["value"]), _kept(each)] for each in found["limits"]]
+    if limits:
+        table("limits", ["limit", "asked for", "found", ""], limits)
+
+
+@app.command()
+def explain(
+    job_id: Annotated[str, typer.Argument(help="A data_gen job's id.")],
+    reason: Annotated[str | None, typer.Option(help="Only what was dropped for this reason.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why things did not become examples: counts by reason, then the first ones."""
+    with server_at(host) as server:
+        found = _rejected(server, job_id, reason, limit)
+    if as_json:
+        print_json(found)
+        return
+    counts = found["by_reason"]
+    if counts is not None:
+        table("", ["reason", "dropped"], [[name, str(count)] for name, count in counts.items()])
+    rows = [[str(one["attempt"]), one["reason"], one["why"], _about(one["detail"])] for one in found["rejected"]]
+    table(job_id, ["attempt", "reason", "why", "what"], rows, none="Nothing was dropped.")
+
+
+def _rejected(server: Client, job_id: str, reason: str | None, limit: int) -> dict[str, Any]:
+    """As many pages as `limit` takes."""
+    found: list[dict[str, Any]] = []
+    after: str | None = None
+    while True:
+        page = server.datagen_rejected(job_id, reason, after, min(_PAGE, limit - len(found)))
+        found += page["rejected"]
+        after = page["next"]
+        if after is None or len(found) >= limit:
+            return page | {"rejected": found}
+
+
+def _about(detail: dict[str, str]) -> str:
+    named = next((detail[name] for name in ("question", "instruction", "row") if name in detail), "")
+    return named[:_LONGEST_SHOWN]
+
+
+def _kept(limit: dict[str, Any]) -> str:
+    return "kept" if limit["is_kept"] else "missed"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Names and values with what is inside of objects written out, lists as JSON."""
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value))
+    return found
 
 
 def _show(job: Job, *, as_json: bool) -> None:
