@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from itertools import islice
 from typing import Any
 
-from datagen.asking import Asking, Scheduler
+from datagen.asking import Asking, Ways
 from datagen.attempts_log import AttemptLine
 from datagen.records import Draft, Rejection
 
@@ -43,13 +43,10 @@ Make = Callable[[int, Asking], Coroutine[Any, Any, FinishedAttempt]]
 
 
 class ConcurrentAttempts:
-    """`make` makes the attempt of a number from `numbers`; `student` as in Asking."""
+    """`make` makes the attempt of a number from `numbers`."""
 
-    def __init__(
-        self, scheduler: Scheduler, numbers: Iterator[int], make: Make, student: Scheduler | None = None
-    ) -> None:
-        self._scheduler = scheduler
-        self._student = student
+    def __init__(self, ways: Ways, numbers: Iterator[int], make: Make) -> None:
+        self._ways = ways
         self._numbers = numbers
         self._make = make
         self._under_way: set[asyncio.Task[FinishedAttempt]] = set()
@@ -84,14 +81,12 @@ class ConcurrentAttempts:
 
     async def _start(self, at_most: int) -> None:
         """As many as there is room for, each asking at least once, at one go: their questions share requests."""
-        while (count := min(at_most - len(self._under_way) - len(self._ended), self._scheduler.free_items)) > 0:
+        while (count := min(at_most - len(self._under_way) - len(self._ended), self._ways.own.free_items)) > 0:
             numbers = list(islice(self._numbers, count))
             if not numbers:
                 return
             for number in numbers:
-                task = asyncio.create_task(
-                    self._make(number, Asking(self._scheduler, self._student)), name=f"attempt {number}"
-                )
+                task = asyncio.create_task(self._make(number, Asking(self._ways)), name=f"attempt {number}")
                 self._under_way.add(task)
                 task.add_done_callback(self._end)
             await asyncio.sleep(0)  # lets them ask

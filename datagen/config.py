@@ -1,15 +1,16 @@
 """What a person asks for (`POST /data_gen/jobs`): what every strategy understands. Each adds its own fields."""
 
 import secrets
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from datagen.decontamination import DEFAULT_WORDS
 from datagen.filters import Lengths
+from datagen.judge_config import Judging
 from datagen.places import SHARDS, check_folder
 from datagen.quality.config import Quality
-from datagen.records import Format
+from datagen.records import PREFERENCES, Format
 from stepserve.request_model import RequestModel
 
 MAX_EXAMPLES = 5_000_000
@@ -20,23 +21,17 @@ _SYNONYMS = {"num_samples": "num_examples", "target_domain": "domain"}
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Judging(RequestModel):
-    """The model gives each example a mark from 1 to 5, and those below `min_score` go."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_score: Annotated[float, Field(ge=1, le=5)] = 4.0
-    prompt: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
-
-
 class GenerationConfig(RequestModel):
     """`num_samples` and `target_domain` are other names of `num_examples` and `domain`.
 
     `max_similarity`: a question nearer than that to a known one (ROUGE-L) is not new; None: the strategy's own limit.
-    `seed`: drawn when it is not given, and kept.
+    `seed`: drawn when it is not given, and kept. `verifiers`: each with its `name` and settings (datagen.verifier).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preferences: ClassVar[bool] = False
+    """Whether the strategy ranks answers, so that there can be pairs of them."""
 
     num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = 100
     domain: Annotated[str, Field(max_length=100)] = ""
@@ -62,6 +57,7 @@ class GenerationConfig(RequestModel):
     decontaminate: bool = True
     decontaminate_words: Annotated[int, Field(ge=4, le=100)] = DEFAULT_WORDS
     decontaminate_except: list[str] = Field(default=[])
+    verifiers: Annotated[list[dict[str, Any]], Field(max_length=8)] = Field(default=[])
     judge: Judging | None = None
     quality: Quality = Quality()
 
@@ -89,6 +85,12 @@ class GenerationConfig(RequestModel):
             raise ValueError("min_question_chars is larger than max_question_chars")
         if self.min_answer_chars > self.max_answer_chars:
             raise ValueError("min_answer_chars is larger than max_answer_chars")
+        return self
+
+    @model_validator(mode="after")
+    def _can_rank(self) -> Self:
+        if self.format in PREFERENCES and not self.preferences:
+            raise ValueError(f"format {self.format} needs a strategy that ranks answers, such as best_of_n")
         return self
 
     @property

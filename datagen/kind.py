@@ -12,6 +12,7 @@ from datagen.rendering import LIMIT_S
 from datagen.request import DataGenRequest, StoredConfig
 from datagen.run import DataGenRun
 from datagen.strategy import Sources
+from datagen.verification import Verification
 from evals.datasets import resolve_dataset
 from evals.errors import EvalError
 from stepserve.jobs.errors import BadJob, Invalid
@@ -49,6 +50,7 @@ class DataGenKind:
                 _check_dataset("decontaminate_except", name, datasets_dir)
             for name in config.quality.known_sets or []:
                 _check_dataset("quality.known_sets", name, datasets_dir)
+            Verification.open(config, self._sources)
             strategy = asked.open_strategy(self._sources)
         except DataGenError as error:
             raise Invalid(str(error)) from error

@@ -6,13 +6,15 @@ first rows (`datasets.load_dataset("json")`) guess right.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
 
 from stepserve.contract import BatchItem, BatchSampling
 
-Format = Literal["messages", "alpaca", "sharegpt"]
+Format = Literal["messages", "alpaca", "sharegpt", "dpo", "kto", "ranked"]
+PREFERENCES: Final = frozenset({"dpo", "kto", "ranked"})
+"""Formats that need better and worse answers to one question."""
 
 _INSTRUCTION_FIRST = frozenset({"self_instruct"})
 _SHAREGPT = {"user": "human", "assistant": "gpt"}
@@ -25,10 +27,20 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another answer to a draft's question: no better, `score` in [0, 1]; `passed`: it was verified all the same."""
+
+    content: str
+    score: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """`turns` end with the assistant's. `verify_score` lies in [0, 1]; `answer` is the final answer where there is one.
 
-    `prompt_sha` is that of the prompt that got the last turn out of the model.
+    `prompt_sha` is that of the prompt that got the last turn out of the model. `row`: what it was made from, for
+    verifiers; it stays out of the shard. `alternatives`: other answers, the best first; `score` is the draft's own.
     """
 
     turns: tuple[Turn, ...]
@@ -40,6 +52,9 @@ class Draft:
     verify_score: float = 0.0
     answer: str = ""
     tags: tuple[str, ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict)
+    score: float = 1.0
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def question(self) -> str:
@@ -86,6 +101,8 @@ class Origin:
 def record_of(draft: Draft, origin: Origin, *, created_at: str, max_similarity: float) -> dict[str, Any]:
     """The row, in the format `messages`. `max_similarity`: to the nearest known question that the search found."""
     sampling = draft.sampling
+    others = [asdict(one) for one in draft.alternatives]
+    ranked = {"score": draft.score, "alternatives": others} if others else {}
     return {
         "id": draft.sha[:24],
         "messages": [{"role": turn.role, "content": turn.content} for turn in draft.turns],
@@ -110,27 +127,47 @@ def record_of(draft: Draft, origin: Origin, *, created_at: str, max_similarity: 
             "created_at": created_at,
             "tags": " ".join(draft.tags),
         },
+        **ranked,
     }
 
 
-def formatted(record: dict[str, Any], format_: Format) -> dict[str, Any]:
-    """The row in another format; `alpaca` has no place for a system's turn but in the instruction."""
-    messages, rest = record["messages"], {"id": record["id"], "metadata": record["metadata"]}
+def formatted(record: dict[str, Any], format_: Format) -> list[dict[str, Any]]:
+    """The rows of an example in a format: one, but of `kto` one an answer. `alpaca` has no place for a system's turn
+    but in the instruction. `dpo` and `kto` are TRL's conversational preference and unpaired preference datasets.
+    """
+    messages, id_, about = record["messages"], record["id"], {"metadata": record["metadata"]}
     match format_:
         case "messages":
-            return record
+            return [{"id": id_, "messages": messages, **about}]
         case "sharegpt":
             turns = [{"from": _SHAREGPT.get(m["role"], m["role"]), "value": m["content"]} for m in messages]
-            return {"id": rest["id"], "conversations": turns, "metadata": rest["metadata"]}
+            return [{"id": id_, "conversations": turns, **about}]
         case "alpaca":
             instruction = "\n\n".join(m["content"] for m in messages[:-1])
-            return {
-                "id": rest["id"],
-                "instruction": instruction,
-                "input": "",
-                "output": messages[-1]["content"],
-                "metadata": rest["metadata"],
-            }
+            return [{"id": id_, "instruction": instruction, "input": "", "output": messages[-1]["content"], **about}]
+    best = {"content": messages[-1]["content"], "score": record["score"], "passed": True}
+    answers = [best, *record["alternatives"]]
+    prompt = {"prompt": messages[:-1]}
+    said = [[{"role": "assistant", "content": answer["content"]}] for answer in answers]
+    scores = [float(answer["score"]) for answer in answers]
+    match format_:
+        case "dpo":
+            pair = {"chosen": said[0], "rejected": said[-1], "score_chosen": scores[0], "score_rejected": scores[-1]}
+            return [{"id": id_, **prompt, **pair, **about}]
+        case "kto":
+            return [
+                {
+                    "id": f"{id_}-{number}",
+                    **prompt,
+                    "completion": one,
+                    "label": answer["passed"],
+                    "score": score,
+                    **about,
+                }
+                for number, (one, answer, score) in enumerate(zip(said, answers, scores, strict=True))
+            ]
+        case "ranked":
+            return [{"id": id_, **prompt, "completions": said, "scores": scores, **about}]
 
 
 def subject(question: str, strategy: str) -> str:
@@ -142,7 +179,7 @@ def draft_question(record: dict[str, Any]) -> str:
     """What a row in any of the formats asks; empty when it is no such row."""
     if isinstance(record.get("instruction"), str):
         return "\n\n".join(part for part in (record["instruction"], record.get("input")) if part)
-    turns = record.get("messages") or record.get("conversations")
+    turns = record.get("messages") or record.get("conversations") or record.get("prompt")
     if not isinstance(turns, list):
         return ""
     asked = [

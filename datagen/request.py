@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datagen.config import GenerationConfig
-from datagen.errors import DataGenError
+from datagen.errors import ConfigRefused
 from datagen.strategy import Sources, Strategy, strategy_of
 from stepserve.jobs.ports import JobRequest
 
@@ -16,13 +16,6 @@ class DataGenRequest(JobRequest):
     strategy: Annotated[str, Field(min_length=1, max_length=100)]
     config: dict[str, Any] = Field(default={})
     name: Annotated[str, Field(max_length=200)] = ""
-
-
-class ConfigRefused(DataGenError):
-    """What the strategy's config model objects to, with the fields as a client wrote them."""
-
-    def __init__(self, error: ValidationError) -> None:
-        super().__init__("; ".join(_readable(one) for one in error.errors()))
 
 
 class StoredConfig(BaseModel):
@@ -45,12 +38,3 @@ class StoredConfig(BaseModel):
     def open_strategy(self, sources: Sources) -> Strategy:
         """Blocks; raises DataGenError."""
         return strategy_of(self.strategy).open(self.parsed(), sources)
-
-
-def _readable(error: Any) -> str:
-    place = ".".join(str(part) for part in ("config", *error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown field"
-    if error["type"] == "missing":
-        return f"{place}: is missing"
-    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from datagen.asking import Asking
+from datagen.attempting import Attempting
 from datagen.attempts_log import LOG_FILE, AttemptLine, open_attempts
 from datagen.completed_attempts import CompletedAttempts
 from datagen.concurrent_attempts import ConcurrentAttempts, FinishedAttempt
@@ -22,28 +23,27 @@ from datagen.decontamination import ContaminationIndex, file_names
 from datagen.deduplicator import Deduplicator
 from datagen.errors import NothingPassed
 from datagen.filters import Filters
-from datagen.judging import objections
 from datagen.manifest import write_card, write_manifest
 from datagen.places import SHARDS
 from datagen.pool import Pool
 from datagen.quality.run import RunReport
-from datagen.records import Draft, Origin, subject
+from datagen.records import Origin, subject
 from datagen.request import StoredConfig
 from datagen.shard_cutter import ShardCutter
 from datagen.shards import ShardWriter, pausing_when_full
 from datagen.similarity import Fingerprint
 from datagen.strategy import Sources, Strategy
-from datagen.student import find_student
 from datagen.tally import Tally
+from datagen.verification import Ranking, Verification
+from datagen.ways import opened_ways
 from evals.run_files import read_json, write_json
-from stepserve.contract import BatchItem, BatchOutput, ModelRef
-from stepserve.jobs.batch_scheduler import BatchScheduler, generating
 from stepserve.jobs.errors import BadJob, WrongWeights
 from stepserve.jobs.jsonl_log import JsonlLog
 from stepserve.jobs.ports import JobContext
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
+CALIBRATION_FILE = "calibration.json"
 NGRAMS_FOLDER = ".ngrams"
 _LINES_AT_ONCE = 500
 
@@ -155,18 +155,17 @@ class DataGenRun:
             spared=strategy.spares(),
         )
         filters = Filters(self._config.filters, self._config.lengths)
+        verification = await asyncio.to_thread(Verification.open, self._config, replace(self._sources, new=False))
         run, started_s = self._tally.next_run, self._clock_s()
-        student = await find_student(strategy, self._context)
-        async with AsyncExitStack() as asked:
-            scheduler = await asked.enter_async_context(self._scheduler(self._context.model))
-            learning = None if student is None else await asked.enter_async_context(self._scheduler(student))
-            attempts = ConcurrentAttempts(
-                scheduler, numbers, lambda number, ask: self._attempt(strategy, filters, number, ask), learning
-            )
+        async with verification, opened_ways(self._context, strategy, verification.models) as ways:
+            await self._calibrate(verification, Asking(ways))
+            if isinstance(strategy, Ranking):
+                strategy.ranks_by(verification)
+            attempts = ConcurrentAttempts(ways, numbers, Attempting(strategy, filters, verification).make)
             try:
                 while self._missing > 0 and (finished := await attempts.finished(self._useful_attempts())):
                     created_at = self._now().isoformat()
-                    at_s, busy_s = self._clock_s() - started_s, scheduler.busy_s
+                    at_s, busy_s = self._clock_s() - started_s, ways.own.busy_s
                     lines = await asyncio.to_thread(self._judge, deduplicator, finished, created_at, run, at_s, busy_s)
                     await asyncio.to_thread(log.append, lines)
                     for line in lines:
@@ -176,12 +175,13 @@ class DataGenRun:
             finally:
                 await attempts.dismiss()
 
-    def _scheduler(self, model: ModelRef) -> BatchScheduler[BatchItem, BatchOutput]:
-        return BatchScheduler(
-            generating(self._context.engine, model),
-            chunk_items=self._context.batch_items,
-            window_items=self._context.batch_window_items,
-        )
+    async def _calibrate(self, verification: Verification, ask: Asking) -> None:
+        """Once a job: what was found is kept."""
+        path = self._context.run_dir / CALIBRATION_FILE
+        if await asyncio.to_thread(read_json, path) is None:
+            found = await verification.calibrate(ask)
+            if found is not None:
+                await asyncio.to_thread(write_json, path, found)
 
     def _useful_attempts(self) -> int:
         """How many may be under way: twice what is likely to be needed, so that little is made in vain at the end.
@@ -191,22 +191,6 @@ class DataGenRun:
         accepted, attempts = self._tally.accepted, self._tally.attempts
         useful = 2 * self._missing * attempts // accepted if accepted else 4 * self._missing + attempts
         return min(self._context.batch_window_items, max(8, useful))
-
-    async def _attempt(self, strategy: Strategy, filters: Filters, number: int, ask: Asking) -> FinishedAttempt:
-        outcome = await strategy.attempt(number, ask)
-        rejected = list(outcome.rejections)
-        passed: list[Draft] = []
-        for draft in outcome.drafts:
-            rejection = filters.check(draft)
-            if rejection is None:
-                passed.append(draft)
-            else:
-                rejected.append(rejection)
-        if self._config.judge is not None:
-            marks = await objections(passed, self._config.judge, ask)
-            rejected += [mark for mark in marks if mark is not None]
-            passed = [draft for draft, mark in zip(passed, marks, strict=True) if mark is None]
-        return FinishedAttempt(number, ask, passed, rejected)
 
     def _judge(
         self,
@@ -251,6 +235,7 @@ class DataGenRun:
             "decontamination": self._decontamination(index),
             "seed": self._config.seed,
             "model_digest": self._context.model.digest,
+            "judge_calibration": await asyncio.to_thread(read_json, self._context.run_dir / CALIBRATION_FILE),
             **strategy.facts(),
         }
         await asyncio.to_thread(self._write_end, result)

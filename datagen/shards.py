@@ -68,7 +68,7 @@ class ShardWriter:
 
         Raises BadJob when the folder leads out of the base directory or to the server's, OSError, DatabaseUnavailable.
         """
-        rows = [formatted(record, self.format) for record in records]
+        rows = [row for record in records for row in formatted(record, self.format)]
         content = b"".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for row in rows)
         day = self.now().date().isoformat()
         at_least = await asyncio.to_thread(self._first_free, day)

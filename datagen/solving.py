@@ -6,9 +6,9 @@ to the same.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from datagen.answers import final_answer, is_right, is_right_sum, same_answer
 from datagen.arithmetic import exact_answer
@@ -70,11 +70,28 @@ class Solver:
         method: Method = "any",
         tags: tuple[str, ...] = (),
         only_unsolved: bool | None = None,
+        row: Mapping[str, Any] | None = None,
     ) -> Outcome:
         """Drafts of believed solutions, or the one reason why there are none. `place` decides the seeds.
 
-        `method`: any is the best that there is.
+        `method`: any is the best that there is. `row`: for verifiers.
         """
+        outcome = await self._solved(question, ask, place, source_id, gold, method, tags, only_unsolved)
+        if row is None:
+            return outcome
+        return replace(outcome, drafts=[replace(draft, row=row) for draft in outcome.drafts])
+
+    async def _solved(
+        self,
+        question: str,
+        ask: Asking,
+        place: tuple[object, ...],
+        source_id: str,
+        gold: str | None,
+        method: Method,
+        tags: tuple[str, ...],
+        only_unsolved: bool | None,
+    ) -> Outcome:
         executed = gold is None and method in {"any", "executed"}
         if executed:
             gold = exact_answer(question)

@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, str] = {
     "self_instruct": "datagen.strategies.self_instruct:SelfInstruct",
     "fix_eval_failures": "datagen.strategies.fix_eval_failures:FixEvalFailures",
     "custom": "datagen.strategies.custom:Custom",
+    "best_of_n": "datagen.strategies.best_of_n:BestOfN",
 }
 
 

@@ -10,45 +10,34 @@ from datagen.asking import Asking
 from datagen.config import GenerationConfig
 from datagen.records import Draft, Outcome, Rejection, Turn, prompt_sha, sha_of
 from datagen.rendering import Rendering, tried
+from datagen.row_config import RowConfig, TemplateText
 from datagen.rows import Row, RowFile
 from datagen.schema import validator_of
 from datagen.solving import Method, SolvePlan, Solver, chat, seed_of
 from datagen.strategy import Sources
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling
 
-_MOST_INLINE_ROWS = 10_000
 
-TemplateText = Annotated[str, Field(min_length=1, max_length=50_000)]
-
-
-class CustomConfig(GenerationConfig):
-    """`template` makes the prompt of a row. With a `json_schema` the answer is an object of that kind, and `user` and
+class CustomConfig(RowConfig):
+    """With a `json_schema` the answer is an object of that kind, and `user` and
     `assistant` (templates too, which also know `output`) say what of it becomes the example; without them it is the
-    prompt and the answer. Rows come from `rows`, from `dataset_ref` (in datasets/) or from `input` (a JSONL file in
-    the base directory); without any there is one empty row, for ever. Each is asked `samples_per_row` times.
+    prompt and the answer. Each row is asked `samples_per_row` times.
 
     verify: `none`; `executed`: the question is arithmetic and is worked out here; `gold`: the row's `answer_field` is
     the answer; `majority`: 60 % of the samples and a second prompt agree. `only_unsolved`: none that the model gets
     right when asked without sampling.
     """
 
-    template: TemplateText
     user: TemplateText | None = None
     assistant: TemplateText | None = None
     json_schema: dict[str, Any] | None = None
-    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=_MOST_INLINE_ROWS)] | None = None
-    dataset_ref: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    input: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     samples_per_row: Annotated[int, Field(ge=1, le=64)] = 1
     verify: Literal["none", "executed", "gold", "majority"] = "none"
-    answer_field: Annotated[str, Field(min_length=1, max_length=200)] = "answer"
     keep_solutions: Annotated[int, Field(ge=1, le=4)] = 4
     only_unsolved: bool = False
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if sum(source is not None for source in (self.rows, self.dataset_ref, self.input)) > 1:
-            raise ValueError("rows come from one of rows, dataset_ref and input")
         if self.verify != "none" and (self.user or self.assistant or self.json_schema):
             raise ValueError("verify goes with neither json_schema nor user and assistant templates")
         if self.only_unsolved and self.verify not in {"executed", "gold"}:
@@ -102,12 +91,7 @@ class Custom:
 
     @classmethod
     def open(cls, config: CustomConfig, sources: Sources) -> Self:
-        rows: RowFile | Sequence[Row] | None = config.rows
-        if config.dataset_ref is not None:
-            rows = RowFile.in_datasets(config.dataset_ref, sources.datasets_dir)
-        elif config.input is not None:
-            rows = RowFile("input", sources.file("input", config.input))
-        return cls(config, rows, sources)
+        return cls(config, config.opened_rows(sources), sources)
 
     @property
     def attempts(self) -> int | None:
@@ -157,11 +141,10 @@ class Custom:
     ) -> Outcome:
         gold: str | None = None
         if method == "gold":
-            value = row.get(self._config.answer_field)
-            if not isinstance(value, str | int | float) or isinstance(value, bool):
-                return Outcome(rejections=[Rejection("no_gold", {"row": source_id})])
-            gold = str(value)
-        return await self._solver.solve(prompt, ask, (number,), source_id=source_id, gold=gold, method=method)
+            gold = self._config.known_answer(row)
+            if gold is None:
+                return Outcome(rejections=[Rejection("no_gold", {"row": source_id, "verifier": "gold"})])
+        return await self._solver.solve(prompt, ask, (number,), source_id=source_id, gold=gold, method=method, row=row)
 
     def _seeded(self, number: int, sample: int) -> BatchSampling:
         return self._sampling.model_copy(update={"seed": seed_of(self._config.seed, number, sample)})
@@ -189,6 +172,7 @@ class Custom:
         return Draft(
             turns=(*opening, Turn("user", asked), Turn("assistant", said)),
             source_id=source_id,
+            row=row,
             prompt_sha=prompt_sha(item),
             sampling=item.sampling,
             finish_reason=output.finish_reason,

@@ -1,0 +1,1 @@
+"""The verifiers that come with Stepserve, one a file."""

@@ -1,0 +1,50 @@
+"""Opens the ways to a run's models: its own, the student, and those that verifiers ask."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from datagen.asking import Scheduler, Ways
+from datagen.student import find_student
+from stepserve.contract import ModelRef
+from stepserve.jobs.batch_scheduler import BatchScheduler, generating
+from stepserve.jobs.errors import BadJob, GatewayUnavailable, ModelNotServed, NotFound, ServiceError
+from stepserve.jobs.ports import JobContext
+
+
+@asynccontextmanager
+async def opened_ways(context: JobContext, strategy: object, models: Sequence[str]) -> AsyncIterator[Ways]:
+    """`models`: ids of those that verifiers ask. Raises BadJob naming one that cannot be had, and ModelNotServed while
+    there is no room for it.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def way(model: ModelRef) -> Scheduler:
+            scheduler = BatchScheduler(
+                generating(context.engine, model),
+                chunk_items=context.batch_items,
+                window_items=context.batch_window_items,
+            )
+            return await stack.enter_async_context(scheduler)
+
+        student = await find_student(strategy, context)
+        others = [(model_id, await _beside(context, model_id)) for model_id in models]
+        yield Ways(
+            own=await way(context.model),
+            student=None if student is None else await way(student),
+            others={model_id: await way(model) for model_id, model in others},
+        )
+
+
+async def _beside(context: JobContext, model_id: str) -> ModelRef:
+    if model_id == context.model.id:
+        return context.model
+    try:
+        return await context.load_beside(model_id)
+    except NotFound as error:
+        raise BadJob(f"config.verifiers: {error}") from error
+    except ModelNotServed:
+        raise
+    except ServiceError as error:
+        if type(error) is GatewayUnavailable:  # it says nothing of the model
+            raise
+        raise BadJob(f"config.verifiers: {model_id} cannot be asked: {error}") from error
