@@ -1,4 +1,4 @@
-"""A strategy and a filter of somebody else's, in a package that pip installs."""
+"""A strategy, a filter and a verifier of somebody else's, in a package that pip installs."""
 
 import importlib
 import subprocess
@@ -24,6 +24,9 @@ echo = "echo_strategy:Echo"
 [project.entry-points."stepserve.datagen_filters"]
 polite = "echo_strategy:polite"
 
+[project.entry-points."stepserve.verifiers"]
+short = "echo_strategy:Short"
+
 [tool.setuptools]
 py-modules = ["echo_strategy"]
 """
@@ -31,6 +34,7 @@ MODULE = """
 from datagen.config import GenerationConfig
 from datagen.records import Draft, Outcome, Turn, prompt_sha
 from datagen.solving import chat
+from datagen.verifier import Verdict, VerifierConfig
 from stepserve.contract import BatchSampling
 
 
@@ -72,6 +76,26 @@ class Echo:
         return {"words": len(self._words)}
 
 
+class ShortConfig(VerifierConfig):
+    most: int
+
+
+class Short:
+    config_model = ShortConfig
+    models = ()
+
+    def __init__(self, config):
+        self._most = config.most
+
+    @classmethod
+    def open(cls, config, sources):
+        return cls(config)
+
+    async def verify(self, candidate, ask):
+        fits = len(candidate.reply) <= self._most
+        return Verdict(fits, why="" if fits else f"longer than {self._most}")
+
+
 def polite(draft):
     return None if "please" in draft.reply else "says no please"
 """
@@ -98,10 +122,15 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("installed")
 def test_an_installed_strategy_is_one_like_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "base")
-    assert "known are self_instruct, fix_eval_failures, custom, echo" in bench.refusal("ehco")
+    assert "known are self_instruct, fix_eval_failures, custom, best_of_n, echo" in bench.refusal("ehco")
     assert bench.refusal("echo", words=["yes"], wrods=1) == "config.wrods: unknown field"
     engine = SayingEngine(lambda item: "yes please" if "yes" in str(item.messages) else "no")
     result = bench.run(engine, "echo", words=["yes", "no"], filters=["polite"], num_examples=2)
     assert (result["accepted"], result["words"], result["rejected"]) == (1, 2, {"polite": 1})
     (row,) = bench.rows()
     assert row["metadata"]["strategy"] == "echo"
+    short = {"name": "short", "most": 5}
+    assert "known are numeric" in bench.refusal("echo", words=["yes"], verifiers=[{"name": "shrot"}])
+    assert "config.verifiers.0.most: is missing" in bench.refusal("echo", words=["y"], verifiers=[{"name": "short"}])
+    verified = bench.run(engine, "echo", job="data_gen_2", words=["yes", "no"], verifiers=[short], num_examples=2)
+    assert (verified["verified_by"], verified["rejected"]) == ({"short": 1}, {"not_verified": 1})

@@ -29,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="Have a model make training data.")
 
 @app.command()
 def run(
-    strategy: Annotated[str, typer.Argument(help="self_instruct, fix_eval_failures or custom.")],
+    strategy: Annotated[str, typer.Argument(help="self_instruct, fix_eval_failures, custom or best_of_n.")],
     setting: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="A key of the job's config, as key=value (JSON or text).")
     ] = None,
