@@ -96,7 +96,7 @@ class ShardWriter:
         taken = [int(found[1]) for name in names if (found := _NUMBER.fullmatch(name))]
         return max(taken, default=-1) + 1
 
-    def _stage(self, entry: ShardEntry, ordinal: int, content: bytes, rows: Sequence[dict[str, Any]]) -> None:
+    def _stage(self, entry: ShardEntry, ordinal: int, content: bytes, rows: list[dict[str, Any]]) -> None:
         target = self.base_dir / entry.path
         if target.is_file() and target.read_bytes() == content:
             return  # the database lost its last steps with the power: it is there already

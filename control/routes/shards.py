@@ -12,13 +12,14 @@ from control.clock import utc_now
 from control.database.tables import ShardRow
 from control.services import Given
 from control.shards.inbox import ShardInbox, ShardStatus
-from control.shards.view import file_of, show
+from control.shards.view import JSONL, PARQUET, file_of, parquet_of, show
 from stepserve.paths import Layout
 from stepserve.request_model import RequestModel
 
 router = APIRouter()
 
 _MEDIA_TYPE = "application/jsonl"
+_PARQUET_TYPE = "application/vnd.apache.parquet"
 
 
 class ClaimRequest(RequestModel):
@@ -69,7 +70,12 @@ async def claim(inbox: Given[ShardInbox], view: Viewer, request: ClaimRequest | 
 
 @router.get("/shards/{name}")
 async def get_shard(name: str, inbox: Given[ShardInbox], layout: Given[Layout], view: Viewer) -> FileResponse:
-    return await download(await inbox.get(name, view), layout)
+    """The JSONL, or under the same name with `.parquet` the Parquet file beside it."""
+    if not name.endswith(PARQUET):
+        return await download(await inbox.get(name, view), layout)
+    row = await inbox.get(name.removesuffix(PARQUET) + JSONL, view)
+    path = await asyncio.to_thread(parquet_of, row, layout)
+    return FileResponse(path, media_type=_PARQUET_TYPE, filename=name)
 
 
 @router.post("/shards/{name}/ack")

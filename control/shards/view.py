@@ -11,6 +11,8 @@ from control.errors import NotFound
 from control.shards.inbox import status_of
 from stepserve.paths import Layout
 
+JSONL, PARQUET = ".jsonl", ".parquet"
+
 
 def relative_name(row: ShardRow, layout: Layout) -> str:
     """As seen from train_shards_out: the bare name for what lies in it."""
@@ -34,6 +36,14 @@ def show(row: ShardRow, now: datetime) -> dict[str, Any]:
         "refusal": row.refusal,
         "acknowledged_at": iso(row.acknowledged_at),
     }
+
+
+def parquet_of(row: ShardRow, layout: Layout) -> Path:
+    """The same rows in columns, beside the shard where its job was asked for them. Blocks. Raises NotFound."""
+    path = (layout.base / row.path).with_suffix(PARQUET)
+    if not path.is_file():
+        raise NotFound(f"{row.name} has no Parquet file: its job was made without `parquet`, or it was removed")
+    return path
 
 
 def file_of(row: ShardRow, layout: Layout) -> Path:

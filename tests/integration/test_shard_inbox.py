@@ -108,6 +108,12 @@ def test_the_inbox_over_http(tmp_path: Path) -> None:
         assert hashlib.sha256(body).hexdigest() == claim["sha256"]
         part = await here.http.get(claim["url"], headers={"Range": "bytes=4-6"})
         assert (part.status_code, part.content) == (206, b"456")
+        columns = claim["url"].removesuffix(".jsonl") + ".parquet"
+        missing = await here.http.get(columns)
+        assert (missing.status_code, "made without `parquet`" in missing.json()["detail"]) == (404, True)
+        (tmp_path / claim["path"]).with_suffix(".parquet").write_bytes(b"PAR1...PAR1")
+        part = await here.http.get(columns, headers={"Range": "bytes=-4"})
+        assert (part.status_code, part.content) == (206, b"PAR1")
 
         assert "claim_id" in await here.refused(409, f"/shards/{name}/ack", claim_id="0")
         returned = await here.post(f"/shards/{name}/nack", claim_id=claim["claim_id"], reason="no room")

@@ -19,7 +19,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
     assert bench.refusal("evolve") == (
-        "strategy: there is no 'evolve'; known are self_instruct, fix_eval_failures, custom"
+        "strategy: there is no 'evolve'; known are self_instruct, fix_eval_failures, custom, best_of_n"
     )
 
 
@@ -41,7 +41,7 @@ def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
         ({"output_dir": ".hidden"}, "config.output_dir: '.hidden' is no name of a folder"),
         ({"output_dir": "."}, "config.output_dir: must name a folder below the base directory"),
         ({"output_dir": "a\x00b"}, "config.output_dir: 'a\\x00b' is no name of a folder"),
-        ({"format": "csv"}, "config.format: Input should be 'messages', 'alpaca' or 'sharegpt'"),
+        ({"format": "csv"}, "config.format: Input should be 'messages', 'alpaca', 'sharegpt', 'dpo', 'kto' or "),
         ({"filters": ["lenght"]}, "config.filters: there is no filter 'lenght'; known are"),
         ({"template": "{{ word"}, "config.template: line 1: unexpected end of template"),
         ({"template": "{{ word.__class__ }}"}, "config.template: line 1: '__class__' must not be read"),

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
+from datagen.parquet import write_parquet
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of
 
 ROWS = [{"word": word} for word in ("yes", "no", "maybe", "never", "often")]
@@ -26,3 +27,13 @@ def test_a_reader_that_guesses_the_schema_of_each_file_guesses_one(tmp_path: Pat
     for path in sorted(bench.layout.shards.glob("*.parquet")):
         assert pq.read_table(path).to_pylist() == pj.read_json(path.with_suffix(".jsonl")).to_pylist()
     assert len(list(bench.layout.shards.glob("*.parquet"))) == 3
+
+
+def test_a_parquet_file_of_many_rows_has_groups_of_one_schema(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(number), "messages": [{"role": "user", "content": "x" * (number % 7)}]} for number in range(2500)
+    ]
+    write_parquet(tmp_path / "shard.parquet", rows)
+    file = pq.ParquetFile(tmp_path / "shard.parquet")
+    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [1000, 1000, 500]
+    assert file.read().to_pylist() == rows
