@@ -15,7 +15,7 @@ from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of
 from tests.unit.evals.adding_engine import MODEL
 
 OTHER = ModelRef(id="other", path="/models/other", digest="sha256:bb")
-PATIENT = {"filters": [], "max_similarity": 1.0, "num_examples": 100}
+PATIENT: dict[str, Any] = {"filters": [], "max_similarity": 1.0, "num_examples": 100}
 EVIL = {"type": "string", "pattern": "^(a+)+$"}
 
 
