@@ -37,6 +37,7 @@ bench: install-dev  ## Throughput against bare vLLM in the same run, as ratios
 demo-model: install-dev  ## Train the demo checkpoints again (about five minutes)
 	rm -rf demo/checkpoints.new
 	$(BIN)/python -m demo.train --out demo/checkpoints.new --eval-set demo/datasets/math_eval.jsonl
+	$(BIN)/python -m demo.task_writer --from demo/checkpoints.new/step-1500 --out demo/checkpoints.new/task-writer
 	rm -rf demo/checkpoints && mv demo/checkpoints.new demo/checkpoints
 	$(BIN)/python -m demo.references
 

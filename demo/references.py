@@ -13,7 +13,7 @@ from stepserve.contract import Reference
 
 HERE = Path(__file__).parent
 FOLDER = HERE / "references"
-CHECKPOINTS = ("step-0300", "step-0500", "step-1500")
+CHECKPOINTS = ("step-0300", "step-0500", "step-1500", "task-writer")
 
 
 def file_name(digest: str) -> str:
