@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx
 
-from reference import api, commands, engine_patches, metrics, settings
+from reference import api, commands, compatibility, engine_patches, metrics, settings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 API, METRICS, COMMANDS = (DOCS / "reference" / f"{name}.md" for name in ("api", "metrics", "commands"))
+OPENAPI = DOCS / "reference" / "openapi.json"
 SETTINGS = DOCS / "settings.md"
 ENGINE_PATCHES = DOCS / "engine-patches.md"
 
@@ -25,7 +26,9 @@ def main() -> None:
     ENGINE_PATCHES.write_text(engine_patches.page())
     if url is not None:
         with httpx.Client(base_url=url, trust_env=False) as http:
-            API.write_text(api.page(http.get("/openapi.json").raise_for_status().json()))
+            document = http.get("/openapi.json").raise_for_status().json()
+            OPENAPI.write_text(compatibility.written(document))
+            API.write_text(api.page(document))
             METRICS.write_text(metrics.page(http.get("/metrics").raise_for_status().text))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stepserve.access import Demand
+from stepserve.deprecation import Deprecation
 
 Owner = Literal["slot", "control", "gateway", "upstream"]
 """`slot`: vLLM's own app; `upstream`: another host; `gateway`: answered here; `control`: the sidecar."""
@@ -36,7 +37,8 @@ _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 class Row:
     """One public route. `path` is in Starlette's notation; `methods` are all that it takes there.
 
-    `label` is the route's name in metrics and logs; a `quiet` one is neither logged nor traced.
+    `label` is the route's name in metrics and logs; a `quiet` one is neither logged nor traced. A route that will be
+    removed has its `deprecation`, which every answer of it carries as headers.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Row:
     body: Body = "request"
     time: Time = "open"
     quiet: bool = False
+    deprecation: Deprecation | None = None
 
     @property
     def path_format(self) -> str:
@@ -95,6 +98,7 @@ class _Family:
         envelope: Envelope | None = None,
         body: Body = "request",
         time: Time = "open",
+        deprecation: Deprecation | None = None,
     ) -> Row:
         owner = owner or self.owner
         names = methods.split()
@@ -102,7 +106,8 @@ class _Family:
             names.append("HEAD")
         label = self.label or path.partition("/{")[0] or path
         scope = scope or self.demand(names[0])
-        return Row(path, tuple(names), owner, scope, label, envelope or self.envelope, body, time, self.quiet)
+        envelope = envelope or self.envelope
+        return Row(path, tuple(names), owner, scope, label, envelope, body, time, self.quiet, deprecation)
 
 
 def _own(prefix: str, scope: Demand, *, reads: Demand | None = None, quiet: bool = False) -> _Family:
@@ -329,26 +334,28 @@ _PREFIX = re.compile(r"/[a-z0-9][a-z0-9_-]*")
 _INSTALLED: dict[str, _Family] = {}
 
 
-def install(prefix: str, envelope: Envelope, routes: Iterable[tuple[str, str]]) -> None:
+def install(
+    prefix: str, envelope: Envelope, routes: Iterable[tuple[str, str]], deprecation: Deprecation | None = None
+) -> None:
     """Adds the family of an installed dialect: inference routes, methods and paths without parameters, below `prefix`.
 
     The same prefix again replaces what it had. Raises ValueError for what may not be added.
     """
     if not _PREFIX.fullmatch(prefix):
-        raise ValueError(f"prefix {prefix!r} is no path of one segment such as /cohere")
+        raise ValueError(f"prefix {prefix!r} must be a path of one segment, such as /cohere")
     if prefix[1:] in OWN_NAMES:
         raise ValueError(f"prefix {prefix!r} is this server's own")
     family = _Family(prefix, "infer", "gateway", envelope, label=prefix)
     methods: dict[str, list[str]] = {}
     for method, path in routes:
         if not _is_below(path, prefix) or "{" in path:
-            raise ValueError(f"{method} {path} is no path without parameters below {prefix}")
+            raise ValueError(f"{method} {path} must be a path without parameters below {prefix}")
         methods.setdefault(path, []).append(method)
     _INSTALLED[prefix] = family
     for path in [path for path in _FIXED if _is_below(path, prefix)]:
         del _FIXED[path]
     for path, names in methods.items():
-        row = family.row(path, " ".join(names), time="answer")
+        row = family.row(path, " ".join(names), time="answer", deprecation=deprecation)
         _FIXED[path] = _Place(family, {method: _match_of(row, {}) for method in row.methods})
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from gateway.dialects.router import Route
 from gateway.dialects.served import Served
 from stepserve import route_table
+from stepserve.deprecation import Deprecation
 from stepserve.route_table import Envelope
 
 GROUP = "stepserve.dialects"
@@ -22,11 +23,15 @@ class DialectRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`prefix`: one segment, such as /cohere, below which its routes lie. `envelope`: how its requests are refused."""
+    """`prefix`: one segment, such as /cohere, below which its routes lie. `envelope`: how its requests are refused.
+
+    `deprecation`: its routes will be removed; every answer says so in headers.
+    """
 
     prefix: str
     envelope: Envelope
     routes: Callable[[Served], Sequence[Route]]
+    deprecation: Deprecation | None = None
 
 
 def installed_routes(served: Served) -> list[Route]:
@@ -50,12 +55,13 @@ def _load(point: EntryPoint) -> Dialect:
     except (ImportError, AttributeError) as error:
         raise DialectRefused(f"dialect {point.name}: {point.value} cannot be imported: {error}") from error
     if not isinstance(dialect, Dialect):
-        raise DialectRefused(f"dialect {point.name}: {point.value} is no gateway.dialects.installed.Dialect")
+        raise DialectRefused(f"dialect {point.name}: {point.value} is not a gateway.dialects.installed.Dialect")
     return dialect
 
 
 def _install(point: EntryPoint, dialect: Dialect, routes: Iterable[Route]) -> None:
     try:
-        route_table.install(dialect.prefix, dialect.envelope, [(route.method, route.path) for route in routes])
+        named = [(route.method, route.path) for route in routes]
+        route_table.install(dialect.prefix, dialect.envelope, named, dialect.deprecation)
     except ValueError as error:
         raise DialectRefused(f"dialect {point.name}: {error}") from error

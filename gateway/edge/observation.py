@@ -44,6 +44,8 @@ class RequestLogMiddleware:
         response = tracked(send, scope)
         response.headers[_HEADER] = name.encode()
         route = context.match
+        if route.row is not None and route.row.deprecation is not None:
+            response.headers |= route.row.deprecation.headers
         span = self._tracer.begin(scope, route.label, name) if self._tracer and not route.quiet else None
         has_prompt = route.row is not None and route.row.time == "answer"
         said = bytearray()

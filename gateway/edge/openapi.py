@@ -19,7 +19,7 @@ from gateway.serving.gate import Gate
 from gateway.sidecar.control_link import ControlProxy
 from stepserve import __version__
 from stepserve.contract import InFlightPolicy
-from stepserve.route_table import ROWS, Owner, Row
+from stepserve.route_table import ROWS, Owner, Row, match
 
 Json = dict[str, Any]
 
@@ -27,6 +27,7 @@ PATH = "/openapi.json"
 PAGE_PATH = "/docs"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _SCHEMAS = "#/components/schemas/"
+_ROWS = {(method, row.path_format): row for row in ROWS for method in row.methods}
 _ERROR = {"description": "refused; the body says why"}
 _ANSWER = {"description": "answered"}
 _BINARY = {"type": "string", "format": "binary"}
@@ -79,12 +80,22 @@ class OpenApi:
         for part in parts:
             merged["paths"] |= part["paths"]
             merged["schemas"] |= part["schemas"]
+        _mark_deprecated(merged["paths"])
         return {
             "openapi": "3.1.0",
             "info": {"title": "Stepserve", "version": __version__},
             "paths": merged["paths"],
             "components": {"schemas": merged["schemas"]},
         }
+
+
+def _mark_deprecated(paths: Json) -> None:
+    """By the table of routes, which installed dialects have added theirs to."""
+    for path, item in paths.items():
+        for method, operation in item.items():
+            row = _ROWS.get((method.upper(), path)) or match(method.upper(), path).row
+            if row is not None and row.deprecation is not None:
+                operation["deprecated"] = True
 
 
 def _paths_of(owner: Owner) -> frozenset[str]:

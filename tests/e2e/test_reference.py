@@ -1,12 +1,16 @@
 """The pages of docs/reference that a running server wrote are what this one would write (`make reference`)."""
 
-from reference import api, metrics
-from reference.__main__ import API, METRICS
+from reference import api, compatibility, metrics
+from reference.__main__ import API, METRICS, OPENAPI
 from tests.e2e.server import Server
 
 
 def test_the_page_of_routes_is_what_the_server_answers(server: Server) -> None:
     assert api.page(server.http.get("/openapi.json").json()) == API.read_text()
+
+
+def test_the_committed_document_is_what_the_server_answers(server: Server) -> None:
+    assert compatibility.written(server.http.get("/openapi.json").json()) == OPENAPI.read_text()
 
 
 def test_the_page_of_metrics_is_what_the_server_counts(server: Server) -> None:

@@ -13,12 +13,17 @@ from gateway.dialects.served import Served
 from gateway.edge.openapi import own
 from gateway.serving.naming import Naming
 from stepserve import hosts, route_table
+from tests.unit.gateway.edge.test_observation import Answering
+from tests.unit.gateway.edge.test_observation import ask as ask_edge
 from tests.unit.gateway.test_dialects import EMPTY, WHOLE, Inner, ask
 
 MODULE = """
+from datetime import date
+
 from pydantic import BaseModel
 from gateway.dialects.installed import Dialect
 from gateway.dialects.router import Route
+from stepserve.deprecation import Deprecation
 
 
 class Asked(BaseModel):
@@ -36,6 +41,7 @@ def routes(served):
 
 
 COHERE = Dialect("/cohere", "native", routes)
+OLD = Dialect("/cohere", "native", routes, Deprecation(date(2027, 1, 1), date(2027, 7, 1), "/v2/chat"))
 OURS = Dialect("/models", "native", routes)
 ASTRAY = Dialect("/elsewhere", "native", routes)
 """
@@ -88,10 +94,10 @@ def test_it_is_in_the_table_of_routes_and_in_the_document(install: Any, tmp_path
     ("points", "said"),
     [
         (["a = others_dialect:OURS"], "dialect a: prefix '/models' is this server's own"),
-        (["a = others_dialect:ASTRAY"], "no path without parameters below /elsewhere"),
+        (["a = others_dialect:ASTRAY"], "must be a path without parameters below /elsewhere"),
         (["a = others_dialect:Nothing"], "cannot be imported"),
         (["a = others_dialect:MODULE_OF_NOBODY"], "cannot be imported"),
-        (["a = json:loads"], "is no gateway.dialects.installed.Dialect"),
+        (["a = json:loads"], "is not a gateway.dialects.installed.Dialect"),
         (["a = others_dialect:COHERE", "b = others_dialect:COHERE"], "dialect b: a has the prefix /cohere too"),
     ],
 )
@@ -99,3 +105,23 @@ def test_one_that_cannot_be_served_refuses_the_start_by_name(install: Any, point
     install(*points)
     with pytest.raises(DialectRefused, match=said):
         installed_routes(SERVED)
+
+
+def test_one_that_will_be_removed_says_so_on_every_answer(install: Any) -> None:
+    install("old = others_dialect:OLD")
+    installed_routes(SERVED)
+    sent = asked_of_edge("/cohere/v1/chat")
+    assert sent["deprecation"] == "@1798761600"  # 2027-01-01T00:00:00Z
+    assert sent["sunset"] == "Thu, 01 Jul 2027 00:00:00 GMT"
+    assert sent["link"] == '</v2/chat>; rel="successor-version"'
+    assert "deprecation" not in asked_of_edge("/v1/chat/completions")
+
+
+def asked_of_edge(path: str) -> dict[str, str]:
+    """The headers of an answer that has passed the outermost layer."""
+    return {
+        name.decode(): value.decode()
+        for message in ask_edge(Answering(), path=path)
+        if message["type"] == "http.response.start"
+        for name, value in message["headers"]
+    }
