@@ -108,7 +108,7 @@ def cause_of(record: Mapping[str, Any]) -> str:
 
 def _folder(run_id: str, runs_dir: Path) -> Path:
     if not run_id.replace("_", "").replace("-", "").isalnum():
-        raise Refused(FIELD, f"{run_id!r} is no id of an eval job")
+        raise Refused(FIELD, f"{run_id!r} is not the id of an eval job")
     folder = runs_dir / "eval" / run_id
     if not folder.is_dir():
         raise Refused(FIELD, f"there is no eval run {run_id!r}")

@@ -28,7 +28,7 @@ def check_folder(folder: str) -> str:
         raise ValueError("must not contain '..'")
     for part in path.parts:
         if not _SEGMENT.fullmatch(part) or part != part.rstrip(" ."):
-            raise ValueError(f"{part!r} is no name of a folder: letters, digits, '.', '_', '-' and spaces")
+            raise ValueError(f"{part!r} is not a valid folder name: letters, digits, '.', '_', '-' and spaces")
     if not path.parts:
         raise ValueError("must name a folder below the base directory")
     first = path.parts[0]

@@ -111,7 +111,7 @@ class DataGenRun:
     def _prepare(self, stack: ExitStack) -> tuple[Strategy, ContaminationIndex | None, Pool]:
         strategy = self._stored.open_strategy(replace(self._sources, new=False))
         if strategy.digest != self._stored.source_digest:
-            raise BadJob("what the job reads (rows, seeds or eval run) changed since the job was made")
+            raise BadJob("the job's input (rows, seeds or eval run) changed after the job was made")
         index = None
         if self._config.decontaminate:
             index = ContaminationIndex(self._config.decontaminate_words)

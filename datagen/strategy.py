@@ -48,7 +48,7 @@ class Sources:
         """A JSONL file inside the base directory that a config names; none of the server's own. Raises Refused."""
         root = self.base_dir.resolve()
         if not name.endswith(".jsonl"):
-            raise Refused(field, f"{name!r} is no .jsonl file")
+            raise Refused(field, f"{name!r} is not a .jsonl file")
         try:
             path = (root / name).resolve()
             if not path.is_relative_to(root):

@@ -125,7 +125,7 @@ def _refuse_repeated(
     for index, (line, raw) in enumerate(lines):
         sample_id = parse_sample(raw, line=line, index=index, field_map=field_map, answer_is=answer_is).id
         if hash(sample_id) in repeated and line_of_id.setdefault(sample_id, line) != line:
-            raise DatasetBroken(file, line, f"the id {sample_id!r} is that of line {line_of_id[sample_id]} already")
+            raise DatasetBroken(file, line, f"duplicate id {sample_id!r}, first used on line {line_of_id[sample_id]}")
 
 
 def digest_of(stream: BufferedReader) -> str:

@@ -180,7 +180,7 @@ def judge_by_url(
                         reason = f"{url} gave no answer: {error}"
                         continue
                     except OutboundError as error:
-                        reason = f"{url} is no judge: {error}"
+                        reason = f"{url} is not a judge: {error}"
                         break
                     if answer.status == 200:
                         return _content(answer.content, url)

@@ -175,7 +175,7 @@ def _field(sample: Sample, name: str) -> str:
     if name in sample.metadata and isinstance(sample.metadata[name], str | int | float):
         return str(sample.metadata[name])
     there = ["question", *(["choices"] if sample.choices else []), *sample.metadata]
-    raise UnknownField(f"{{{{{name}}}}} is no field with text; there are {', '.join(there[:20])}")
+    raise UnknownField(f"{{{{{name}}}}} is not a field with text; known are {', '.join(there[:20])}")
 
 
 def _lettered(sample: Sample) -> str:

@@ -50,7 +50,7 @@ class EvalReports:
             raise Invalid(f"metric: {name!r} has no score a sample; known are {', '.join(known_names())}")
         for which, done in (("a", a), ("b", b)):
             if reason := self.spoilt(done.config, done.result):
-                raise Conflict(f"{which}: {done.job_id} says nothing of its model: {reason}")
+                raise Conflict(f"{which}: {done.job_id} does not name its model: {reason}")
         return await asyncio.to_thread(_compare, a, b, found)
 
     async def rescore(self, done: DoneEval, body: bytes) -> dict[str, Any]:

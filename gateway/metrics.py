@@ -25,7 +25,7 @@ DURATION = Histogram(
 HELD = Gauge("stepserve_held_requests", "Requests that wait for a switch to end.")
 SWITCHES = Counter("stepserve_switches_total", "Switches that ended.", ["method", "outcome"])
 RESIDENT_LOADS = Counter(
-    "stepserve_resident_loads_total", "Loads of models beside the active one that ended.", ["outcome"]
+    "stepserve_resident_loads_total", "Loads of models in addition to the active one that ended.", ["outcome"]
 )
 SWITCH_PAUSE = Histogram(
     "stepserve_switch_pause_seconds",

@@ -50,7 +50,7 @@ class AccessSettings(_Group):
     def _origins(cls, origins: list[str]) -> list[str]:
         for origin in origins:
             if origin != "*" and ("://" not in origin or origin.count("/") != 2):
-                raise ValueError(f"{origin!r} is no origin such as https://ui.example.org")
+                raise ValueError(f"{origin!r} is not an origin such as https://ui.example.org")
         return origins
 
     @field_validator("trusted_proxies", "trainers")
@@ -60,7 +60,7 @@ class AccessSettings(_Group):
             try:
                 ipaddress.ip_network(network, strict=False)
             except ValueError as error:
-                raise ValueError(f"{network!r} is no address and no network such as 10.0.0.0/8") from error
+                raise ValueError(f"{network!r} is neither an address nor a network such as 10.0.0.0/8") from error
         return networks
 
 
@@ -79,7 +79,7 @@ class TlsSettings(_Group):
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert_file, self.key_file)
             except (OSError, ssl.SSLError) as error:
                 raise ValueError(
-                    f"{self.cert_file} and {self.key_file} are no certificate with its key: {error}"
+                    f"{self.cert_file} and {self.key_file} are not a certificate and its key: {error}"
                 ) from error
         return self
 

@@ -86,7 +86,7 @@ class Announcer:
         closed = ""
         if self._is_closed():
             closed = (
-                "\n  There are no keys, so nobody but this machine is listened to."
+                "\n  No keys exist, so only this machine can connect."
                 " Make one: stepserve keys create me --scope admin\n"
             )
         ui = f"\n  Web UI                {self._ui}   (in a few seconds)" if self._ui else ""

@@ -109,9 +109,9 @@ def check_backup(file: Path) -> None:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             said = database.execute("PRAGMA quick_check").fetchone()[0]
     except sqlite3.Error as error:
-        raise BackupRefused(f"{file} is no SQLite database: {error}") from error
+        raise BackupRefused(f"{file} is not a SQLite database: {error}") from error
     if not {"alembic_version", "jobs", "models"} <= tables:
-        raise BackupRefused(f"{file} is no database of Stepserve's")
+        raise BackupRefused(f"{file} is not a Stepserve database")
     if said != "ok":
         raise BackupRefused(f"{file} is damaged: {said}")
 

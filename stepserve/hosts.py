@@ -54,9 +54,9 @@ class Upstream(_Section):
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ValueError(f"{url!r} is no URL: {error}") from error
+            raise ValueError(f"{url!r} is not a URL: {error}") from error
         if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-            raise ValueError(f"{url!r} is no URL such as http://192.0.2.2:8765/v1")
+            raise ValueError(f"{url!r} is not a URL such as http://192.0.2.2:8765/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("a base URL has no user, password, query or fragment; keys go into api_key_env")
         return url.rstrip("/")

@@ -164,7 +164,7 @@ def _database(settings: Settings) -> str:
 def _models(settings: Settings) -> str:
     wanted = settings.model_path
     if wanted is not None and not (wanted.expanduser() / "config.json").is_file():
-        raise Trouble(f"{wanted} is no checkpoint, for it has no config.json: set INFERENCE_MODEL_PATH")
+        raise Trouble(f"{wanted} is not a checkpoint, it has no config.json: set INFERENCE_MODEL_PATH")
     models = settings.layout.models
     folders = [path for path in models.iterdir() if path.is_dir()] if models.is_dir() else []
     for folder in folders:

@@ -86,7 +86,9 @@ class Probe(RequestModel):
         """Why a model of that vocabulary and context (tokens; None: not known) cannot take these tokens, or None."""
         for number, token_ids in enumerate(self.prompt_token_ids or []):
             if vocab_size is not None and max(token_ids) >= vocab_size:
-                return f"probe.prompt_token_ids.{number}: {max(token_ids)} is no token of a vocabulary of {vocab_size}"
+                return (
+                    f"probe.prompt_token_ids.{number}: {max(token_ids)} is not a token of a vocabulary of {vocab_size}"
+                )
             if longest is not None and len(token_ids) >= longest:
                 return (
                     f"probe.prompt_token_ids.{number}: {len(token_ids)} tokens do not fit a context of {longest} with"

@@ -1,4 +1,4 @@
-"""What may go from the disk by age and size: files of jobs that have ended, and log files that were turned over."""
+"""Which files may go by age and size: those of jobs that have ended, and rotated log files."""
 
 import os
 import re

@@ -156,7 +156,7 @@ class Alias(Group):
 
 
 class LogSettings(Group):
-    """The files in logs/. Each is turned over at `max_bytes`; `backups` old ones are kept beside it.
+    """The files in logs/. Each is rotated at `max_bytes`; `backups` old ones are kept beside it.
 
     `terminal`: the same lines on standard error too, for a person (`text`) or for what collects a container's output.
     """

@@ -110,9 +110,9 @@ def _segment(
     except _TwiceError as error:
         raise BadShard(f"{name}: {error} is there twice") from error
     except (ValueError, RecursionError) as error:
-        raise BadShard(f"{name} is not a safetensors file: its header is no JSON ({error})") from error
+        raise BadShard(f"{name} is not a safetensors file: its header is not valid JSON ({error})") from error
     if not isinstance(header, dict):
-        raise BadShard(f"{name} is not a safetensors file: its header is no object")
+        raise BadShard(f"{name} is not a safetensors file: its header is not an object")
     metadata = header.pop("__metadata__", None)
     tensors = sorted(
         (_tensor(name, tensor, entry, data_start) for tensor, entry in header.items()),

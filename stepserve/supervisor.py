@@ -144,7 +144,7 @@ async def until_over(running: dict[asyncio.Task[None], Child], stopped: asyncio.
         child = running.pop(refused)
         if child.name != "control" or child.starts == 1:
             return child.name
-        told = "control cannot start again and has said why; inference on /v1 goes on without it"
+        told = "control refused to start; see its message above. Inference on /v1 goes on without it"
         log.critical("%s", told)
         print(told, file=sys.stderr, flush=True)
 
@@ -165,10 +165,10 @@ async def _supervise(settings: Settings, names: tuple[str, ...]) -> int:
 
     announcer.cancel()
     if refused is None:
-        patience = f"what is being answered may take {settings.drain_timeout_s:g} s, a second Ctrl-C ends it at once"
+        patience = f"running requests may take {settings.drain_timeout_s:g} s, a second Ctrl-C ends them at once"
         print(f"\nStopping ({patience}) …", flush=True)
     else:
-        log.error("%s refused to start, and has said why", refused)
+        log.error("%s refused to start; see its message above", refused)
     if ui is not None:
         children.append(ui)
     # A second Ctrl-C does not wait. A second SIGTERM says nothing new: SLURM sends it to a script, which passes it on,

@@ -336,7 +336,7 @@ def _check(condition: SwitchCondition, model: ModelRef, active: ActiveModel | No
     if model.digest != condition.digest:
         raise Superseded(f"{model.id} has other content now ({model.digest}) than what was to become active")
     if active is not None and active.digest not in {model.digest, condition.active_digest}:
-        raise Superseded(f"{active.id} became active meanwhile, which nobody compared {model.id} with")
+        raise Superseded(f"{active.id} became active meanwhile, and {model.id} was not compared with it")
 
 
 def serves(state: GatewayState, model: ModelRef) -> bool:

@@ -71,7 +71,7 @@ class Reconciler:
                 self._note(f"the database does not answer: {error}", logging.ERROR)
             except Exception:
                 # A supervisor loop: a defect here must not leave the gateway without a model.
-                log.exception("the reconciler stumbled")
+                log.exception("unexpected error in the reconciler; retrying")
                 pause_s = self._intervals.in_step_s
             if in_step:
                 self._last_trouble = ""

@@ -80,5 +80,5 @@ def misfit(tensor: str) -> Invalid:
             " the embedding and the head are served as the base has them"
         )
     else:
-        return Invalid(f"{ADAPTER_WEIGHTS}: {tensor} is no matrix of a LoRA adapter")
+        return Invalid(f"{ADAPTER_WEIGHTS}: {tensor} is not a matrix of a LoRA adapter")
     return Invalid(f"{ADAPTER_WEIGHTS}: {tensor} {what}: {_MERGE}")

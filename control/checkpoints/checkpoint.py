@@ -139,10 +139,10 @@ def _shards(folder: Path) -> dict[Path, list[Tensor]]:
     if WEIGHTS in present:
         strangers = [name for name in present if name != WEIGHTS]
         if strangers:
-            raise Invalid(f"{strangers[0]} lies beside {WEIGHTS} and no {INDEX} says what belongs to the model")
+            raise Invalid(f"{strangers[0]} lies beside {WEIGHTS} and no {INDEX} names the files of the model")
         return {folder / WEIGHTS: _not_empty(folder / WEIGHTS)}
     if present:
-        raise Invalid(f"{INDEX} is missing: {present[0]} is there, but nothing says which shards belong to the model")
+        raise Invalid(f"{INDEX} is missing: {present[0]} is there, but no file names the shards of the model")
     for pattern in _PICKLES:
         for file in sorted(folder.glob(pattern)):
             raise Invalid(f"{file.name} is a pickle: safetensors are required ({WEIGHTS} or {INDEX})")
@@ -157,7 +157,7 @@ def _indexed_shards(folder: Path) -> dict[Path, list[Tensor]]:
     homes: dict[str, str] = {}
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or name.startswith("."):
-            raise Invalid(f"{INDEX} names {name!r}, which is no file of this folder")
+            raise Invalid(f"{INDEX} names {name!r}, which is not a file of this folder")
         if not (folder / name).is_file():
             raise Invalid(f"{name} is missing, {INDEX} names it")
         shards[folder / name] = _not_empty(folder / name)

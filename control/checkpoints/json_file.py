@@ -26,7 +26,7 @@ def read_object(file: Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     """Blocks. Raises Invalid naming the file."""
     value = read_json(file, most_bytes)
     if not isinstance(value, dict):
-        raise Invalid(f"{file.name} holds no JSON object")
+        raise Invalid(f"{file.name} does not contain a JSON object")
     return value
 
 

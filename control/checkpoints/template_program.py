@@ -104,7 +104,7 @@ def verdict_on(text: str) -> Verdict:
                 | asked
             )
             if number == 0 and asked["messages"][0]["content"] not in rendered:
-                broken = "what it makes of a question does not have the question in it"
+                broken = "the rendered prompt does not contain the question"
         except TemplateTooExpensive as error:
             return Verdict(fault=str(error))
         except MemoryError:

@@ -142,7 +142,7 @@ class AttemptBuilder:
         a row that this program did not write, OSError for a full disk.
         """
         if not isinstance(job.config, dict) or UNREADABLE in job.config:
-            raise BadJob(f"its config in the database is no JSON object: {job.config!r}")
+            raise BadJob(f"its config in the database is not a JSON object: {job.config!r}")
         if not _IS_ID.fullmatch(job.id):
             raise BadJob("its id is none that a job can have, since its files have a folder of that name")
         assert job.lease_owner is not None

@@ -72,16 +72,16 @@ def _model(job: JobRow, runner: RunnerView, engine: EngineView) -> str | None:
     if wanted == engine.active_id or wanted in runner.ready:
         return None
     if wanted == engine.switching_to:
-        return f"the switch to model {wanted} that is under way"
+        return f"the running switch to model {wanted}"
     if wanted == runner.loading:
-        return f"model {wanted} to be loaded beside the active one, which is under way"
+        return f"model {wanted}, which is being loaded"
     if job.when_inactive == "switch":
         return f"a quiet moment to switch to model {wanted}{_noise(runner, engine)}"
-    active = f"model {wanted} to become active"
+    room = f"room to load {wanted} (max_loaded_models), or its activation"
     if engine.active_id is None:
-        return active
+        return f"the activation of {wanted}"
     reason = runner.refused.get(wanted)
-    return f"{active}, or to be loaded beside the active one" + (f" (not possible now: {reason})" if reason else "")
+    return room + (f" (not possible now: {reason})" if reason else "")
 
 
 def _noise(runner: RunnerView, engine: EngineView) -> str:

@@ -99,7 +99,7 @@ def _open(path: Path) -> BinaryIO | None:
     """None when it is not there. Nothing but a plain file is opened: a pipe would hang whoever reads it."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise LogUnreadable(f"{path.name} is no plain file")
+            raise LogUnreadable(f"{path.name} is not a plain file")
         return path.open("rb", buffering=0)
     except FileNotFoundError:
         return None

@@ -40,7 +40,7 @@ class ReferenceMaker:
         try:
             reference = Reference.model_validate_json(output)
         except ValidationError as error:
-            raise ReferenceFailed("the program's answer is no reference") from error
+            raise ReferenceFailed("the program's answer is not a reference") from error
         try:
             checkpoint = await asyncio.to_thread(inspect, path, self._cache)
         except Invalid as error:
@@ -71,7 +71,7 @@ class ReferenceMaker:
                 process.kill()
                 await process.wait()
         if process.returncode != 0:
-            lines = errors.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            lines = errors.decode(errors="replace").strip().splitlines() or ["it wrote nothing"]
             said = lines[-1].strip()[:500]
             if process.returncode == EXIT_BROKEN_CHECKPOINT:
                 raise CheckpointBroken(said)

@@ -148,7 +148,7 @@ def translated(what: str) -> Iterator[None]:
         raise Refused("refused", f"{what} has no such revision") from error
     except RepositoryNotFoundError as error:
         raise Refused(
-            "refused", f"{what} is not on the hub, or is private and INFERENCE_HF_TOKEN is no token that may read it"
+            "refused", f"{what} is not on the hub, or is private and INFERENCE_HF_TOKEN does not grant access to it"
         ) from error
     except DisabledRepoError as error:
         raise Refused("refused", f"{what} is disabled on the hub") from error
@@ -215,7 +215,7 @@ def read_object(order: ListOrder, commit: str, file: RemoteFile) -> dict[str, ob
     )
     value = json.loads(content.getvalue())
     if not isinstance(value, dict):
-        raise Refused("refused", f"{file.name} holds no JSON object")
+        raise Refused("refused", f"{file.name} does not contain a JSON object")
     return value
 
 

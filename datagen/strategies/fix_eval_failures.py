@@ -58,7 +58,7 @@ class FixEvalFailures:
         """Raises Refused when there is nothing to fix."""
         if not run.failed:
             causes = ", ".join(f"{cause} {count}" for cause, count in run.triage.items()) or "no failures at all"
-            raise Refused(FIELD, f"{config.source_eval_run_id} shows no gaps in knowledge in its dev half ({causes})")
+            raise Refused(FIELD, f"{config.source_eval_run_id} has no usable wrong answers in its dev split ({causes})")
         self._config = config
         self._run = run
         self._sampling = BatchSampling(
@@ -145,7 +145,7 @@ class FixEvalFailures:
 
     @property
     def _replay_is_due(self) -> bool:
-        """Replays succeed oftener than repairs, so their share is that of what is accepted, not of what is tried.
+        """Replays succeed more often than repairs, so their share is that of what is accepted, not of what is tried.
 
         All of a job's examples may be under way before the first one is accepted: what is under way counts as accepted,
         up to the examples that are wanted.

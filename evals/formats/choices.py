@@ -61,7 +61,7 @@ def _plain(choices: tuple[str, ...], right: Any, name: str) -> int:
     if "text" not in readings and isinstance(right, str) and _looks_like_a_choice(choices, right.strip()):
         (way,) = readings
         raise BrokenLine(
-            f"ambiguous: {name!r} is {_said(right)}, which is no choice's text, and may be its {way}; {_SAY_WHICH}"
+            f"ambiguous: {name!r} is {_said(right)}, which is not a choice's text, and may be its {way}; {_SAY_WHICH}"
         )
     return next(iter(readings.values()))
 

@@ -12,7 +12,7 @@ _DEFINED = re.compile(r"^(?:async def|def|class) +(\w+)|^(\w+) *=(?!=)", re.MULT
 def _humaneval(fields: Fields) -> Content:
     prompt, entry_point = text(fields, "prompt"), text(fields, "entry_point")
     if not entry_point.isidentifier():
-        raise BrokenLine(f"'entry_point' is {entry_point[:40]!r}, which is no name of a function")
+        raise BrokenLine(f"'entry_point' is {entry_point[:40]!r}, which is not the name of a function")
     solution = text(fields, "canonical_solution") if fields.get("canonical_solution") else ""
     return Content(
         input=prompt,

@@ -29,8 +29,8 @@ class BrowserGuard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._is_ours(host):
             raise Forbidden(
-                f"This server is not called {host[:_SHOWN]!r}. Ask it as localhost or by its address, list the name in"
-                " access.host_names, or make keys and use one."
+                f"Host {host[:_SHOWN]!r} is not allowed without keys: use localhost or an IP address, list the name in"
+                " access.host_names, or create a key and use it."
             )
         origin = headers.get(b"origin")
         if origin is not None and not self._may(origin.decode("latin-1").lower(), host):

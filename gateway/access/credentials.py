@@ -25,7 +25,7 @@ def token_of(headers: Headers) -> str | None:
 def check_path(path: str) -> None:
     """Raises BadPath for a path that could mean another one further in than the one whose scope was looked up."""
     if "/../" in path or "/./" in path or path.endswith(("/..", "/.")) or "\\" in path or "\x00" in path:
-        raise BadPath("The path has a segment that no route of this server has.")
+        raise BadPath("Path contains `.`, `..`, a backslash or NUL.")
 
 
 def stamp(scope: Scope, actor: str, scopes: frozenset[KeyScope]) -> None:

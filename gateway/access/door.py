@@ -32,7 +32,9 @@ from stepserve.request_id import key_id
 
 log = logging.getLogger(__name__)
 
-REFUSALS = Counter("stepserve_access_refusals_total", "Requests that were refused at the door.", ["code"])
+REFUSALS = Counter(
+    "stepserve_access_refusals_total", "Requests that were refused before any work, by reason.", ["code"]
+)
 _LOGGED_EVERY_S = 10.0
 _START_PATIENCE_S = 2.0  # of a request that comes before control has told the keys
 

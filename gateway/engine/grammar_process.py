@@ -225,7 +225,7 @@ class _Compiler:
             token = _allowed(mask, number, stop_token_ids)
             if token is None:
                 if number == 0 and _allowed(mask, number, set()) is None:
-                    raise ValueError("nothing fulfils it: there is no token that an answer could begin with")
+                    raise ValueError("no answer can satisfy it: no token could begin one")
                 return
             accepted = grammar.accept_tokens("-", [token])
             if time.thread_time() - started > _TOKEN_S:

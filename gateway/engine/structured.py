@@ -64,7 +64,7 @@ class GrammarCheck:
 
     async def check(self, params: SamplingParams) -> None:
         """Raises VLLMValidationError (400) for what an engine must not be given, GracefulHTTPError (503) where that
-        cannot be found out now.
+        cannot be checked now.
         """
         asked = params.structured_outputs
         if asked is None or asked.all_constraints_none():

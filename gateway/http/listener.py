@@ -33,7 +33,7 @@ class PublicListener:
             return
         narrow_host = loopback_for(self._host)
         log.warning(
-            "there are no keys, so %s is listened to and %s is not, until a key is made (stepserve keys create)"
+            "no keys exist, so the server listens on %s and not on %s until a key is created (stepserve keys create)"
             " or access.mode is open",
             narrow_host,
             self._host,

@@ -51,7 +51,7 @@ class Inference:
         context = RequestContext.begin(scope)
         row = context.match.row
         if row is None or row.time != "answer" or row.owner not in {"slot", "gateway"}:
-            raise InvalidRequest(f"{item.path} is no inference route")
+            raise InvalidRequest(f"{item.path} is not an inference route")
         route: App = self.slots if row.owner == "slot" else self.adapters
         context.priority = BATCH_PRIORITY
         context.body = RequestBody(body)

@@ -33,7 +33,7 @@ class PushOptions:
         said: dict[str, str] = {}
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
             if name not in _NAMES:
-                raise _Wrong(name, f"is no parameter of this route; there are {', '.join(_NAMES)}")
+                raise _Wrong(name, f"is not a parameter of this route; known are {', '.join(_NAMES)}")
             said[name] = value
         label = said.get("version")
         if label is not None:

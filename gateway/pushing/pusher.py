@@ -279,7 +279,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _bad_probe(f"is no JSON ({error})") from error
+        raise _bad_probe(f"is not valid JSON ({error})") from error
 
 
 def _bad_probe(reason: str) -> InvalidField:

@@ -65,7 +65,7 @@ def _misfit(content: Any) -> InvalidField | None:
     """The first value that Python's parser takes and JSON does not have."""
     for place, value in _leaves(content):
         if isinstance(value, _NotANumber):
-            return InvalidField(place, f"{value.name} is no JSON; a finite number is expected")
+            return InvalidField(place, f"{value.name} is not valid JSON; a finite number is expected")
         if isinstance(value, str) and (half := _lone_surrogate(value)) is not None:
             return InvalidField(place, f"\\u{ord(value[half]):04x} at character {half} is half of a surrogate pair")
     return None

@@ -205,7 +205,7 @@ class LoadQueue:
             return
         RESIDENT_LOADS.labels(outcome="loaded").inc()
         self.ledger.keep(served)
-        log.info("%s is loaded beside the active model (%.1f s)", served.model.id, served.host.load_duration_s)
+        log.info("%s is loaded in addition to the active model (%.1f s)", served.model.id, served.host.load_duration_s)
         if load.unwanted:
             self.ledger.retire(served.host, 0.0)
         self._end(load, served=served)

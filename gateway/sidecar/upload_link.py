@@ -54,7 +54,7 @@ class UploadLink:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opened = await self._ask(OPEN_PIECE_PATH, _question(scope), _OPEN_TIMEOUT_S)
         if opened is None:
-            await tracked(send, scope).fail(ControlDown("What has arrived is kept."))
+            await tracked(send, scope).fail(ControlDown("The bytes that arrived are kept."))
             return
         if opened.status_code != 200:
             await _relay(opened, send)
@@ -79,7 +79,7 @@ class UploadLink:
             raise
         closed = await self._ask(CLOSE_PIECE_PATH, _report(piece, progress, trouble), _PROOF_TIMEOUT_S)
         if closed is None:
-            await tracked(send, scope).fail(ControlDown("What has arrived is kept."))
+            await tracked(send, scope).fail(ControlDown("The bytes that arrived are kept."))
         else:
             await _relay(closed, send)
 

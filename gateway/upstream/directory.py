@@ -86,7 +86,7 @@ class Directory:
                     await self._replaced.wait()
 
     async def _ask(self, replica: Replica) -> None:
-        """What cannot be found out stays as it was: whether the server lives is shown by requests."""
+        """Keeps the last answer where there is none now; requests show whether the server lives."""
         try:
             async with (
                 asyncio.timeout(2 * _ANSWER_TIMEOUT_S),

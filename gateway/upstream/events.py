@@ -71,7 +71,7 @@ class EventScan:
         try:
             event = _decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Garbage(f"an event that is no JSON: {data[:60]!r}") from error
+            raise Garbage(f"an event that is not valid JSON: {data[:60]!r}") from error
         self._count(event)
         return isinstance(event.type, str) and event.type in _LAST_TYPES
 

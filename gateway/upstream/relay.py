@@ -193,9 +193,9 @@ def _check(head: httpx.Response, kind: bytes, content: bytes, replica: Replica) 
     if status >= 500:
         raise UpstreamFailed(f"{replica.base_url} failed with {status}: {_message(content)}")
     if status < 200 or 300 <= status < 400:
-        raise UpstreamFailed(f"{replica.base_url} answers with {status}, which is no answer.")
+        raise UpstreamFailed(f"Unexpected status {status} from {replica.base_url}.")
     if kind != _JSON or not isinstance(_decoded(content), dict):
-        raise UpstreamFailed(f"{replica.base_url} answers with what is no JSON object: {content[:60]!r}.")
+        raise UpstreamFailed(f"{replica.base_url} answered with something other than a JSON object: {content[:60]!r}.")
 
 
 def _decoded(content: bytes) -> Any:
@@ -218,7 +218,7 @@ def _message(content: bytes) -> str:
     if isinstance(found, dict):
         error = found.get("error", found)
         found = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-    return found[:300] if isinstance(found, str) else "it says no more"
+    return found[:300] if isinstance(found, str) else "it gives no details"
 
 
 def _retry_after_s(head: httpx.Response) -> float:

@@ -29,7 +29,7 @@ def resolve(said: str | None) -> str:
     if not colon or port.endswith("]"):
         return url_of(said.strip("[]"))
     if not port.isdecimal():
-        raise StepserveError(f"{said!r} is no address of a server: {port!r} is no port.")
+        raise StepserveError(f"{said!r} is not the address of a server: {port!r} is not a port.")
     return url_of(host.strip("[]"), int(port))
 
 

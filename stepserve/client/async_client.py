@@ -69,7 +69,7 @@ class AsyncClient:
         try:
             self._http = httpx.AsyncClient(**self._options.arguments(), transport=transport)
         except (httpx.InvalidURL, ValueError) as error:
-            raise StepserveError(f"{url!r} is no address of a server: {error}.") from error
+            raise StepserveError(f"{url!r} is not the address of a server: {error}.") from error
 
     version = Awaited(calls.version)
     info = Awaited(calls.info)

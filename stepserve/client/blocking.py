@@ -78,7 +78,7 @@ class BlockingClient:
         try:
             self._http = httpx.Client(**self._options.arguments(), transport=transport)
         except (httpx.InvalidURL, ValueError) as error:
-            raise StepserveError(f"{url!r} is no address of a server: {error}.") from error
+            raise StepserveError(f"{url!r} is not the address of a server: {error}.") from error
 
     version = Blocking(calls.version)
     info = Blocking(calls.info)

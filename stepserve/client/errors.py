@@ -48,7 +48,7 @@ class Unavailable(StepserveError):
 class NotStepserve(StepserveError):
     def __init__(self, url: str, status: int, media_type: str) -> None:
         super().__init__(
-            f"{url} answers, but is no Stepserve server: {status} with {media_type or 'no type'} instead of JSON."
+            f"{url} answers, but is not a Stepserve server: {status} with {media_type or 'no type'} instead of JSON."
             " A proxy may stand between."
         )
         self.status = status

@@ -161,7 +161,7 @@ def _sent_as(name: str, tensor: Any, dtypes: Mapping[str, str]) -> str:
     """As safetensors names it. Raises BadCheckpoint."""
     own = _TORCH_DTYPES.get(str(getattr(tensor, "dtype", None)))
     if own is None:
-        raise BadCheckpoint(f"{name} is no tensor of PyTorch that can be sent, but a {type(tensor).__name__}.")
+        raise BadCheckpoint(f"{name} is not a PyTorch tensor that can be sent, but a {type(tensor).__name__}.")
     wanted = dtypes.get(name, own)
     return wanted if wanted in _FLOATS and own in _FLOATS else own
 

@@ -166,7 +166,7 @@ def test_answers_go_on_while_the_disk_under_the_logs_hangs(server: Server) -> No
         assert max(times) < 5
         assert server.http.get("/jobs/stats").status_code == 200
         refused = server.http.get("/logs/api_server")
-        assert (refused.status_code, refused.json()["detail"]) == (503, "api_server.log is no plain file")
+        assert (refused.status_code, refused.json()["detail"]) == (503, "api_server.log is not a plain file")
     finally:
         held = os.open(log, os.O_RDWR | os.O_NONBLOCK)  # lets the writers go on
         log.unlink()

@@ -28,7 +28,7 @@ def stepserve(*arguments: str, url: str, **environment: str) -> subprocess.Compl
 @pytest.mark.parametrize(
     ("said", "code", "text"),
     [
-        (HTML, 3, "is no Stepserve server: 200 with text/html instead of JSON. A proxy may stand between."),
+        (HTML, 3, "is not a Stepserve server: 200 with text/html instead of JSON. A proxy may stand between."),
         (BAD_GATEWAY, 3, "The server cannot answer now: 502 Bad Gateway."),
         (reply(b'{"models": 1}'), 3, "is the server older or newer?"),
         (reply(b'{"detail": "no key was given"}', "401 Unauthorized"), 4, "Refused: no key was given."),
@@ -48,7 +48,10 @@ def test_nobody_there_and_an_address_that_is_none() -> None:
     gone = stepserve("status", url="http://127.0.0.1:9")
     assert (gone.returncode, gone.stderr.startswith("No server can be reached at http://127.0.0.1:9 (")) == (3, True)
     wrong = stepserve("status", "--host", "host:port", url="")
-    assert (wrong.returncode, wrong.stderr) == (2, "'host:port' is no address of a server: 'port' is no port.\n")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "'host:port' is not the address of a server: 'port' is not a port.\n",
+    )
 
 
 def test_the_key_comes_from_the_environment() -> None:

@@ -31,7 +31,7 @@ MODELS = reply(b'{"models": []}')
 @pytest.mark.parametrize(
     ("said", "raised", "text"),
     [
-        (HTML, NotStepserve, "is no Stepserve server: 200 with text/html"),
+        (HTML, NotStepserve, "is not a Stepserve server: 200 with text/html"),
         (BAD_GATEWAY, Unavailable, "502 Bad Gateway"),
         (reply(b"[]"), OtherVersion, "GET /models"),
         (reply(b'{"models": [{"id": 3}]}'), OtherVersion, "id: Input should be a valid string"),

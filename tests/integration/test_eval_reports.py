@@ -271,7 +271,7 @@ async def test_a_run_of_errors_that_an_older_version_called_done_is_left_out(her
     ]
     compared = await here.http.get("/eval/compare", params={"a": good, "b": old})
     assert compared.status_code == 409
-    assert compared.json()["detail"].startswith(f"b: {old} says nothing of its model: 40 of its 40 samples")
+    assert compared.json()["detail"].startswith(f"b: {old} does not name its model: 40 of its 40 samples")
 
 
 @at_the_desk

@@ -15,7 +15,7 @@ PENDING = {
     "progress_done": "0", "created_at": "'2026-01-01 00:00:00.000000'",
 }  # fmt: skip
 DONE, FAILED, SHOWN = ("done", None), "failed", ("pending", None)
-NO_OBJECT = (FAILED, "its config in the database is no JSON object")
+NO_OBJECT = (FAILED, "its config in the database is not a JSON object")
 
 # By id: what differs from a good row, the status it ends with and a part of its error.
 ODD: dict[str, tuple[dict[str, str], tuple[str, str | None]]] = {

@@ -105,7 +105,7 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
             (ROUTE + "?verson=1", b"", 422, "invalid_request", "verson: is no parameter"),
             (ROUTE + "?timeout_s=nan", b"", 422, "invalid_request", "timeout_s: must be a number"),
             ("/models/nobody/weights", safetensors(OTHER), 404, "model_not_found", "`nobody`"),
-            (ROUTE, safetensors(OTHER, **{METADATA_KEY: "{"}), 422, "invalid_request", "probe: is no JSON"),
+            (ROUTE, safetensors(OTHER, **{METADATA_KEY: "{"}), 422, "invalid_request", "probe: is not valid JSON"),
             (ROUTE, safetensors(OTHER, **{METADATA_KEY: "{}"}), 422, "invalid_request", "logprobs"),
         ):
             answer = await there.http.put(path, content=body)

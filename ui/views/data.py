@@ -65,7 +65,7 @@ def _more(strategy: str, config: dict[str, Any]) -> bool:
     try:
         config["rows"] = [json.loads(line) for line in written.splitlines() if line.strip()]
     except ValueError as error:
-        st.warning(harmless(f"The rows are no JSON: {error}"))
+        st.warning(harmless(f"The rows are not valid JSON: {error}"))
         return False
     return True
 

@@ -17,7 +17,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def check_file_name(name: str) -> str:
     """A path inside the checkpoint's folder. Raises ValueError naming it."""
     if not can_be_sent(name):
-        raise ValueError(f"{name!r} is no file's name here: {RULE} or has '..' in it")
+        raise ValueError(f"{name!r} is not a valid file name: {RULE} or has '..' in it")
     if name.lower().endswith(PICKLES):
         raise ValueError(f"{name} is a pickle, which is never taken: safetensors are")
     return name
@@ -27,7 +27,7 @@ def check_sha256(text: str) -> str:
     """In lower case. Raises ValueError."""
     lowered = text.strip().lower().removeprefix("sha256:")
     if not _SHA256.fullmatch(lowered):
-        raise ValueError(f"{text!r} is no sha256 in hexadecimal digits")
+        raise ValueError(f"{text!r} is not a sha256 in hexadecimal digits")
     return lowered
 
 

@@ -29,7 +29,7 @@ def sign_of(keep_alive: float | str | None) -> int | None:
         return None
     found = _DURATION.fullmatch(str(keep_alive).strip())
     if found is None:
-        raise InvalidRequest(f"keep_alive: {str(keep_alive)[:50]!r} is no duration such as 5m, 0 or -1")
+        raise InvalidRequest(f"keep_alive: {str(keep_alive)[:50]!r} is not a duration such as 5m, 0 or -1")
     if float(found[2]) == 0:
         return 0
     return -1 if found[1] else 1

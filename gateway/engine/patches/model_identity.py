@@ -33,7 +33,7 @@ def fingerprint_of(model: ModelRef) -> str:
 PATCH = Patch(
     name="model_identity",
     changes="`system_fingerprint` is the checkpoint's digest; a switch in place renames model, fingerprint and series.",
-    why="vLLM fixes a model's name when its server starts, and knows nothing of a checkpoint's digest.",
+    why="vLLM fixes a model's name when its server starts, and does not know a checkpoint's digest.",
     without="After a switch in place answers would carry the previous model's name.",
     gain="Not a matter of speed.",
     goes_when="vLLM can rename the model of a running server.",

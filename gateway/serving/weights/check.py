@@ -80,9 +80,11 @@ def expected_of(folder: Path, chat_template: str | None) -> Expected:
         names = [name for name in CONTENT_FILES if (folder / name).is_file()] + content_in_folders(folder)
         files = {name: _file_sha(folder / name) for name in names}
     except (BadShard, OSError, ValueError) as error:
-        raise PushRefused(f"What the model consists of cannot be read from its files: {error}.") from error
+        raise PushRefused(f"The names of the model's tensors cannot be read from its files: {error}.") from error
     if not tensors:
-        raise PushRefused("The model's registered files are no safetensors, so it is not known what it consists of.")
+        raise PushRefused(
+            "The model's registered files are not safetensors, so the names of its tensors are not known."
+        )
     return Expected(tensors, files, chat_template)
 
 

@@ -152,7 +152,7 @@ def _config(file: Path | None) -> dict[str, Any]:
     except ValueError as error:
         stop(f"{file} is not valid JSON: {error}.", EXIT_REFUSED)
     if not isinstance(content, dict):
-        stop(f"{file} holds no JSON object.", EXIT_REFUSED)
+        stop(f"{file} does not contain a JSON object.", EXIT_REFUSED)
     return content
 
 

@@ -51,4 +51,4 @@ def restore(
         kept = put_back(saved, database, settings.layout)
     except BackupRefused as error:
         stop(f"{error}.", EXIT_REFUSED)
-    print(f"{database} is {saved} now" + (f"; what was there before is {kept}." if kept else "."))
+    print(f"{database} is {saved} now" + (f"; the previous database is kept as {kept}." if kept else "."))

@@ -42,7 +42,7 @@ def test_a_line_without_end_is_not_read_whole(log: Path) -> None:
 
 def test_a_pipe_is_refused_and_not_waited_for(log: Path) -> None:
     os.mkfifo(log)
-    with pytest.raises(LogUnreadable, match=r"api_server\.log is no plain file"):
+    with pytest.raises(LogUnreadable, match=r"api_server\.log is not a plain file"):
         last_lines(log, 5)
 
 

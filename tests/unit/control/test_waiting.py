@@ -13,7 +13,7 @@ FREE = RunnerView(
     loading=None, ready=frozenset(), refused={},
 )  # fmt: skip
 QUIET = EngineView(active_id="a", switching_to=None, borrowed_by=None)
-BESIDE = "model b to become active, or to be loaded beside the active one"
+BESIDE = "room to load b (max_loaded_models), or its activation"
 
 
 def _job(**changes: Any) -> JobRow:
@@ -58,12 +58,12 @@ def test_only_a_pending_job_waits(status: str) -> None:
             {"model_id": "b"},
             {"loading": "b"},
             {},
-            "model b to be loaded beside the active one, which is under way",
+            "model b, which is being loaded",
         ),
         ({"model_id": "b"}, {"loading": "c"}, {}, BESIDE),
         ({"model_id": "b"}, {"refused": {"b": "b has no room"}}, {}, f"{BESIDE} (not possible now: b has no room)"),
         ({"model_id": "b"}, {"engine_running": 2}, {}, f"a free place (2 of 2 jobs run), and {BESIDE}"),
-        ({"model_id": "b"}, {}, {"switching_to": "b"}, "the switch to model b that is under way"),
+        ({"model_id": "b"}, {}, {"switching_to": "b"}, "the running switch to model b"),
         ({}, {}, {"switching_to": "b"}, None),
         (
             {"model_id": "b", "when_inactive": "switch"},
@@ -77,7 +77,7 @@ def test_only_a_pending_job_waits(status: str) -> None:
             {"switching_to": "c"},
             "a quiet moment to switch to model b (a switch to model c is under way)",
         ),
-        ({}, {}, {"active_id": None}, "model a to become active"),
+        ({}, {}, {"active_id": None}, "the activation of a"),
     ],
 )
 def test_what_a_job_waits_for(

@@ -224,7 +224,7 @@ def test_what_cannot_be_verified_is_not_kept(bench: Bench) -> None:
 def test_an_eval_run_that_cannot_be_used_is_refused(bench: Bench, prepare: Any, message: str) -> None:
     prepare(bench.layout.runs / "eval" / EVAL_ID)
     assert message in bench.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
-    assert "is no id of an eval job" in bench.refusal("fix_eval_failures", source_eval_run_id="../../etc")
+    assert "is not the id of an eval job" in bench.refusal("fix_eval_failures", source_eval_run_id="../../etc")
 
 
 def test_an_eval_without_failures_is_refused(bench: Bench) -> None:

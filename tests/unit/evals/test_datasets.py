@@ -124,9 +124,9 @@ def test_scan_checks_max_samples_lines_and_hashes_all(tmp_path: Path) -> None:
         (LINE + b'{"prompt": "p", "answer": "a"}\n', "set.jsonl, line 2: mixed formats"),
         (
             b'{"id": "x", "question": "q", "answer": "a"}\n' + LINE + b'{"id": "x", "question": "r", "answer": "a"}\n',
-            "set.jsonl, line 3: the id 'x' is that of line 1 already",
+            "set.jsonl, line 3: duplicate id 'x', first used on line 1",
         ),
-        (b'{"id": 2, "question": "q", "answer": "a"}\n' + LINE, "line 2: the id '2' is that of line 1 already"),
+        (b'{"id": 2, "question": "q", "answer": "a"}\n' + LINE, "line 2: duplicate id '2', first used on line 1"),
     ],
 )
 def test_scan_names_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -138,7 +138,7 @@ def test_scan_names_file_and_line(tmp_path: Path, content: bytes, message: str) 
 def test_ids_beyond_the_samples_wanted_may_repeat(tmp_path: Path) -> None:
     lines = [b'{"id": %d, "question": "q", "answer": "a"}\n' % number for number in (1, 2, 3, 1)]
     assert _scan(tmp_path, b"".join(lines), max_samples=3).samples == 3
-    with pytest.raises(DatasetBroken, match="line 4: the id '1' is that of line 1 already"):
+    with pytest.raises(DatasetBroken, match="line 4: duplicate id '1', first used on line 1"):
         _scan(tmp_path, b"".join(lines), max_samples=None)
 
 

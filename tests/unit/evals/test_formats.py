@@ -144,7 +144,7 @@ def test_humaneval_and_mbpp_bring_their_tests() -> None:
         ({"question": "q", "choices": ["x"], "answer": 0}, "it has 1 choices"),
         (
             {"question": "q", "choices": ["0", "4", "2", "6"], "answer": "1"},
-            "'answer' is '1', which is no choice's text, and may be its index; answer_is (index, letter or text)",
+            "'answer' is '1', which is not a choice's text, and may be its index; answer_is (index, letter or text)",
         ),
         (
             {"question": "q", "choices": ["1", "0"], "answer": "0"},

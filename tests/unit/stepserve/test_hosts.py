@@ -53,7 +53,7 @@ def test_no_file_is_no_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ('{"tiers": {"a": {"upstreams": ["http://a"]},\n"A": {"upstreams": ["http://a"]}}}', "two tiers are called"),
         ('{"tiers": {"fast": {"upstreams": [\n"http://a/v1",\n"192.0.2.2:8765"]}}}', "line 3: tiers.fast.upstreams.1"),
         ('{"tiers": {"fast": {"upstreams": [\n"http://a:99999/v1"]}}}', "line 2: tiers.fast.upstreams.0.base_url"),
-        ('{"tiers": {"fast": {"upstreams": ["ftp://a"]}}}', "is no URL such as"),
+        ('{"tiers": {"fast": {"upstreams": ["ftp://a"]}}}', "is not a URL such as"),
         ('{"tiers": {"fast": {"upstreams": ["http://u:p@a/v1"]}}}', "no user, password"),
         ('{"tiers": {"fast": {"upstreams": ["http://a/v1", "http://a/v1/"]}}}', "listed twice"),
         ('{"tiers": {"fast": {"upstreams": []}}}', "tiers.fast.upstreams: List should have at least 1 item"),

@@ -51,7 +51,7 @@ def test_another_kind_is_called_by_its_name(config: dict[str, Any], said: str) -
         ("base_model.model.model.embed_tokens.weight", "is the whole embed_tokens"),
         ("base_model.model.model.layers.0.o_proj.lora_magnitude_vector", "is a DoRA adapter's"),
         ("base_model.model.model.layers.0.o_proj.lora_B.bias", "is a bias"),
-        ("base_model.model.model.layers.0.o_proj.hada_w1_a", "is no matrix of a LoRA adapter"),
+        ("base_model.model.model.layers.0.o_proj.hada_w1_a", "is not a matrix of a LoRA adapter"),
     ],
 )
 def test_a_tensor_that_is_no_matrix_of_lora_is_called_what_it_is(tensor: str, said: str) -> None:

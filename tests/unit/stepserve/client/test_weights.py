@@ -67,5 +67,5 @@ def test_an_iterable_is_read_once_as_it_is_sent() -> None:
 
 
 def test_what_is_no_tensor_is_named() -> None:
-    with pytest.raises(BadCheckpoint, match="step is no tensor of PyTorch that can be sent, but a int"):
+    with pytest.raises(BadCheckpoint, match="step is not a PyTorch tensor that can be sent, but a int"):
         WeightsBody.of({"step": 3}, EXPECTED, None)
