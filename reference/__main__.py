@@ -8,12 +8,13 @@ from pathlib import Path
 
 import httpx
 
-from reference import api, commands, compatibility, engine_patches, metrics, settings
+from reference import api, commands, compatibility, decisions, engine_patches, metrics, settings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 API, METRICS, COMMANDS = (DOCS / "reference" / f"{name}.md" for name in ("api", "metrics", "commands"))
 OPENAPI = DOCS / "reference" / "openapi.json"
 SETTINGS = DOCS / "settings.md"
+DECISIONS = DOCS / "decisions" / "README.md"
 ENGINE_PATCHES = DOCS / "engine-patches.md"
 
 
@@ -23,6 +24,7 @@ def main() -> None:
     url = parser.parse_args().url
     SETTINGS.write_text(settings.filled(SETTINGS.read_text()))
     COMMANDS.write_text(commands.page())
+    DECISIONS.write_text(decisions.page(DECISIONS.parent))
     ENGINE_PATCHES.write_text(engine_patches.page())
     if url is not None:
         with httpx.Client(base_url=url, trust_env=False) as http:

@@ -9,8 +9,11 @@ Written by `python -m reference` from `gateway/engine/patches/`, a file for each
 force. `engine.patches.<name>`, `auto` or `off`, decides about each of the first list; `all` (or `*`) about every one
 that is not named:
 
-    INFERENCE_ENGINE__PATCHES='{"all": "off"}' stepserve up                             # vLLM as it is
-    INFERENCE_ENGINE__PATCHES='{"all": "off", "forked_engines": "auto"}' stepserve up   # but quick starts
+<!-- example: starts servers -->
+```bash
+INFERENCE_ENGINE__PATCHES='{"all": "off"}' stepserve up                             # vLLM as it is
+INFERENCE_ENGINE__PATCHES='{"all": "off", "forked_engines": "auto"}' stepserve up   # but quick starts
+```
 
 With all of them off the server works; it is slower, and less is bounded. `tests/e2e/test_differential.py` asks engines
 with and without them the same random requests and compares the answers.

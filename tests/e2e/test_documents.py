@@ -1,4 +1,4 @@
-"""README and tutorial do what they say: every command block of them is run, and answers what stands below it."""
+"""The documentation does what it says: every block that is marked `run` is run, and answers what stands below it."""
 
 import os
 import subprocess
@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests import debian
-from tests.documents import COMMANDS, README, TUTORIAL, Block, blocks_of
+from tests.documents import RUN, Block, marked
 from tests.e2e.server import FINAL_ID, REPOSITORY, Server
 
 ADDRESS = "localhost:8765"
+PAGES = marked(RUN)
 _MARK = "\x1e"
 _LIMIT_S = 280.0
-
-# A block that installs or starts the server is run by whoever tries a fresh clone, as every `make` does.
-EXEMPT = {
-    "make run\n": "starts the server",
-    "make run     # serve on http://localhost:8765\nmake test    # every test, against real vLLM\n": "the same",
-}
 
 # Failures that a shell passes over fail here: an HTTP error, and a field that is not in the answer.
 _STRICT = """
@@ -44,26 +39,34 @@ def home(server: Server, tmp_path: Path) -> Iterator[Path]:
             server.forget(model["id"])
 
 
-@pytest.mark.parametrize("document", [README, TUTORIAL], ids=lambda path: path.name)
-def test_every_command_does_what_the_document_says(server: Server, home: Path, document: Path) -> None:
-    blocks = [block for block in blocks_of(document) if block.text not in EXEMPT]
-    strange = [str(block) for block in blocks if block.kind != COMMANDS]
-    assert not strange, f"neither commands nor their output nor exempt: {strange}"
-    said = _run(blocks, server, home)
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with the repository's files in it, where a command may leave some of its own."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for file in REPOSITORY.iterdir():
+        if not file.name.startswith("."):
+            (folder / file.name).symlink_to(file)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_does_what_the_page_says(server: Server, home: Path, clone: Path, page: Path) -> None:
+    blocks = PAGES[page]
+    if any(block.kind == "javascript" for block in blocks):
+        debian.program("node", "nodejs")
+    said = _run(blocks, server, home, clone)
     differences = [different for block, text in zip(blocks, said, strict=True) if (different := block.difference(text))]
     assert not differences, "\n".join(differences)
 
 
-def test_what_is_exempt_is_still_there() -> None:
-    texts = {block.text for document in (README, TUTORIAL) for block in blocks_of(document)}
-    assert set(EXEMPT) <= texts
-
-
-def _run(blocks: list[Block], server: Server, home: Path) -> list[str]:
-    """What each block wrote to standard output, run one after another in one shell in the repository."""
+def _run(blocks: list[Block], server: Server, home: Path, clone: Path) -> list[str]:
+    """What each block wrote to standard output, run one after another in one shell."""
     here = f"127.0.0.1:{server.port}"
     script = _STRICT + "".join(
-        f"printf '{_MARK}%s\\n' '{block}' | tee /dev/stderr\n{block.text.replace(ADDRESS, here)}" for block in blocks
+        f"{block.setup.replace(ADDRESS, here)}printf '{_MARK}%s\\n' '{block}' | tee /dev/stderr\n"
+        f"{block.commands.replace(ADDRESS, here)}"
+        for block in blocks
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
     environment |= {
@@ -74,7 +77,7 @@ def _run(blocks: list[Block], server: Server, home: Path) -> list[str]:
     }
     ended = subprocess.run(
         ["bash", "-c", script],
-        cwd=REPOSITORY,
+        cwd=clone,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

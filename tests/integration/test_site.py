@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mkdocs.exceptions import PluginError
 
-from reference.site import rewritten
+from reference.site import rewritten, tabbed
 from tests.documents import REPOSITORY
 
 _FETCHED = re.compile(r"""(?:src|<link[^>]+href)=["']?(https?:[^"'\s>]+)""")
@@ -21,13 +21,18 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pages = [page.read_text() for page in (tmp_path / "site").rglob("*.html")]
     assert len(pages) > 40
     assert not [found for page in pages for found in _FETCHED.findall(page)]
+    index = (tmp_path / "site" / "llms.txt").read_text()
+    listed = re.findall(r"\]\(([^)]+)\)", index)
+    assert len(listed) > 40
+    assert [page for page in listed if not (tmp_path / "site" / page).is_file()] == []
+    assert "tabbed-labels" in (tmp_path / "site" / "openai.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("source", "link", "becomes"),
     [
         ("README.md", "[a](docs/switching.md#the-proof)", "[a](switching.md#the-proof)"),
-        ("README.md", "[a](docs/decisions)", "[a](decisions/index.md)"),
+        ("README.md", "[a](docs/decisions)", "[a](decisions/README.md)"),
         ("docs/deploy.md", "[`deploy/`](../deploy)", "`deploy/`"),
         ("docs/tiers.md", "[an example](../config/hosts.json.example)", "an example (`config/hosts.json.example`)"),
         ("docs/decisions/0015-ids-that-move.md", "[a](../../README.md)", "[a](../index.md)"),
@@ -42,3 +47,12 @@ def test_a_link_leads_to_the_page_or_becomes_a_name(source: str, link: str, beco
 def test_a_link_to_what_is_not_there_fails_the_build() -> None:
     with pytest.raises(PluginError, match=r"docs/deploy\.md links to"):
         rewritten("[a](../nowhere.md)", "docs/deploy.md")
+
+
+def test_examples_in_several_languages_become_tabs() -> None:
+    examples = "<!-- run -->\n```bash\nx\n\ny\n```\n\n```text\n1\n```\n\n```python\nz\n```\n"
+    page = f"a\n\n<!-- tabs -->\n{examples}<!-- /tabs -->\nb\n"
+    assert tabbed(page) == (
+        'a\n\n=== "curl"\n\n    ```bash\n    x\n\n    y\n    ```\n\n    ```text\n    1\n    ```\n\n'
+        '=== "Python"\n\n    ```python\n    z\n    ```\n\nb\n'
+    )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from reference import commands, settings
-from reference.__main__ import COMMANDS, SETTINGS
+from reference import commands, decisions, settings
+from reference.__main__ import COMMANDS, DECISIONS, SETTINGS
 from stepserve.client.cli import app
 from stepserve.client.commands.default_command import RunsByDefault
 from tests.documents import REPOSITORY, Block
@@ -35,12 +35,8 @@ def test_a_setting_without_a_row_and_a_row_without_a_setting_are_found() -> None
         settings.filled(page + "| `INFERENCE_NOTHING` | integer | `1` | nothing |\n")
 
 
-def test_defaults_in_the_readme_are_those_of_the_page_of_settings() -> None:
-    rows = re.compile(r"^\| `(INFERENCE_\w+)` \|(?: [^|]* \|)?? ([^|]*) \| [^|]* \|$", re.MULTILINE)
-    defaults = dict(rows.findall(SETTINGS.read_text()))
-    readme = dict(rows.findall((REPOSITORY / "README.md").read_text()))
-    assert len(readme) > 5
-    assert {name: defaults[name] for name in readme} == readme
+def test_the_list_of_decisions_is_that_of_the_folder() -> None:
+    assert decisions.page(DECISIONS.parent) == DECISIONS.read_text()
 
 
 def _said() -> Iterator[tuple[Path, str]]:
