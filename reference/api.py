@@ -9,7 +9,8 @@ _HEAD = """# HTTP routes
 
 Written by the program itself: `make reference` makes this page from `GET /openapi.json`, which every server has, and a
 test compares the two. [Clients](../clients.md) says how the inference routes are used, [security](../security.md)
-which key opens what. Unknown fields in a body are refused with a 422 that names them.
+which key opens what. Unknown fields in a body are refused with a 422 that names them;
+only Ollama's routes (`/api/…`) ignore them, as Ollama does.
 """
 _VLLM = (
     "vLLM's own; [its documentation](https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html)"

@@ -80,7 +80,12 @@ def _switch(models: list[Model] | None) -> None:
         if chosen is None:
             return
         with st.expander("How"):
-            method = st.selectbox("Method", _METHODS, key="models_method", help="auto takes the shortest pause.")
+            method = st.selectbox(
+                "Method",
+                _METHODS,
+                key="models_method",
+                help="auto: in place where that is possible, else blue/green, else restart.",
+            )
             in_flight = st.selectbox("Requests under way", _IN_FLIGHT, key="models_in_flight")
         go, back = st.columns(2)
         switch = go.button("Activate", type="primary", key="models_activate")

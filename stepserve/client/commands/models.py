@@ -143,7 +143,7 @@ def activate(
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
-    """Switch to a model, without failing a request."""
+    """Switch to a model while requests run: they wait, or notice nothing."""
     with server_at(host, interrupted="Not waiting any longer; the switch goes on.") as server:
         switched = server.set_active_model(model_id, in_flight=in_flight, method=method, timeout_s=timeout_s)
     print_json(switched) if as_json else _show_switch(switched)
