@@ -82,7 +82,7 @@ def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Hou
         ({"prompts": ["a"]}, "probe.logprobs: is missing"),
         ({"prompts": ["a"], "logprobs": [[1.0]]}, "probe.logprobs.0.0: "),
         ({"prompt_token_ids": [[1, 2, 3]], "logprobs": [[-1.0]]}, "probe: logprobs.0: 1 numbers"),
-        ({"prompt_token_ids": [[1, 700]], "logprobs": [[-1.0]]}, "probe.prompt_token_ids.0: 700 is no token"),
+        ({"prompt_token_ids": [[1, 700]], "logprobs": [[-1.0]]}, "probe.prompt_token_ids.0: 700 is not a token"),
         ({"prompt_token_ids": [[1] * 512], "logprobs": [[-1.0] * 511]}, "probe.prompt_token_ids.0: 512 tokens"),
         ({"prompts": ["a"], "logprobs": [[-1.0]], "seed": 1}, "probe.seed: unknown field"),
     ],

@@ -90,10 +90,10 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Front]]
     ("name", "content", "headers", "status", "named"),
     [
         ("%2e%2e/x.json", b"{}", {}, 400, "Path contains `.`"),
-        (".hidden", b"{}", {}, 422, "'.hidden' is no file's name"),
-        ("a%20b.json", b"{}", {}, 422, "is no file's name"),
+        (".hidden", b"{}", {}, 422, "'.hidden' is not a valid file name"),
+        ("a%20b.json", b"{}", {}, 422, "is not a valid file name"),
         ("pytorch_model.bin", b"{}", {}, 422, "pytorch_model.bin is a pickle"),
-        ("x.json", b"{}", {"x-sha256": "12"}, 422, "'12' is no sha256"),
+        ("x.json", b"{}", {"x-sha256": "12"}, 422, "'12' is not a sha256"),
         ("x.json", b"{}", {"x-sha256": "0" * 64}, 422, "x.json: bytes 0 to 2 have the sha256"),
         ("x.json", b"{}", {"content-range": "bytes 5-6/9"}, 409, "x.json: a gap, this begins at byte 5"),
         ("x.json", b"{}", {"content-range": "bytes 0-5/9"}, 422, "x.json: Content-Range has 6 bytes, the body 2"),

@@ -102,7 +102,7 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
             (ROUTE, safetensors(OTHER)[:-1], 422, "bad_weights", "the body is torn"),
             (ROUTE, b"\0" * 2_000_000, 413, "request_too_large", "which all tensors of `a` take"),
             (ROUTE + "?in_flight=perhaps", b"", 422, "invalid_request", "in_flight: must be one of"),
-            (ROUTE + "?verson=1", b"", 422, "invalid_request", "verson: is no parameter"),
+            (ROUTE + "?verson=1", b"", 422, "invalid_request", "verson: is not a parameter"),
             (ROUTE + "?timeout_s=nan", b"", 422, "invalid_request", "timeout_s: must be a number"),
             ("/models/nobody/weights", safetensors(OTHER), 404, "model_not_found", "`nobody`"),
             (ROUTE, safetensors(OTHER, **{METADATA_KEY: "{"}), 422, "invalid_request", "probe: is not valid JSON"),

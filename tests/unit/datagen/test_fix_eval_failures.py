@@ -229,7 +229,7 @@ def test_an_eval_run_that_cannot_be_used_is_refused(bench: Bench, prepare: Any, 
 
 def test_an_eval_without_failures_is_refused(bench: Bench) -> None:
     eval_run(bench, [{**record, "correct": True} for record in sums(10)])
-    assert "no gaps in knowledge" in bench.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
+    assert "no usable wrong answers" in bench.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
 
 
 def test_an_eval_run_that_changed_since_is_not_gone_on_with(bench: Bench) -> None:
@@ -237,7 +237,7 @@ def test_an_eval_run_that_changed_since_is_not_gone_on_with(bench: Bench) -> Non
     config = bench.check("fix_eval_failures", source_eval_run_id=EVAL_ID)
     with (bench.layout.runs / "eval" / EVAL_ID / "samples.jsonl").open("a") as file:
         file.write(json.dumps({"id": "more", "input": "What is 1+1?", "target": "2"}) + "\n")
-    with pytest.raises(BadJob, match="changed since the job was made"):
+    with pytest.raises(BadJob, match="changed after the job was made"):
         bench.go(bench.context(config, SayingEngine(often_right)))
 
 

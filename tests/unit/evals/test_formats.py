@@ -175,7 +175,7 @@ def test_humaneval_and_mbpp_bring_their_tests() -> None:
         ({"conversations": [{"from": "martian", "value": "q"}]}, "turn 1 is from 'martian'"),
         ({"conversations": [{"from": "human", "value": "q"}]}, "does not end with a turn of gpt"),
         ({"prompt": "p", "completion": "c", "answer": "a"}, "ambiguous: its keys are those of"),
-        ({"prompt": "p", "test": "t", "entry_point": "a b"}, "'entry_point' is 'a b', which is no name"),
+        ({"prompt": "p", "test": "t", "entry_point": "a b"}, "'entry_point' is 'a b', which is not the name"),
         ({"code": "c", "test_list": ["assert f()"]}, "neither 'text' nor 'prompt' is there"),
         ({"input": "q", "ideal": [1, None]}, "'ideal'[1] must be text, not null"),
     ],

@@ -51,7 +51,7 @@ def test_a_template_takes_a_field_by_its_name_and_knows_no_other_syntax() -> Non
     assert Prompter(template="{{ grade-level }}: {{question}}").item(sample).messages == [
         ChatMessage(role="user", content="3: 2+2?")
     ]
-    with pytest.raises(UnknownField, match=r"\{\{question.__class__\}\} is no field"):
+    with pytest.raises(UnknownField, match=r"\{\{question.__class__\}\} is not a field"):
         Prompter(template="{{question.__class__}}").item(sample)
 
 

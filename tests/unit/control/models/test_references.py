@@ -219,7 +219,7 @@ def program(code: str) -> tuple[str, ...]:
             30,
             "ended with 3: RuntimeError",
         ),
-        ("print('{}')", 30, "no reference"),
+        ("print('{}')", 30, "not a reference"),
         ("import time; time.sleep(60)", 0.05, "took longer"),
     ],
 )
