@@ -80,7 +80,7 @@ class OpenApi:
         for part in parts:
             merged["paths"] |= part["paths"]
             merged["schemas"] |= part["schemas"]
-        _mark_deprecated(merged["paths"])
+        mark_deprecated(merged["paths"])
         return {
             "openapi": "3.1.0",
             "info": {"title": "Stepserve", "version": __version__},
@@ -89,7 +89,7 @@ class OpenApi:
         }
 
 
-def _mark_deprecated(paths: Json) -> None:
+def mark_deprecated(paths: Json) -> None:
     """By the table of routes, which installed dialects have added theirs to."""
     for path, item in paths.items():
         for method, operation in item.items():

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dialects.installed import GROUP, DialectRefused, installed_routes
 from gateway.dialects.served import Served
-from gateway.edge.openapi import own
+from gateway.edge.openapi import mark_deprecated, own
 from gateway.serving.naming import Naming
 from stepserve import hosts, route_table
 from tests.unit.gateway.edge.test_observation import Answering
@@ -107,9 +107,11 @@ def test_one_that_cannot_be_served_refuses_the_start_by_name(install: Any, point
         installed_routes(SERVED)
 
 
-def test_one_that_will_be_removed_says_so_on_every_answer(install: Any) -> None:
+def test_one_that_will_be_removed_says_so_on_every_answer_and_in_the_document(install: Any) -> None:
     install("old = others_dialect:OLD")
-    installed_routes(SERVED)
+    document = own(installed_routes(SERVED), [])["paths"]
+    mark_deprecated(document)
+    assert document["/cohere/v1/chat"]["post"]["deprecated"] is True
     sent = asked_of_edge("/cohere/v1/chat")
     assert sent["deprecation"] == "@1798761600"  # 2027-01-01T00:00:00Z
     assert sent["sunset"] == "Thu, 01 Jul 2027 00:00:00 GMT"
