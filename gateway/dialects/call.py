@@ -17,8 +17,8 @@ Json = dict[str, Any]
 _BODY_HEADERS = frozenset({b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect"})
 _CARRIED = frozenset(
     {
-        b"x-model-id", b"x-model-digest", b"x-model-version", b"x-model-versions", b"x-stepserve-gateway", b"retry-after",
-        b"x-request-id", b"x-cache",
+        b"x-model-id", b"x-model-digest", b"x-model-version", b"x-model-versions", b"x-stepserve-gateway",
+        b"retry-after", b"x-request-id", b"x-cache",
     }
 )  # fmt: skip
 _JSON_HEADER = (b"content-type", b"application/json")

@@ -40,7 +40,7 @@ async def answered_by(there: Town, count: int) -> dict[str, set[str]]:
 
 def test_sessions_go_one_way_until_the_canary_ends(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
-        client = GatewayClient(there.settings.layout.gateway_socket)
+        client = GatewayClient.at_socket(there.settings.layout.gateway_socket)
         try:
             order = await ordered(there, client)
             found = await answered_by(there, 20)
@@ -60,7 +60,7 @@ def test_sessions_go_one_way_until_the_canary_ends(tmp_path: Path) -> None:
 
 def test_a_switch_ends_it(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
-        client = GatewayClient(there.settings.layout.gateway_socket)
+        client = GatewayClient.at_socket(there.settings.layout.gateway_socket)
         try:
             order = await ordered(there, client, share=1.0)
             (await there.owner.post("/models/set_active", json={"id": "b"})).raise_for_status()
