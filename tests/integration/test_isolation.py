@@ -61,8 +61,12 @@ BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/jobs/{job_id}/events"): ("/jobs/{eval}/events", None),
     ("GET", "/eval/jobs/{job_id}"): ("/eval/jobs/{eval}", None),
     ("GET", "/eval/jobs/{job_id}/samples"): ("/eval/jobs/{eval}/samples", None),
+    ("GET", "/eval/jobs/{job_id}/report"): ("/eval/jobs/{eval}/report", None),
+    ("GET", "/eval/jobs/{job_id}/flaky"): ("/eval/jobs/{eval}/flaky", None),
+    ("GET", "/eval/jobs/{job_id}/export"): ("/eval/jobs/{eval}/export", None),
     ("POST", "/eval/jobs/{job_id}/rescore"): ("/eval/jobs/{eval}/rescore", {"metrics": ["numeric"]}),
     ("GET", "/eval/compare"): ("/eval/compare?a={eval}&b={eval}", None),
+    ("GET", "/promotions/{job_id}/report"): ("/promotions/{promotion}/report", None),
     ("GET", "/promotions/{job_id}"): ("/promotions/{promotion}", None),
     ("GET", "/policies/{name}"): ("/policies/{policy}", None),
     ("POST", "/policies/{name}/dry_run"): ("/policies/{policy}/dry_run", {"id": "other"}),
@@ -72,6 +76,7 @@ BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/data_gen/jobs/{job_id}/report"): ("/data_gen/jobs/{made}/report", None),
     ("GET", "/data_gen/jobs/{job_id}/rejected"): ("/data_gen/jobs/{made}/rejected", None),
     ("GET", "/shards/{name}"): ("/shards/{shard}", None),
+    ("GET", "/datasets/{name:path}/versions"): ("/datasets/private/versions", None),
     ("GET", "/datasets/{name:path}"): ("/datasets/private", None),
     ("GET", "/v1/files/{file_id}"): ("/v1/files/{output}", None),
     ("GET", "/v1/files/{file_id}/content"): ("/v1/files/{file}/content", None),
@@ -97,6 +102,7 @@ PRIVATE = {
 
 # Making: what a new job names must be its maker's; tested one by one below.
 MAKING = {
+    ("POST", "/eval/imports"),
     ("POST", "/eval/jobs"), ("POST", "/promotions"), ("POST", "/data_gen/jobs"), ("POST", "/v1/batches"),
     ("POST", "/v1/files"), ("POST", "/shards/claim"), ("PUT", "/datasets/{name:path}"),
 }  # fmt: skip
