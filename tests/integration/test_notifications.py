@@ -407,10 +407,11 @@ def test_trackers_get_the_numbers_by_step_and_hold_up_nobody(tmp_path: Path, mon
                 jobs: list[str] = []
                 for model, step in (("a", 300), ("b", None)):
                     write_checkpoint(settings.layout.models / model, step or 0)
-                    await http.post("/models/register", json={"id": model, "source": "t", "step": step})
-                    await http.post("/models/set_active", json={"id": model})
+                    new = {"id": model, "source": "t", "step": step}
+                    (await http.post("/models/register", json=new)).raise_for_status()
+                    (await http.post("/models/set_active", json={"id": model})).raise_for_status()
                     asked = {"model_id": model, "name": "sums", "dataset_ref": "sums", "metrics": ["numeric"]}
-                    jobs.append((await http.post("/eval/jobs", json=asked)).json()["job_id"])
+                    jobs.append((await http.post("/eval/jobs", json=asked)).raise_for_status().json()["job_id"])
                     await until(lambda: _job(http, jobs[-1]), lambda job: job["status"] == "done")
                 await there.has(2)
                 folder = settings.layout.trackers
@@ -426,8 +427,12 @@ def test_trackers_get_the_numbers_by_step_and_hold_up_nobody(tmp_path: Path, mon
                 ]
                 assert (folder / "stuck" / "began").exists()
                 assert "others_tracker" not in sys.modules
-                failed = (await http.get("/webhooks/deliveries", params={"webhook": "broken"})).json()["deliveries"]
-                assert {one["error"] for one in failed} == {"break_: OSError: no paper"}
+
+                async def errors() -> set[str]:
+                    told = await http.get("/webhooks/deliveries", params={"webhook": "broken"})
+                    return {one["error"] for one in told.json()["deliveries"]}
+
+                await until(errors, lambda seen: seen == {"break_: OSError: no paper"})
 
     asyncio.run(scenario())
 
