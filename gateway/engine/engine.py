@@ -161,6 +161,11 @@ class Engine:
         return str(self.client.model_config.dtype)
 
     @property
+    def logprobs_mode(self) -> str:
+        """Which log-probabilities answers have: those of the model, or those after temperature and the like."""
+        return str(self.client.model_config.logprobs_mode)
+
+    @property
     def dead(self) -> bool:
         """True once the engine core is gone or has missed a deadline; it never comes back, a new one is needed."""
         errored: bool = self.client.errored

@@ -128,6 +128,7 @@ class TrainerRoutes:
                 "model": slot.model.id,
                 "dtype": slot.engine.dtype,
                 "max_model_len": slot.engine.max_model_len_tokens,
+                "logprobs_mode": slot.engine.logprobs_mode,
             },
             "parallel_config": {"world_size": size, "world_size_across_dp": size},
             "weight_transfer_config": {"backend": BACK_END},

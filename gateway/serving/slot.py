@@ -89,6 +89,11 @@ class Engine(AdapterEngine, Protocol):
 
     async def structured_alive(self, timeout_s: float) -> None: ...
 
+    @property
+    def logprobs_mode(self) -> str:
+        """vLLM's name of what the log-probabilities in answers are."""
+        ...
+
     async def freeze(self) -> None:
         """Requests inside stay and wait until `resume`; what is asked for a proof is answered."""
         ...

@@ -65,7 +65,12 @@ def test_what_is_told_of_the_server_is_what_trainers_read(tmp_path: Path) -> Non
         config = told.pop("vllm_config")
         assert not told
         assert config["weight_transfer_config"] == {"backend": "http"}
-        assert config["model_config"] == {"model": MODEL, "dtype": "torch.bfloat16", "max_model_len": 512}
+        assert config["model_config"] == {
+            "model": MODEL,
+            "dtype": "torch.bfloat16",
+            "max_model_len": 512,
+            "logprobs_mode": "raw_logprobs",
+        }
         assert str(tmp_path) not in json.dumps(config)
         assert isinstance((await there.http.get("/server_info")).json()["vllm_config"], str)
 

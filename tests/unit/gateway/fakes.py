@@ -115,6 +115,7 @@ class FakeEngine:
     model_runner: str | None = "V1"
     world_size = 1
     dtype = "torch.bfloat16"
+    logprobs_mode = "raw_logprobs"
 
     async def forget_prefixes(self, *, of_running: bool, of_connector: bool) -> bool:
         return of_running or self.release.is_set()
