@@ -44,7 +44,8 @@ from gateway.engine.process.log import LogMark
 from gateway.engine.process.shared_memory import remove, segments_of
 from gateway.engine.process.start import in_time
 from gateway.engine.process.start_method import ensure_start_method
-from gateway.engine.proof import PROOF_PRIORITY, prove, token_from, weak_answers
+from gateway.engine.proof import PROOF_PRIORITY, Questions, prove, token_from, weak_answers
+from gateway.engine.staged import staged
 from gateway.engine.structured import GrammarCheck
 from gateway.engine.vectors import prove_vectors, task_of, vector_from
 from gateway.errors import (
@@ -119,6 +120,7 @@ class Engine:
         self._progress = progress
         self._settings = settings
         self._probe_token_ids: list[int] = client.renderer.get_tokenizer().encode("1") or [0]
+        self._questions = Questions()
         self._cache_check = CacheCheck(client, self._probe_token_ids, PROOF_PRIORITY)
         self._hangs = False
         other = (name for name in ("hf_overrides", "model_class_overrides") if name in settings.args)
@@ -205,9 +207,9 @@ class Engine:
                     why = f"engine.args.{self._other_model} makes another model of it than its reference is of"
                     return (await prove(self.client, None)).model_copy(update={"why": why})
                 if gently or (max_tokens is not None and max_tokens < self._cache_check.tokens):
-                    return await prove(self.client, reference, max_tokens, gently=gently)
+                    return await prove(self.client, reference, max_tokens, self._questions, gently=gently)
                 stale_tokens, proof = await asyncio.gather(
-                    self._cache_check.stale_tokens(), prove(self.client, reference, max_tokens)
+                    self._cache_check.stale_tokens(), prove(self.client, reference, max_tokens, self._questions)
                 )
                 return without_stale_cache(proof, stale_tokens)
         except TimeoutError as error:
@@ -281,6 +283,31 @@ class Engine:
             self._hangs = True
             raise EngineReloadFailed(f"the engine failed when {doing}: {error}") from error
 
+    async def stage(self, model: ModelRef, reference: Reference | None) -> str | None:
+        """Makes ready whatever a reload of the checkpoint and its proof need and the running model does not: both take
+        the less time. It goes on answering meanwhile.
+
+        None: `reload` has only to take over. Otherwise why it will read the files, as it always can. Raises
+        EngineReloadFailed when the engine died.
+        """
+        if reference is not None and self.task != "embed":
+            with suppress(BadReference, VLLMClientError, ValueError):  # which the proof will say
+                self._questions.of(self.client, reference)
+        try:
+            # Ranks on accelerators read all of it each; on a CPU each packs its own part.
+            copies = 1 if current_platform.is_cpu() else self.client.vllm_config.parallel_config.world_size
+            return await staged(self.client, model, start_timeout_s(model, self._settings), copies=copies)
+        except EngineDeadError as error:
+            raise EngineReloadFailed(f"the engine died while `{model.id}` was made ready") from error
+
+    async def unstage(self) -> None:
+        """What `stage` made ready is not needed. Raises EngineReloadFailed when the engine died or hangs."""
+        try:
+            async with self._deadline("what was made ready was dropped"):
+                await self.client.collective_rpc("stepserve_unstage")
+        except EngineDeadError as error:
+            raise EngineReloadFailed("the engine died when what was made ready was dropped") from error
+
     async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
         """Puts another checkpoint's tensors, or those of the file `weights`, into the running model and makes the slot
         answer to the model's id.
@@ -292,11 +319,17 @@ class Engine:
         try:
             async with self._deadline(f"it loaded `{model.id}`", model):
                 self._cache_check.weights_changed()
-                await self.client.collective_rpc(
-                    "stepserve_reload", args=(model.path, str(weights) if weights is not None else None)
+                file = str(weights) if weights is not None else None
+                # The engine does them one after the other, and need not wait for us in between.
+                done = await asyncio.gather(
+                    self.client.collective_rpc("stepserve_reload", args=(model.path, file)),
+                    self.client.reset_prefix_cache(reset_running_requests=True),
+                    self.client.reset_encoder_cache(),
+                    return_exceptions=True,
                 )
-                await self.client.reset_prefix_cache(reset_running_requests=True)
-                await self.client.reset_encoder_cache()
+                for error in done:
+                    if isinstance(error, BaseException):
+                        raise error
         except EngineDeadError as error:
             raise EngineReloadFailed(f"the engine died while it loaded `{model.id}`") from error
         except EngineReloadFailed:

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
@@ -19,6 +20,7 @@ from stepserve.contract import BATCH_PRIORITY, Proof, Reference
 
 PROOF_PRIORITY = -1  # before interactive requests, which have 0
 _CHECK_PRIORITY = BATCH_PRIORITY + 1
+_KEPT_QUESTIONS = 2  # of what serves, and of what is to serve
 WEAK_PROMPTS = ("What is 17+25?", "The quick brown fox jumps over the lazy dog.", "def add(a, b):\n    return a + b")
 
 
@@ -26,30 +28,62 @@ async def prove(
     client: AsyncLLM,
     reference: Reference | None,
     max_tokens: int | None = None,
+    questions: "Questions | None" = None,
     *,
     gently: bool = False,
     is_adapter: bool = False,
 ) -> Proof:
     """`gently`: behind all other work, one prompt after the other. `client` asks an adapter's model where `is_adapter`.
+    `questions`: those that were made ready for this engine.
 
     Raises EngineDeadError, and BadReference for one that does not fit the model's tokenizer or context.
     """
     if reference is None:
         return await _prove_weakly(client, gently=gently)
-    tokenizer = client.renderer.get_tokenizer()
-    reason = _encoded_otherwise(tokenizer, reference)
-    if reason is not None:
-        return Proof(kind=reference.kind, prompts=0, passed=False, reason=reason)
-    prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
-    _fits(prompts, reference.logprobs)
+    asked = (questions or Questions()).of(client, reference)
+    if asked.reason is not None:
+        return Proof(kind=reference.kind, prompts=0, passed=False, reason=asked.reason)
     chosen = chosen_prompts(reference.logprobs, max_tokens)
-    found = await logprobs_of(client, [prompts[number] for number in chosen], gently=gently)
+    found = await logprobs_of(client, [asked.prompts[number] for number in chosen], gently=gently)
     return judge(
         reference.kind,
         found,
         [reference.logprobs[number] for number in chosen],
         _tolerance(client, reference, is_adapter),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`prompts`: token ids, [n_prompts][n_tokens]. `reason`: why nothing need be asked, the proof has failed."""
+
+    prompts: Sequence[Sequence[int]]
+    reason: str | None
+
+
+class Questions:
+    """What the engine's tokenizer and chat template make of references. The last ones are kept: to find it takes as
+    long as an answer, and weights that are exchanged change nothing of it.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Reference, Any, Any, Question]] = []
+
+    def of(self, client: AsyncLLM, reference: Reference) -> Question:
+        """Raises BadReference for one that does not fit the model's tokenizer."""
+        tokenizer = client.renderer.get_tokenizer()
+        template = getattr(tokenizer, "chat_template", None)
+        for known, asked, written, question in self._known:
+            if known is reference and asked is tokenizer and written == template:
+                return question
+        reason = _encoded_otherwise(tokenizer, reference)
+        prompts: Sequence[Sequence[int]] = ()
+        if reason is None:
+            prompts = reference.prompt_token_ids or [tokenizer.encode(prompt) for prompt in reference.prompts or ()]
+            _fits(prompts, reference.logprobs)
+        question = Question(prompts, reason)
+        self._known = [*self._known[1 - _KEPT_QUESTIONS :], (reference, tokenizer, template, question)]
+        return question
 
 
 def _encoded_otherwise(tokenizer: Any, reference: Reference) -> str | None:

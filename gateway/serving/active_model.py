@@ -16,7 +16,7 @@ from gateway.serving.operations import Claim, Shared, ids
 from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.adapter import adapter
 from gateway.serving.switching.blue_green import blue_green
-from gateway.serving.switching.in_place import in_place
+from gateway.serving.switching.in_place import in_place, stage
 from gateway.serving.switching.plan import Memory, Method, Situation, plan, wants_memory
 from gateway.serving.switching.promote import promote
 from gateway.serving.switching.restart import restart
@@ -183,12 +183,30 @@ class ActiveModel:
                 return
             if switch.surplus is not None:
                 del mounted_on.adapters[switch.surplus.model.id]
+        if method == "in_place":
+            finish = partial(self._staged, activation, switch, claims)
+            self.ledger.operations.start(f"stage {target.host.id}", stage(switch), claims, finish)
+        else:
+            self._carry_out(activation, switch, claims)
+
+    def _staged(
+        self, activation: Activation, switch: Transaction, claims: frozenset[Claim], task: asyncio.Task[None]
+    ) -> None:
+        """What could be made ready is; only now do requests wait. What was claimed is so without a break."""
+        if task.cancelled():
+            activation.ended.cancel()
+            return
+        if (crash := task.exception()) is not None:
+            log.error("%s could not be made ready", switch.target.host.id, exc_info=crash)
+        self._carry_out(activation, switch, claims)
+
+    def _carry_out(self, activation: Activation, switch: Transaction, claims: frozenset[Claim]) -> None:
         if switch.holds:
             self.gate.hold()
             switch.hold()
-        work = promote(switch) if candidate is not None else _METHODS[method](switch)
+        work = promote(switch) if switch.candidate is not None else _METHODS[switch.method](switch)
         finish = partial(self._switched, activation, switch)
-        self.ledger.operations.start(f"switch to {target.model.id}", _awaited(work), claims, finish)
+        self.ledger.operations.start(f"switch to {switch.target.model.id}", _awaited(work), claims, finish)
 
     def _situation(self, activation: Activation) -> Situation:
         request, host, loaded = activation.request, activation.target.host, self.ledger.loaded

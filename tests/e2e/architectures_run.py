@@ -48,6 +48,17 @@ def said(engine: LLMEngine, lora: LoRARequest | None = None) -> list[list[float]
     return [logprobs[str(number)] for number in range(len(PROMPTS))]
 
 
+def made_ready(engine: LLMEngine, path: Path) -> str | None:
+    """Why the checkpoint could not be made ready before a reload; None: it is."""
+    cpus = sorted(os.sched_getaffinity(0))
+    reason: str | None = engine.collective_rpc("stepserve_stage", args=(str(path), cpus))[0]
+    if reason is None:
+        reason = "running"
+        while reason == "running":
+            (reason,) = engine.collective_rpc("stepserve_staged")
+    return None if reason == "ready" else reason
+
+
 def measure(kind: str, folder: Path) -> dict[str, Any]:
     one, other = (build(kind, seed, folder / f"{kind.replace(' ', '-')}-{seed}") for seed in (1, 2))
     has_experts = "moe" in kind
@@ -58,6 +69,13 @@ def measure(kind: str, folder: Path) -> dict[str, Any]:
     engine.collective_rpc("stepserve_reload", args=(str(other),))
     engine.reset_prefix_cache()
     in_place = said(engine)
+    engine.collective_rpc("stepserve_reload", args=(str(one),))
+    seen["why not ready"] = made_ready(engine, other)
+    engine.reset_prefix_cache()
+    seen["meanwhile"] = said(engine) == before
+    engine.collective_rpc("stepserve_reload", args=(str(other),))
+    engine.reset_prefix_cache()
+    ready = said(engine)
     engine.engine_core.shutdown()
     engine = start(other, settings)
     fresh = said(engine)
@@ -66,7 +84,7 @@ def measure(kind: str, folder: Path) -> dict[str, Any]:
         changed = said(engine, LoRARequest("adapter", 1, str(folder / "adapter")))
         seen["adapted"] = compare(changed, fresh).mean
     engine.engine_core.shutdown()
-    return seen | {"in place": in_place == fresh, "other": compare(before, fresh).mean}
+    return seen | {"in place": in_place == fresh, "made ready": ready == fresh, "other": compare(before, fresh).mean}
 
 
 def main(kinds: list[str]) -> None:

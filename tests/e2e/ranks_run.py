@@ -48,6 +48,7 @@ async def run(early: Path, final: Path, folder: Path) -> dict[str, Any]:
     seen["other weights"] = (await engine.prove(reference)).passed
     await engine.reload(model_at(names[faulty_rank.UNREAD]))
     seen["one shard"] = (await engine.prove(reference)).model_dump()
+    seen["why not ready"] = await engine.stage(model_at(final), reference)
     await engine.reload(model_at(final))
     seen["all shards"] = (await engine.prove(reference)).model_dump()
 

@@ -30,6 +30,15 @@ def test_in_place_is_what_a_fresh_engine_is(seen: dict[str, Any], kind: str) -> 
     assert seen[kind]["other"] > 0.5, "the two checkpoints are different models"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_made_ready_beforehand_is_what_a_fresh_engine_is(seen: dict[str, Any], kind: str) -> None:
+    """And until it is taken, the engine says what it said before."""
+    why = {"qwen3 moe": "the engine takes adapters"}.get(kind)
+    assert seen[kind]["why not ready"] == why
+    assert seen[kind]["meanwhile"]
+    assert seen[kind]["made ready"]
+
+
 def test_a_model_with_experts_takes_adapters(seen: dict[str, Any]) -> None:
     """Once every such model died at its first forward pass where adapters were allowed."""
     assert seen["qwen3 moe"]["adapted"] > 0.1

@@ -102,6 +102,7 @@ def test_a_proof_finds_a_shard_that_one_rank_alone_has_loaded(faulty: dict[str, 
     assert faulty["other weights"] is False
     assert faulty["one shard"]["passed"] is False
     assert faulty["one shard"]["mean_abs_diff"] > 3 * faulty["one shard"]["tolerance"]
+    assert faulty["why not ready"] is None, "each rank has made its shard ready"
     assert faulty["all shards"]["passed"] is True
     assert faulty["all shards"]["mean_abs_diff"] < faulty["one shard"]["mean_abs_diff"] / 10
 

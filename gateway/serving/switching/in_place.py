@@ -1,6 +1,7 @@
 """In place: the new checkpoint's tensors are written into the live parameters of the running engine."""
 
 import logging
+from contextlib import suppress
 
 from gateway.errors import DrainFailed, EngineReloadFailed, GatewayError, ProofFailed
 from gateway.serving.adapter import proved
@@ -16,6 +17,23 @@ from stepserve.contract import ModelRef, Proof, Reference
 log = logging.getLogger(__name__)
 
 
+async def stage(switch: Transaction) -> None:
+    """Before requests wait: what a switch in place needs and does not need the running model for. What cannot be made
+    ready is read later, and what is wrong is found then.
+    """
+    assert switch.slot is not None, "the plan chooses this only for a running engine"
+    host = switch.target.host
+    began_s = switch.clock_s()
+    try:
+        why = await switch.slot.engine.stage(host, switch.target.host_reference)
+    except GatewayError as error:
+        why = str(error)
+    if why is None:
+        log.info("%s was made ready in %.0f ms", host.id, 1000 * (switch.clock_s() - began_s))
+    else:
+        log.info("%s is read while requests wait, and not before: %s", host.id, why)
+
+
 async def in_place(switch: Transaction) -> Outcome:
     slot, before = switch.slot, switch.before
     assert slot is not None, "the plan chooses this only for a running engine"
@@ -25,6 +43,8 @@ async def in_place(switch: Transaction) -> Outcome:
         try:
             await switch.drain(slot)
         except DrainFailed as error:
+            with suppress(GatewayError):  # which who serves will find out
+                await slot.engine.unstage()
             return switch.unchanged(error)
     switch.pause()
     async with slot.reloading():

@@ -64,10 +64,8 @@ class Transaction:
     def __post_init__(self) -> None:
         self._started_s = self.clock_s()
         self.target = Target(self.request.model, self.request.reference, self.request.base_reference)
-        if self.running is not None:
-            self.in_flight, self.previous = self.running.host.in_flight, self.running.model.id
-        if self.twin is not None:
-            self.in_flight += self.twin.in_flight
+        self.previous = self.running.model.id if self.running is not None else None
+        self._count()
 
     @property
     def slot(self) -> Slot | None:
@@ -81,6 +79,10 @@ class Transaction:
 
     def hold(self) -> None:
         self._held_at_s = self.clock_s()
+        self._count()
+
+    def _count(self) -> None:
+        self.in_flight = sum(each.host.in_flight for each in (self.running, self.twin) if each is not None)
 
     def pause(self) -> None:
         self._paused_at_s = self.clock_s()

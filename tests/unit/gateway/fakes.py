@@ -107,6 +107,13 @@ class FakeEngine:
         self.entered = asyncio.Event()
         self.compiles = asyncio.Event()
         self.compiles.set()
+        self.staging = asyncio.Event()
+        self.may_stage = asyncio.Event()
+        self.may_stage.set()
+        self.staged: str | None = None
+        self.cannot_stage: str | None = None
+        self.stage_defect: Exception | None = None
+        self.taken_over = False
         self.reloading = asyncio.Event()
         self.may_reload = asyncio.Event()
         self.may_reload.set()
@@ -185,7 +192,21 @@ class FakeEngine:
     async def answers(self) -> list[list[float]]:
         return [[-float(0 if self.deaf else zlib.crc32(self.weights)), -1.0]]
 
+    async def stage(self, model: ModelRef, reference: Reference | None) -> str | None:
+        self.staging.set()
+        await self.may_stage.wait()
+        if self.stage_defect is not None:
+            raise self.stage_defect
+        if self.cannot_stage is not None:
+            return self.cannot_stage
+        self.staged = model.id
+        return None
+
+    async def unstage(self) -> None:
+        self.staged = None
+
     async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
+        self.taken_over, self.staged = weights is None and self.staged == model.id, None
         if model.id == "defect":
             raise ZeroDivisionError("nobody thought of this")
         self.reloading.set()

@@ -163,6 +163,10 @@ class PacedEngine(FakeEngine):
         self.attached.append(model.digest)
         return PacedFront(model, self)
 
+    async def stage(self, model: ModelRef, reference: Reference | None) -> str | None:
+        await asyncio.sleep(self.machine.pace_s)
+        return await super().stage(model, reference)
+
     async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
         await asyncio.sleep(self.machine.pace_s)
         if self.dead or model.id in self.machine.broken:

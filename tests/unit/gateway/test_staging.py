@@ -1,0 +1,91 @@
+"""What a switch in place makes ready beforehand, and who is answered meanwhile."""
+
+import asyncio
+
+from stepserve.contract import ActivateRequest
+from tests.unit.gateway.fakes import FakeEngine, model, reference, signature
+from tests.unit.gateway.pool_house import House, scenario, until
+
+A, B = model("a", signature()), model("b", signature())
+
+
+async def staging(house: House) -> tuple[FakeEngine, "asyncio.Task[object]"]:
+    """A switch from A to B that is still being made ready."""
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.may_stage.clear()
+    switching: asyncio.Task[object] = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
+    await engine.staging.wait()
+    return engine, switching
+
+
+@scenario
+async def test_requests_are_answered_while_the_next_model_is_made_ready(house: House) -> None:
+    engine, switching = await staging(house)
+    assert await house.ask() == b"a:"
+    assert house.pool.snapshot().switching_to == "b"
+    engine.may_stage.set()
+    await switching
+    assert engine.taken_over
+    assert await house.ask() == b"b:"
+
+
+@scenario
+async def test_who_came_meanwhile_is_counted_and_finishes_first(house: House) -> None:
+    engine, switching = await staging(house)
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    engine.may_stage.set()
+    await until(lambda: house.gate.slot is None)
+    assert engine.reloads == 0
+    engine.release.set()
+    assert await inside == b"a:"
+    result = await switching
+    assert getattr(result, "in_flight", None) == 1
+
+
+@scenario
+async def test_what_cannot_be_made_ready_is_read_later(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.cannot_stage = "there is no memory for it"
+    result = await house.pool.activate(ActivateRequest(model=B, reference=reference("b")))
+    assert (result.status, result.method) == ("activated", "in_place")
+    assert not engine.taken_over
+    assert await house.ask() == b"b:"
+
+
+@scenario
+async def test_a_drain_that_does_not_end_keeps_nothing_ready(house: House) -> None:
+    await house.pool.activate(ActivateRequest(model=A))
+    engine = house.garage.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(house.ask())
+    await engine.entered.wait()
+    result = await house.pool.activate(ActivateRequest(model=B, timeout_s=0.01))
+    assert (result.status, result.rolled_back_to) == ("failed", "a")
+    assert engine.staged is None
+    engine.release.set()
+    assert await inside == b"a:"
+
+
+@scenario
+async def test_an_engine_that_dies_meanwhile_is_started_again_with_what_served(house: House) -> None:
+    engine, switching = await staging(house)
+    engine.dead = True
+    engine.may_stage.set()
+    result = await switching
+    assert getattr(result, "rolled_back_to", None) == "a"
+    assert len(house.garage.started) == 2
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_a_defect_in_it_costs_the_time_and_not_the_switch(house: House) -> None:
+    engine, switching = await staging(house)
+    engine.stage_defect = ZeroDivisionError("nobody thought of this")
+    engine.may_stage.set()
+    result = await switching
+    assert getattr(result, "status", None) == "activated"
+    assert not engine.taken_over
