@@ -18,7 +18,7 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo" / "checkpoints"
-EARLY, FINAL = DEMO / "step-0300", DEMO / "step-1500"
+EARLY, FINAL, TASK_WRITER = DEMO / "step-0300", DEMO / "step-1500", DEMO / "task-writer"
 FINAL_ID = "demo-step-1500"
 # Which changes to vLLM every server of a run has: the one setting that is taken from the environment of the tests.
 PATCHES_VARIABLE = "INFERENCE_ENGINE__PATCHES"

@@ -1,5 +1,6 @@
 """Training data out of a real model: the scripts that people have, and what a trainer then finds."""
 
+import io
 import json
 import os
 import re
@@ -8,10 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests import debian
-from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of
+from tests.e2e.server import EARLY, FINAL_ID, TASK_WRITER, Server, answer_of
 
 SUMS = [{"a": a, "b": b} for a in range(10, 100, 3) for b in range(11, 100, 7)]
 SCRIPT = """
@@ -92,7 +94,8 @@ def test_a_trainer_takes_shards_over_http(server: Server) -> None:
     while (claimed := server.http.post("/shards/claim", json={"job_id": job["job_id"]}).json()["shard"]) is not None:
         rows = [json.loads(line) for line in server.http.get(claimed["url"]).text.splitlines()]
         assert len(rows) == claimed["rows"]
-        assert (server.base_dir / claimed["path"]).with_suffix(".parquet").is_file()
+        columns = server.http.get(claimed["url"].replace(".jsonl", ".parquet")).content
+        assert pq.read_table(io.BytesIO(columns)).to_pylist() == rows
         got += len(rows)
         acknowledged = server.http.post(f"/shards/{claimed['name']}/ack", json={"claim_id": claimed["claim_id"]})
         assert acknowledged.json()["status"] == "acknowledged"
@@ -103,6 +106,28 @@ def test_a_trainer_takes_shards_over_http(server: Server) -> None:
     assert (part.status_code, part.content) == (206, server.http.get(download).content[:10])
     manifest = server.http.get(f"/data_gen/jobs/{job['job_id']}/files/manifest.json").json()
     assert [shard["rows"] for shard in manifest["shards"]] == [15, 15, 10]
+    report = server.http.get(f"/data_gen/jobs/{job['job_id']}/report").json()
+    assert [shard["rows"] for shard in report["shards"]] == [15, 15, 10]
+    assert report["job"]["contamination"]["rows"] == report["job"]["duplicates"]["same_conversation"] == 0
+    assert server.http.get(f"/data_gen/jobs/{job['job_id']}/rejected").json()["next"] is None
+
+
+def test_a_small_model_shows_self_instruct_at_work(server: Server) -> None:
+    server.copy_checkpoint(TASK_WRITER, "task-writer")
+    registered = server.http.post("/models/register", json={"id": "task-writer", "source": "demo"})
+    assert registered.status_code == 200, registered.text
+    assert server.http.post("/models/set_active", json={"id": "task-writer"}).status_code == 200
+    try:
+        job = _generate(server, "self_instruct", "task-writer", domain="math", num_examples=20, seed=1)
+    finally:
+        assert server.http.post("/models/set_active", json={"id": FINAL_ID}).status_code == 200
+    assert job["status"] == "done", job["error"]
+    assert (job["result"]["accepted"], job["result"]["verified_by"]) == (20, {"executed": 20})
+    rows = _rows(server, job)
+    for row in rows:
+        first, second = (int(number) for number in re.findall(r"[0-9]+", row["messages"][0]["content"]))
+        assert row["metadata"]["answer"] == str(first + second)
+    assert len({row["messages"][0]["content"] for row in rows}) == 20
 
 
 @pytest.fixture
