@@ -45,7 +45,7 @@ def report_of(job_id: str, result: dict[str, Any], run_dir: Path) -> Document:
     blocks: list[Block] = [
         Paragraph(f"{decision.replace('_', ' ').capitalize()}.", _TONES.get(decision, "plain")),
         Bullets([str(reason) for reason in result["reasons"]]),
-        Heading("What was asked"),
+        Heading("The question"),
         Table(
             ("", "model", "digest"),
             [["candidate", candidate["id"], candidate["digest"]], ["baseline", baseline["id"], baseline["digest"]]],
