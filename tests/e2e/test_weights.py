@@ -249,6 +249,6 @@ def _post(server: Server, path: str, **body: Any) -> dict[str, Any]:
 
 
 def test_a_loop_learns_from_whether_the_servers_answers_are_right(server: Server, client: Client) -> None:
-    before, after = loop(client, server.http, steps=10, every=10)
+    before, after = loop(client, server.http, steps=6, every=6)
     assert after > before + 0.05, "on questions that are never asked for rewards"
-    assert server.http.get("/weight_info").json()["weight_version"] == "rl-10"
+    assert server.http.get("/weight_info").json()["weight_version"] == "rl-6"
