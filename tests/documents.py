@@ -23,8 +23,6 @@ COMMANDS, OUTPUT = "bash", "text"
 INTERPRETERS = {"python": "python -", "javascript": "node --input-type=module -"}
 """Languages that are run besides the shell's."""
 RUN, RUN_LOCAL = "run", "run: local"
-UNMARKED = {f"docs/{name}.md" for name in ("clients", "data", "datagen", "fleet", "promotion", "weights")}
-"""Pages whose blocks are not marked, and whose words are not held to the style, yet."""
 _ANYTHING = "…"
 _COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
 _MARK = re.compile(r"run|run: local|(needs|example): \S.*")

@@ -16,7 +16,7 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from tests.documents import REPOSITORY, UNMARKED, pages
+from tests.documents import REPOSITORY, pages
 
 STYLE = REPOSITORY / ".vale" / "styles" / "Stepserve"
 PACKAGES = ("gateway", "control", "evals", "datagen", "stepserve", "ui", "demo", "reference")
@@ -100,8 +100,6 @@ def _rule(name: str, said: dict[str, Any], in_docstrings: bool) -> Rule:
 
 def texts() -> Iterator[Text]:
     for page in pages():
-        if str(page.relative_to(REPOSITORY)) in UNMARKED:
-            continue
         yield from markdown(page.read_text(), str(page.relative_to(REPOSITORY)))
     for package in PACKAGES:
         for file in sorted((REPOSITORY / package).rglob("*.py")):
