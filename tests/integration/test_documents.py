@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,9 @@ from tests.documents import COMMANDS, INTERPRETERS, REPOSITORY, RUN_LOCAL, Block
 LOCAL = marked(RUN_LOCAL)
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
 _LIMIT_S = 60.0
+_FILE = re.compile(
+    r"(?<![\w/~.-])(?:gateway|control|evals|datagen|stepserve|deploy|benchmarks|tests)/[\w/.-]+\.(?:py|conf|toml|json)\b"
+)
 
 
 def test_every_block_of_commands_says_whether_it_is_run() -> None:
@@ -39,6 +43,13 @@ def test_other_blocks_are_valid(block: Block) -> None:
         json.loads(block.text)
     else:
         tomllib.loads(block.text)
+
+
+def test_the_files_of_the_repository_that_pages_name_are_there() -> None:
+    named = {(page.name, file) for page in pages() for file in _FILE.findall(page.read_text())}
+    missing = sorted(f"{page}: {file}" for page, file in named if not (REPOSITORY / file).exists())
+    assert len(named) > 50
+    assert missing == []
 
 
 @pytest.mark.parametrize("page", LOCAL, ids=lambda page: page.stem)
