@@ -25,9 +25,13 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 @router.get("/v1/responses/{response_id}")
 async def get_response(
-    request: Request, response_id: str, store: Given[ResponseStore], stream: bool = False
+    request: Request,
+    response_id: str,
+    store: Given[ResponseStore],
+    stream: bool | None = False,
+    starting_after: int | None = None,
 ) -> dict[str, Any]:
-    if stream:
+    if stream or starting_after is not None:  # vLLM's, for answers in the background, which are not taken
         raise NotOffered("stream: a response that is over is not streamed again; ask without it")
     return await store.get(owner_of(request), response_id)
 
