@@ -28,7 +28,8 @@ BACK_END = "http"
 @dataclass(slots=True)
 class Update:
     """`owner`: the key that started it. `has_paused`: it holds the pause that it asked for. `works`: a request that
-    belongs to it is being carried out. `moved` is set when more is there, or nothing more will be.
+    belongs to it is being carried out; a `fault` that another one finds meanwhile ends the update after that. `moved`
+    is set when more is there, or nothing more will be.
     """
 
     arriving: Arriving
@@ -37,6 +38,7 @@ class Update:
     has_paused: bool
     names: set[str] = field(default_factory=set)
     works: bool = False
+    fault: str | None = None
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self) -> None:
@@ -99,7 +101,8 @@ class Updates:
             try:
                 await self.pool.pause(PauseRequest(update.arriving.slot, in_flight, self.settings.max_pause_s))
             except BaseException as error:
-                update.has_paused = False
+                # Who is cut off while it waits for the pause does not stop that: it begins, and is to end.
+                update.has_paused = not isinstance(error, GatewayError)
                 self._give_up(update, str(error))
                 raise
             update.works = False
@@ -114,7 +117,10 @@ class Updates:
         try:
             check_announced(tensors, update.arriving.expected)
         except GatewayError as error:
-            self._give_up(update, str(error))
+            if update.works:  # which writes or reads the weights now, so they are not taken away from under it
+                update.fault = str(error)
+            else:
+                self._give_up(update, str(error))
             raise
         self._touch()
         names = {tensor.name for tensor in tensors}
@@ -125,7 +131,7 @@ class Updates:
 
     async def receive(self, scope: Scope, receive: Receive, owner: str | None) -> int:
         """Takes a body with tensors; how many there are now. Raises PushBroken, BadWeights, WeightsTooLarge and NoRoom,
-        which end the update; UpdateRefused.
+        which end the update; UpdateRefused, also when a wrong announcement has ended it meanwhile.
         """
         update = self._of(owner)
         arriving, begin = update.arriving, update.arriving.length_bytes
@@ -139,6 +145,9 @@ class Updates:
             self._give_up(update, str(error) or type(error).__name__)
             raise
         update.works = False
+        if update.fault is not None:
+            self._give_up(update, update.fault)
+            raise UpdateRefused(f"The update ended while the tensors came: {self._why_none}.")
         self._touch()
         update.tell()
         return len(update.names)
