@@ -380,7 +380,8 @@ class CanaryOrder(Message):
 
 
 CanaryState = Literal["running", "passed", "breached", "superseded", "lost"]
-"""`superseded`: another model became active; `lost`: whoever ordered it did not ask after it any more."""
+"""`superseded`: another model became active; `lost`: whoever ordered it did not ask after it any more, or its candidate
+is not loaded any more; the next order begins it again."""
 
 
 class CanaryArm(Message):

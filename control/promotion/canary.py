@@ -13,6 +13,7 @@ from stepserve.contract import CanaryOrder, CanaryReport, ModelRef
 
 CANARY_FILE: Final = "canary.json"
 _LOOK_EVERY_S = 1.0
+_MOST_LOST = 3
 
 
 class CanaryGateway(Protocol):
@@ -44,10 +45,9 @@ async def run_canary(
     if kept is not None:
         return kept
     candidate, active = models
-    await load.load_beside(candidate.id)
     order = CanaryOrder(id=order_id, candidate=candidate, active=active, **asked.model_dump())
     try:
-        report = await _watched(gateway, order)
+        report = await _watched(gateway, order, load)
     finally:
         await _ended(gateway, order_id)
     found = report.model_dump(mode="json")
@@ -55,15 +55,27 @@ async def run_canary(
     return found
 
 
-async def _watched(gateway: CanaryGateway, order: CanaryOrder) -> CanaryReport:
+async def _watched(gateway: CanaryGateway, order: CanaryOrder, load: Loader) -> CanaryReport:
+    """A candidate that is lost is loaded again, and its canary begins anew: nobody has seen that it is sound. One that
+    does not stay is over its limits.
+    """
+    lost = 0
+    await load.load_beside(order.candidate.id)
     while True:
         try:
             report = await gateway.canary(order)
         except Conflict as error:  # another promotion's: it will be over
             raise GatewayUnavailable(str(error)) from error
-        if report.state not in {"running", "lost"}:
+        if report.state == "running":
+            await asyncio.sleep(_LOOK_EVERY_S)
+            continue
+        if report.state != "lost":
             return report
-        await asyncio.sleep(_LOOK_EVERY_S)
+        lost += 1
+        if lost > _MOST_LOST:
+            reason = f"the candidate was lost {lost} times: {report.reason}"
+            return report.model_copy(update={"state": "breached", "reason": reason})
+        await load.load_beside(order.candidate.id)
 
 
 async def _ended(gateway: CanaryGateway, canary_id: str) -> None:

@@ -186,6 +186,8 @@ class Dispatch:
                 await slot.serve(scope, replay(admitted.body, receive), response)
             finally:
                 self.admission.leave(slot.host, estimate)
+        if admitted.trial is not None and slot.dead:
+            admitted.trial.died(admitted.model.digest)
         # Weights that were switched under the request have made an answer of two models.
         if cached is not None and recorder is not None and recorder.answer is not None and slot.model is admitted.model:
             self.cache.keep(cached, recorder.answer)
@@ -215,8 +217,12 @@ class Dispatch:
 
     def _tried(self, path: str, name: str | None, body: bytes, trial: Trial | None) -> tuple[Served, bytes] | None:
         """The candidate of a canary, where that is to answer and is loaded."""
-        slot = None if trial is None or trial.candidate is None else self.router.beside(trial.candidate)
-        return None if slot is None else (slot, self.naming.sent_to(body, path, name, slot.model.id))
+        if trial is None or (asked_of := trial.asked_of) is None:
+            return None
+        slot = self.router.beside(asked_of)
+        if slot is None:
+            trial.missed()
+        return None if slot is None or trial.shadowed else (slot, self.naming.sent_to(body, path, name, slot.model.id))
 
     def _bound(self, body: RequestBody) -> None:
         """Raises InvalidField."""

@@ -192,9 +192,15 @@ class FakeGateway:
         return app
 
     def _canary(self, order: CanaryOrder) -> CanaryReport:
-        """Goes on for as many looks as there are in `canary_states`."""
+        """Goes on for as many looks as there are in `canary_states`. One that is lost is so until its candidate is
+        loaded again.
+        """
         self.canaries.append(order)
-        state = self.canary_states.pop(0) if len(self.canary_states) > 1 else self.canary_states[0]
+        state: CanaryState = "lost"
+        if order.candidate.id in self.beside:
+            state = self.canary_states.pop(0) if len(self.canary_states) > 1 else self.canary_states[0]
+        if state == "lost":
+            self.beside.pop(order.candidate.id, None)
         arm = CanaryArm(requests=10, errors=0, latency_s=0.5, tokens=3.0)
         reason = None if state in {"running", "passed"} else f"it is {state}"
         return CanaryReport(id=order.id, state=state, reason=reason, elapsed_s=2.0, candidate=arm, active=arm)

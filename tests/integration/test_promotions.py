@@ -498,6 +498,20 @@ async def test_a_breached_canary_is_rolled_back_and_never_switches(here: Stage) 
 
 
 @on_stage
+async def test_a_candidate_that_is_lost_during_its_canary_is_loaded_again_and_cannot_pass_unseen(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.canary_states = ["running", "lost", "running", "passed"]
+    job = await here.promote("new", on_pass="activate", canary=CANARY)
+    assert (job["canary"]["state"], await here.active()) == ("passed", "new")
+    assert len(here.gateway.canaries) == 4, "it was loaded again at once"
+    here.gateway.canary_states = ["lost"]
+    await here.add("newer", 0.95)
+    job = await here.promote("newer", on_pass="activate", canary=CANARY)
+    assert (job["decision"], await here.active()) == ("rolled_back", "new")
+    assert "the candidate was lost 4 times: it is lost" in job["reasons"][-1]
+
+
+@on_stage
 async def test_a_canary_without_a_switch_or_with_too_large_a_share_is_refused(here: Stage) -> None:
     await here.add("new", 0.9)
     assert "canary: needs on_pass" in await here.refused(422, canary=CANARY)

@@ -32,6 +32,7 @@ class _Run:
     active: Arm = field(default_factory=Arm)
     compared: int = 0
     same: int = 0
+    is_missed: bool = False  # lost for want of its candidate, which whoever ordered it has not been told yet
 
     @property
     def is_running(self) -> bool:
@@ -54,7 +55,8 @@ class Canary:
         self._run: _Run | None = None
 
     def order(self, order: CanaryOrder) -> CanaryReport:
-        """Begins it. The same order again asks after it, which keeps it going; one that was lost begins again.
+        """Begins it. The same order again asks after it, which keeps it going; one that was lost begins again. That its
+        candidate is not loaded any more is told once before that, so that it can be.
 
         Raises CanaryRunning while another one runs.
         """
@@ -63,7 +65,7 @@ class Canary:
         run = self._run
         if run is not None and run.order.id != order.id and run.is_running:
             raise CanaryRunning(run.order.candidate.id)
-        if run is None or run.order.id != order.id or run.state == "lost":
+        if run is None or run.order.id != order.id or (run.state == "lost" and not run.is_missed):
             run = self._run = _Run(order, now, now)
         return self._told(run, now)
 
@@ -100,6 +102,18 @@ class Canary:
         if run.is_running and (reason := breach(run.candidate, run.active, run.limits)) is not None:
             self._end(run, "breached", reason)
 
+    def missed(self, run: _Run) -> None:
+        """Its candidate was to be asked and is not there: nobody learns anything about it any more."""
+        if run.is_running:
+            self._end(run, "lost", f"`{run.order.candidate.id}` is not loaded any more")
+            run.is_missed = True
+
+    def died(self, run: _Run) -> None:
+        """The candidate's engine died with a request of its share inside, which no limit on errors allows."""
+        if run.is_running or run.is_missed:
+            self._end(run, "breached", "errors: its engine died while it answered")
+            run.is_missed = False
+
     def now(self) -> float:
         return self._clock()
 
@@ -116,7 +130,7 @@ class Canary:
         run.state, run.reason, run.ended_s = state, reason, self._clock()
 
     def _told(self, run: _Run, now: float) -> CanaryReport:
-        run.asked_s = now
+        run.asked_s, run.is_missed = now, False
         return CanaryReport(
             id=run.order.id,
             state=run.state,
@@ -183,6 +197,20 @@ class Trial:
     candidate: ModelRef | None
     shadowed: bool = False
     _began_s: float = 0.0
+
+    @property
+    def asked_of(self) -> ModelRef | None:
+        """The candidate, if it is asked in one way or the other."""
+        return self._run.order.candidate if self.shadowed else self.candidate
+
+    def missed(self) -> None:
+        """The candidate is not loaded."""
+        self._canary.missed(self._run)
+
+    def died(self, answered_by: str) -> None:
+        """The engine of whoever answered; `answered_by` is a digest."""
+        if answered_by == self._run.order.candidate.digest:
+            self._canary.died(self._run)
 
     def begin(self) -> None:
         """The engine gets the request."""

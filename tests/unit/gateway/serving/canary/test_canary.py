@@ -176,11 +176,36 @@ async def test_refusals_are_no_errors_of_the_model(here: Stage) -> None:
 
 
 @on_stage
-async def test_a_candidate_that_died_leaves_its_share_to_the_active_model(here: Stage) -> None:
-    here.canary.order(order(share=1.0))
-    await here.house.pool.unload("new")
-    assert await here.ask(1) == "old"
-    assert here.canary.order(order(share=1.0)).state == "running"
+async def test_a_candidate_that_is_gone_leaves_its_share_to_the_active_model_and_does_not_pass(here: Stage) -> None:
+    for asked in (order("job", share=1.0), order("dark", share=1.0, shadow=True)):
+        here.canary.order(asked)
+        await here.house.pool.unload("new")
+        assert await here.ask(1) == "old"
+        here.now_s += 1.0
+        report = here.canary.order(asked)
+        assert (report.state, report.reason) == ("lost", "`new` is not loaded any more")
+        await here.house.load(model("new", signature()))
+        again = here.canary.order(asked)
+        assert (again.state, again.elapsed_s) == ("running", 0.0)
+        here.canary.end(asked.id)
+
+
+@on_stage
+async def test_a_candidate_whose_engine_dies_of_a_request_is_over_its_limit(here: Stage) -> None:
+    asked = order(share=1.0, max_error_rate=0.5)
+    here.canary.order(asked)
+    engine = here.engine("new")
+    engine.release.clear()
+    asking = asyncio.create_task(here.ask(1))
+    await engine.entered.wait()
+    slot = here.house.pool.loaded.answering("new")
+    assert slot is not None
+    slot.host.condemn()
+    assert await here.ask(2) == "old"
+    await slot.host.abort_requests()
+    await asking
+    report = here.canary.order(asked)
+    assert (report.state, report.reason) == ("breached", "errors: its engine died while it answered")
 
 
 @on_stage
