@@ -157,6 +157,10 @@ class Notifier:
         except DeliveryFailed as error:
             log.warning("notification %s was not delivered: %s", delivery.content["id"], error)
             await uncut(self._outbox.failed(delivery, str(error), final=error.final))
+        except Exception as error:
+            # An address or an event that is odd in a new way must not be tried for ever, and uncounted.
+            log.exception("notification %s could not be delivered", delivery.content["id"])
+            await uncut(self._outbox.failed(delivery, f"{type(error).__name__}: {error}", final=False))
         else:
             await uncut(self._outbox.delivered(delivery))
 

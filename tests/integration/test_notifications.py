@@ -203,6 +203,18 @@ def test_an_address_that_no_setting_names_is_not_connected_to(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
+def test_a_delivery_that_fails_in_a_way_that_nobody_thought_of_counts_as_an_attempt(tmp_path: Path) -> None:
+    """Else it would be made again every few minutes for ever, and nobody could see why."""
+
+    async def scenario() -> None:
+        async with house(tmp_path) as here:
+            await put(here, "odd", url="http://xn--a/")  # which no name is written as
+            assert (await here.http.post("/webhooks/odd/test")).status_code == 202
+            assert "InvalidCodepoint" in (await settled(here, event="test", attempts=1))["error"]
+
+    asyncio.run(scenario())
+
+
 def test_a_path_of_two_slashes_names_no_other_host() -> None:
     asked: list[str] = []
 
