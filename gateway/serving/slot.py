@@ -259,6 +259,8 @@ class Slot:
             return
         try:
             async with self._frozen_by_one:
+                if self._is_frozen:  # since this waited for its turn
+                    return
                 with self.busy_switching():
                     await self.engine.freeze()
                     try:

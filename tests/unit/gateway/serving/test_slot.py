@@ -132,6 +132,24 @@ def test_a_reload_waits_until_the_cache_is_clear() -> None:
     asyncio.run(scenario())
 
 
+def test_who_waits_to_clear_the_cache_does_not_let_frozen_requests_go_on() -> None:
+    async def scenario() -> None:
+        engine = Clearing()
+        slot = Slot(model("a"), engine, 1.0)
+        first = asyncio.create_task(slot.cleanse())
+        await engine.begun.wait()
+        freezing = asyncio.create_task(slot.freeze())
+        second = asyncio.create_task(slot.cleanse())
+        await asyncio.sleep(0)
+        engine.may_clear.set()
+        await asyncio.gather(first, freezing, second)
+        assert engine.frozen
+        await slot.thaw()
+        assert not engine.frozen
+
+    asyncio.run(scenario())
+
+
 def test_nobody_clears_the_cache_during_a_reload() -> None:
     async def scenario() -> None:
         engine = FakeEngine(model("a"))
