@@ -296,3 +296,17 @@ def test_a_group_of_processes_is_not_joined(tmp_path: Path) -> None:
         assert (answer.status_code, "must be 'http'" in answer.text) == (422, True)
 
     tell(tmp_path, story)
+
+
+def test_an_announcement_of_a_million_faults_is_refused_by_its_first(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        await begun(there)
+        content = (
+            b'{"update_info": {"names": [' + b",".join([b"1"] * 1_000_000) + b'], "dtype_names": [], "shapes": []}}'
+        )
+        answer = await post(there, "/update_weights", content=content, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
+        assert "$.update_info.names[0]" in answer.json()["detail"]
+        assert await is_updating(there), "nothing was announced, so nothing is wrong with the update"
+
+    tell(tmp_path, story)
