@@ -141,7 +141,7 @@ class Slot:
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
-        self._condemned = False
+        self._condemned = asyncio.Event()
         self._suspensions = 0
         self._frozen_by_one = asyncio.Lock()
         self._reloads = False
@@ -211,12 +211,16 @@ class Slot:
 
     @property
     def dead(self) -> bool:
-        return self._condemned or self.engine.dead
+        return self._condemned.is_set() or self.engine.dead
 
     def condemn(self) -> None:
         """Takes the engine for dead, for good: it hangs, or nobody knows what is in it."""
-        self._condemned = True
+        self._condemned.set()
         self._empty.set()  # whoever is inside is served no more, so nobody waits for them
+
+    async def condemned(self) -> None:
+        """Returns when it is: what was asked of its engine may never be answered."""
+        await self._condemned.wait()
 
     @property
     def suspended(self) -> bool:
@@ -408,7 +412,7 @@ class Slot:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         self._in_flight += 1
-        if not self._condemned:
+        if not self._condemned.is_set():
             self._empty.clear()
         try:
             yield

@@ -1,5 +1,6 @@
 """In place: the new checkpoint's tensors are written into the live parameters of the running engine."""
 
+import asyncio
 import logging
 from contextlib import suppress
 
@@ -25,13 +26,25 @@ async def stage(switch: Transaction) -> None:
     host = switch.target.host
     began_s = switch.clock_s()
     try:
-        why = await switch.slot.engine.stage(host, switch.target.host_reference)
+        why = await _staged(switch.slot, host, switch.target.host_reference)
     except GatewayError as error:
         why = str(error)
     if why is None:
         log.info("%s was made ready in %.0f ms", host.id, 1000 * (switch.clock_s() - began_s))
     else:
         log.info("%s is read while requests wait, and not before: %s", host.id, why)
+
+
+async def _staged(slot: Slot, model: ModelRef, reference: Reference | None) -> str | None:
+    """As Engine.stage, but for an engine that hangs, which the watchdog sees meanwhile: that is not waited for."""
+    staging = asyncio.ensure_future(slot.engine.stage(model, reference))
+    condemned = asyncio.ensure_future(slot.condemned())
+    try:
+        await asyncio.wait((staging, condemned), return_when=asyncio.FIRST_COMPLETED)
+        return staging.result() if staging.done() else "the engine hangs"
+    finally:
+        staging.cancel()
+        condemned.cancel()
 
 
 async def in_place(switch: Transaction) -> Outcome:
@@ -50,6 +63,7 @@ async def in_place(switch: Transaction) -> Outcome:
     async with slot.reloading():
         try:
             if keeps:
+                _check_alive(slot)
                 await slot.engine.freeze()
             served, proof = await _take(slot, switch.target)
             if keeps:
@@ -72,8 +86,7 @@ async def load_and_prove(
 
     Raises EngineReloadFailed, EngineStartFailed (no answer to the proof), BadReference, ProofFailed.
     """
-    if slot.dead:
-        raise EngineReloadFailed("the engine died before anything was loaded into it")
+    _check_alive(slot)
     await slot.engine.reload(model, weights.path if weights is not None else None)
     signature = model.signature
     most_tokens = paused_tokens(signature.weights_bytes if signature is not None else 0)
@@ -82,6 +95,12 @@ async def load_and_prove(
         raise ProofFailed(model.id, proof)
     slot.soundness.note(proof)
     return proof
+
+
+def _check_alive(slot: Slot) -> None:
+    """Raises EngineReloadFailed."""
+    if slot.dead:
+        raise EngineReloadFailed("the engine died before anything was loaded into it")
 
 
 async def put_back(slot: Slot, error: GatewayError) -> None:

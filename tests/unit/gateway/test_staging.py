@@ -2,19 +2,20 @@
 
 import asyncio
 
-from stepserve.contract import ActivateRequest
+from stepserve.contract import ActivateRequest, InFlightPolicy
 from tests.unit.gateway.fakes import FakeEngine, model, reference, signature
 from tests.unit.gateway.pool_house import House, scenario, until
 
 A, B = model("a", signature()), model("b", signature())
 
 
-async def staging(house: House) -> tuple[FakeEngine, "asyncio.Task[object]"]:
+async def staging(house: House, in_flight: InFlightPolicy = "finish") -> tuple[FakeEngine, "asyncio.Task[object]"]:
     """A switch from A to B that is still being made ready."""
     await house.pool.activate(ActivateRequest(model=A))
     engine = house.garage.started[0]
     engine.may_stage.clear()
-    switching: asyncio.Task[object] = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
+    asked = ActivateRequest(model=B, in_flight=in_flight)
+    switching: asyncio.Task[object] = asyncio.create_task(house.pool.activate(asked))
     await engine.staging.wait()
     return engine, switching
 
@@ -79,6 +80,29 @@ async def test_an_engine_that_dies_meanwhile_is_started_again_with_what_served(h
     assert getattr(result, "rolled_back_to", None) == "a"
     assert len(house.garage.started) == 2
     assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_an_engine_that_hangs_meanwhile_is_not_waited_for(house: House) -> None:
+    """The watchdog takes it for dead; what was asked of its workers is never answered."""
+    await staging_hangs(house, "finish")
+
+
+@scenario
+async def test_an_engine_that_hangs_meanwhile_is_not_asked_to_keep_requests(house: House) -> None:
+    await staging_hangs(house, "keep")
+
+
+async def staging_hangs(house: House, in_flight: InFlightPolicy) -> None:
+    engine, switching = await staging(house, in_flight)
+    slot = house.pool.loaded.active
+    assert slot is not None
+    slot.condemn()
+    await switching
+    assert not engine.frozen
+    assert engine.stopped
+    assert await house.ask() == b"a:"
+    assert len(house.garage.started) == 2
 
 
 @scenario
