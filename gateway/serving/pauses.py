@@ -79,11 +79,13 @@ class Pauses:
         return ModelPaused(self._pause.request.slot.model.id, left_s)
 
     def ask(self, pause: Pause) -> None:
-        """A pause that runs already goes on for the new one's limit; `abort` then ends the requests inside."""
+        """A pause that runs already goes on for the new one's limit, unless it is about to end; `abort` then ends the
+        requests inside.
+        """
         now = self._pause
         if now is None:
             self._pause = pause
-        elif self.slot is not pause.request.slot:
+        elif self.slot is not pause.request.slot or self._resumes:
             _settle(pause.begun, self.obstacle)
         else:
             self._until_s = _now_s() + pause.request.limit_s

@@ -50,6 +50,20 @@ async def test_who_comes_during_a_pause_is_answered_after_it(house: House) -> No
 
 
 @scenario
+async def test_a_pause_beside_a_resume_is_never_granted_and_over_at_once(house: House) -> None:
+    await started(house)
+    await house.pool.pause(pause_of(house))
+    resuming, pausing = [
+        asyncio.create_task(asked) for asked in (house.pool.resume(), house.pool.pause(pause_of(house)))
+    ]
+    with pytest.raises(ModelPaused):
+        await pausing
+    await resuming
+    assert not house.pool.is_paused
+    assert await house.ask() == b"a:"
+
+
+@scenario
 async def test_a_pause_waits_for_who_is_inside(house: House) -> None:
     engine = await started(house)
     asking = await inside(house, engine)
