@@ -23,6 +23,7 @@ from stepserve.shard import Tensor
 log = logging.getLogger(__name__)
 
 _COPIED_BYTES = 64 * 1024 * 1024
+_PART = ".pushed"
 
 
 @dataclass(slots=True)
@@ -32,6 +33,10 @@ class Persisting:
     control: ControlProxy
     folder: Path
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _leftovers: list[Path] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._leftovers = list(self.folder.glob(f".*{_PART}"))  # of a process that was killed while it wrote
 
     def begin(self, outcome: Outcome) -> str:
         """Returns the id that the weights of `outcome` will be registered under. What goes wrong later is logged."""
@@ -45,7 +50,10 @@ class Persisting:
 
     async def _persist(self, name: str, source: Path, weights: StagedWeights, label: str | None) -> None:
         folder = self.folder / name
+        leftovers, self._leftovers = self._leftovers, []
         try:
+            for part in leftovers:
+                await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
             await asyncio.to_thread(write_checkpoint, folder, source, weights)
             body: dict[str, Any] = {"id": name, "source": "push", "path": str(folder), "tags": ["pushed"]}
             if label is not None:
@@ -67,7 +75,7 @@ class Persisting:
 def write_checkpoint(folder: Path, source: Path, weights: StagedWeights) -> None:
     """The checkpoint in `source` with other weights, whole or not at all. Blocks. Raises OSError."""
     assert weights.checked is not None, "only what was checked is kept"
-    part = folder.with_name(f".{folder.name}.part")
+    part = folder.with_name(f".{folder.name}{_PART}")
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir()

@@ -208,11 +208,15 @@ def test_a_push_may_become_a_checkpoint(tmp_path: Path) -> None:
 
         models = await until(registered, lambda found: "a-v1" in found)
         assert models["a-v1"]["digest"] == pushed["digest"]
+        assert not (torn / "model.safetensors").exists(), "a killed server's, which nobody else will ever remove"
         answer = await there.http.post("/models/set_active", json={"id": "a-v1"})
         assert answer.status_code == 200, answer.text
         answer = await there.chat(model="active")
         assert (answer.headers["x-model-id"], answer.headers["x-model-version"]) == ("a-v1", "0")
 
+    torn = tmp_path / "models" / ".a-v7.pushed"
+    torn.mkdir(parents=True)
+    (torn / "model.safetensors").write_bytes(b"the first half")
     tell(tmp_path, story)
 
 
