@@ -31,7 +31,7 @@ class SlowPusher:
     comes: asyncio.Event = field(default_factory=asyncio.Event)
     is_there: asyncio.Event = field(default_factory=asyncio.Event)
     arriving: Arriving | None = None
-    ended: int = 0
+    ended: list[Arriving] = field(default_factory=list)
 
     def target(self, name: str) -> None:
         pass
@@ -47,7 +47,7 @@ class SlowPusher:
 
     def end(self, arriving: Arriving) -> None:
         arriving.close()
-        self.ended += 1
+        self.ended.append(arriving)
 
 
 @dataclass
@@ -91,7 +91,7 @@ def test_a_wrong_announcement_leaves_the_memory_that_is_being_written_to() -> No
         pusher.is_there.set()
         with pytest.raises((UpdateRefused, BadWeights)):
             await coming
-        assert pusher.ended == 1
+        assert pusher.ended == [pusher.arriving]
         with pytest.raises(UpdateRefused):
             await updates.expect([], "key")
 
