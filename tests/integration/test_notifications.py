@@ -453,7 +453,7 @@ BAD_TRACKERS: list[tuple[dict[str, Any], str]] = [
     ({"tracker": "nobody"}, "tracker: 'nobody' is not installed; there are mlflow, tensorboard, trackio, wandb"),
     ({"tracker": "mlflow"}, "options.url: mlflow needs it"),
     ({"tracker": "mlflow", "options": {"url": "file:///tmp"}}, "options.url: 'file:///tmp' is not a URL"),
-    ({"tracker": "mlflow", "options": {"url": "http://u:p@a"}}, "options.url: set MLFLOW_TRACKING_USERNAME"),
+    ({"tracker": "mlflow", "options": {"url": "http://u:p@a"}}, "options.url: set MLFLOW_TRACKING_URI"),
     ({"tracker": "mlflow", "options": {"url": "http://a", "step": "1"}}, "options.step: mlflow takes experiment"),
     ({"tracker": "tensorboard", "options": {"run": "it's"}}, 'options.run: "it\'s" must be a name without quotes'),
     ({"tracker": "wandb"}, "tracker: wandb needs a library that is not installed here: pip install wandb"),

@@ -66,5 +66,6 @@ def _check_url(url: str) -> None:
         raise BadTracker(f"options.url: {url!r} is not a URL such as http://mlflow.internal:5000")
     if parts.username or parts.password:
         raise BadTracker(
-            "options.url: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for the server instead"
+            "options.url: set MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for the "
+            "server instead"
         )

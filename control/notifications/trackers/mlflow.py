@@ -36,7 +36,11 @@ def log(there: Destination, entry: Entry) -> None:
 async def _log(options: Mapping[str, str], entry: Entry, hosts: Collection[str]) -> None:
     named = (urlsplit(options["url"]).hostname or "").lower() in hosts
     async with Outbound(
-        options["url"], headers=_credentials(), total_timeout_s=_TIMEOUT_S, max_bytes=_MAX_BYTES, named=named
+        options["url"],
+        headers=credentials(options["url"]),
+        total_timeout_s=_TIMEOUT_S,
+        max_bytes=_MAX_BYTES,
+        named=named,
     ) as server:
         experiment = await _experiment(server, options.get("experiment", DEFAULT_RUN))
         run = await _run(server, experiment, entry)
@@ -91,11 +95,18 @@ async def _ask(server: Outbound, path: str, body: Mapping[str, Any]) -> dict[str
     return content
 
 
-def _credentials() -> dict[str, str]:
-    """As MLflow's own client takes them from the environment."""
+def credentials(url: str) -> dict[str, str]:
+    """Headers, from the variables of MLflow's own client; for the server alone that MLFLOW_TRACKING_URI names."""
+    if _server_of(url) != _server_of(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        return {}
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return {"authorization": f"Bearer {token}"}
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     if user and password:
         return {"authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
     return {}
+
+
+def _server_of(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
