@@ -259,11 +259,11 @@ class Slot:
         Nothing happens during a reload, which clears what has to be by itself, nor while requests are frozen, whose
         cache is empty.
         """
-        if self._reloads or self._is_frozen:
+        if not self._may_cleanse():
             return
         try:
             async with self._frozen_by_one:
-                if self._is_frozen:  # since this waited for its turn
+                if not self._may_cleanse():  # frozen since this waited for its turn
                     return
                 with self.busy_switching():
                     await self.engine.freeze()
@@ -273,6 +273,9 @@ class Slot:
                         await self.engine.resume()
         except EngineReloadFailed as error:
             log.error("the cache of %s could not be cleared: %s", self.model.id, error)
+
+    def _may_cleanse(self) -> bool:
+        return not (self._reloads or self._is_frozen)
 
     @asynccontextmanager
     async def reloading(self) -> AsyncIterator[None]:
