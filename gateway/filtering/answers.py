@@ -48,7 +48,9 @@ class _Filtering:
         return msgspec.json.encode(self._whole(answer)) if isinstance(answer, dict) else body
 
     def event(self, block: bytes) -> bytes:
-        head, _, data = block.rpartition(b"data: ")
+        head, found, data = block.partition(b"\ndata: ")  # a text in the data may hold the same
+        if not found:
+            head, data = b"", block.removeprefix(b"data: ")
         event = None if data == DONE else decoded(data)
         if not isinstance(event, dict) or "error" in event:
             return block + b"\n\n"

@@ -49,10 +49,16 @@ class Vllm:
 
 
 def through(answer: Any, path: str = CHAT, options: Mapping[str, Any] = SECRET, **body: Any) -> tuple[FakeClient, Vllm]:
+    return through_raw(json.dumps({"model": "a", **body}).encode(), answer, path, options)
+
+
+def through_raw(
+    body: bytes, answer: Any, path: str = CHAT, options: Mapping[str, Any] = SECRET
+) -> tuple[FakeClient, Vllm]:
     vllm = Vllm(answer)
     filters = filters_of([FilterSetting(use="patterns", options=dict(options))])
     app = Filtered(vllm, filters, RequestBounds.unbounded(), 100_000)
-    client = FakeClient(json.dumps({"model": "a", **body}).encode(), path)
+    client = FakeClient(body, path)
     asyncio.run(app(client.scope, client.receive, client.send))
     return client, vllm
 
@@ -87,11 +93,31 @@ DONE = b"data: [DONE]\n\n"
         (RESPONSES, {"input": "s123"}, "###"),
         (MESSAGES, {"system": "s123"}, "###"),
         ("/v1/embeddings", {"input": ["s123"]}, ["###"]),
+        (CHAT, {"documents": [{"id": "s123"}]}, [{"id": "###"}]),
+        (CHAT, {"chat_template_kwargs": {"name": "s123"}}, {"name": "###"}),
+        (RESPONSES, {"previous_input_messages": [{"role": "user", "content": "s123"}]}, [
+            {"role": "user", "content": "###"}]),
+        (
+            MESSAGES,
+            {"messages": [{"role": "assistant", "content": [{"id": "s123", "input": {"id": "s123"}}]}]},
+            [{"role": "assistant", "content": [{"id": "s123", "input": {"id": "###"}}]}],
+        ),
+        (
+            MESSAGES,
+            {"tools": [{"name": "s123", "input_schema": {"properties": {"name": {"description": "s123"}}}}]},
+            [{"name": "s123", "input_schema": {"properties": {"name": {"description": "###"}}}}],
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_is_asked_is_redacted(path: str, body: dict[str, Any], asked: Any) -> None:
     _, vllm = through({}, path, **body)
     assert vllm.asked == {"model": "a", next(iter(body)): asked}
+
+
+def test_what_cannot_be_looked_into_reaches_nobody() -> None:
+    client, vllm = through_raw(b'{"model": "a", "messages": [{"role": "user", "content": "s123", "w": 1e999}]}', {})
+    assert (client.status, vllm.asked) == (400, None)
+    assert json.loads(client.body)["error"]["param"] == "messages"
 
 
 def test_a_request_that_is_blocked_reaches_nobody() -> None:
@@ -178,6 +204,13 @@ def test_a_chat_stream_is_redacted_part_by_part() -> None:
     }  # fmt: skip
     assert seen[3]["choices"][0]["delta"]["reasoning"] == "s4", "before the content that comes behind it"
     assert seen[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_answer_that_quotes_a_stream_is_redacted(named: bool) -> None:
+    event = {"type": "x", "choices": [{"index": 0, "delta": {"content": "data: {} s123"}, "finish_reason": "stop"}]}
+    client, _ = through([data(event, named=named), DONE], messages=[], stream=True)
+    assert events(client)[0]["choices"][0]["delta"]["content"] == "data: {} ###"
 
 
 def test_arguments_of_a_streamed_call_are_redacted() -> None:
@@ -267,6 +300,8 @@ def test_an_anthropic_stream_is_redacted_and_blocked() -> None:
         (TEXT, {"prompt": [1, 2]}, "prompt"),
         (TEXT, {"prompt": [[1, 2]]}, "prompt"),
         (RESPONSES, {"input": "x", "top_logprobs": 2}, "top_logprobs"),
+        (RESPONSES, {"input": "x", "enable_response_messages": True}, "enable_response_messages"),
+        (CHAT, {"messages": [], "logprob_token_ids": [1]}, "logprob_token_ids"),
         (RESPONSES, {"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
     ],
 )
