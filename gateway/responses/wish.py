@@ -57,11 +57,12 @@ def items_of(body: RequestBody) -> list[Item]:
 
 
 def going_on(body: RequestBody, before: list[Item]) -> bytes:
-    """The request with all that came before it in its `input`, for vLLM, which keeps nothing."""
-    asked: dict[str, Any] = msgspec.json.decode(body.raw)
-    for name in _FIELDS:
-        asked.pop(name, None)
-    given = asked.get("input")
+    """The request with all that came before it in its `input`, for vLLM, which keeps nothing.
+
+    An `input` that cannot be read stays as it is, for vLLM to refuse.
+    """
+    asked: dict[str, Any] = {name: raw for name, raw in body.members.items() if name not in _FIELDS}
+    given = body.value("input")
     if isinstance(given, str):
         given = items_of(body)
     if isinstance(given, list):

@@ -41,6 +41,7 @@ class ResponseWriter:
         self._queue: deque[_Waiting] = deque()
         self._pending: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
         self._some = asyncio.Event()
+        self._one_by_one = 0  # of the oldest: one of them made control refuse them all
 
     @property
     def has_room(self) -> bool:
@@ -102,6 +103,10 @@ class ResponseWriter:
         if answer.status_code in (429, 503, 507):
             return False
         taken = answer.status_code == 200
+        if not taken and len(batch) > 1:
+            self._one_by_one = len(batch)
+            return True
+        self._one_by_one = max(0, self._one_by_one - len(batch))
         if not taken:
             log.error("%d responses are not kept: control answers %d: %s", len(batch), answer.status_code, answer.text)
         for each in batch:
@@ -117,7 +122,9 @@ class ResponseWriter:
         size_bytes = values = 0
         for each in self._queue:
             size_bytes, values = size_bytes + len(each.content), values + each.values
-            if batch and (len(batch) == _AT_ONCE or size_bytes > _AT_ONCE_BYTES or values > MOST_VALUES):
+            if batch and (
+                self._one_by_one or len(batch) == _AT_ONCE or size_bytes > _AT_ONCE_BYTES or values > MOST_VALUES
+            ):
                 break
             batch.append(each)
         return batch

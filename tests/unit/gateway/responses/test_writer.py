@@ -74,6 +74,22 @@ def test_what_control_refuses_holds_up_nothing() -> None:
     asyncio.run(scenario())
 
 
+def test_one_that_control_cannot_keep_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        control = Control(500, 200, 422)
+        writer = ResponseWriter(control)
+        for name in ("a", "odd", "b"):
+            assert writer.keep(response(name))
+        await _running(writer, "a", "odd", "b")
+        assert writer.keep(response("c"))
+        assert writer.keep(response("d"))
+        await _running(writer, "c", "d")
+        assert control.batches == [["a"], ["b"], ["c", "d"]]
+
+    asyncio.run(scenario())
+    assert "1 responses are not kept: control answers 422" in caplog.text
+
+
 def test_only_so_much_waits() -> None:
     async def scenario() -> None:
         control = Control()
