@@ -16,6 +16,7 @@ LIMIT_S = 3600.0
 _PROGRAM = (sys.executable, "-m", "datagen.contamination_program")
 _KEPT = 32
 _AT_ONCE = 1
+_MOST_WAITING = 16
 
 _Key = tuple[str, ...]
 
@@ -34,7 +35,7 @@ class ContaminationReports:
     async def report(
         self, name: str, datasets_dir: Path, shards: Sequence[TrainingText], against: Sequence[str]
     ) -> dict[str, Any]:
-        """Raises NotFound, Invalid, Conflict (it takes too long)."""
+        """Raises NotFound, Invalid, Conflict (it takes too long, or too many wait)."""
         root = await asyncio.to_thread(datasets_dir.resolve)
         dataset = await asyncio.to_thread(_resolved, "name", name, datasets_dir)
         others = [await asyncio.to_thread(_resolved, "against", ref, datasets_dir) for ref in against]
@@ -46,6 +47,8 @@ class ContaminationReports:
         key = await asyncio.to_thread(_versions, files)
         known = self._made.get(key)
         if known is None and key not in self._running:
+            if len(self._running) >= _MOST_WAITING:
+                raise Conflict(f"{_MOST_WAITING} other reports are being made: ask again when one of them is")
             asked = {"dataset": str(dataset), "folder": str(root), "sources": sources}
             self._running[key] = asyncio.create_task(self._make(asked))
             self._running[key].add_done_callback(lambda task: self._remember(key, task))

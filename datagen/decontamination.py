@@ -45,8 +45,8 @@ class Hit:
 
 
 def file_names(named: Iterable[str]) -> frozenset[str]:
-    """Datasets as configs name them, with or without `.jsonl`."""
-    return frozenset(name for given in named for name in (given, f"{given}.jsonl"))
+    """Datasets as configs name them, with or without their suffix."""
+    return frozenset(name for given in named for name in (given, *(f"{given}{suffix}" for suffix in _SUFFIXES)))
 
 
 class ContaminationIndex:

@@ -15,6 +15,8 @@ from stepserve.jobs.errors import Conflict, Invalid
 MOST_BYTES_READ: Final = 32 * 1024**2
 """For one page: a reason that is rare may take several, the first ones empty."""
 
+_MOST_DIGITS: Final = 18  # of a place in a file
+
 _WHY: Final[Mapping[str, str]] = {
     "already_solved": "the model that is to learn answers it right without sampling",
     "contaminated": "gives away sample {sample} of the dataset {dataset}",
@@ -124,6 +126,6 @@ def _place(after: str | None) -> tuple[int, int]:
     if after is None:
         return 0, 0
     offset, dot, number = after.partition(".")
-    if not (dot and offset.isdecimal() and number.isdecimal() and len(after) <= 40):
+    if not (dot and offset.isdecimal() and number.isdecimal() and len(offset) <= _MOST_DIGITS >= len(number)):
         raise Invalid(f"after: {after[:50]!r} is not the `next` of a page")
     return int(offset), int(number)

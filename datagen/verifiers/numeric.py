@@ -51,7 +51,8 @@ class Numeric:
 def number_of(text: str) -> float | None:
     """Of a plain number, a fraction or one with thousands separators; None of anything else."""
     try:
-        value = float(Fraction(text.strip().rstrip(".").replace(",", "").replace("$", "")))
+        plain = text.strip().rstrip(".").replace(",", "").replace("$", "")
+        value = float(Fraction(plain)) if "/" in plain else float(plain)  # Fraction works 1e9999999 out, for minutes
     except (ValueError, ZeroDivisionError, OverflowError):
         return None
     return value if math.isfinite(value) else None

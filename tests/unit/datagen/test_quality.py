@@ -1,5 +1,6 @@
 """The report on a job's examples, limits that fail a job, and why things were dropped."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ def test_known_sets_are_compared_with_even_where_nothing_was_removed_for_them(tm
     assert "config.quality.known_sets" in bench.refusal("custom", **SUMS | {"quality": {"known_sets": ["none"]}})
 
 
+def test_a_packed_set_is_known_by_its_name_too(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "base")
+    bench.dataset("exam.jsonl", "What is 11+20?")
+    exam = bench.layout.datasets / "exam.jsonl"
+    exam.with_name("exam.jsonl.gz").write_bytes(gzip.compress(exam.read_bytes()))
+    exam.unlink()
+    config = SUMS | {"rows": _rows(8), "decontaminate": False, "quality": {"known_sets": ["exam"]}}
+    bench.run(SayingEngine(add), "custom", **config)
+    assert _report(bench)["job"]["contamination"]["by_set"] == {"exam.jsonl.gz": 1}
+
+
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
@@ -140,8 +152,9 @@ def test_what_was_dropped_can_be_paged_through(tmp_path: Path) -> None:
         assert len({json.dumps(one) for one in found}) == count
     assert got["by_reason"] == result["rejected"]
     assert found[0]["why"].startswith("the same as ")
-    with pytest.raises(Invalid, match="after"):
-        page(run_dir, RejectionQuery(after="1.x"))
+    for odd in ("1.x", f"{10**30}.0", f"0.{'9' * 30}"):
+        with pytest.raises(Invalid, match="after"):
+            page(run_dir, RejectionQuery(after=odd))
 
 
 def test_distinct_counts_are_exact_when_few_and_close_when_many() -> None:

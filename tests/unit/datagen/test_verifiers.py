@@ -8,6 +8,7 @@ import pytest
 
 from datagen.judging import agreement
 from datagen.kind import DataGenKind
+from datagen.verifiers.numeric import number_of
 from evals.sandbox import why_no_sandbox
 from stepserve.contract import BatchItem, BatchRequest, BatchResult, ModelRef
 from stepserve.jobs.errors import BadJob, ModelNotServed
@@ -33,6 +34,11 @@ def _verified(
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "base")
+
+
+def test_a_number_that_takes_minutes_to_write_out_is_none() -> None:
+    assert number_of("1e999999999") is None
+    assert (number_of("1/3"), number_of("$1,250.5"), number_of("1e3")) == (1 / 3, 1250.5, 1000.0)
 
 
 @pytest.mark.parametrize(
