@@ -30,7 +30,7 @@ def note(stream: BufferedReader, name: str, digest: str, datasets_dir: Path) -> 
     try:
         with _writing:
             _note(stream, name, digest, _folder(name, datasets_dir))
-    except (OSError, ValueError, EvalError) as error:
+    except (OSError, ValueError, RecursionError, EvalError) as error:
         log.warning("the version %s of the dataset %s is not noted: %s", digest, name, error)
 
 
@@ -56,12 +56,21 @@ def _note(stream: BufferedReader, name: str, digest: str, folder: Path) -> None:
         version["reason"] = f"more than {MOST_ROWS} rows are counted alone"
         rows.unlink(missing_ok=True)
     else:
-        if known and rows.exists():
-            changes = index.since(RowIndex.read(rows))
+        before = _index_at(rows) if known else None
+        if before is not None:
+            changes = index.since(before)
             version["changes"] = {"added": changes.added, "removed": changes.removed, "changed": changes.changed}
         index.write(rows)
     lines = [json.dumps(one) for one in [*known, version][-_KEPT:]]
     write_whole(folder / "versions.jsonl", "\n".join(lines) + "\n")
+
+
+def _index_at(path: Path) -> RowIndex | None:
+    """None: none was kept, or it cannot be read any more, and what changed is not known."""
+    try:
+        return RowIndex.read(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _read(folder: Path) -> list[dict[str, Any]]:

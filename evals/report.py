@@ -38,7 +38,7 @@ def report_of(done: DoneEval) -> Document:
     dataset = (done.config.get("dataset") or {}).get("name", "")
     blocks: list[Block] = []
     if result.get("accuracy") is not None:
-        said = f"{result['accuracy_metric']} {number(result['accuracy'])} on {dataset}"
+        said = f"{result.get('accuracy_metric') or 'accuracy'} {number(result['accuracy'])} on {dataset}"
         blocks.append(Paragraph(f"{said}, {result['total_samples']} questions."))
     if (told := saturation_of(result)) is not None:
         blocks.append(
@@ -90,7 +90,8 @@ def _answers(done: DoneEval) -> list[Block]:
 
 
 def _answer(record: SampleRecord) -> list[str]:
-    asked = record.input if isinstance(record.input, str) else record.input[-1].get("content")
+    turns = record.input
+    asked = turns if isinstance(turns, str) else turns[-1].get("content") if turns else ""
     return [_cut(record.id), _cut(asked), _cut(record.target), _cut(record.error or record.prediction)]
 
 

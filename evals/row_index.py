@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +60,11 @@ class RowIndex:
     @classmethod
     def read(cls, path: Path) -> "RowIndex":
         """Raises OSError, ValueError."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(arrays["keys"], arrays["contents"])
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return cls(arrays["keys"], arrays["contents"])
+        except (BadZipFile, EOFError, KeyError) as error:  # torn: it is not written durably
+            raise ValueError(f"{path.name} is not what was written: {error}") from error
 
     def write(self, path: Path) -> None:
         """Raises OSError."""

@@ -26,7 +26,7 @@ def open_own(path: Path, flags: int) -> int:
     """A descriptor of the file. Blocks. Raises LinkedFile, OSError when it cannot be opened; nothing was written."""
     try:
         # O_NONBLOCK: a pipe in the place of a file is not waited for.
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO}:  # a symbolic link, a pipe that nobody reads
             raise LinkedFile(path) from error
@@ -44,9 +44,12 @@ def remove_links(folder: Path) -> None:
     """
     for root, folders, names in os.walk(folder):
         for path in (Path(root, name) for name in (*folders, *names)):
-            facts = path.lstat()
+            try:
+                facts = path.lstat()
+            except FileNotFoundError:  # somebody else took it away meanwhile
+                continue
             if not stat.S_ISDIR(facts.st_mode) and not _is_alone(facts):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def _is_alone(facts: os.stat_result) -> bool:

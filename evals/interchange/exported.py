@@ -12,7 +12,8 @@ def exported(done: DoneEval, form: ExportFormat, finished_at: datetime) -> tuple
     """The file and the name that it should have. Blocks. Raises Conflict when the run kept no samples."""
     records = sorted(records_of(done), key=lambda record: record.index)
     stamp = finished_at.strftime("%Y-%m-%dT%H-%M-%S")
-    task = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in lm_eval_log.task_of(done))
+    name = lm_eval_log.task_of(done)
+    task = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in name)
     if form == "inspect":
         log = inspect_log.written(done, records, finished_at.isoformat())
         return json.dumps(log).encode(), f"{stamp}_{task}_{done.job_id}.json"

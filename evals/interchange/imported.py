@@ -74,6 +74,8 @@ def _read(body: bytes, harness: Harness, metric: str | None) -> ForeignRun:
         return lm_eval_log.read([json.loads(line) for line in body.splitlines() if line.strip()], metric)
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"it is not {'JSON' if harness == 'inspect' else 'JSON lines'}: {error}") from error
+    except (AttributeError, TypeError, OverflowError) as error:
+        raise Unreadable(f"one of its samples is not as {harness} writes it: {error}") from error
 
 
 def _metric_for(run: ForeignRun) -> Metric:

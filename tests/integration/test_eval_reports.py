@@ -453,12 +453,30 @@ async def test_a_run_goes_out_in_other_formats_and_comes_back_the_same(here: Des
 
 
 @at_the_desk
+async def test_a_run_of_no_words_and_a_name_of_other_letters_can_be_shown(here: Desk) -> None:
+    await here.activate("a", 1)
+    sample = {"id": 1, "input": [], "target": "t", "scores": {"match": {"value": "C"}}}
+    log = {"status": "success", "eval": {"task": "算数"}, "samples": [sample]}
+    query = {"model_id": "a", "format": "inspect"}
+    made = await here.http.post("/eval/imports", content=json.dumps(log), params=query)
+    assert made.status_code == 201, made.text
+    job = made.json()["job_id"]
+    assert (await here.http.get(f"/eval/jobs/{job}/report")).status_code == 200
+    file = await here.http.get(f"/eval/jobs/{job}/export")
+    assert (file.status_code, f"___{job}.json" in file.headers["content-disposition"]) == (200, True)
+
+
+@at_the_desk
 async def test_a_log_that_cannot_be_taken_in_says_why(here: Desk) -> None:
     await here.activate("a", 1)
     line = {"doc_id": 0, "doc": {}, "target": "2", "filtered_resps": ["2"], "bleu": 0.4, "metrics": ["bleu"]}
     graded = {**line, "metrics": ["odd"], "odd": 0.5}
     score = {"id": 1, "input": "q", "target": "t", "scores": {"match": {"value": "C"}}}
     log = {"status": "success", "eval": {"task": "t"}, "samples": [score, score]}
+
+    def odd(facts: dict[str, Any]) -> dict[str, Any]:
+        return {**log, "samples": [score | facts]}
+
     for model_id, form, body, metric, status, said in (
         ("b", "inspect", log, None, 404, "'b'"),
         ("a", "inspect", {}, None, 422, "is not an inspect-ai log in JSON"),
@@ -469,6 +487,12 @@ async def test_a_log_that_cannot_be_taken_in_says_why(here: Desk) -> None:
         ("a", "lm_eval", graded, None, 422, "'odd' is graded, and not a metric of ours"),
         ("a", "lm_eval", {**line, "bleu": 40.0}, None, 422, "must lie between 0 and 1"),
         ("a", "csv", line, None, 422, "format"),
+        ("a", "inspect", odd({"scores": [1]}), None, 422, "is not as inspect writes it"),
+        ("a", "inspect", odd({"scores": {"match": 1}}), None, 422, "is not as inspect writes it"),
+        ("a", "inspect", odd({"output": "x"}), None, 422, "is not as inspect writes it"),
+        ("a", "inspect", odd({"input": ["x"]}), None, 422, "is not as inspect writes it"),
+        ("a", "inspect", odd({"scores": {"match": {"value": 10**400}}}), None, 422, "is not as inspect writes it"),
+        ("a", "lm_eval", {**line, "bleu": 10**400}, None, 422, "is not as lm_eval writes it"),
     ):
         query = {"model_id": model_id, "format": form} | ({} if metric is None else {"metric": metric})
         answer = await here.http.post("/eval/imports", content=json.dumps(body), params=query)

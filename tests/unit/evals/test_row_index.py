@@ -1,12 +1,15 @@
 """How two versions of a dataset differ: by id where rows have one, else by what is in them."""
 
+import asyncio
 import json
 from collections.abc import Mapping
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import pytest
 
-from evals import row_index
+from evals import dataset_versions, row_index
+from evals.dataset_store import FileDatasetStore
 from evals.row_index import Changes, RowIndex
 
 
@@ -47,6 +50,29 @@ def test_it_is_the_same_when_it_was_kept(tmp_path: Path) -> None:
     before = index(A, *PLAIN)
     before.write(tmp_path / "rows.npz")
     assert index(B, *PLAIN).since(RowIndex.read(tmp_path / "rows.npz")) == Changes(1, 1, 0)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 10, 200])
+def test_a_torn_index_is_made_again(kept_bytes: int, tmp_path: Path) -> None:
+    def note(content: bytes, digest: str) -> None:
+        dataset_versions.note(BufferedReader(BytesIO(content)), "a.jsonl", digest, tmp_path)
+
+    note(b'{"id": 1}\n', "first")
+    (rows,) = tmp_path.rglob("rows.npz")
+    rows.write_bytes(rows.read_bytes()[:kept_bytes])
+    note(b'{"id": 1}\n{"id": 2}\n', "second")
+    note(b'{"id": 2}\n', "third")
+    third, second, _ = dataset_versions.versions("a.jsonl", tmp_path)
+    assert (second["digest"], second["changes"], second["rows"]) == ("second", None, 2)
+    assert third["changes"] == {"added": 0, "removed": 1, "changed": 0}
+
+
+def test_a_row_that_is_nested_too_deeply_stops_no_reader(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "deep.jsonl"
+    file.write_bytes(b"[" * 200_000 + b"]" * 200_000 + b"\n")
+    facts = asyncio.run(FileDatasetStore().facts("deep", tmp_path))
+    assert facts["error"]
+    assert "is not noted" in caplog.text
 
 
 def test_of_a_file_too_long_rows_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ def test_a_file_of_its_own_is_opened(tmp_path: Path) -> None:
         stream.write(b"x")
     assert is_own(place)
     assert place.read_bytes() == b"x"
+    assert not place.stat().st_mode & 0o111
 
 
 def test_links_go_and_what_they_lead_to_stays(tmp_path: Path) -> None:
