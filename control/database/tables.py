@@ -513,4 +513,4 @@ class ConversationItemRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     item: Mapped[dict[str, Any]]
 
-    __table_args__ = (UniqueConstraint("conversation_id", "id"),)
+    __table_args__ = (UniqueConstraint("conversation_id", "id"), {"sqlite_autoincrement": True})

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, tuple_, update
+from sqlalchemy import delete, insert, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.clock import Clock, utc_now
@@ -18,6 +19,13 @@ from control.responses.room import Room
 from stepserve.stored_responses import ContextAnswer, ContextRequest, Item, KeptResponse
 
 MOST_TURNS = 10_000
+_READ_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    id: str
+    size_bytes: int
 
 
 class ResponseStore:
@@ -65,7 +73,8 @@ class ResponseStore:
         """All that the model was shown, what came before included as far as it is still there. Raises NotFound."""
         async with self._database.transaction() as session:
             row = await _find(session, owner, response_id)
-            turns, _ = await _turns(session, row)
+            places, _ = await _places(session, owner, response_id)
+            turns = await _turns(session, owner, places)
             items = [*await _before(session, turns[0]), *_said(turns[:-1]), *row.input]
         return page_of(items, newest_first=newest_first, after=after, limit=limit)
 
@@ -84,10 +93,11 @@ class ResponseStore:
         return ContextAnswer(items=[as_input(item) for item in items], upto=upto)
 
     async def _chain(self, session: AsyncSession, owner: str, response_id: str, max_bytes: int) -> list[Item]:
-        turns, missing = await _turns(session, await _find(session, owner, response_id))
+        places, missing = await _places(session, owner, response_id)
         if missing is not None:
             raise _not_found(missing)
-        _check_size("previous_response_id", sum(turn.size_bytes for turn in turns), max_bytes)
+        _check_size("previous_response_id", sum(place.size_bytes for place in places), max_bytes)
+        turns = await _turns(session, owner, places)
         now = self._clock()
         await session.execute(
             update(StoredResponseRow)
@@ -127,16 +137,38 @@ def _output(response: dict[str, Any]) -> list[Item]:
     return [item for item in response.get("output", ()) if isinstance(item, dict)]
 
 
-async def _turns(session: AsyncSession, last: StoredResponseRow) -> tuple[list[StoredResponseRow], str | None]:
-    """The responses that lead to that one, oldest first; the id of one that is not there any more, if any."""
-    turns, seen = [last], {last.id}
-    while (before := turns[-1].previous_id) is not None and before not in seen and len(turns) < MOST_TURNS:
-        row = await session.get(StoredResponseRow, (last.owner, before))
-        if row is None:
-            return turns[::-1], before
-        seen.add(before)
-        turns.append(row)
-    return turns[::-1], None
+async def _places(session: AsyncSession, owner: str, response_id: str) -> tuple[list[_Place], str | None]:
+    """The responses that lead to that one, oldest first; the id of the first one that is not there, if any.
+
+    By one statement that reads no content. Raises Invalid for more than MOST_TURNS.
+    """
+    row = StoredResponseRow
+    columns = (row.id, row.previous_id, row.size_bytes)
+    begin = select(*columns, literal(1).label("turn")).where(row.owner == owner, row.id == response_id)
+    chain = begin.cte("turns", recursive=True)
+    before = (row.owner == owner) & (row.id == chain.c.previous_id) & (chain.c.turn <= MOST_TURNS)
+    chain = chain.union_all(select(*columns, chain.c.turn + 1).where(before))
+    places: dict[str, _Place] = {}
+    missing: str | None = response_id
+    found = await session.execute(select(chain.c.id, chain.c.previous_id, chain.c.size_bytes).order_by(chain.c.turn))
+    for id_, previous_id, size_bytes in found:
+        if id_ in places:  # a circle: a response took the place of an older one
+            missing = None
+            break
+        places[id_] = _Place(id_, size_bytes)
+        missing = previous_id
+    if len(places) > MOST_TURNS:
+        raise Invalid(f"previous_response_id: goes back over more than {MOST_TURNS} responses")
+    return list(places.values())[::-1], missing
+
+
+async def _turns(session: AsyncSession, owner: str, places: Sequence[_Place]) -> list[StoredResponseRow]:
+    rows: dict[str, StoredResponseRow] = {}
+    for start in range(0, len(places), _READ_AT_ONCE):
+        ids = [place.id for place in places[start : start + _READ_AT_ONCE]]
+        statement = select(StoredResponseRow).where(StoredResponseRow.owner == owner, StoredResponseRow.id.in_(ids))
+        rows |= {row.id: row for row in await session.scalars(statement)}
+    return [rows[place.id] for place in places]
 
 
 async def _before(session: AsyncSession, first: StoredResponseRow) -> list[Item]:

@@ -53,6 +53,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_conversation_items")),
         sa.UniqueConstraint("conversation_id", "id", name=op.f("uq_conversation_items_conversation_id_id")),
+        sqlite_autoincrement=True,  # the position of an item that was deleted is not given to another
     )
 
 

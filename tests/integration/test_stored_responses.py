@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from control.clock import utc_now
 from control.database.database import Database, url_of
 from control.errors import Invalid, NotFound
+from control.responses import store as store_module
 from control.responses.conversations import Conversations
 from control.responses.room import Room
 from control.responses.store import ResponseStore
@@ -438,5 +439,39 @@ def test_the_same_answer_brought_twice_is_kept_once(tmp_path: Path) -> None:
             await store.keep([once])
             page = await talks.page("k", talk.id, newest_first=False, after=None, limit=10)
             assert [item.get("role") for item in page.items] == ["user", "assistant"]
+
+    asyncio.run(scenario())
+
+
+def test_a_chain_that_is_too_long_or_a_circle_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MOST_TURNS", 3)
+
+    async def scenario() -> None:
+        async with shelf(tmp_path) as (store, _, _, _):
+            names = "abcd"
+            await store.keep(
+                [response(one, previous_id=last) for last, one in zip((None, *names), names, strict=False)]
+            )
+            before = await store.context(ContextRequest(owner="k", previous_id="c", max_bytes=1 << 20))
+            assert _texts(before.items) == ["a", "b", "c"]
+            with pytest.raises(Invalid, match=r"^previous_response_id: .* more than 3 responses"):
+                await store.context(ContextRequest(owner="k", previous_id="d", max_bytes=1 << 20))
+            await store.keep([response("a", previous_id="b")])
+            round_about = await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
+            assert _texts(round_about.items) == ["a", "b"]
+
+    asyncio.run(scenario())
+
+
+def test_a_new_item_never_stands_where_a_deleted_one_stood(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shelf(tmp_path) as (store, talks, _, _):
+            talk = await talks.create("k", {}, [{"role": "user", "content": text} for text in ("one", "two")])
+            shown = await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=1 << 20))
+            page = await talks.page("k", talk.id, newest_first=True, after=None, limit=1)
+            await talks.remove_item("k", talk.id, page.items[0]["id"])
+            await store.keep([response("a", "three", conversation_id=talk.id, upto=shown.upto)])
+            before = await store.context(ContextRequest(owner="k", previous_id="a", max_bytes=1 << 20))
+            assert _texts(before.items) == ["one", "three"]
 
     asyncio.run(scenario())
