@@ -277,7 +277,7 @@ def create_gateway(
     rates = Rates(store_url.get_secret_value() if store_url else None)
     key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
-    response_writer = ResponseWriter(control)
+    response_writer = ResponseWriter(control, keeps=settings.fleet.control is None)
     public = PublicApp(
         answering,
         StoredResponses(answering, dispatch, control, response_writer, settings.stored_responses),

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.errors import (
     ControlDown,
+    ControlElsewhere,
     ConversationNotFound,
     GatewayError,
     InvalidField,
@@ -97,6 +98,8 @@ class StoredResponses:
         )
         try:
             answer = await self.control.request("POST", CONTROL_CONTEXT_PATH, asked.model_dump())
+        except ControlElsewhere:
+            raise
         except ControlDown as error:
             raise ControlDown("It keeps responses: ask again, or send the whole conversation in `input`.") from error
         if answer.status_code == 200:

@@ -32,9 +32,15 @@ class _Waiting:
 
 
 class ResponseWriter:
-    """`run` must be going on. While control is away answers wait here, up to so many bytes; then none are taken."""
+    """`run` must be going on. While control is away answers wait here, up to so many bytes; then none are taken.
 
-    def __init__(self, control: ControlProxy, max_waiting_bytes: int = _MAX_WAITING_BYTES) -> None:
+    `keeps`: false where there is no control that would ever take one, on a member of a fleet.
+    """
+
+    def __init__(
+        self, control: ControlProxy, max_waiting_bytes: int = _MAX_WAITING_BYTES, *, keeps: bool = True
+    ) -> None:
+        self._keeps = keeps
         self._control = control
         self._max_waiting_bytes = max_waiting_bytes
         self._waiting_bytes = 0
@@ -45,10 +51,12 @@ class ResponseWriter:
 
     @property
     def has_room(self) -> bool:
-        return self._waiting_bytes < self._max_waiting_bytes
+        return self._keeps and self._waiting_bytes < self._max_waiting_bytes
 
     def keep(self, kept: KeptResponse) -> bool:
         """Whether it is taken: it is not when too much waits, or it is larger than control reads."""
+        if not self._keeps:
+            return False
         content = msgspec.json.encode(kept.model_dump())
         values = sum(content.count(each) for each in b",[{")
         if not self.has_room or values > MOST_VALUES:

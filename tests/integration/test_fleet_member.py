@@ -66,6 +66,9 @@ def test_a_member_has_controls_keys_and_what_is_committed_there(tmp_path: Path) 
                 ]
                 assert (await head.http.get("/fleet", headers=bearer(infer_key))).status_code == 403
                 assert (await there.http.get("/models", headers=admin)).status_code == 421
+                going_on = {"model": "a", "input": "x", "previous_response_id": "resp_1"}
+                refused = await there.http.post("/v1/responses", json=going_on, headers=bearer(infer_key))
+                assert (refused.status_code, refused.json()["error"]["code"]) == (421, "control_elsewhere")
 
                 for token in (None, fleet_key, "x" * 43):
                     asked = bearer(token) if token else {}

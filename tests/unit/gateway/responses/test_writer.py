@@ -90,6 +90,11 @@ def test_one_that_control_cannot_keep_costs_no_other(caplog: pytest.LogCaptureFi
     assert "1 responses are not kept: control answers 422" in caplog.text
 
 
+def test_where_nobody_would_ever_take_them_none_waits() -> None:
+    writer = ResponseWriter(Control(), keeps=False)
+    assert (writer.has_room, writer.keep(response("a"))) == (False, False)
+
+
 def test_only_so_much_waits() -> None:
     async def scenario() -> None:
         control = Control()
