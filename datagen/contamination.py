@@ -27,6 +27,8 @@ from datagen.tokens import as_letters, words
 from evals.datasets import filled_lines, open_dataset, read_samples
 from evals.errors import EvalError
 
+ASIDE = ".contamination-"
+"""What the names of its folders begin with; one that was killed leaves its own."""
 NEAR = 0.8
 """ROUGE-L from which a text is nearly the same as a question."""
 MOST_SHOWN = 200
@@ -80,7 +82,7 @@ def contamination(dataset: Path, sources: Iterable[Source], folder: Path) -> dic
     leaks: dict[int, Leak] = {}
     read: list[Source] = []
     with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=".contamination-") as aside,
+        tempfile.TemporaryDirectory(dir=folder, prefix=ASIDE) as aside,
         SimilarityIndex(Path(aside) / "questions.sqlite") as near,
     ):
         questions = _read_questions(dataset, near)

@@ -6,6 +6,7 @@ A process of its own: looking through gigabytes would hold up control, and may b
 import json
 import os
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ def main() -> int:
     try:
         sources = [Source(**source) for source in asked["sources"]]
         answer: dict[str, Any] = {"report": contamination(Path(asked["dataset"]), sources, Path(asked["folder"]))}
-    except (EvalError, OSError) as error:
-        answer = {"error": str(error)}
+    except (EvalError, OSError, sqlite3.Error, MemoryError) as error:
+        answer = {"error": str(error) or type(error).__name__}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 

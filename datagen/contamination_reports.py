@@ -1,11 +1,13 @@
 """Contamination reports for those who ask: each is made once for what the files hold, by a process of its own."""
 
 import asyncio
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datagen.contamination import ASIDE
 from evals.datasets import resolve_dataset
 from evals.errors import DatasetMissing, EvalError
 from stepserve.jobs.errors import Conflict, Invalid, NotFound
@@ -57,6 +59,7 @@ class ContaminationReports:
 
     async def _make(self, asked: dict[str, Any]) -> dict[str, Any]:
         async with self._free:
+            await asyncio.to_thread(_remove_left, Path(asked["folder"]))
             process = await KillableProcess.start(_PROGRAM)
             try:
                 answer = await process.ask(asked, LIMIT_S)
@@ -76,6 +79,13 @@ class ContaminationReports:
         while len(self._made) >= _KEPT:
             del self._made[next(iter(self._made))]
         self._made[key] = task.result()
+
+
+def _remove_left(folder: Path) -> None:
+    """By programs that were killed: no other runs now."""
+    for aside in folder.glob(f"{ASIDE}*"):
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _resolved(field: str, ref: str, datasets_dir: Path) -> Path:

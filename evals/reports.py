@@ -3,9 +3,12 @@
 import asyncio
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from evals.compare import compare, paired
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
@@ -24,8 +27,10 @@ from evals.run_files import write_json
 from evals.sample_page import sample_page
 from evals.samples_log import SAMPLES_FILE, open_samples
 from evals.saturation import Saturation, saturation_of
-from stepserve.jobs.errors import Conflict, Invalid
+from stepserve.full_disk import is_disk_full
+from stepserve.jobs.errors import Conflict, Invalid, NoSpace
 from stepserve.jobs.eval_ports import DoneEval, ExportFormat, Harness, SampleQuery
+from stepserve.readable import readable
 from stepserve.report.blocks import Document
 
 _KEPT_MARKS = 16
@@ -88,18 +93,31 @@ class EvalReports:
         def take() -> tuple[dict[str, Any], dict[str, Any]]:
             run = imported(body, harness, metric, model_id=model_id, digest=digest, name=name)
             run_dir.mkdir(parents=True)
-            with open_samples(run_dir / SAMPLES_FILE) as log:
-                list(log.recover())
-                log.append(run.records)
-                log.sync()
-            write_json(run_dir / CONFIG_FILE, {"job_id": run_dir.name, "type": "eval", **run.config})
-            write_json(run_dir / METRICS_FILE, run.result)
+            try:
+                with open_samples(run_dir / SAMPLES_FILE) as log:
+                    list(log.recover())
+                    log.append(run.records)
+                    log.sync()
+                write_json(run_dir / CONFIG_FILE, {"job_id": run_dir.name, "type": "eval", **run.config})
+                write_json(run_dir / METRICS_FILE, run.result)
+            except OSError as error:
+                shutil.rmtree(run_dir, ignore_errors=True)
+                if is_disk_full(error):
+                    raise NoSpace(f"the run does not fit on the disk of {run_dir.parent}") from error
+                raise
+            except ValueError:
+                shutil.rmtree(run_dir, ignore_errors=True)
+                raise
             return run.config, run.result
 
         try:
             return await asyncio.to_thread(take)
         except Unreadable as error:
             raise Invalid(f"the log cannot be taken in: {error}") from error
+        except ValidationError as error:
+            raise Invalid(f"the log cannot be taken in: {readable(error.errors(include_url=False))}") from error
+        except ValueError as error:  # half of a surrogate pair, say
+            raise Invalid(f"the log cannot be taken in: it holds what cannot be written: {error}") from error
 
     def saturation(self, result: dict[str, Any]) -> Saturation | None:
         return saturation_of(result)

@@ -1,5 +1,7 @@
 """Runs of other harnesses, taken in as eval jobs that are done: they can be looked at, compared and reported."""
 
+import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from control.clock import Clock, utc_now
 from control.database.database import Database
 from control.database.tables import JobRow
-from control.errors import Conflict
+from control.errors import Conflict, ServiceError
 from control.jobs.submission import new_job_id
 from control.models.repository import ModelRepository
 from stepserve.jobs.eval_ports import EvalReports, Harness
@@ -41,6 +43,9 @@ class EvalImports:
                 session.add(job)
         except IntegrityError as error:  # the same id in the same second, once in a million
             raise Conflict("a job of the same id was made in this very moment: try again") from error
+        except ServiceError:  # without a row its files would stay for ever
+            await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
+            raise
         return job
 
     def _row(self, job_id: str, model_id: str, digest: str, config: dict[str, Any], result: dict[str, Any]) -> JobRow:

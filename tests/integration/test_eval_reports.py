@@ -390,6 +390,11 @@ async def test_what_of_a_dataset_is_in_training_text(here: Desk) -> None:
         (leak,) = told["questions"]
         assert (leak["question"], leak["source"], leak["line"]) == ("What is 7+1?", "trained.jsonl", 2)
     assert told["sources"][0]["rows"] == 2
+    left = here.base / "datasets" / ".contamination-killed"
+    left.mkdir()
+    await here.put("more.jsonl", LINES.encode())
+    assert (await here.http.get("/datasets/more/contamination")).status_code == 200
+    assert not left.exists()
     for query, status, said in (
         ("against=none", 404, "against: "),
         ("against=sums", 422, "against: sums is the dataset itself"),
@@ -492,6 +497,8 @@ async def test_a_log_that_cannot_be_taken_in_says_why(here: Desk) -> None:
         ("a", "inspect", odd({"output": "x"}), None, 422, "is not as inspect writes it"),
         ("a", "inspect", odd({"input": ["x"]}), None, 422, "is not as inspect writes it"),
         ("a", "inspect", odd({"scores": {"match": {"value": 10**400}}}), None, 422, "is not as inspect writes it"),
+        ("a", "inspect", odd({"target": "\ud800"}), None, 422, "holds what cannot be written"),
+        ("a", "inspect", {**log, "samples": [score], "eval": {"task": "x" * 5000}}, None, 422, "at most 4096"),
         ("a", "lm_eval", {**line, "bleu": 10**400}, None, 422, "is not as lm_eval writes it"),
     ):
         query = {"model_id": model_id, "format": form} | ({} if metric is None else {"metric": metric})
@@ -499,3 +506,4 @@ async def test_a_log_that_cannot_be_taken_in_says_why(here: Desk) -> None:
         assert answer.status_code == status, answer.text
         assert said in answer.text
     assert (await here.http.get("/jobs?type=eval")).json()["jobs"] == []
+    assert not list((here.base / "runs" / "eval").glob("*"))
