@@ -217,7 +217,9 @@ class DataGenRun:
         await asyncio.to_thread(log.sync)
         cache = self._context.run_dir.parent / NGRAMS_FOLDER
         quality = RunReport(self._context, self._config, self._sources.datasets_dir, cache)
-        report = await quality.made(log, self._about, self._tally.result())
+        report = await quality.decided(self._tally.accepted) or await quality.made(
+            log, self._about, self._tally.result()
+        )
         if not self._tally.accepted:
             await quality.write(report, ())
             reasons = ", ".join(f"{reason} {count}" for reason, count in self._tally.rejected.items()) or "none"

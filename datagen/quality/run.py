@@ -14,7 +14,7 @@ from datagen.errors import LimitMissed
 from datagen.quality.limits import checked
 from datagen.quality.report import REPORT_FILE, ReportMaker
 from datagen.shards import ShardFacts
-from evals.run_files import write_json
+from evals.run_files import read_json, write_json
 from stepserve.jobs.jsonl_log import JsonlLog
 from stepserve.jobs.ports import JobContext
 
@@ -41,11 +41,21 @@ class RunReport:
         report = maker.report(about, result, await self.context.used())
         return report | {"limits": [limit.shown() for limit in checked(self.config.quality.limits, report)]}
 
+    async def decided(self, rows: int) -> dict[str, Any] | None:
+        """That of an attempt that kept every limit and was killed while it published: what it began is ended, whatever
+        the known sets or the costs are by now. None: there is none of so many rows.
+        """
+        kept = await asyncio.to_thread(read_json, self.context.run_dir / REPORT_FILE)
+        if kept is None or not kept["limits"] or kept["job"]["rows"] != rows:
+            return None
+        return kept if all(limit["is_kept"] for limit in kept["limits"]) else None
+
     async def check(self, report: dict[str, Any]) -> None:
-        """Raises LimitMissed naming every limit that is missed; the report is written first."""
-        missed = [limit for limit in checked(self.config.quality.limits, report) if not limit.is_kept]
-        if missed:
+        """Raises LimitMissed naming every limit that is missed; the report is written first, whatever it says."""
+        limits = checked(self.config.quality.limits, report)
+        if limits:
             await self.write(report, ())
+        if missed := [limit for limit in limits if not limit.is_kept]:
             raise LimitMissed(missed, REPORT_FILE)
 
     async def write(self, report: dict[str, Any], shards: Sequence[ShardFacts]) -> None:

@@ -58,6 +58,10 @@ def test_a_job_and_each_shard_have_a_report(tmp_path: Path) -> None:
     assert report["cost"]["tokens_per_row"] == round(result["tokens_per_accepted_example"], 4)
 
 
+class Killed(BaseException):
+    pass
+
+
 def _asked(row: dict[str, Any]) -> str:
     return str(row["messages"][0]["content"])
 
@@ -105,6 +109,29 @@ def test_a_job_that_misses_a_limit_fails_and_publishes_nothing(
     report = _report(bench)
     assert (report["published"], report["limits"][0]["is_kept"]) == (False, False)
     assert report["job"]["rows"] > 2
+
+
+def test_what_a_killed_job_began_to_publish_is_published_whatever_is_known_by_then(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "base")
+    bench.dataset("exam.jsonl", "What is 1+99?")
+    quality = {"limits": {"max_contaminated_share": 0.0}}
+    config = SUMS | {"rows": _rows(12), "shard_size": 2, "decontaminate": False, "quality": quality}
+    publish, published = bench.ledger.publish, list[str]()
+
+    async def dies_at_the_second(name: str) -> None:
+        published.append(name)
+        if len(published) == 2:
+            raise Killed
+        await publish(name)
+
+    bench.ledger.publish = dies_at_the_second  # type: ignore[method-assign] - it is killed there
+    with pytest.raises(Killed):
+        bench.run(SayingEngine(add), "custom", **config)
+    begun = bench.rows()
+    bench.dataset("more.jsonl", *(_asked(row) for row in begun))
+    bench.run(SayingEngine(add), "custom", **config)
+    assert len(bench.rows()) > len(begun)
+    assert _report(bench)["published"]
 
 
 def test_limits_that_are_kept_change_no_shard(tmp_path: Path) -> None:
