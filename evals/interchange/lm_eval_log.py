@@ -116,7 +116,7 @@ def _id(number: Any, doc: Mapping[str, Any]) -> str:
 def _input(line: Mapping[str, Any], doc: Mapping[str, Any]) -> str | list[dict[str, Any]]:
     """Ours, where we wrote it; else the prompt that was sent."""
     question = doc.get("question")
-    if isinstance(question, list) and all(isinstance(turn, dict) for turn in question):
+    if isinstance(question, list) and all(isinstance(turn, dict) and "content" in turn for turn in question):
         return question
     arguments = line.get("arguments")
     first = next(iter(arguments.values()), None) if isinstance(arguments, dict) else None

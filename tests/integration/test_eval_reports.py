@@ -467,6 +467,10 @@ async def test_a_run_of_no_words_and_a_name_of_other_letters_can_be_shown(here: 
     assert made.status_code == 201, made.text
     job = made.json()["job_id"]
     assert (await here.http.get(f"/eval/jobs/{job}/report")).status_code == 200
+    turns = {"doc_id": 0, "doc": {"question": [{"said": "x"}]}, "target": "2", "match": 1.0, "metrics": ["match"]}
+    query = {"model_id": "a", "format": "lm_eval"}
+    other = (await here.http.post("/eval/imports", content=json.dumps(turns), params=query)).json()["job_id"]
+    assert (await here.http.get(f"/eval/jobs/{other}/samples?text=2")).json()["total"] == 1
     file = await here.http.get(f"/eval/jobs/{job}/export")
     assert (file.status_code, f"___{job}.json" in file.headers["content-disposition"]) == (200, True)
 
