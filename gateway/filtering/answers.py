@@ -48,18 +48,20 @@ class _Filtering:
         return msgspec.json.encode(self._whole(answer)) if isinstance(answer, dict) else body
 
     def event(self, block: bytes) -> bytes:
-        head, found, data = block.partition(b"\ndata: ")  # a text in the data may hold the same
-        if not found:
-            head, data = b"", block.removeprefix(b"data: ")
-        event = None if data == DONE else decoded(data)
-        if not isinstance(event, dict) or "error" in event:
+        named, data = _parts(block)
+        if data in {b"", DONE}:
+            return block + b"\n\n"
+        event = decoded(data)
+        if not isinstance(event, dict):
+            return b""  # nobody can say what it holds
+        if event.get("error"):
             return block + b"\n\n"
         try:
             events = self._events(event)
         except Blocked:
             self.over = True
             return self._blocked()
-        return b"".join(_encoded(each, named=bool(head)) for each in events)
+        return b"".join(_encoded(each, named=named) for each in events)
 
     def _whole(self, answer: Json) -> Json:
         raise NotImplementedError
@@ -257,6 +259,17 @@ def _incomplete(answer: Json) -> Json:
     return answer | {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}, "output": []}
 
 
+def _parts(block: bytes) -> tuple[bool, bytes]:
+    """Whether an event has a name, and its data, as any host may write them."""
+    named, data = False, list[bytes]()
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        named |= field == b"event"
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+    return named, b"\n".join(data)
+
+
 def _encoded(event: Json, *, named: bool) -> bytes:
-    head = f"event: {event['type']}\n".encode() if named else b""
+    head = f"event: {event['type']}\n".encode() if named and "type" in event else b""
     return head + b"data: " + msgspec.json.encode(event) + b"\n\n"

@@ -75,11 +75,10 @@ class _Passing:
         await self._send({"type": "http.response.body", "body": body})
 
     async def _events(self, message: Message) -> None:
-        *blocks, self._body = (self._body + message.get("body", b"")).split(_END)
+        came = self._body + message.get("body", b"")
+        *blocks, self._body = came.replace(b"\r\n", b"\n").split(_END)
         out = b"".join(self._event(block) for block in blocks if block)
         more = message.get("more_body", False) and not self.over.is_set()
-        if not more and not self.over.is_set():
-            out, self._body = out + self._body, b""
         if out or not more:
             await self._send({"type": "http.response.body", "body": out, "more_body": more})
 

@@ -213,6 +213,24 @@ def test_an_answer_that_quotes_a_stream_is_redacted(named: bool) -> None:
     assert events(client)[0]["choices"][0]["delta"]["content"] == "data: {} ###"
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"data: %s\r\n\r\n", b"data:%s\n\n", b": busy\nid: 1\ndata: %s\n\n", b"data: %s\nid: 1\n\n",
+        b"event: chunk\ndata: %s\n\n",
+    ],
+)  # fmt: skip
+def test_another_hosts_way_to_write_events_is_filtered(form: bytes) -> None:
+    event = {"choices": [{"index": 0, "delta": {"content": "a s123"}, "finish_reason": "stop"}], "error": None}
+    stream = [form % json.dumps(event).encode(), b": only a comment\n\n", b"data: s123 is no JSON\n\n", DONE]
+    pieces = [piece for part in stream for piece in (part[:-3], part[-3:])]
+    client, _ = through([*pieces, b"data: s123 without an end"], messages=[], stream=True)
+    first, *rest = events(client)
+    assert first["choices"][0]["delta"]["content"] == "a ###"
+    assert rest == ["[DONE]"]
+    assert b"s123" not in client.body
+
+
 def test_arguments_of_a_streamed_call_are_redacted() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": "s1'}}
     rest = {"index": 0, "function": {"arguments": '23", "b": "s1'}}
