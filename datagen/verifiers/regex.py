@@ -28,6 +28,7 @@ class Regex:
 
     def __init__(self, config: RegexConfig) -> None:
         self._config = config
+        self._turn = asyncio.Semaphore(1)  # a pattern that takes long must not take every thread
         try:
             self._pattern = regex.compile(config.pattern)
         except regex.error as error:
@@ -39,7 +40,8 @@ class Regex:
 
     async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:  # noqa: ARG002 - the protocol's
         try:
-            found = await asyncio.to_thread(self._is_found, candidate.reply.strip())
+            async with self._turn:
+                found = await asyncio.to_thread(self._is_found, candidate.reply.strip())
         except TimeoutError:
             return Verdict(passed=False, score=0.0, why=f"the pattern takes longer than {LIMIT_S:g} s")
         if found == (self._config.match != "nowhere"):

@@ -1,14 +1,18 @@
 """Verifiers: what each believes, that rows say which, and what is refused before the engine is asked."""
 
+import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from datagen.asking import Asking, Scheduler, Ways
 from datagen.judging import agreement
 from datagen.kind import DataGenKind
+from datagen.verifier import Candidate
 from datagen.verifiers.numeric import number_of
+from datagen.verifiers.regex import Regex, RegexConfig
 from evals.sandbox import why_no_sandbox
 from stepserve.contract import BatchItem, BatchRequest, BatchResult, ModelRef
 from stepserve.jobs.errors import BadJob, ModelNotServed
@@ -34,6 +38,27 @@ def _verified(
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "base")
+
+
+def test_a_slow_pattern_takes_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, most = 0, 0
+
+    async def to_thread(*_: object) -> bool:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        await asyncio.sleep(0)
+        looking -= 1
+        return True
+
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio, "to_thread", to_thread)
+        verifier, ask = Regex(RegexConfig(pattern="x")), Asking(Ways(cast("Scheduler", None)))
+        verdicts = await asyncio.gather(*(verifier.verify(Candidate("q", "x"), ask) for _ in range(5)))
+        assert all(verdict.passed for verdict in verdicts)
+
+    asyncio.run(scenario())
+    assert most == 1
 
 
 def test_a_number_that_takes_minutes_to_write_out_is_none() -> None:
