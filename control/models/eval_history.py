@@ -1,5 +1,6 @@
 """Evals that are done, from the database."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,20 @@ class EvalHistory:
         )
         async with self._database.transaction() as session:
             rows = (await session.scalars(statement)).all()
-        wanted, found = series(done.config), list[DoneEval]()
-        for row in rows:
-            try:
-                if row.result is not None and series(row.config) == wanted:
-                    found.append(self._done(row, row.result))
-            except (ValueError, TypeError):  # an older version's, or written by hand
-                continue
-        return found[:_MOST_ALIKE]
+
+        def look() -> list[DoneEval]:
+            wanted, found = series(done.config), list[DoneEval]()
+            for row in rows:
+                try:
+                    if row.result is not None and series(row.config) == wanted:
+                        found.append(self._done(row, row.result))
+                except (ValueError, TypeError):  # an older version's, or written by hand
+                    continue
+                if len(found) == _MOST_ALIKE:
+                    break
+            return found
+
+        return await asyncio.to_thread(look)  # a config takes some tenths of a millisecond
 
     def _done(self, job: JobRow, result: dict[str, Any]) -> DoneEval:
         return DoneEval(
