@@ -150,6 +150,15 @@ async def items_upto(session: AsyncSession, conversation_id: str, upto: int) -> 
     return list(found)
 
 
+async def bytes_upto(session: AsyncSession, conversation_id: str, upto: int) -> int:
+    found = await session.scalar(
+        select(func.sum(ConversationItemRow.size_bytes)).where(
+            ConversationItemRow.conversation_id == conversation_id, ConversationItemRow.position <= upto
+        )
+    )
+    return int(found or 0)
+
+
 async def last_position(session: AsyncSession, conversation_id: str) -> int:
     """0: it has no items."""
     found = await session.scalar(

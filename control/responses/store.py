@@ -13,7 +13,7 @@ from control.clock import Clock, utc_now
 from control.database.database import Database
 from control.database.tables import ConversationRow, StoredResponseRow
 from control.errors import Invalid, NotFound
-from control.responses.conversations import Conversations, find, items_upto, last_position
+from control.responses.conversations import Conversations, bytes_upto, find, items_upto, last_position
 from control.responses.items import as_input, as_kept, page_of, size_of
 from control.responses.room import Room
 from stepserve.stored_responses import ContextAnswer, ContextRequest, Item, KeptResponse
@@ -96,15 +96,22 @@ class ResponseStore:
         places, missing = await _places(session, owner, response_id)
         if missing is not None:
             raise _not_found(missing)
-        _check_size("previous_response_id", sum(place.size_bytes for place in places), max_bytes)
+        size_bytes = sum(place.size_bytes for place in places)
+        _check_size("previous_response_id", size_bytes, max_bytes)
         turns = await _turns(session, owner, places)
         now = self._clock()
+        first = turns[0]
+        if first.conversation_id is not None and first.upto:
+            talk = await find(session, owner, first.conversation_id)
+            size_bytes += await bytes_upto(session, talk.id, first.upto)
+            _check_size("previous_response_id", size_bytes, max_bytes)
+            talk.used_at = now
         await session.execute(
             update(StoredResponseRow)
             .where(StoredResponseRow.owner == owner, StoredResponseRow.id.in_([turn.id for turn in turns]))
             .values(used_at=now)
         )
-        return [*await _before(session, turns[0]), *_said(turns)]
+        return [*await _before(session, first), *_said(turns)]
 
     async def _append(self, session: AsyncSession, kept: KeptResponse, items: Sequence[Item]) -> int:
         """To the conversation that the request named, unless it was deleted meanwhile; how many bytes that are."""

@@ -463,6 +463,26 @@ def test_a_chain_that_is_too_long_or_a_circle_has_an_end(tmp_path: Path, monkeyp
     asyncio.run(scenario())
 
 
+def test_a_chain_keeps_the_conversation_that_it_began_in_and_is_lost_with_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shelf(tmp_path, max_age_days=30) as (store, talks, room, clock):
+            talk = await talks.create("k", {}, [{"role": "user", "content": "one " * 500}])
+            shown = await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=1 << 20))
+            await store.keep([response("a", conversation_id=talk.id, upto=shown.upto), response("b", previous_id="a")])
+            with pytest.raises(Invalid, match=r"^previous_response_id: .* 2500"):
+                await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=2500))
+            for _ in range(2):
+                clock.now += timedelta(days=20)
+                before = await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
+                assert _texts(before.items) == ["one " * 500, "a", "b"]
+                await room.drop_old()
+            await talks.remove("k", talk.id)
+            with pytest.raises(NotFound, match=talk.id):
+                await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
+
+    asyncio.run(scenario())
+
+
 def test_a_new_item_never_stands_where_a_deleted_one_stood(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with shelf(tmp_path) as (store, talks, _, _):
