@@ -1,5 +1,6 @@
 """Which questions of an eval set training text gives away."""
 
+import asyncio
 import gzip
 import json
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from datagen.contamination import Source, contamination
+from datagen.contamination_reports import ContaminationReports
 from evals.errors import EvalError
+from stepserve.jobs.errors import Conflict
 
 LONG = (
     "A farmer in the north of Norway keeps twelve reindeer and sells three of them each autumn to a neighbour who pays"
@@ -108,3 +111,33 @@ def test_a_source_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path:
 def test_a_dataset_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EvalError):
         contamination(write(tmp_path / "eval.jsonl", [{"odd": 1}]), [], tmp_path)
+
+
+def test_reports_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(17):
+        write(tmp_path / f"{number}.jsonl", [{"question": "What is 1+1?", "answer": "2"}])
+
+    async def scenario() -> None:
+        may_end = asyncio.Event()
+
+        async def made(_reports: ContaminationReports, _asked: dict[str, Any]) -> dict[str, Any]:
+            await may_end.wait()
+            return {"samples": 1}
+
+        monkeypatch.setattr(ContaminationReports, "_make", made)
+        reports = ContaminationReports()
+
+        async def asked(number: int) -> dict[str, Any]:
+            return await reports.report(str(number), tmp_path, (), ())
+
+        waiting = {asyncio.create_task(asked(number)) for number in [*range(17), *range(17)]}
+        refused: set[asyncio.Task[dict[str, Any]]] = set()
+        while len(refused) < 2:  # the seventeenth, by both who ask for it
+            refused |= (await asyncio.wait(waiting - refused, return_when=asyncio.FIRST_COMPLETED))[0]
+        may_end.set()
+        await asyncio.wait(waiting)
+        assert all(isinstance(task.exception(), Conflict) for task in refused)
+        assert sum(task.exception() is None for task in waiting) == 32
+        assert (await asked(0))["dataset"] == "0.jsonl"
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
