@@ -26,3 +26,5 @@ def check(estimate: RequestEstimate, path: str) -> None:
         return
     if not (isinstance(request_id, str) and request_id.startswith(_RESPONSE_ID_PREFIX)):
         raise InvalidField("request_id", f"must begin with {_RESPONSE_ID_PREFIX}")
+    if not request_id.isprintable():  # it is a key of what is kept
+        raise InvalidField("request_id", "must be printable")

@@ -40,7 +40,7 @@ def wish_of(body: RequestBody, store: bool) -> Wish | None:
         if conversation is None:
             raise InvalidField("conversation", "must be a conversation's id, or an object with it as `id`")
     for name, given in zip(_FIELDS, (previous, conversation), strict=True):
-        if given is not None and not (isinstance(given, str) and given):
+        if given is not None and not (isinstance(given, str) and given and given.isprintable()):
             raise InvalidField(name, "must be an id")
     assert previous is None or isinstance(previous, str)
     assert conversation is None or isinstance(conversation, str)
