@@ -111,7 +111,9 @@ def test_a_job_that_misses_a_limit_fails_and_publishes_nothing(
     assert report["job"]["rows"] > 2
 
 
-def test_what_a_killed_job_began_to_publish_is_published_whatever_is_known_by_then(tmp_path: Path) -> None:
+def test_what_a_killed_job_began_to_publish_is_published_whatever_is_known_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(tmp_path / "base")
     bench.dataset("exam.jsonl", "What is 1+99?")
     quality = {"limits": {"max_contaminated_share": 0.0}}
@@ -124,7 +126,7 @@ def test_what_a_killed_job_began_to_publish_is_published_whatever_is_known_by_th
             raise Killed
         await publish(name)
 
-    bench.ledger.publish = dies_at_the_second  # type: ignore[method-assign] - it is killed there
+    monkeypatch.setattr(bench.ledger, "publish", dies_at_the_second)
     with pytest.raises(Killed):
         bench.run(SayingEngine(add), "custom", **config)
     begun = bench.rows()
