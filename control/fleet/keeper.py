@@ -63,13 +63,20 @@ class Keeper:
                     await self.look()
                 except (ServiceError, SQLAlchemyError) as error:
                     log.warning("the fleet cannot be looked after now: %s", error)
+                except Exception:
+                    # A supervisor loop: a defect here must not leave members with an earlier model.
+                    log.exception("unexpected error in the keeper of the fleet; retrying")
                 await is_set_within(self._members.changed, self._every_s)
         finally:
             await self._tasks.close()
 
     async def look(self) -> None:
         """Learns what is committed, and begins with every member that should be brought there."""
+        before = self._members.committed
         active = await self._history.active()
+        if self._members.committed != before:  # a switch has ended meanwhile, and what was read may be older
+            self._members.changed.set()
+            return
         committed = None if active is None else Committed(model=active.id, digest=active.digest)
         if committed != self._members.committed:
             self._members.committed = committed
@@ -93,17 +100,24 @@ class Keeper:
     async def _bring(self, member: Member, committed: Committed) -> None:
         try:
             async with self._turns:
+                if self._members.committed != committed or self._members.find(member.id) is not member:
+                    return  # while it waited for its turn
                 await self._bringer.bring(member, await self._bringer.request_for(committed.model))
             self._rests.pop(member, None)
             log.info("%s serves %s", member.id, committed.model)
-        except ServiceError as error:
-            former = self._rests.get(member)
-            rest_s = former.next_s if former is not None and former.committed == committed else _FIRST_REST_S
-            self._rests[member] = _Rest(committed, self._clock_s() + rest_s, min(2 * rest_s, _LONGEST_REST_S))
-            member.trouble = str(error)
-            log.error(
-                "%s could not be brought to %s, tried again in %g s: %s", member.id, committed.model, rest_s, error
-            )
+        except (ServiceError, SQLAlchemyError) as error:
+            self._rest(member, committed, str(error))
+        except Exception as error:
+            # A defect here must not have the member asked again without a pause.
+            self._rest(member, committed, f"unexpected error: {error!r}")
+            raise
         finally:
             self._busy.discard(member)
             self._members.changed.set()
+
+    def _rest(self, member: Member, committed: Committed, trouble: str) -> None:
+        former = self._rests.get(member)
+        rest_s = former.next_s if former is not None and former.committed == committed else _FIRST_REST_S
+        self._rests[member] = _Rest(committed, self._clock_s() + rest_s, min(2 * rest_s, _LONGEST_REST_S))
+        member.trouble = trouble
+        log.error("%s could not be brought to %s, tried again in %g s: %s", member.id, committed.model, rest_s, trouble)
