@@ -16,7 +16,7 @@ from gateway.errors import GatewayError, Unserved, VersionUnavailable
 from gateway.http.asgi import Receive, Scope, unless_disconnected
 from gateway.http.tracked_send import TrackedSend
 from gateway.request.context import RequestContext
-from gateway.upstream.errors import UpstreamMoved
+from gateway.upstream.errors import UpstreamKeyUnknown, UpstreamMoved
 from gateway.upstream.relay import Question, Relay
 from gateway.upstream.wire import hops_of
 from stepserve.fleet import FleetMember
@@ -94,6 +94,8 @@ class Spread:
             if outcome == "moved":
                 member.doubt(self.clock())
                 self.want_news()
+            elif isinstance(error, UpstreamKeyUnknown):
+                request.stays_here(error)
             else:
                 request.note(member, error)
             RETRIES.labels(outcome).inc()
@@ -158,6 +160,11 @@ class _Request:
     tried: set[Member] = field(default_factory=set)
     failure: GatewayError | None = None
 
+    def stays_here(self, error: GatewayError) -> None:
+        """Only this gateway may answer: it took a key that members do not know (yet)."""
+        self.asked = replace(self.asked, only_here=True)
+        self.failure = error
+
     def note(self, member: Member, error: GatewayError) -> None:
         """Raises the failure once enough members have been tried."""
         self.tried.add(member)
@@ -188,6 +195,7 @@ def _question(member: Member, request: _Request) -> Question:
         ((b"authorization", b"Bearer " + credential.encode("latin-1")),) if credential else (),
         accepts,
         is_counted_there=True,
+        is_clients_key=True,
     )
 
 

@@ -5,6 +5,7 @@ UpstreamError (GatewayError)
 ├── UpstreamTimeout       504  it does not answer in time
 ├── UpstreamBusy          429  it says that it is busy; carries when to try again
 ├── UpstreamMoved         503  a member of the fleet does not serve what control says it does
+├── UpstreamKeyUnknown    503  a member of the fleet does not take the client's key
 └── UpstreamUnavailable   503  none of them may be asked now; carries when to try again
 """
 
@@ -37,6 +38,12 @@ class UpstreamBusy(UpstreamError):
 class UpstreamMoved(UpstreamError):
     status = 503
     code = "upstream_moved"
+    retry_after_s = 1.0
+
+
+class UpstreamKeyUnknown(UpstreamError):
+    status = 503
+    code = "upstream_key_unknown"
     retry_after_s = 1.0
 
 

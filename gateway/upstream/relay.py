@@ -19,6 +19,7 @@ from gateway.upstream.errors import (
     UpstreamBusy,
     UpstreamError,
     UpstreamFailed,
+    UpstreamKeyUnknown,
     UpstreamMoved,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -49,7 +50,7 @@ class Question:
     `path` is below /v1, such as /chat/completions. `model` is what to ask for; None: each replica's default. `hops` is
     how many hosts have passed it on already. `headers`: further ones that go there. `accepts`: of an answer that is not
     a refusal, raises UpstreamMoved for the identity of a model that is not to answer. `is_counted_there`: usage of keys
-    is counted by who answers, not here.
+    is counted by who answers, not here. `is_clients_key`: a refusal of the key says nothing of the server.
     """
 
     scope: Scope
@@ -60,6 +61,7 @@ class Question:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     accepts: Callable[[Mapping[str, str]], None] | None = None
     is_counted_there: bool = False
+    is_clients_key: bool = False
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class Relay:
         try:
             async with asyncio.timeout(replica.tier.total_timeout_s):
                 await self._exchange(question, replica, answer)
-        except (UpstreamBusy, UpstreamMoved):
+        except (UpstreamBusy, UpstreamMoved, UpstreamKeyUnknown):
             replica.breaker.succeed()
             raise
         except UpstreamError:
@@ -123,6 +125,8 @@ class Relay:
                 await _stream(head, replica, answer, meter, headers_back(head.headers, model, replica.mark))
                 return
             content = await whole(head, replica, tier.idle_timeout_s)
+            if question.is_clients_key and head.status_code in _OUR_KEY_IS_REFUSED:
+                raise UpstreamKeyUnknown(f"{replica.base_url} does not take the client's key: {_message(content)}")
             _check(head, kind, content, replica)
             if question.accepts is not None and head.status_code in _MOVED and _code(content) in _MOVED_CODES:
                 raise UpstreamMoved(f"{replica.base_url} does not serve it any more: {_message(content)}")

@@ -73,6 +73,26 @@ def test_all_members_answer_this_gateway_among_them(tmp_path: Path) -> None:
     tell(tmp_path, story, *nodes)
 
 
+def test_a_key_that_members_do_not_take_takes_no_member_out(tmp_path: Path) -> None:
+    """The key of the setting access.admin_key is this gateway's alone; a new one reaches members a second later."""
+
+    async def story(there: Fleet) -> None:
+        answer = await there.ask()
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
+        assert "does not take the client's key" in answer.json()["error"]["message"]
+        there.local = member(LOCAL_MEMBER)
+        await there.seen()
+        for _ in range(8):
+            assert answered_by(await there.ask()) == LOCAL_MEMBER
+        assert not any(each.breaker.failures for each in there.members.all.values())
+        for node in nodes:
+            node.behave = None
+        assert {answered_by(await there.ask()) for _ in range(6)} == {LOCAL_MEMBER, "a", "b"}
+
+    nodes = [Node("a", behave=misbehaving.refuses_our_key), Node("b", behave=misbehaving.refuses_our_key)]
+    tell(tmp_path, story, *nodes)
+
+
 @pytest.mark.parametrize(
     "behaviour", [misbehaving.dies, misbehaving.half_json, misbehaving.fails, misbehaving.busy, misbehaving.no_http]
 )
