@@ -40,16 +40,21 @@ class MemberFiles:
     async def stage(self, request: StageRequest) -> StageAnswer:
         """The model with paths of this machine, every file there and checked. Raises StageFailed, StageNoSpace."""
         by_model = {manifest.model: manifest for manifest in request.manifests}
+        keep = set(map(self._folder_of, request.manifests))
         async with self._turns:
-            model, fetched_bytes = await self._place(request.model, by_model)
+            model, fetched_bytes = await self._place(request.model, by_model, keep)
             if model.base is not None:
-                base, more_bytes = await self._place(model.base, by_model)
+                base, more_bytes = await self._place(model.base, by_model, keep)
                 model, fetched_bytes = model.model_copy(update={"base": base}), fetched_bytes + more_bytes
-            keep = {Path(model.path), *([Path(model.base.path)] if model.base else [])}
-            await asyncio.to_thread(self._tidy, keep)
+            await self._tidy(keep, _KEPT)
         return StageAnswer(model=model, fetched_bytes=fetched_bytes)
 
-    async def _place(self, model: ModelRef, manifests: dict[str, FileManifest]) -> tuple[ModelRef, int]:
+    def _folder_of(self, manifest: FileManifest) -> Path:
+        return self._folder / hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:32]
+
+    async def _place(
+        self, model: ModelRef, manifests: dict[str, FileManifest], keep: set[Path]
+    ) -> tuple[ModelRef, int]:
         manifest = manifests.get(model.id)
         if manifest is None or not manifest.files:
             raise StageFailed(f"control named no files of {model.id}")
@@ -58,22 +63,25 @@ class MemberFiles:
                 raise StageFailed(f"{file.name!r} is not a name of a model's file ({RULE})")
         if await asyncio.to_thread(self._has_all, Path(model.path), manifest.files):
             return model, 0
-        folder = self._folder / hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:32]
+        folder = self._folder_of(manifest)
         try:
-            fetched_bytes = await self._fetch_all(folder, manifest)
+            fetched_bytes = await self._fetch_all(folder, manifest, keep)
         except OSError as error:
             raise StageFailed(f"{folder} cannot be written: {error.strerror or error}") from error
         return model.model_copy(update={"path": str(folder)}), fetched_bytes
 
-    async def _fetch_all(self, folder: Path, manifest: FileManifest) -> int:
+    async def _fetch_all(self, folder: Path, manifest: FileManifest, keep: set[Path]) -> int:
         """How many bytes came over the network."""
         missing = [file for file in manifest.files if not await asyncio.to_thread(self._has, folder, file)]
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-        needed_bytes = sum(file.size_bytes for file in missing)
-        free_bytes = (await asyncio.to_thread(shutil.disk_usage, folder)).free
-        if needed_bytes + _SPARE_BYTES > free_bytes:
+        lacks_bytes, free_bytes = await asyncio.to_thread(_room, folder, missing)
+        if lacks_bytes > free_bytes:  # going on is worth more than the way back to what nothing serves
+            await self._tidy(keep, 0)
+            lacks_bytes, free_bytes = await asyncio.to_thread(_room, folder, missing)
+        if lacks_bytes > free_bytes:
             raise StageNoSpace(
-                f"{manifest.model} needs {needed_bytes / 1e9:.2f} GB in {folder}: {free_bytes / 1e9:.2f} GB are free"
+                f"{manifest.model} needs {lacks_bytes / 1e9:.2f} GB more in {folder}:"
+                f" {free_bytes / 1e9:.2f} GB are free"
             )
         fetched_bytes = 0
         for file in missing:
@@ -84,10 +92,11 @@ class MemberFiles:
         """Goes on where an earlier attempt, or an earlier process, stopped."""
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
+        part = _part(target)
+        part.touch()
         failures, fetched_bytes = 0, 0
         while True:
-            begin = part.stat().st_size if part.exists() else 0
+            begin = part.stat().st_size
             try:
                 if begin < file.size_bytes:
                     await self._receive(part, manifest, file, begin)
@@ -95,7 +104,7 @@ class MemberFiles:
             except (httpx.HTTPError, OSError) as error:
                 if isinstance(error, OSError):
                     raise
-                now = part.stat().st_size if part.exists() else 0
+                now = part.stat().st_size
                 fetched_bytes += now - begin
                 failures = 0 if now > begin else failures + 1
                 if failures >= _ATTEMPTS:
@@ -147,18 +156,35 @@ class MemberFiles:
             return False
         return known[1] == file.sha256
 
-    def _tidy(self, keep: set[Path]) -> None:
-        """Removes what was fetched earlier, but for what is loaded and the last few. Blocks."""
-        keep = keep | set(self._in_use())
+    async def _tidy(self, keep: set[Path], most: int) -> None:
+        """Removes what was fetched earlier, but for what is loaded and the `most` last others."""
+        await asyncio.to_thread(self._remove_others, keep | set(self._in_use()), most)
+
+    def _remove_others(self, keep: set[Path], most: int) -> None:
+        """Blocks."""
         try:
             others = [each for each in self._folder.iterdir() if each.is_dir() and each not in keep]
             others.sort(key=lambda each: each.stat().st_mtime, reverse=True)
         except OSError:
             return
-        for folder in others[_KEPT:]:
+        for folder in others[most:]:
             log.info("%s is removed: nothing serves it", folder)
             shutil.rmtree(folder, ignore_errors=True)
             self._verified = {path: known for path, known in self._verified.items() if folder not in path.parents}
+
+
+def _part(target: Path) -> Path:
+    """Where a file is until it is whole and checked."""
+    return target.with_name(f".{target.name}.part")
+
+
+def _room(folder: Path, missing: Iterable[FileEntry]) -> tuple[int, int]:
+    """How many bytes have to come yet, with some to spare, and how many are free. Blocks."""
+    lacks_bytes = 0
+    for file in missing:
+        part = _part(folder / file.name)
+        lacks_bytes += max(0, file.size_bytes - (part.stat().st_size if part.exists() else 0))
+    return lacks_bytes + (_SPARE_BYTES if lacks_bytes else 0), shutil.disk_usage(folder).free
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

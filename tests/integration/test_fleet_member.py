@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from gateway.errors import JoinRefused, StageFailed, StageNoSpace
 from gateway.fleet.files import MemberFiles
 from gateway.fleet.membership import Membership, control_client
 from stepserve.contract import GatewayState, ModelRef
-from stepserve.fleet import FileManifest, StageRequest
+from stepserve.fleet import FileEntry, FileManifest, StageRequest
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
 from tests.integration.house import House, house, settings_of, until
@@ -174,6 +175,61 @@ def test_a_member_fetches_what_it_lacks(tmp_path: Path) -> None:
             with pytest.raises(StageFailed, match=r"model\.safetensors of a came with other content"):
                 await files.stage(request)
             assert (await files.stage(request)).fetched_bytes == len(whole), "what is wrong is not kept"
+
+    asyncio.run(run())
+
+
+def test_an_empty_file_is_a_file_too(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path / "head") as here:
+            await here.add_model("a")
+            (here.layout.models / "a" / "merges.txt").touch()
+            request, _ = await staging(here)
+            folder = Path((await MemberFiles(tmp_path / "m", here.http, list).stage(request)).model.path)
+            assert (folder / "merges.txt").read_bytes() == b""
+
+    asyncio.run(run())
+
+
+def test_room_is_wanted_only_for_what_is_to_come_and_made_of_what_nothing_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that has room for `free_bytes` and for what is removed from it."""
+    size_bytes, free_bytes = 5_000_000_000, 0
+    earlier = [tmp_path / "m" / name for name in ("loaded", "old", "older")]
+
+    def disk_usage(_folder: object) -> SimpleNamespace:
+        removed = sum(not each.exists() for each in earlier)
+        return SimpleNamespace(free=free_bytes + removed * 4_000_000_000)
+
+    async def run() -> None:
+        nonlocal free_bytes
+        async with house(tmp_path / "head") as here:
+            await here.add_model("a")
+            request, manifest = await staging(here)
+            for each in earlier:
+                each.mkdir(parents=True)
+            wrong = FileEntry(name="config.json", size_bytes=size_bytes, sha256="0" * 64)
+            wanted = manifest.model_copy(update={"files": [wrong]})
+            files = MemberFiles(tmp_path / "m", here.http, lambda: earlier[:1])
+            request = request.model_copy(update={"manifests": [wanted]})
+            monkeypatch.setattr("gateway.fleet.files.shutil.disk_usage", disk_usage)
+
+            with pytest.raises(StageFailed, match="came with other content"):
+                await files.stage(request)
+            assert [each.exists() for each in earlier] == [True, False, False], "but for what is loaded"
+
+            folder = next(each for each in (tmp_path / "m").iterdir() if each not in earlier)
+            part = folder / ".config.json.part"
+            with part.open("wb") as stream:
+                stream.truncate(size_bytes - 10)
+            free_bytes = 200_000_000 - 8_000_000_000
+            with pytest.raises(StageFailed, match=r"control refuses config\.json of a: 416"):  # so it was asked
+                await files.stage(request)
+            part.unlink()
+            with pytest.raises(StageNoSpace, match=r"needs 5\.10 GB more"):
+                await files.stage(request)
+            monkeypatch.undo()
 
     asyncio.run(run())
 
