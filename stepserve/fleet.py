@@ -39,7 +39,10 @@ by a rollout that it failed in. `lost`: silent for longer than the lease. Reques
 Wave = Literal["1", "25%", "all"]
 RolloutPolicy = Literal["all", "quorum"]
 
-MemberId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+MAX_ID_CHARS = 63
+MemberId = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_ID_CHARS - 1}}}$")]
+Text = Annotated[str, Field(max_length=200)]
+Version = Annotated[int, Field(ge=0, lt=2**63)]  # of weights; no database takes more
 Label = Annotated[str, Field(max_length=200)]
 Labels = Annotated[dict[Annotated[str, Field(min_length=1, max_length=63)], Label], Field(max_length=32)]
 Token = Annotated[str, Field(min_length=32, max_length=200)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import secrets
 import socket
 import time
@@ -20,6 +21,7 @@ from stepserve.devices import devices_here
 from stepserve.fleet import (
     FLEET_HEARTBEAT_PATH,
     FLEET_JOIN_PATH,
+    MAX_ID_CHARS,
     HeartbeatAnswer,
     HeartbeatRequest,
     JoinAnswer,
@@ -220,8 +222,10 @@ def _detail(response: httpx.Response) -> str:
 
 
 def _default_id(port: int) -> str:
-    name = socket.gethostname().partition(".")[0] or "member"
-    return f"{name}-{port}"
+    """By the rule of MemberId. Of a long name the end is kept, by which machines of one kind differ."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])
+    name = name[-(MAX_ID_CHARS - len(f"-{port}")) :].lstrip("_-")
+    return f"{name or 'member'}-{port}"
 
 
 def _own_url(settings: Settings) -> str:
