@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import threading
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from control.checkpoints.digest_cache import Stamp, stamp
 from control.errors import Conflict, Invalid, NotFound
@@ -23,6 +24,7 @@ class ModelFiles:
         self._offered: dict[str, Path] = {}
         self._hashes: dict[Path, tuple[Stamp, str]] = {}
         self._lock = threading.Lock()
+        self._turns: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     async def manifest(self, model_id: str) -> FileManifest:
         """Of a registered model. Raises NotFound, Invalid."""
@@ -31,7 +33,10 @@ class ModelFiles:
 
     async def manifest_at(self, model_id: str, digest: str, folder: Path) -> FileManifest:
         """What makes the model that lies in a folder, an adapter's own files without its base's. Raises Invalid."""
-        files = await asyncio.to_thread(self._entries, folder)
+        async with self._turns.setdefault(
+            folder, asyncio.Lock()
+        ):  # many members ask at once, and one reading is enough
+            files = await asyncio.to_thread(self._entries, folder)
         self._offered[digest] = folder
         return FileManifest(model=model_id, digest=digest, files=files)
 
