@@ -114,10 +114,14 @@ class GatewayClient:
         return cls(client, look_every_s, MEMBER_PATIENCE)
 
     async def state(self) -> GatewayState:
-        """Raises GatewayUnavailable."""
+        """Raises GatewayUnavailable, also for an answer that does not end."""
         self._check_open()
-        with translated():
-            response = await self._client.get(GATEWAY_STATE_PATH)
+        try:
+            with translated():
+                async with asyncio.timeout(STATE_TIMEOUT_S):
+                    response = await self._client.get(GATEWAY_STATE_PATH)
+        except TimeoutError:
+            raise GatewayUnavailable(f"the gateway did not say its state within {STATE_TIMEOUT_S:g} s") from None
         return _answer(response, GatewayState)
 
     async def usage(self) -> UsageReport:

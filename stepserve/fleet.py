@@ -43,16 +43,15 @@ MAX_ID_CHARS = 63
 MemberId = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_ID_CHARS - 1}}}$")]
 Text = Annotated[str, Field(max_length=200)]
 Version = Annotated[int, Field(ge=0, lt=2**63)]  # of weights; no database takes more
-Label = Annotated[str, Field(max_length=200)]
-Labels = Annotated[dict[Annotated[str, Field(min_length=1, max_length=63)], Label], Field(max_length=32)]
+Labels = Annotated[dict[Annotated[str, Field(min_length=1, max_length=63)], Text], Field(max_length=32)]
 Token = Annotated[str, Field(min_length=32, max_length=200)]
 
 
 class FleetDevice(Message):
     """A card (`kind`: what it is called), or the machine's memory; `free_bytes` when the member joined."""
 
-    name: str
-    kind: str
+    name: Text
+    kind: Text
     free_bytes: int
 
 
@@ -133,13 +132,13 @@ class JoinRequest(Message):
     id: MemberId
     url: Annotated[str, Field(min_length=1, max_length=500)]
     token: Token
-    boot_id: str
+    boot_id: Text
     zone: Annotated[str, Field(max_length=63)] = ""
     labels: Labels = Field(default_factory=dict)
     devices: Annotated[list[FleetDevice], Field(max_length=64)] = Field(default_factory=list)
-    stepserve_version: str
-    vllm_version: str | None = None
-    now_s: float
+    stepserve_version: Text
+    vllm_version: Text | None = None
+    now_s: Annotated[float, Field(allow_inf_nan=False)]
 
     @model_validator(mode="before")
     @classmethod
@@ -167,10 +166,10 @@ class HeartbeatRequest(Message):
 
     id: MemberId
     token: Token
-    model: str | None = None
-    digest: str | None = None
-    version: int = 0
-    in_flight: int = 0
+    model: Text | None = None
+    digest: Text | None = None
+    version: Version = 0
+    in_flight: Annotated[int, Field(ge=0)] = 0
     serving: bool = False  # its engine takes requests
     leaving: bool = False
 

@@ -3,12 +3,13 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from stepserve.contract import Proof
 from stepserve.fleet_settings import FleetSettings
@@ -347,6 +348,29 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def test_a_place_whose_answer_does_not_end_is_no_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.gateway_client.STATE_TIMEOUT_S", 0.3)
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"1\r\n \r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        async with house(tmp_path) as here, await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+            member = FakeMember("m1")
+            member.http, member.token = here.http, "t" * 40
+            async with asyncio.timeout(20):
+                answer = await member.join(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            assert answer.status_code == 422
+            assert "did not say its state within 0.3 s" in answer.json()["detail"]
+
+    asyncio.run(run())
+
+
 def test_who_may_not_join_is_told_why(tmp_path: Path) -> None:
     async def run() -> None:
         async with fleet(tmp_path, ["m1"]) as (here, members):
@@ -361,6 +385,8 @@ def test_who_may_not_join_is_told_why(tmp_path: Path) -> None:
                 assert answer.status_code == 409
                 assert f"a gateway at {members['m1'].url} has joined as 'm1' and is alive" in answer.json()["detail"]
                 assert (await other.beat(id="m1")).status_code == 403
+                for changes in ({"version": 2**63}, {"in_flight": -1}, {"model": "m" * 201}):
+                    assert (await members["m1"].beat(**changes)).status_code == 422, changes
             seen = await states(here, {"m1": "ready"})
             assert len(seen["gateways"]) == 2
 
