@@ -42,7 +42,7 @@ RolloutPolicy = Literal["all", "quorum"]
 MAX_ID_CHARS = 63
 MemberId = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_ID_CHARS - 1}}}$")]
 Text = Annotated[str, Field(max_length=200)]
-Version = Annotated[int, Field(ge=0, lt=2**63)]  # of weights; no database takes more
+Version = Annotated[int, Field(ge=0, lt=2**31)]  # of weights; more does not fit into a row
 Labels = Annotated[dict[Annotated[str, Field(min_length=1, max_length=63)], Text], Field(max_length=32)]
 Token = Annotated[str, Field(min_length=32, max_length=200)]
 

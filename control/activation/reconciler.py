@@ -87,6 +87,7 @@ class Reconciler:
         rows = list(await self._history.unfinished())
         if self._activator.target is not None:
             return []
+        await self._rollouts.open()  # one whose activation had ended is over
         self._activator.left_open = False
         return rows
 

@@ -5,8 +5,9 @@ What to do next is decided by control.fleet.rollout_plan, from rows that are rea
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from control.errors import ServiceError
 from control.fleet.bringing import Bringer, MemberLost, SwitchFailed, committed_as
@@ -32,6 +33,7 @@ from stepserve.fleet import LOCAL_MEMBER, Committed, RolloutPolicy, RolloutView,
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Switch = Callable[[], Awaitable[ActivateResult]]
 
 
@@ -84,7 +86,7 @@ class Rollouts:
         return bool(self._members.ready())
 
     async def open(self) -> None:
-        """Looks for what an earlier process left."""
+        """Looks for what an earlier process left, or a switch whose end the database did not take."""
         await self._book.close_settled()
         newest = await self._book.newest()
         self.unsettled = newest is not None and newest.rollout.phase not in {"committed", "rolled_back"}
@@ -133,19 +135,23 @@ class Rollouts:
                 return False
 
     async def settled(self, activation_id: int, *, committed: bool) -> None:
-        """The activation has ended so. Members that differ are the keeper's from here on."""
-        stored = await self._book.of_activation(activation_id)
-        if stored is None:
-            return
-        if committed:
-            self._members.committed = Committed(model=stored.row.model_id, digest=stored.row.digest)
-            await self._leave_behind(stored.row.id, stored.rollout)
-        if stored.rollout.phase not in {"committed", "rolled_back"}:
-            await uncut(self._book.move(stored.row.id, "committed" if committed else "rolled_back"))
-        for member in self._members.all():
-            member.target, member.in_turn = None, False
-        self.unsettled = False
-        self._members.changed.set()
+        """The activation has ended so. Members that differ are the keeper's from here on, even where the database does
+        not answer: one that kept its `target` would count as ready with it.
+        """
+        try:
+            stored = await self._book.of_activation(activation_id)
+            if stored is None:
+                return
+            if committed:
+                self._members.committed = Committed(model=stored.row.model_id, digest=stored.row.digest)
+                await self._leave_behind(stored.row.id, stored.rollout)
+            if stored.rollout.phase not in {"committed", "rolled_back"}:
+                await uncut(self._book.move(stored.row.id, "committed" if committed else "rolled_back"))
+            self.unsettled = False
+        finally:
+            for member in self._members.all():
+                member.target, member.in_turn = None, False
+            self._members.changed.set()
 
     async def _drive(self, run: _Run, local: Switch, back: Switch) -> ActivateResult:
         while True:
@@ -200,10 +206,7 @@ class Rollouts:
             else:
                 await uncut(self._book.step(run.id, [name], after))
 
-        ends = await asyncio.gather(*map(one, names), return_exceptions=True)
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
+        await _all(map(one, names))
 
     async def _stage(self, run: _Run, member: Member) -> None:
         run.there[member.id] = await self._bringer.stage(member, run.staging)
@@ -262,7 +265,7 @@ class Rollouts:
         tasks = [self._bring_back(run.members[name], previous_id) for name in touched]
         if local_serves_it:
             tasks.append(self._local_back(back))
-        left = [trouble for trouble in await asyncio.gather(*tasks) if trouble is not None]
+        left = [trouble for trouble in await _all(tasks) if trouble is not None]
         await uncut(self._book.move(run.id, "rolled_back"))
         if run.local_error is not None:
             raise run.local_error
@@ -302,3 +305,14 @@ class Rollouts:
             log.error("control's own gateway could not be brought back: %s", error)
             return LOCAL_MEMBER
         return None
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each gives, once all have ended: one that raises leaves none running behind it."""
+    ends = await asyncio.gather(*work, return_exceptions=True)
+    given: list[T] = []
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+        given.append(end)
+    return given

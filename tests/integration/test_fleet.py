@@ -10,7 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from control.fleet.rollout_book import RolloutBook
+from control.fleet.rollout_plan import Phase
 from stepserve.contract import Proof
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
@@ -259,6 +262,33 @@ def test_control_killed_at_any_step(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_database_that_does_not_take_the_end_of_a_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended as soon as the database answers, and no member counts as ready by it later."""
+    move, refused = RolloutBook.move, asyncio.Event()
+
+    async def refusing(book: RolloutBook, rollout_id: int, phase: Phase, error: str | None = None) -> None:
+        if phase == "committed" and not refused.is_set():
+            refused.set()
+            raise OperationalError("UPDATE rollouts", {}, Exception("database is locked"))
+        await move(book, rollout_id, phase, error)
+
+    async def run() -> None:
+        async with fleet(tmp_path, ["m1"]) as (here, members):
+            monkeypatch.setattr(RolloutBook, "move", refusing)
+            await here.http.post("/models/set_active", json={"id": "b"})
+            assert refused.is_set()
+            assert (await settled(here))["rollout"]["state"] == "committed"
+            assert (await states(here, {"local": "ready", "m1": "ready"}))["committed"]["model"] == "b"
+            members["m1"].beats.clear()
+            await states(here, {"m1": "lost"})
+            await here.post("/models/set_active", id="a")
+            members["m1"].beats.set()
+            await states(here, {"local": "ready", "m1": "ready"})
+            assert serves(members) == {"m1": "a"}, "it counted as ready with a model that was not committed"
+
+    asyncio.run(run())
+
+
 def test_control_killed_outright(tmp_path: Path) -> None:
     """As above, with a process that gets no chance to end anything."""
 
@@ -385,7 +415,7 @@ def test_who_may_not_join_is_told_why(tmp_path: Path) -> None:
                 assert answer.status_code == 409
                 assert f"a gateway at {members['m1'].url} has joined as 'm1' and is alive" in answer.json()["detail"]
                 assert (await other.beat(id="m1")).status_code == 403
-                for changes in ({"version": 2**63}, {"in_flight": -1}, {"model": "m" * 201}):
+                for changes in ({"version": 2**31}, {"in_flight": -1}, {"model": "m" * 201}):
                     assert (await members["m1"].beat(**changes)).status_code == 422, changes
             seen = await states(here, {"m1": "ready"})
             assert len(seen["gateways"]) == 2
