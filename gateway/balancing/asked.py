@@ -23,7 +23,8 @@ _SPREAD = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", 
 class Asked:
     """`tokens` are an estimate, prompt and longest answer. `session`, `prefix`: hashes; None: it has none.
 
-    `only_here`: what answers it is kept in one engine's memory (the Responses API), or it is no inference.
+    `only_here`: what answers it is kept in one engine's memory (the Responses API), it is no inference, or its key is
+    this gateway's alone.
     """
 
     model: str

@@ -1,6 +1,6 @@
 """The request path of vLLM's routes: which slot, or which other host, answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gateway.access.meter import METER
@@ -27,6 +27,7 @@ from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.serving.weights.versions import Demand, demand_of
 from gateway.upstream.app import UpstreamApp
+from stepserve.access import SETTINGS_KEY
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.request_id import key_id
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
@@ -142,6 +143,8 @@ class Dispatch:
         target = self.naming.target(admit.name)
         body_for = partial(self.naming.rewritten, admit.body, scope["path"], admit.name, target)
         wanted = asked_of(scope, asked, admit.estimate, served, admit.demand)
+        if key_id.get() == SETTINGS_KEY:  # no other machine knows it, nor should
+            wanted = replace(wanted, only_here=True)
         await fleet(wanted, target, body_for, here, scope, receive, response)
 
     async def _admitted(

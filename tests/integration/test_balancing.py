@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import SecretStr
 
+from stepserve.access_settings import AccessSettings
 from stepserve.contract import ActivateRequest, ModelRef
 from stepserve.fleet import LOCAL_MEMBER, Committed
 from stepserve.fleet_settings import FleetSettings
@@ -22,6 +24,7 @@ from tests.integration.misbehaving import Headers, Upstream
 from tests.integration.town import town
 from tests.unit.gateway.balancing.views import DIGEST, MODEL, member
 
+ADMIN = "a-key-of-the-settings-that-is-long-enough"
 Story = Callable[[Fleet], Awaitable[None]]
 
 
@@ -91,6 +94,17 @@ def test_a_key_that_members_do_not_take_takes_no_member_out(tmp_path: Path) -> N
 
     nodes = [Node("a", behave=misbehaving.refuses_our_key), Node("b", behave=misbehaving.refuses_our_key)]
     tell(tmp_path, story, *nodes)
+
+
+def test_the_key_of_the_settings_leaves_this_machine_for_nobody(tmp_path: Path) -> None:
+    async def story(there: Fleet) -> None:
+        there.local = member(LOCAL_MEMBER)
+        await there.seen()
+        key = {"authorization": f"Bearer {ADMIN}"}
+        assert {answered_by(await there.ask(key)) for _ in range(4)} == {LOCAL_MEMBER}
+        assert not there.nodes[0].server.seen
+
+    tell(tmp_path, story, Node("a"), access=AccessSettings(admin_key=SecretStr(ADMIN)))
 
 
 @pytest.mark.parametrize(
