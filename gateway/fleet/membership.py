@@ -105,6 +105,7 @@ class Membership:
                 if await self._beat():
                     await asyncio.sleep(joined.heartbeat_s)
                 else:
+                    await asyncio.sleep(_FIRST_PAUSE_S)  # control may take the join and refuse the heartbeats
                     await self._join_until_joined(first=False)
         except asyncio.CancelledError:
             await self._leave()

@@ -1,5 +1,6 @@
-"""What a member calls itself where nobody says."""
+"""A member: what it calls itself where nobody says, and how often it bothers control."""
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter
 
 from gateway.fleet.membership import Membership
 from stepserve.contract import GatewayState
-from stepserve.fleet import MemberId
+from stepserve.fleet import FLEET_JOIN_PATH, JoinAnswer, MemberId
 from stepserve.fleet_settings import FleetSettings
 from stepserve.settings import Settings
 
@@ -32,3 +33,37 @@ def test_a_member_has_a_valid_id_on_any_machine(
     found = Membership(settings, httpx.AsyncClient(), lambda: empty).id
     assert found == called
     TypeAdapter(MemberId).validate_python(found)
+
+
+def test_a_member_whose_heartbeats_are_refused_joins_again_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    enough = asyncio.Event()
+
+    def control(request: httpx.Request) -> httpx.Response:
+        happened.append(request.url.path)
+        if len(happened) > 20:
+            enough.set()
+        if request.url.path == FLEET_JOIN_PATH:
+            return httpx.Response(200, json=JoinAnswer(id="m", heartbeat_s=1, lease_s=5, committed=None).model_dump())
+        return httpx.Response(404, json={"detail": "there is no member 'm'"})
+
+    async def sleep(_: float) -> None:
+        happened.append("pause")
+
+    async def run() -> None:
+        http = httpx.AsyncClient(base_url="http://head:8765", transport=httpx.MockTransport(control))
+        settings = Settings(base_dir=tmp_path, fleet=FleetSettings(control="http://head:8765", advertise="http://m:1"))
+        empty = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
+        monkeypatch.setattr("gateway.fleet.membership.asyncio.sleep", sleep)
+        member = asyncio.create_task(Membership(settings, http, lambda: empty).run(opened))
+        await enough.wait()
+        member.cancel()
+        await asyncio.wait({member})
+        monkeypatch.undo()
+        assert happened[:6] == ["/fleet/join", "/fleet/heartbeat", "pause"] * 2
+
+    async def opened() -> None: ...
+
+    asyncio.run(run())
