@@ -4,6 +4,7 @@ The only module of control that asks gateways by httpx.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,18 @@ MEMBER_PATIENCE = 2  # of a member, which has to be given up within a lease or s
 SWITCH_PATIENCE = 6  # so often in a row the gateway may not say its state while it switches, 5 s each
 LOAD_TIMEOUT_S = 900.0
 
+# A switch or a fetch takes minutes in which no byte comes, and whatever lies between forgets a silent connection.
+_KEPT_ALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
+# Idle ones are dropped sooner than any server does, so that no switch is sent into a connection that is being closed.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3.0)
+
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -105,11 +118,10 @@ class GatewayClient:
     def of_member(cls, url: str, token: str, tls: ssl.SSLContext, look_every_s: float) -> Self:
         """A member of the fleet, at the URL that it advertises and with the token of its join."""
         client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(verify=tls, limits=_LIMITS, socket_options=_KEPT_ALIVE),
             base_url=url + MEMBER_PREFIX,
             headers={"authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(STATE_TIMEOUT_S),
-            verify=tls,
-            trust_env=False,
         )
         return cls(client, look_every_s, MEMBER_PATIENCE)
 

@@ -177,6 +177,7 @@ class Members:
         """Keeps a member out, or no more. Raises NotFound."""
         member = self.get(member_id)
         await uncut(self._book.hold(member_id, hold, reason))
+        member = self._members.get(member_id, member)  # it may have joined anew meanwhile
         member.hold, member.reason = hold, reason
         self.changed.set()
         return member
@@ -187,7 +188,8 @@ class Members:
         if not self.is_lost(member):
             raise Conflict(f"{member_id} is alive at {member.row.url}: stop it there first, or cordon it")
         await uncut(self._book.remove(member_id))
-        self._members.pop(member_id, None)
+        if self._members.get(member_id) is member:
+            del self._members[member_id]
         await member.client.close()
 
     def shown(self, members: Iterable[Member] | None = None) -> list[FleetMember]:

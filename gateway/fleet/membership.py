@@ -50,6 +50,7 @@ def control_client(settings: Settings) -> httpx.AsyncClient:
         base_url=fleet.control,
         headers={"authorization": f"Bearer {key}"} if key else {},
         timeout=_TIMEOUT_S,
+        limits=httpx.Limits(max_keepalive_connections=20, keepalive_expiry=3.0),  # shorter than any server keeps one
         verify=fleet.tls() if fleet.control.startswith("https") else False,
         trust_env=False,
     )
