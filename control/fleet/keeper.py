@@ -72,6 +72,7 @@ class Keeper:
 
     async def look(self) -> None:
         """Learns what is committed, and begins with every member that should be brought there."""
+        await self._members.note_lost()
         before = self._members.committed
         active = await self._history.active()
         if self._members.committed != before:  # a switch has ended meanwhile, and what was read may be older

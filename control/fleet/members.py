@@ -173,6 +173,13 @@ class Members:
         await uncut(self._book.note_served(member.id, served))
         self.changed.set()
 
+    async def note_lost(self) -> None:
+        """What a lost member serves is not known, so that a restart of control does not take it for ready."""
+        for member in self.all():
+            if member.serves is not None and self.is_lost(member):
+                member.serves, member.serving = None, False
+                await uncut(self._book.note_served(member.id, None))
+
     async def hold(self, member_id: str, hold: Hold | None, reason: str | None = None) -> Member:
         """Keeps a member out, or no more. Raises NotFound."""
         member = self.get(member_id)

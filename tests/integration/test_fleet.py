@@ -289,6 +289,24 @@ def test_a_database_that_does_not_take_the_end_of_a_rollout(tmp_path: Path, monk
     asyncio.run(run())
 
 
+def test_a_member_that_was_lost_is_not_ready_because_control_was_restarted(tmp_path: Path) -> None:
+    async def run() -> None:
+        local, m1 = FakeGateway(settings_of(tmp_path).layout.gateway_socket), FakeMember("m1")
+        async with local.running():
+            async with control(tmp_path, local, fleet=FleetSettings(lease_s=LEASE_S)) as here:
+                await here.add_active("a", seed=0)
+                await here.add_model("b", seed=1)
+                async with m1.joined(here.http):
+                    await states(here, {"m1": "ready"})
+                await until(lambda: here.get("/fleet"), lambda seen: seen["gateways"][1]["model"] is None)
+            async with control(tmp_path, local, fleet=FleetSettings(lease_s=60)) as here:
+                assert (await here.get("/fleet"))["gateways"][1]["state"] == "joining"
+                answer = await here.http.post("/models/set_active", json={"id": "b"})
+                assert answer.status_code == 200, answer.text
+
+    asyncio.run(run())
+
+
 def test_control_killed_outright(tmp_path: Path) -> None:
     """As above, with a process that gets no chance to end anything."""
 
