@@ -77,7 +77,8 @@ class Bringer:
         except ServiceError as error:
             raise MemberLost(str(error)) from error
         serves = next((slot for slot in state.slots if slot.active and slot.phase == "ready"), None)
-        if serves is not None and (serves.model.id, serves.model.digest) == (wanted.id, wanted.digest):
+        served = serves and Committed(model=serves.model.id, digest=serves.model.digest, version=serves.version.number)
+        if served == committed_as(wanted):
             await self._members.note_switched(member, committed_as(wanted))
             return
         there = await self.stage(member, await self.staging_of(wanted))

@@ -80,6 +80,7 @@ class FakeMember(FakeGateway):
         body = {
             "id": self.name, "token": self.token, "serving": active is not None,
             "model": active.id if active else None, "digest": active.digest if active else None,
+            "version": self.pushed,
         }  # fmt: skip
         return await self.http.post("/fleet/heartbeat", json=body | changes)
 

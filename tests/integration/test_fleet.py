@@ -383,6 +383,19 @@ def test_drained_cordoned_and_stopped_members_get_nothing(tmp_path: Path) -> Non
     asyncio.run(run())
 
 
+def test_weights_that_were_pushed_to_a_member_are_replaced_though_they_are_the_same(tmp_path: Path) -> None:
+    """A trainer's first push is often what lies on the disk."""
+
+    async def run() -> None:
+        async with fleet(tmp_path, ["m1"]) as (here, members):
+            members["m1"].pushed = 1
+            activated = await until(lambda: asyncio.sleep(0, members["m1"].activated), lambda seen: len(seen) > 1)
+            assert (activated, members["m1"].pushed) == (["a", "a"], 0)
+            await states(here, {"m1": "ready"})
+
+    asyncio.run(run())
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stepserve_version": "9.9.9"}, "this gateway runs Stepserve 9.9.9 and control"),
     ({"now_s": 1.0}, "s behind control's"),
