@@ -112,7 +112,7 @@ def test_nothing_of_a_client_reaches_another(tmp_path: Path) -> None:
     [
         (misbehaving.dies, 502, "broke off"),
         (misbehaving.never, 504, "gave no answer within"),
-        (misbehaving.garbage, 502, "no JSON object"),
+        (misbehaving.garbage, 502, "something other than a JSON object"),
         (misbehaving.half_json, 502, "broke off"),
         (misbehaving.no_http, 502, "broke off"),
         (misbehaving.fails, 502, "out of memory"),
