@@ -27,13 +27,14 @@ from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.serving.weights.versions import Demand, demand_of
 from gateway.upstream.app import UpstreamApp
-from stepserve.access import SETTINGS_KEY
 from stepserve.contract import ACTIVE_ALIAS, ModelRef
 from stepserve.request_id import key_id
 from stepserve.structured_bounds import StructuredLimits, TooMuch, check_members
 
 _CHAT = "/v1/chat/completions"
 _RESPONSES = "/v1/responses"
+_KEPT_HERE = frozenset({"admin", "fleet"})
+"""Keys that are handed to no member: whoever may put a URL into the fleet would get the keys that rule it."""
 
 
 # Not frozen, which would cost each request a microsecond.
@@ -143,7 +144,7 @@ class Dispatch:
         target = self.naming.target(admit.name)
         body_for = partial(self.naming.rewritten, admit.body, scope["path"], admit.name, target)
         wanted = asked_of(scope, asked, admit.estimate, served, admit.demand)
-        if key_id.get() == SETTINGS_KEY:  # no other machine knows it, nor should
+        if admit.context.credential is not None and admit.context.key_class in _KEPT_HERE:
             wanted = replace(wanted, only_here=True)
         await fleet(wanted, target, body_for, here, scope, receive, response)
 
