@@ -9,7 +9,7 @@ run: install  ## Serve on http://localhost:8765, with the demo checkpoint if the
 	@exec $(BIN)/stepserve up
 
 test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
-	@$(MAKE) --no-print-directory -j2 -O test-e2e unit NICE="nice -n 10"
+	@$(MAKE) --no-print-directory -j2 -O test-e2e unit NICE="nice -n 19"
 
 # Files run in the order given and stay whole: the long ones first, so that all processes end together. `make test` runs
 # them at a lower priority than e2e, whose servers answer to deadlines.

@@ -79,23 +79,28 @@ class KeyMemory(KeySet):
     demanded: bool = False
 
 
+# What a row takes: a member of a fleet may send anything.
+Name = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class Usage(Message):
     """What a key used of a model on a day (UTC, 2026-01-31), counted since `source` started."""
 
-    key_id: str
-    model: str
-    day: str
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
+    key_id: Name
+    model: Name
+    day: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    requests: Count
+    prompt_tokens: Count
+    completion_tokens: Count
 
 
 class SyncRequest(Message):
     """A gateway asks for keys that are newer than its own, and tells what changed in its usage."""
 
-    source: str
-    epoch: str | None = None
-    revision: int = -1
+    source: Name
+    epoch: Name | None = None
+    revision: Annotated[int, Field(ge=-1, lt=2**63)] = -1
     usage: list[Usage] = Field(default_factory=list)
 
 

@@ -109,7 +109,10 @@ def test_a_restore_beside_a_server_is_refused(counting: Layout) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"no database at all, but long enough to look at" * 50, "no SQLite"), (b"", "no database of Stepserve's")],
+    [
+        (b"no database at all, but long enough to look at" * 50, "not a SQLite database"),
+        (b"", "not a Stepserve database"),
+    ],
 )
 def test_what_is_no_backup_is_refused(counting: Layout, content: bytes, said: str) -> None:
     file = counting.base / "odd"

@@ -107,7 +107,7 @@ def test_https_with_the_settings_certificate(tmp_path: Path) -> None:
 
 def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nonsense")
-    with pytest.raises(ValueError, match="no certificate with its key"):
+    with pytest.raises(ValueError, match="not a certificate and its key"):
         TlsSettings(cert_file=tmp_path / "x.pem", key_file=tmp_path / "x.pem")
     with pytest.raises(ValueError, match="belong together"):
         TlsSettings(cert_file=tmp_path / "x.pem")
