@@ -13,8 +13,8 @@ USAGE = {"key_id": "a", "model": "m", "day": "2026-01-31", "requests": 1, "promp
 @pytest.mark.parametrize(
     "odd",
     [
-        {"requests": -1}, {"prompt_tokens": 2**63}, {"day": "yesterday"}, {"day": "2026-01-31\n"}, {"model": "m" * 1001},
-        {"key_id": "\x00"},
+        {"requests": -1}, {"prompt_tokens": 2**63}, {"day": "yesterday"}, {"day": "2026-01-31\n"},
+        {"model": "m" * 1001}, {"key_id": "\x00"},
     ],
 )  # fmt: skip
 def test_a_row_takes_what_is_let_in(odd: dict[str, Any]) -> None:
