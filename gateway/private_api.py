@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -186,7 +186,7 @@ async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[
         return _json(await run(asked))
     except ValidationError as error:
         return JSONResponse({"detail": str(error), "code": "invalid"}, 422)
-    except ClientDisconnected:
+    except (ClientDisconnected, ClientDisconnect):
         return Response(status_code=499)  # nobody reads it
     except GatewayError as error:
         return JSONResponse({"detail": str(error), "code": error.code}, error.status)

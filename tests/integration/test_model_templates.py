@@ -134,7 +134,7 @@ def test_two_checkpoints_with_one_template_can_be_switched_in_place(tmp_path: Pa
     [
         ("{% for m in messages %}{{ m.content }}", "chat_template: the chat template is of no use: line 1"),
         ("{{ raise_exception('never') }}", "chat_template: the chat template is of no use: TemplateError: never"),
-        ("{{ 'hello' }}", "does not have the question in it"),
+        ("{{ 'hello' }}", "does not contain the question"),
         ("{{ 9 ** 999999999 }}", "chat_template: the chat template cannot be served: the chat template makes a number"),
         ("chatmll", "chat_template: no chat template is called 'chatmll'; built in are alpaca, chatml, plain"),
         ("../../etc/passwd", "chat_template: no chat template is called"),
