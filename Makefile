@@ -3,12 +3,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --durations=25
 
-.PHONY: run test unit test-e2e lint format bench demo-model docs reference screenshots wheels release clean-dist lock install install-dev clean
+.PHONY: run test unit test-e2e soak lint format bench demo-model docs reference screenshots wheels release clean-dist lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
 
-test: install-dev  ## All tests: unit, integration, and e2e against real vLLM
+test: install-dev  ## Unit, integration, and e2e against real vLLM; `make soak` has the long ones
 	@$(MAKE) --no-print-directory -j2 -O test-e2e unit NICE="nice -n 19"
 
 # Files run in the order given and stay whole: the long ones first, so that all processes end together. `make test` runs
@@ -19,6 +19,9 @@ unit: install-dev  ## The tests that start no engine, on every core
 
 test-e2e: install-dev
 	$(PYTEST) tests/e2e
+
+soak: install-dev  ## The tests that take long: other programs' environments, SLURM and systemd, the comparison with a bare vLLM
+	$(PYTEST) -m long tests/e2e tests/integration
 
 lint: install-dev
 	$(BIN)/ruff format --check .

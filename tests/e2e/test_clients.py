@@ -12,6 +12,8 @@ from tests import debian
 from tests.e2e.environments import python_with, run
 from tests.e2e.server import REPOSITORY, Server
 
+pytestmark = pytest.mark.long
+
 PROGRAMS = REPOSITORY / "tests" / "e2e" / "client_programs"
 _RUN_LIMIT_S = 120.0
 _INSTALL_LIMIT_S = 240.0

@@ -142,6 +142,7 @@ def early(server: Server) -> Iterator[Server]:
     assert server.http.post("/models/set_active", json={"id": FINAL_ID}).status_code == 200
 
 
+@pytest.mark.long
 def test_custom_makes_examples_of_what_an_early_checkpoint_got_wrong(early: Server) -> None:
     """Additions that it gets wrong without sampling, and right by chance."""
     sums = [{"a": a, "b": b} for a in range(10, 100) for b in range(10, 100)]

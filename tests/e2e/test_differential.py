@@ -13,6 +13,9 @@ import pytest
 from tests.e2e.server import FINAL, REPOSITORY
 
 REQUESTS, SEED = 100, 20
+
+pytestmark = pytest.mark.long
+
 CHANGES = ("all",)
 
 

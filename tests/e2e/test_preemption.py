@@ -17,6 +17,8 @@ import pytest
 
 from tests.e2e.server import FINAL, REPOSITORY, free_port, kill, wait_until
 
+pytestmark = pytest.mark.long
+
 KEY = "k" * 32
 LONG = {"model": "active", "prompt": "7", "max_tokens": 400, "ignore_eos": True, "stream": True}
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.e2e.environments import python_with
 from tests.e2e.server import REPOSITORY, free_port, wait_until
+
+pytestmark = pytest.mark.long
 
 PROGRAM = "control.notifications.trackers.program"
 LIMIT_S = 240.0

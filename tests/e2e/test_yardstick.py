@@ -22,6 +22,9 @@ from tests.e2e.yardstick.outcome import differing, outcomes
 from tests.e2e.yardstick.record import requests
 
 _START_LIMIT_S, _STOP_LIMIT_S = 280.0, 20.0
+
+pytestmark = pytest.mark.long
+
 FOLDER = REPOSITORY / "tests" / "e2e" / "yardstick"
 
 Json = dict[str, Any]

@@ -10,6 +10,8 @@ from control.checkpoints.digest_cache import DigestCache
 from demo.references import CHECKPOINTS, FOLDER, HERE, compute, file_name
 from stepserve.contract import Reference
 
+pytestmark = pytest.mark.long
+
 
 def test_there_is_one_for_each_checkpoint_and_no_other() -> None:
     digests = {inspect(HERE / "checkpoints" / name, DigestCache()).digest for name in CHECKPOINTS}

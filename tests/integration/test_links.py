@@ -66,6 +66,7 @@ def test_a_pull_goes_through_no_link_on_its_way(
     assert contents(tmp_path / "mine") == before
 
 
+@pytest.mark.long
 def test_a_snapshot_of_links_in_the_models_place_is_as_good_as_what_they_lead_to(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_snapshot_of_links_in_the_models_place_is_as_good_as_what_they_lead_to
     assert contents(cache) == before
 
 
+@pytest.mark.long
 def test_a_link_in_a_repository_is_the_text_that_the_hub_sends_for_it(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

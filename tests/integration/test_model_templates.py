@@ -232,6 +232,7 @@ def test_models_of_before_it_was_noted_are_looked_at_when_control_starts(tmp_pat
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_what_was_pulled_can_be_talked_to(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """The contract's script pulls gpt2, which has no template, and then chats with it."""
     add(hub, "gpt2", tmp_path / "gpt2", architectures=["GPT2LMHeadModel"])
