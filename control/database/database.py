@@ -7,7 +7,7 @@ knows which database it talks to.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Database:
         self._identity: tuple[int, int] | None = None
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._closed = False
+        # SQLite gives its lock to whoever asks at the right moment: of many, some would wait beyond the limit.
+        self._turn = asyncio.Lock()
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,7 +88,7 @@ class Database:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncSession]:
         """A transaction beside which no other of these runs, in any process: for what looks before it writes."""
-        async with self.transaction() as session:
+        async with self._turn if self._is_sqlite else nullcontext(), self.transaction() as session:
             if self._is_sqlite:
                 await session.execute(text("BEGIN IMMEDIATE"))
             else:
