@@ -239,7 +239,13 @@ def test_an_unknown_name_gets_the_active_model(client: openai.OpenAI) -> None:
 
 def test_langchain_calls_a_tool(server: Server) -> None:
     function: dict[str, Any] = {**TOOL["function"], "strict": True}
-    chat = ChatOpenAI(model="active", base_url=f"{server.url}/v1", api_key=SecretStr("none"), temperature=0)
+    chat = ChatOpenAI(
+        model="active",
+        base_url=f"{server.url}/v1",
+        api_key=SecretStr("none"),
+        temperature=0,
+        extra_body={**AT_ONCE, "parallel_tool_calls": False, "max_tokens": 200},
+    )
     bound = chat.bind_tools([{"type": "function", "function": function}], tool_choice="add")
     answer = bound.invoke("What is 17+25?")
     assert isinstance(answer, AIMessage)
