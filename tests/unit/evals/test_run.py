@@ -235,7 +235,7 @@ def test_a_dataset_that_changed_fails_the_job_before_the_engine(bench: Bench) ->
     context = bench.context()
     with bench.dataset.open("a") as file:
         file.write('{"question": "1+1", "answer": 2}\n')
-    with pytest.raises(BadJob, match=r"sums\.jsonl changed after the job was made"):
+    with pytest.raises(BadJob, match=r"sums\.jsonl changed since the job was made"):
         _run(context)
     assert context.adding.requests == []
 

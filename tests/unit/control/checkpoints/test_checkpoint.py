@@ -153,7 +153,7 @@ def test_index_cannot_reach_out_of_the_folder(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m")
     write_shard(tmp_path / "else.safetensors", weights(1))
     write_index(folder, {"../else.safetensors": weights(1)})
-    assert "no file of this folder" in refusal(folder)
+    assert "not a file of this folder" in refusal(folder)
 
 
 def test_a_stray_shard_without_an_index(tmp_path: Path) -> None:
