@@ -52,6 +52,14 @@ def _() -> None:
     assert "continue_final_message" not in inspect.getsource(sys.modules[module])
 
 
+@lacks("set_aside")
+def _() -> None:
+    scheduler = find("vllm.v1.core.sched.scheduler:Scheduler")
+    module = sys.modules[scheduler.__module__]
+    assert not any("aside" in name for name in dir(scheduler)), "a way to keep requests out of their turn"
+    assert "deferred_waiting" in inspect.getsource(module), "what is taken out has a place here as well"
+
+
 @lacks("environment")
 def _() -> None:
     names = {
