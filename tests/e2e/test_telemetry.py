@@ -96,7 +96,7 @@ def test_a_real_prometheus_scrapes_it(server: Server, prometheus: Prometheus) ->
         assert prometheus.knows(expression), expression
     groups = prometheus.http.get("/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) == 21
+    assert len(rules) == 24
     assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
 
 
