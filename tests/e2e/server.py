@@ -70,7 +70,7 @@ class Server:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")} | kept
         environment |= {"INFERENCE_BASE_DIR": str(base_dir), "INFERENCE_PORT": str(self.port)}
         environment["INFERENCE_DRAIN_TIMEOUT_S"] = "5"
-        environment["INFERENCE_PROOF_WAIT_S"] = "120"  # a slow machine's references are computed all the same
+        environment["INFERENCE_PROOF_WAIT_S"] = "240"  # a slow machine's references are computed all the same
         environment["INFERENCE_UI"] = "false"
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         self._output = (base_dir / "terminal.txt").open("w+")

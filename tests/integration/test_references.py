@@ -196,7 +196,7 @@ def test_the_active_model_gets_its_reference_at_the_next_start(tmp_path: Path) -
 
 def test_the_real_program(tmp_path: Path) -> None:
     async def run() -> None:
-        async with house(tmp_path, proof_compute_max_bytes=2_000_000, proof_wait_s=120.0) as here:
+        async with house(tmp_path, proof_compute_max_bytes=2_000_000, proof_wait_s=240.0) as here:
             await asyncio.to_thread(shutil.copytree, DEMO / "step-1500", here.layout.models / "a")
             await here.post("/models/register", id="a", source="t", activate=True)
             reference = here.gateway.asked[0].reference
