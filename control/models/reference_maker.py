@@ -13,7 +13,7 @@ from control.checkpoints.digest_cache import DigestCache
 from control.errors import CheckpointBroken, Invalid, ReferenceFailed
 from stepserve.contract import EXIT_BROKEN_CHECKPOINT, Reference
 
-LIMIT_S = 120.0
+LIMIT_S = 600.0  # it has the lowest priority, so that a busy machine makes it slow
 PROGRAM = (sys.executable, "-m", "stepserve.reference_program")
 
 # On the CPU even where there is a GPU, which is the engine's; on one thread; from local files alone.
