@@ -1,4 +1,4 @@
-"""A virtual clock: what is to happen, in order of time."""
+"""A virtual clock: events in order of time."""
 
 import heapq
 import itertools

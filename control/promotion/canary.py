@@ -12,7 +12,7 @@ from evals.run_files import read_json, write_json
 from stepserve.contract import CanaryOrder, CanaryReport, ModelRef
 
 CANARY_FILE: Final = "canary.json"
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 1.0  # asking after it is what keeps a canary going: the gateway ends one that nobody asks after
 _MOST_LOST = 3
 
 

@@ -16,7 +16,7 @@ from stepserve.stored_responses import StoredResponsesSettings
 
 log = logging.getLogger(__name__)
 
-_EVERY_S = 600.0
+_EVERY_S = 600.0  # responses are kept for days, so a look every ten minutes is soon enough
 _AT_ONCE = 200
 _SPARE_PART = 16
 

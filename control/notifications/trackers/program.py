@@ -26,7 +26,7 @@ _LONGEST_ERROR = 400
 def main() -> int:
     follow_parent(signal.SIGKILL)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the answer goes out alone; libraries print elsewhere
     asked = json.loads(sys.stdin.readline())
     try:
         _log(asked)
