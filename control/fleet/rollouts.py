@@ -122,7 +122,7 @@ class Rollouts:
                 member.in_turn = False
 
     async def verdict(self, activation_id: int) -> bool | None:
-        """Whether an activation that was interrupted counts; None: it was not a rollout, and the gateway alone knows."""
+        """Whether an activation that was interrupted counts; None: not a rollout, and the gateway alone knows."""
         stored = await self._book.of_activation(activation_id)
         if stored is None:
             return None
