@@ -1,6 +1,8 @@
 # Two commands do everything: `make run` and `make test`.
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Without the bytecode it may write, every program would compile vLLM again, for many times what its start takes.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --durations=25
 
 .PHONY: run test unit test-e2e soak lint format bench demo-model docs reference screenshots wheels release clean-dist lock install install-dev clean

@@ -84,6 +84,8 @@ class Database:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
+                if self._closed:
+                    await self._engine.dispose()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncSession]:
@@ -120,13 +122,14 @@ class Database:
         self._identity = self._found()
 
     async def close(self) -> None:
-        """Waits for the transactions under way and takes no more: a connection that came back to a pool which is
-        disposed of already, or was made after that, would be closed by nobody.
+        """Takes no more transactions, and waits for those under way: a connection that came back to a pool which is
+        disposed of would be closed by nobody. Where they take long, the last of them disposes of it.
         """
         self._closed = True
-        if not await is_set_within(self._idle, _LAST_TRANSACTIONS_S):
-            log.error("%d transactions do not end, their connections are given up", self._under_way)
-        await self._engine.dispose()
+        if await is_set_within(self._idle, _LAST_TRANSACTIONS_S):
+            await self._engine.dispose()
+        else:
+            log.error("%d transactions do not end; the database stays open for them", self._under_way)
 
     def _check_file(self) -> None:
         if self._file is None:

@@ -4,11 +4,12 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from fastapi import FastAPI
 
 from control.app import create_app
@@ -19,18 +20,19 @@ from gateway.serving.slot import Engine
 from stepserve.contract import CheckedEngine, ModelRef
 from stepserve.paths import Layout
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
+from tests.integration.house import PACE, settings_of, until
 from tests.integration.serving import serving
 
 
 @dataclass(slots=True)
 class Front:
-    """`gateway` is what control switches; `url` is the public port."""
+    """`gateway` is what control switches; `url` is the public port; closing `control` ends it before the rest."""
 
     url: str
     layout: Layout
     gateway: FakeGateway
     app: FastAPI
+    control: AsyncExitStack
 
 
 @asynccontextmanager
@@ -46,13 +48,19 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
     beside = socket.socket(socket.AF_UNIX)
     beside.bind(str(layout.control_socket))
     beside.listen(64)
-    async with (
-        fake.running(),
-        serving(app, beside),
-        gateway.running(),
-        serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits)),
-    ):
-        yield Front(f"http://127.0.0.1:{listener.getsockname()[1]}", layout, fake, app)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(fake.running())
+        control = await stack.enter_async_context(AsyncExitStack())
+        await control.enter_async_context(serving(app, beside))
+        await stack.enter_async_context(gateway.running())
+        serving_public = serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits))
+        await stack.enter_async_context(serving_public)
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            await until(
+                lambda: http.get("/models"), lambda answer: answer.status_code != 503
+            )  # the keys are not known yet
+        yield Front(url, layout, fake, app, control)
 
 
 async def _serve_until_killed(base: Path, port: int) -> None:

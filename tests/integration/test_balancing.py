@@ -232,30 +232,32 @@ def test_versions_hold_across_members(tmp_path: Path) -> None:
 def test_no_client_sees_an_older_version_than_it_has_seen(tmp_path: Path) -> None:
     """Members get the next version one after another, under load, and control says so a little later."""
 
-    async def client(there: Fleet, over: asyncio.Event) -> list[int]:
-        seen = [0]
+    async def client(there: Fleet, seen: list[int], over: asyncio.Event) -> None:
         while not over.is_set() or seen[-1] < 3:
             answer = await there.ask({"x-min-model-version": str(seen[-1])})
             assert answer.status_code == 200, answer.text
             version = int(answer.headers["x-model-version"])
             assert answer.headers["x-model-digest"] == f"sha256:{version}"
             seen.append(version)
-        return seen
 
     async def story(there: Fleet) -> None:
         over = asyncio.Event()
-        clients = [asyncio.create_task(client(there, over)) for _ in range(8)]
+        histories = [[0] for _ in range(8)]
+        clients = [asyncio.create_task(client(there, seen, over)) for seen in histories]
         for version in (1, 2, 3):
             for node in there.nodes:
                 before = len(node.server.seen)
                 node.control_says = {"version": node.version, "digest": node.digest}
                 node.version, node.digest = version, f"sha256:{version}"
-                async with asyncio.timeout(10):
-                    while len(node.server.seen) == before and not all(task.done() for task in clients):
+                # Nobody who has seen this version asks a member that has an older one, as far as control has said.
+                async with asyncio.timeout(60):
+                    while len(node.server.seen) == before and any(seen[-1] < version for seen in histories):
+                        assert not any(task.done() for task in clients)
                         await asyncio.sleep(0.001)
                 node.control_says = {}
         over.set()
-        for seen in await asyncio.gather(*clients):
+        await asyncio.gather(*clients)
+        for seen in histories:
             assert seen == sorted(seen)
             assert seen[-1] == 3
 

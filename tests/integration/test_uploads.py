@@ -205,7 +205,7 @@ def test_more_than_the_disk_holds_is_refused_before_a_byte_is_sent(tmp_path: Pat
 
 def test_control_being_away_is_said(tmp_path: Path) -> None:
     async def body(there: Front, http: httpx.AsyncClient) -> None:
-        there.layout.control_socket.unlink()
+        await there.control.aclose()
         answer = await put(http, "x.json", b"{}")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
