@@ -40,7 +40,7 @@ def _lose_power_while_switching(server: Server) -> None:
     """Kills all processes in an order in which nobody can start anybody again."""
     switch = threading.Thread(target=_activate_and_ignore, args=(server.url, "early"))
     switch.start()
-    wait_until("the switch runs", lambda: server.http.get("/status").json()["switching_to"] == "early", 60.0)
+    wait_until("the switch runs", lambda: server.http.get("/status").json()["switching_to"] == "early", 120.0)
     kill(server.processes())
     psutil.wait_procs([server.process], timeout=10)
     switch.join()

@@ -28,7 +28,10 @@ class Stopped:
 
     def __init__(self, port: int, pool: ThreadPoolExecutor) -> None:
         self.http = httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"authorization": f"Bearer {KEY}"},
+            timeout=120,
+            trust_env=False,
         )
         begun: Future[None] = Future()
         self.how: Future[str] = pool.submit(self._read, begun)

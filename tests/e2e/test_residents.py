@@ -65,7 +65,7 @@ def test_an_engine_beside_that_dies_is_loaded_again_when_asked_for(server: Serve
 
 def test_requests_for_the_model_that_is_switched_to_wait_for_the_switch(server: Server, early_digest: str) -> None:
     assert server.http.post(f"/models/{BESIDE_ID}/unload").status_code == 200
-    wait_until("the active model is loaded alone", lambda: len(_cores(server)) == 1, 60.0)
+    wait_until("the active model is loaded alone", lambda: len(_cores(server)) == 1, 120.0)
     before = _cores(server)
     with ThreadPoolExecutor(5) as pool:
         body = {"id": BESIDE_ID, "method": "blue_green"}
@@ -77,7 +77,7 @@ def test_requests_for_the_model_that_is_switched_to_wait_for_the_switch(server: 
         answers = [each.result() for each in asking]
     assert len({answer_of(answer) for answer in answers}) == 1
     assert {answer.headers["x-model-digest"] for answer in answers} == {early_digest}
-    wait_until("the old engine has ended", lambda: not before & _cores(server), 60.0)
+    wait_until("the old engine has ended", lambda: not before & _cores(server), 120.0)
     assert len(_cores(server)) == 1, "the model has one engine, whatever name it is asked for by"
     assert _loaded(server) == {BESIDE_ID: True}
     assert server.http.post("/models/set_active", json={"id": FINAL_ID}).status_code == 200

@@ -28,7 +28,7 @@ class _Stream:
 
     def read(self) -> str:
         """`finished`, `error` (told so by the server), or `cut` (the connection is gone, maybe within an event)."""
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=self._url, timeout=120, trust_env=False) as client:
             try:
                 with client.stream("POST", "/v1/completions", json=self._body) as answer:
                     assert answer.status_code == 200
@@ -83,11 +83,11 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
 
 def test_sigterm_with_nothing_in_flight_does_not_wait(tmp_path: Path) -> None:
     with Server(tmp_path, drain_timeout_s=60) as server:
-        wait_until("it is alive", lambda: _alive(server), 60)
+        wait_until("it is alive", lambda: _alive(server), 120.0)
         told = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-        assert time.monotonic() - told < 10
+        assert server.process.wait(120) == 0
+        assert time.monotonic() - told < 30
 
 
 def _alive(server: Server) -> bool:

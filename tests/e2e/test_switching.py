@@ -26,7 +26,7 @@ def registered(server: Server) -> dict[str, str]:
     for model in models:
         if not model["is_active"]:
             assert server.http.post(f"/models/{model['id']}/unload").status_code == 200
-    wait_until("the active model is loaded alone", lambda: _engines(server) == 1, 60.0)
+    wait_until("the active model is loaded alone", lambda: _engines(server) == 1, 120.0)
     return {model["id"]: model["digest"] for model in models}
 
 
@@ -214,7 +214,7 @@ def test_blue_green_under_load(server: Server, registered: dict[str, str]) -> No
     expected[registered[MIDDLE_ID]] = _alone(server, MIDDLE_ID)
     assert load.failures == []
     assert load.answers <= set(expected.items())
-    wait_until("the old slot has ended", lambda: _engines(server) == 1, 60.0)
+    wait_until("the old slot has ended", lambda: _engines(server) == 1, 120.0)
     series = server.http.get("/metrics").text
     for model_id in (FINAL_ID, MIDDLE_ID):
         assert f'vllm:generation_tokens_total{{engine="0",model_name="{model_id}"}}' in series

@@ -56,7 +56,7 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
         await stack.enter_async_context(gateway.running())
         serving_public = serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits))
         await stack.enter_async_context(serving_public)
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as http:
             await until(
                 lambda: http.get("/models"), lambda answer: answer.status_code != 503
             )  # the keys are not known yet

@@ -356,7 +356,7 @@ def test_a_gateway_that_restarts_gets_its_model_back(tmp_path: Path) -> None:
                 await here.add_active("a")
             gateway.switch_asked.clear()
             async with gateway.running():
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(120):
                     await gateway.switch_asked.wait()
                 await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
             assert gateway.activated == ["a", "a"]

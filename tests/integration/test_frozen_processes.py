@@ -173,7 +173,10 @@ def test_a_control_that_is_stopped_is_started_again(tmp_path: Path, capfd: pytes
         environment = environment_of(tmp_path, {"install_demo": False})
         child = Child("control", [sys.executable, "-m", "control"], environment, hang_timeout_s=HANG_S)
         transport = unix_transport(layout.control_socket)
-        async with living(child), httpx.AsyncClient(transport=transport, base_url="http://control", timeout=30) as http:
+        async with (
+            living(child),
+            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=120) as http,
+        ):
             first = await until(lambda: pid(http), bool)
             os.kill(first, signal.SIGSTOP)
             second = await until(lambda: pid(http), lambda now: now not in {None, first})

@@ -91,7 +91,7 @@ def gateway(base: Path, other: str, drain_s: float = DRAIN_S) -> Iterator[tuple[
     environment = environment_of(base, settings)
     process = psutil.Popen([sys.executable, "-m", "gateway"], cwd=base, env=environment)
     limits = httpx.Limits(max_connections=2 * STREAMS)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, limits=limits) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False, limits=limits) as http:
         try:
             wait_until("it is alive", lambda: _alive(http), 60)
             yield process, http
@@ -195,7 +195,7 @@ def test_kubernetes_ends_a_pod(tmp_path: Path) -> None:
     with upstream() as other, ThreadPoolExecutor(1) as pool:
         (tmp_path / "hosts.json").write_text(json.dumps({"tiers": {"fast": {"upstreams": [other]}}}))
         processes = [_contained(containers[name]["command"], environment) for name in ("gateway", "control")]
-        http = httpx.Client(base_url=f"http://127.0.0.1:{settings['INFERENCE_PORT']}", timeout=60, trust_env=False)
+        http = httpx.Client(base_url=f"http://127.0.0.1:{settings['INFERENCE_PORT']}", timeout=120, trust_env=False)
         try:
             wait_until("both answer", lambda: _alive(http) and http.get("/jobs/stats").status_code == 200, 60)
             begun = threading.Semaphore(0)

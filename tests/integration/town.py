@@ -86,10 +86,10 @@ async def town(
         await stack.enter_async_context(on_socket(gateway.private, settings.layout.gateway_socket))
         if with_control:
             await stack.enter_async_context(running_control(settings, kinds, more_routes))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120))
         transport = unix_transport(settings.layout.control_socket)
         owner = await stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=30)
+            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=120)
         )
         if with_control:
             write_checkpoint(settings.layout.models / MODEL)

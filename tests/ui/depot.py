@@ -144,7 +144,7 @@ def depot(base: Path, **changes: Any) -> Iterator[Depot]:
     ready.wait(60)
     try:
         assert not trouble, trouble
-        with httpx.Client(base_url=started[0].url, timeout=30, trust_env=False) as http:
+        with httpx.Client(base_url=started[0].url, timeout=120, trust_env=False) as http:
             yield Depot(started[0].url, started[0].settings, http)
     finally:
         if started and not trouble:
