@@ -9,6 +9,8 @@ import pytest
 
 from tests.e2e.server import REPOSITORY, Server
 
+pytestmark = pytest.mark.long
+
 VERSION = "1.106.2"
 HOME = REPOSITORY / f".venv-litellm-{VERSION}"
 PROGRAM = """

@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.lm_eval_harness import lm_eval
 from tests.e2e.server import FINAL_ID, Server
 from tests.e2e.test_eval_metrics import evaluate
+
+pytestmark = pytest.mark.long
 
 # The demo model's own chat turns as plain text, of sums it knows and of some it does not.
 _SUMS = [(a, 97 - a) for a in range(12, 32)] + [(a, 3 * a) for a in range(101, 121)]
