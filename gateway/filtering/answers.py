@@ -33,8 +33,11 @@ class AnswerFilter(Protocol):
     def event(self, block: bytes) -> bytes: ...
 
 
-def answer_filter(shape: Shape, new: NewFilter) -> AnswerFilter:
-    return {"choices": _Choices, "responses": _Responses, "messages": _Messages}[shape](new)
+def answer_filter(shape: Shape, new: NewFilter, choices: int = 1) -> AnswerFilter:
+    """`choices`: how many the answer has, where its shape has any."""
+    if shape == "choices":
+        return _Choices(new, choices)
+    return {"responses": _Responses, "messages": _Messages}[shape](new)
 
 
 class _Filtering:
@@ -95,11 +98,17 @@ class _Filtering:
 
 
 class _Choices(_Filtering):
-    """Chat and text completions."""
+    """Chat and text completions. Of `most` choices each is blocked by itself; the last one's block ends the stream."""
 
-    def __init__(self, new: NewFilter) -> None:
+    def __init__(self, new: NewFilter, most: int) -> None:
         super().__init__(new)
-        self._last: Json = {}
+        self._most = most
+        self._ended: set[object] = set()
+        self._cut: set[object] = set()
+
+    def event(self, block: bytes) -> bytes:
+        out = super().event(block)
+        return out + b"data: " + DONE + b"\n\n" if self.over else out
 
     def _whole(self, answer: Json) -> Json:
         for choice in answer.get("choices") or ():
@@ -115,10 +124,26 @@ class _Choices(_Filtering):
         return answer
 
     def _events(self, event: Json) -> list[Json]:
-        self._last = event
-        for choice in event.get("choices") or ():
+        choices = event.get("choices") or ()
+        kept = [self._kept(choice) for choice in choices if choice.get("index", 0) not in self._cut]
+        if not choices:
+            return [event]
+        return [event | {"choices": kept}] if kept else []
+
+    def _kept(self, choice: Json) -> Json:
+        """What is sent in the place of a choice: its end, where it is blocked."""
+        index = choice.get("index", 0)
+        try:
             self._choice(choice)
-        return [event]
+        except Blocked:
+            self._cut.add(index)
+            self._open = {key: each for key, each in self._open.items() if key[0] != index}
+            nothing: Json = {"delta": {}} if "delta" in choice else {"text": ""}
+            choice = {"index": index, **nothing, "finish_reason": "content_filter"}
+        if choice.get("finish_reason") is not None:
+            self._ended.add(index)
+            self.over = index in self._cut and len(self._ended) >= self._most
+        return choice
 
     def _choice(self, choice: Json) -> None:
         index, held = choice.get("index", 0), choice
@@ -144,13 +169,6 @@ class _Choices(_Filtering):
             held["tool_calls"] = [*(held.get("tool_calls") or []), {"index": key[2], "function": {"arguments": rest}}]
         else:
             held[str(key[1])] = (held.get(str(key[1])) or "") + rest
-
-    def _blocked(self) -> bytes:
-        choices = []
-        for choice in self._last.get("choices") or ():
-            nothing: Json = {"delta": {}} if "delta" in choice else {"text": ""}
-            choices.append({"index": choice.get("index", 0), **nothing, "finish_reason": "content_filter"})
-        return _encoded(self._last | {"choices": choices}, named=False) + b"data: " + DONE + b"\n\n"
 
 
 class _Responses(_Filtering):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gateway.errors import ContentFiltered, GatewayError
 from gateway.filtering.answers import SHAPES, answer_filter
 from gateway.filtering.filter import Blocked, Chain, Filter, TextFilter, whole
-from gateway.filtering.requests import check_answers, filtered
+from gateway.filtering.requests import check_answers, choices_of, filtered
 from gateway.http.asgi import App, ClientDisconnected, Receive, Scope, Send
 from gateway.http.bounded_body import read_within
 from gateway.http.rewriting import rewritten
@@ -44,7 +44,8 @@ class Filtered:
             if shape is None or not looks_at_answers:
                 await self.inner(scope, receive, response)
             else:
-                await rewritten(self.inner, scope, receive, response, answer_filter(shape, self._new_of_answer))
+                rewriter = answer_filter(shape, self._new_of_answer, choices_of(body))
+                await rewritten(self.inner, scope, receive, response, rewriter)
         except GatewayError as error:
             await response.fail(error)
         except ClientDisconnected:

@@ -37,6 +37,13 @@ def check_answers(body: RequestBody) -> None:
         raise InvalidField("include", f"{_LOGPROBS} cannot be given while answers are filtered (setting filters)")
 
 
+def choices_of(body: RequestBody) -> int:
+    """How many choices its answer has, of those APIs that give more than one."""
+    n, prompt = body.value("n"), body.value("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    return prompts * n if isinstance(n, int) and n > 0 else prompts
+
+
 def filtered(body: RequestBody, change: Callable[[str], str]) -> bytes | None:
     """The body with every text changed; None when that changes nothing.
 

@@ -250,6 +250,36 @@ def test_a_blocked_stream_ends_and_the_engine_is_left() -> None:
     assert vllm.left
 
 
+def test_of_several_choices_the_one_that_is_blocked_ends_and_the_others_go_on() -> None:
+    stream = [
+        delta(role="assistant"), delta(1, role="assistant"), delta(content="s123."), delta(1, content="ok "),
+        delta(content=" more"), delta(1, content="then"), delta(0, "stop"), delta(1, "stop"),
+        data({"id": "1", "choices": [], "usage": {"total_tokens": 9}}), DONE,
+    ]  # fmt: skip
+    client, vllm = through(stream, options=SECRET | {"action": "block"}, stream=True, n=2)
+    *seen, done = events(client)
+    said = [(choice["index"], choice["delta"].get("content"), choice["finish_reason"])
+            for event in seen[2:] for choice in event["choices"]]  # fmt: skip
+    assert said == [(0, None, "content_filter"), (1, "ok ", None), (1, "then", None), (1, None, "stop")]
+    assert (seen[-1]["usage"], done, vllm.left) == ({"total_tokens": 9}, "[DONE]", False)
+
+
+@pytest.mark.parametrize(("path", "body"), [(CHAT, {"n": 2}), (TEXT, {"prompt": ["x", "y"]})])
+def test_the_block_of_the_last_choice_ends_the_stream(path: str, body: dict[str, Any]) -> None:
+    """Each choice has its end, one that the model has ended by itself included."""
+
+    def say(index: int, text: str, finish: str | None = None) -> bytes:
+        said = {"delta": {"content": text}} if path == CHAT else {"text": text}
+        return data({"choices": [{"index": index, **said, "finish_reason": finish}]})
+
+    stream = [say(1, "fine", "stop"), say(0, "s123."), say(0, " more", "stop"), DONE]
+    client, vllm = through(stream, path, SECRET | {"action": "block"}, stream=True, **body)
+    *seen, done = events(client)
+    ends = {choice["index"]: choice["finish_reason"] for event in seen for choice in event["choices"]}
+    assert (ends, done, vllm.left) == ({1: "stop", 0: "content_filter"}, "[DONE]", True)
+    assert b"more" not in client.body
+
+
 def responses_stream(*texts: str) -> list[bytes]:
     at = {"item_id": "m", "output_index": 0, "content_index": 0}
     full = "".join(texts)
