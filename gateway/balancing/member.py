@@ -45,7 +45,8 @@ class Member:
             upstream = Upstream(base_url=f"{entry.url.rstrip('/')}/v1")
             tier = Tier(upstreams=[upstream])
             mark = (GATEWAY_HEADER, entry.id.encode())
-            replica = Replica(label, tier, upstream.base_url, None, None, False, mark, breaker=breaker)
+            name = f"Member `{entry.id}`"
+            replica = Replica(label, tier, upstream.base_url, None, None, False, mark, name, breaker)
         return cls(entry, label, replica, hashed(entry.id.encode()), breaker)
 
     def admits(self, now_s: float) -> bool:

@@ -102,7 +102,7 @@ class Relay:
         except TimeoutError:
             replica.breaker.fail(self.clock())
             limit_s = replica.tier.total_timeout_s
-            raise UpstreamTimeout(f"{replica.base_url} took longer than {limit_s:g} s for its answer.") from None
+            raise UpstreamTimeout(f"{replica.name} took longer than {limit_s:g} s for its answer.") from None
         replica.breaker.succeed()
 
     async def _exchange(self, question: Question, replica: Replica, answer: TrackedSend) -> None:
@@ -126,10 +126,10 @@ class Relay:
                 return
             content = await whole(head, replica, tier.idle_timeout_s)
             if question.is_clients_key and head.status_code in _OUR_KEY_IS_REFUSED:
-                raise UpstreamKeyUnknown(f"{replica.base_url} does not take the client's key: {_message(content)}")
+                raise UpstreamKeyUnknown(f"{replica.name} does not take the client's key: {_message(content)}")
             _check(head, kind, content, replica)
             if question.accepts is not None and head.status_code in _MOVED and _code(content) in _MOVED_CODES:
-                raise UpstreamMoved(f"{replica.base_url} does not serve it any more: {_message(content)}")
+                raise UpstreamMoved(f"{replica.name} does not serve it any more: {_message(content)}")
             meter.model = answered_by
             if head.status_code < 300:
                 note_usage(meter, msgspec.json.decode(content).get("usage"))
@@ -175,9 +175,9 @@ async def _stream(head: httpx.Response, replica: Replica, answer: TrackedSend, m
             if scan.complete:
                 break
     except Garbage as error:
-        raise UpstreamFailed(f"{replica.base_url} sends {error}.") from error
+        raise UpstreamFailed(f"{replica.name} sends {error}.") from error
     if not scan.complete:
-        raise UpstreamFailed(f"{replica.base_url} ended its stream before the answer was whole.")
+        raise UpstreamFailed(f"{replica.name} ended its stream before the answer was whole.")
     await answer({"type": "http.response.body", "body": b""})
 
 
@@ -189,17 +189,17 @@ def _check(head: httpx.Response, kind: bytes, content: bytes, replica: Replica) 
     """Raises UpstreamBusy and UpstreamFailed for what is no answer to be passed on."""
     status = head.status_code
     if status in _BUSY:
-        raise UpstreamBusy(f"{replica.base_url} is busy: {_message(content)}", _retry_after_s(head))
+        raise UpstreamBusy(f"{replica.name} is busy: {_message(content)}", _retry_after_s(head))
     if status in _OUR_KEY_IS_REFUSED:  # passed on it would tell the client that its own key is wrong
-        raise UpstreamFailed(f"{replica.base_url} refuses the key that it was shown ({status}).")
+        raise UpstreamFailed(f"{replica.name} refuses the key that it was shown ({status}).")
     if status == 504:
-        raise UpstreamTimeout(f"{replica.base_url} timed out: {_message(content)}")
+        raise UpstreamTimeout(f"{replica.name} timed out: {_message(content)}")
     if status >= 500:
-        raise UpstreamFailed(f"{replica.base_url} failed with {status}: {_message(content)}")
+        raise UpstreamFailed(f"{replica.name} failed with {status}: {_message(content)}")
     if status < 200 or 300 <= status < 400:
-        raise UpstreamFailed(f"Unexpected status {status} from {replica.base_url}.")
+        raise UpstreamFailed(f"Unexpected status {status} from {replica.name}.")
     if kind != _JSON or not isinstance(_decoded(content), dict):
-        raise UpstreamFailed(f"{replica.base_url} answered with something other than a JSON object: {content[:60]!r}.")
+        raise UpstreamFailed(f"{replica.name} answered with something other than a JSON object: {content[:60]!r}.")
 
 
 def _decoded(content: bytes) -> Any:

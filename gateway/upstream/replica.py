@@ -14,7 +14,9 @@ _turns = itertools.count()
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """`models` is None until it is known which there are; those that hosts.json names are known from the start."""
+    """`models` is None until it is known which there are; those that hosts.json names are known from the start. `name`:
+    what clients are told in place of the address.
+    """
 
     tier_name: str
     tier: Tier
@@ -23,6 +25,7 @@ class Replica:
     models: tuple[str, ...] | None
     is_asked: bool  # which models it has, because hosts.json does not say
     mark: tuple[bytes, bytes]  # the header that names it, or its tier, on its answers
+    name: str
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
     last_turn: int = -1
@@ -32,7 +35,9 @@ class Replica:
         """Raises HostsRefused when the variable with its key is not set."""
         models = tuple(upstream.models) or None
         mark = (b"x-tier", tier_name.encode())
-        return cls(tier_name, tier, upstream.base_url, upstream.key(), models, models is None, mark)
+        number = next((place for place, each in enumerate(tier.upstreams, 1) if each.base_url == upstream.base_url), 1)
+        name = f"Upstream {number} of `{tier_name}`"
+        return cls(tier_name, tier, upstream.base_url, upstream.key(), models, models is None, mark, name)
 
     def is_as(self, other: "Replica") -> bool:
         """Whether hosts.json says the same of both."""

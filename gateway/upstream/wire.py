@@ -1,9 +1,11 @@
 """HTTP to other hosts: one pool of connections, no cookies, no redirects, and only headers that are listed here."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -58,7 +60,7 @@ class Wire:
                 async with asyncio.timeout(timeout_s):
                     answer = await self._transport.handle_async_request(request)
         except TimeoutError:
-            raise UpstreamTimeout(f"{replica.base_url} gave no answer within {timeout_s:g} s.") from None
+            raise UpstreamTimeout(f"{replica.name} gave no answer within {timeout_s:g} s.") from None
         try:
             yield answer
         finally:
@@ -78,7 +80,7 @@ async def chunks(answer: httpx.Response, replica: Replica, idle_timeout_s: float
                 async with asyncio.timeout(idle_timeout_s):
                     piece = await anext(pieces, None)
         except TimeoutError:
-            raise UpstreamTimeout(f"{replica.base_url} sent nothing more for {idle_timeout_s:g} s.") from None
+            raise UpstreamTimeout(f"{replica.name} sent nothing more for {idle_timeout_s:g} s.") from None
         if piece is None:
             return
         yield piece
@@ -92,7 +94,7 @@ async def whole(
     async for chunk in chunks(answer, replica, idle_timeout_s):
         body += chunk
         if len(body) > most_bytes:
-            raise UpstreamFailed(f"{replica.base_url} answers with more than {most_bytes} bytes.")
+            raise UpstreamFailed(f"{replica.name} answers with more than {most_bytes} bytes.")
     return bytes(body)
 
 
@@ -102,11 +104,11 @@ def translated(replica: Replica) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise UpstreamFailed(f"{replica.base_url} cannot be reached: {_said(error)}.") from error
+        raise UpstreamFailed(f"{replica.name} cannot be reached: {_said(error, replica)}.") from error
     except httpx.TimeoutException as error:
-        raise UpstreamTimeout(f"{replica.base_url} does not answer in time: {_said(error)}.") from error
+        raise UpstreamTimeout(f"{replica.name} does not answer in time: {_said(error, replica)}.") from error
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
-        raise UpstreamFailed(f"{replica.base_url} broke off: {_said(error)}.") from error
+        raise UpstreamFailed(f"{replica.name} broke off: {_said(error, replica)}.") from error
 
 
 def hops_of(scope: Scope) -> int:
@@ -136,5 +138,8 @@ def headers_back(headers: Mapping[str, str], model: str | None, mark: tuple[byte
     return [*kept, mark]
 
 
-def _said(error: Exception) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")
+def _said(error: Exception, replica: Replica) -> str:
+    """A client reads it, so the server's name stands in the place of its host."""
+    said = (str(error) or type(error).__name__).rstrip(".")
+    host = urlsplit(replica.base_url).hostname or ""
+    return re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])", lambda _: replica.name, said) if host else said

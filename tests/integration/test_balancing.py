@@ -83,6 +83,7 @@ def test_a_key_that_members_do_not_take_takes_no_member_out(tmp_path: Path) -> N
         answer = await there.ask()
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
         assert "does not take the client's key" in answer.json()["error"]["message"]
+        assert "127.0.0.1" not in answer.text, "members are named, not where they are"
         there.local = member(LOCAL_MEMBER)
         await there.seen()
         for _ in range(8):

@@ -1,4 +1,9 @@
+import httpx
+import pytest
+
+from gateway.upstream.errors import UpstreamFailed
 from gateway.upstream.replica import Replica, choose
+from gateway.upstream.wire import translated
 from stepserve.hosts import Tier, Upstream
 
 TIER = Tier.model_validate({"upstreams": ["http://a/v1", "http://b/v1"]})
@@ -34,3 +39,14 @@ def test_what_a_replica_is_asked_for() -> None:
     assert unknown.default_model() is None
     assert unknown.serves("anything")
     assert not replicas("x")[0].serves("y")
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5", "gpu"])
+def test_a_certificate_of_another_host_is_told_without_the_host(host: str) -> None:
+    upstream = Upstream(base_url=f"https://{host}:8443/v1")
+    replica = Replica.of("t", Tier(upstreams=[upstream]), upstream)
+    said = f"certificate verify failed: of gpus, the certificate is not valid for '{host}'."
+    with pytest.raises(UpstreamFailed) as failed, translated(replica):
+        raise httpx.ConnectError(said)
+    expected = f"Upstream 1 of `t` cannot be reached: {said}".replace(f"'{host}'", "'Upstream 1 of `t`'")
+    assert str(failed.value) == expected
