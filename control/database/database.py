@@ -6,6 +6,8 @@ knows which database it talks to.
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -191,7 +193,8 @@ def _translated() -> Iterator[None]:
         if error.connection_invalidated or _is_damage(error):
             raise _unavailable(error) from error
         raise
-    except ConnectionError as error:  # the PostgreSQL driver's own, before there is a connection
+    # The PostgreSQL driver's own, before there is a connection.
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise _unavailable(error) from error
 
 
@@ -200,6 +203,9 @@ def _is_damage(error: DBAPIError) -> bool:
 
 
 def _unavailable(error: Exception) -> DatabaseUnavailable:
+    if isinstance(error, OSError):  # its text has the server's address, and clients read this
+        why = f" ({os.strerror(error.errno)})" if error.errno is not None and error.errno > 0 else ""
+        return DatabaseUnavailable(f"the database cannot be used now: its server cannot be reached{why}")
     said = str(error.orig if isinstance(error, DBAPIError) else error) or type(error).__name__
     reason = next((ours for theirs, ours in _SQLITE_SAYS.items() if theirs in said), said)
     return DatabaseUnavailable(f"the database cannot be used now: {reason}")

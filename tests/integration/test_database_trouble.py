@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import resource
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -95,6 +97,35 @@ def test_a_read_only_database(tmp_path: Path) -> None:
                 await JobQueue(reading, lease_s=15.0).fail_orphans()
         finally:
             await reading.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.5', 5432)"), " (Connection refused)"),
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed ('10.0.0.5', 5432)"), ""),
+        (socket.gaierror(socket.EAI_NONAME, "db.internal: Name or service not known"), ""),
+        (TimeoutError(), ""),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_told_without_its_address(
+    trouble: OSError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of any route that needs the database reads it."""
+
+    async def connect(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError(*trouble.args) if type(trouble) is OSError else trouble
+
+    async def run() -> None:
+        here = Database("postgresql+asyncpg://u:secret@db.internal:5432/x")
+        monkeypatch.setattr("asyncpg.connect", connect)
+        with pytest.raises(DatabaseUnavailable) as refused:
+            async with here.transaction() as session:
+                await session.execute(text("SELECT 1"))
+        assert str(refused.value) == f"the database cannot be used now: its server cannot be reached{said}"
+        await here.close()
 
     asyncio.run(run())
 
