@@ -88,7 +88,9 @@ class BodyToFile:
             arrival.complete = arrival.written_bytes == length
 
     async def _pass_on(self, there: Destination, receive: Receive, arrival: Arrival) -> None:
-        """One write is under way while the next is gathered."""
+        """One write is under way while the next is gathered. Whatever ends this, none is after it: the caller closes the
+        file, and its descriptor becomes another's.
+        """
         loop = asyncio.get_running_loop()
         writing: asyncio.Future[int] | None = None
         gathered, size, total, more = [], 0, 0, True
@@ -106,14 +108,14 @@ class BodyToFile:
                 if size < _WRITE_BYTES and more:
                     continue
                 if writing is not None:
-                    arrival.written_bytes += await writing
+                    arrival.written_bytes += await asyncio.shield(writing)
                     writing = None
                 if gathered:
                     position = there.position + arrival.written_bytes
                     writing = loop.run_in_executor(self.writers, _write_all, there.file, gathered, position)
                     gathered, size = [], 0
             if writing is not None:
-                arrival.written_bytes += await writing
+                arrival.written_bytes += await asyncio.shield(writing)
                 writing = None
             arrival.complete = not gone and there.length in {None, arrival.written_bytes}
         finally:
