@@ -58,6 +58,7 @@ class Pauses:
     _works: bool = field(default=False, init=False)
     _until_s: float = field(default=0.0, init=False)
     _resumes: list[Resume] = field(default_factory=list, init=False)
+    _joined: list[Pause] = field(default_factory=list, init=False)
 
     @property
     def slot(self) -> Slot | None:
@@ -76,21 +77,26 @@ class Pauses:
         if self._pause is None:
             return None
         left_s = max(0.0, self._until_s - _now_s()) if self._claims is not None else self._pause.request.limit_s
+        left_s = 0.0 if self._resumes else left_s
         return ModelPaused(self._pause.request.slot.model.id, left_s)
 
     def ask(self, pause: Pause) -> None:
-        """A pause that runs already goes on for the new one's limit, unless it is about to end; `abort` then ends the
-        requests inside.
+        """A pause that runs already goes on for the new one's limit, unless it is about to end; one that begins is
+        waited for. `abort` then ends the requests inside.
         """
-        now = self._pause
+        now, slot = self._pause, pause.request.slot
         if now is None:
             self._pause = pause
-        elif self.slot is not pause.request.slot or self._resumes:
+        elif now.request.slot is not slot or self._resumes:
             _settle(pause.begun, self.obstacle)
+        elif self.slot is None:
+            self._joined.append(pause)
+            if pause.request.in_flight == "abort" and self._claims is not None:  # who asks so waits for nobody inside
+                self.ledger.operations.start(f"abort {slot.model.id}", _aborted(slot), (), _note_failure)
         else:
             self._until_s = _now_s() + pause.request.limit_s
             if pause.request.in_flight == "abort":
-                self._start("abort", _aborted(pause.request.slot), partial(self._aborted, pause))
+                self._start("abort", _aborted(slot), partial(self._aborted, pause))
             else:
                 _settle(pause.begun, None)
 
@@ -102,7 +108,8 @@ class Pauses:
 
     def close(self) -> None:
         """Nobody waits any more."""
-        for future in [each.ended for each in self._resumes] + ([self._pause.begun] if self._pause else []):
+        pauses = [*self._joined, self._pause] if self._pause is not None else []
+        for future in [*(each.ended for each in self._resumes), *(each.begun for each in pauses)]:
             future.cancel()
 
     def reap_dead(self) -> None:
@@ -131,6 +138,7 @@ class Pauses:
         if (obstacle := self._obstacle(request.slot)) is not None:
             self._pause = None
             _settle(pause.begun, obstacle)
+            self._answer_joined(obstacle)
             self._answer_resumes()
             return
         claims: frozenset[Claim] = ids({request.slot.model.id}) | {Shared.ACTIVE, request.slot}
@@ -161,6 +169,7 @@ class Pauses:
         if (error := _failure(task)) is not None:
             if not isinstance(error, DrainFailed):  # nobody knows whether it answers anybody
                 pause.request.slot.condemn()
+            self._answer_joined(error)
             self._let_go()
             _settle(pause.begun, error)
             return
@@ -168,10 +177,12 @@ class Pauses:
         self._until_s = _now_s() + pause.request.limit_s
         log.info("%s is paused (%s)", pause.request.slot.model.id, pause.request.in_flight)
         _settle(pause.begun, None)
+        self._answer_joined(None)
 
     def _aborted(self, pause: Pause, task: asyncio.Task[None]) -> None:
         self._works = False
         _settle(pause.begun, _failure(task))
+        self._answer_joined(None)
 
     def _resumed(self, task: asyncio.Task[None]) -> None:
         self._works = False
@@ -194,6 +205,16 @@ class Pauses:
                 self.gate.open(serving)
         self.announce()
         self._answer_resumes()
+        self._answer_joined(None)  # who asked while it ended, for a new one
+
+    def _answer_joined(self, error: GatewayError | None) -> None:
+        """The pause that they waited for has begun, or cannot."""
+        joined, self._joined = self._joined, []
+        for pause in joined:
+            if error is not None:
+                _settle(pause.begun, error)
+            else:
+                self.ask(pause)
 
     def _answer_resumes(self) -> None:
         resumes, self._resumes = self._resumes, []
@@ -218,6 +239,11 @@ async def _aborted(slot: Slot) -> None:
 async def _thawed(slot: Slot) -> None:
     """Raises EngineReloadFailed."""
     await slot.thaw()
+
+
+def _note_failure(task: asyncio.Task[None]) -> None:
+    if (error := _failure(task)) is not None:
+        log.error("%s failed: %s", task.get_name(), error)
 
 
 def _failure(task: asyncio.Task[None]) -> GatewayError | None:

@@ -189,3 +189,42 @@ async def test_a_cache_is_not_cleared_under_who_is_frozen(house: House) -> None:
     await house.pool.pause(pause_of(house, "keep"))
     await slot.cleanse()
     assert (engine.frozen, engine.cleared) == (True, 0)
+
+
+@scenario
+async def test_a_pause_asked_for_again_while_it_begins_is_the_same(house: House) -> None:
+    """A trainer whose request broke off while those inside are waited for asks again, and waits with the first."""
+    engine = await started(house)
+    asking = await inside(house, engine)
+    first, again = [asyncio.create_task(house.pool.pause(pause_of(house))) for _ in range(2)]
+    await until(lambda: house.gate.slot is None)
+    engine.release.set()
+    assert await asking == b"a:"
+    await asyncio.gather(first, again)
+    assert house.gate.slot is None
+    await house.pool.resume()
+    assert await house.ask() == b"a:"
+
+
+@scenario
+async def test_abort_waits_for_nobody_whom_an_earlier_pause_waits_for(house: House) -> None:
+    engine = await started(house)
+    asking = await inside(house, engine)
+    first = asyncio.create_task(house.pool.pause(pause_of(house)))
+    await until(lambda: house.gate.slot is None)
+    await house.pool.pause(pause_of(house, "abort"))
+    assert b"aborted" in await asking
+    await first
+    await house.pool.resume()
+
+
+@scenario
+async def test_who_joined_a_pause_that_does_not_begin_is_told_the_same(house: House) -> None:
+    engine = await started(house)
+    asking = await inside(house, engine)
+    asked = [pause_of(house, timeout_s=0.05), pause_of(house)]
+    ends = await asyncio.gather(*(house.pool.pause(each) for each in asked), return_exceptions=True)
+    assert [type(end) for end in ends] == [DrainFailed, DrainFailed]
+    assert not house.pool.is_paused
+    engine.release.set()
+    assert await asking == b"a:"
