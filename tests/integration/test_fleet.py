@@ -262,6 +262,65 @@ def test_control_killed_at_any_step(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_control_killed_between_two_rows(tmp_path: Path) -> None:
+    """Of a rollout and its activation one was written and the other was not."""
+
+    async def run() -> None:
+        settings = FleetSettings(lease_s=LEASE_S)
+        gateways = ("local", "m1", "m2")
+        async with AsyncExitStack() as stack:
+            local = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+            await stack.enter_async_context(local.running())
+            m1, m2 = FakeMember("m1"), FakeMember("m2")
+            async with control(tmp_path, local, fleet=settings) as here:
+                await here.add_active("a", seed=0)
+                await here.add_model("b", seed=1)
+                for member in (m1, m2):
+                    await stack.enter_async_context(member.joined(here.http))
+                await states(here, dict.fromkeys(gateways, "ready"))
+                await here.post("/models/set_active", id="b")
+
+            newest = "WHERE id = (SELECT max(id) FROM {})"
+            running = f"UPDATE activations SET status = 'running' {newest.format('activations')}"
+            committing = f"UPDATE rollouts SET state = 'committing' {newest.format('rollouts')}"
+            rolled_back = f"UPDATE rollouts SET state = 'rolled_back' {newest.format('rollouts')}"
+            active = "UPDATE active_model SET model_id = 'a'"
+            for when, rows, model, ends in (
+                ("the activation has ended", [committing], "b", "done"),
+                ("the rollout was taken back", [running, rolled_back, active], "a", "failed"),
+                ("no rollout has begun", [running, "DELETE FROM rollout_steps", "DELETE FROM rollouts"], "a", "failed"),
+            ):
+                for row in rows:
+                    await by_hand(tmp_path, row)
+                async with control(tmp_path, local, fleet=settings) as here:
+                    m1.http = m2.http = here.http
+                    last = await until(
+                        lambda here=here: here.get("/models/activations"),
+                        lambda seen: seen["activations"][0]["status"] != "running",
+                    )
+                    assert last["activations"][0]["status"] == ends, when
+                    seen = await states(here, dict.fromkeys(gateways, "ready"))
+                    assert seen["committed"]["model"] == model, when
+                    assert [each.active and each.active.id for each in (local, m1, m2)] == [model] * 3, when
+                    assert (seen["rollout"] or {}).get("state") != "committing", when
+
+            async with control(tmp_path, local, fleet=settings) as here:
+                m1.http = m2.http = here.http
+                await states(here, dict.fromkeys(gateways, "ready"))
+                m2.fail_with = "no memory"
+                await here.post("/models/set_active?wave=1&policy=quorum", id="b")
+            for row in (running, committing, active, "UPDATE fleet_members SET hold = NULL, reason = NULL"):
+                await by_hand(tmp_path, row)
+            async with control(tmp_path, local, fleet=settings) as here:
+                m1.http = m2.http = here.http
+                assert (await settled(here))["rollout"]["state"] == "committed"
+                seen = await states(here, {"local": "ready", "m1": "ready", "m2": "cordoned"})
+                assert seen["committed"]["model"] == "b"
+                assert "no memory" in seen["gateways"][2]["reason"]
+
+    asyncio.run(run())
+
+
 def test_a_database_that_does_not_take_the_end_of_a_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ended as soon as the database answers, and no member counts as ready by it later."""
     move, refused = RolloutBook.move, asyncio.Event()
