@@ -6,9 +6,11 @@ Every byte is checked by the hash that control gives, whichever way it came.
 import asyncio
 import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 
@@ -17,6 +19,7 @@ from stepserve.contract import ModelRef
 from stepserve.durable import put_in_place, sync
 from stepserve.file_names import RULE, can_be_sent
 from stepserve.fleet import FLEET_FILES_PATH, FileEntry, FileManifest, StageAnswer, StageRequest
+from stepserve.own_files import is_own, open_own
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class MemberFiles:
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         part = _part(target)
-        part.touch()
+        await asyncio.to_thread(_made_own, part)
         failures, fetched_bytes = 0, 0
         while True:
             begin = part.stat().st_size
@@ -130,7 +133,7 @@ class MemberFiles:
                 said = (await answer.aread())[:300].decode(errors="replace")
                 raise StageFailed(f"control refuses {file.name} of {manifest.model}: {answer.status_code} {said}")
             answer.raise_for_status()
-            with part.open("ab" if answer.status_code == 206 else "wb") as stream:
+            with _writable(part, anew=answer.status_code != 206) as stream:
                 async for chunk in answer.aiter_bytes(_CHUNK_BYTES):
                     await asyncio.to_thread(stream.write, chunk)
 
@@ -176,6 +179,21 @@ class MemberFiles:
 def _part(target: Path) -> Path:
     """Where a file is until it is whole and checked."""
     return target.with_name(f".{target.name}.part")
+
+
+def _made_own(part: Path) -> None:
+    """A file is there that no link leads to, so that nothing else is written to. Blocks."""
+    if not is_own(part):
+        part.unlink(missing_ok=True)
+        part.touch()
+
+
+def _writable(part: Path, *, anew: bool) -> BinaryIO:
+    """At its end, or `anew` from its beginning. Blocks. Raises OSError, for a link too."""
+    descriptor = open_own(part, os.O_WRONLY | os.O_APPEND)
+    if anew:
+        os.ftruncate(descriptor, 0)
+    return os.fdopen(descriptor, "ab")
 
 
 def _room(folder: Path, missing: Iterable[FileEntry]) -> tuple[int, int]:

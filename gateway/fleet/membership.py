@@ -84,9 +84,11 @@ class Membership:
         return self._joined is not None and self._clock_s() - self._heard_s < self._joined.lease_s
 
     def why_not_ready(self) -> str | None:
-        """Why a balancer should send nothing here; None: it serves what is committed, as far as it is told."""
+        """Why a balancer should send nothing here; None: it serves what is committed, as far as it is told. Anybody may
+        read it, so it names no address.
+        """
         if not self.hears_control or self._told is None:
-            return f"the control plane at {self.url} does not hear this member: {self._trouble}"
+            return "the control plane does not hear this member: the log says why"
         told = self._told
         if told.state in _READY_FOR_REQUESTS:
             return None
@@ -118,7 +120,7 @@ class Membership:
             try:
                 sent_s = self._clock_s()
                 self._joined = await self._ask(FLEET_JOIN_PATH, await self._request(), JoinAnswer, _JOIN_TIMEOUT_S)
-                self._heard_s = sent_s
+                self._heard_s, self._told = sent_s, None  # what control makes of it now it says to the next heartbeat
             except _Refused as error:
                 if first and error.is_final:
                     raise JoinRefused(f"{self.url} does not take this gateway as a member: {error}") from error
@@ -138,6 +140,8 @@ class Membership:
             self._told = await self._ask(FLEET_HEARTBEAT_PATH, self._heartbeat(), HeartbeatAnswer, _TIMEOUT_S)
         except _Refused as error:
             self._note(f"not a member any more: {error}")
+            if error.is_final:
+                self._told = None
             return not error.is_final
         except _Unreached as error:
             self._note(f"{self.url} cannot be reached: {error}")

@@ -88,7 +88,7 @@ class BodyToFile:
             arrival.complete = arrival.written_bytes == length
 
     async def _pass_on(self, there: Destination, receive: Receive, arrival: Arrival) -> None:
-        """One write is under way while the next is gathered. Whatever ends this, none is after it: the caller closes the
+        """One write is under way while the next is gathered. Whatever ends this, none is left: the caller closes the
         file, and its descriptor becomes another's.
         """
         loop = asyncio.get_running_loop()
