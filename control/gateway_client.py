@@ -196,9 +196,13 @@ class GatewayClient:
         """
         return await self._post(GATEWAY_PROVE_PATH, request, Proof, LOAD_TIMEOUT_S)
 
-    async def unload(self, model_id: str) -> None:
-        """Has a model that is loaded beside the active one take no more requests. Raises GatewayUnavailable."""
-        await self._post(GATEWAY_UNLOAD_PATH, UnloadRequest(id=model_id), Loaded, STATE_TIMEOUT_S)
+    async def unload(self, model_id: str, *, forced: bool = False) -> None:
+        """Has a model that is loaded beside the active one take no more requests.
+
+        Raises GatewayUnavailable; Conflict for a canary's candidate, unless it is `forced`.
+        """
+        asked = UnloadRequest(id=model_id, forced=forced)
+        await self._post(GATEWAY_UNLOAD_PATH, asked, Loaded, STATE_TIMEOUT_S)
 
     async def generate(self, request: BatchRequest) -> BatchResult:
         """As BatchEngine.generate, without patience."""

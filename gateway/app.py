@@ -193,6 +193,7 @@ def create_gateway(
 ) -> Gateway:
     """`ask_engine`, `check_engine` and `diagnose_engine` may block for as long as it takes to import vLLM."""
     gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
+    canary = Canary()
     pool = Pool(
         gate,
         one_at_a_time(start_engine),
@@ -203,6 +204,7 @@ def create_gateway(
         cool_down_s=settings.model_load_cooldown_s,
         watchdog=Watchdog.within(settings.engine.hang_timeout_s),
         versions=Versions(settings.layout.versions),
+        tried=lambda: canary.tried,
     )
     self_check = SelfCheck(lambda: pool.serving, settings.self_check_interval_s)
     control = ControlProxy(
@@ -226,7 +228,6 @@ def create_gateway(
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
     configuration = Configuration(settings, aliases, naming, upstream.directory)
     balancing = balancing_of(settings, control, lambda: gate.slot)
-    canary = Canary()
     dispatch = Dispatch(
         router,
         settings.max_request_bytes,

@@ -118,7 +118,7 @@ def create_private_app(
 
     async def unload(request: Request) -> Response:
         async def run(asked: UnloadRequest) -> Loaded:
-            await pool.unload(asked.id)
+            await pool.unload(asked.id, forced=asked.forced)
             return Loaded(id=asked.id, loaded=False)
 
         return await _answer(request, UnloadRequest, run)

@@ -218,9 +218,13 @@ class LoadRequest(Message):
 
 
 class UnloadRequest(Message):
-    """A model that is to leave if it is loaded beside the active one; what is inside may finish."""
+    """A model that is to leave if it is loaded beside the active one; what is inside may finish.
+
+    `forced`: also where it is a canary's candidate, since it is not registered any more.
+    """
 
     id: str
+    forced: bool = False
 
 
 class Loaded(Message):

@@ -62,7 +62,7 @@ async def register(
         body["activation"] = registered.activation.shown()
     elif registered.replaced is not None:
         with contextlib.suppress(GatewayUnavailable):
-            await gateway.unload(request.id)  # the next request loads the new content
+            await gateway.unload(request.id, forced=True)  # the next request loads the new content
     if registered.activation is None and request.activate:
         body["activation"] = (await activator.set_active(request.id, SwitchWish(), cause="register")).shown()
     return body
@@ -72,7 +72,10 @@ async def register(
 async def unload(
     model_id: str, registry: Given[Registry], activations: Given[ActivationLog], gateway: Given[GatewayClient]
 ) -> dict[str, Any]:
-    """Frees the memory of a model that is loaded beside the active one; a request for it loads it again."""
+    """Frees the memory of a model that is loaded beside the active one; a request for it loads it again.
+
+    A canary's candidate stays.
+    """
     model_id = await registry.resolve(model_id)
     active = await activations.active()
     if active is not None and active.id == model_id:
@@ -89,7 +92,7 @@ async def remove(
     removal = await registry.remove(model_id, files=files, dry_run=dry_run)
     if not dry_run:
         with contextlib.suppress(GatewayUnavailable):
-            await gateway.unload(model_id)
+            await gateway.unload(model_id, forced=True)
     body = {"status": "dry_run" if dry_run else "deleted", "id": model_id, "files": bool(removal and removal.complete)}
     return body | ({"removal": removal.show()} if removal is not None else {})
 

@@ -148,8 +148,9 @@ class Adapter(Generic[HostT]):
         return self.host.state(active=active).model_copy(update={"model": self.model, "in_flight": 0, **own})
 
 
-def surplus(host: AdapterHost, name: str, serving: object) -> Adapter[Any] | None:
-    """The adapter that has to go so that the engine takes one more of that id: the oldest that is not the active model.
+def surplus(host: AdapterHost, name: str, *kept: object) -> Adapter[Any] | None:
+    """The adapter that has to go so that the engine takes one more of that id: the oldest that is not `kept` (the
+    active model, a canary's candidate).
 
     None: there is room, or an earlier version's place. Raises EngineStartFailed when nothing can go.
     """
@@ -158,7 +159,7 @@ def surplus(host: AdapterHost, name: str, serving: object) -> Adapter[Any] | Non
         raise EngineStartFailed(f"`{name}` is an adapter, and the engine takes none (INFERENCE_ENGINE__MAX_LORAS)")
     if name in host.adapters or len(host.adapters) < most:
         return None
-    oldest = next((adapter for adapter in host.adapters.values() if adapter is not serving), None)
+    oldest = next((adapter for adapter in host.adapters.values() if adapter not in kept), None)
     if oldest is None:
         raise EngineStartFailed(f"no room for `{name}`: the engine takes {most} adapters (INFERENCE_ENGINE__MAX_LORAS)")
     return oldest

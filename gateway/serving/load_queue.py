@@ -50,6 +50,8 @@ class LoadQueue:
     memory: Callable[[], Memory]
     max_loaded: int
     wait_s: float
+    tried: Callable[[], ModelRef | None] = lambda: None
+    """The candidate of a canary that runs: it stays."""
     _loads: dict[_Key, _Load] = field(default_factory=dict, init=False)
 
     @property
@@ -129,7 +131,12 @@ class LoadQueue:
         target = load.target
         if Shared.ROOM in reserved:
             return Wait("another engine starts")
+        tried = self._tried()
         old = self.ledger.loaded.other(target.host.id)
+        if old is not None and tried is not None and old is tried.host:
+            raise NoRoom(
+                f"`{target.model.id}` cannot be loaded otherwise now: a canary of `{tried.model.id}` runs.", 30.0
+            )
         if old is not None:  # other content under the same id
             self.ledger.retire(old, DRAIN_S)
         step = room_for(
@@ -139,6 +146,7 @@ class LoadQueue:
             self.max_loaded,
             taken=self.ledger.taken,
             patient=load.patient,
+            tried=tried.host if tried is not None else None,
         )
         if isinstance(step, Wait):
             return step
@@ -180,11 +188,16 @@ class LoadQueue:
     def _attach(self, load: _Load, host: Slot, claims: frozenset[Claim], reserved: set[Claim]) -> Wait | None:
         if host in reserved:
             return Wait("its base is being changed", first=False)
-        leaving = surplus(host, load.target.model.id, self.ledger.loaded.serving)
+        leaving = surplus(host, load.target.model.id, self.ledger.loaded.serving, self._tried())
         if leaving is not None:
             del host.adapters[leaving.model.id]
         self._start(load, _mount(load.target, host, leaving), claims | {host}, self._attached, reserved)
         return None
+
+    def _tried(self) -> Loaded | None:
+        """What answers as the candidate of a canary that runs."""
+        tried = self.tried()
+        return None if tried is None else self.ledger.loaded.beside(tried.id)
 
     def _start(
         self,

@@ -42,6 +42,13 @@ class LoadedModels:
         alive = (slot for slot in self.others if not slot.dead)
         return next((found for slot in alive if (found := slot.answering(name)) is not None), None)
 
+    def beside(self, name: str) -> Loaded | None:
+        """As `answering`, or what of that id is on the active model's engine and is not active itself."""
+        found, active = self.answering(name), self.active
+        if found is None and active is not None and not active.dead:
+            found = active.answering(name)
+        return None if found is self.serving else found
+
     def other(self, name: str) -> Slot | None:
         """The slot of that id that is not the active one's, dead or alive."""
         return next((slot for slot in self.others if slot.model.id == name), None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gateway.errors import PushInProgress, SwitchInProgress
+from gateway.errors import CanaryRunning, PushInProgress, SwitchInProgress
 from gateway.serving.active_model import Activation, ActiveModel, refuse
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
@@ -25,7 +25,7 @@ from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.tickets import Ticket
 from gateway.serving.watchdog import Watchdog
 from gateway.serving.weights.versions import Versions
-from stepserve.contract import ActivateRequest, ActivateResult, GatewayState, LoadRequest, SlotState
+from stepserve.contract import ActivateRequest, ActivateResult, GatewayState, LoadRequest, ModelRef, SlotState
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ _FIRST_RESTART_DELAY_S = 1.0
 @dataclass(frozen=True, slots=True)
 class _Unload:
     name: str
+    forced: bool
     ended: asyncio.Future[None]
 
 
@@ -78,8 +79,11 @@ class Pool:
         watchdog: Watchdog | None = None,
         failed: FailedLoads | None = None,
         versions: Versions | None = None,
+        tried: Callable[[], ModelRef | None] = lambda: None,
     ) -> None:
+        """`tried`: the candidate of a canary that runs, which stays loaded unless a switch needs its memory."""
         self._gate = gate
+        self._tried = tried
         self._poll_s = poll_s
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._operations = Operations(self._events.put_nowait, self._look)
@@ -91,7 +95,7 @@ class Pool:
         )
         self._pauses = Pauses(gate, self._ledger, self.versions.announce)
         self._pushes = Pushes(gate, self._ledger, self.versions)
-        self._loads = LoadQueue(self._ledger, self._failed, start_engine, memory, max_loaded, load_wait_s)
+        self._loads = LoadQueue(self._ledger, self._failed, start_engine, memory, max_loaded, load_wait_s, tried)
         self._boot_id = uuid.uuid4().hex
         self._watchdog = watchdog or Watchdog()
 
@@ -202,12 +206,14 @@ class Pool:
         finally:
             ticket.close()
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, *, forced: bool = False) -> None:
         """A model takes no more requests, and its slot ends when those inside are done. Nothing happens to the active
         model, and to one that is about to be.
+
+        Raises CanaryRunning for the candidate of a canary, unless it is `forced`: the model is not registered any more.
         """
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._events.put_nowait(_Unload(name, ended))
+        self._events.put_nowait(_Unload(name, forced, ended))
         await ended
 
     def pin(self, name: str, *, pinned: bool) -> None:
@@ -267,11 +273,7 @@ class Pool:
             case Ticket():
                 self._loads.ask(event)
             case _Unload():
-                if not self._active.keeps(event.name):
-                    self._loads.unload(event.name)
-                    self._ledger.drop(event.name)
-                if not event.ended.done():
-                    event.ended.set_result(None)
+                self._unload(event)
             case _Pin():
                 slot = self.loaded.other(event.name)
                 if slot is not None:
@@ -280,6 +282,19 @@ class Pool:
                 self._operations.finish(event)
             case _Look():
                 pass
+
+    def _unload(self, event: _Unload) -> None:
+        tried = self._tried()
+        served = None if tried is None or event.forced else self.loaded.beside(tried.id)
+        if served is not None and event.name in {served.model.id, served.host.model.id}:
+            if not event.ended.done():
+                event.ended.set_exception(CanaryRunning(served.model.id))
+            return
+        if not self._active.keeps(event.name):
+            self._loads.unload(event.name)
+            self._ledger.drop(event.name)
+        if not event.ended.done():
+            event.ended.set_result(None)
 
     def _take_change(self, event: Activation | Push | Pause) -> None:
         """Of the active model: one at a time, but for a push into what is paused."""

@@ -34,10 +34,12 @@ def room_for(
     *,
     taken: Collection[object],
     patient: bool,
+    tried: Slot | None = None,
 ) -> Literal["start"] | Evict | Wait:
     """One place is always the active model's. `taken`: slots that may not leave now, however idle.
 
-    `patient`: to wait for a slot that requests are inside of. Raises NoRoom when that is in vain, or not wanted.
+    `patient`: to wait for a slot that requests are inside of. `tried`: the slot of a canary's candidate, which stays
+    until that is over. Raises NoRoom when to wait is in vain, or not wanted.
     """
     if max_loaded < 2:
         raise NoRoom(f"`{model.id}` is not loaded, and max_loaded_models is {max_loaded}.", None)
@@ -51,15 +53,16 @@ def room_for(
         return "start"
     if any(not slot.in_flight for slot in loaded.leaving):  # it ends, and that may be room enough
         return Wait(obstacle)
-    pinned = [slot for slot in loaded.others if slot.pinned]
-    idle = loaded.idle_longest(but=[*taken, *pinned])
+    kept = {
+        slot: "a canary" if slot is tried else "keep_alive" for slot in loaded.others if slot.pinned or slot is tried
+    }
+    idle = loaded.idle_longest(but=[*taken, *kept])
     if idle is not None:
         return Evict(idle)
-    if pinned and len(pinned) == len(loaded.others) and not loaded.leaving:
-        names = ", ".join(slot.model.id for slot in pinned)
-        raise NoRoom(
-            f"`{model.id}` is not loaded and cannot be: {obstacle}, and {names} is to stay (keep_alive).", None
-        )
+    if kept and len(kept) == len(loaded.others) and not loaded.leaving:
+        names = " and ".join(f"{slot.model.id} is to stay ({why})" for slot, why in kept.items())
+        retry_after_s = 30.0 if tried in kept else None
+        raise NoRoom(f"`{model.id}` is not loaded and cannot be: {obstacle}, and {names}.", retry_after_s)
     if not loaded.others and not loaded.leaving:
         raise NoRoom(f"`{model.id}` is not loaded and cannot be: {obstacle}.", 30.0)
     if not patient:

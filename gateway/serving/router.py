@@ -105,7 +105,7 @@ class Router:
 
     def beside(self, model: ModelRef) -> Served | None:
         """Where that content of a model answers beside the active one, if it does now."""
-        slot = self.pool.loaded.answering(model.id)
+        slot = self.pool.loaded.beside(model.id)
         return None if slot is None or slot.dead or slot.model.digest != model.digest else slot
 
     @property

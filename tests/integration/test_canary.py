@@ -58,6 +58,28 @@ def test_sessions_go_one_way_until_the_canary_ends(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+def test_its_candidate_is_unloaded_by_nobody_until_it_is_over(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        client = GatewayClient.at_socket(there.settings.layout.gateway_socket)
+        try:
+            order = await ordered(there, client, share=1.0)
+            refused = await there.owner.post("/models/b/unload")
+            assert (refused.status_code, "A canary of `b` is running" in refused.json()["detail"]) == (409, True)
+            (await there.http.post("/api/generate", json={"model": "b", "keep_alive": 0})).raise_for_status()
+            assert (await there.owner.get("/models/b")).json()["loaded"] is True
+            assert set().union(*(await answered_by(there, 2)).values()) == {"b"}
+            assert (await client.canary(order)).state == "running"
+            (await there.owner.delete("/models/b")).raise_for_status()
+            assert set().union(*(await answered_by(there, 2)).values()) == {MODEL}
+            assert (await client.canary(order)).state == "lost", (
+                "no job asked for this canary, so nothing kept the model"
+            )
+        finally:
+            await client.close()
+
+    tell(tmp_path, story)
+
+
 def test_a_switch_ends_it(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         client = GatewayClient.at_socket(there.settings.layout.gateway_socket)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from gateway.dialects.call import Call
 from gateway.dialects.served import Served
-from gateway.errors import InvalidRequest
+from gateway.errors import CanaryRunning, InvalidRequest
 from gateway.request.context import RequestContext
 
 _DURATION = re.compile(r"(-?)(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)?")
@@ -16,7 +16,9 @@ _MAY = frozenset({"admin", "none", "anonymous"})  # which keys; without keys eve
 class Keeper(Protocol):
     """`gateway.serving.pool.Pool` is the real one."""
 
-    async def unload(self, name: str) -> None: ...
+    async def unload(self, name: str) -> None:
+        """Raises CanaryRunning."""
+        ...
 
     def pin(self, name: str, *, pinned: bool) -> None:
         """Whether the slot of that id stays when another model needs its place."""
@@ -50,7 +52,10 @@ class Keeping:
         if slot is None or slot.active:
             return False
         if sign == 0:
-            await self.keeper.unload(slot.model.id)
+            try:
+                await self.keeper.unload(slot.model.id)
+            except CanaryRunning:  # it stays, as the active one does
+                return False
         else:
             self.keeper.pin(slot.model.id, pinned=sign < 0)
         return sign == 0

@@ -16,6 +16,7 @@ from gateway.serving.canary.shadow import Shadows
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
 
 _LONGEST_ANSWER_BYTES = 1024 * 1024
+_OPEN: frozenset[CanaryState] = frozenset({"running", "lost"})
 LEASE_S = 30.0
 """A canary that nobody has asked after for so long is over: whoever ordered it may be gone."""
 
@@ -70,9 +71,18 @@ class Canary:
         return self._told(run, now)
 
     def end(self, canary_id: str) -> None:
-        """Its candidate gets no more requests, and it is forgotten."""
-        if self._run is not None and self._run.order.id == canary_id:
+        """Its candidate gets no more requests. How one went that is over is told again to whoever orders it again."""
+        self._look(self._clock())
+        run = self._run
+        if run is not None and run.order.id == canary_id and run.state in _OPEN:
             self._run = None
+
+    @property
+    def tried(self) -> ModelRef | None:
+        """The candidate of the canary that runs."""
+        self._look(self._clock())
+        run = self._run
+        return run.order.candidate if run is not None and run.is_running else None
 
     def trial(
         self, active: ModelRef | None, headers: Iterable[tuple[bytes, bytes]], key: str | None, request_id: str

@@ -17,7 +17,9 @@ from tests.unit.gateway.fakes import FakeClient, Garage, Register
 
 
 class House:
-    """`free_bytes` is the memory for a further engine, or what `memory_of` says; `now_s` the clock of failed loads."""
+    """`free_bytes` is the memory for a further engine, or what `memory_of` says; `now_s` the clock of failed loads;
+    `tried` a canary's candidate.
+    """
 
     def __init__(self, *, max_loaded: int = 2, load_wait_s: float = 5.0) -> None:
         self.garage = Garage()
@@ -26,6 +28,7 @@ class House:
         self.memory_of: Callable[[], int] = lambda: self.free_bytes
         self.watchdog = Watchdog()
         self.now_s = 0.0
+        self.tried: Callable[[], ModelRef | None] = lambda: None
         self.pool = Pool(
             self.gate,
             self.garage.start,
@@ -37,6 +40,7 @@ class House:
             first_delay_s=0.001,
             watchdog=self.watchdog,
             failed=FailedLoads(300.0, lambda: self.now_s),
+            tried=lambda: self.tried(),
         )
         self.register = Register()
         self.router = Router(self.gate, self.pool, self.register, load_on_request=True, max_held=64)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.errors import NoRoom
+from gateway.errors import CanaryRunning, NoRoom
 from stepserve.contract import ActivateRequest, ModelRef
 from tests.unit.gateway.fakes import model, signature
 from tests.unit.gateway.pool_house import House, scenario, until
@@ -91,6 +91,17 @@ async def test_beside_the_active_one_the_oldest_leaves(house: House) -> None:
     assert house.garage.started[0].attached == ["sha256:b1", "sha256:c1"]
     await house.pool.unload("b")
     assert {state.model.id for state in house.pool.snapshot().slots} == {"base", "c"}
+
+
+@scenario
+async def test_a_canarys_candidate_is_not_the_oldest_that_leaves(house: House) -> None:
+    await activate(house, BASE)
+    house.tried = lambda: adapter(name="a")
+    for name in "abc":
+        await house.load(adapter(name=name))
+    assert house.garage.started[0].attached == ["sha256:a1", "sha256:c1"]
+    with pytest.raises(CanaryRunning):
+        await house.pool.unload("a")
 
 
 @scenario

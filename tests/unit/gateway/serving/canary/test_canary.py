@@ -7,14 +7,24 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.access.meter import METER, Meter
-from gateway.errors import CanaryRunning
+from gateway.errors import CanaryRunning, NoRoom
 from gateway.inference.dispatch import Dispatch
 from gateway.request.context import RequestContext
 from gateway.serving.canary.canary import LEASE_S, Canary
 from gateway.serving.canary.choice import takes_part, unit_of
 from gateway.serving.canary.shadow import AT_ONCE, Shadows
 from gateway.serving.naming import Naming
-from stepserve.contract import ActivateRequest, AskOutput, AskRequest, AskResult, CanaryOrder, CanaryReport, CanaryState
+from stepserve.contract import (
+    ActivateRequest,
+    AskOutput,
+    AskRequest,
+    AskResult,
+    CanaryOrder,
+    CanaryReport,
+    CanaryState,
+    EngineOverrides,
+    ModelRef,
+)
 from stepserve.request_id import key_id
 from stepserve.settings import Alias
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, signature
@@ -38,6 +48,7 @@ class Stage:
         self.house = house
         self.now_s = 0.0
         self.canary = Canary(lambda: self.now_s)
+        house.tried = lambda: self.canary.tried
         self.naming = Naming({"quick": Alias(model="active", temperature=0.5)})
         self.dispatch = Dispatch(house.router, 10_000, naming=self.naming, canary=self.canary)
 
@@ -179,7 +190,7 @@ async def test_refusals_are_no_errors_of_the_model(here: Stage) -> None:
 async def test_a_candidate_that_is_gone_leaves_its_share_to_the_active_model_and_does_not_pass(here: Stage) -> None:
     for asked in (order("job", share=1.0), order("dark", share=1.0, shadow=True)):
         here.canary.order(asked)
-        await here.house.pool.unload("new")
+        await here.house.pool.unload("new", forced=True)
         assert await here.ask(1) == "old"
         here.now_s += 1.0
         report = here.canary.order(asked)
@@ -188,6 +199,52 @@ async def test_a_candidate_that_is_gone_leaves_its_share_to_the_active_model_and
         again = here.canary.order(asked)
         assert (again.state, again.elapsed_s) == ("running", 0.0)
         here.canary.end(asked.id)
+
+
+@on_stage
+async def test_a_candidate_stays_loaded_for_as_long_as_its_canary(here: Stage) -> None:
+    asked = order(share=1.0)
+    here.canary.order(asked)
+    with pytest.raises(CanaryRunning, match="A canary of `new` is running"):
+        await here.house.pool.unload("new")
+    for wait in (False, True):
+        with pytest.raises(NoRoom, match=r"2 models are loaded \(max_loaded_models\), and new is to stay \(a canary\)"):
+            await here.house.load(model("third", signature()), wait=wait)
+    other_options = model("new", signature()).model_copy(update={"engine": EngineOverrides(max_num_seqs=3)})
+    with pytest.raises(NoRoom, match="a canary of `new` runs"):
+        await here.house.load(other_options)
+    assert await here.ask(1) == "new"
+    assert here.canary.order(asked).state == "running"
+    here.now_s += LEASE_S + 1
+    await here.house.load(model("third", signature()))
+    assert here.house.pool.loaded.names == ["third"], "nobody asks after the canary any more"
+
+
+@on_stage
+async def test_an_adapter_on_the_active_models_engine_has_its_canary_too(here: Stage) -> None:
+    tuned = ModelRef(id="tuned", path="/models/tuned", digest="sha256:tuned1", base=model("old"))
+    await here.house.load(tuned)
+    asked = order(share=1.0, candidate=tuned)
+    here.canary.order(asked)
+    assert await here.ask(1) == "tuned"
+    report = here.canary.order(asked)
+    assert (report.state, report.candidate.requests) == ("running", 1)
+    with pytest.raises(CanaryRunning, match="`tuned`"):
+        await here.house.pool.unload("tuned")
+
+
+@on_stage
+async def test_how_a_canary_ended_is_told_again_to_a_control_that_had_no_time_to_keep_it(here: Stage) -> None:
+    asked = order(share=1.0)
+    here.canary.order(asked)
+    here.engine("new").status = 500
+    for number in range(5):
+        await here.ask(number)
+    assert here.canary.order(asked).state == "breached"
+    here.canary.end(asked.id)
+    assert here.canary.order(asked).state == "breached", "it does not begin anew"
+    assert await here.ask(9) == "old"
+    assert here.canary.order(order("other")).state == "running"
 
 
 @on_stage
