@@ -53,7 +53,7 @@ class SwitchWish:
 @dataclass(frozen=True, slots=True)
 class SwitchCondition:
     """What has to be so still when the switch begins: the content of its model, and what is active (None: nothing, or
-    the model itself already).
+    the model itself already), as its files are.
     """
 
     digest: str
@@ -180,10 +180,11 @@ class Activator:
     ) -> ActivateResult:
         model = await self._registry.proven(model_id)
         active = await self._history.active()
-        if condition is not None:
-            _check(condition, model, active)
         is_active = active is not None and active.id == model.id
-        state = await self._gateway.state() if is_active or wish.spares_pushed else None
+        asks = is_active or wish.spares_pushed or condition is not None
+        state = await self._gateway.state() if asks else None
+        if condition is not None:
+            _check(condition, model, active, state)
         if wish.spares_pushed and state is not None and state.active is not None and state.pushed is not None:
             raise Conflict(f"version {state.pushed.number} of {state.active.id} was pushed, and a switch would end it")
         if (
@@ -331,8 +332,13 @@ class Activator:
             raise Conflict(f"the gateway refused {request.model.id}: {error}") from error
 
 
-def _check(condition: SwitchCondition, model: ModelRef, active: ActiveModel | None) -> None:
-    """Raises Superseded."""
+def _check(
+    condition: SwitchCondition, model: ModelRef, active: ActiveModel | None, state: GatewayState | None
+) -> None:
+    """Raises Superseded. Weights that were pushed are of no file, so a switch would end them for good."""
+    if state is not None and state.active is not None and state.pushed is not None:
+        pushed = f"version {state.pushed.number} of {state.active.id}"
+        raise Superseded(f"{pushed} was pushed meanwhile, and {model.id} was not compared with it")
     if model.digest != condition.digest:
         raise Superseded(f"{model.id} has other content now ({model.digest}) than what was to become active")
     if active is not None and active.digest not in {model.digest, condition.active_digest}:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from control.errors import Conflict, GatewayUnavailable
+from control.errors import Conflict, GatewayUnavailable, JobPaused
 from control.promotion.canary_request import CanaryRequest
 from control.promotion.set_run import Loader
 from evals.run_files import read_json, write_json
@@ -39,7 +39,7 @@ async def run_canary(
     """How it ended, kept in canary.json: a later attempt finds it there. `models`: the candidate, and the digest of
     what is active.
 
-    Raises GatewayUnavailable when it is to be tried again, and what loading raises.
+    Raises GatewayUnavailable when it is to be tried again, JobPaused while another one runs, and what loading raises.
     """
     kept: dict[str, Any] | None = await asyncio.to_thread(read_json, run_dir / CANARY_FILE)
     if kept is not None:
@@ -48,10 +48,10 @@ async def run_canary(
     order = CanaryOrder(id=order_id, candidate=candidate, active=active, **asked.model_dump())
     try:
         report = await _watched(gateway, order, load)
+        found = report.model_dump(mode="json")
+        await asyncio.to_thread(write_json, run_dir / CANARY_FILE, found)  # before the gateway may forget it
     finally:
         await _ended(gateway, order_id)
-    found = report.model_dump(mode="json")
-    await asyncio.to_thread(write_json, run_dir / CANARY_FILE, found)
     return found
 
 
@@ -64,8 +64,8 @@ async def _watched(gateway: CanaryGateway, order: CanaryOrder, load: Loader) -> 
     while True:
         try:
             report = await gateway.canary(order)
-        except Conflict as error:  # another promotion's: it will be over
-            raise GatewayUnavailable(str(error)) from error
+        except Conflict as error:  # another promotion's: it will be over, in a day at most
+            raise JobPaused(str(error)) from error
         if report.state == "running":
             await asyncio.sleep(_LOOK_EVERY_S)
             continue

@@ -259,6 +259,16 @@ async def test_who_switched_meanwhile_has_the_last_word(here: Stage) -> None:
 
 
 @on_stage
+async def test_weights_that_were_pushed_meanwhile_are_not_switched_away(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.pushed = 3
+    job = await here.promote("new", on_pass="activate")
+    assert (job["decision"], job["activation"]["status"]) == ("promoted", "superseded")
+    assert "version 3 of old was pushed meanwhile, and new was not compared with it" in job["activation"]["error"]
+    assert (await here.active(), here.gateway.activated) == ("old", ["old"])
+
+
+@on_stage
 async def test_a_candidate_that_does_not_come_up_is_rolled_back(here: Stage) -> None:
     await here.add("new", 0.9)
     here.gateway.fail_with = "CUDA out of memory"

@@ -40,10 +40,13 @@ class House:
             first_delay_s=0.001,
             watchdog=self.watchdog,
             failed=FailedLoads(300.0, lambda: self.now_s),
-            tried=lambda: self.tried(),
+            tried=self._tried,
         )
         self.register = Register()
         self.router = Router(self.gate, self.pool, self.register, load_on_request=True, max_held=64)
+
+    def _tried(self) -> ModelRef | None:
+        return self.tried()
 
     async def enter(self, name: str, client: FakeClient | None = None) -> Served:
         """What answers a request that names this model."""
