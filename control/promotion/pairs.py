@@ -16,6 +16,7 @@ from evals.record import SampleRecord
 
 GUARDS: tuple[Guard, ...] = get_args(Guard)
 RATIOS: frozenset[Guard] = frozenset({"latency", "tokens"})
+_BEYOND = 1e9
 
 Order = list[list[str]]
 """Ids of questions, those of one cluster together: [n_units][questions of the unit]."""
@@ -110,9 +111,10 @@ class Pairs:
 
 
 def guard_values(sets: Sequence[tuple[Pairs, int]], guard: Guard) -> Floats:
-    """After each look [n] the candidate's excess over all sets: a ratio, or a difference of means; 0 where unknown.
+    """After each look [n] the candidate's excess over all sets: a ratio, or a difference of means; NaN where unknown.
 
-    Of each set its first units, as many as given; a set that ends before others stays as it is.
+    Of each set its first units, as many as given; a set that ends before others stays as it is. A ratio to nothing is
+    1 of nothing, and of more beyond every limit.
     """
     looks = max(count for _, count in sets)
     before, after, sizes = np.zeros(looks), np.zeros(looks), np.zeros(looks)
@@ -120,16 +122,21 @@ def guard_values(sets: Sequence[tuple[Pairs, int]], guard: Guard) -> Floats:
         for total, part in zip((before, after, sizes), pairs.marks(guard, count), strict=True):
             total[:count] += part
     old, new, number = np.cumsum(before), np.cumsum(after), np.cumsum(sizes)
-    known = number > 0
     if guard in RATIOS:
-        return np.divide(new, old, out=np.zeros(looks), where=known & (old > 0))
-    return np.divide(new - old, number, out=np.zeros(looks), where=known)
+        found = np.divide(new, old, out=np.where(new > 0, _BEYOND, 1.0), where=old > 0)
+    else:
+        found = np.divide(new - old, number, out=np.zeros(looks), where=number > 0)
+    return np.where(number > 0, found, np.nan)
 
 
-def held_by(sets: Sequence[tuple[Pairs, int]], guards: Mapping[Guard, float]) -> NDArray[np.bool_]:
-    """After each look [n] whether a guard is over its limit."""
+def held_by(sets: Sequence[tuple[Pairs, int]], guards: Mapping[Guard, float]) -> tuple[NDArray[np.bool_], bool]:
+    """After each look [n] whether a guard forbids to promote: it is over its limit, or nobody knows. At the last one
+    whether one is known to be over it.
+    """
     looks = max(count for _, count in sets)
-    held = np.zeros(looks, dtype=np.bool_)
+    held, over = np.zeros(looks, dtype=np.bool_), False
     for guard, limit in guards.items():
-        held |= guard_values(sets, guard) > limit
-    return held
+        values = guard_values(sets, guard)
+        held |= ~(values <= limit)
+        over = over or bool(values[-1] > limit)
+    return held, over

@@ -59,12 +59,18 @@ def report_of(job_id: str, result: dict[str, Any], run_dir: Path) -> Document:
     ]
     if result["guards"]:
         rows = [
-            [one["guard"], one["kind"], number(one["value"]), number(one["limit"]), "over" if one["over"] else "within"]
+            [one["guard"], one["kind"], number(one["value"]), number(one["limit"]), _standing(one)]
             for one in result["guards"]
         ]
         blocks += [Heading("Guards"), Table(("guard", "kind", "value", "limit", ""), rows)]
     blocks += [*_items(result), *_switch(result), Heading("How it can be checked"), _check(job_id, result)]
     return Document(f"Promotion of {candidate['id']} over {baseline['id']}", blocks)
+
+
+def _standing(guard: dict[str, Any]) -> str:
+    if guard["value"] is None:
+        return "not known"
+    return "over" if guard["over"] else "within"
 
 
 def _row(metric: dict[str, Any]) -> list[str]:

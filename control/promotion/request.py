@@ -22,6 +22,7 @@ Guard = Literal["truncated", "unparsed", "empty", "loss", "latency", "tokens"]
 seconds; tokens. `latency` and `tokens` are ratios, the others differences, of the candidate to the baseline."""
 
 
+LATENCY: Final[Guard] = "latency"
 OnPass = Literal["notify", "activate"]
 NOTIFY: Final = "notify"
 ACTIVATE: Final = "activate"

@@ -132,10 +132,11 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
-def decide(evidence: Evidence, rule: Rule, held: NDArray[np.bool_] | None = None) -> Outcome:
+def decide(evidence: Evidence, rule: Rule, held: NDArray[np.bool_] | None = None, *, refuses: bool = True) -> Outcome:
     """The first look [n] at which something is shown. `held` [n]: a guard forbids to promote there.
 
-    Where a guard forbids it at the last look too, what would have been promoted is refused, by no metric.
+    Where a guard forbids it at the last look too, what would have been promoted is refused, by no metric; not without
+    `refuses`: there are looks to come, or the guard's value is not known.
     """
     alpha = rule.alpha
     better, worse = holm(evidence.above), holm(evidence.below_margin)
@@ -154,7 +155,7 @@ def decide(evidence: Evidence, rule: Rule, held: NDArray[np.bool_] | None = None
             return Outcome("refused", look + 1, _numbers(low if low.any() else evidence.below[:, look] <= alpha))
         shown = better[:, look] <= alpha if rule.test == "superior" else evidence.above_margin[:, look] <= alpha
         return Outcome("promoted", look + 1, _numbers(shown))
-    if looks and passes[-1]:
+    if looks and passes[-1] and refuses:
         return Outcome("refused", looks)
     return Outcome("undecided", looks)
 

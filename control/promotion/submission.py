@@ -17,7 +17,7 @@ from control.models.registry import Registry
 from control.models.repository import ModelRepository
 from control.promotion.files import BASELINE_FILE, CANDIDATE_FILE, REUSED_FILE
 from control.promotion.kind import PromotionKind
-from control.promotion.request import Named, PromotionConfig, PromotionRequest, StoredSet, sets_of
+from control.promotion.request import LATENCY, Named, PromotionConfig, PromotionRequest, StoredSet, sets_of
 from evals.kind import EvalKind
 from evals.request import EvalConfig
 from evals.samples_log import SAMPLES_FILE
@@ -54,6 +54,7 @@ class PromotionDesk:
         run = None
         if request.baseline.startswith(f"{self._evaluations.type}_") and not await self._models.find(request.baseline):
             run = await self._evals.done(request.baseline, "baseline", view)
+            _check_guards(request)
             baseline = Named(id=run.model_id, digest=run.model_digest)
         else:
             baseline = await self._named(request.baseline)
@@ -62,7 +63,7 @@ class PromotionDesk:
         sets, metrics = await asyncio.to_thread(sets_of, request, self._evaluations, self._datasets_dir)
         if run is not None:
             sets = [_from_run(number, one, run) for number, one in enumerate(sets)]
-        else:
+        elif LATENCY not in request.guards:
             sets = [await self._with_sources(one, baseline.digest, view) for one in sets]
         return PromotionConfig(
             candidate=candidate,
@@ -86,6 +87,7 @@ class PromotionDesk:
             return
         if request.baseline.startswith(f"{self._evaluations.type}_") and not await self._models.find(request.baseline):
             await self._evals.done(request.baseline, "baseline", EVERYTHING)
+            _check_guards(request)
         else:
             await self._named(request.baseline)
 
@@ -115,6 +117,15 @@ class PromotionDesk:
         )
         async with self._database.transaction() as session:
             return (await session.scalars(statement)).all()
+
+
+def _check_guards(request: PromotionRequest) -> None:
+    """Of one whose baseline is an eval. Raises Invalid."""
+    if LATENCY in request.guards:
+        raise Invalid(
+            f"guards.{LATENCY}: {request.baseline} was answered at another time, so its seconds say nothing: name its"
+            " model as the baseline"
+        )
 
 
 def _alike(config: EvalConfig) -> dict[str, object]:

@@ -45,12 +45,12 @@ def look(config: PromotionConfig, sets: Sequence[Pairs]) -> Look:
     counts = [min(count, looks) for count in counts]
     metrics = [sets[metric.set].units(metric.metric, counts[metric.set]) for metric in config.metrics]
     margins = [metric.margin for metric in config.metrics]
-    held = held_by(list(zip(sets, counts, strict=True)), config.guards)
+    held, over = held_by(list(zip(sets, counts, strict=True)), config.guards)
     if not config.sequential:
         evidence = at_the_end(metrics, margins)
-        return Look(decide(evidence, config.rule, held[-1:]), tuple(counts), evidence)
+        return Look(decide(evidence, config.rule, held[-1:], refuses=over), tuple(counts), evidence)
     evidence = at_any_time(metrics, margins)
-    outcome = decide(evidence, config.rule, held)
+    outcome = decide(evidence, config.rule, held, refuses=over and not waiting)
     return Look(outcome, tuple(min(count, outcome.looks) for count in counts), evidence)
 
 
@@ -137,7 +137,7 @@ def _scores(
 def _guard_report(sets: Sequence[Pairs], found: Look, guard: Guard, limit: float) -> dict[str, Any]:
     counted = list(zip(sets, found.counts, strict=True))
     values = guard_values(counted, guard) if max(found.counts, default=0) else np.zeros(0)
-    value = float(values[-1]) if values.size else None
+    value = float(values[-1]) if values.size and np.isfinite(values[-1]) else None
     kind = "ratio" if guard in RATIOS else "difference"
     return {"guard": guard, "kind": kind, "value": value, "limit": limit, "over": value is not None and value > limit}
 
@@ -154,7 +154,13 @@ def _reasons(
     ]
     if outcome.decision == "refused":
         return over
-    return over + [_of_undecided(metric) for metric in metrics]
+    unknown = [
+        f"guard {guard['guard']}: no question has it of both models, so nobody can say whether it is within"
+        f" {guard['limit']:g}"
+        for guard in guards
+        if guard["value"] is None and any(metric["samples_used"] for metric in metrics)
+    ]
+    return over + unknown + [_of_undecided(metric) for metric in metrics]
 
 
 def _of_metric(config: PromotionConfig, outcome: Outcome, metric: dict[str, Any]) -> str:

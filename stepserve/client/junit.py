@@ -12,7 +12,7 @@ def junit_of(promotion: Promotion) -> str:
     """Of one that is decided. A failure: shown to be worse, or over its limit; skipped: not shown to be better."""
     suite = Xml.Element("testsuite", name=f"promotion of {promotion.model_id}", hostname="stepserve", id=promotion.id)
     decision = _case(suite, "promotion", "decision")
-    reasons = "\n".join(promotion.reasons or [])
+    reasons = _printable("\n".join(promotion.reasons or []))
     if promotion.decision == "undecided":
         Xml.SubElement(decision, "skipped", message="undecided").text = reasons
     elif promotion.decision != "promoted":
@@ -24,6 +24,8 @@ def junit_of(promotion: Promotion) -> str:
         case = _case(suite, "guards", guard["guard"])
         if guard["over"]:
             Xml.SubElement(case, "failure", message=f"{guard['value']:g} is over {guard['limit']:g}")
+        elif guard["value"] is None:
+            Xml.SubElement(case, "skipped", message="not known")
     for attribute, tag in (("failures", "failure"), ("skipped", "skipped")):
         suite.set(attribute, str(len(suite.findall(f"testcase/{tag}"))))
     suite.set("tests", str(len(suite.findall("testcase"))))
