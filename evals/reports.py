@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from evals.compare import compare, paired
 from evals.error_share import DEFAULT_MAX_ERROR_SHARE, errors_allowed, unscored
 from evals.errors import EvalError
-from evals.flaky import Flakiness, flaky_among
+from evals.flaky import Flakiness, FlakyQuestions
 from evals.interchange.answers import Unreadable
 from evals.interchange.exported import exported
 from evals.interchange.imported import imported
@@ -21,7 +22,7 @@ from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import Metric, known_names, metric_named
 from evals.report import report_of
-from evals.rescore import parse_request, records_of, rescore, scores_by
+from evals.rescore import parse_request, records_of, rescore, scores_by, stream_of
 from evals.run import CONFIG_FILE, METRICS_FILE
 from evals.run_files import write_json
 from evals.sample_page import sample_page
@@ -34,6 +35,8 @@ from stepserve.readable import readable
 from stepserve.report.blocks import Document
 
 _KEPT_MARKS = 16
+_SHOWN_FLAKY = 500
+_LONGEST_ANSWER = 4000
 _SAME = ("dataset_digest", "template_digest", "seed")
 
 
@@ -129,10 +132,10 @@ class EvalReports:
         """Of the same runs worked out once: what a run that is done says stays."""
         key = (done.job_id, *(other.job_id for other in others))
         if others and key not in self._flaky:
-            found = await self.flaky(done, others)
+            _, found = await asyncio.to_thread(_flaky_among, done, others)
             while len(self._flaky) >= _KEPT_MARKS:
                 del self._flaky[next(iter(self._flaky))]
-            self._flaky[key] = {one["id"]: one["differs"] for one in found["questions"]}
+            self._flaky[key] = found
         return self._flaky.get(key, {})
 
     def spoilt(self, config: dict[str, Any], result: dict[str, Any]) -> str | None:
@@ -147,25 +150,35 @@ class EvalReports:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _flaky(done: DoneEval, others: Sequence[DoneEval]) -> dict[str, Any]:
-    runs, compared = {done.job_id: {record.id: record for record in records_of(done)}}, []
+def _flaky_among(done: DoneEval, others: Sequence[DoneEval]) -> tuple[list[DoneEval], Mapping[str, Flakiness]]:
+    """The runs that could be read, `done` first, and the questions that are flaky among them. Raises Conflict."""
+    questions, read = FlakyQuestions(), [done]
+    questions.add(stream_of(done))
     for other in others:
         try:
-            runs[other.job_id] = {record.id: record for record in records_of(other)}
-        except (Conflict, ValueError, OSError):  # it kept none, or they cannot be read any more
+            questions.add(stream_of(other))
+        except (Conflict, OSError):  # it kept none, or they cannot be read any more
             continue
-        compared.append(other.job_id)
-    found = flaky_among([run.values() for run in runs.values()])
-    questions = [
-        {
-            "id": name,
-            "differs": differs,
-            "answers": {job: run[name].prediction for job, run in runs.items() if name in run},
-            "scores": {job: run[name].score for job, run in runs.items() if name in run},
-        }
-        for name, differs in sorted(found.items())
-    ]
-    return {"job_id": done.job_id, "compared_with": compared, "flaky": len(questions), "questions": questions}
+        read.append(other)
+    return read, questions.found
+
+
+def _flaky(done: DoneEval, others: Sequence[DoneEval]) -> dict[str, Any]:
+    runs, found = _flaky_among(done, others)
+    shown = {
+        name: {"id": name, "differs": found[name], "answers": {}, "scores": {}} for name in islice(found, _SHOWN_FLAKY)
+    }
+    for run in runs:
+        for record in stream_of(run) if shown else ():
+            if (one := shown.get(record.id)) is not None:
+                one["answers"][run.job_id] = record.prediction[:_LONGEST_ANSWER]
+                one["scores"][run.job_id] = record.score
+    return {
+        "job_id": done.job_id,
+        "compared_with": [run.job_id for run in runs[1:]],
+        "flaky": len(found),
+        "questions": list(shown.values()),
+    }
 
 
 def _common_metric(a: DoneEval, b: DoneEval) -> str:

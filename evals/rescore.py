@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,13 @@ def parse_request(body: bytes, answers_each: int, judges: AllowedJudges) -> Resc
 
 def records_of(done: DoneEval) -> list[SampleRecord]:
     """Blocks. Raises Conflict when the run kept no samples."""
+    return list(stream_of(done))
+
+
+def stream_of(done: DoneEval) -> Iterator[SampleRecord]:
+    """`records_of`, one at a time."""
     try:
-        return list(read_records(done.run_dir / SAMPLES_FILE))
+        yield from read_records(done.run_dir / SAMPLES_FILE)
     except FileNotFoundError:
         raise Conflict(f"{done.job_id} kept no samples (per_example_logging was false, or they were deleted)") from None
 
