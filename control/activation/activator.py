@@ -332,9 +332,7 @@ class Activator:
             raise Conflict(f"the gateway refused {request.model.id}: {error}") from error
 
 
-def _check(
-    condition: SwitchCondition, model: ModelRef, active: ActiveModel | None, state: GatewayState | None
-) -> None:
+def _check(condition: SwitchCondition, model: ModelRef, active: ActiveModel | None, state: GatewayState | None) -> None:
     """Raises Superseded. Weights that were pushed are of no file, so a switch would end them for good."""
     if state is not None and state.active is not None and state.pushed is not None:
         pushed = f"version {state.pushed.number} of {state.active.id}"
