@@ -16,6 +16,7 @@ from stepserve.paths import Layout
 
 DAY_S = 86_400.0
 _GOING = ".gone-"  # a run's folder on its way out, whoever was stopped in the middle
+_JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TURNED_OVER = re.compile(r".+\.log\.\d+")
 
 
@@ -64,7 +65,8 @@ def what_goes(layout: Layout, settings: RetentionSettings, finished: set[str], n
 def finished_jobs(database: Path) -> set[str]:
     """Ids of the jobs that have ended and of whose shards a trainer has acknowledged all. Raises sqlite3.Error.
 
-    Without promotions that are decided, which are kept for ever with what they were decided by.
+    Without promotions that are decided, which are kept for ever with what they were decided by, and without those that
+    an open job names: a promotion its baseline, a data generation the eval whose failures it reads.
     """
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         ended = connection.execute(
@@ -73,7 +75,9 @@ def finished_jobs(database: Path) -> set[str]:
         )
         finished = {str(job_id) for (job_id,) in ended}
         wanted = connection.execute("SELECT job_id FROM shards WHERE state != 'published' OR acknowledged_at IS NULL")
-        return finished - {str(job_id) for (job_id,) in wanted}
+        open_jobs = connection.execute("SELECT config FROM jobs WHERE status IN ('pending', 'running')")
+        named = {name for (config,) in open_jobs for name in _JOB_ID.findall(str(config))}
+        return finished - {str(job_id) for (job_id,) in wanted} - named
 
 
 def remove(one: Kept) -> None:

@@ -20,8 +20,12 @@ JOBS = {
     "shards": "done",
     "young": "done",
     "decided": "done",
+    "baseline": "done",
+    "source": "done",
 }
 TYPES = {"decided": "promotion"}
+CONFIGS = {"waiting": {"baseline_run": "baseline", "sets": [{"sources": ["eval/source/samples.jsonl"]}]}}
+"""Runs that an open job will read."""
 
 
 @pytest.fixture
@@ -29,7 +33,11 @@ def used(layout: Layout) -> Layout:
     """A base directory with jobs of every status, long ago and young, and what they left."""
     with closing(sqlite3.connect(layout.database)) as connection:
         for name, status in JOBS.items():
-            _insert(connection, "jobs", {"id": name, "status": status, "type": TYPES.get(name, "eval")})
+            job: dict[str, object] = {
+                "type": TYPES.get(name, "eval"),
+                "config": json.dumps(CONFIGS.get(name, {})),
+            }
+            _insert(connection, "jobs", job | {"id": name, "status": status})
         for number, (job, acknowledged) in enumerate((("shards", None), ("ended", "2020-01-01 00:00:00"))):
             shard = {
                 "name": job,
@@ -89,7 +97,7 @@ def test_only_what_nobody_needs_goes(used: Layout) -> None:
 def test_by_size_no_job_that_has_not_ended_goes(used: Layout) -> None:
     ended = gc(used, runs_max_bytes=0)
     assert ended.returncode == 0, ended.stderr
-    assert left(used) == {"running", "waiting", "shards", "nobodys", "decided"}
+    assert left(used) == {"running", "waiting", "shards", "nobodys", "decided", "baseline", "source"}
 
 
 def test_without_a_setting_nothing_is_removed(used: Layout) -> None:
