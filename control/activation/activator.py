@@ -125,6 +125,8 @@ class Activator:
 
         A switch to the same model that is under way is joined, whatever was wished for it, and its end is the answer.
         One that is active already is proved as it serves; one whose weights were pushed is loaded from its files again.
+        With a `condition` one `cause` switches once, however often it is tried.
+
         Raises NotFound, Invalid (files gone or changed, method impossible), Conflict (a switch to another model runs),
         GatewayUnavailable, and ActivationFailed when the candidate did not come up or failed its proof; Superseded when
         a `condition` is not fulfilled (any more).
@@ -185,6 +187,8 @@ class Activator:
         state = await self._gateway.state() if asks else None
         if condition is not None:
             _check(condition, model, active, state)
+            if not is_active and await self._history.is_done(cause):
+                raise Superseded(f"{model.id} was made active by the {cause} already, and another model after it")
         if wish.spares_pushed and state is not None and state.active is not None and state.pushed is not None:
             raise Conflict(f"version {state.pushed.number} of {state.active.id} was pushed, and a switch would end it")
         if (

@@ -92,6 +92,12 @@ class ActivationLog:
             statement = select(ActivationRow).where(ActivationRow.status == "running").order_by(ActivationRow.id)
             return (await session.scalars(statement)).all()
 
+    async def is_done(self, cause: str) -> bool:
+        """Whether a switch of that cause has succeeded."""
+        done = select(ActivationRow.id).where(ActivationRow.cause == cause, ActivationRow.status == "done")
+        async with self._database.transaction() as session:
+            return await session.scalar(done.limit(1)) is not None
+
     async def history(self, limit: int) -> Sequence[ActivationRow]:
         """Newest first."""
         async with self._database.transaction() as session:

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from control.activation.activator import Activator, SwitchWish
+from control.activation.activator import Activator, SwitchCondition, SwitchWish
 from control.database.database import database_url
-from control.errors import GatewayUnavailable
+from control.errors import GatewayUnavailable, Superseded
 from control.gateway_client import GatewayClient
 from control.jobs.engine_borrow import ActivatorSwitcher
 from stepserve.contract import ActivateRequest, FailedLoad, ModelRef, Proof
@@ -81,6 +81,28 @@ def test_no_job_ends_pushed_weights(tmp_path: Path) -> None:
             here.gateway.pushed = 0
             await switcher.switch_to("b", "job 1")
             assert here.gateway.activated == ["a", "b"]
+
+    asyncio.run(run())
+
+
+def test_one_cause_switches_once_and_who_went_back_has_the_last_word(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with house(tmp_path) as here:
+            await here.add_active("a")
+            await here.add_model("b", seed=1)
+            models = {model["id"]: model["digest"] for model in (await here.get("/models"))["models"]}
+            condition = SwitchCondition(models["b"], models["a"])
+            activator = here.app.state.services[Activator]
+            for _ in range(2):  # as a job that was killed before it could note the first
+                result = await activator.set_active("b", SwitchWish(), cause="promotion p", condition=condition)
+                assert result.status == "activated"
+            assert here.gateway.activated == ["a", "b"]
+            await here.post("/models/set_active", id="a")
+            with pytest.raises(Superseded, match="b was made active by the promotion p already"):
+                await activator.set_active("b", SwitchWish(), cause="promotion p", condition=condition)
+            assert await active_id(here) == "a"
+            await activator.set_active("b", SwitchWish(), cause="promotion q", condition=condition)
+            assert await active_id(here) == "b"
 
     asyncio.run(run())
 
