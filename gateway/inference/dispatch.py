@@ -8,7 +8,7 @@ from gateway.balancing.asked import asked_of
 from gateway.balancing.member import GATEWAY_HEADER
 from gateway.balancing.spread import Spread
 from gateway.dialects import anthropic, openai
-from gateway.errors import DigestMismatch, GatewayError, InvalidField, ModelNotFound
+from gateway.errors import DigestMismatch, GatewayError, InvalidField, ModelNotFound, Overloaded
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
 from gateway.http.bounded_body import read_within
 from gateway.http.tracked_send import TrackedSend, tracked
@@ -170,7 +170,13 @@ class Dispatch:
             response.headers.update(slot.identity_headers)
             await send_kept(kept, response)
             return None
-        self.admission.enter(slot.host, admit.estimate)
+        try:
+            self.admission.enter(slot.host, admit.estimate)
+        except Overloaded:
+            if admit.tried is None:
+                raise
+            admit.tried = None  # the candidate has no place for its share now: no client pays for that
+            return await self._admitted(admit, scope, receive, response, digest)
         return _Admitted(slot, slot.model, body, cached, admit.trial)
 
     async def _serve(

@@ -16,7 +16,7 @@ from gateway.serving.canary.shadow import Shadows
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
 
 _LONGEST_ANSWER_BYTES = 1024 * 1024
-_OPEN: frozenset[CanaryState] = frozenset({"running", "lost"})
+_SHOWN: frozenset[CanaryState] = frozenset({"passed", "breached"})
 LEASE_S = 30.0
 """A canary that nobody has asked after for so long is over: whoever ordered it may be gone."""
 
@@ -71,10 +71,10 @@ class Canary:
         return self._told(run, now)
 
     def end(self, canary_id: str) -> None:
-        """Its candidate gets no more requests. How one went that is over is told again to whoever orders it again."""
+        """Its candidate gets no more requests. What one has shown is told again to whoever orders it again."""
         self._look(self._clock())
         run = self._run
-        if run is not None and run.order.id == canary_id and run.state in _OPEN:
+        if run is not None and run.order.id == canary_id and run.state not in _SHOWN:
             self._run = None
 
     @property

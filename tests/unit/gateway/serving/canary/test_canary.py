@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from gateway.access.meter import METER, Meter
 from gateway.errors import CanaryRunning, NoRoom
 from gateway.inference.dispatch import Dispatch
 from gateway.request.context import RequestContext
+from gateway.serving.admission import Admission, Bounds
 from gateway.serving.canary.canary import LEASE_S, Canary
 from gateway.serving.canary.choice import takes_part, unit_of
 from gateway.serving.canary.shadow import AT_ONCE, Shadows
@@ -263,6 +265,22 @@ async def test_a_candidate_whose_engine_dies_of_a_request_is_over_its_limit(here
     await asking
     report = here.canary.order(asked)
     assert (report.state, report.reason) == ("breached", "errors: its engine died while it answered")
+
+
+@on_stage
+async def test_what_a_busy_candidate_has_no_place_for_is_answered_by_the_active_model(here: Stage) -> None:
+    here.dispatch = replace(here.dispatch, admission=Admission(Bounds(1, 0, 0)))
+    here.canary.order(order(share=1.0))
+    engine = here.engine("new")
+    engine.release.clear()
+    inside = asyncio.create_task(here.ask(1))
+    await engine.entered.wait()
+    assert await here.ask(2) == "old"
+    engine.release.set()
+    assert await inside == "new"
+    assert await here.ask(3) == "new"
+    report = here.canary.order(order(share=1.0))
+    assert (report.candidate.requests, report.active.requests, report.candidate.errors) == (2, 1, 0)
 
 
 @on_stage
