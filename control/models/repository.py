@@ -126,8 +126,9 @@ class ModelRepository:
         )
         if await session.scalar(switching.limit(1)) is not None:
             raise Conflict(f"a switch to {model_id} is running")
-        if await _live_job_of(session, model_id) is not None:
-            raise Conflict(f"{model_id} is used by a job that is not over: cancel it or wait")
+        job_id = await _live_job_of(session, model_id)
+        if job_id is not None:
+            raise Conflict(f"{model_id} is used by a job that is not over: cancel {job_id} or wait")
 
 
 async def _live_job_of(session: AsyncSession, model_id: str) -> str | None:

@@ -9,16 +9,17 @@ activation.json   how the switch ended that followed, if one did
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 import stepserve
 from control.promotion.pairs import Order, Pairs, answer_of
 from control.promotion.request import PromotionConfig
 from control.promotion.verdict import Records, look, report
+from evals.record import SampleRecord
 from evals.run_files import read_json, write_json
 from evals.samples_log import read_records
 
@@ -58,7 +59,7 @@ def read_order(folder: Path) -> Order | None:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a run's files say. `records`: of each set the baseline's and the candidate's, by id."""
+    """What a run's files say. `records`: of each set the baseline's and the candidate's, by id, if they were wanted."""
 
     config: PromotionConfig
     sets: list[Pairs]
@@ -66,8 +67,8 @@ class Kept:
     reused: int
 
 
-def kept_in(run_dir: Path) -> Kept:
-    """Blocks. Raises BrokenRun."""
+def kept_in(run_dir: Path, *, texts: bool = True) -> Kept:
+    """Without `texts` no record is held in memory, but what counts of each. Blocks. Raises BrokenRun."""
     config = read_config(run_dir)
     kept = Kept(config, [], [], 0)
     count = 0
@@ -75,15 +76,19 @@ def kept_in(run_dir: Path) -> Kept:
         for number, stored in enumerate(config.sets):
             folder, metrics = set_folder(run_dir, number), stored.config.metrics
             pairs = Pairs(read_order(folder) or [])
-            reused, asked, candidate = (
-                _records(folder / name) for name in (REUSED_FILE, BASELINE_FILE, CANDIDATE_FILE)
-            )
-            pairs.baseline |= {name: answer_of(one, metrics, timed=False) for name, one in reused.items()}
-            pairs.baseline |= {name: answer_of(one, metrics, timed=True) for name, one in asked.items()}
-            pairs.candidate |= {name: answer_of(one, metrics, timed=True) for name, one in candidate.items()}
+            old, new = Records(), Records()
+            for name, answers, records in (
+                (REUSED_FILE, pairs.baseline, old),
+                (BASELINE_FILE, pairs.baseline, old),
+                (CANDIDATE_FILE, pairs.candidate, new),
+            ):
+                for record in _records(folder / name):
+                    answers[record.id] = answer_of(record, metrics, timed=name != REUSED_FILE)
+                    count += name == REUSED_FILE
+                    if texts:
+                        records[record.id] = record
             kept.sets.append(pairs)
-            kept.records.append((reused | asked, candidate))
-            count += len(reused)
+            kept.records.append((old, new))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenRun(f"{run_dir}: {error}") from error
     return replace(kept, reused=count)
@@ -147,15 +152,13 @@ def replay(run_dir: Path) -> tuple[dict[str, Any], list[str]]:
         for name, digest in digests(run_dir).items()
         if kept.get("inputs", {}).get(name) != digest
     ]
+    differs += [f"{name} is gone" for name in kept.get("inputs", {}) if not (run_dir / name).exists()]
     plain = json.loads(json.dumps(again))
     differs += [f"`{key}` comes out otherwise" for key in plain if plain[key] != kept.get(key)]
     return again, differs
 
 
-def _records(path: Path) -> Records:
-    try:
-        return {record.id: record for record in read_records(path)}
-    except FileNotFoundError:
-        return {}
-    except ValidationError as error:
-        raise BrokenRun(f"{path}: {error}") from error
+def _records(path: Path) -> Iterator[SampleRecord]:
+    """None of a file that is not there."""
+    with suppress(FileNotFoundError):
+        yield from read_records(path)

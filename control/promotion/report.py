@@ -114,7 +114,7 @@ def _saturated(result: dict[str, Any]) -> list[Block]:
 
 def _curves(run_dir: Path) -> list[Block]:
     try:
-        kept = kept_in(run_dir)
+        kept = kept_in(run_dir, texts=False)
     except BrokenRun as error:
         log.info("a report without curves: %s", error)
         return []

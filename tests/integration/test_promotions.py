@@ -333,7 +333,7 @@ async def test_a_pinned_baseline_is_loaded_beside(here: Stage) -> None:
     here.gateway.batch_takes_s = 0.3
     job_id = await here.ask(candidate="new", baseline="pinned", on_pass="activate")
     removed = await here.http.delete("/models/pinned")
-    assert (removed.status_code, "used by a job" in removed.json()["detail"]) == (409, True)
+    assert (removed.status_code, f"cancel {job_id} or wait" in removed.json()["detail"]) == (409, True)
     here.gateway.batch_takes_s = 0.0
     job = await here.over(job_id)
     assert (job["decision"], job["result"]["baseline"]["id"]) == ("promoted", "pinned")
@@ -354,6 +354,8 @@ async def test_a_decision_is_worked_out_again_from_its_files(here: Stage) -> Non
     assert again["decision"] != "promoted"
     assert "0/candidate.jsonl is not what the decision was made of" in differs
     assert "`decision` comes out otherwise" in differs
+    log.unlink()
+    assert "0/candidate.jsonl is gone" in replay(folder)[1]
 
 
 @on_stage
