@@ -25,6 +25,7 @@ from control.database.database import Database, url_of
 from control.errors import ServiceError
 from control.fleet.bringing import Bringer
 from control.fleet.files import ModelFiles
+from control.fleet.job_members import JobMembers
 from control.fleet.keeper import Keeper
 from control.fleet.local import LocalMember
 from control.fleet.member_book import MemberBook
@@ -114,7 +115,6 @@ from stepserve.alias_book import AliasBook
 from stepserve.heartbeat import beat, stood_still
 from stepserve.jobs.eval_ports import EvalReports
 from stepserve.jobs.ports import JobKind
-from stepserve.jobs.retrying_engine import RetryingEngine
 from stepserve.loop_lag import LoopLag
 from stepserve.request_id import Traced
 from stepserve.settings import Settings
@@ -247,12 +247,14 @@ def create_app(
                 attempts=AttemptBuilder(
                     queue=queue,
                     models=repository,
-                    engine=RetryingEngine(gateway),
+                    engine=gateway,
+                    fleet=JobMembers(members),
                     layout=layout,
                     limits=limits,
                     shards=ShardBook(database),
                     loader=loading,
                     meter=telemetry.of_job,
+                    look_every_s=settings.fleet.heartbeat_s,
                 ),
                 switcher=switcher,
                 reaper=Reaper(queue, EngineBorrows(database), switcher, settings.job_lease_s, frozen_pid=stood_still()),

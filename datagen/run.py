@@ -190,7 +190,7 @@ class DataGenRun:
         """
         accepted, attempts = self._tally.accepted, self._tally.attempts
         useful = 2 * self._missing * attempts // accepted if accepted else 4 * self._missing + attempts
-        return min(self._context.batch_window_items, max(8, useful))
+        return min(self._context.window_items(self._context.model), max(8, useful))
 
     def _judge(
         self,

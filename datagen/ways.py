@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from datagen.asking import Scheduler, Ways
 from datagen.student import find_student
@@ -22,7 +23,7 @@ async def opened_ways(context: JobContext, strategy: object, models: Sequence[st
             scheduler = BatchScheduler(
                 generating(context.engine, model),
                 chunk_items=context.batch_items,
-                window_items=context.batch_window_items,
+                window_items=partial(context.window_items, model),
             )
             return await stack.enter_async_context(scheduler)
 

@@ -71,7 +71,7 @@ class Questions:
         return BatchScheduler(
             lambda samples: generate([item_of(sample) for sample in samples]),
             chunk_items=context.batch_items,
-            window_items=context.batch_window_items,
+            window_items=partial(context.window_items, model),
         )
 
     def _judge(self) -> Judge | None:

@@ -83,6 +83,10 @@ class Members:
             await member.client.close()
 
     @property
+    def is_empty(self) -> bool:
+        return not self._members
+
+    @property
     def lease_s(self) -> float:
         """After so long a silence a member is lost."""
         return self._settings.lease_s

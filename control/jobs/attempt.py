@@ -6,7 +6,9 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +19,7 @@ from control.jobs.ending import TAKEN, Stop
 from control.jobs.limits import RunnerLimits
 from control.jobs.queue import JobQueue
 from control.jobs.side_loader import ModelLoader
+from control.jobs.spread_engine import JobFleet, SpreadEngine
 from control.models.repository import ModelRepository
 from stepserve.contract import ModelRef
 from stepserve.full_disk import is_disk_full
@@ -83,18 +86,21 @@ class Attempt:
 
 @dataclass(slots=True, kw_only=True)
 class EngineAttempt(Attempt):
-    """Implements stepserve.jobs.ports.JobContext."""
+    """Implements stepserve.jobs.ports.JobContext. `shared` has the jobs that members have answered something of."""
 
     model: ModelRef
     datasets_dir: Path
-    engine: BatchEngine
+    engine: SpreadEngine
     batch_items: int
-    batch_window_items: int
     shards: ShardLedger
     models: ModelRepository
     loader: ModelLoader
+    shared: AbstractSet[str]
     meter: JobMeter | None = None
     _used: CardUse | None = field(default=None, init=False)
+
+    def window_items(self, model: ModelRef) -> int:
+        return self.engine.window_items(model)
 
     async def load_beside(self, model_id: str) -> ModelRef:
         model = await self.models.get(model_id)
@@ -102,8 +108,10 @@ class EngineAttempt(Attempt):
         return ModelRef(id=model.id, path=model.path, digest=model.digest)
 
     async def used(self) -> CardUse:
+        """Nobody counts what members' cards have done."""
         if self._used is None:
-            self._used = CardUse() if self.meter is None else await self.meter(self.job_id)
+            meter = None if self.job_id in self.shared else self.meter
+            self._used = CardUse() if meter is None else await meter(self.job_id)
         return self._used
 
 
@@ -116,20 +124,26 @@ class AttemptBuilder:
         queue: JobQueue,
         models: ModelRepository,
         engine: BatchEngine,
+        fleet: JobFleet,
         layout: Layout,
         limits: RunnerLimits,
         shards: ShardLedger,
         loader: ModelLoader,
         meter: JobMeter | None = None,
+        look_every_s: float = 1.0,
     ) -> None:
+        """`look_every_s`: as of SpreadEngine."""
         self._queue = queue
         self._models = models
         self._engine = engine
+        self._fleet = fleet
         self._layout = layout
         self._limits = limits
         self._shards = shards
         self._loader = loader
         self._meter = meter
+        self._look_every_s = look_every_s
+        self._shared: set[str] = set()
 
     def folder_of(self, job: JobRow) -> Path:
         """Where its files are."""
@@ -154,18 +168,25 @@ class AttemptBuilder:
         model = await self._models.get(job.model_id)
         if model.digest != job.model_digest:
             raise NotFound(f"{job.model_id} has other content now than when the job was made ({job.model_digest})")
+        engine = SpreadEngine(
+            local=self._engine,
+            fleet=self._fleet,
+            own_window_items=self._limits.window.items((model.engine or {}).get("max_num_seqs")),
+            on_shared=partial(self._shared.add, job.id),
+            look_every_s=self._look_every_s,
+        )
         return EngineAttempt(
             job_id=job.id,
             model=ModelRef(id=model.id, path=model.path, digest=model.digest),
             config=job.config,
             run_dir=await self._run_dir(job),
             datasets_dir=self._layout.datasets,
-            engine=self._engine,
+            engine=engine,
             batch_items=self._limits.batch_items,
-            batch_window_items=self._limits.window.items((model.engine or {}).get("max_num_seqs")),
             shards=self._shards,
             models=self._models,
             loader=self._loader,
+            shared=self._shared,
             meter=self._meter,
             queue=self._queue,
             owner=job.lease_owner,

@@ -59,7 +59,8 @@ def asking(engine: BatchEngine, model: ModelRef) -> Send[AskItem, AskOutput]:
 
 
 class BatchScheduler(Generic[Item, Answer]):
-    """At most `chunk_items` in a request, at most `window_items` asked and not yet answered.
+    """At most `chunk_items` in a request, at most `window_items` asked and not yet answered, be it a number or what a
+    function gives at the moment.
 
     One instance is used in one of two ways: `stream` for a source whose items are all there, `ask` for many callers
     that each wait for their own answers. Leaving the context cancels the requests in flight.
@@ -70,12 +71,12 @@ class BatchScheduler(Generic[Item, Answer]):
         send: Send[Item, Answer],
         *,
         chunk_items: int,
-        window_items: int,
+        window_items: int | Callable[[], int],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
-        self._chunk_items = min(chunk_items, window_items, MAX_BATCH_ITEMS)
-        self._window_items = window_items
+        self._window_items = window_items if callable(window_items) else lambda: window_items
+        self._chunk_items = min(chunk_items, self._window_items(), MAX_BATCH_ITEMS)
         self._clock_s = clock_s
         self._in_flight: dict[asyncio.Task[Sequence[Answer]], int] = {}
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
@@ -102,7 +103,7 @@ class BatchScheduler(Generic[Item, Answer]):
     @property
     def free_items(self) -> int:
         """How many more may be asked before the window is full."""
-        return max(0, self._window_items - len(self._waiting) - sum(self._in_flight.values()))
+        return max(0, self._window_items() - len(self._waiting) - sum(self._in_flight.values()))
 
     async def stream(
         self, items: Iterable[Item], *, reads_in_thread: bool = False
@@ -167,7 +168,7 @@ class BatchScheduler(Generic[Item, Answer]):
     def _dispatch(self) -> None:
         self._dispatch_is_due = False
         while self._waiting and self._failure is None:
-            free = self._window_items - sum(self._in_flight.values())
+            free = self._window_items() - sum(self._in_flight.values())
             count = min(self._chunk_items, free, len(self._waiting))
             if count <= 0 or (count < self._chunk_items and count < len(self._waiting)):
                 return

@@ -95,8 +95,13 @@ class JobContext(StandaloneContext, Protocol):
     datasets_dir: Path
     engine: BatchEngine
     batch_items: int
-    batch_window_items: int
     shards: ShardLedger
+
+    def window_items(self, model: ModelRef) -> int:
+        """How many items may be asked of a model and not yet answered. It changes as gateways that serve it come and
+        go, so ask each time.
+        """
+        ...
 
     async def load_beside(self, model_id: str) -> ModelRef:
         """Another registered model, which answers once this returns. Raises NotFound, ModelNotServed (no room now), and

@@ -17,6 +17,7 @@ from control.jobs.limits import RunnerLimits, Window
 from control.jobs.queue import JobQueue
 from control.jobs.reaper import Reaper
 from control.jobs.runner import JobRunner
+from control.jobs.spread_engine import JobGateway
 from control.jobs.submission import JobSubmission, NewJob
 from control.models.placed_folders import PlacedFolders
 from control.models.repository import ModelRepository
@@ -61,7 +62,12 @@ class CountingKind:
 
 
 class Nobody:
-    """An engine, a switcher and a loader that are never asked."""
+    """An engine, a switcher and a loader that are never asked, and a fleet without members."""
+
+    has_members = False
+
+    def serving(self, model_id: str, digest: str) -> list[JobGateway]:
+        return []
 
     async def ask(self, request: AskRequest) -> AskResult:
         raise AssertionError("nothing is asked here")
@@ -129,6 +135,7 @@ class Crew:
                 queue=queue,
                 models=ModelRepository(database, PlacedFolders(self._settings.layout.models, database)),
                 engine=Nobody(),
+                fleet=Nobody(),
                 layout=self._settings.layout,
                 limits=limits,
                 shards=ShardBook(database),

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -63,6 +64,7 @@ class FakeGateway:
     def __init__(self, socket_path: Path) -> None:
         self.socket_path = socket_path
         self.boot = 0
+        self.server: uvicorn.Server | None = None
         self.active: ModelRef | None = None
         self.pushed = 0  # the version of the active model's weights
         self.switching_to: str | None = None
@@ -96,6 +98,7 @@ class FakeGateway:
         self.reply: Callable[[AskItem], AskOutput] = lambda _: AskOutput(status=200, body={})
         self.before_reply: Callable[[AskItem], Awaitable[None]] | None = None
         self.batch_takes_s = 0.0
+        self.before_batch: Callable[[BatchRequest], Awaitable[None]] | None = None
         self.headers: list[dict[str, str]] = []  # of each batch
         self.canary_states: list[CanaryState] = ["passed"]
         self.canaries: list[CanaryOrder] = []
@@ -115,11 +118,18 @@ class FakeGateway:
         listener.bind(str(self.socket_path))
         listener.listen(64)
         try:
-            async with serving(self._app(), listener, at_once=True, lifespan="off", loop="asyncio"):
+            async with serving(self._app(), listener, at_once=True, lifespan="off", loop="asyncio") as self.server:
                 yield
         finally:
             self.socket_path.unlink(missing_ok=True)
             self.active = None
+
+    def cut_off(self) -> None:
+        """Ends its connections as the kernel does when it is killed."""
+        assert self.server is not None, "it runs"
+        for connection in list(self.server.server_state.connections):
+            assert connection.transport is not None
+            connection.transport.abort()
 
     def _app(self) -> FastAPI:
         app = FastAPI()
@@ -174,6 +184,8 @@ class FakeGateway:
             job = http.headers.get(JOB_ID_HEADER, "")
             self.used_items[job] = self.used_items.get(job, 0) + len(request.items)
             await asyncio.sleep(self.batch_takes_s)
+            if self.before_batch is not None:
+                await self.before_batch(request)
             return self._batch(request)
 
         @app.post(GATEWAY_CANARY_PATH, response_model=None)

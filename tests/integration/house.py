@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from control.app import create_app
 from control.database.database import url_of
 from control.models.references import Compute
 from control.telemetry.cards import CardReader
+from stepserve.jobs.ports import JobKind
 from stepserve.paths import Layout
 from stepserve.settings import Settings
 from tests.integration.echo_kind import EchoKind
@@ -132,6 +133,7 @@ async def control(
     gateway: FakeGateway,
     compute_reference: Compute | None = None,
     card_reader: CardReader | None = None,
+    kinds: Sequence[JobKind] = (),
     **changes: Any,
 ) -> AsyncIterator[House]:
     """Control alone, from start to stop."""
@@ -139,7 +141,7 @@ async def control(
     kind = EchoKind()
     app = create_app(
         settings,
-        [kind],
+        [kind, *kinds],
         pace=PACE,
         job_poll_s=0.05,
         job_backoff_s=1.0,

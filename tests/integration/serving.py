@@ -10,7 +10,9 @@ import uvicorn
 
 
 @asynccontextmanager
-async def serving(app: Any, listener: socket.socket, *, at_once: bool = False, **options: Any) -> AsyncIterator[None]:
+async def serving(
+    app: Any, listener: socket.socket, *, at_once: bool = False, **options: Any
+) -> AsyncIterator[uvicorn.Server]:
     """From the moment that it answers to its stop, which waits a second for answers, or not at all (`at_once`).
 
     A kept connection is not closed while it is used, as with the program itself. Raises RuntimeError when the
@@ -33,7 +35,7 @@ async def serving(app: Any, listener: socket.socket, *, at_once: bool = False, *
             if task.done():
                 task.result()
                 raise RuntimeError("the application did not start; the log says why")
-        yield
+        yield server
     finally:
         server.should_exit = True
         server.force_exit = at_once

@@ -19,19 +19,23 @@ from stepserve.contract import GatewayState, ModelRef
 from stepserve.fleet import FileEntry, FileManifest, StageRequest
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
+from tests.integration.echo_kind import EchoKind
 from tests.integration.house import House, house, settings_of, until
 from tests.integration.town import Town, bearer, town
 from tests.unit.control.checkpoint_files import write_checkpoint
+from tests.unit.gateway.fakes import FakeEngine
 
 LEASE_S = 1.0
 EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
 
 
 @asynccontextmanager
-async def member(base: Path, head: str, key: str) -> AsyncIterator[Town]:
+async def member(
+    base: Path, head: str, key: str, make_engine: Callable[[ModelRef], FakeEngine] = FakeEngine
+) -> AsyncIterator[Town]:
     """A gateway that joins; leaving it is its stop."""
     fleet = FleetSettings(control=head, api_key=SecretStr(key), id="m1")
-    async with town(base, with_control=False, port=free_port(), fleet=fleet) as there:
+    async with town(base, with_control=False, make_engine=make_engine, port=free_port(), fleet=fleet) as there:
         assert there.gateway.member is not None
         joining = asyncio.create_task(there.gateway.member.membership.run(lambda: asyncio.sleep(0)))
         try:
@@ -102,6 +106,40 @@ def test_a_member_that_control_does_not_hear_serves_on_and_is_not_ready(tmp_path
         assert "the control plane does not hear this member" in reason
         assert (await there.chat()).status_code == 200
         await started.__aexit__(None, None, None)
+
+    asyncio.run(run())
+
+
+def test_a_member_answers_for_jobs_and_for_control_alone(tmp_path: Path) -> None:
+    async def run() -> None:
+        engines: list[FakeEngine] = []
+
+        def make(model: ModelRef) -> FakeEngine:
+            engines.append(FakeEngine(model))
+            return engines[-1]
+
+        async with town(tmp_path / "head", kinds=[EchoKind()], fleet=FleetSettings(lease_s=60)) as head:
+            admin = await head.key(scopes=["admin"])
+            async with member(tmp_path / "m1", head.url, await head.key(scopes=["fleet"]), make) as there:
+                await ready(there, 200)
+                await until(
+                    lambda: head.owner.get("/fleet"), lambda seen: seen.json()["gateways"][1]["state"] == "ready"
+                )
+                made = (await head.owner.post("/echo/jobs", json={"model_id": "a", "steps": 6})).json()
+                look = f"/jobs/{made['job_id']}"
+                job = (await until(lambda: head.owner.get(look), lambda seen: seen.json()["status"] == "done")).json()
+                assert job["result"]["texts"] == ["a"] * 6
+                assert [engine.batched for engine in (head.engine, *engines)] == [3, 3]
+
+                assert there.gateway.member is not None
+                token = there.gateway.member.membership.token
+                digest = engines[0].ref.digest
+                for key, asked, status in (
+                    (admin, digest, 401), (token, "sha256:other", 409), (token, digest, 200)
+                ):  # fmt: skip
+                    body = {"model": "a", "digest": asked, "items": [{"prompt": "?"}]}
+                    answer = await there.http.post("/internal/member/batch", json=body, headers=bearer(key))
+                    assert answer.status_code == status, answer.text
 
     asyncio.run(run())
 

@@ -116,6 +116,9 @@ class RunContext:
     def __post_init__(self) -> None:
         self.engine = self.adding
 
+    def window_items(self, model: ModelRef) -> int:
+        return self.batch_window_items
+
     async def used(self) -> CardUse:
         return self.card_use
 

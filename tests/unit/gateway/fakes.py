@@ -87,6 +87,7 @@ class FakeEngine:
         self.dies_when_frozen = False
         self.reloads = 0
         self.progress = 0
+        self.batched = 0  # items
         self.cleared = 0
         self.not_finite = 0
         self.turned_bad = False
@@ -225,6 +226,7 @@ class FakeEngine:
     async def batch(self, items: Sequence[BatchItem], sampling: BatchSampling) -> list[BatchOutput]:
         self.entered.set()
         await self.release.wait()
+        self.batched += len(items)
         return [BatchOutput(text=self.ref.id) for _ in items]
 
     async def shutdown(self) -> None:

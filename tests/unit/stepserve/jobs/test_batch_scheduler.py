@@ -54,7 +54,9 @@ class Source:
 Answered = list[tuple[Sample, BatchOutput]]
 
 
-def _scheduler(engine: AddingEngine, chunk_items: int, window_items: int) -> BatchScheduler[Sample, BatchOutput]:
+def _scheduler(
+    engine: AddingEngine, chunk_items: int, window_items: int | Callable[[], int]
+) -> BatchScheduler[Sample, BatchOutput]:
     generate = generating(engine, MODEL, BatchSampling(max_tokens=4))
     item_of = Prompter().item
     return BatchScheduler(
@@ -146,6 +148,24 @@ def test_the_whole_window_is_used_when_chunks_do_not_divide_it() -> None:
             assert _ids(await first) == ["4", "5"]
             await engine.arrivals(3)
             assert source.read == 8
+
+    _run(scenario())
+
+
+def test_a_window_may_change_while_it_is_used() -> None:
+    async def scenario() -> None:
+        engine, source = HeldEngine(), Source(100)
+        window_items = 4
+        scheduler = _scheduler(engine, 2, lambda: window_items)
+        async with aclosing(scheduler.stream(source)) as answers:
+            for number, (wide, asked) in enumerate([(8, 5), (4, 5), (2, 5), (6, 7)]):
+                answered = asyncio.ensure_future(anext(answers))
+                await engine.arrivals(number + 2)
+                window_items = wide
+                engine.release(number)
+                await answered
+                await engine.arrivals(asked)
+                assert (scheduler.free_items, source.read) == (0, 2 * asked)
 
     _run(scenario())
 
