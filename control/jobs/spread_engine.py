@@ -78,11 +78,15 @@ class _Load:
     def work(self) -> tuple[int, int]:
         return self.items, self.given
 
-    def fail(self, now_s: float) -> None:
-        """All that a gateway had when it died fails at once, which is one failure."""
-        if now_s >= self.rests_until_s:
-            self.rests_until_s = now_s + self.next_rest_s
-            self.next_rest_s = min(2 * self.next_rest_s, _LONGEST_REST_S)
+    def fail(self, now_s: float) -> float | None:
+        """How long it is left alone from now on; None: it is already. All that a gateway had when it died fails at
+        once, which is one failure.
+        """
+        if now_s < self.rests_until_s:
+            return None
+        rest_s = self.next_rest_s
+        self.rests_until_s, self.next_rest_s = now_s + rest_s, min(2 * rest_s, _LONGEST_REST_S)
+        return rest_s
 
 
 @dataclass(slots=True)
@@ -101,8 +105,8 @@ class _Piece:
 class SpreadEngine:
     """Implements stepserve.jobs.ports.BatchEngine for one attempt. Without members it is `local` with patience.
 
-    `own_window_items`: of each gateway and model. `on_shared` is called when a member has
-    answered. `look_every_s`: how soon it is seen that a member is lost, or that another is there.
+    `own_window_items`: of each gateway and model. `on_shared` is called when a member has answered. `look_every_s`: how
+    soon it is seen that a member is lost, or that another is there.
     """
 
     local: BatchEngine
@@ -148,8 +152,6 @@ class SpreadEngine:
                 elif not isinstance(error, _MOVED):
                     piece.failures += 1
                 tried.add(gateway)
-                if self.fleet.has_members:
-                    log.warning("%s has not answered %d items: %s", gateway.id, len(piece.request.items), error)
         assert reason is not None, "control's own gateway has been asked"
         raise reason
 
@@ -195,8 +197,10 @@ class SpreadEngine:
                 result = await self._ask_member(gateway, request)
             if request.digest is not None and result.digest != request.digest:
                 raise WrongWeights(f"{request.model}: asked {request.digest}, answered by {result.digest}")
-        except ServiceError:
-            load.fail(self.clock_s())
+        except ServiceError as error:
+            rest_s = load.fail(self.clock_s())
+            if rest_s is not None and self.fleet.has_members:
+                log.warning("%s gets nothing of this job for %g s: %s", gateway.id, rest_s, error)
             raise
         finally:
             load.items -= len(request.items)
