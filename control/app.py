@@ -254,7 +254,6 @@ def create_app(
                     shards=ShardBook(database),
                     loader=loading,
                     meter=telemetry.of_job,
-                    look_every_s=settings.fleet.heartbeat_s,
                 ),
                 switcher=switcher,
                 reaper=Reaper(queue, EngineBorrows(database), switcher, settings.job_lease_s, frozen_pid=stood_still()),

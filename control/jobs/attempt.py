@@ -130,9 +130,7 @@ class AttemptBuilder:
         shards: ShardLedger,
         loader: ModelLoader,
         meter: JobMeter | None = None,
-        look_every_s: float = 1.0,
     ) -> None:
-        """`look_every_s`: as of SpreadEngine."""
         self._queue = queue
         self._models = models
         self._engine = engine
@@ -142,7 +140,6 @@ class AttemptBuilder:
         self._shards = shards
         self._loader = loader
         self._meter = meter
-        self._look_every_s = look_every_s
         self._shared: set[str] = set()
 
     def folder_of(self, job: JobRow) -> Path:
@@ -173,7 +170,6 @@ class AttemptBuilder:
             fleet=self._fleet,
             own_window_items=self._limits.window.items((model.engine or {}).get("max_num_seqs")),
             on_shared=partial(self._shared.add, job.id),
-            look_every_s=self._look_every_s,
         )
         return EngineAttempt(
             job_id=job.id,
