@@ -75,7 +75,7 @@ class BatchScheduler(Generic[Item, Answer]):
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
-        self._window_items = window_items if callable(window_items) else lambda: window_items
+        self._window_items: Callable[[], int] = window_items if callable(window_items) else partial(int, window_items)
         self._chunk_items = min(chunk_items, self._window_items(), MAX_BATCH_ITEMS)
         self._clock_s = clock_s
         self._in_flight: dict[asyncio.Task[Sequence[Answer]], int] = {}

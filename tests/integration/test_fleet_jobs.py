@@ -14,6 +14,7 @@ from evals.kind import EvalKind
 from evals.tally import TIMING_KEYS
 from stepserve.contract import BatchRequest, ModelRef
 from stepserve.fleet_settings import FleetSettings
+from stepserve.jobs.ports import JobKind
 from stepserve.settings import TelemetrySettings
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
@@ -108,8 +109,12 @@ async def fleet(
     async with AsyncExitStack() as stack:
         stacks = {name: await stack.enter_async_context(AsyncExitStack()) for name in ("local", *names)}
         await stacks["local"].enter_async_context(local.running())
-        kinds = [EvalKind(), DataGenKind(settings.layout)]
-        small = {"batch_items": CHUNK, "batch_window_items": WINDOW, "fleet": FleetSettings(lease_s=lease_s)}
+        kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
+        small: dict[str, Any] = {
+            "batch_items": CHUNK,
+            "batch_window_items": WINDOW,
+            "fleet": FleetSettings(lease_s=lease_s),
+        }
         here = await stack.enter_async_context(control(base, local, kinds=kinds, **small, **changes))
         await here.add_active("a")
         members = {name: FakeMember(name) for name in names}
@@ -216,7 +221,10 @@ def test_a_member_that_joins_takes_part_in_a_job_that_runs(tmp_path: Path) -> No
     """Nobody knows what its cards have used."""
 
     async def run() -> None:
-        cards = {"card_reader": Nvml(RecordedNvml(H200)), "telemetry": TelemetrySettings(interval_s=0.1)}
+        cards: dict[str, Any] = {
+            "card_reader": Nvml(RecordedNvml(H200)),
+            "telemetry": TelemetrySettings(interval_s=0.1),
+        }
         async with fleet(tmp_path, (), **cards) as here:
             here.hold("local")
             job = await here.evaluate()
