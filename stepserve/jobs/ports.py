@@ -93,9 +93,11 @@ class JobContext(StandaloneContext, Protocol):
 
     model: ModelRef
     datasets_dir: Path
-    engine: BatchEngine
     batch_items: int
     shards: ShardLedger
+
+    @property
+    def engine(self) -> BatchEngine: ...
 
     def window_items(self, model: ModelRef) -> int:
         """How many items may be asked of a model and not yet answered. It changes as gateways that serve it come and
