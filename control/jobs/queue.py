@@ -37,6 +37,8 @@ from control.jobs.events import Changes, note, note_end
 from control.jobs.leases import Lease
 from control.jobs.states import LIVE, OVER, RETRYABLE, STATUSES, AttemptOutcome, Status
 
+_NEWEST_FIRST = (JobRow.created_at.desc(), JobRow.id.desc())
+
 
 @dataclass(frozen=True, slots=True)
 class Census:
@@ -82,21 +84,31 @@ class JobQueue:
         *,
         view: View = EVERYTHING,
     ) -> Sequence[JobRow]:
-        statement = (
-            select(JobRow)
-            .where(view.rows(JobRow.created_by))
-            .order_by(JobRow.created_at.desc(), JobRow.id.desc())
-            .limit(limit)
-        )
-        if job_type is not None:
-            statement = statement.where(JobRow.type == job_type)
-        if status is not None:
-            statement = statement.where(JobRow.status == status)
+        wanted = _wanted(job_type, status, "", view)
+        statement = select(JobRow).where(wanted).order_by(*_NEWEST_FIRST).limit(limit)
         if older_than is not None:
             at, same = JobRow.created_at < older_than.created_at, JobRow.created_at == older_than.created_at
             statement = statement.where(or_(at, and_(same, JobRow.id < older_than.id)))
         async with self._database.transaction() as session:
             return (await session.scalars(statement)).all()
+
+    async def page(
+        self,
+        job_type: str | None,
+        status: Status | None,
+        text: str,
+        offset: int,
+        limit: int,
+        *,
+        view: View = EVERYTHING,
+    ) -> tuple[Sequence[JobRow], int]:
+        """Newest first, and how many there are in all. `text`: in the id, or in that of the model."""
+        wanted = _wanted(job_type, status, text, view)
+        statement = select(JobRow).where(wanted).order_by(*_NEWEST_FIRST).offset(offset).limit(limit)
+        async with self._database.transaction() as session:
+            rows = (await session.scalars(statement)).all()
+            total = await session.scalar(select(func.count()).select_from(JobRow).where(wanted))
+        return rows, total or 0
 
     async def ids(self, job_type: str, view: View) -> set[str]:
         """Of all jobs of a type that `view` sees."""
@@ -390,6 +402,17 @@ _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
 def _not_before(earlier: InstrumentedAttribute[Any], now: datetime) -> ColumnElement[Any]:
     """Now, or that earlier time of the row where the clock was set back since: no job ends before it began."""
     return case((earlier > now, earlier), else_=literal(now, earlier.type))
+
+
+def _wanted(job_type: str | None, status: Status | None, text: str, view: View) -> ColumnElement[bool]:
+    chosen = [view.rows(JobRow.created_by)]
+    if job_type is not None:
+        chosen.append(JobRow.type == job_type)
+    if status is not None:
+        chosen.append(JobRow.status == status)
+    if text:
+        chosen.append(or_(*(column.icontains(text, autoescape=True) for column in (JobRow.id, JobRow.model_id))))
+    return and_(*chosen)
 
 
 def _owned(job_id: str, owner: str | None) -> ColumnElement[bool]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from control.access.view import View
 from control.database.database import Database
+from control.database.json_text import json_text
 from control.database.tables import JobRow, ModelRow
 from control.errors import Conflict, NotFound
 from stepserve.jobs.eval_ports import DoneEval
@@ -17,6 +18,7 @@ from stepserve.jobs.eval_ports import DoneEval
 _EVAL = "eval"
 _LOOKED_THROUGH = 2000
 _MOST_ALIKE = 10
+_ENDINGS = ("", ".gz", ".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,31 @@ class EvalHistory:
                 found.setdefault(str(dataset.get("digest")), []).append(entry.job.id)
         return found
 
-    async def newest(self, limit: int, view: View) -> Sequence[HistoryEntry]:
+    async def newest(
+        self, limit: int, view: View, dataset: str | None = None, offset: int = 0
+    ) -> Sequence[HistoryEntry]:
+        """`dataset`: its name, with or without its endings, or its digest."""
         same = (ModelRow.id == JobRow.model_id) & (ModelRow.digest == JobRow.model_digest)
         statement = (
             select(JobRow, ModelRow.step)
             .outerjoin(ModelRow, same)
-            .where(JobRow.type == _EVAL, JobRow.status == "done", view.rows(JobRow.created_by))
+            .where(_done_evals(view, dataset))
             .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+            .offset(offset)
             .limit(limit)
         )
         async with self._database.transaction() as session:
             return [HistoryEntry(job, step) for job, step in (await session.execute(statement)).all()]
+
+    async def count(self, view: View, dataset: str | None = None) -> int:
+        async with self._database.transaction() as session:
+            counted = select(func.count()).select_from(JobRow).where(_done_evals(view, dataset))
+            return await session.scalar(counted) or 0
+
+
+def _done_evals(view: View, dataset: str | None) -> ColumnElement[bool]:
+    wanted = and_(JobRow.type == _EVAL, JobRow.status == "done", view.rows(JobRow.created_by))
+    if dataset is None:
+        return wanted
+    name, digest = (json_text(JobRow.config, "dataset", key) for key in ("name", "digest"))
+    return and_(wanted, or_(name.in_([f"{dataset}{ending}" for ending in _ENDINGS]), digest == dataset))

@@ -97,16 +97,17 @@ def router_of(reports: EvalReports) -> APIRouter:
         eval_history: Given[EvalHistory],
         view: Viewer,
         dataset: str | None = None,
+        offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> dict[str, Any]:
         """By step, those without one by time; `series` is equal where settings and dataset content are.
 
+        They are the `limit` newest of `total` after the first `offset`.
+
         `left_out` has the evals whose errors were more than allowed: their numbers say nothing of the model.
         """
         points, left_out = [], []
-        for entry in await eval_history.newest(limit, view):
-            if dataset is not None and not _is_of(entry, dataset):
-                continue
+        for entry in await eval_history.newest(limit, view, dataset, offset):
             try:
                 reason = reports.spoilt(entry.job.config, entry.job.result or {})
                 if reason is None:
@@ -116,15 +117,10 @@ def router_of(reports: EvalReports) -> APIRouter:
             if reason is not None:
                 left_out.append({"job_id": entry.job.id, "model_id": entry.job.model_id, "reason": reason})
         points.sort(key=lambda point: (point["series"], point["step"] is None, point["step"] or 0, point["created_at"]))
-        return {"dataset": dataset, "points": points, "left_out": left_out}
+        total = await eval_history.count(view, dataset)
+        return {"dataset": dataset, "points": points, "left_out": left_out, "total": total}
 
     return router
-
-
-def _is_of(entry: HistoryEntry, dataset: str) -> bool:
-    found = entry.job.config.get("dataset", {})
-    name = str(found.get("name"))
-    return dataset in {name, name.removesuffix(".gz").removesuffix(".jsonl"), found.get("digest")}
 
 
 def _point(entry: HistoryEntry, series: str, reports: EvalReports) -> dict[str, Any]:

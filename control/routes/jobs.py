@@ -29,10 +29,14 @@ async def list_jobs(
     view: Viewer,
     job_type: Annotated[str | None, Query(alias="type")] = None,
     status: Status | None = None,
+    text: Annotated[str, Query(max_length=1000)] = "",
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
+    """Newest first. `text`: in the id, or in that of the model; `total`: how many there are in all."""
     _check_type(job_type, runner)
-    return {"jobs": await display.many(await queue.newest_first(job_type, status, limit, view=view))}
+    jobs, total = await queue.page(job_type, status, text, offset, limit, view=view)
+    return {"jobs": await display.many(jobs), "total": total}
 
 
 @router.get("/jobs/stats")

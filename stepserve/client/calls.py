@@ -14,12 +14,14 @@ from stepserve.client.results import (
     ActiveModel,
     Claim,
     Dataset,
+    EvalHistoryPage,
     EvalPoint,
     FileReceipt,
     Gpu,
     Health,
     Info,
     Job,
+    JobsPage,
     JobStats,
     LogTail,
     MadeJob,
@@ -281,6 +283,12 @@ def eval_history(dataset: str | None = None, limit: int = 1000) -> Call[list[Eva
     )
 
 
+def eval_history_page(dataset: str | None = None, *, offset: int = 0, limit: int = 1000) -> Call[EvalHistoryPage]:
+    """The `limit` newest of all `total` evals that are done, after the first `offset`."""
+    params = _given(dataset=dataset, offset=offset, limit=limit)
+    return Call("GET", "/eval/history", EvalHistoryPage.model_validate, params=params)
+
+
 def promote(
     candidate: str,
     suite: Sequence[Mapping[str, Any]],
@@ -412,6 +420,14 @@ def list_jobs(type: str | None = None, status: str | None = None, limit: int = 1
     """Newest first."""
     params = _given(type=type, status=status, limit=limit)
     return Call("GET", "/jobs", lambda body: [Job.model_validate(job) for job in body["jobs"]], params=params)
+
+
+def jobs_page(
+    type: str | None = None, status: str | None = None, text: str = "", *, offset: int = 0, limit: int = 100
+) -> Call[JobsPage]:
+    """Newest first, after the first `offset`. `text`: in a job's id, or in that of its model."""
+    params = _given(type=type, status=status, text=text or None, offset=offset, limit=limit)
+    return Call("GET", "/jobs", JobsPage.model_validate, params=params)
 
 
 def get_job(job_id: str) -> Call[Job]:

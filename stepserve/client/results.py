@@ -219,6 +219,13 @@ class Job(Result):
         return self.status in OVER
 
 
+class JobsPage(Result):
+    """Some of `total` jobs."""
+
+    jobs: list[Job]
+    total: int
+
+
 class Promotion(Job):
     """A promotion; what was decided is None until it is done. `items`: the questions that decided."""
 
@@ -263,6 +270,14 @@ class EvalPoint(Result):
     series: str | None = None
     accuracy: float | None = None
     created_at: datetime | None = None
+
+
+class EvalHistoryPage(Result):
+    """Some of `total` evals; `left_out`: those among them whose numbers say nothing of the model, and why."""
+
+    points: list[EvalPoint]
+    left_out: list[dict[str, Any]] = []
+    total: int
 
 
 class FileReceipt(Result):

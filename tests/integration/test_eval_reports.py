@@ -22,7 +22,7 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, by_hand, settings_of, until
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
@@ -181,6 +181,15 @@ async def test_two_checkpoints_compared_and_lined_up(here: Desk) -> None:
     assert len({point["series"] for point in points}) == 2
     assert [point["step"] for point in line] == sorted(point["step"] for point in line)
     assert (await here.http.get("/eval/history", params={"dataset": "none"})).json()["points"] == []
+    await here.put("others.jsonl", LINES.encode())
+    await here.evaluate(dataset_ref="others")
+    newest = (await here.http.get("/eval/history", params={"dataset": "sums", "limit": 1})).json()
+    assert ([point["job_id"] for point in newest["points"]], newest["total"]) == ([other], 3), "before it is limited"
+    page = (await here.http.get("/eval/history", params={"dataset": "sums.jsonl", "limit": 2, "offset": 1})).json()
+    assert {point["job_id"] for point in page["points"]} == {late, early}
+    await by_hand(here.base, f"UPDATE jobs SET config = '{{nope' WHERE id = '{other}'")
+    found = (await here.http.get("/eval/history", params={"dataset": "sums"})).json()
+    assert found["total"] == 2, "one odd row hides no other"
 
 
 @at_the_desk

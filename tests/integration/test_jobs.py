@@ -354,7 +354,13 @@ def test_listing(tmp_path: Path) -> None:
             assert await ids("limit=1") == [pending]
             assert await ids("status=done") == [done]
             assert await ids("type=echo&status=pending") == [pending]
-            for query in ("limit=0", "limit=1001", "limit=1000000", "limit=x", "status=odd", "type=other"):
+            assert await ids("limit=1&offset=1") == [done]
+            assert await ids("offset=2") == []
+            assert (await here.get("/jobs?limit=1&offset=1"))["total"] == 2
+            assert (await here.get("/jobs?status=done&offset=5"))["total"] == 1
+            assert await ids(f"text={done[-4:].upper()}") == [done]
+            assert await ids("text=%25") == [], "it is text, not a pattern"
+            for query in ("offset=-1", "limit=0", "limit=1001", "limit=1000000", "limit=x", "status=odd", "type=other"):
                 response = await here.http.get(f"/jobs?{query}")
                 assert response.status_code == 422, query
                 assert query.split("=")[0] in response.json()["detail"]

@@ -1,0 +1,35 @@
+"""Text within a column of JSON objects, as SQL."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class _JsonText(FunctionElement[str]):
+    """Of a column, and the path to the text as each database writes it."""
+
+    name = "json_text"
+    type = Text()
+    inherit_cache = True
+
+
+def json_text(column: ColumnElement[Any], *path: str) -> ColumnElement[str]:
+    """NULL where there is none, and where somebody wrote something other than JSON. `path`: names of fields."""
+    sqlite, postgresql = (literal_column(f"'{text}'") for text in ("$." + ".".join(path), "{" + ",".join(path) + "}"))
+    return _JsonText(column, sqlite, postgresql)
+
+
+@compiles(_JsonText, "sqlite")
+def _of_sqlite(element: _JsonText, compiler: SQLCompiler, **given: Any) -> str:
+    """SQLite refuses the whole statement for one row that is not JSON."""
+    column, path, _ = (compiler.process(one, **given) for one in element.clauses)
+    return f"CASE WHEN json_valid({column}) THEN json_extract({column}, {path}) END"
+
+
+@compiles(_JsonText, "postgresql")
+def _of_postgresql(element: _JsonText, compiler: SQLCompiler, **given: Any) -> str:
+    column, _, path = (compiler.process(one, **given) for one in element.clauses)
+    return f"({column} #>> {path})"
