@@ -24,7 +24,9 @@ from tests.e2e.browser import IDLE, browser, web_ui
 from tests.e2e.server import Server
 from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
 
-PAGES = ("Overview", "Playground", "Solve", "Models", "Evals", "Data", "Jobs", "System")
+PAGES = (
+    "Overview", "Playground", "Solve", "Models", "Evals", "Promotions", "Data", "Jobs", "Fleet", "System",
+)  # fmt: skip
 
 
 @contextmanager

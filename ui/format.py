@@ -1,6 +1,6 @@
 """Numbers and times as people read them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 NOTHING = "\N{EN DASH}"
 
@@ -36,6 +36,34 @@ def milliseconds(value: float | None) -> str:
     return NOTHING if value is None else duration(value / 1000) if value >= 1000 else f"{value:.0f} ms"
 
 
-def moment(when: datetime | None) -> str:
-    """UTC, since the pages do not know where the reader is."""
-    return NOTHING if when is None else when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+def moment(when: datetime | None, zone: tzinfo = UTC) -> str:
+    """With the zone's name, since nobody can tell from the numbers."""
+    return NOTHING if when is None else when.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def ago(when: datetime | None, now: datetime) -> str:
+    """In whole units. A clock that is a little behind makes nothing lie in the future."""
+    if when is None:
+        return NOTHING
+    seconds = int((now - when).total_seconds())
+    if seconds < 2:
+        return "just now"
+    for unit_s, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s} {name} ago"
+    return f"{seconds} s ago"
+
+
+def points(difference: float | None) -> str:
+    """A difference of two shares, which is not itself a share of anything."""
+    return NOTHING if difference is None else f"{100 * difference:+.1f} points"
+
+
+def number(value: float | None) -> str:
+    """Four digits that mean something."""
+    return NOTHING if value is None else f"{value:.4g}"
+
+
+def chance(p: float | None) -> str:
+    """A p-value; below a thousandth nobody reads the digits."""
+    return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"

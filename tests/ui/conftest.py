@@ -1,9 +1,10 @@
-"""One server for all pages, with two checkpoints, an eval of each and a shard."""
+"""Servers for the pages: one with two checkpoints, an eval of each and a shard; one with a fleet; an empty one."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.ui.control_server import ControlServer, control_server
 from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
 
 
@@ -27,4 +28,18 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
 @pytest.fixture
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
     with depot(tmp_path_factory.mktemp("empty")) as there:
+        yield there
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlServer]:
+    """With the members m1 and m2, both ready."""
+    with control_server(tmp_path_factory.mktemp("fleet"), "m1", "m2") as there:
+        yield there
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlServer]:
+    """Without members."""
+    with control_server(tmp_path_factory.mktemp("stage")) as there:
         yield there

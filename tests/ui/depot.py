@@ -3,9 +3,8 @@
 import asyncio
 import json
 import re
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from stepserve.jobs.ports import JobKind
 from stepserve.settings import Settings
 from tests.integration.house import settings_of
 from tests.integration.town import MODEL, Town, town
+from tests.ui.in_thread import in_thread
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
@@ -115,42 +115,18 @@ class Depot:
 
 @contextmanager
 def depot(base: Path, **changes: Any) -> Iterator[Depot]:
-    """Serves in a thread of its own, since the pages block."""
-    started: list[Town] = []
-    ready, ends = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-    trouble: list[BaseException] = []
+    settings = settings_of(base)
+    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
+    kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
 
-    async def serve() -> None:
-        settings = settings_of(base)
-        routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
-        kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
-        async with town(base, make_engine=AddingEngine, kinds=kinds, more_routes=routes, **changes) as running:
-            started.append(running)
-            ready.set()
-            await ends.wait()
+    def serve() -> AbstractAsyncContextManager[Town]:
+        return town(base, make_engine=AddingEngine, kinds=kinds, more_routes=routes, **changes)
 
-    def run() -> None:
-        try:
-            loop.run_until_complete(serve())
-        except BaseException as error:  # noqa: BLE001 - told by the thread that waits
-            trouble.append(error)
-        finally:
-            ready.set()
-            loop.close()
-
-    thread = threading.Thread(target=run, name="depot")
-    thread.start()
-    ready.wait(60)
-    try:
-        assert not trouble, trouble
-        with httpx.Client(base_url=started[0].url, timeout=120, trust_env=False) as http:
-            yield Depot(started[0].url, started[0].settings, http)
-    finally:
-        if started and not trouble:
-            loop.call_soon_threadsafe(ends.set)
-        thread.join(30)
-    assert not trouble, trouble
+    with (
+        in_thread("depot", serve) as running,
+        httpx.Client(base_url=running.it.url, timeout=120, trust_env=False) as http,
+    ):
+        yield Depot(running.it.url, running.it.settings, http)
 
 
 __all__ = ["EARLY", "LINES", "MODEL", "Depot", "depot"]

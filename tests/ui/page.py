@@ -1,8 +1,14 @@
 """A page as a visitor's browser holds it."""
 
+from typing import Any
+
 from streamlit.testing.v1 import AppTest
 
-PAGES = ("overview", "playground", "solve", "models", "evals", "data", "jobs", "system")
+PAGES = (
+    "overview", "playground", "solve", "models", "evals", "promotions", "data", "jobs", "fleet", "system",
+)  # fmt: skip
+
+_GUARD_S = 120.0  # of a page that hangs: the first one imports what draws charts
 
 
 def _script(name: str) -> None:
@@ -14,12 +20,14 @@ def _script(name: str) -> None:
     importlib.import_module(f"ui.views.{name}").show()
 
 
-def opened(name: str, key: str | None = None, tab: str | None = None) -> AppTest:
-    page = AppTest.from_function(_script, args=(name,), default_timeout=20)
+def opened(name: str, key: str | None = None, tab: str | None = None, **address: str) -> AppTest:
+    """`address`: what stands in it after the question mark."""
+    page = AppTest.from_function(_script, args=(name,), default_timeout=_GUARD_S)
     if key is not None:
         page.session_state["api_key"] = key
     if tab is not None:
         page.session_state[f"{name}_tab"] = tab
+    page.query_params |= address
     return page.run()
 
 
@@ -30,3 +38,8 @@ def words(page: AppTest) -> str:
     )  # fmt: skip
     found = [str(element.value) for kind in kinds for element in getattr(page, kind)]
     return "\n".join([*found, *(f"{metric.label}: {metric.value}" for metric in page.metric)])
+
+
+def cells(page: AppTest) -> list[dict[str, Any]]:
+    """The rows of every table on it."""
+    return [row for table in page.dataframe for row in table.value.to_dict("records")]

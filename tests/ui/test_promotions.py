@@ -1,0 +1,152 @@
+"""The page Promotions: what was decided in words, those under way, and a form in which nothing dangerous is chosen."""
+
+import re
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from stepserve.client.results import Promotion
+from tests.ui.control_server import ACTIVE, ControlServer
+from tests.ui.page import cells, opened, words
+from ui import promotion_words
+from ui.promotion_words import Asked
+
+HOSTILE = "![x](http://192.0.2.1/?secret) :red[so] costs $5 or -1"
+CANARY = {"share": 0.1, "seconds": 60}
+
+
+@pytest.fixture(autouse=True)
+def _of_the_stage(stage: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", stage.url)
+
+
+def _said(job: dict[str, object]) -> str:
+    return promotion_words.headline(Promotion.model_validate(job))[1]
+
+
+def test_a_promotion_is_told_in_words_with_the_questions_that_decided(stage: ControlServer) -> None:
+    stage.add("new", 1.0)
+    stage.gateway.canary_states = ["passed"]
+    job = stage.promote("new", on_pass="activate", canary=CANARY)
+    stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
+    page = opened("promotions", promotion=job["job_id"])
+    assert not page.error, words(page)
+    assert page.success[0].value == f"new earned the place of {ACTIVE}. It was made the active model."
+    seen = words(page)
+    assert f"Is new better than {ACTIVE} in something, and worse in nothing by more than 2 points?" in seen
+    assert "It stops as soon as the answers are clear." in seen
+    assert "Then it answers 10.0 % of the live requests for 60 s, and is taken back if that goes wrong." in seen
+    metric = job["per_metric"][0]
+    assert (
+        f"numeric on sums.jsonl: {100 * metric['a']:.1f} % → 100.0 %, {100 * metric['difference']:+.1f} points" in seen
+    )
+    assert f"{metric['fixed']} that were wrong are right now, and 0 that were right are wrong now." in seen
+    assert re.search(r"It is better\. If it were not, chance would make it look so at most [\d.]+ of 100 times\.", seen)
+    assert f"{metric['samples_used']} of 60 questions were needed." in seen
+    assert "It passed after 2 s." in seen
+    assert f"expected: {job['items'][0]['target']}" in seen
+    assert [row["decision"] for row in cells(page) if "decision" in row] == ["promoted"]
+    assert page.selectbox(key="promotion_promotion").value == job["job_id"], "the address names it"
+
+
+def test_what_a_refused_model_said_is_text(stage: ControlServer) -> None:
+    stage.add("bad", 0.0, HOSTILE)
+    job = stage.promote("bad")
+    page = opened("promotions", promotion=job["job_id"])
+    assert page.error[0].value == f"bad may not take the place of {ACTIVE}."
+    assert HOSTILE in [element.value for element in page.code]
+    assert "It is worse than it may be. If it were not, chance would make it look so at most" in words(page)
+    drawn = [element.value for kind in (page.markdown, page.caption) for element in kind]
+    assert not any("192.0.2.1" in text for text in drawn)
+
+
+def test_an_open_one_says_what_so_many_questions_would_have_shown(stage: ControlServer) -> None:
+    stage.add("copy", 0.5)
+    job = stage.promote("copy", max_samples=20)
+    assert _said(job) == f"It is open whether copy may take the place of {ACTIVE}. Nothing was switched."
+    asked = Asked.of(job["config"])
+    assert asked is not None
+    certain = promotion_words.certainty(job["per_metric"][0], "undecided", asked)
+    assert certain is not None
+    assert re.fullmatch(r"So many questions would show a difference of \+[\d.]+ points or more .*", certain)
+
+
+def test_a_canary_that_breached_its_limits_says_so(stage: ControlServer) -> None:
+    stage.add("fragile", 1.0)
+    stage.gateway.canary_states = ["breached"]
+    job = stage.promote("fragile", on_pass="activate", canary={**CANARY, "shadow": True})
+    held = "fragile passed the questions, but did not hold. Its canary was ended: it is breached."
+    assert _said(job) == f"{held} The model before serves."
+    asked = Asked.of(job["config"])
+    assert asked is not None
+    assert "Then it is asked 10.0 % of the live requests too for 60 s, and nobody gets its answers." in list(
+        asked.rules()
+    )
+    assert (
+        promotion_words.canary_said(job["canary"])
+        == "It was over a limit, and ended at once after 2 s: it is breached."
+    )
+
+
+def test_a_config_that_a_person_wrote_breaks_nothing() -> None:
+    assert Asked.of({}) is None
+    assert Asked.of({"sets": 1, "candidate": None}) is None
+
+
+def _form() -> AppTest:
+    return opened("promotions", tab="Start one")
+
+
+def _filled(page: AppTest, candidate: str) -> AppTest:
+    page.selectbox(key="promotions_candidate").select(candidate)
+    page.multiselect(key="promotions_datasets").select("sums.jsonl").run()
+    page.selectbox(key="promotions_metric_sums.jsonl").select("numeric")
+    return page
+
+
+def test_nothing_dangerous_is_chosen_in_the_form(stage: ControlServer) -> None:
+    stage.add("formed", 1.0)
+    page = _form()
+    assert page.selectbox(key="promotions_candidate").value is None
+    assert ACTIVE not in page.selectbox(key="promotions_candidate").options
+    assert page.radio(key="promotions_on_pass").value == "notify"
+    assert "promotions_go" not in [button.key for button in page.button], "something is missing yet"
+    _filled(page, "formed").run()
+    page.button(key="promotions_go").click().run()
+    assert not page.error, words(page)
+    job_id = page.query_params["promotion"]
+    decided = stage.decided(str(job_id))
+    assert (decided["decision"], decided["config"]["on_pass"], decided["activation"]) == ("promoted", "notify", None)
+    assert page.selectbox(key="promotions_candidate").value is None, "a second click starts no second one"
+
+
+def test_a_promotion_that_may_switch_is_started_after_a_question(stage: ControlServer) -> None:
+    stage.add("switching", 1.0)
+    page = _filled(_form(), "switching")
+    page.radio(key="promotions_on_pass").set_value("activate").run()
+    page.number_input(key="promotions_most").set_value(40)
+    before = len(stage.http.get("/jobs?type=promotion").json()["jobs"])
+    page.button(key="promotions_go").click().run()
+    assert len(stage.http.get("/jobs?type=promotion").json()["jobs"]) == before, "nothing happens before the answer"
+    assert "If switching is promoted, it becomes the active model without another question" in words(page)
+    page.button(key="promotions_start_yes").click().run()
+    job = stage.decided(str(page.query_params["promotion"]))
+    assert (job["decision"], job["activation"]["status"]) == ("promoted", "activated")
+    stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
+
+
+def test_one_under_way_shows_how_far_it_is_and_can_be_cancelled(stage: ControlServer) -> None:
+    stage.add("slow", 0.5)
+    stage.gateway.has_room_for.discard("slow")  # it waits for room
+    suite = [{"dataset_ref": "sums.jsonl", "metric": "numeric"}]
+    job = stage.http.post("/promotions", json={"candidate": "slow", "suite": suite}).json()["job_id"]
+    page = opened("promotions", promotion=job)
+    page.button(key=f"promotions_cancel_{job}").click().run()
+    assert stage.http.get(f"/jobs/{job}").json()["status"] == "cancelled"
+    assert "It was cancelled before it was decided." in words(page.run())
+
+
+def test_an_address_that_names_none_says_so() -> None:
+    page = opened("promotions", promotion="promotion_none")
+    assert "promotion_none" in page.warning[0].value
+    assert "promotion" not in page.query_params
