@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from stepserve.client.client import Client
+from stepserve.client.errors import Forbidden, Unavailable
+
 _HELD = "stepserve_held_requests"
 
 
@@ -14,6 +17,15 @@ class Gauges:
     requests: float
     running: float
     waiting: float
+
+
+def ask(there: Client) -> Gauges | None:
+    """None for a key that may not see them, and while the server cannot say."""
+    try:
+        with there.streaming("GET", "/metrics") as answer:
+            return read(answer.read().decode())
+    except (Forbidden, Unavailable):
+        return None
 
 
 def read(text: str) -> Gauges:

@@ -96,7 +96,8 @@ def _solve(page: Page, _: Server) -> None:
 def _models(page: Page, _: Server) -> None:
     page.get_by_role("combobox").first.click()
     page.get_by_role("option", name=f"run7-step-{STEPS[1]}").click()
-    page.get_by_role("button", name="Activate").click()
+    page.get_by_role("button", name="Activate …").click()
+    page.get_by_role("dialog").get_by_role("button", name="Activate").click()
     expect(page.get_by_text(f"run7-step-{STEPS[1]} serves")).to_be_visible()
 
 

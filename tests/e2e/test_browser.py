@@ -13,7 +13,9 @@ from tests.e2e.server import EARLY, FINAL_ID, Server
 EARLY_ID = "browser-0300"
 DATASET = "math_eval.jsonl"
 QUESTIONS = 60
-PAGES = ("overview", "playground", "solve", "models", "evals", "data", "jobs", "system")
+PAGES = (
+    "overview", "playground", "solve", "models", "evals", "promotions", "data", "jobs", "fleet", "system",
+)  # fmt: skip
 _PATIENCE_MS = 30_000
 
 pytestmark = pytest.mark.usefixtures("early")
@@ -75,6 +77,10 @@ def _evaluate(server: Server, model_id: str) -> None:
     assert job["status"] == "done", job["error"]
 
 
+def _answer(page: Page, name: str) -> None:
+    page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+
+
 def test_a_chat_answers(page: Page, url: str) -> None:
     open_page(page, url, "playground")
     page.get_by_placeholder("Ask, for example").fill("What is 17+25?")
@@ -87,12 +93,14 @@ def test_a_chat_answers(page: Page, url: str) -> None:
 def test_activate_switches_and_roll_back_goes_back(page: Page, url: str, server: Server) -> None:
     open_page(page, url, "models")
     _choose(page, "Switch to", EARLY_ID)
-    page.get_by_role("button", name="Activate").click()
+    page.get_by_role("button", name="Activate …").click()
+    _answer(page, "Activate")
     expect(page.get_by_text(f"{EARLY_ID} serves; before it {FINAL_ID}.")).to_be_visible()
     method = page.get_by_test_id("stMetric").filter(has_text="Method")
     expect(method).to_contain_text(re.compile("in_place|blue_green"))
     assert server.http.get("/models/active").json()["id"] == EARLY_ID
-    page.get_by_role("button", name="Roll back to the one before").click()
+    page.get_by_role("button", name="Roll back to the one before …").click()
+    _answer(page, "Roll back")
     expect(page.get_by_text(f"{FINAL_ID} serves; before it {EARLY_ID}.")).to_be_visible()
     assert server.http.get("/models/active").json()["id"] == FINAL_ID
 

@@ -5,6 +5,8 @@ import re
 
 import pytest
 from streamlit.commands.page_config import _get_favicon_string
+from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Button
 
 from tests.ui.depot import EARLY, ECHO, ENDLESS, MODEL, Depot
 from tests.ui.page import PAGES, opened, words
@@ -17,6 +19,10 @@ from ui.icon import ICON
 @pytest.fixture(autouse=True)
 def _of_the_yard(yard: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_URL", yard.url)
+
+
+def _button(page: AppTest, label: str) -> Button:
+    return next(button for button in page.button if button.label == label)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -124,22 +130,10 @@ def test_an_answer_is_set_apart_from_its_solution() -> None:
     assert "42" in [element.value for element in (*page.code, *page.text)]
 
 
-def test_activating_shows_method_pause_and_history(yard: Depot) -> None:
-    page = opened("models")
-    page.selectbox(key="models_target").select(EARLY)
-    page.button(key="models_activate").click().run()
-    seen = words(page)
-    assert f"{EARLY} serves; before it {MODEL}." in seen
-    assert "Method: " in seen
-    assert yard.http.get("/models/active").json()["id"] == EARLY
-    page.button(key="models_roll_back").click().run()
-    assert yard.http.get("/models/active").json()["id"] == MODEL
-
-
 def test_a_model_that_is_not_there_is_refused_in_words() -> None:
     page = opened("models")
     page.text_input(key="models_register_id").set_value("nowhere")
-    page.button[2].click().run()
+    _button(page, "Register").click().run()
     assert "nowhere" in page.error[0].value
 
 
@@ -150,7 +144,7 @@ def test_a_model_without_a_chat_template_is_warned_of_and_can_be_given_one(yard:
     write_checkpoint(yard.settings.layout.models / "chatting", 8)
     page.text_input(key="models_register_id").set_value("chatting")
     page.text_area(key="models_register_template").set_value("chatml")
-    page.button[2].click().run()
+    _button(page, "Register").click().run()
     assert "chatting is registered" in page.success[0].value
     models = {model["id"]: model for model in yard.http.get("/models").json()["models"]}
     assert (models["bare"]["chat_template"], models["chatting"]["chat_template"]) == (None, "registered")
@@ -169,7 +163,7 @@ def test_compare_shows_what_was_fixed_with_both_answers() -> None:
 def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:
     page = opened("evals", tab="Samples")
     job = next(job["id"] for job in yard.http.get("/jobs?type=eval").json()["jobs"] if job["model_id"] == EARLY)
-    page.selectbox(key="evals_job").select(job).run()
+    page.selectbox(key="eval_eval").select(job).run()
     assert "1 to 10 of 12" in words(page)
     page.text_input(key="samples_text").set_value("What is 21+22?").run()
     assert "1 to 1 of 1" in words(page)
@@ -178,8 +172,7 @@ def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:
 def test_an_eval_is_started_from_the_page(yard: Depot) -> None:
     before = len(yard.http.get("/jobs?type=eval").json()["jobs"])
     page = opened("evals", tab="Start one")
-    start = next(button for button in page.button if button.label == "Start")
-    start.click().run()
+    _button(page, "Start").click().run()
     assert any("is pending" in element.value for element in page.success), words(page)
     assert len(yard.http.get("/jobs?type=eval").json()["jobs"]) == before + 1
 

@@ -9,46 +9,43 @@ import pandas as pd
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from stepserve.client.calls import InFlight, Method
-from stepserve.client.client import Client
-from stepserve.client.results import Activation, Model
-from ui.choice import choose_model, say_no_models
+from stepserve.client.results import Model
+from ui import address, switch
+from ui.choice import say_no_models
 from ui.connection import server, trouble_shown
-from ui.format import NOTHING, milliseconds, moment, size
+from ui.format import NOTHING, milliseconds, size
 from ui.harmless import harmless
+from ui.visitor import local
 
-_METHODS: tuple[Method, ...] = ("auto", "in_place", "blue_green", "restart")
-_IN_FLIGHT: tuple[InFlight, ...] = ("finish", "keep", "abort")
 _EVERY_S = 5.0
 _MOST_WARNINGS = 3
 
 
 def show() -> None:
     st.title("Models")
-    models = _registered()
-    switch, register, upload = st.tabs(["Switch", "Register", "Upload"])
-    with switch:
-        _switch(models)
+    _registered()
+    switch.show_outcome()
+    register, upload = address.tabs("models_tab", ("Register", "Upload"))
     with register:
         _register()
     with upload:
         _upload()
     _history()
+    switch.confirm()
 
 
 @st.fragment(run_every=_EVERY_S)
-def _registered() -> list[Model] | None:
-    """What the server has, for the rest of the page; None where it did not say."""
-    models = None
+def _registered() -> None:
+    """The table and the choice of what to switch to, which grow together."""
     with trouble_shown():
         models = server().list_models()
-        if models:
-            st.dataframe(pd.DataFrame([_row(model) for model in models]), hide_index=True)
-            st.caption(f"{len(models)} registered, the newest first")
-            _warn([warning for model in models for warning in model.warnings])
-        else:
+        if not models:
             say_no_models()
-    return models
+            return
+        st.dataframe(pd.DataFrame([_row(model) for model in models]), hide_index=True)
+        st.caption(f"{len(models)} registered, the newest first")
+        _warn([warning for model in models for warning in model.warnings])
+        switch.choose(models)
 
 
 def _warn(warnings: list[str]) -> None:
@@ -69,51 +66,9 @@ def _row(model: Model) -> dict[str, Any]:
         "chat template": model.chat_template or ("none" if model.warnings else NOTHING),
         "tags": model.tags,
         "source": model.source,
-        "registered (UTC)": moment(model.created_at),
+        "registered": local(model.created_at),
         "digest": model.digest.removeprefix("sha256:")[:12],
     }
-
-
-def _switch(models: list[Model] | None) -> None:
-    with trouble_shown():
-        chosen = choose_model("Switch to", "models_target", and_active=False, models=models)
-        if chosen is None:
-            return
-        with st.expander("How"):
-            method = st.selectbox(
-                "Method",
-                _METHODS,
-                key="models_method",
-                help="auto: in place where that is possible, else blue/green, else restart.",
-            )
-            in_flight = st.selectbox("Requests under way", _IN_FLIGHT, key="models_in_flight")
-        go, back = st.columns(2)
-        switch = go.button("Activate", type="primary", key="models_activate")
-        roll_back = back.button("Roll back to the one before", key="models_roll_back")
-        if switch or roll_back:
-            with st.spinner("Switching …"):
-                patient = server(patient=True)
-                done = patient.roll_back() if roll_back else _activate(patient, chosen, method, in_flight)
-            st.session_state["models_switched"] = done
-            st.rerun()  # the table above says at once which one is active
-    if (shown := st.session_state.get("models_switched")) is not None:
-        _switched(shown)
-
-
-def _activate(there: Client, model_id: str, method: Method, in_flight: InFlight) -> Activation:
-    return there.set_active_model(model_id, method=method, in_flight=in_flight)
-
-
-def _switched(done: Activation) -> None:
-    st.success(f"{done.id} serves; before it {done.previous or 'none'}.")
-    method, paused, total, drained = st.columns(4)
-    method.metric("Method", done.method or NOTHING)
-    paused.metric("Requests paused for", milliseconds(done.paused_ms))
-    total.metric("The whole switch", milliseconds(done.total_ms))
-    drained.metric("Requests under way", NOTHING if done.in_flight is None else done.in_flight)
-    if done.proof:
-        with st.expander("The proof that the new weights answer"):
-            st.json(done.proof)
 
 
 def _register() -> None:
@@ -179,7 +134,7 @@ def _history() -> None:
             return
         rows = [
             {
-                "started (UTC)": moment(one.started_at),
+                "started": local(one.started_at),
                 "to": one.id,
                 "from": one.previous,
                 "status": f"{one.status}: {one.phase.replace('_', ' ')}" if one.phase else one.status,

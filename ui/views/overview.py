@@ -9,7 +9,6 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from stepserve.client.client import Client
 from stepserve.client.errors import Forbidden, StepserveError, Unavailable
 from stepserve.client.results import Gpu, Health, JobStats, System
 from ui import gauges
@@ -51,7 +50,7 @@ def _live() -> None:
         health, jobs, system, gpu = (
             soon(there.health), soon(there.job_stats), soon(there.system_stats), soon(there.gpu_stats)
         )  # fmt: skip
-        metrics = soon(partial(_gauges, there))
+        metrics = soon(partial(gauges.ask, there))
         _status(health.result(), jobs)
         trend: Trend = st.session_state.setdefault("trend", Trend())
         row: dict[str, float] = {"time": time.time()}
@@ -64,7 +63,7 @@ def _live() -> None:
 
 def _status(health: Health, stats: "Future[JobStats]") -> None:
     colour = _COLOURS[health.status]
-    active, state, uptime, jobs = st.columns([2, 1, 1, 1])  # names of models are long
+    active, state, uptime, jobs = st.columns([3, 2, 2, 2])  # names of models are long, and so is "23 h 59 min"
     active.metric("Active model", health.active_model or NOTHING, help=health.active_model)
     state.metric("Health", health.status)
     uptime.metric("Up for", duration(health.uptime_seconds))
@@ -102,15 +101,6 @@ def _traffic(row: dict[str, float], trend: Trend, asked: "Future[Gauges | None]"
     waiting.metric("Requests waiting", NOTHING if seen is None else f"{seen.waiting:.0f}")
     if seen is not None:
         row |= {"running": seen.running, "waiting": seen.waiting} | ({} if per_s is None else {"requests/s": per_s})
-
-
-def _gauges(there: Client) -> Gauges | None:
-    """None for a key that may not see them."""
-    try:
-        with there.streaming("GET", "/metrics") as answer:
-            return gauges.read(answer.read().decode())
-    except (Forbidden, Unavailable):
-        return None
 
 
 def _memory(row: dict[str, float], asked: "Future[System]") -> None:
