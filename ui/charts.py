@@ -21,7 +21,7 @@ def lines(table: pd.DataFrame, columns: Sequence[str], unit: str | None) -> None
         "mark": "line",
         "encoding": {
             "x": {"field": "time", "type": "temporal", "title": None},
-            "y": {"field": "value", "type": "quantitative", "title": unit},
+            "y": {"field": "value", "type": "quantitative", "title": unit, "axis": {"format": "~g"}},
             "color": {
                 "field": "what",
                 "type": "nominal",
@@ -31,7 +31,7 @@ def lines(table: pd.DataFrame, columns: Sequence[str], unit: str | None) -> None
             "tooltip": [
                 {"field": "time", "type": "temporal", "format": "%X"},
                 {"field": "what", "type": "nominal"},
-                {"field": "value", "type": "quantitative", "format": ".1f"},
+                {"field": "value", "type": "quantitative", "format": ".4~g"},
             ],
         },
     }

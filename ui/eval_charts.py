@@ -1,9 +1,13 @@
 """Accuracy by training step, as a chart and as a table."""
 
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+
+from ui.format import NOTHING, percent
+from ui.visitor import local
 
 Point = dict[str, Any]
 
@@ -43,26 +47,33 @@ def draw_accuracy(points: list[Point]) -> None:
     st.vega_lite_chart(rows, spec)
 
 
+# Numbers stay numbers, so that a click on a column's head sorts them.
+HISTORY_COLUMNS = {
+    "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
+    "loss": st.column_config.NumberColumn(format="%.4g"),
+}
+
+
 def history_table(points: list[Point]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "model": point["model_id"],
-                "step": point["step"],
-                "accuracy": point["accuracy"],
-                "correct": point["correct"],
-                "of": point["total_samples"],
-                "loss": point["avg_loss"],
-                "name": point["name"],
-                "job": point["job_id"],
-            }
-            for point in sorted(points, key=lambda point: str(point["completed_at"]), reverse=True)
-        ]
-    )
+    """For HISTORY_COLUMNS."""
+    return pd.DataFrame([_in_table(point) for point in points])
 
 
-def newest(points: list[Point], count: int) -> list[Point]:
-    return _in_order(points)[-count:]
+def _in_table(point: Point) -> dict[str, Any]:
+    accuracy, interval = point["accuracy"], point["accuracy_ci95"]
+    done_at = point["completed_at"]
+    return {
+        "model": point["model_id"],
+        "step": point["step"],
+        "accuracy": None if accuracy is None else 100 * accuracy,
+        "95 % interval": NOTHING if interval is None else " to ".join(percent(end) for end in interval),
+        "correct": point["correct"],
+        "of": point["total_samples"],
+        "loss": point["avg_loss"],
+        "done": NOTHING if done_at is None else local(datetime.fromisoformat(done_at)),
+        "name": point["name"],
+        "job": point["job_id"],
+    }
 
 
 def _in_order(points: list[Point]) -> list[Point]:

@@ -25,9 +25,9 @@ Sample = dict[str, Any]
 def browse(job_id: str) -> None:
     """Raises StepserveError."""
     verdicts, sought, page = st.columns([2, 3, 1])
-    verdict = verdicts.selectbox("Show", list(_VERDICTS), key="samples_verdict")
-    text = sought.text_input("Only with this text", key="samples_text")
-    number = page.number_input("Page", 1, None, 1, key="samples_page")
+    verdict = verdicts.selectbox("Show", list(_VERDICTS), key="samples_verdict", bind="query-params")
+    text = sought.text_input("Only with this text", key="samples_text", bind="query-params")
+    number = page.number_input("Page", 1, None, 1, key="samples_page", bind="query-params")
     told = server().eval_samples(job_id, _VERDICTS[verdict], text, offset=PER_PAGE * (int(number) - 1), limit=PER_PAGE)
     samples: list[Sample] = told["samples"]
     if not samples:

@@ -7,9 +7,11 @@ import pandas as pd
 import streamlit as st
 
 from stepserve.client.results import Job
+from ui import address
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
 from ui.harmless import harmless
+from ui.job_choice import choose_job, eval_title, is_partial
 
 _EVERY_S = 3.0
 _READ_BYTES = 64 * 1024
@@ -23,7 +25,7 @@ _ROWS = "\n".join(json.dumps({"a": a, "b": b}) for a, b in ((12, 34), (56, 17), 
 
 def show() -> None:
     st.title("Data")
-    jobs, start = st.tabs(["Jobs and shards", "Start one"])
+    jobs, start = address.tabs("data_tab", ("Jobs and shards", "Start one"))
     with jobs:
         _jobs()
     with start:
@@ -49,11 +51,11 @@ def _start() -> None:
 def _more(strategy: str, config: dict[str, Any]) -> bool:
     """What one strategy needs; False when it is not there."""
     if strategy == "fix_eval_failures":
-        done = server().list_jobs(type="eval", status="done", limit=200)
-        if not done:
+        chosen = choose_job("Eval", "eval", type="eval", status="done", title=eval_title)
+        if chosen is None:
             st.info("It needs an eval that is done. Start one on the page Evals.")
             return False
-        config["source_eval_run_id"] = st.selectbox("Eval", [job.id for job in done], key="data_eval")
+        config["source_eval_run_id"] = chosen
         return True
     if strategy == "self_instruct":
         if domain := st.text_input("Domain, such as math", key="data_domain").strip():
@@ -73,13 +75,16 @@ def _more(strategy: str, config: dict[str, Any]) -> bool:
 @st.fragment(run_every=_EVERY_S)
 def _jobs() -> None:
     with trouble_shown():
-        jobs = server().list_jobs(type="data_gen", limit=100)
-        if not jobs:
+        if not server().jobs_page("data_gen", limit=1).total:
             st.info("No training data was made yet. The tab *Start one* makes some.")
             return
-        titles = {job.id: f"{job.id} · {job.status} · {job.config.get('strategy', '')}" for job in jobs}
-        job_id = st.selectbox("Job", list(titles), key="data_job", format_func=lambda name: titles.get(name, name))
-        _job(server().get_datagen_job(job_id))
+        job_id = choose_job("Job", "job", type="data_gen", title=_title)
+        if job_id is not None:
+            _job(server().get_datagen_job(job_id))
+
+
+def _title(job: Job) -> str:
+    return f"{job.id} · {job.config.get('strategy', '')}"
 
 
 def _job(job: Job) -> None:
@@ -91,6 +96,8 @@ def _job(job: Job) -> None:
     if job.error:
         st.error(harmless(job.error))
     result = job.result or {}
+    if is_partial(job):
+        st.warning(f"Only {result.get('accepted')} of {result.get('num_examples')} examples were made.")
     if "accepted" in result:
         accepted, rejected = st.columns([1, 2])
         accepted.metric("Accepted", result["accepted"])

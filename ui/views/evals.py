@@ -4,24 +4,27 @@ from functools import partial
 
 import streamlit as st
 
-from stepserve.client.results import Job
+from stepserve.client.results import EvalHistoryPage, Job
+from ui import address, paging
 from ui.choice import choose_model
 from ui.connection import server, soon, trouble_shown
-from ui.eval_charts import draw_accuracy, history_table, newest
+from ui.eval_charts import HISTORY_COLUMNS, Point, draw_accuracy, history_table
 from ui.eval_samples import browse, side_by_side
-from ui.format import NOTHING, percent
+from ui.format import NOTHING, chance, points
 from ui.harmless import harmless
+from ui.job_choice import choose_job, eval_title
 
 _EVERY_S = 3.0
 _SHOWN = 5  # under way, of each status
-_LISTED = 300
+_LOOKED_AT = 50  # newest evals, whose datasets come first
 _DRAWN = 200  # points of the chart; a browser takes a second for 500
+_PAGE = "evals_page"
 
 
 def show() -> None:
     st.title("Evals")
     views = (_results, _compare, _samples, _start)
-    tabs = st.tabs(("Results", "Compare", "Samples", "Start one"), key="evals_tab", on_change="rerun")
+    tabs = address.tabs("evals_tab", ("Results", "Compare", "Samples", "Start one"))
     for tab, view in zip(tabs, views, strict=True):
         if tab.open:  # a comparison reads every sample of two runs
             with tab:
@@ -65,23 +68,37 @@ def _results() -> None:
             soon(partial(there.list_jobs, type="eval", status=status, limit=_SHOWN))
             for status in ("running", "pending")
         ]
-        history = soon(partial(there.eval_history, limit=_LISTED))
+        newest = soon(partial(there.eval_history_page, limit=_LOOKED_AT))
+        datasets = soon(there.list_datasets)
         for jobs in lists:
             for job in jobs.result():
                 _under_way(job)
-        points = [point.as_json() for point in history.result()]
-        if not points:
+        if not newest.result().total:
             st.info("No eval is done yet. The tab *Start one* makes the first.")
             return
-        names = sorted({str(point["dataset"]) for point in points})
-        dataset = st.selectbox("Dataset", names, key="evals_shown_dataset")
-        mine = [point for point in points if point["dataset"] == dataset]
-        draw_accuracy(newest(mine, _DRAWN))
-        of_all = f" Drawn are the newest {_DRAWN} of {len(mine)}." if len(mine) > _DRAWN else ""
-        st.caption(
-            f"The bars are 95 % intervals. Lines join evals with the same questions, prompts and settings.{of_all}"
+        recent = [point["dataset"] for point in _by_age(newest.result())]
+        names = [str(name) for name in dict.fromkeys([*recent, *(one.name for one in datasets.result())])]
+        dataset = st.selectbox(
+            "Dataset",
+            names,
+            key="evals_shown_dataset",
+            on_change=partial(paging.begin_anew, _PAGE),
+            bind="query-params",
         )
-        st.dataframe(history_table(mine), hide_index=True)
+        page = there.eval_history_page(dataset, offset=paging.offset_of(_PAGE, _DRAWN), limit=_DRAWN)
+        measured = _by_age(page)
+        if measured:
+            draw_accuracy(measured)
+            st.caption("The bars are 95 % intervals. Lines join evals with the same questions, prompts and settings.")
+            st.dataframe(history_table(measured), column_config=HISTORY_COLUMNS, hide_index=True)
+        if page.left_out:
+            st.caption(f"{len(page.left_out)} more had too many errors to say anything of their models.")
+        paging.controls(_PAGE, len(measured) + len(page.left_out), page.total, _DRAWN)
+
+
+def _by_age(page: EvalHistoryPage) -> list[Point]:
+    """The newest first."""
+    return sorted((point.as_json() for point in page.points), key=lambda point: str(point["created_at"]), reverse=True)
 
 
 def _under_way(job: Job) -> None:
@@ -92,36 +109,30 @@ def _under_way(job: Job) -> None:
     )
 
 
-def _done_evals() -> dict[str, str]:
-    """Titles by job id, the newest first."""
-    done = server().list_jobs(type="eval", status="done", limit=200)
-    return {job.id: f"{job.model_id} · {percent((job.result or {}).get('accuracy'))} · {job.id}" for job in done}
-
-
 def _compare() -> None:
     with trouble_shown():
-        titles = _done_evals()
-        if len(titles) < 2:
+        left, right = st.columns(2)
+        with left:
+            before = _choose("Before", "a", nth=1)
+        with right:
+            after = _choose("After", "b")
+        if before is None or after is None or before == after:
             st.info("Two evals of the same dataset are needed. The tab *Start one* makes them.")
             return
-        ids = list(titles)
-        left, right = st.columns(2)
-        before = left.selectbox("Before", ids, index=1, key="evals_a", format_func=titles.__getitem__)
-        after = right.selectbox("After", ids, index=0, key="evals_b", format_func=titles.__getitem__)
         told = server().compare_evals(before, after)
         for column, (label, value) in zip(
             st.columns(4),
             (
                 ("Fixed", str(told.get("fixed", NOTHING))),
                 ("Broken", str(told.get("broken", NOTHING))),
-                ("Difference", percent(told["difference"])),
-                ("p (McNemar)", NOTHING if told.get("mcnemar_p") is None else f"{told['mcnemar_p']:.2g}"),
+                ("Difference", points(told["difference"])),
+                ("p (McNemar)", chance(told.get("mcnemar_p"))),
             ),
             strict=True,
         ):
             column.metric(label, value)
         low, high = told["difference_ci95"]
-        st.caption(f"{told['paired']} questions; the difference's 95 % interval: {percent(low)} to {percent(high)}")
+        st.caption(f"{told['paired']} questions; the difference's 95 % interval: {points(low)} to {points(high)}")
         if told["differs"]:
             st.warning(harmless(f"The two runs differ in {', '.join(told['differs'])}."))
         fixed, broken = st.tabs(["Fixed", "Broken"])
@@ -133,9 +144,11 @@ def _compare() -> None:
 
 def _samples() -> None:
     with trouble_shown():
-        titles = _done_evals()
-        if not titles:
-            st.info("No eval is done yet. The tab *Start one* makes the first.")
-            return
-        job_id = st.selectbox("Eval", list(titles), key="evals_job", format_func=titles.__getitem__)
-        browse(job_id)
+        job_id = _choose("Eval", "eval")
+        if job_id is not None:
+            browse(job_id)
+
+
+def _choose(label: str, parameter: str, nth: int = 0) -> str | None:
+    """Raises StepserveError."""
+    return choose_job(label, parameter, type="eval", status="done", title=eval_title, nth=nth)

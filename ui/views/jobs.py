@@ -1,16 +1,21 @@
 """Every job: how far it is, and what can be done with it."""
 
+from functools import partial
+
 import streamlit as st
 
 from stepserve.client.results import OVER, Job
+from ui import paging
 from ui.connection import server, trouble_shown
-from ui.format import duration, moment
+from ui.format import NOTHING, duration
 from ui.harmless import harmless
+from ui.job_choice import is_partial
+from ui.visitor import hover, since
 
 _EVERY_S = 2.0
 _SHOWN = 30
-_LISTED = 100
-_TYPES = ("all", "eval", "data_gen", "pull", "batch", "inference")
+_PAGE = "jobs_page"
+_TYPES = ("all", "eval", "promotion", "data_gen", "pull", "batch", "inference")
 _STATUSES = ("all", "pending", "running", "done", "failed", "cancelled")
 _ICONS = {
     "pending": ":material/schedule:",
@@ -19,13 +24,18 @@ _ICONS = {
     "failed": ":material/error:",
     "cancelled": ":material/block:",
 }
+_PARTIAL = ":material/rule:"
 
 
 def show() -> None:
     st.title("Jobs")
-    kind, status = st.columns(2)
-    kind.selectbox("Kind", _TYPES, key="jobs_type")
-    status.selectbox("Status", _STATUSES, key="jobs_status")
+    kind, status, text = st.columns([1, 1, 2])
+    anew = partial(paging.begin_anew, _PAGE)
+    kind.selectbox("Kind", _TYPES, key="jobs_type", on_change=anew, bind="query-params")
+    status.selectbox("Status", _STATUSES, key="jobs_status", on_change=anew, bind="query-params")
+    text.text_input(
+        "Find", key="jobs_text", placeholder="part of an id, or of a model's name", on_change=anew, bind="query-params"
+    )
     _listing()
 
 
@@ -36,24 +46,27 @@ def _listing() -> None:
         for column, name in zip(st.columns(5), _STATUSES[1:], strict=True):
             column.metric(name, stats[name])
         kind, status = st.session_state["jobs_type"], st.session_state["jobs_status"]
-        jobs = server().list_jobs(
-            type=None if kind == "all" else kind, status=None if status == "all" else status, limit=_LISTED
+        page = server().jobs_page(
+            None if kind == "all" else kind,
+            None if status == "all" else status,
+            st.session_state["jobs_text"].strip(),
+            offset=paging.offset_of(_PAGE, _SHOWN),
+            limit=_SHOWN,
         )
-        if not jobs:
+        if not page.total:
             st.info("No such job. Start an eval on the page Evals, or make training data on the page Data.")
             return
-        for job in jobs[:_SHOWN]:
+        for job in page.jobs:
             _job(job)
-        if len(jobs) > _SHOWN:
-            more = f"{len(jobs)}{' or more' if len(jobs) == _LISTED else ''}"
-            st.caption(f"The newest {_SHOWN} of {more} are shown; choose a kind or a status to see others.")
+        paging.controls(_PAGE, len(page.jobs), page.total, _SHOWN)
 
 
 def _job(job: Job) -> None:
     with st.container(border=True, key=f"job_{job.id}"):
-        st.markdown(
-            f"{_ICONS[job.status]} **{job.id}** · {job.status} · {job.model_id or ''} · {moment(job.created_at)}"
-        )
+        icon, status = (_PARTIAL, "done in part") if is_partial(job) else (_ICONS[job.status], job.status)
+        model = harmless(job.model_id or NOTHING)
+        said = f"{icon} **{harmless(job.id)}** · {status} · {model} · {since(job.created_at)}"
+        st.markdown(said, help=hover(job.created_at))
         _progress(job)
         if job.waiting_for:
             st.caption(harmless(f"Waits: {job.waiting_for}"))

@@ -20,12 +20,17 @@ Turn = dict[str, str]
 def show() -> None:
     st.title("Playground")
     with trouble_shown():
-        beside = st.toggle("Side by side with a second model", key="playground_beside")
+        beside = st.toggle("Side by side with a second model", key="playground_beside", bind="query-params")
         columns = [*st.columns(2)] if beside else [st.container()]
         models = []
         for number, column in enumerate(columns):
             with column:
-                model = choose_model("Model" if number == 0 else "Second model", f"playground_model_{number}")
+                first = number == 0
+                model = choose_model(
+                    "Model" if first else "Second model",
+                    f"playground_model_{number}",
+                    parameter="model" if first else "second",
+                )
             if model is None:
                 return
             models.append(model)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from ui import address
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
 from ui.harmless import cut, harmless
@@ -47,10 +48,10 @@ CODING = Task(
 def show() -> None:
     st.title("Solve")
     with trouble_shown():
-        model = choose_model("Model", "solve_model")
+        model = choose_model("Model", "solve_model", parameter="model")
         if model is None:
             return
-        math, coding = st.tabs(["Math", "Coding"])
+        math, coding = address.tabs("solve_tab", ("Math", "Coding"))
         with math:
             _tab(MATH, model)
         with coding:

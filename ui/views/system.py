@@ -19,9 +19,9 @@ def show() -> None:
     _power()
     st.subheader("Logs")
     component, lines = st.columns(2)
-    component.selectbox("Of", _LOGS, key="system_log")
-    lines.selectbox("Lines", (50, 200, 1000), key="system_lines")
-    st.text_input("Only lines with", key="system_log_filter")
+    component.selectbox("Of", _LOGS, key="system_log", bind="query-params")
+    lines.selectbox("Lines", (50, 200, 1000), key="system_lines", bind="query-params")
+    st.text_input("Only lines with", key="system_log_filter", bind="query-params")
     _log()
 
 
