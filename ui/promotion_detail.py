@@ -25,7 +25,7 @@ def draw(job: Promotion) -> None:
     _SHOW[tone](harmless(said))
     _progress(job)
     asked = Asked.of(job.config)
-    st.subheader("What was asked")
+    st.subheader("The question")
     if asked is None:
         st.caption("Another version of the server stored it, in a form that this page does not know.")
         st.json(job.config, expanded=1)
@@ -56,7 +56,7 @@ def _progress(job: Promotion) -> None:
 
 
 def _came_out(job: Promotion, asked: Asked) -> None:
-    st.subheader("What came out, and how sure it is")
+    st.subheader("The result, and how sure it is")
     metrics = job.per_metric or []
     for metric in metrics:
         said = [
