@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,10 @@ from gateway.engine.weights.second_set import SecondSet, obstacle_to_second_set,
 log = logging.getLogger(__name__)
 
 _NICENESS = 5  # whoever is answered goes first
+
+
+class _Dropped(Exception):
+    pass
 
 
 class Staging:
@@ -54,7 +58,7 @@ class Staging:
         runner.reset_mm_cache()
 
     def drop(self) -> None:
-        """Nobody needs them: the memory is given back, as soon as the thread is over."""
+        """Nobody needs them: the memory is given back, at the next tensor where they are still being read."""
         self._is_dropped = True
         if self._weights is not None:
             self._weights.release()
@@ -67,14 +71,23 @@ class Staging:
             self._weights = self._made()
             if self._is_dropped:
                 self._weights.release()
+        except _Dropped:
+            self._failure = "nobody needs it any more"
         except Exception as error:  # vLLM raises whatever its libraries raise; the reload will say it again
             log.warning("the weights in %s could not be made ready beforehand", self.path, exc_info=error)
             self._failure = f"{type(error).__name__}: {error}"
 
+    def _while_needed(self, read: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Raises _Dropped."""
+        for each in read:
+            if self._is_dropped:
+                raise _Dropped
+            yield each
+
     def _made(self) -> SecondSet | HostSet:
         worker, model = self._worker, self._worker.model_runner.model
         loader: Any = get_model_loader(worker.vllm_config.load_config)
-        read = loader.get_all_weights(self._config, model)
+        read = self._while_needed(loader.get_all_weights(self._config, model))
         if _is_on_accelerator(worker):
             torch.accelerator.set_device_index(worker.device)  # a thread has the first one otherwise
             return HostSet(worker, read, repack)
