@@ -18,8 +18,12 @@ class _JsonText(FunctionElement[str]):
 
 def json_text(column: ColumnElement[Any], *path: str) -> ColumnElement[str]:
     """NULL where there is none, and where somebody wrote something other than JSON. `path`: names of fields."""
-    sqlite, postgresql = (literal_column(f"'{text}'") for text in ("$." + ".".join(path), "{" + ",".join(path) + "}"))
-    return _JsonText(column, sqlite, postgresql)
+    sqlite, postgresql = "$." + ".".join(path), "{" + ",".join(path) + "}"
+    return _JsonText(column, _constant(sqlite), _constant(postgresql))
+
+
+def _constant(text: str) -> ColumnElement[str]:
+    return literal_column(f"'{text}'", Text())
 
 
 @compiles(_JsonText, "sqlite")
