@@ -165,7 +165,7 @@ def _flaky_among(done: DoneEval, others: Sequence[DoneEval]) -> tuple[list[DoneE
 
 def _flaky(done: DoneEval, others: Sequence[DoneEval]) -> dict[str, Any]:
     runs, found = _flaky_among(done, others)
-    shown = {
+    shown: dict[str, dict[str, Any]] = {
         name: {"id": name, "differs": found[name], "answers": {}, "scores": {}} for name in islice(found, _SHOWN_FLAKY)
     }
     for run in runs:

@@ -35,7 +35,7 @@ class SummaryWriter:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Destination, Entry], None]]:
     library = ModuleType("tensorboardX")
-    library.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setattr(library, "SummaryWriter", SummaryWriter, raising=False)
     monkeypatch.setitem(sys.modules, "tensorboardX", library)
     monkeypatch.delitem(sys.modules, MODULE, raising=False)
     yield importlib.import_module(MODULE).log

@@ -38,17 +38,18 @@ def config(guards: dict[Guard, float], *, sequential: bool = True) -> PromotionC
     )
 
 
-def answer(score: float, **marks: float | None) -> Answer:
-    known: dict[Guard, float | None] = dict.fromkeys(GUARDS, 0.0)
-    return Answer({METRIC: score}, {**known, **marks})  # type: ignore[typeddict-item]
+def answer(score: float, guard: Guard, mark: float | None) -> Answer:
+    marks: dict[Guard, float | None] = dict.fromkeys(GUARDS, 0.0)
+    marks[guard] = mark
+    return Answer({METRIC: score}, marks)
 
 
 def better(count: int, guard: Guard, old: Mark, new: Mark) -> Pairs:
     """The candidate is right where the baseline is wrong; the first `count` of all questions are answered."""
     names = [str(number) for number in range(QUESTIONS)]
     pairs = Pairs([[name] for name in names])
-    pairs.baseline = {name: answer(0.0, **{guard: old(int(name))}) for name in names[:count]}
-    pairs.candidate = {name: answer(1.0, **{guard: new(int(name))}) for name in names[:count]}
+    pairs.baseline = {name: answer(0.0, guard, old(int(name))) for name in names[:count]}
+    pairs.candidate = {name: answer(1.0, guard, new(int(name))) for name in names[:count]}
     return pairs
 
 
