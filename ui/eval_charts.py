@@ -48,7 +48,7 @@ def draw_accuracy(points: list[Point]) -> None:
 
 
 # Numbers stay numbers, so that a click on a column's head sorts them.
-HISTORY_COLUMNS = {
+HISTORY_COLUMNS: dict[Any, Any] = {
     "accuracy": st.column_config.NumberColumn(format="%.1f %%"),
     "loss": st.column_config.NumberColumn(format="%.4g"),
 }

@@ -5,7 +5,7 @@ import json
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class ControlServer:
 
 @contextmanager
 def control_server(base: Path, *members: str) -> Iterator[ControlServer]:
-    def serve() -> Any:
+    def serve() -> AbstractAsyncContextManager[Parts]:
         return _parts(base, members)
 
     with (
