@@ -9,8 +9,9 @@ import uvicorn
 from setproctitle import setproctitle
 
 from control.app import create_app
-from control.routes import contamination, data_gen, datasets, evals
+from control.routes import contamination, data_gen, datasets, evals, traffic
 from datagen.contamination_reports import ContaminationReports
+from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
@@ -41,9 +42,11 @@ def main() -> int:
     logs.configure("control", settings)
     judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
     reports = EvalReports(judges)
+    store = FileDatasetStore()
     routes = [
         contamination.router_of(ContaminationReports()),
-        datasets.router_of(FileDatasetStore()),
+        datasets.router_of(store),
+        traffic.datasets_router(store, FeedbackRows()),
         evals.router_of(reports),
         data_gen.reports_router(RunReports()),
     ]

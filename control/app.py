@@ -93,6 +93,7 @@ from control.routes import (
     pull,
     shards,
     stored_responses,
+    traffic,
     webhooks,
 )
 from control.routes import files as file_routes
@@ -109,6 +110,8 @@ from control.tasks import Tasks
 from control.telemetry.cards import CardReader
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
+from control.traffic.consents import Consents
+from control.traffic.store import TrafficStore
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from stepserve.alias_book import AliasBook
@@ -296,6 +299,10 @@ def create_app(
             inbox = ShardInbox(database)
             room = Room(database, settings.stored_responses)
             background.spawn(room.run(), name="retention of responses")
+            consents = Consents(database, settings.traffic)
+            await consents.note_settings()
+            kept_traffic = TrafficStore(database, consents, settings.traffic)
+            background.spawn(kept_traffic.run(), name="retention of traffic")
             talks = Conversations(database, room)
             evals = EvalHistory(database, layout.eval_runs)
             owners = DatasetOwners(layout.datasets)
@@ -320,6 +327,7 @@ def create_app(
                 Aliases(AliasBook(settings.aliases, settings.layout.aliases)),
                 AuditLog(database),
                 batch_kind,
+                consents,
                 evals,
                 EvalImports(database, repository, layout.eval_runs),
                 files,
@@ -327,6 +335,8 @@ def create_app(
                 governor,
                 history,
                 inbox,
+                kept_traffic,
+                settings.traffic,
                 Isolation(settings.access.isolate_keys),
                 JobDisplay(queue, runner, history, activator),
                 intake,
@@ -396,6 +406,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         fleet_routes,
         stored_responses,
         conversations,
+        traffic,
     )
     for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
         app.include_router(router)

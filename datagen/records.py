@@ -133,7 +133,8 @@ def record_of(draft: Draft, origin: Origin, *, created_at: str, max_similarity: 
 
 def formatted(record: dict[str, Any], format_: Format) -> list[dict[str, Any]]:
     """The rows of an example in a format: one, but of `kto` one an answer. `alpaca` has no place for a system's turn
-    but in the instruction. `dpo` and `kto` are TRL's conversational preference and unpaired preference datasets.
+    but in the instruction. `dpo` and `kto` are TRL's conversational preference and unpaired preference datasets. The
+    best answer is a good one unless the record says that it did not pass (`passed`).
     """
     messages, id_, about = record["messages"], record["id"], {"metadata": record["metadata"]}
     match format_:
@@ -145,7 +146,7 @@ def formatted(record: dict[str, Any], format_: Format) -> list[dict[str, Any]]:
         case "alpaca":
             instruction = "\n\n".join(m["content"] for m in messages[:-1])
             return [{"id": id_, "instruction": instruction, "input": "", "output": messages[-1]["content"], **about}]
-    best = {"content": messages[-1]["content"], "score": record["score"], "passed": True}
+    best = {"content": messages[-1]["content"], "score": record["score"], "passed": record.get("passed", True)}
     answers = [best, *record["alternatives"]]
     prompt = {"prompt": messages[:-1]}
     said = [[{"role": "assistant", "content": answer["content"]}] for answer in answers]

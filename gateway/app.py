@@ -77,6 +77,7 @@ from gateway.status.gpu import Nvml
 from gateway.status.information import Information
 from gateway.status.model_cards import ModelCards
 from gateway.status.usage import usage
+from gateway.traffic.parts import Traffic, traffic_of
 from gateway.upstream.app import UpstreamApp
 from stepserve import hosts
 from stepserve.access import CONTROL_SYNC_PATH
@@ -101,6 +102,7 @@ class PublicApp:
     adapters: ProtocolAdapters
     own: App
     upstream: App
+    traffic: Traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,6 +115,7 @@ class PublicApp:
                 raise MethodNotAllowed(method, path, match.allow) if match.allow else NotFound(method, path)
             if match.row.owner == "control":
                 await self.responses.settle(match.params)
+                await self.traffic.settle(match.label)
             await self._owner_of(path, match.row)(scope, receive, send)
         except GatewayError as error:
             await tracked(send, scope).fail(error)
@@ -146,6 +149,7 @@ class Gateway:
     upstream: UpstreamApp
     balancing: Balancing | None
     response_writer: ResponseWriter
+    traffic: Traffic
     rates: Rates
     lag: LoopLag
     self_check: SelfCheck
@@ -164,6 +168,7 @@ class Gateway:
             asyncio.create_task(beat(), name="heartbeat"),
             asyncio.create_task(self.self_check.run(), name="self-check"),
             asyncio.create_task(self.response_writer.run(), name="response writer"),
+            asyncio.create_task(self.traffic.run(), name="traffic writer"),
         ]
         if self.balancing is not None:
             helpers.append(asyncio.create_task(self.balancing.run(), name="fleet view"))
@@ -243,10 +248,13 @@ def create_gateway(
     )
     filters = filters_of(settings.filters)
 
+    traffic = traffic_of(settings, control, filters)
+
     def through_filters(app: App) -> App:
         return Filtered(app, filters, bounds, settings.max_request_bytes) if filters else app
 
-    answering = through_filters(dispatch)
+    slots = through_filters(dispatch)
+    answering = traffic.sampled(slots)
     lag = LoopLag()
     exposition = Exposition(control, lag)
     information = Information(
@@ -266,7 +274,7 @@ def create_gateway(
     )
     trainers = TrainerRoutes(Updates(pusher, pool, settings.weights), pusher, persisting)
     adapters = create_routes(settings, answering, served, control, pool, configuration, bounds, installed)
-    for route in trainers.routes():
+    for route in (*trainers.routes(), traffic.feedback):
         adapters.add(route)
     for route in describe(gate, control, adapters.routes, [*information.routes, *configuration.routes()]):
         adapters.add(route)
@@ -287,10 +295,11 @@ def create_gateway(
         WeightsRoutes(pusher, persisting, trainers),
         adapters,
         StarletteRouter(routes=[*information.routes, *configuration.routes()]),
-        through_filters(upstream),
+        traffic.sampled(through_filters(upstream)),
+        traffic,
     )
     at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
-    inference = Inference(dispatch, answering, adapters, BatchShare(at_once, at_once))
+    inference = Inference(dispatch, slots, adapters, BatchShare(at_once, at_once))
     canary.shadows = Shadows(inference.ask)
     drain = Drain(_authenticated(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     outermost: App = RequestLogMiddleware(drain, settings.logs, tracer)
@@ -322,6 +331,7 @@ def create_gateway(
         upstream=upstream,
         balancing=balancing,
         response_writer=response_writer,
+        traffic=traffic,
         rates=rates,
         lag=lag,
         self_check=self_check,

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from control.database.fleet_tables import METADATA
+from control.database.metadata import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -52,7 +52,9 @@ def digest_of(token: str) -> str:
 
 
 class KeyRecord(Message):
-    """A key without its secret. `expires_at` is in seconds since 1970; a limit of None is none."""
+    """A key without its secret. `expires_at` is in seconds since 1970; a limit of None is none. `keep_traffic`: its
+    owner consents that what it asks and is answered may be kept.
+    """
 
     id: str
     name: str
@@ -63,6 +65,7 @@ class KeyRecord(Message):
     requests_per_min: Annotated[int, Field(ge=1)] | None = None
     tokens_per_min: Annotated[int, Field(ge=1)] | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    keep_traffic: bool = False
 
 
 class KeySet(Message):

@@ -140,6 +140,7 @@ _DATASETS = _controls("/datasets", "jobs")
 _SHARDS = _controls("/shards", "jobs")
 _POLICIES = _controls("/policies", "admin", reads="jobs")
 _KEYS = _controls("/keys", "admin")
+_TRAFFIC = _controls("/traffic", "infer")
 _WEBHOOKS = _controls("/webhooks", "admin")
 _FLEET = _controls("/fleet", "fleet")
 _FLEET_SIGNS = _Family("/fleet", "fleet", "control", label="/fleet", quiet=True)  # of life, from every member
@@ -263,6 +264,11 @@ ROWS: tuple[Row, ...] = (
     _BATCHES.row("/v1/batches/{batch_id}/cancel", "POST"),
     _KEYS.row("/keys", "GET POST"),
     _KEYS.row("/keys/{key_id}", "GET DELETE"),
+    _own("/feedback", "infer").row("/feedback", "POST"),
+    _TRAFFIC.row("/traffic/consent", "GET PUT"),
+    _TRAFFIC.row("/traffic/requests", "GET DELETE"),
+    _TRAFFIC.row("/traffic/requests/{request_id:path}", "GET DELETE"),
+    _TRAFFIC.row("/traffic/datasets", "POST", scope="jobs"),
     _controls("/audit", "admin").row("/audit", "GET"),
     _POLICIES.row("/policies", "GET"),
     _POLICIES.row("/policies/{name}", "GET"),
@@ -313,11 +319,11 @@ _FAMILIES: tuple[_Family, ...] = (
     # What changes models in Ollama's API, and is not served here, is nothing to try with a key for inference.
     *(_Family(f"/api/{name}", "admin", "gateway", "ollama") for name in _OLLAMA_CHANGES),
     _FILES, _BATCHES, _CONVERSATIONS, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN, _DATASETS,
-    _SHARDS, _KEYS, _WEBHOOKS, _POLICIES, _FLEET,
+    _SHARDS, _KEYS, _TRAFFIC, _WEBHOOKS, _POLICIES, _FLEET,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),
-    _own("/aliases", "admin", reads="any"),
+    _own("/aliases", "admin", reads="any"), _own("/feedback", "infer"),
     *(_own(path, "admin", quiet=True) for path in ("/livez", "/readyz", "/health")),
     _own("/ui", "admin"), _own("/config", "admin"),
     *(_own(f"/{name}", "weights") for name in _OF_TRAINERS),

@@ -24,6 +24,7 @@ from stepserve.retention import RetentionSettings
 from stepserve.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
 from stepserve.stored_responses import StoredResponsesSettings
 from stepserve.structured_bounds import StructuredLimits
+from stepserve.traffic import TrafficSettings
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -327,6 +328,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     weights: WeightsSettings = WeightsSettings()
     retention: RetentionSettings = RetentionSettings()
+    traffic: TrafficSettings = TrafficSettings()
     fleet: FleetSettings = FleetSettings()
 
     @classmethod

@@ -14,6 +14,7 @@ from control.access.new_key import NewKey
 from control.clock import Clock, utc_now
 from control.database.database import Database
 from control.database.tables import AccessStateRow, ApiKeyRow
+from control.database.traffic_tables import TrafficConsentRow
 from control.errors import Conflict, GatewayUnavailable, Invalid, NotFound
 from stepserve.access import OWNER, KeyRecord, KeySet, digest_of, new_token
 
@@ -78,8 +79,11 @@ class KeyBook:
                 created_by=created_by,
                 expires_at=expires_at,
                 revoked_at=None,
+                keep_traffic=wanted.keep_traffic,
             )
             session.add(row)
+            if wanted.keep_traffic:
+                session.add(TrafficConsentRow(key_id=key_id, keep=True, by=created_by, at=now))
             await self._bump(session)
         await self.tell()
         return row, token
@@ -121,6 +125,7 @@ class KeyBook:
                     created_by=OWNER,
                     expires_at=None,
                     revoked_at=None,
+                    keep_traffic=False,
                 )
                 session.add(made)
             await self._bump(session)
@@ -138,6 +143,19 @@ class KeyBook:
                 if "admin" in row.scopes and not await self._an_admin_is_left(session, now, without=key_id):
                     raise Conflict(f"{key_id} is the last key with the scope admin: make another first")
                 row.revoked_at = now
+                await self._bump(session)
+        await self.tell()
+        return row
+
+    async def consent(self, key_id: str, *, keep: bool, by: str) -> ApiKeyRow:
+        """`by` says whether the key's traffic may be kept from now on. The same again is not noted. Raises NotFound."""
+        async with self._database.alone() as session:
+            row = await session.get(ApiKeyRow, key_id)
+            if row is None:
+                raise NotFound(f"there is no key {key_id!r}")
+            if row.keep_traffic != keep:
+                row.keep_traffic = keep
+                session.add(TrafficConsentRow(key_id=key_id, keep=keep, by=by, at=self._clock()))
                 await self._bump(session)
         await self.tell()
         return row
@@ -215,7 +233,7 @@ class KeyBook:
 
 
 def _row(record: KeyRecord, now: datetime) -> ApiKeyRow:
-    """A key that only a gateway knows any more; when it was made is not known."""
+    """A key that only a gateway knows any more; when it was made is not known, nor who consented to what."""
     return ApiKeyRow(
         id=record.id,
         name=record.name,
@@ -228,6 +246,7 @@ def _row(record: KeyRecord, now: datetime) -> ApiKeyRow:
         created_by=RECOVERED,
         expires_at=datetime.fromtimestamp(record.expires_at, UTC) if record.expires_at is not None else None,
         revoked_at=now if record.revoked else None,
+        keep_traffic=False,
     )
 
 
@@ -243,5 +262,6 @@ def _record(row: ApiKeyRow) -> KeyRecord:
             "requests_per_min": row.requests_per_min,
             "tokens_per_min": row.tokens_per_min,
             "max_concurrent": row.max_concurrent,
+            "keep_traffic": row.keep_traffic,
         }
     )

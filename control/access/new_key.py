@@ -12,7 +12,9 @@ Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 class NewKey(RequestModel):
-    """`expires_at`, or `expires_in_days` from now. A limit that is not given is none."""
+    """`expires_at`, or `expires_in_days` from now. A limit that is not given is none. `keep_traffic`: the key's holder
+    consents that its requests and answers may be kept (setting traffic).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +25,7 @@ class NewKey(RequestModel):
     requests_per_min: Limit | None = None
     tokens_per_min: Limit | None = None
     max_concurrent: Limit | None = None
+    keep_traffic: bool = False
 
     @model_validator(mode="after")
     def _one_expiry(self) -> Self:

@@ -217,4 +217,5 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # what was answered outlives a loss of power: a job is never forgotten
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")  # traffic that its key deletes leaves no page that can still be read
     cursor.close()

@@ -77,7 +77,3 @@ class RolloutStepRow(Base):
             "state IN ('pending', 'staging', 'staged', 'committing', 'proved', 'failed', 'lost')", name="state"
         ),
     )
-
-
-METADATA = Base.metadata
-"""Of all tables, now that each module of tables was imported."""

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
 
-from control.database.fleet_tables import METADATA
+from control.database.metadata import METADATA
 from control.errors import DatabaseTooNew, DatabaseUnfit
 
 

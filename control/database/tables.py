@@ -340,6 +340,7 @@ class ApiKeyRow(Base):
     created_by: Mapped[str]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    keep_traffic: Mapped[bool] = mapped_column(server_default=false())
 
 
 class AccessStateRow(Singleton, Base):

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from control.access.dataset_owners import DatasetOwners
 from control.access.principal import Principal
-from control.access.view import Viewer
+from control.access.view import View, Viewer
 from control.models.eval_history import EvalHistory
 from control.services import Given
 from stepserve.jobs.eval_ports import DatasetStore
@@ -57,19 +57,35 @@ def router_of(store: DatasetStore) -> APIRouter:
         replace: bool = False,
         digest: Annotated[str | None, Query(pattern="^(sha256:)?[0-9a-fA-F]{64}$")] = None,
     ) -> dict[str, Any] | Response:
-        body: AsyncIterator[bytes] = http.stream()
-        principal = Principal.of(http.scope["headers"])
-        owner = None if principal.sees_all else principal.actor
-        await asyncio.to_thread(owners.take, view, owner, name, replace=replace)
         try:
-            facts, new = await store.put(name, body, layout.datasets, replace=replace, digest=digest)
+            facts, new = await put_owned(
+                store, owners, layout, view, Principal.of(http.scope["headers"]), name, http.stream(), replace, digest
+            )
         except ClientDisconnect:
             return Response(status_code=_CLIENT_CLOSED)  # nobody reads it
-        else:
-            await asyncio.to_thread(owners.keep, owner, name, new=new)
-        finally:
-            await asyncio.to_thread(owners.forget_if_gone, name)
         response.status_code = 201 if new else 200
         return facts | {"existing": not new}
 
     return router
+
+
+async def put_owned(
+    store: DatasetStore,
+    owners: DatasetOwners,
+    layout: Layout,
+    view: View,
+    principal: Principal,
+    name: str,
+    body: AsyncIterator[bytes],
+    replace: bool = False,
+    digest: str | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Puts a data set here, which is its key's from now on. True: it is new. Raises what the store and `owners` do."""
+    owner = None if principal.sees_all else principal.actor
+    await asyncio.to_thread(owners.take, view, owner, name, replace=replace)
+    try:
+        facts, new = await store.put(name, body, layout.datasets, replace=replace, digest=digest)
+        await asyncio.to_thread(owners.keep, owner, name, new=new)
+    finally:
+        await asyncio.to_thread(owners.forget_if_gone, name)
+    return facts, new

@@ -150,6 +150,7 @@ def _show(row: ApiKeyRow, usage: Sequence[UsageSum]) -> dict[str, Any]:
         "requests_per_min": row.requests_per_min,
         "tokens_per_min": row.tokens_per_min,
         "max_concurrent": row.max_concurrent,
+        "keep_traffic": row.keep_traffic,
         "usage": {
             "requests": sum(each.requests for each in usage),
             "prompt_tokens": sum(each.prompt_tokens for each in usage),

@@ -78,6 +78,7 @@ class AuthMiddleware:
                 check_encoding(scope)
             key_id.set(caller.id)
             context.key_class = _class_of(caller)
+            context.consents = caller is EVERYBODY if caller.record is None else caller.record.keep_traffic
             async with self._admitted(caller, demanded):
                 if row is not None and row.time == "answer":
                     await self._infer(scope, receive, response, caller)

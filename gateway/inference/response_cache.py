@@ -91,12 +91,14 @@ class ResponseCache:
 
 
 class Recorder:
-    """Hears what a TrackedSend sends: `answer` is whole once the last byte went, and None for anything but a 200."""
+    """Hears what a TrackedSend sends, beside whoever else does: `answer` is whole once the last byte went, and None for
+    anything but a 200.
+    """
 
     def __init__(self, response: TrackedSend) -> None:
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
         self._pieces: list[bytes] = []
-        self._response = response
+        self._response, self._before = response, response.hears
         response.hears = self._hear
 
     @property
@@ -107,6 +109,8 @@ class Recorder:
         return KeptAnswer(self._headers, b"".join(self._pieces))
 
     def _hear(self, message: Message) -> None:
+        if self._before is not None:
+            self._before(message)
         if message["type"] == "http.response.start":
             self._headers = tuple(pair for pair in message.get("headers", ()) if pair[0].lower() in _OF_THE_ANSWER)
         else:

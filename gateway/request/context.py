@@ -18,7 +18,8 @@ class RequestContext:
     `key_class` is the highest scope of its key. `minimal`: an open route is asked by somebody who is told no more than
     whether it is well. `priority` is what vLLM's scheduler gives a job's request; None for interactive ones. `body` and
     `estimate` are None until the body has been read, which happens once. `credential`: the caller's API key, which no
-    header has any more; for other gateways of the fleet.
+    header has any more; for other gateways of the fleet. `consents`: its key says that its traffic may be kept, or
+    there are no keys.
     """
 
     match: Match
@@ -30,6 +31,7 @@ class RequestContext:
     body: RequestBody | None = None
     estimate: RequestEstimate | None = None
     credential: str | None = field(default=None, repr=False)
+    consents: bool = False
 
     @classmethod
     def begin(cls, scope: MutableMapping[str, Any]) -> "RequestContext":
@@ -67,5 +69,6 @@ class RequestContext:
             body=RequestBody(body),
             estimate=self.estimate,
             credential=self.credential,
+            consents=self.consents,
         )
         return _KEY, inner

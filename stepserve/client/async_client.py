@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import httpx
 from tenacity import AsyncRetrying
 
-from stepserve.client import calls
+from stepserve.client import calls, traffic
 from stepserve.client.errors import JobFailed, OtherVersion, StepserveError, Unavailable, Unreachable, WaitedTooLong
 from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
 from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
@@ -140,6 +140,13 @@ class AsyncClient:
     list_keys = Awaited(calls.list_keys)
     create_key = Awaited(calls.create_key)
     revoke_key = Awaited(calls.revoke_key)
+    give_feedback = Awaited(traffic.give_feedback)
+    traffic_consent = Awaited(traffic.traffic_consent)
+    set_traffic_consent = Awaited(traffic.set_traffic_consent)
+    list_traffic = Awaited(traffic.list_traffic)
+    get_traffic = Awaited(traffic.get_traffic)
+    delete_traffic = Awaited(traffic.delete_traffic)
+    make_traffic_dataset = Awaited(traffic.make_traffic_dataset)
     generate = Awaited(calls.generate)
     expected_weights = Awaited(expected_weights)
 

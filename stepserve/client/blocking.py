@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import httpx
 from tenacity import Retrying
 
-from stepserve.client import calls
+from stepserve.client import calls, traffic
 from stepserve.client.errors import JobFailed, OtherVersion, StepserveError, Unavailable, Unreachable, WaitedTooLong
 from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
 from stepserve.client.file_sender import FileSender
@@ -149,6 +149,13 @@ class BlockingClient:
     list_keys = Blocking(calls.list_keys)
     create_key = Blocking(calls.create_key)
     revoke_key = Blocking(calls.revoke_key)
+    give_feedback = Blocking(traffic.give_feedback)
+    traffic_consent = Blocking(traffic.traffic_consent)
+    set_traffic_consent = Blocking(traffic.set_traffic_consent)
+    list_traffic = Blocking(traffic.list_traffic)
+    get_traffic = Blocking(traffic.get_traffic)
+    delete_traffic = Blocking(traffic.delete_traffic)
+    make_traffic_dataset = Blocking(traffic.make_traffic_dataset)
     generate = Blocking(calls.generate)
     expected_weights = Blocking(expected_weights)
 

@@ -26,6 +26,7 @@ from stepserve.client.commands import (
     power,
     promote,
     status,
+    traffic,
     up,
 )
 
@@ -45,6 +46,8 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(datagen.app, name="datagen")
 app.add_typer(promote.app, name="promote")
 app.add_typer(policy.app, name="policy")
+app.command()(traffic.feedback)
+app.add_typer(traffic.app, name="traffic")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(keys.app, name="keys")

@@ -21,7 +21,8 @@ from control.app import create_app
 from control.clock import utc_now
 from control.database.database import Database, url_of
 from control.database.tables import JobRow, ShardRow
-from control.routes import data_gen, datasets, evals
+from control.routes import data_gen, datasets, evals, traffic
+from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
@@ -100,6 +101,12 @@ PRIVATE = {
     *((method, "/v1/conversations/{conversation_id}/items/{item_id}") for method in ("GET", "DELETE")),
 }  # fmt: skip
 
+# Its key's alone, isolated or not, but administrators see all: tests/integration/test_traffic.py.
+TRAFFIC = {
+    ("GET", "/traffic/consent"), ("PUT", "/traffic/consent"), ("POST", "/traffic/datasets"),
+    *((method, f"/traffic/requests{rest}") for method in ("GET", "DELETE") for rest in ("", "/{request_id:path}")),
+}  # fmt: skip
+
 # Making: what a new job names must be its maker's; tested one by one below.
 MAKING = {
     ("POST", "/eval/imports"),
@@ -116,6 +123,7 @@ def stamped(key: str) -> dict[str, str]:
 def application(settings: Settings) -> FastAPI:
     routes = [
         datasets.router_of(FileDatasetStore()),
+        traffic.datasets_router(FileDatasetStore(), FeedbackRows()),
         evals.router_of(EvalReports()),
         data_gen.reports_router(RunReports()),
     ]
@@ -124,7 +132,7 @@ def application(settings: Settings) -> FastAPI:
 
 
 def test_every_route_is_decided() -> None:
-    decided = SHARED | PRIVATE | MAKING | set(BY_NAME) | {("GET", path.partition("?")[0]) for path in LISTS}
+    decided = SHARED | PRIVATE | TRAFFIC | MAKING | set(BY_NAME) | {("GET", path.partition("?")[0]) for path in LISTS}
     found = set()
     for route in application(settings_of(Path("/nowhere"))).routes:
         if not isinstance(route, APIRoute):

@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
 
 from control.app import create_app
-from control.routes import contamination, data_gen, datasets, evals
+from control.routes import contamination, data_gen, datasets, evals, traffic
 from datagen.contamination_reports import ContaminationReports
+from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
@@ -30,6 +31,7 @@ from gateway.serving.naming import Naming
 from gateway.sidecar.control_link import ControlProxy
 from gateway.status.information import Information
 from gateway.status.model_cards import ModelCards
+from gateway.traffic.feedback import Feedback
 from stepserve.contract import GatewayState
 from stepserve.route_table import ROWS, Owner
 from stepserve.settings import Settings
@@ -52,6 +54,7 @@ PRIVATE = {
     ("POST", "/uploads/open"), ("POST", "/uploads/close"),
     ("POST", "/internal/keys/sync"), ("POST", "/internal/keys/recover"),
     ("POST", "/internal/responses/keep"), ("POST", "/internal/responses/context"),
+    ("POST", "/internal/traffic/keep"), ("POST", "/internal/traffic/feedback"),
     ("POST", "/inference/jobs"), ("GET", "/inference/jobs/{job_id}"),
     ("POST", "/batches/jobs"), ("GET", "/batches/jobs/{job_id}"),
     ("POST", "/pull/jobs"), ("GET", "/pull/jobs/{job_id}"),
@@ -72,6 +75,7 @@ def test_controls_routes_are_the_tables(tmp_path: Path) -> None:
     more: list[APIRouter] = [
         contamination.router_of(ContaminationReports()),
         datasets.router_of(FileDatasetStore()),
+        traffic.datasets_router(FileDatasetStore(), FeedbackRows()),
         evals.router_of(EvalReports()),
         data_gen.reports_router(RunReports()),
     ]
@@ -88,7 +92,7 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
             Settings(base_dir=tmp_path), _nobody, served, control, unused, unused, RequestBounds.unbounded()
         )
         await control.close()
-        for route in TrainerRoutes(unused, unused, unused).routes():
+        for route in (*TrainerRoutes(unused, unused, unused).routes(), Feedback(control, unused, None, 1).route()):
             adapters.add(route)
         return {(method, route.path) for route in adapters.routes for method in _with_head(route.method)}
 

@@ -35,6 +35,9 @@ def create(
     requests_per_min: Annotated[int | None, typer.Option(help="At most so many requests a minute.")] = None,
     tokens_per_min: Annotated[int | None, typer.Option(help="At most so many tokens a minute.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="At most so many requests at once.")] = None,
+    keep_traffic: Annotated[
+        bool, typer.Option("--keep-traffic", help="Its holder consents that requests and answers are kept.")
+    ] = False,
     local: Local = False,
     host: Host = None,
     as_json: AsJson = False,
@@ -47,6 +50,7 @@ def create(
         "requests_per_min": requests_per_min,
         "tokens_per_min": tokens_per_min,
         "max_concurrent": max_concurrent,
+        "keep_traffic": keep_traffic or None,
     }
     with _server(host, local=local) as server:
         made = server.create_key(**{field: value for field, value in wanted.items() if value is not None})

@@ -1,0 +1,1 @@
+"""Traffic that is kept, with feedback on it."""
