@@ -73,9 +73,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Raises DatabaseUnavailable for what is the database's trouble and not the statement's, and once closed."""
-        if self._closed:
-            raise DatabaseUnavailable("the database cannot be used any more: the program stops")
-        self._check_there()
+        self._check_usable()
         self._under_way += 1
         self._idle.clear()
         try:
@@ -145,8 +143,10 @@ class Database:
         if revision_of(self._file) in older:
             _keep_a_copy(self._file, self._file.with_name(f"{self._file.name}.before-{newest}"))
 
-    def _check_there(self) -> None:
+    def _check_usable(self) -> None:
         """What is written to a file that was deleted or exchanged is lost when the program ends."""
+        if self._closed:
+            raise DatabaseUnavailable("the database cannot be used any more: the program stops")
         if self._identity is not None and self._found() != self._identity:
             raise DatabaseUnavailable(
                 f"the database cannot be used now: {self._file} was deleted or exchanged while the server runs; stop"

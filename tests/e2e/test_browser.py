@@ -16,7 +16,7 @@ QUESTIONS = 60
 PAGES = (
     "overview", "playground", "solve", "models", "evals", "promotions", "data", "jobs", "fleet", "system",
 )  # fmt: skip
-_PATIENCE_MS = 30_000
+_PATIENCE_MS = 120_000
 
 pytestmark = pytest.mark.usefixtures("early")
 
