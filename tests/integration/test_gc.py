@@ -33,11 +33,11 @@ def used(layout: Layout) -> Layout:
     """A base directory with jobs of every status, long ago and young, and what they left."""
     with closing(sqlite3.connect(layout.database)) as connection:
         for name, status in JOBS.items():
-            job: dict[str, object] = {
+            values: dict[str, object] = {
                 "type": TYPES.get(name, "eval"),
                 "config": json.dumps(CONFIGS.get(name, {})),
             }
-            _insert(connection, "jobs", job | {"id": name, "status": status})
+            _insert(connection, "jobs", values | {"id": name, "status": status})
         for number, (job, acknowledged) in enumerate((("shards", None), ("ended", "2020-01-01 00:00:00"))):
             shard = {
                 "name": job,
