@@ -27,7 +27,7 @@ def main() -> None:
     DECISIONS.write_text(decisions.page(DECISIONS.parent))
     ENGINE_PATCHES.write_text(engine_patches.page())
     if url is not None:
-        with httpx.Client(base_url=url, trust_env=False) as http:
+        with httpx.Client(base_url=url, timeout=120.0, trust_env=False) as http:
             document = http.get("/openapi.json").raise_for_status().json()
             OPENAPI.write_text(compatibility.written(document))
             API.write_text(api.page(document))
