@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Text, literal_column
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -16,7 +17,7 @@ class _JsonText(FunctionElement[str]):
     inherit_cache = True
 
 
-def json_text(column: ColumnElement[Any], *path: str) -> ColumnElement[str]:
+def json_text(column: ColumnElement[Any] | InstrumentedAttribute[Any], *path: str) -> ColumnElement[str]:
     """NULL where there is none, and where somebody wrote something other than JSON. `path`: names of fields."""
     sqlite, postgresql = "$." + ".".join(path), "{" + ",".join(path) + "}"
     return _JsonText(column, _constant(sqlite), _constant(postgresql))

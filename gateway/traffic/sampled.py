@@ -81,12 +81,10 @@ class _Listener:
             self._begin(message)
             return
         piece = message.get("body", b"")
-        self._hold(len(piece))
-        if self._over:
-            return
-        self._pieces.append(piece)
-        if not message.get("more_body", False):
-            self._end()
+        if self._hold(len(piece)):
+            self._pieces.append(piece)
+            if not message.get("more_body", False):
+                self._end()
 
     def _begin(self, message: Message) -> None:
         body = self._context.body
@@ -96,13 +94,16 @@ class _Listener:
         self._headers = {name.lower(): value for name, value in message.get("headers", ())}
         self._hold(len(body.raw))
 
-    def _hold(self, size_bytes: int) -> None:
+    def _hold(self, size_bytes: int) -> bool:
+        """False: there is no room for so much, and the exchange is given up."""
         if self._held_bytes + size_bytes > self._most_bytes:
             self._give_up("too_large")
-        elif self._writer.hold(size_bytes):
-            self._held_bytes += size_bytes
-        else:
+            return False
+        if not self._writer.hold(size_bytes):
             self._give_up("refused")
+            return False
+        self._held_bytes += size_bytes
+        return True
 
     def _give_up(self, outcome: str | None) -> None:
         if self._over:

@@ -13,7 +13,7 @@ from tests import debian
 from tests.e2e.server import Server, free_port, wait_until
 
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
-_START_LIMIT_S = 60.0
+_START_LIMIT_S = 240.0
 
 
 @contextmanager

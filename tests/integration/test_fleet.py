@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def test_control_killed_between_two_rows(tmp_path: Path) -> None:
                 async with control(tmp_path, local, fleet=settings) as here:
                     m1.http = m2.http = here.http
                     last = await until(
-                        lambda here=here: here.get("/models/activations"),
+                        partial(here.get, "/models/activations"),
                         lambda seen: seen["activations"][0]["status"] != "running",
                     )
                     assert last["activations"][0]["status"] == ends, when

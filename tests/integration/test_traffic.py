@@ -189,7 +189,10 @@ def test_feedback_takes_the_place_of_earlier_feedback(standing_town: Standing[To
         (shown,) = await kept(there, key, "?rated=true")
         assert (shown["feedback"]["rating"], shown["feedback"]["correction"]) == (1, None)
         assert shown["feedback"]["rated_by"] == key[3:13]
-        for wrong in ({"rating": 0}, {"rating": 5}, {"correction": " "}, {"correction": "x" * 300_000}, {"other": 1}):
+        wrongs: tuple[dict[str, Any], ...] = (
+            {"rating": 0}, {"rating": 5}, {"correction": " "}, {"correction": "x" * 300_000}, {"other": 1},
+        )  # fmt: skip
+        for wrong in wrongs:
             refused = await rate(there, key, request_id, **{"rating": 1, **wrong})
             assert refused.status_code == 422, wrong
             assert next(iter(wrong)) in refused.json()["detail"]

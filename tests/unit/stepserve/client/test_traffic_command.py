@@ -7,8 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from stepserve.client.cli import app
 from stepserve.client.client import Client
