@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --durations=25
 
-.PHONY: run test unit test-e2e soak lint format bench demo-model docs reference screenshots wheels release clean-dist lock install install-dev clean
+.PHONY: run test unit test-e2e soak lint types style format bench demo-model docs reference screenshots wheels release clean-dist lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
@@ -26,9 +26,14 @@ soak: install-dev  ## The tests that take long: other programs' environments, SL
 	$(PYTEST) -m long tests/e2e tests/integration
 
 lint: install-dev
+	@$(MAKE) --no-print-directory -j2 -O types style
+
+types: install-dev
+	$(BIN)/mypy
+
+style: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy -n 2
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.prose
 
