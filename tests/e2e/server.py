@@ -22,7 +22,7 @@ EARLY, FINAL, TASK_WRITER = DEMO / "step-0300", DEMO / "step-1500", DEMO / "task
 FINAL_ID = "demo-step-1500"
 # Which changes to vLLM every server of a run has: the one setting that is taken from the environment of the tests.
 PATCHES_VARIABLE = "INFERENCE_ENGINE__PATCHES"
-_START_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 600.0
 _GONE_WITHIN_S = 5.0  # a large process that was killed takes a moment to go
 _STOP_TIMEOUT_S = 40.0  # a figure for the stop itself is tests/e2e/test_stopping.py's
 
