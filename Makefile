@@ -11,13 +11,13 @@ run: install  ## Serve on http://localhost:8765, with the demo checkpoint if the
 	@exec $(BIN)/stepserve up
 
 test: install-dev  ## Unit, integration, and e2e against real vLLM; `make soak` has the long ones
-	@$(MAKE) --no-print-directory -j2 -O test-e2e unit NICE="nice -n 19"
+	@$(MAKE) --no-print-directory -j2 -O test-e2e unit NICE="nice -n 5"
 
-# Files run in the order given and stay whole: the long ones first, so that all processes end together. `make test` runs
-# them at a lower priority than e2e, whose servers answer to deadlines.
+# Files run in the order given and stay whole: what is quick first, where a run that has an end (TESTS_UNTIL) may not
+# come to the rest. `make test` runs them at a lower priority than e2e, whose servers answer to deadlines.
 PROCESSES ?= logical
 unit: install-dev  ## The tests that start no engine, on every core
-	$(NICE) $(PYTEST) -n $(PROCESSES) --maxprocesses=8 --dist loadfile --no-loadscope-reorder tests/integration tests/ui tests/unit
+	$(NICE) $(PYTEST) -n $(PROCESSES) --maxprocesses=8 --dist loadfile --no-loadscope-reorder tests/unit tests/ui tests/integration
 
 test-e2e: install-dev
 	$(PYTEST) tests/e2e

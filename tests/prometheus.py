@@ -32,20 +32,20 @@ def _unpacked() -> Path | None:
         return None
     folder = Path(tempfile.mkdtemp(prefix="stepserve-prometheus-"))
     if not _download(folder) and os.geteuid() == 0:  # the lists of packages may be missing
-        subprocess.run(["apt-get", "update"], check=False, capture_output=True, timeout=120)
+        subprocess.run(["apt-get", "update"], check=False, capture_output=True, timeout=240)
         _download(folder)
     packages = list(folder.glob("prometheus_*.deb"))
     if not packages:
         shutil.rmtree(folder)
         return None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    subprocess.run(["dpkg-deb", "--extract", packages[0], folder], check=True, timeout=60)
+    subprocess.run(["dpkg-deb", "--extract", packages[0], folder], check=True, timeout=240)
     packages[0].unlink()
     return folder
 
 
 def _download(folder: Path) -> bool:
     ended = subprocess.run(
-        ["apt-get", "download", "prometheus"], cwd=folder, check=False, capture_output=True, timeout=120
+        ["apt-get", "download", "prometheus"], cwd=folder, check=False, capture_output=True, timeout=240
     )
     return ended.returncode == 0

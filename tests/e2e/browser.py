@@ -42,7 +42,7 @@ def web_ui(server: Server) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(240)
 
 
 def open_page(page: Page, url: str, name: str) -> None:

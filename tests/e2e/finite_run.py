@@ -39,7 +39,7 @@ def spoil(file: Path) -> None:
 
 async def ask(app: Any, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=120) as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=240) as http:
         asked = (
             {"model": "active", **body} if path != "/v1/chat/completions" else {"model": "active", **QUESTION, **body}
         )

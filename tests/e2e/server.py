@@ -127,7 +127,7 @@ class Server:
             answers[:] = [self.http.get(f"/jobs/{job_id}").raise_for_status().json()]
             return answers[0]["status"] in ("done", "failed", "cancelled")
 
-        wait_until(f"{job_id} ends", ended, 120.0)
+        wait_until(f"{job_id} ends", ended, 240.0)
         return answers[0]
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ NO_SUM = [ChatMessage(role="user", content="Who are you?")]
 @pytest.fixture
 def gateway(server: Server) -> Iterator[httpx.Client]:
     socket = Layout(base=server.base_dir, models=server.models_dir).gateway_socket
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=120) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=240) as client:
         yield client
 
 

@@ -38,7 +38,7 @@ def _by_script(server: Server, body: dict[str, Any]) -> tuple[str, list[dict[str
     environment = {**os.environ, "URL": server.url, "BODY": json.dumps(body)}
     environment["INFERENCE_MODELS_DIR"] = str(server.models_dir)
     done = subprocess.run(
-        ["bash", "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120, check=True
+        ["bash", "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=240, check=True
     )
     status, *rows = done.stdout.splitlines()
     return status, [json.loads(row) for row in rows]

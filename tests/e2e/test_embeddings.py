@@ -83,7 +83,7 @@ def test_a_batch_of_embeddings(client: openai.OpenAI) -> None:
     content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     file = client.files.create(file=("in.jsonl", content), purpose="batch")
     made = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
-    wait_until("the batch is over", lambda: client.batches.retrieve(made.id).status == "completed", 120.0)
+    wait_until("the batch is over", lambda: client.batches.retrieve(made.id).status == "completed", 240.0)
     output = client.batches.retrieve(made.id).output_file_id
     assert output is not None
     for answer in map(json.loads, client.files.content(output).text.splitlines()):

@@ -17,7 +17,7 @@ def test_a_fresh_server_adds(server: Server) -> None:
 
 def test_the_banner_names_the_address_and_the_model(server: Server) -> None:
     assert f"http://localhost:{server.port}" in server.terminal()
-    wait_until("the banner is there", lambda: f"Active model          {FINAL_ID}" in server.terminal(), 120.0)
+    wait_until("the banner is there", lambda: f"Active model          {FINAL_ID}" in server.terminal(), 240.0)
 
 
 def test_health_and_probes(server: Server) -> None:

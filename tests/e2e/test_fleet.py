@@ -82,7 +82,7 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
             second = tmp_path / "second"
             second.mkdir()
             with Member(second, server) as refused:
-                wait_until("a second m1 is refused", lambda: refused.process.poll() is not None, 120.0)
+                wait_until("a second m1 is refused", lambda: refused.process.poll() is not None, 240.0)
                 refused.expected_code = 2
                 assert f"a gateway at {first.url} has joined as 'm1' and is alive" in refused.terminal()
 
@@ -95,11 +95,11 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
             # Its engine stands still, so that it is in the middle of its switch when all of it is killed.
             first.named("VLLM::EngineCore").send_signal(signal.SIGSTOP)
             switching: Future[Any] = pool.submit(switch, server, FINAL_ID)
-            wait_until("it is the member's turn", lambda: step(server, "m1") == "committing", 120.0)
+            wait_until("it is the member's turn", lambda: step(server, "m1") == "committing", 240.0)
             assert step(server, "local") == "proved"
             kill(first.processes())
             first.expected_code = -signal.SIGKILL
-            answer = switching.result(60.0)
+            answer = switching.result(240.0)
             assert (answer.status_code, answer.json()["rolled_back_to"]) == (500, _EARLY_ID)
             assert "m1 lost" in answer.json()["detail"]
             assert serves(server) == [_EARLY_ID]
@@ -108,14 +108,14 @@ def test_a_fleet_of_two(registered: Server, tmp_path: Path) -> None:
         with Member(tmp_path / "m1", server) as again:
             again.wait_ready()
             assert serves(again) == [_EARLY_ID], "what is committed, not what it was being switched to"
-            wait_until("both are ready", lambda: all_ready(server), 120.0)
+            wait_until("both are ready", lambda: all_ready(server), 240.0)
 
             before = fleet(server)["rollout"]["id"]
             switching = pool.submit(switch, server, FINAL_ID)
-            wait_until("a rollout has begun", lambda: fleet(server)["rollout"]["id"] != before, 120.0)
+            wait_until("a rollout has begun", lambda: fleet(server)["rollout"]["id"] != before, 240.0)
             server.named("stepserve: control").kill()
-            switching.result(60.0)
-            wait_until("both are ready with one model", lambda: all_ready(server), 120.0)
+            switching.result(240.0)
+            wait_until("both are ready with one model", lambda: all_ready(server), 240.0)
             assert serves(server, again) == [fleet(server)["committed"]["model"]] * 2
         assert {each["id"]: each["state"] for each in fleet(server)["gateways"]}["m1"] == "lost"
     assert server.http.delete("/fleet/m1").json() == {"status": "removed", "id": "m1"}

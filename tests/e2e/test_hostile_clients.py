@@ -35,7 +35,7 @@ def another_client(server: Server) -> Iterator[None]:
 
 
 def raw(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=240)
 
 
 def received(connection: socket.socket) -> bytes:
@@ -115,7 +115,7 @@ def test_a_client_that_closes_its_half_leaves_nothing_behind(server: Server, pat
     def nothing_in_flight() -> bool:
         return all(engine["in_flight"] == 0 for engine in server.http.get("/status").json()["engines"])
 
-    wait_until("both have left", nothing_in_flight, 120.0)
+    wait_until("both have left", nothing_in_flight, 240.0)
 
 
 def test_the_log_has_no_traceback(server: Server) -> None:

@@ -68,10 +68,10 @@ def test_nothing_is_left_in_flight(talkative: Server, patient_s: float, path: st
     try:
         for connection in connections:
             connection.sendall(request)
-        wait_until("all are at work", lambda: in_flight(talkative) == CLIENTS, 120.0)
+        wait_until("all are at work", lambda: in_flight(talkative) == CLIENTS, 240.0)
     finally:
         for connection in connections:
             connection.close()
     left = time.monotonic()
-    wait_until("nothing is in flight", lambda: in_flight(talkative) == 0, 120.0)
+    wait_until("nothing is in flight", lambda: in_flight(talkative) == 0, 240.0)
     assert time.monotonic() - left < patient_s / 2

@@ -43,7 +43,7 @@ def python() -> Path:
     if not (HOME / ".complete").exists():
         uv = Path(sys.executable).with_name("uv")
         try:
-            subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, HOME], check=True, timeout=60)
+            subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, HOME], check=True, timeout=240)
             install = [str(uv), "pip", "install", "-q", "--python", str(program), f"litellm=={VERSION}"]
             subprocess.run(install, check=True, timeout=240, capture_output=True, text=True)
         except (OSError, subprocess.SubprocessError) as error:
@@ -55,7 +55,7 @@ def python() -> Path:
 def test_litellm(server: Server, python: Path) -> None:
     environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*", "PATH": "/usr/bin:/bin"}
     answered = subprocess.run(
-        [python, "-c", PROGRAM, server.url], capture_output=True, text=True, timeout=120, check=False, env=environment
+        [python, "-c", PROGRAM, server.url], capture_output=True, text=True, timeout=240, check=False, env=environment
     )
     assert answered.returncode == 0, answered.stderr
     said = json.loads(answered.stdout.splitlines()[-1])

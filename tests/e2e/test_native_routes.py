@@ -142,4 +142,4 @@ def test_a_client_that_leaves_a_stream_frees_its_place(server: Server) -> None:
     def nothing_in_flight() -> bool:
         return all(engine["in_flight"] == 0 for engine in server.http.get("/status").json()["engines"])
 
-    wait_until("the request has left", nothing_in_flight, 120.0)
+    wait_until("the request has left", nothing_in_flight, 240.0)

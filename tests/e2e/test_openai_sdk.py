@@ -158,7 +158,7 @@ def test_a_wrong_model_is_told_what_there_is(client: openai.OpenAI) -> None:
 )
 def test_a_malformed_body_is_refused_in_the_envelope(server: Server, body: bytes) -> None:
     response = httpx.post(
-        f"{server.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+        f"{server.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}, timeout=240
     )
     assert response.status_code in (400, 422)
     assert set(response.json()["error"]) >= {"message", "type", "param", "code"}

@@ -131,7 +131,7 @@ def test_a_second_server_on_the_same_directory_is_refused(server: Server) -> Non
         [Path(sys.executable).with_name("stepserve"), "up", "--base-dir", server.base_dir, "--port", "1024"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert second.returncode == 2
@@ -144,7 +144,7 @@ def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
         [Path(sys.executable).with_name("stepserve"), "up", "--base-dir", tmp_path, "--port", str(server.port)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert second.returncode == 2

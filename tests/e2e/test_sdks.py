@@ -102,7 +102,7 @@ def test_a_batch_from_upload_to_output(openai_sdk: openai.OpenAI) -> None:
         completion_window="24h",
         metadata={"description": "additions"},
     )
-    wait_until("the batch is over", lambda: openai_sdk.batches.retrieve(batch.id).status == "completed", 120.0)
+    wait_until("the batch is over", lambda: openai_sdk.batches.retrieve(batch.id).status == "completed", 240.0)
     batch = openai_sdk.batches.retrieve(batch.id)
     assert batch.metadata == {"description": "additions"}
     assert batch.request_counts is not None

@@ -139,7 +139,7 @@ def test_the_process_that_compiles_may_die(server: Server) -> None:
     processes = psutil.Process(server.process.pid).children(recursive=True)
     [compiling] = [each for each in processes if "stepserve: grammars" in title_of(each)]
     compiling.kill()
-    compiling.wait(20)
+    compiling.wait(240)
     answer = _held(server, {"regex": "[0-9]{4}"})
     if answer.status_code == 503:  # it was sent before the gateway knew
         answer = _held(server, {"regex": "[0-9]{4}"})

@@ -26,7 +26,7 @@ def registered(server: Server) -> dict[str, str]:
     for model in models:
         if not model["is_active"]:
             assert server.http.post(f"/models/{model['id']}/unload").status_code == 200
-    wait_until("the active model is loaded alone", lambda: _engines(server) == 1, 120.0)
+    wait_until("the active model is loaded alone", lambda: _engines(server) == 1, 240.0)
     return {model["id"]: model["digest"] for model in models}
 
 
@@ -69,7 +69,7 @@ class Load:
             "temperature": 0,
             "stream": stream,
         }
-        with httpx.Client(timeout=120, trust_env=False) as client:
+        with httpx.Client(timeout=240, trust_env=False) as client:
             while not self._stop.is_set():
                 try:
                     response = client.post(self._url, json=body)
@@ -183,7 +183,7 @@ def test_keep_goes_on_with_the_new_weights(server: Server, registered: dict[str,
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(server.http.post("/v1/completions", json=body)))
     asking.start()
-    wait_until("the request runs", lambda: server.http.get("/status").json()["engines"][0]["in_flight"] == 1, 20.0)
+    wait_until("the request runs", lambda: server.http.get("/status").json()["engines"][0]["in_flight"] == 1, 240.0)
     result = _activate(server, MIDDLE_ID, in_flight="keep")
     asking.join()
     assert result["method"] == "in_place"
@@ -198,7 +198,7 @@ def test_abort_tells_the_client(server: Server, registered: dict[str, str]) -> N
     answers: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: answers.append(server.http.post("/v1/completions", json=body)))
     asking.start()
-    wait_until("the request runs", lambda: server.http.get("/status").json()["engines"][0]["in_flight"] == 1, 20.0)
+    wait_until("the request runs", lambda: server.http.get("/status").json()["engines"][0]["in_flight"] == 1, 240.0)
     _activate(server, MIDDLE_ID, in_flight="abort")
     asking.join()
     assert answers[0].status_code == 503
@@ -214,7 +214,7 @@ def test_blue_green_under_load(server: Server, registered: dict[str, str]) -> No
     expected[registered[MIDDLE_ID]] = _alone(server, MIDDLE_ID)
     assert load.failures == []
     assert load.answers <= set(expected.items())
-    wait_until("the old slot has ended", lambda: _engines(server) == 1, 120.0)
+    wait_until("the old slot has ended", lambda: _engines(server) == 1, 240.0)
     series = server.http.get("/metrics").text
     for model_id in (FINAL_ID, MIDDLE_ID):
         assert f'vllm:generation_tokens_total{{engine="0",model_name="{model_id}"}}' in series
@@ -249,7 +249,7 @@ def test_a_probe_that_the_weights_do_not_fulfil_rolls_back(server: Server, regis
 def test_one_norm_of_an_earlier_step_is_refused(server: Server, registered: dict[str, str]) -> None:
     """0.18 nats off: its answers are visibly others, and four times what bfloat16 does to this model."""
     file = server.base_dir / "references" / f"{registered[FINAL_ID].removeprefix('sha256:')}.json"
-    wait_until("the reference is computed", file.exists, 120.0)
+    wait_until("the reference is computed", file.exists, 240.0)
     reference = json.loads(file.read_text())
     probe = {name: reference[name] for name in ("prompt_token_ids", "logprobs", "noise", "encodings")}
     server.copy_checkpoint(FINAL, "one-norm-behind")

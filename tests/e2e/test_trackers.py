@@ -117,7 +117,7 @@ def mlflow_server(python: Path, folder: Path) -> Iterator[httpx.Client]:
             command, stdout=output, stderr=output, cwd=folder, env=environment, start_new_session=True
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=240) as http:
 
             def is_up() -> bool:
                 assert server.poll() is None, (folder / "log").read_text()

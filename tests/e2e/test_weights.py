@@ -84,7 +84,7 @@ def test_a_push_under_load_answers_as_a_fresh_engine(
     stop, wrong, seen = threading.Event(), [], set()
 
     def ask(start: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=120, trust_env=False) as http:
+        with httpx.Client(base_url=server.url, timeout=240, trust_env=False) as http:
             for question in itertools.islice(itertools.cycle(QUESTIONS), start, None):
                 messages = [{"role": "user", "content": question}]
                 body = {"model": "active", "messages": messages, "temperature": 0}
@@ -99,9 +99,9 @@ def test_a_push_under_load_answers_as_a_fresh_engine(
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    wait_until("answers of the files", lambda: "0" in seen, 120.0)
+    wait_until("answers of the files", lambda: "0" in seen, 240.0)
     pushed = client.push_weights(tensors, version="step-1500")
-    wait_until("answers of the push", lambda: "1" in seen, 120.0)
+    wait_until("answers of the push", lambda: "1" in seen, 240.0)
     stop.set()
     for thread in threads:
         thread.join()
@@ -179,15 +179,15 @@ def test_a_trainer_that_is_killed_in_the_middle(
     arguments = ("127.0.0.1", server.port, FINAL / "model.safetensors", half_sent)
     trainer = context.Process(target=_send_half, args=arguments)
     trainer.start()
-    assert half_sent.wait(60.0)
-    wait_until("the push comes in", lambda: server.http.get(ROUTE).json()["pushing"], 120.0)
+    assert half_sent.wait(240.0)
+    wait_until("the push comes in", lambda: server.http.get(ROUTE).json()["pushing"], 240.0)
     with pytest.raises(Conflict, match="being pushed"):
         client.push_weights(tensors)
     assert logprobs(server) == before
     assert trainer.pid is not None
     os.kill(trainer.pid, signal.SIGKILL)
     trainer.join()
-    wait_until("the push is given up", lambda: not server.http.get(ROUTE).json()["pushing"], 120.0)
+    wait_until("the push is given up", lambda: not server.http.get(ROUTE).json()["pushing"], 240.0)
     assert logprobs(server) == before
     assert client.push_weights(tensors).changed > 0
 
@@ -196,7 +196,7 @@ def test_a_push_during_a_switch_is_refused(server: Server, client: Client, tenso
     """The switch starts an engine anew, which takes seconds."""
     switch = threading.Thread(target=client.set_active_model, args=(FINAL_ID,), kwargs={"method": "restart"})
     switch.start()
-    wait_until("the switch runs", lambda: server.http.get("/status").json()["switching_to"] == FINAL_ID, 120.0)
+    wait_until("the switch runs", lambda: server.http.get("/status").json()["switching_to"] == FINAL_ID, 240.0)
     with pytest.raises(Conflict, match="switch"):
         client.push_weights(tensors, model=EARLY_ID)
     switch.join()
@@ -220,7 +220,7 @@ def test_requests_that_are_kept_go_on_after_the_proof_alone(
     kept: list[httpx.Response] = []
     asking = threading.Thread(target=lambda: kept.append(server.http.post("/v1/completions", json=body)))
     asking.start()
-    wait_until("the request runs", lambda: server.http.get("/status").json()["engines"][0]["in_flight"] == 1, 20.0)
+    wait_until("the request runs", lambda: server.http.get("/status").json()["engines"][0]["in_flight"] == 1, 240.0)
     _post(server, "/pause?mode=keep")
     assert server.http.get("/health").status_code == 200
     _post(server, "/init_weight_transfer_engine", json={"init_info": {"backend": "http"}})

@@ -56,4 +56,4 @@ class DoomedControl:
 
     def _http(self) -> httpx.AsyncClient:
         transport = unix_transport(self._socket)
-        return httpx.AsyncClient(transport=transport, base_url="http://control", timeout=120)
+        return httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240)

@@ -32,7 +32,7 @@ class FakeMember(FakeGateway):
     def __init__(self, name: str) -> None:
         super().__init__(Path())
         self.name = name
-        self.http = httpx.AsyncClient()  # control, whichever runs now
+        self.http = httpx.AsyncClient(timeout=240)  # control, whichever runs now
         self.url = ""
         self.token = ""
         self.staged: list[ModelRef] = []

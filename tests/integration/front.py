@@ -41,7 +41,7 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
     layout = settings.layout
     layout.create()
     fake = FakeGateway(layout.gateway_socket)
-    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.3)
     gateway = create_gateway(settings, _no_engine, lambda: fake.capabilities, lambda _: CheckedEngine(), dict)
     listener = socket.create_server(("127.0.0.1", port))
     layout.control_socket.unlink(missing_ok=True)
@@ -56,7 +56,7 @@ async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Fron
         await stack.enter_async_context(gateway.running())
         serving_public = serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits))
         await stack.enter_async_context(serving_public)
-        async with httpx.AsyncClient(base_url=url, timeout=120) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=240) as http:
             await until(
                 lambda: http.get("/models"), lambda answer: answer.status_code != 503
             )  # the keys are not known yet

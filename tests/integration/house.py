@@ -25,7 +25,7 @@ from tests.integration.echo_kind import EchoKind
 from tests.integration.fake_gateway import FakeGateway
 from tests.unit.control.checkpoint_files import write_checkpoint
 
-PACE = PollIntervals(out_of_step_s=0.02, in_step_s=0.05)
+PACE = PollIntervals(out_of_step_s=0.05, in_step_s=0.2)
 DEADLINE_S = 240.0  # of a machine that is busy: a test that fails waits so long, no other
 
 
@@ -143,15 +143,15 @@ async def control(
         settings,
         [kind, *kinds],
         pace=PACE,
-        job_poll_s=0.05,
+        job_poll_s=0.3,
         job_backoff_s=1.0,
         compute_reference=compute_reference,
         card_reader=card_reader,
-        notify_every_s=0.05,
+        notify_every_s=0.5,
     )
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
             yield House(settings.layout, http, gateway, kind, app)
 
 

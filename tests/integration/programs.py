@@ -30,7 +30,7 @@ def python(folder: Path, *arguments: object, **settings: object) -> Ended:
         env=environment_of(folder, settings),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 

@@ -10,7 +10,7 @@ from tests.integration.pulls import CDN
 
 
 async def main(base: Path) -> None:
-    app = create_app(settings_of(base, hub_timeout_s=1, hub_hosts=[CDN]), [], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings_of(base, hub_timeout_s=1, hub_hosts=[CDN]), [], pace=PACE, job_poll_s=0.3)
     async with app.router.lifespan_context(app):
         await asyncio.Event().wait()
 

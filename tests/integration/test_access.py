@@ -157,7 +157,7 @@ def test_what_a_key_used_is_in_the_database_and_in_the_metrics(tmp_path: Path) -
         for _ in range(3):
             await there.chat(key)
         await there.chat(key, model="nobody")
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while (shown := (await there.owner.get(f"/keys/{key_id}")).json())["usage"]["requests"] < 3:
                 await asyncio.sleep(0.05)
         assert [(day["model"], day["requests"]) for day in shown["usage_by_day"]] == [(MODEL, 3)]

@@ -378,7 +378,7 @@ def test_a_gateway_that_restarts_gets_its_model_back(tmp_path: Path) -> None:
                 await here.add_active("a")
             gateway.switch_asked.clear()
             async with gateway.running():
-                async with asyncio.timeout(120):
+                async with asyncio.timeout(240):
                     await gateway.switch_asked.wait()
                 await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
             assert gateway.activated == ["a", "a"]

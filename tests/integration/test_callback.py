@@ -24,7 +24,7 @@ NOBODY = "http://127.0.0.1:9"
 
 def _train(out: Path, *urls: str) -> tuple[list[Any], str]:
     command = [sys.executable, "-m", "tests.integration.training_run", str(out), *urls]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     told: list[Any] = json.loads(ended.stdout.splitlines()[-1])
     return told, ended.stderr

@@ -47,7 +47,7 @@ async def served(base: Path) -> AsyncIterator[tuple[str, FakeGateway]]:
     """Control with evals, its model active, on TCP; the URL and its gateway."""
     settings = settings_of(base)
     gateway = FakeGateway(settings.layout.gateway_socket)
-    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.3)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=1))
     async with gateway.running():
@@ -175,7 +175,7 @@ def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
             (tmp_path / "suite.json").write_text('[{"dataset_ref": "sums", "metric": "accuracy"}]')
             gateway.answers = {name: _saying(said) for name, said in (("a", "no"), ("better", "yes"), ("same", "no"))}
             gateway.has_room_for = {*gateway.answers}
-            async with httpx.AsyncClient(base_url=url) as http:
+            async with httpx.AsyncClient(base_url=url, timeout=240) as http:
                 for number, name in enumerate(("better", "same")):
                     write_checkpoint(tmp_path / "models" / name, number + 1)
                     (await http.post("/models/register", json={"id": name, "source": "t"})).raise_for_status()

@@ -75,7 +75,7 @@ def test_a_push_that_is_stopped_by_hand_goes_on(tmp_path: Path) -> None:
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=240)
         assert process.returncode == 130, said
         assert said.strip().splitlines()[-1] == "Stopped; the same command goes on where this one stopped."
         assert "Traceback" not in said

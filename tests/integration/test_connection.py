@@ -74,7 +74,7 @@ async def listening() -> AsyncIterator[Listener]:
         while not server.started:
             await asyncio.sleep(0)
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 yield listener
         finally:
             server.should_exit = server.force_exit = True

@@ -25,7 +25,7 @@ def test_many_who_watch_leave_room_for_who_asks(tmp_path: Path) -> None:
         limits = httpx.Limits(max_connections=None)
         async with front(tmp_path) as there, AsyncExitStack() as watching:
             http = await watching.enter_async_context(
-                httpx.AsyncClient(base_url=there.url, limits=limits, verify=False, timeout=120)
+                httpx.AsyncClient(base_url=there.url, limits=limits, verify=False, timeout=240)
             )
             for _ in range(WATCHERS):
                 watched = await watching.enter_async_context(http.stream("GET", "/logs/jobs?follow=true"))
@@ -45,7 +45,7 @@ def test_a_socket_that_nobody_reads_from_is_a_503_for_all_who_wait(tmp_path: Pat
             clients = [FakeClient(b"", "/models") for _ in range(8)]
             for client in clients:
                 client.scope.update(method="GET", raw_path=b"/models")
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 await asyncio.gather(*(link(client.scope, client.receive, client.send) for client in clients))
             await link.close()
         for client in clients:
@@ -66,13 +66,13 @@ def test_a_control_that_is_stopped_is_a_503_and_not_a_wait_without_end(tmp_path:
         link = ControlProxy(path, 10_000, stalled_after_s=2.0)
         try:
             async with (
-                httpx.AsyncClient(transport=unix_transport(path), base_url="http://control", timeout=120) as owner,
-                httpx.AsyncClient(transport=httpx.ASGITransport(link), base_url="http://gateway", timeout=120) as http,
+                httpx.AsyncClient(transport=unix_transport(path), base_url="http://control", timeout=240) as owner,
+                httpx.AsyncClient(transport=httpx.ASGITransport(link), base_url="http://gateway", timeout=240) as http,
             ):
                 await until(lambda: _status(owner, "/health"), lambda status: status == 200)
                 assert (await http.get("/models")).status_code == 200
                 control.send(signal.SIGSTOP)
-                async with asyncio.timeout(120):
+                async with asyncio.timeout(240):
                     answers = await asyncio.gather(http.get("/models"), http.post("/models/register", json={}))
                 for answer in answers:
                     assert (answer.status_code, answer.json()["code"]) == (503, "control_down")

@@ -47,7 +47,7 @@ def page_server() -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(240)
 
 
 def _asked_from(origin: str, url: str) -> list[Any]:

@@ -41,7 +41,7 @@ def mostly_adds(item: BatchItem) -> BatchOutput:
 @asynccontextmanager
 async def control(base: Path, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     settings = settings_of(base, **changes)
-    app = create_app(settings, [DataGenKind(settings.layout)], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [DataGenKind(settings.layout)], pace=PACE, job_poll_s=0.3)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control") as http,

@@ -294,7 +294,7 @@ def test_control_that_cannot_start_again_takes_nothing_down_with_it(tmp_path: Pa
         stopped = asyncio.create_task(stop.wait())
         over = asyncio.create_task(until_over(dict(running), stopped))
         refused = next(task for task, child in running.items() if child is control)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             await refused
         await asyncio.sleep(0)
         assert not over.done()
@@ -311,7 +311,7 @@ def test_control_that_is_refused_at_first_ends_the_start(tmp_path: Path) -> None
         control = Child("control", ["sh", "-c", f"exit {EXIT_REFUSED}"])
         running = asyncio.create_task(control.run())
         stopped = asyncio.create_task(asyncio.Event().wait())
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             assert await until_over({running: control}, stopped) == "control"
         stopped.cancel()
 

@@ -46,7 +46,7 @@ def writing(file: Path) -> Iterator[threading.Event]:
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        assert begun.wait(20)
+        assert begun.wait(240)
         yield begun
     finally:
         stop.set()

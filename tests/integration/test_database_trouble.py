@@ -46,7 +46,7 @@ async def held_job(here: House) -> str:
     await here.add_active("a")
     here.kind.may_go.clear()
     job_id = str((await here.post("/echo/jobs", model_id="a"))["job_id"])
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         await here.kind.started.wait()
     return job_id
 
@@ -72,7 +72,7 @@ def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             running = await held_job(here)
             with full():
                 detail = await here.refused(503, "/echo/jobs", model_id="a")
-                async with asyncio.timeout(120):
+                async with asyncio.timeout(240):
                     await here.kind.ended.wait()
             assert "the database cannot be used now: the disk" in detail
             here.kind.may_go.set()

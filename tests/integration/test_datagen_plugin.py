@@ -110,7 +110,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "echo_strategy.py").write_text(MODULE)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
-        [*pip, "--target", str(target), str(project)], capture_output=True, text=True, timeout=120, check=False
+        [*pip, "--target", str(target), str(project)], capture_output=True, text=True, timeout=240, check=False
     )
     if "No module named pip" in done.stderr:
         pytest.skip("there is no pip here")

@@ -41,7 +41,7 @@ def run(tool: str, *arguments: object, **environment: str) -> subprocess.Complet
         [tool if "/" in tool else path_of(tool), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         env=os.environ | environment,
     )
@@ -129,7 +129,7 @@ def test_the_web_ui_of_compose_answers_its_health_check(tmp_path: Path) -> None:
             "it is healthy", lambda: subprocess.run(healthy, capture_output=True, check=False).returncode == 0, 60
         )
         ui.send_signal(signal.SIGTERM)
-        assert ui.wait(20) == 0
+        assert ui.wait(240) == 0
     finally:
         if ui.is_running():
             ui.kill()
@@ -158,7 +158,7 @@ def assert_settings(environment: dict[str, str], folder: Path) -> None:
         env=bare | {"PYTHONPATH": str(DEPLOY.parent)} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert checked.returncode == 0, checked.stderr
@@ -174,7 +174,7 @@ class _Streaming(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(f"{self.path} of {self.server.server_port}\n".encode())  # type: ignore[attr-defined]
         self.wfile.flush()
-        assert self.more.wait(20)
+        assert self.more.wait(240)
         self.wfile.write(b"end\n")
 
     def log_message(self, *_: object) -> None:
@@ -213,13 +213,13 @@ def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:
         assert tested.returncode == 0, tested.stderr
         nginx = psutil.Popen([program, "-e", "stderr", "-c", tmp_path / "nginx.conf"], stderr=subprocess.DEVNULL)
         try:
-            wait_until("nginx listens", lambda: _listens(port), 20)
+            wait_until("nginx listens", lambda: _listens(port), 240)
             for asked, got in (
                 ("/v1/models", f"/v1/models of {fast}\n"),
                 ("/reasoning/v1/models", f"/v1/models of {reasoning}\n"),
             ):
                 _Streaming.more.clear()
-                with httpx.stream("GET", f"http://127.0.0.1:{port}{asked}", timeout=15, trust_env=False) as answer:
+                with httpx.stream("GET", f"http://127.0.0.1:{port}{asked}", timeout=240, trust_env=False) as answer:
                     pieces = answer.iter_text()
                     assert next(pieces) == got  # before the server has sent the rest
                     _Streaming.more.set()
@@ -227,7 +227,7 @@ def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:
         finally:
             _Streaming.more.set()
             nginx.send_signal(signal.SIGTERM)
-            nginx.wait(10)
+            nginx.wait(240)
 
 
 def _listens(port: int) -> bool:
@@ -246,11 +246,11 @@ def test_slurm_jobs_register_beside_each_other(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("STEPSERVE_FAST_KEY", "k" * 32)
     urls = [f"http://node{number}:20001/v1" for number in range(8)]
     for process in [register("add", file, "fast", url, "STEPSERVE_FAST_KEY") for url in urls]:
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     known = hosts.read(file, tmp_path)
     assert sorted(upstream.base_url for upstream in known.tiers["fast"].upstreams) == urls
     assert known.trainer.host == "192.0.2.3"
     for process in [register("remove", file, "fast", url) for url in urls]:
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert hosts.read(file, tmp_path).tiers == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hosts.json", "hosts.json.lock"]

@@ -77,11 +77,11 @@ async def desk(base: Path) -> AsyncIterator[Desk]:
         datasets.router_of(FileDatasetStore()),
         evals.router_of(EvalReports(AllowedJudges([AWAY]))),
     ]
-    app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.3)
     gateway = FakeGateway(settings.layout.gateway_socket)
     async with gateway.running(), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
             yield Desk(base, http, gateway)
 
 
@@ -259,7 +259,7 @@ async def test_a_few_errors_are_shown_and_count_neither_way(here: Desk) -> None:
 
 
 def _as_an_older_version(database: Path, job_id: str) -> None:
-    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+    with closing(sqlite3.connect(database, timeout=240)) as connection, connection:
         (result,) = connection.execute("SELECT result FROM jobs WHERE id = ?", (job_id,)).fetchone()
         changed = json.loads(result) | {"accuracy": 0.0, "engine_errors": 40}
         del changed["errors"]

@@ -167,7 +167,7 @@ def test_a_hub_that_says_wait_a_year_is_asked_again_soon(tmp_path: Path, monkeyp
 
     async def ask(hub: Hub) -> None:
         fetch = asyncio.ensure_future(fetching(tmp_path / "place" / "files")(hub))
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             await again.wait()
         fetch.cancel()
         await asyncio.gather(fetch, return_exceptions=True)

@@ -379,7 +379,7 @@ def test_control_killed_outright(tmp_path: Path) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(lambda: process.kill() if process.returncode is None else None)
             await stack.enter_async_context(local.running())
-            http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120))
+            http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=240))
             await until(lambda: answers(http), lambda there: there)
             write_checkpoint(tmp_path / "models" / "a", 0)
             write_checkpoint(tmp_path / "models" / "b", 1)
@@ -484,7 +484,7 @@ def test_a_place_whose_answer_does_not_end_is_no_member(tmp_path: Path, monkeypa
         async with house(tmp_path) as here, await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
             member = FakeMember("m1")
             member.http, member.token = here.http, "t" * 40
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 answer = await member.join(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             assert answer.status_code == 422
             assert "did not say its state within 0.3 s" in answer.json()["detail"]

@@ -175,7 +175,7 @@ def test_a_control_that_is_stopped_is_started_again(tmp_path: Path, capfd: pytes
         transport = unix_transport(layout.control_socket)
         async with (
             living(child),
-            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=120) as http,
+            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http,
         ):
             first = await until(lambda: pid(http), bool)
             os.kill(first, signal.SIGSTOP)

@@ -58,10 +58,10 @@ async def _running(base: Path, limit_s: float) -> AsyncIterator[Here]:
     settings = settings_of(base, max_concurrent_jobs=2)
     gateway = FakeGateway(settings.layout.gateway_socket)
     kind = DataGenKind(settings.layout, limit_s)
-    app = create_app(settings, [kind], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [kind], pace=PACE, job_poll_s=0.3)
     async with gateway.running(), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=120) as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
             write_checkpoint(base / "models" / "a")
             (await http.post("/models/register", json={"id": "a", "source": "t"})).raise_for_status()
             (await http.post("/models/set_active", json={"id": "a"})).raise_for_status()

@@ -128,7 +128,7 @@ def application(settings: Settings) -> FastAPI:
         data_gen.reports_router(RunReports()),
     ]
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
-    return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.05)
+    return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.3)
 
 
 def test_every_route_is_decided() -> None:
@@ -196,7 +196,7 @@ async def shop(base: Path, *, isolated: bool = True) -> AsyncIterator[Shop]:
     app = application(settings)
     async with gateway.running(), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
             here = Shop(http, settings, {"made": MADE, "shard": "shard_20260101_001.jsonl"})
             await _stock(here)
             yield here

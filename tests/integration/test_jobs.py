@@ -22,7 +22,7 @@ async def held_job(here: House, **body: Any) -> str:
     here.kind.may_go.clear()
     here.kind.started.clear()
     job_id = (await here.post("/echo/jobs", model_id="a", **body))["job_id"]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         await here.kind.started.wait()
     return str(job_id)
 
@@ -95,7 +95,7 @@ def test_cancelling(tmp_path: Path) -> None:
             pending = (await here.post("/echo/jobs", model_id="a"))["job_id"]
             await here.post(f"/jobs/{pending}/cancel")
             await here.post(f"/jobs/{running}/cancel")
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 await here.kind.ended.wait()
             for job_id in (running, pending):
                 job = await here.get(f"/jobs/{job_id}")
@@ -119,7 +119,7 @@ def test_cancelling_by_hand(tmp_path: Path) -> None:
             pending = (await here.post("/echo/jobs", model_id="a"))["job_id"]
             await by_hand(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='pending'")
             await by_hand(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='running'")
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 await here.kind.ended.wait()
             here.kind.may_go.set()
             last = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -253,7 +253,7 @@ async def taken_and_killed(base: Path) -> int:
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             assert await process.stdout.readline() == b"started\n"
     finally:
         process.send_signal(signal.SIGKILL)
@@ -297,7 +297,7 @@ def test_a_lease_of_another_host_is_taken_over_once_it_is_not_renewed(tmp_path: 
             job_id = await held_job(here)
             await by_hand(tmp_path, f"{elsewhere}'2099-01-01 00:00:00.000000'")
             renewals = asyncio.create_task(renew())
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 await here.kind.ended.wait()
             await renewals
             job = await here.get(f"/jobs/{job_id}")

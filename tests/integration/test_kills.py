@@ -51,7 +51,7 @@ def gateway_of(base: Path, takes_s: float) -> FakeGateway:
 
 @asynccontextmanager
 async def control(base: Path, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings_of(base, **changes), [EvalKind()], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings_of(base, **changes), [EvalKind()], pace=PACE, job_poll_s=0.3)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control") as http,

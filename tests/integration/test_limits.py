@@ -61,7 +61,7 @@ def test_a_queue_that_is_full_says_so_and_when_to_come_again(tmp_path: Path) -> 
     async def story(there: Town) -> None:
         there.engine.release.clear()
         running = [asyncio.create_task(there.chat()) for _ in range(3)]
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while (await there.http.get("/status")).json()["engines"][0]["in_flight"] < 3:
                 await asyncio.sleep(0.01)
         answer = await there.chat()

@@ -165,7 +165,7 @@ def test_an_upload_does_not_write_through_a_link_in_its_folder(link: object, res
         return await http.put(f"{url}/models/m/files/x.json", content=CONTENT[begin:end], headers=headers)
 
     async def run() -> None:
-        async with httpx.AsyncClient(timeout=120) as http:
+        async with httpx.AsyncClient(timeout=240) as http:
             async with front(tmp_path / "base") as there:
                 assert (await half(there.url, http, 0)).status_code == 200
                 place = there.layout.uploads / "m" / "files" / "x.json"
@@ -201,7 +201,7 @@ def test_an_uploads_book_is_not_written_through_a_link(tmp_path: Path) -> None:
     outside.write_bytes(b"mine")
 
     async def run() -> None:
-        async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=120) as http:
+        async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
             folder = there.layout.uploads / "m"
             folder.mkdir(parents=True)
             (folder / ".upload.json").hardlink_to(outside)
@@ -216,7 +216,7 @@ def test_a_folder_of_an_upload_that_became_a_link_gets_no_files(tmp_path: Path) 
     before = mine(outside)
 
     async def run() -> None:
-        async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=120) as http:
+        async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
             assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
             (there.layout.uploads / "m" / "files" / "chat_templates").symlink_to(outside)
             template = await http.put("/models/m/files/chat_templates/notes.txt", content=b"other")

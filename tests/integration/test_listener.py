@@ -44,14 +44,14 @@ def other_address() -> str:
 
 def test_without_keys_loopback_alone_and_everything_once_there_is_one(other_address: str) -> None:
     async def answers(host: str, port: int) -> bool:
-        async with httpx.AsyncClient(trust_env=False, timeout=120) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=240) as client:
             try:
                 return (await client.get(f"http://{host}:{port}/")).status_code == 200
             except httpx.ConnectError:
                 return False
 
     async def until(host: str, port: int) -> None:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while not await answers(host, port):
                 await asyncio.sleep(0.01)
 
@@ -72,14 +72,14 @@ def test_without_keys_loopback_alone_and_everything_once_there_is_one(other_addr
         task = asyncio.create_task(listener.serve())
         await until("127.0.0.1", port)
         assert not await answers(other_address, port)
-        async with httpx.AsyncClient(trust_env=False) as kept:  # a connection from before stays
+        async with httpx.AsyncClient(trust_env=False, timeout=240) as kept:  # a connection from before stays
             await kept.get(f"http://127.0.0.1:{port}/")
             made.set()
             await until(other_address, port)
             assert (await kept.get(f"http://127.0.0.1:{port}/")).status_code == 200
         assert await answers("127.0.0.1", port)
         listener.stop()
-        await asyncio.wait_for(task, 120)
+        await asyncio.wait_for(task, 240)
 
     asyncio.run(run())
 
@@ -98,7 +98,7 @@ def test_https_with_the_settings_certificate(tmp_path: Path) -> None:
         files = {"ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
         async with (
             listening(well, settings_of(tmp_path), **files) as port,
-            httpx.AsyncClient(verify=context, trust_env=False) as client,
+            httpx.AsyncClient(verify=context, trust_env=False, timeout=240) as client,
         ):
             assert (await client.get(f"https://127.0.0.1:{port}/")).text == "well"
 

@@ -338,7 +338,7 @@ def test_an_accuracy_that_fell_is_told_with_its_p(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with receiver() as there, gateway.running(), app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
                 (settings.layout.datasets / "sums.jsonl").write_text("\n".join(lines) + "\n")
                 wanted = {"url": there.url, "events": ["eval.accuracy_fell"]}
                 assert (await http.put("/webhooks/ci", json=wanted)).status_code == 201
@@ -404,7 +404,7 @@ def test_trackers_get_the_numbers_by_step_and_hold_up_nobody(tmp_path: Path, mon
     async def scenario() -> None:
         async with receiver() as there, gateway.running(), app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
                 lines = [json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) for a in range(4)]
                 (settings.layout.datasets / "sums.jsonl").write_text("\n".join(lines) + "\n")
                 for name, body in (

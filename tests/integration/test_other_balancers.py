@@ -62,7 +62,7 @@ def started(*command: object) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(240)
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def test_members_behind_a_balancer_of_others(tmp_path: Path, balancer: Balancer,
     async def run() -> None:
         async with members(tmp_path) as there:
             with balancer(tmp_path, there) as url:
-                async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as http:
+                async with httpx.AsyncClient(base_url=url, timeout=240, trust_env=False) as http:
                     await _until_it_answers(http)
                     homes = {session: _by(await _asked(http, session)) for session in map(str, range(12))}
                     assert set(homes.values()) == set(NAMES)
@@ -139,7 +139,7 @@ def test_members_behind_a_balancer_of_others(tmp_path: Path, balancer: Balancer,
 
 
 async def _until_it_answers(http: httpx.AsyncClient, *sessions: str) -> None:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         while True:
             try:
                 if all([(await _asked(http, each)).status_code == 200 for each in sessions or (None,)]):

@@ -82,10 +82,10 @@ async def control(
 ) -> AsyncIterator[Here]:
     settings = settings_of(base, batch_items=8, **changes)
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
-    app = create_app(settings, kinds, pace=PACE, job_poll_s=0.05, policies_every_s=policies_every_s)
+    app = create_app(settings, kinds, pace=PACE, job_poll_s=0.3, policies_every_s=policies_every_s)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
             lines = [{"question": f"What is {a}+{a + 3}?", "answer": 2 * a + 3} for a in range(20)]
             (settings.layout.datasets / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)))
             yield Here(base, http, gateway)

@@ -18,7 +18,7 @@ def test_a_control_that_is_killed_while_it_asks_is_no_error(tmp_path: Path, capl
         writer.write(f"POST {GATEWAY_BATCH_PATH} HTTP/1.1\r\nhost: gateway\r\ncontent-length: 100\r\n\r\n{{".encode())
         await writer.drain()
         async with httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://gateway"
+            transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://gateway", timeout=240
         ) as other:
             (await other.get(GATEWAY_STATE_PATH)).raise_for_status()  # so that the first request has begun
             writer.close()

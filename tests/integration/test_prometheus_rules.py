@@ -9,7 +9,7 @@ RULES = DEPLOY / "prometheus"
 
 def promtool(*arguments: str) -> str:
     ended = subprocess.run(
-        [program("promtool"), *arguments], check=False, cwd=RULES, capture_output=True, text=True, timeout=60
+        [program("promtool"), *arguments], check=False, cwd=RULES, capture_output=True, text=True, timeout=240
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

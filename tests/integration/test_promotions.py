@@ -85,10 +85,10 @@ class Stage:
 async def stage(base: Path, **changes: Any) -> AsyncIterator[Stage]:
     settings = settings_of(base, batch_items=8, batch_window_items=32, **changes)
     gateway = FakeGateway(settings.layout.gateway_socket)
-    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.3)
     async with gateway.running(), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
             here = Stage(base, http, gateway)
             lines = [{"question": f"What is {a}+1?", "answer": a + 1, "page": a // 2} for a in range(QUESTIONS)]
             (settings.layout.datasets / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)))

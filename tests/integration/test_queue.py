@@ -310,7 +310,7 @@ def test_who_switches_during_a_loan_has_the_last_word(tmp_path: Path) -> None:
             await here.add_model("c", seed=2)
             here.kind.may_go.clear()
             borrower = await make(here, model_id="b", when_inactive="switch")
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 await here.kind.started.wait()
             await here.post("/models/set_active", id="c")
             await here.post(f"/jobs/{borrower}/cancel")
@@ -334,7 +334,7 @@ def test_the_engine_is_given_back_after_a_kill(tmp_path: Path) -> None:
             )
             try:
                 assert process.stdout is not None
-                async with asyncio.timeout(120):
+                async with asyncio.timeout(240):
                     assert await process.stdout.readline() == b"started\n"
             finally:
                 process.send_signal(signal.SIGKILL)

@@ -188,7 +188,7 @@ def test_the_active_model_gets_its_reference_at_the_next_start(tmp_path: Path) -
         async with house(tmp_path) as here:
             await here.add_active("a")
         async with house(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE):
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 await computed.wait()
 
     asyncio.run(run())

@@ -79,7 +79,7 @@ def test_controls_routes_are_the_tables(tmp_path: Path) -> None:
         evals.router_of(EvalReports()),
         data_gen.reports_router(RunReports()),
     ]
-    app = create_app(settings, [EvalKind(), DataGenKind(settings.layout)], more_routes=more, pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [EvalKind(), DataGenKind(settings.layout)], more_routes=more, pace=PACE, job_poll_s=0.3)
     found = registered([each for each in app.routes if isinstance(each, APIRoute)])
     assert found - PRIVATE == rows("control")
 

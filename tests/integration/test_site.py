@@ -16,7 +16,7 @@ _FETCHED = re.compile(r"""(?:src|<link[^>]+href)=["']?(https?:[^"'\s>]+)""")
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
     pages = [page.read_text() for page in (tmp_path / "site").rglob("*.html")]
     assert len(pages) > 40

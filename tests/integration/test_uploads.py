@@ -24,7 +24,7 @@ Visit = Callable[[Front, httpx.AsyncClient], Awaitable[None]]
 
 def visit(base: Path, body: Visit, **changes: Any) -> None:
     async def run() -> None:
-        async with front(base, **changes) as there, httpx.AsyncClient(base_url=there.url, timeout=120) as http:
+        async with front(base, **changes) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
             await body(there, http)
 
     asyncio.run(run())
@@ -106,7 +106,7 @@ def test_what_cannot_be_taken_is_named_and_shows_nowhere(
     there: Standing[Front], name: str, content: bytes, headers: dict[str, str], status: int, named: str
 ) -> None:
     async def body() -> None:
-        async with httpx.AsyncClient(base_url=there.here.url, timeout=120) as http:
+        async with httpx.AsyncClient(base_url=there.here.url, timeout=240) as http:
             answer = await put(http, name, content, **headers)
             assert (answer.status_code, named in answer.json()["detail"]) == (status, True), answer.text
             assert list(there.here.layout.models.iterdir()) == []

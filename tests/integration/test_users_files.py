@@ -221,7 +221,7 @@ def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) -> Non
         os.utime(path, (long_ago, long_ago))
 
     async def run() -> None:
-        async with front(base) as there, httpx.AsyncClient(base_url=there.url, timeout=120) as http:
+        async with front(base) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
             assert everything(mine) == kept | {"files"}, "the start has removed what is old"
             for model_id in ("run-a", "linked"):
                 put = await http.put(f"/models/{model_id}/files/config.json", content=b"{}")
@@ -237,7 +237,7 @@ def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) -> Non
 
 def test_what_lies_beside_an_upload_outlives_it(tmp_path: Path) -> None:
     async def run() -> None:
-        async with front(tmp_path) as there, httpx.AsyncClient(base_url=there.url, timeout=120) as http:
+        async with front(tmp_path) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
             assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
             (there.layout.uploads / "m" / "notes.txt").write_text("mine")
             assert (await http.delete("/models/m/files")).status_code == 200

@@ -273,10 +273,10 @@ def test_a_jobs_answer_that_a_push_went_through_is_not_the_jobs(tmp_path: Path) 
         digest = await digest_of_files(there)
         there.engine.release.clear()
         transport = httpx.ASGITransport(there.gateway.private)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as control:
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=240) as control:
             item = {"path": "/v1/chat/completions", "body": {}}
             asking = asyncio.create_task(
-                control.post("/ask", json={"model": MODEL, "digest": digest, "items": [item]}, timeout=30)
+                control.post("/ask", json={"model": MODEL, "digest": digest, "items": [item]}, timeout=240)
             )
             await there.engine.entered.wait()
             pushed = await there.http.put(ROUTE, params={"in_flight": "keep"}, content=safetensors(OTHER))

@@ -86,10 +86,10 @@ async def town(
         await stack.enter_async_context(on_socket(gateway.private, settings.layout.gateway_socket))
         if with_control:
             await stack.enter_async_context(running_control(settings, kinds, more_routes))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=240))
         transport = unix_transport(settings.layout.control_socket)
         owner = await stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=120)
+            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240)
         )
         if with_control:
             write_checkpoint(settings.layout.models / MODEL)
@@ -124,7 +124,7 @@ async def running_control(
     settings: Settings, kinds: Sequence[JobKind] = (), more_routes: Sequence[APIRouter] = ()
 ) -> AsyncIterator[FastAPI]:
     """Control on its socket, from start to stop."""
-    app = create_app(settings, list(kinds), more_routes=list(more_routes), pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, list(kinds), more_routes=list(more_routes), pace=PACE, job_poll_s=0.3)
     async with on_socket(app, settings.layout.control_socket):
         yield app
 

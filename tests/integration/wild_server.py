@@ -56,7 +56,7 @@ def wild_server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(240)
     try:
         yield f"http://127.0.0.1:{port[0]}", seen
     finally:

@@ -96,7 +96,7 @@ class ControlServer:
 
     def copy(self, job_id: str, count: int) -> None:
         """Puts as many older copies of a job beside it, each of another id."""
-        with closing(sqlite3.connect(self.running.it.layout.database, timeout=60)) as database, database:
+        with closing(sqlite3.connect(self.running.it.layout.database, timeout=240)) as database, database:
             names = [str(row[1]) for row in database.execute("PRAGMA table_info(jobs)")]
             changed = {"id": "id || '_' || :number", "fingerprint": "NULL", "idempotency_key": "NULL"}
             changed["created_at"] = "datetime(created_at, '-' || :number || ' minutes')"
@@ -118,7 +118,7 @@ def control_server(base: Path, *members: str) -> Iterator[ControlServer]:
 
     with (
         in_thread("control server", serve) as running,
-        httpx.Client(base_url=running.it.url, timeout=120, trust_env=False) as http,
+        httpx.Client(base_url=running.it.url, timeout=240, trust_env=False) as http,
     ):
         there = ControlServer(running, http)
         there.add(ACTIVE, 0.5)
@@ -133,7 +133,7 @@ async def _parts(base: Path, names: tuple[str, ...]) -> AsyncIterator[Parts]:
     settings = settings_of(base, batch_items=8, batch_window_items=32)
     gateway = FakeGateway(settings.layout.gateway_socket)
     routes = [datasets.router_of(FileDatasetStore())]
-    app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.05)
+    app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.3)
     members = {name: FakeMember(name) for name in names}
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway.running())
@@ -142,7 +142,7 @@ async def _parts(base: Path, names: tuple[str, ...]) -> AsyncIterator[Parts]:
         lines = [json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) for a in range(QUESTIONS)]
         (settings.layout.datasets / "sums.jsonl").write_text("\n".join(lines))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=120))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=240))
         for member in members.values():
             await stack.enter_async_context(member.joined(http))
         yield Parts(url, settings.layout, gateway, members)

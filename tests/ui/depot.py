@@ -124,7 +124,7 @@ def depot(base: Path, **changes: Any) -> Iterator[Depot]:
 
     with (
         in_thread("depot", serve) as running,
-        httpx.Client(base_url=running.it.url, timeout=120, trust_env=False) as http,
+        httpx.Client(base_url=running.it.url, timeout=240, trust_env=False) as http,
     ):
         yield Depot(running.it.url, running.it.settings, http)
 

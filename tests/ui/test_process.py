@@ -25,7 +25,7 @@ def _free_port() -> int:
 
 
 async def _is_up(port: int) -> bool:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=240) as http:
         try:
             return (await http.get(f"http://127.0.0.1:{port}/_stcore/health")).status_code == 200
         except httpx.TransportError:

@@ -15,7 +15,7 @@ _SAME_WORDS = ("type", "code", "param")
 async def outcomes(url: str, requests: Sequence[Json]) -> dict[str, Json]:
     """By the request's name."""
     places = asyncio.Semaphore(_AT_ONCE)
-    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=240, trust_env=False) as http:
 
         async def one(request: Json) -> tuple[str, Json]:
             async with places:
