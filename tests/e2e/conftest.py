@@ -3,7 +3,8 @@
 `INFERENCE_ENGINE__PATCHES='{"all": "off"}' pytest tests/e2e` runs them with vLLM as it is. A test of what a patch
 brings has the marker `patches` and is skipped there.
 
-Modules come in the order of LAST: what costs most comes last, where a run that has an end (`.ci/run`) may not come to it.
+Modules come in the order of LAST: what costs most comes last, where a run that has an end (`.ci/run`) may not come to
+it.
 """
 
 import json
