@@ -23,7 +23,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Names what failed once more after all else, in a line each: whoever sees only a log's end sees it.
+    """Names what failed once more after all else, in a line each: whoever sees only a log's end sees it. So it does
+    with what passed when it was run again, each a defect to be found.
 
     One of several worker processes has no terminal; the process that started them tells for all.
     """
@@ -32,7 +33,15 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     if terminal is None:
         return
     assert isinstance(terminal, pytest.TerminalReporter)
-    for report in (*terminal.getreports("failed"), *terminal.getreports("error")):
-        crash = getattr(report.longrepr, "reprcrash", None)
-        reason = " ".join((crash.message if crash else str(report.longrepr)).split())
-        terminal.line(f"{report.nodeid}: {reason[:_MESSAGE_CHARACTERS]}")
+    failed = [*terminal.getreports("failed"), *terminal.getreports("error")]
+    names = {report.nodeid for report in failed}
+    for report in terminal.getreports("rerun"):
+        if report.nodeid not in names:
+            terminal.line(f"flaky: {report.nodeid}: {_reason(report)}")
+    for report in failed:
+        terminal.line(f"{report.nodeid}: {_reason(report)}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return " ".join((crash.message if crash else str(report.longrepr)).split())[:_MESSAGE_CHARACTERS]
