@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from control.errors import ServiceError
 
@@ -54,6 +56,30 @@ async def uncut(work: Coroutine[Any, Any, T], limit_s: float = 2.0) -> T:
         if not task.cancelled():
             task.exception()  # it has been seen: nobody waits for it any more
         raise
+
+
+async def repeat(
+    work: Callable[[], Awaitable[None]], name: str, every_s: float, wake: asyncio.Event | None = None
+) -> None:
+    """For ever, until cancelled: the work, and again `every_s` after its end or when `wake` is set.
+
+    Nothing ends it. Trouble with the database or another service is said once for as long as it is the same; a defect
+    is logged with its place each time.
+    """
+    wake = wake or asyncio.Event()
+    trouble = ""
+    while True:
+        wake.clear()
+        try:
+            await work()
+            trouble = ""
+        except (ServiceError, SQLAlchemyError) as error:
+            if str(error) != trouble:
+                log.warning("%s: not now: %s", name, error)
+            trouble = str(error)
+        except Exception:
+            log.exception("%s failed; tried again in %.0f s", name, every_s)
+        await is_set_within(wake, every_s)
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:

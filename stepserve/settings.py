@@ -58,6 +58,7 @@ class EnginePatches(Group):
     forked_engines: PatchSwitch = "auto"
     one_process: PatchSwitch = "auto"
     cpu_norms: PatchSwitch = "auto"
+    no_compiler: PatchSwitch = "auto"
     step_sizes: PatchSwitch = "auto"
     probe_places: PatchSwitch = "auto"
     whole_answers: PatchSwitch = "auto"

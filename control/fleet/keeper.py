@@ -13,7 +13,7 @@ from control.fleet.bringing import Bringer
 from control.fleet.members import Member, Members
 from control.fleet.rollouts import Rollouts
 from control.models.activation_log import ActivationLog
-from control.tasks import Tasks, is_set_within
+from control.tasks import Tasks, repeat
 from stepserve.fleet import Committed
 
 log = logging.getLogger(__name__)
@@ -57,16 +57,7 @@ class Keeper:
     async def run(self) -> None:
         """For ever, until cancelled."""
         try:
-            while True:
-                self._members.changed.clear()
-                try:
-                    await self.look()
-                except (ServiceError, SQLAlchemyError) as error:
-                    log.warning("the fleet cannot be looked after now: %s", error)
-                except Exception:
-                    # A supervisor loop: a defect here must not leave members with an earlier model.
-                    log.exception("unexpected error in the keeper of the fleet; retrying")
-                await is_set_within(self._members.changed, self._every_s)
+            await repeat(self.look, "the keeper of the fleet", self._every_s, self._members.changed)
         finally:
             await self._tasks.close()
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
 from control.access.view import EVERYTHING
 from control.database.tables import JobRow
@@ -13,7 +12,7 @@ from control.models.eval_history import EvalHistory
 from control.notifications.events import Event, of_death, of_decision, of_fall
 from control.notifications.outbox import Delivery, Outbox
 from control.notifications.targets import DeliveryFailed, Targets
-from control.tasks import uncut
+from control.tasks import repeat, uncut
 from stepserve.jobs.eval_ports import EvalReports
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,6 @@ class Notifier:
         self._look_every_s = look_every_s
         self._wakes = (asyncio.Event(), asyncio.Event())
         self._forgot_at_s = -_FORGETS_EVERY_S
-        self._trouble = ""
         self._tracking: set[str] = set()
 
     def poke(self) -> None:
@@ -59,25 +57,10 @@ class Notifier:
         """For ever, until cancelled. A tracker that hangs holds up nobody, unless as many hang as are asked at once."""
         told, tracked = self._wakes
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._again_and_again(self._round, told))
-            group.create_task(self._again_and_again(lambda: self._track(group), tracked))
-
-    async def _again_and_again(self, look: Callable[[], Awaitable[None]], wake: asyncio.Event) -> None:
-        while True:
-            wake.clear()
-            try:
-                await look()
-                self._trouble = ""
-            except DatabaseUnavailable as error:
-                self._note(f"notifications wait for the database: {error}")
-            except Exception:
-                # A supervisor loop: a defect here must not end all later notifications.
-                log.exception("a round of notifications failed")
-            try:
-                async with asyncio.timeout(self._look_every_s):
-                    await wake.wait()
-            except TimeoutError:
-                pass
+            group.create_task(repeat(self._round, "a round of notifications", self._look_every_s, told))
+            group.create_task(
+                repeat(lambda: self._track(group), "a round of notifications to trackers", self._look_every_s, tracked)
+            )
 
     async def _round(self) -> None:
         await uncut(self._announce())
@@ -98,7 +81,7 @@ class Notifier:
         try:
             await self._deliver(delivery)
         except DatabaseUnavailable as error:  # it is made again when nobody holds it any more
-            self._note(f"notifications wait for the database: {error}")
+            log.info("the delivery %d to a tracker: not now: %s", delivery.id, error)
         except Exception:
             # As of a round: a defect here must not end all later notifications.
             log.exception("the delivery %d to a tracker failed", delivery.id)
@@ -163,8 +146,3 @@ class Notifier:
             await uncut(self._outbox.failed(delivery, f"{type(error).__name__}: {error}", final=False))
         else:
             await uncut(self._outbox.delivered(delivery))
-
-    def _note(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            log.error("%s", trouble)
-        self._trouble = trouble

@@ -1,6 +1,5 @@
 """One loop that makes the jobs of policies."""
 
-import asyncio
 import logging
 from datetime import timedelta
 from typing import Any
@@ -16,7 +15,7 @@ from control.models.repository import ModelRepository
 from control.policies.book import PolicyBook
 from control.policies.request import PolicyRequest
 from control.policies.steps import DATA_GEN, Steps
-from control.tasks import uncut
+from control.tasks import repeat, uncut
 from stepserve.request_id import key_id
 
 log = logging.getLogger(__name__)
@@ -48,20 +47,10 @@ class PolicyRunner:
         self._queue = queue
         self._look_every_s = look_every_s
         self._clock = clock
-        self._trouble = ""
 
     async def run(self) -> None:
         """For ever, until cancelled."""
-        while True:
-            try:
-                await uncut(self._round())
-                self._trouble = ""
-            except DatabaseUnavailable as error:
-                self._note(f"policies wait for the database: {error}")
-            except Exception:
-                # A supervisor loop: a defect here must not end all later policies.
-                log.exception("a round of policies failed")
-            await asyncio.sleep(self._look_every_s)
+        await repeat(lambda: uncut(self._round()), "a round of policies", self._look_every_s)
 
     async def _round(self) -> None:
         while await self._book.begin():
@@ -129,8 +118,3 @@ class PolicyRunner:
         if job.status != "done":
             raise Conflict(f"{job.id} is {job.status}, so there are no failures to read")
         return job.id
-
-    def _note(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            log.error("%s", trouble)
-        self._trouble = trouble

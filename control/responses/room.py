@@ -1,6 +1,5 @@
 """How long and how much is kept of each key's responses and conversations."""
 
-import asyncio
 import logging
 from datetime import timedelta
 
@@ -10,8 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.clock import Clock, utc_now
 from control.database.database import Database
 from control.database.tables import ConversationItemRow, ConversationRow, StoredResponseRow
-from control.errors import DatabaseUnavailable
-from control.tasks import uncut
+from control.tasks import repeat, uncut
 from stepserve.stored_responses import StoredResponsesSettings
 
 log = logging.getLogger(__name__)
@@ -52,12 +50,7 @@ class Room:
 
     async def run(self) -> None:
         """For ever, until cancelled: what is too old goes."""
-        while True:
-            try:
-                await uncut(self.drop_old())
-            except DatabaseUnavailable as error:
-                log.warning("old responses stay for now: %s", error)
-            await asyncio.sleep(_EVERY_S)
+        await repeat(lambda: uncut(self.drop_old()), "deletion of old responses", _EVERY_S)
 
     async def drop_old(self) -> None:
         days = self._settings.max_age_days

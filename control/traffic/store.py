@@ -1,6 +1,5 @@
 """SQL of requests and answers that are kept, and of the feedback on them."""
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -16,8 +15,8 @@ from control.access.principal import Principal
 from control.clock import Clock, utc_now
 from control.database.database import Database
 from control.database.traffic_tables import TrafficRow
-from control.errors import Conflict, DatabaseUnavailable, Forbidden, NotFound
-from control.tasks import uncut
+from control.errors import Conflict, Forbidden, NotFound
+from control.tasks import repeat, uncut
 from control.traffic.consents import Consents
 from stepserve.traffic import FeedbackOrder, KeptExchange, TrafficSettings
 
@@ -160,12 +159,7 @@ class TrafficStore:
 
     async def run(self) -> None:
         """For ever, until cancelled: what is too old goes."""
-        while True:
-            try:
-                await uncut(self.drop_old())
-            except DatabaseUnavailable as error:
-                log.warning("old traffic stays for now: %s", error)
-            await asyncio.sleep(_EVERY_S)
+        await repeat(lambda: uncut(self.drop_old()), "deletion of old traffic", _EVERY_S)
 
     async def drop_old(self) -> None:
         days = self._settings.max_age_days

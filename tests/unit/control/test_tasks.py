@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from control.tasks import uncut
+from control.errors import NotFound
+from control.tasks import repeat, uncut
 
 
 def test_work_that_is_cancelled_comes_to_its_end_first() -> None:
@@ -63,3 +64,25 @@ def test_results_and_errors_are_those_of_the_work() -> None:
     assert asyncio.run(uncut(right())) == 42
     with pytest.raises(ValueError, match="wrong"):
         asyncio.run(uncut(wrong()))
+
+
+def test_what_is_repeated_outlives_its_troubles_and_says_each_once(caplog: pytest.LogCaptureFixture) -> None:
+    outcomes = [NotFound("away"), NotFound("away"), None, NotFound("away"), ZeroDivisionError("a defect"), None]
+    over, wake = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        outcome = outcomes.pop(0)
+        (wake if outcomes else over).set()  # the next turn would come in an hour
+        if outcome is not None:
+            raise outcome
+
+    async def scenario() -> None:
+        task = asyncio.create_task(repeat(work, "the rounds", 3600.0, wake))
+        async with asyncio.timeout(240):
+            await over.wait()
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(scenario())
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["the rounds: not now: away"] * 2 + ["the rounds failed; tried again in 3600 s"]

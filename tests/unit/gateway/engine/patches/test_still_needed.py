@@ -161,6 +161,11 @@ def _() -> None:
     assert {*priority.rms_norm, *priority.fused_add_rms_norm} <= {"native"}
 
 
+@lacks("no_compiler")
+def _() -> None:
+    assert "@torch.compile" in source("vllm.v1.sample.ops.logprobs:batched_count_greater_than")
+
+
 @lacks("step_sizes")
 def _() -> None:
     usage = find("vllm.usage.usage_lib:UsageContext")

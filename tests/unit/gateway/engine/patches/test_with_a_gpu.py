@@ -11,6 +11,7 @@ from gateway.engine.patches.clean_blocks import clean_blocks
 from gateway.engine.patches.cpu_norms import norm_by_kernels, register_kernels
 from gateway.engine.patches.experts_without_lora import PATCH as EXPERTS
 from gateway.engine.patches.finite_answers import count_by_sums
+from gateway.engine.patches.no_compiler import compile_nothing
 from gateway.engine.patches.rewindable_generators import make_generators_rewindable
 from gateway.engine.patches.step_sizes import allow_large_steps, size_steps
 from stepserve.settings import EngineSettings
@@ -24,6 +25,7 @@ with warnings.catch_warnings():
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.kv_cache_interface import KVCacheConfig
     from vllm.v1.worker import gpu_model_runner
+    from vllm.v1.worker.cpu_worker import CPUWorker
 
 
 def watched() -> list[Any]:
@@ -34,6 +36,7 @@ def watched() -> list[Any]:
         gpu_model_runner.count_nans_per_row,
         vars(FusedMoEConfig).get("is_lora_enabled"),
         sorted(ir.ops.rms_norm.impls),
+        CPUWorker.load_model,
     ]
 
 
@@ -48,6 +51,7 @@ def _with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         clean_blocks,
         register_kernels,
         count_by_sums,
+        compile_nothing,
         make_generators_rewindable,
         size_steps,
         *(hook for hook in (EXPERTS.in_engine, EXPERTS.in_worker) if hook is not None),
