@@ -13,6 +13,7 @@ from control.routes import contamination, data_gen, datasets, evals, traffic
 from datagen.contamination_reports import ContaminationReports
 from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
+from datagen.pipelines.preview import Previews
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
 from evals.judge import AllowedJudges
@@ -49,6 +50,7 @@ def main() -> int:
         traffic.datasets_router(store, FeedbackRows()),
         evals.router_of(reports),
         data_gen.reports_router(RunReports()),
+        data_gen.previews_router(Previews(layout)),
     ]
     evaluations = EvalKind(judges, settings.max_sequences_per_request)
     app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes, eval_reports=reports)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datagen.asking import Asking
 from datagen.concurrent_attempts import FinishedAttempt
 from datagen.filters import Filters
-from datagen.records import Draft
+from datagen.records import Draft, Outcome
 from datagen.strategy import Strategy
 from datagen.verification import Ranking, Verification
 
@@ -18,7 +18,10 @@ class Attempting:
     verification: Verification
 
     async def make(self, number: int, ask: Asking) -> FinishedAttempt:
-        outcome = await self.strategy.attempt(number, ask)
+        return await self.checked(await self.strategy.attempt(number, ask), number, ask)
+
+    async def checked(self, outcome: Outcome, number: int, ask: Asking) -> FinishedAttempt:
+        """What filters and verifiers leave of it."""
         rejected = list(outcome.rejections)
         fit: list[Draft] = []
         for draft in outcome.drafts:

@@ -18,9 +18,9 @@ class FinishedAttempt:
 
     def __init__(self, number: int, ask: Asking, drafts: list[Draft], rejected: list[Rejection]) -> None:
         self.drafts = drafts
+        self.rejected = rejected
         self._number = number
         self._ask = ask
-        self._rejected = rejected
 
     def line(
         self, accepted: list[dict[str, Any]], rejected: list[Rejection], run: int, at_s: float, busy_s: float
@@ -35,7 +35,7 @@ class FinishedAttempt:
             prompt_tokens=self._ask.prompt_tokens,
             completion_tokens=self._ask.completion_tokens,
             accepted=accepted,
-            rejected=[{"reason": r.reason, "detail": dict(r.detail)} for r in [*self._rejected, *rejected]],
+            rejected=[{"reason": r.reason, "detail": dict(r.detail)} for r in [*self.rejected, *rejected]],
         )
 
 

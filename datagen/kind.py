@@ -28,7 +28,7 @@ class DataGenKind:
     request_model: ClassVar[builtins.type[JobRequest]] = DataGenRequest
 
     def __init__(self, layout: Layout, render_limit_s: float = LIMIT_S) -> None:
-        self._sources = Sources(
+        self.sources = Sources(
             base_dir=layout.base,
             datasets_dir=layout.datasets,
             runs_dir=layout.runs,
@@ -42,7 +42,7 @@ class DataGenKind:
         asked = StoredConfig(strategy=request.strategy, name=request.name, config=request.config)
         try:
             config = asked.parsed()
-            check_target(self._sources.base_dir, self._sources.models_dir, config.output_dir)
+            check_target(self.sources.base_dir, self.sources.models_dir, config.output_dir)
             Filters(config.filters, config.lengths)
             if config.parquet and not is_available():
                 raise Refused("parquet", "needs pyarrow, which is not installed")
@@ -50,8 +50,8 @@ class DataGenKind:
                 _check_dataset("decontaminate_except", name, datasets_dir)
             for name in config.quality.known_sets or []:
                 _check_dataset("quality.known_sets", name, datasets_dir)
-            Verification.open(config, self._sources)
-            strategy = asked.open_strategy(self._sources)
+            Verification.open(config, self.sources)
+            strategy = asked.open_strategy(self.sources)
         except DataGenError as error:
             raise Invalid(str(error)) from error
         return {
@@ -67,7 +67,7 @@ class DataGenKind:
 
     async def run(self, context: JobContext) -> dict[str, Any]:
         try:
-            return await DataGenRun(context, self._sources).run()
+            return await DataGenRun(context, self.sources).run()
         except (DataGenError, EvalError) as error:
             raise BadJob(str(error)) from error
 

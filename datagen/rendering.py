@@ -1,4 +1,4 @@
-"""The templates and the schema of one job, in a process of their own that is killed when it takes too long.
+"""The templates and the schemas of one job, in a process of their own that is killed when it takes too long.
 
 Attempts ask one by one; what is asked in the same turn of the event loop goes over in one write.
 """
@@ -45,12 +45,12 @@ class Rendering:
     def __init__(
         self,
         templates: Mapping[str, str],
-        schema: dict[str, Any] | None,
+        schemas: Mapping[str, dict[str, Any]],
         *,
         limit_s: float = LIMIT_S,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        self._first = line_of({"templates": dict(templates), "schema": schema})
+        self._first = line_of({"templates": dict(templates), "schemas": dict(schemas)})
         self._limit_s = limit_s
         self._program = program
         self._waiting: deque[_Task] = deque()
@@ -170,32 +170,40 @@ def _hand_out(answered: list[tuple[_Task, dict[str, Any]]]) -> None:
 
 def tried(
     templates: Mapping[str, str],
-    schema: dict[str, Any] | None,
+    schemas: Mapping[str, dict[str, Any]],
     row: Mapping[str, Any],
-    name: str,
+    names: Sequence[str],
     limit_s: float = LIMIT_S,
 ) -> None:
-    """Takes all templates in and fills the one of that name with the row, in a process. Blocks, no longer than the
-    limit and the time that a process may take to start.
+    """Takes all templates in and fills those of the names with the row, in a process. Blocks, no longer than the limit
+    and the time that a process may take to start.
 
     Raises Refused naming the template.
     """
-    lines = line_of({"templates": dict(templates), "schema": schema}) + line_of({"row": row, "texts": [name]})
+    lines = line_of({"templates": dict(templates), "schemas": dict(schemas)})
+    lines += b"".join(line_of({"row": row, "texts": [name]}) for name in names)
     try:
         ended = subprocess.run(
             PROGRAM, input=lines, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
             timeout=limit_s + _TRIAL_START_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
+        name = _next_one(templates, names, (error.stdout or b"").count(b"\n"))
         raise Refused(name, f"takes longer than {limit_s:g} s on the first row") from error
     answers = [json.loads(line) for line in ended.stdout.splitlines()]
-    for answer in answers:
+    for name, answer in zip(("", *names), answers, strict=False):
         if "refused" in answer:
             raise Refused(*answer["refused"])
         if "failed" in answer:
             raise Refused(name, f"fails on the first row: {answer['failed']}")
-    if len(answers) < 2:
+    if len(answers) <= len(names):
+        name = _next_one(templates, names, len(answers))
         raise Refused(name, "ends the process that works on it (too much memory, most often)")
+
+
+def _next_one(templates: Mapping[str, str], names: Sequence[str], answered: int) -> str:
+    """Which template is worked on after so many answers, the first of them to all templates."""
+    return names[max(0, answered - 1)] if names else next(iter(templates))
 
 
 def _refuse(task: _Task, error: DataGenError) -> None:

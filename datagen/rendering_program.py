@@ -1,8 +1,8 @@
 """Fills templates and checks answers where it can be killed: `python -m datagen.rendering_program`, JSON lines.
 
-    first   {"templates": {name: text}, "schema": …}   {} or {"refused": [name, why]}
-    then    {"row", "texts": [name]}                   {"texts": [text]} or {"failed": why}
-    or      {"row", "texts", "said"}                   likewise, or {"rejected": [reason, why]}
+    first   {"templates": {name: text}, "schemas": {name: …}}   {} or {"refused": [name, why]}
+    then    {"row", "texts": [name]}                            {"texts": [text]} or {"failed": why}
+    or      {"row", "texts", "said", "schema": name or null}    likewise, or {"rejected": [reason, why]}
 
 `said` is a model's answer: with a schema it is JSON and has to fit. Templates and schemas are a stranger's, the row and
 the answer may be long: a pattern of the schema or a comparison in a template can take hours, and holds up all of Python
@@ -24,7 +24,7 @@ MEMORY_LIMIT_BYTES = 1024**3
 
 
 class Renderer:
-    def __init__(self, templates: Mapping[str, str], schema: dict[str, Any] | None) -> None:
+    def __init__(self, templates: Mapping[str, str], schemas: Mapping[str, dict[str, Any]]) -> None:
         """Raises Unusable."""
         self._templates: dict[str, PromptTemplate] = {}
         for name, text in templates.items():
@@ -32,14 +32,14 @@ class Renderer:
                 self._templates[name] = PromptTemplate(text)
             except TemplateFailed as error:
                 raise Unusable(name, str(error)) from error
-        self._validator = None if schema is None else _validator_of(schema)
+        self._validators = {name: _validator_of(schema) for name, schema in schemas.items()}
 
     def answer(self, task: Mapping[str, Any]) -> dict[str, Any]:
         row = task["row"]
         names = {**row, "row": row}
         try:
             if "said" in task:
-                names["output"], rejection = self._checked(task["said"])
+                names["output"], rejection = self._checked(task["said"], task["schema"])
                 if rejection is not None:
                     return {"rejected": rejection}
             return {"texts": [self._templates[name].render(names) for name in task["texts"]]}
@@ -48,13 +48,13 @@ class Renderer:
         except MemoryError:
             return {"failed": f"takes more than {MEMORY_LIMIT_BYTES >> 20} MiB of memory"}
 
-    def _checked(self, said: str) -> tuple[Any, list[str] | None]:
+    def _checked(self, said: str, schema: str | None) -> tuple[Any, list[str] | None]:
         """The answer as templates know it, and why it is none."""
-        if self._validator is None:
+        if schema is None:
             return said.strip(), None
         try:
             answer = json.loads(said)
-            wrong = next(self._validator.iter_errors(answer), None)
+            wrong = next(self._validators[schema].iter_errors(answer), None)
         except RecursionError:
             return None, ["schema", "the answer or the schema goes too deep"]
         except ValueError:
@@ -85,7 +85,7 @@ def main() -> None:
     renderer = None
     answer: dict[str, Any] = {}
     try:
-        renderer = Renderer(first["templates"], first["schema"])
+        renderer = Renderer(first["templates"], first["schemas"])
     except Unusable as error:
         answer = {"refused": [error.field, str(error)]}
     answers.write(json.dumps(answer) + "\n")

@@ -8,22 +8,19 @@ from pydantic import Field, model_validator
 from datagen.config import GenerationConfig
 from datagen.rows import Row, RowFile
 from datagen.strategy import Sources
+from stepserve.request_model import RequestModel
 
 _MOST_INLINE_ROWS = 10_000
 
 TemplateText = Annotated[str, Field(min_length=1, max_length=50_000)]
 
 
-class RowConfig(GenerationConfig):
-    """`template` makes the prompt of a row. Rows come from `rows`, from `dataset_ref` (in datasets/) or from `input` (a
-    JSONL file in the base directory); without any there is one empty row, for ever. `answer_field`: a row's known
-    answer."""
+class RowSource(RequestModel):
+    """Rows come from `rows`, from `dataset_ref` (in datasets/) or from `input` (a JSONL file in the base directory)."""
 
-    template: TemplateText
     rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=_MOST_INLINE_ROWS)] | None = None
     dataset_ref: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     input: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    answer_field: Annotated[str, Field(min_length=1, max_length=200)] = "answer"
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -38,6 +35,14 @@ class RowConfig(GenerationConfig):
         if self.input is not None:
             return RowFile("input", sources.file("input", self.input))
         return self.rows
+
+
+class RowConfig(GenerationConfig, RowSource):
+    """`template` makes the prompt of a row; without rows there is one empty row, for ever. `answer_field`: a row's
+    known answer."""
+
+    template: TemplateText
+    answer_field: Annotated[str, Field(min_length=1, max_length=200)] = "answer"
 
     def known_answer(self, row: Row) -> str | None:
         value = row.get(self.answer_field)

@@ -32,7 +32,7 @@ from datagen.request import StoredConfig
 from datagen.shard_cutter import ShardCutter
 from datagen.shards import ShardWriter, pausing_when_full
 from datagen.similarity import Fingerprint
-from datagen.strategy import Sources, Strategy
+from datagen.strategy import Consulting, Sources, Strategy
 from datagen.tally import Tally
 from datagen.verification import Ranking, Verification
 from datagen.ways import opened_ways
@@ -157,7 +157,8 @@ class DataGenRun:
         filters = Filters(self._config.filters, self._config.lengths)
         verification = await asyncio.to_thread(Verification.open, self._config, replace(self._sources, new=False))
         run, started_s = self._tally.next_run, self._clock_s()
-        async with verification, opened_ways(self._context, strategy, verification.models) as ways:
+        models = verification.models | (dict(strategy.asked_models) if isinstance(strategy, Consulting) else {})
+        async with verification, opened_ways(self._context, strategy, models) as ways:
             await self._calibrate(verification, Asking(ways))
             if isinstance(strategy, Ranking):
                 strategy.ranks_by(verification)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
@@ -23,6 +23,7 @@ BUILT_IN: Mapping[str, str] = {
     "fix_eval_failures": "datagen.strategies.fix_eval_failures:FixEvalFailures",
     "custom": "datagen.strategies.custom:Custom",
     "best_of_n": "datagen.strategies.best_of_n:BestOfN",
+    "pipeline": "datagen.strategies.pipeline:Pipeline",
 }
 
 
@@ -103,6 +104,16 @@ class Strategy(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """For the result: what it worked on (JSON values)."""
+        ...
+
+
+@runtime_checkable
+class Consulting(Protocol):
+    """A strategy that asks other models than the job's own (`Asking.model`): they are loaded beside it."""
+
+    @property
+    def asked_models(self) -> Mapping[str, str]:
+        """The ids of registered ones, with the field of the config that names each."""
         ...
 
 

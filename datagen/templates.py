@@ -35,6 +35,10 @@ _NODES: Final = (
 )  # fmt: skip
 
 
+# A number of 5,000 digits is a ValueError.
+_UNREADABLE: Final = (TemplateError, RecursionError, OverflowError, ValueError)
+
+
 class TemplateFailed(Exception):
     """Its text is for whoever wrote the template."""
 
@@ -42,10 +46,7 @@ class TemplateFailed(Exception):
 class PromptTemplate:
     def __init__(self, text: str) -> None:
         """Raises TemplateFailed when it does not compile or does what is not allowed, naming the line."""
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
-        )
-        environment.globals.clear()
+        environment = _environment()
         plain = {**environment.filters, "replace": _replace, "join": _join}
         environment.filters = {
             **{_plain(name): plain[name] for name in _FILTERS},
@@ -55,9 +56,8 @@ class PromptTemplate:
         try:
             _check(environment.parse(text))
             self._template = environment.from_string(text)
-        except (TemplateError, RecursionError, OverflowError) as error:
-            line = getattr(error, "lineno", None)
-            raise TemplateFailed(f"{f'line {line}: ' if line else ''}{error}") from error
+        except _UNREADABLE as error:
+            raise _failed(error) from error
 
     def render(self, names: Mapping[str, Any]) -> str:
         """Raises TemplateFailed: a name that is not there, too long, too many turns of a loop."""
@@ -75,6 +75,49 @@ class PromptTemplate:
         ) as error:  # fmt: skip
             raise TemplateFailed(str(error) or type(error).__name__) from error
         return "".join(parts)
+
+
+def names_read(text: str) -> list[str]:
+    """The names that a template takes from its row, each once. Evaluates nothing.
+
+    Raises TemplateFailed as PromptTemplate does, but for what shows only when it is compiled.
+    """
+    try:
+        tree = _environment().parse(text)
+        _check(tree)
+        return list(dict.fromkeys(_names(tree, frozenset())))
+    except _UNREADABLE as error:
+        raise _failed(error) from error
+
+
+def _names(node: nodes.Node, bound: frozenset[str]) -> Iterator[str]:
+    """`bound`: the variables of the loops around it."""
+    match node:
+        case nodes.Name(name=name):
+            if name not in bound:
+                yield name
+        case nodes.For():
+            yield from _names(node.iter, bound)
+            targets = [node.target] if isinstance(node.target, nodes.Name) else node.target.find_all(nodes.Name)
+            inside = bound | {target.name for target in targets} | {"loop"}
+            for child in (*node.body, *([] if node.test is None else [node.test])):
+                yield from _names(child, inside)
+            for child in node.else_:
+                yield from _names(child, bound)
+        case _:
+            for child in node.iter_child_nodes():
+                yield from _names(child, bound)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    environment.globals.clear()
+    return environment
+
+
+def _failed(error: Exception) -> TemplateFailed:
+    line = getattr(error, "lineno", None)
+    return TemplateFailed(f"{f'line {line}: ' if line else ''}{error}")
 
 
 class _Budget:

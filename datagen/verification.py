@@ -11,7 +11,7 @@ from datagen.config import GenerationConfig
 from datagen.judging import NAME, Judge
 from datagen.records import Draft, Rejection
 from datagen.strategy import Sources
-from datagen.verifier import Candidate, Verdict, Verifier, verifier_of
+from datagen.verifier import FIELD, Candidate, Verdict, Verifier, verifier_of
 
 BETWEEN = "+"
 
@@ -51,9 +51,10 @@ class Verification:
         await self._stack.aclose()
 
     @property
-    def models(self) -> list[str]:
-        """Those that are asked besides the job's own, each once."""
-        return list(dict.fromkeys(model for _, verifier in self._all() for model in verifier.models))
+    def models(self) -> dict[str, str]:
+        """Those that are asked besides the job's own, and which field of the config names each."""
+        judges = {} if self._judge is None else dict.fromkeys(self._judge.models, NAME)
+        return judges | {model: FIELD for _, verifier in self._verifiers for model in verifier.models}
 
     @property
     def is_empty(self) -> bool:

@@ -15,6 +15,7 @@ from datagen.asking import Asking
 from datagen.errors import ConfigRefused, Refused
 from datagen.strategy import Sources
 from stepserve.request_model import RequestModel
+from stepserve.setting_sources import did_you_mean
 
 GROUP: Final = "stepserve.verifiers"
 FIELD: Final = "verifiers"
@@ -79,17 +80,36 @@ class Verifier(Protocol):
 
 def verifier_of(settings: Mapping[str, Any], number: int, sources: Sources) -> tuple[str, Verifier]:
     """The name and the verifier of one entry of `config.verifiers`. Blocks; raises Refused, ConfigRefused."""
-    name = settings.get("name")
+    place = f"{FIELD}.{number}"
+    named = verifier_class(settings.get("name"), f"{place}.name")
+    own = {key: value for key, value in settings.items() if key != "name"}
+    return str(settings["name"]), opened_verifier(named, verifier_config(named, own, place), place, sources)
+
+
+def verifier_class(name: object, field_: str) -> type[Verifier]:
+    """`field_` is what names it. Raises Refused."""
     installed = {point.name: point for point in entry_points(group=GROUP)}
-    if not isinstance(name, str) or name not in {*BUILT_IN, *installed}:
-        known = ", ".join([*BUILT_IN, *sorted(installed)])
-        raise Refused(f"{FIELD}.{number}.name", f"{str(name)[:100]!r} is not a verifier; known are {known}")
+    known = dict.fromkeys([*BUILT_IN, *sorted(installed)])
+    if not isinstance(name, str) or name not in known:
+        shown = str(name)[:100]
+        there_are = f"known are {', '.join(known)}{did_you_mean(shown, known)}"
+        raise Refused(field_, f"{shown!r} is not a verifier; {there_are}")
     point = EntryPoint(name, BUILT_IN[name], GROUP) if name in BUILT_IN else installed[name]
     loaded: type[Verifier] = point.load()
-    own = {key: value for key, value in settings.items() if key != "name"}
+    return loaded
+
+
+def verifier_config(named: type[Verifier], settings: Mapping[str, Any], place: str) -> VerifierConfig:
+    """Raises ConfigRefused naming the field below `place`."""
     try:
-        return name, loaded.open(loaded.config_model.model_validate(own), sources)
+        return named.config_model.model_validate(settings)
     except ValidationError as error:
-        raise ConfigRefused(error, FIELD, str(number)) from error
+        raise ConfigRefused(error, place) from error
+
+
+def opened_verifier(named: type[Verifier], config: VerifierConfig, place: str, sources: Sources) -> Verifier:
+    """Blocks; raises Refused naming the field below `place`."""
+    try:
+        return named.open(config, sources)
     except Refused as error:
-        raise Refused(f"{FIELD}.{number}.{error.field}", error.reason) from error
+        raise Refused(f"{place}.{error.field}", error.reason) from error

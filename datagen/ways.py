@@ -1,6 +1,6 @@
-"""Opens the ways to a run's models: its own, the student, and those that verifiers ask."""
+"""Opens the ways to a run's models: its own, the student, and others that its config names."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -13,9 +13,9 @@ from stepserve.jobs.ports import JobContext
 
 
 @asynccontextmanager
-async def opened_ways(context: JobContext, strategy: object, models: Sequence[str]) -> AsyncIterator[Ways]:
-    """`models`: ids of those that verifiers ask. Raises BadJob naming one that cannot be had, and ModelNotServed while
-    there is no room for it.
+async def opened_ways(context: JobContext, strategy: object, models: Mapping[str, str]) -> AsyncIterator[Ways]:
+    """`models`: ids of others, with the field of the config that names each. Raises BadJob naming the field of one that
+    cannot be had, and ModelNotServed while there is no room for it.
     """
     async with AsyncExitStack() as stack:
 
@@ -28,7 +28,7 @@ async def opened_ways(context: JobContext, strategy: object, models: Sequence[st
             return await stack.enter_async_context(scheduler)
 
         student = await find_student(strategy, context)
-        others = [(model_id, await _beside(context, model_id)) for model_id in models]
+        others = [(model_id, await _beside(context, model_id, field)) for model_id, field in models.items()]
         yield Ways(
             own=await way(context.model),
             student=None if student is None else await way(student),
@@ -36,16 +36,16 @@ async def opened_ways(context: JobContext, strategy: object, models: Sequence[st
         )
 
 
-async def _beside(context: JobContext, model_id: str) -> ModelRef:
+async def _beside(context: JobContext, model_id: str, field: str) -> ModelRef:
     if model_id == context.model.id:
         return context.model
     try:
         return await context.load_beside(model_id)
     except NotFound as error:
-        raise BadJob(f"config.verifiers: {error}") from error
+        raise BadJob(f"config.{field}: {error}") from error
     except ModelNotServed:
         raise
     except ServiceError as error:
         if type(error) is GatewayUnavailable:  # it says nothing of the model
             raise
-        raise BadJob(f"config.verifiers: {model_id} cannot be asked: {error}") from error
+        raise BadJob(f"config.{field}: {model_id} cannot be asked: {error}") from error

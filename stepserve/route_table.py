@@ -245,6 +245,7 @@ ROWS: tuple[Row, ...] = (
     _DATA_GEN.row("/data_gen/jobs/{job_id}/files/{name}", "GET"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/report", "GET"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/rejected", "GET"),
+    _DATA_GEN.row("/data_gen/pipelines/preview", "POST"),
     _DATASETS.row("/datasets", "GET"),
     _DATASETS.row("/datasets/{name:path}/versions", "GET"),
     _DATASETS.row("/datasets/{name:path}/contamination", "GET"),

@@ -6,21 +6,31 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
+from pydantic import ConfigDict, Field
 
 from control.access.view import Viewer
-from control.errors import NotFound
+from control.database.tables import ModelRow
+from control.errors import Conflict, JobError, NotFound
+from control.gateway_client import GatewayClient
 from control.jobs.queue import JobQueue
+from control.models.registry import Registry
+from control.models.repository import ModelRepository
 from control.routes.job_display import JobDisplay
+from control.routes.job_references import JobReferences
 from control.routes.shards import download
 from control.services import Given
 from control.shards.inbox import ShardInbox
 from control.shards.view import relative_name
-from stepserve.jobs.datagen_ports import DataGenReports, RejectionQuery
+from stepserve.contract import ModelRef
+from stepserve.jobs.datagen_ports import DataGenReports, PipelinePreviews, PreviewModels, RejectionQuery
 from stepserve.paths import Layout
+from stepserve.request_model import RequestModel
 
 router = APIRouter()
 
 JOB_TYPE = "data_gen"
+_MOST_PREVIEWED = 50
+_PREVIEWS_AT_ONCE = 2
 _REPORT = "report.json"
 _FILES = {
     "manifest.json": "application/json",
@@ -28,6 +38,16 @@ _FILES = {
     "report.json": "application/json",
     "attempts.jsonl": "application/jsonl",
 }
+
+
+class PreviewRequest(RequestModel):
+    """`config`: of a job with the strategy `pipeline`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model_id: Annotated[str, Field(min_length=1, max_length=256)] = "active"
+    config: dict[str, Any]
+    rows: Annotated[int, Field(ge=1, le=_MOST_PREVIEWED)] = 10
 
 
 @router.get("/data_gen/jobs/{job_id}")
@@ -103,3 +123,41 @@ def reports_router(reports: DataGenReports) -> APIRouter:
         return {"job_id": job_id} | await reports.rejected(layout.runs / JOB_TYPE / job_id, wanted)
 
     return routes
+
+
+def previews_router(previews: PipelinePreviews) -> APIRouter:
+    routes = APIRouter()
+    turns = asyncio.Semaphore(_PREVIEWS_AT_ONCE)
+
+    @routes.post("/data_gen/pipelines/preview")
+    async def preview(
+        asked: PreviewRequest,
+        registry: Given[Registry],
+        repository: Given[ModelRepository],
+        references: Given[JobReferences],
+        gateway: Given[GatewayClient],
+        view: Viewer,
+    ) -> dict[str, Any]:
+        """The first rows of a pipeline, as a job with the answer's `seed` would make them, with every column's value.
+        Asks models that are loaded, and loads none; makes no job and no shard, and compares rows with nothing."""
+        model_id = await registry.resolve(asked.model_id)
+        await references.check(view, {"config": asked.config})
+        async with turns:
+            opened = await asyncio.to_thread(previews.open, asked.config)
+            others = {}
+            for other, field in opened.models.items():
+                try:
+                    others[other] = _ref(await repository.get(other))
+                except NotFound as error:
+                    raise NotFound(f"config.{field}: {error}") from error
+            models = PreviewModels(_ref(await repository.get(model_id)), others)
+            try:
+                return await opened.rows(asked.rows, gateway, models)
+            except JobError as error:
+                raise Conflict(f"a preview asks models that are loaded, and one is not: {error}") from error
+
+    return routes
+
+
+def _ref(model: ModelRow) -> ModelRef:
+    return ModelRef(id=model.id, path=model.path, digest=model.digest)

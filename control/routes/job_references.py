@@ -38,20 +38,20 @@ class JobReferences:
         self._inbox = inbox
 
     async def check(self, view: View, asked: dict[str, Any]) -> None:
-        """`asked` is the request of a job, its strategy's `config` included. Raises NotFound, which names the field."""
+        """`asked` is the request of a job, its strategy's `config` and the columns in that included. Raises NotFound,
+        which names the field."""
         if view.owner is None:
             return
-        config = asked.get("config")
-        for fields in (asked, config if isinstance(config, dict) else {}):
+        for place, fields in _objects(asked):
             for field, name in _named(fields):
                 if field in DATASETS:
-                    await asyncio.to_thread(self._owners.check, view, field, name)
+                    await asyncio.to_thread(self._owners.check, view, place + field, name)
                 elif field in EVAL_RUNS:
-                    await self._evals.done(name, field, view)
+                    await self._evals.done(name, place + field, view)
                 elif field in UPLOADED_FILES:
                     await self.check_file(view, name)
                 elif field in BASE_FILES:
-                    await self._check_base_file(view, field, name)
+                    await self._check_base_file(view, place + field, name)
 
     async def check_file(self, view: View, file_id: str) -> None:
         """Raises NotFound for a file of another key, just as for one that is not there."""
@@ -92,6 +92,19 @@ class JobReferences:
                 await self._queue.get(job_id, view=view)
             except NotFound:
                 raise missing from None
+
+
+def _objects(asked: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whose fields may name something, with the place of all but the first two."""
+    yield "", asked
+    config = asked.get("config")
+    if not isinstance(config, dict):
+        return
+    yield "", config
+    columns = config.get("columns")
+    for number, column in enumerate(columns if isinstance(columns, list) else []):
+        if isinstance(column, dict):
+            yield f"config.columns.{number}.", column
 
 
 def _named(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,7 @@ class BestOfN:
         self._rows = rows
         self._verification: Verification | None = None
         templates = {"template": config.template}
-        self._rendering = Rendering(templates, None, limit_s=sources.render_limit_s)
+        self._rendering = Rendering(templates, {}, limit_s=sources.render_limit_s)
         self._sampling = BatchSampling(
             temperature=1.0 if config.temperature is None else config.temperature,
             top_p=config.top_p or 1.0,
@@ -73,7 +73,7 @@ class BestOfN:
         )
         self.digest = rows.digest if isinstance(rows, RowFile) else sha_of(rows)
         if sources.new:
-            tried(templates, None, self._row(0), "template", sources.render_limit_s)
+            tried(templates, {}, self._row(0), ["template"], sources.render_limit_s)
 
     async def __aenter__(self) -> Self:
         await self._rendering.__aenter__()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from datagen.schema import validator_of
 from datagen.solving import Method, SolvePlan, Solver, chat, seed_of
 from datagen.strategy import Sources
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling
+
+_SCHEMA: Final = "json_schema"
 
 
 class CustomConfig(RowConfig):
@@ -60,8 +62,9 @@ class Custom:
         templates = {name: text for name, text in named.items() if text is not None}
         self._shown = [name for name in ("user", "assistant") if name in templates]
         if config.json_schema is not None:
-            validator_of("json_schema", config.json_schema)
-        self._rendering = Rendering(templates, config.json_schema, limit_s=sources.render_limit_s)
+            validator_of(_SCHEMA, config.json_schema)
+        schemas = {} if config.json_schema is None else {_SCHEMA: config.json_schema}
+        self._rendering = Rendering(templates, schemas, limit_s=sources.render_limit_s)
         self._sampling = BatchSampling(
             temperature=0.7 if config.temperature is None else config.temperature,
             top_p=config.top_p or 1.0,
@@ -78,7 +81,7 @@ class Custom:
         self._solver = Solver(plan, config.seed)
         self.digest = rows.digest if isinstance(rows, RowFile) else sha_of(rows)
         if sources.new:
-            tried(templates, config.json_schema, self._row(0), "template", sources.render_limit_s)
+            tried(templates, schemas, self._row(0), ["template"], sources.render_limit_s)
 
     async def __aenter__(self) -> Self:
         await self._rendering.__aenter__()
@@ -156,7 +159,8 @@ class Custom:
             return Rejection("engine_error", {"row": source_id, "why": output.error[:200]})
         asked, said = prompt, output.text.strip()
         if self._shown or self._config.json_schema is not None:
-            task = {"row": row, "texts": self._shown, "said": output.text}
+            schema = None if self._config.json_schema is None else _SCHEMA
+            task = {"row": row, "texts": self._shown, "said": output.text, "schema": schema}
             made = await self._rendering.answer(task, f"config: the answer to row {source_id!r}")
             if "failed" in made:
                 return Rejection("template_failed", {"row": source_id, "why": made["failed"]})

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from datagen.schema import validator_of
 from datagen.strategy import Sources
 from datagen.verifier import Candidate, Verdict, VerifierConfig
 from evals.programs import code_of
+
+_SCHEMA: Final = "schema"
 
 
 class JsonSchemaConfig(VerifierConfig):
@@ -25,8 +27,8 @@ class JsonSchema:
     models: Sequence[str] = ()
 
     def __init__(self, config: JsonSchemaConfig, limit_s: float) -> None:
-        validator_of("schema", config.json_schema)
-        self._rendering = Rendering({}, config.json_schema, limit_s=limit_s)
+        validator_of(_SCHEMA, config.json_schema)
+        self._rendering = Rendering({}, {_SCHEMA: config.json_schema}, limit_s=limit_s)
 
     @classmethod
     def open(cls, config: JsonSchemaConfig, sources: Sources) -> Self:
@@ -44,7 +46,7 @@ class JsonSchema:
     async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:  # noqa: ARG002 - the protocol's
         try:
             made = await self._rendering.answer(
-                {"row": {}, "texts": [], "said": code_of(candidate.reply)}, "verifiers: the schema"
+                {"row": {}, "texts": [], "said": code_of(candidate.reply), "schema": _SCHEMA}, "verifiers: the schema"
             )
         except RenderingStopped as error:
             return Verdict(passed=False, score=0.0, why=str(error))

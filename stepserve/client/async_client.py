@@ -124,6 +124,7 @@ class AsyncClient:
     get_datagen_job = Awaited(calls.get_datagen_job)
     datagen_report = Awaited(calls.datagen_report)
     datagen_rejected = Awaited(calls.datagen_rejected)
+    preview_pipeline = Awaited(calls.preview_pipeline)
     list_jobs = Awaited(calls.list_jobs)
     jobs_page = Awaited(calls.jobs_page)
     get_job = Awaited(calls.get_job)

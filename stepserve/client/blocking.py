@@ -133,6 +133,7 @@ class BlockingClient:
     get_datagen_job = Blocking(calls.get_datagen_job)
     datagen_report = Blocking(calls.datagen_report)
     datagen_rejected = Blocking(calls.datagen_rejected)
+    preview_pipeline = Blocking(calls.preview_pipeline)
     list_jobs = Blocking(calls.list_jobs)
     jobs_page = Blocking(calls.jobs_page)
     get_job = Blocking(calls.get_job)

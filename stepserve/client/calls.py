@@ -416,6 +416,12 @@ def datagen_rejected(job_id: str, reason: str | None = None, after: str | None =
     return Call("GET", f"/data_gen/jobs/{_part(job_id)}/rejected", as_it_is, params=params)
 
 
+def preview_pipeline(model_id: str, config: Mapping[str, Any], rows: int = 10) -> Call[Json]:
+    """The first rows of a data generation job with the strategy `pipeline`, with every column's value; makes none."""
+    body = {"model_id": model_id, "config": dict(config), "rows": rows}
+    return Call("POST", "/data_gen/pipelines/preview", as_it_is, body=body, timeout_s=900.0)
+
+
 def list_jobs(type: str | None = None, status: str | None = None, limit: int = 100) -> Call[list[Job]]:
     """Newest first."""
     params = _given(type=type, status=status, limit=limit)

@@ -122,7 +122,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("installed")
 def test_an_installed_strategy_is_one_like_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "base")
-    assert "known are self_instruct, fix_eval_failures, custom, best_of_n, echo" in bench.refusal("ehco")
+    assert "known are self_instruct, fix_eval_failures, custom, best_of_n, pipeline, echo" in bench.refusal("ehco")
     assert bench.refusal("echo", words=["yes"], wrods=1) == "config.wrods: unknown field"
     engine = SayingEngine(lambda item: "yes please" if "yes" in str(item.messages) else "no")
     result = bench.run(engine, "echo", words=["yes", "no"], filters=["polite"], num_examples=2)

@@ -24,6 +24,7 @@ from control.database.tables import JobRow, ShardRow
 from control.routes import data_gen, datasets, evals, traffic
 from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
+from datagen.pipelines.preview import Previews
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
@@ -109,7 +110,7 @@ TRAFFIC = {
 
 # Making: what a new job names must be its maker's; tested one by one below.
 MAKING = {
-    ("POST", "/eval/imports"),
+    ("POST", "/eval/imports"), ("POST", "/data_gen/pipelines/preview"),
     ("POST", "/eval/jobs"), ("POST", "/promotions"), ("POST", "/data_gen/jobs"), ("POST", "/v1/batches"),
     ("POST", "/v1/files"), ("POST", "/shards/claim"), ("PUT", "/datasets/{name:path}"),
 }  # fmt: skip
@@ -126,6 +127,7 @@ def application(settings: Settings) -> FastAPI:
         traffic.datasets_router(FileDatasetStore(), FeedbackRows()),
         evals.router_of(EvalReports()),
         data_gen.reports_router(RunReports()),
+        data_gen.previews_router(Previews(settings.layout)),
     ]
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
     return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.3)

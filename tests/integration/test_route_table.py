@@ -16,6 +16,7 @@ from control.routes import contamination, data_gen, datasets, evals, traffic
 from datagen.contamination_reports import ContaminationReports
 from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
+from datagen.pipelines.preview import Previews
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
@@ -78,6 +79,7 @@ def test_controls_routes_are_the_tables(tmp_path: Path) -> None:
         traffic.datasets_router(FileDatasetStore(), FeedbackRows()),
         evals.router_of(EvalReports()),
         data_gen.reports_router(RunReports()),
+        data_gen.previews_router(Previews(settings.layout)),
     ]
     app = create_app(settings, [EvalKind(), DataGenKind(settings.layout)], more_routes=more, pace=PACE, job_poll_s=0.3)
     found = registered([each for each in app.routes if isinstance(each, APIRoute)])

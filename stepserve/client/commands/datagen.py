@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from stepserve.client.client import Client
+from stepserve.client.commands.object_file import read_object
 from stepserve.client.results import Job
 from stepserve.client.terminal import (
     EXIT_REFUSED,
@@ -23,24 +24,25 @@ from stepserve.client.terminal import (
 
 _PAGE = 500
 _LONGEST_SHOWN = 100
+_LONGEST_VALUE = 500
 
 app = typer.Typer(no_args_is_help=True, help="Have a model make training data.")
 
 
 @app.command()
 def run(
-    strategy: Annotated[str, typer.Argument(help="self_instruct, fix_eval_failures, custom or best_of_n.")],
+    strategy: Annotated[str, typer.Argument(help="self_instruct, fix_eval_failures, custom, best_of_n or pipeline.")],
     setting: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="A key of the job's config, as key=value (JSON or text).")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="The job's config as a JSON file.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The job's config as a TOML or JSON file (.json).")] = None,
     model: Annotated[str, typer.Option(help="A model's id, or active.")] = "active",
     wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
     host: Host = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a data_gen job and follow it; exit code 1 unless it is done."""
-    settings = _config(config) | dict(_pair(text) for text in setting or [])
+    settings = ({} if config is None else read_object(config)) | dict(_pair(text) for text in setting or [])
     with server_at(host, interrupted="Stopped watching; the job goes on.") as server:
         made = server.datagen_job(model, strategy, settings)
         if not wait:
@@ -50,6 +52,30 @@ def run(
         job = server.get_datagen_job(made.job_id)
     _show(job, as_json=as_json)
     end_with(job)
+
+
+@app.command()
+def preview(
+    file: Annotated[Path, typer.Argument(help="The config of a pipeline, as a TOML or JSON file (.json).")],
+    model: Annotated[str, typer.Option(help="A model's id, or active.")] = "active",
+    rows: Annotated[int, typer.Option(min=1, max=50, help="How many.")] = 10,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """The first rows of a pipeline, column by column; makes no job."""
+    config = read_object(file)
+    with server_at(host) as server:
+        found = server.preview_pipeline(model, config, rows)
+    if as_json:
+        print_json(found)
+        return
+    for row in found["rows"]:
+        columns = [(name, _short(row["columns"][name])) for name in found["order"] if name in row["columns"]]
+        turns = [(turn["role"], turn["content"]) for turn in (row["example"] or {"messages": []})["messages"]]
+        dropped = [("dropped", f"{one['reason']}: {one['why']}") for one in row["rejected"]]
+        facts(f"row {row['attempt']}", [*columns, *turns, *dropped])
+    kept = sum(row["example"] is not None for row in found["rows"])
+    print(f"{kept} of {len(found['rows'])} rows would be kept; the seed is {found['seed']}.")
 
 
 @app.command()
@@ -118,6 +144,11 @@ def _about(detail: dict[str, str]) -> str:
     return named[:_LONGEST_SHOWN]
 
 
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
 def _kept(limit: dict[str, Any]) -> str:
     return "kept" if limit["is_kept"] else "missed"
 
@@ -140,20 +171,6 @@ def _show(job: Job, *, as_json: bool) -> None:
     result = [(name, json.dumps(value)) for name, value in (job.result or {}).items()]
     shards = "\n".join(job.shards)
     facts(job.id, [("model", job.model_id), ("status", job.status), *result, ("shards", shards), ("error", job.error)])
-
-
-def _config(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        content = json.loads(file.read_text())
-    except OSError as error:
-        stop(f"{file} cannot be read: {error.strerror}.", EXIT_REFUSED)
-    except ValueError as error:
-        stop(f"{file} is not valid JSON: {error}.", EXIT_REFUSED)
-    if not isinstance(content, dict):
-        stop(f"{file} does not contain a JSON object.", EXIT_REFUSED)
-    return content
 
 
 def _pair(text: str) -> tuple[str, Any]:

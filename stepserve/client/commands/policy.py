@@ -1,13 +1,13 @@
 """`stepserve policy`: what is made by itself of models that are registered."""
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stepserve.client.terminal import EXIT_REFUSED, AsJson, Host, facts, print_json, server_at, stop, table
+from stepserve.client.commands.object_file import read_object
+from stepserve.client.terminal import AsJson, Host, facts, print_json, server_at, table
 
 app = typer.Typer(no_args_is_help=True, help="Evals, promotions and data generation at each registration.")
 
@@ -51,7 +51,7 @@ def put(
     as_json: AsJson = False,
 ) -> None:
     """Make a policy, or change it."""
-    policy = _read(file)
+    policy = read_object(file)
     with server_at(host) as server:
         made = server.put_policy(name, policy)
     print_json(made) if as_json else print(f"{name}: {_row(made)[3]} of each {made['match']['id']}.")
@@ -81,21 +81,6 @@ def dry_run(
     print(f"{name} is {'' if shown['matches'] else 'not '}for {shown['model_id']}.")
     rows = [[step["step"], step["error"] or "", json.dumps(step["request"])] for step in shown["steps"]]
     table("", ["step", "why not", "request"], rows)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """JSON where the name ends so, else TOML."""
-    kind = "JSON" if file.suffix.lower() == ".json" else "TOML"
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-    except OSError as error:
-        stop(f"{file} cannot be read: {error.strerror}.", EXIT_REFUSED)
-    except ValueError as error:
-        stop(f"{file} is not valid {kind}: {error}.", EXIT_REFUSED)
-    if not isinstance(content, dict):
-        stop(f"{file} is not an object.", EXIT_REFUSED)
-    return content
 
 
 def _row(policy: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
     assert bench.refusal("evolve") == (
-        "strategy: there is no 'evolve'; known are self_instruct, fix_eval_failures, custom, best_of_n"
+        "strategy: there is no 'evolve'; known are self_instruct, fix_eval_failures, custom, best_of_n, pipeline"
     )
 
 
