@@ -184,6 +184,10 @@ def promotion_of(dataset: str, **fields: Any) -> dict[str, Any]:
     return {"candidate": "other", "suite": [{"dataset_ref": dataset, "metric": "numeric"}], **fields}
 
 
+def previewed_of(dataset: str, ends: dict[str, Any]) -> dict[str, Any]:
+    return {"config": {"columns": [{"name": "doc", "kind": "rows", "dataset_ref": dataset}], **ends}}
+
+
 def batch_lines() -> bytes:
     body = {"model": MODEL, "messages": [{"role": "user", "content": SECRET}]}
     line = {"custom_id": "r", "method": "POST", "url": "/v1/chat/completions", "body": body}
@@ -363,6 +367,23 @@ def test_a_job_reads_nothing_of_another_key(tmp_path: Path) -> None:
             for config in configs:
                 refused = await here.ask(OTHER, "POST", "/data_gen/jobs", config)
                 assert refused.status_code == 404, (config, refused.text)
+            ends = {"user": "{{ doc.question }}", "assistant": "x"}
+            for reading in (
+                {"dataset_ref": "private"},
+                {"input": f"runs/data_gen/{MADE}/attempts.jsonl"},
+                {"input": "link.jsonl"},
+            ):
+                columns = [{"name": "doc", "kind": "rows", **reading}]
+                previewed: dict[str, Any] = {"config": {"columns": columns, **ends}}
+                for path, body in (
+                    ("/data_gen/jobs", generate("pipeline", columns=columns, **ends)),
+                    ("/data_gen/pipelines/preview", previewed),
+                ):
+                    refused = await here.ask(OTHER, "POST", path, body)
+                    assert refused.status_code == 404, (body, refused.text)
+                    assert "config.columns.0." in refused.text
+            seen = await here.ask(MINE, "POST", "/data_gen/pipelines/preview", previewed_of("private", ends))
+            assert seen.status_code == 200, seen.text
             taken = await here.ask(OTHER, "POST", "/data_gen/jobs", generate("custom", input="mine.jsonl", **template))
             assert taken.status_code != 404, taken.text
             batch = {"input_file_id": here.names["file"], "endpoint": "/v1/chat/completions"}

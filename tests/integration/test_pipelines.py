@@ -53,10 +53,14 @@ def answers(item: BatchItem) -> BatchOutput:
     return BatchOutput(text=f"{kind} {seed}: {prompt}", finish_reason=reason, prompt_tokens=5, completion_tokens=2)
 
 
-async def make_job(base: Path, http: httpx.AsyncClient) -> str:
-    write_checkpoint(base / "models" / "a")
-    (await http.post("/models/register", json={"id": "a", "source": "t"})).raise_for_status()
+async def activate(base: Path, http: httpx.AsyncClient, *others: str) -> None:
+    for model in ("a", *others):
+        write_checkpoint(base / "models" / model)
+        (await http.post("/models/register", json={"id": model, "source": "t"})).raise_for_status()
     (await http.post("/models/set_active", json={"id": "a"})).raise_for_status()
+
+
+async def make_job(http: httpx.AsyncClient) -> str:
     body = {"model_id": "a", "strategy": "pipeline", "config": CONFIG}
     return str((await http.post("/data_gen/jobs", json=body)).raise_for_status().json()["job_id"])
 
@@ -74,7 +78,8 @@ async def made(base: Path, lives: list[float]) -> tuple[dict[str, Any], list[dic
     trainer = Trainer(base / "train_shards_out")
     async with gateway.running():
         async with control(base, max_concurrent_by_type={"data_gen": 0}) as http:
-            job_id = await make_job(base, http)
+            await activate(base, http)
+            job_id = await make_job(http)
         gateway.batch_takes_s = EACH_TAKES_S
         for life_s in lives:
             await live_and_die(base, trainer, life_s)
@@ -126,10 +131,7 @@ def test_a_preview_shows_the_jobs_first_rows_and_makes_nothing(tmp_path: Path) -
                 return await http.post("/data_gen/pipelines/preview", json=body)
 
             assert (await preview(config=CONFIG)).status_code == 404, "no model is active"
-            for model in ("a", "b"):
-                write_checkpoint(tmp_path / "models" / model)
-                (await http.post("/models/register", json={"id": model, "source": "t"})).raise_for_status()
-            (await http.post("/models/set_active", json={"id": "a"})).raise_for_status()
+            await activate(tmp_path, http, "b")
             shown = (await preview(config=CONFIG)).raise_for_status().json()
             short = (await preview(config=CONFIG, rows=2)).raise_for_status().json()
             assert (await http.get("/jobs")).json()["jobs"] == []
@@ -154,7 +156,7 @@ def test_a_preview_shows_the_jobs_first_rows_and_makes_nothing(tmp_path: Path) -
             not_loaded = await preview(config=_asking("b"))
             assert (not_loaded.status_code, "models that are loaded" in not_loaded.text) == (409, True), not_loaded.text
 
-            job_id = await make_job(tmp_path, http)
+            job_id = await make_job(http)
 
             async def look() -> Any:
                 return (await http.get(f"/data_gen/jobs/{job_id}")).json()

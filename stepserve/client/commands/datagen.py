@@ -73,7 +73,7 @@ def preview(
         columns = [(name, _short(row["columns"][name])) for name in found["order"] if name in row["columns"]]
         turns = [(turn["role"], turn["content"]) for turn in (row["example"] or {"messages": []})["messages"]]
         dropped = [("dropped", f"{one['reason']}: {one['why']}") for one in row["rejected"]]
-        facts(f"row {row['attempt']}", [*columns, *turns, *dropped])
+        facts("", [("row", row["attempt"]), *columns, *turns, *dropped])
     kept = sum(row["example"] is not None for row in found["rows"])
     print(f"{kept} of {len(found['rows'])} rows would be kept; the seed is {found['seed']}.")
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from datagen.pipelines.samplers import Category, Integers, Normal, Uniform
 from datagen.templates import TemplateFailed, names_read
 from stepserve.contract import BatchItem, BatchOutput
 from stepserve.jobs.errors import BadJob
+from tests.documents import REPOSITORY, blocks_of
 from tests.unit.datagen.bench import JOB_ID, Bench, SayingEngine, prompt_of, said
 
 TOPIC: dict[str, Any] = {"name": "topic", "kind": "category", "values": ["birds", "trees"]}
@@ -387,3 +389,11 @@ def test_a_template_that_fails_on_a_later_row_is_a_rejection(bench: Bench) -> No
         SayingEngine(quiz), "pipeline", columns=columns, user="{{x}}", assistant="y", **LOOSE, num_examples=2
     )
     assert (result["accepted"], result["rejected"]) == (1, {"template_failed": 1})
+
+
+def test_the_configs_that_the_documentation_shows_are_taken(bench: Bench) -> None:
+    (bench.layout.base / "chunks.jsonl").write_text('{"id": "report-3", "text": "The bridge is 200 m long."}\n')
+    shown = [block for block in blocks_of(REPOSITORY / "docs" / "pipelines.md") if block.kind == "toml"]
+    assert len(shown) == 3
+    for block in shown:
+        bench.check("pipeline", **tomllib.loads(block.text))

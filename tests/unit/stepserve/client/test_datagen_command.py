@@ -1,8 +1,9 @@
-"""`stepserve datagen report` and `explain`: what they ask for and what they show."""
+"""`stepserve datagen report`, `explain` and `preview`: what they ask for and what they show."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +29,21 @@ def _rejection(number: int) -> dict[str, Any]:
     return {"attempt": number, "reason": "duplicate", "why": "the same as x", "detail": detail}
 
 
+def _preview(body: dict[str, Any]) -> dict[str, Any]:
+    """Two rows, of which the second one is dropped; `order` shows what was asked for."""
+    assert body == {"model_id": "m", "config": {"columns": [{"name": "n", "kind": "integers"}]}, "rows": 2}
+    turns = [{"role": "user", "content": "What is 3?"}, {"role": "assistant", "content": "A number."}]
+    dropped = {"reason": "truncated", "why": "cut off at max_tokens", "detail": {}}
+    return {
+        "seed": 9,
+        "order": ["n", "said"],
+        "rows": [
+            {"attempt": 0, "columns": {"n": 3, "said": {"a": "b"}}, "example": {"messages": turns}, "rejected": []},
+            {"attempt": 1, "columns": {"n": 4}, "example": None, "rejected": [dropped]},
+        ],
+    }
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[httpx.URL]:
     """What the server was asked for; it has three pages of rejections, the second one empty."""
@@ -40,6 +56,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[httpx.URL]:
 
     def answer(request: httpx.Request) -> httpx.Response:
         urls.append(request.url)
+        if request.url.path.endswith("/preview"):
+            return httpx.Response(200, json=_preview(json.loads(request.content)))
         if request.url.path.endswith("/report"):
             return httpx.Response(200, json=REPORT)
         page = pages[request.url.params.get("after")]
@@ -78,3 +96,29 @@ def test_report_shows_every_part_and_the_limits() -> None:
     assert {"attempts\t5", "rejected.duplicate\t3", "tokens_per_row\t12.5"} <= set(lines)
     assert lines[-1] == "min_rows\t9.0\t2\tmissed"
     assert json.loads(_run("report", "j", "--json")) == REPORT
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.toml", '[[columns]]\nname = "n"\nkind = "integers"\n'),
+        ("p.json", '{"columns": [{"name": "n", "kind": "integers"}]}'),
+        ("p.conf", ' {"columns": [{"name": "n", "kind": "integers"}]}'),
+    ],
+)
+def test_a_preview_shows_columns_examples_and_what_is_dropped(
+    asked: list[httpx.URL], tmp_path: Path, name: str, text: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    shown = _run("preview", str(file), "--model", "m", "--rows", "2")
+    assert asked[0].path == "/data_gen/pipelines/preview"
+    for part in ("row\t0", '{"a": "b"}', "What is 3?", "A number.", "row\t1", "truncated: cut off at max_tokens"):
+        assert part in shown
+    assert "1 of 2 rows would be kept; the seed is 9." in shown
+
+
+def test_a_file_with_a_date_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("when = 2026-01-01\n")
+    found = CliRunner().invoke(app, ["datagen", "preview", str(tmp_path / "p.toml")])
+    assert (found.exit_code, "write it as text" in found.output) == (2, True)
