@@ -92,13 +92,13 @@ def _named(each: Placed, known: Mapping[str, Column]) -> list[str]:
     config = verifier_config(named, column.settings, place)
     found = list(column.needs)
     for setting in type(config).model_fields:
-        name = getattr(config, setting) if setting.endswith(_COLUMN_SETTING) else None
-        if not isinstance(name, str):
+        value = getattr(config, setting) if setting.endswith(_COLUMN_SETTING) else None
+        if not isinstance(value, str):
             continue
         if setting in config.model_fields_set:
-            _check_known(f"{place}.{setting}", name, known)
-        if name in known:
-            found.append(name)
+            _check_known(f"{place}.{setting}", value, known)
+        if value in known:
+            found.append(value)
     return found
 
 
