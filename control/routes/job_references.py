@@ -16,7 +16,7 @@ from stepserve.paths import Layout
 DATASETS = frozenset({"dataset_ref", "fewshot_dataset_ref", "decontaminate_except"})
 EVAL_RUNS = frozenset({"source_eval_run_id"})
 UPLOADED_FILES = frozenset({"input_file_id"})
-BASE_FILES = frozenset({"input", "seed_file"})
+BASE_FILES = frozenset({"input", "seed_file", "calibration"})
 """Fields that name a file in the base directory."""
 
 
@@ -38,8 +38,8 @@ class JobReferences:
         self._inbox = inbox
 
     async def check(self, view: View, asked: dict[str, Any]) -> None:
-        """`asked` is the request of a job, its strategy's `config` and the columns in that included. Raises NotFound,
-        which names the field."""
+        """`asked` is the request of a job, its strategy's `config`, its judge and the columns in that included. Raises
+        NotFound, which names the field."""
         if view.owner is None:
             return
         for place, fields in _objects(asked):
@@ -101,6 +101,8 @@ def _objects(asked: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(config, dict):
         return
     yield "", config
+    if isinstance(judge := config.get("judge"), dict):
+        yield "config.judge.", judge
     columns = config.get("columns")
     for number, column in enumerate(columns if isinstance(columns, list) else []):
         if isinstance(column, dict):

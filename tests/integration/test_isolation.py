@@ -362,6 +362,7 @@ def test_a_job_reads_nothing_of_another_key(tmp_path: Path) -> None:
                 generate("custom", input=f"train_shards_out/{here.names['shard']}", **template),
                 generate("custom", input="datasets/private.jsonl", **template),
                 generate("custom", input="link.jsonl", **template),
+                generate("custom", input="mine.jsonl", judge={"calibration": "datasets/private.jsonl"}, **template),
                 generate("self_instruct", seed_file=f"runs/data_gen/{MADE}/attempts.jsonl"),
             ]
             for config in configs:
