@@ -368,7 +368,8 @@ class CanaryOrder(Message):
 
     `active` is the digest of the active model: when another one becomes active the canary is over. `sticky`: all
     requests of a key go the same way, or each is drawn by itself; those of one session always go the same way.
-    `shadow`: the active model answers all, and the candidate is asked the same afterwards, for nobody.
+    `shadow`: the active model answers all, and the candidate is asked the same afterwards, for nobody. `min_requests`:
+    with fewer at its end it shows nothing.
     """
 
     id: str
@@ -378,14 +379,16 @@ class CanaryOrder(Message):
     seconds: Annotated[float, Field(gt=0)]
     sticky: Literal["key", "request"] = "key"
     shadow: bool = False
+    min_requests: Annotated[int, Field(ge=1)] = 1
     max_error_rate: Annotated[float, Field(ge=0, le=1)]
     max_latency_ratio: Annotated[float, Field(ge=1)] | None = None
     max_tokens_ratio: Annotated[float, Field(ge=1)] | None = None
 
 
-CanaryState = Literal["running", "passed", "breached", "superseded", "lost"]
-"""`superseded`: another model became active; `lost`: whoever ordered it did not ask after it any more, or its candidate
-is not loaded any more; the next order begins it again."""
+CanaryState = Literal["running", "passed", "undecided", "breached", "superseded", "lost"]
+"""`undecided`: its time was over before there were `min_requests`; `superseded`: another model became active; `lost`:
+whoever ordered it did not ask after it any more, or its candidate is not loaded any more; the next order begins it
+again."""
 
 
 class CanaryArm(Message):

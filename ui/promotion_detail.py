@@ -62,7 +62,7 @@ def _came_out(job: Promotion, asked: Asked) -> None:
         said = [
             words.outcome(metric),
             words.changes(metric),
-            words.certainty(metric, job.decision, asked),
+            words.certainty(metric, "promoted" if job.canary else job.decision, asked),
             words.effort(metric),
             words.saturated(metric),
         ]

@@ -189,4 +189,12 @@ def _canary() -> dict[str, Any] | None:
     )
     share = st.number_input("Share of the requests, in percent", 0.1, 50.0, 5.0, 1.0, key="promotions_share")
     minutes = st.number_input("For so many minutes", 1, 24 * 60, 10, key="promotions_minutes")
-    return {"share": share / 100, "seconds": 60.0 * minutes, "shadow": shadow}
+    least = st.number_input(
+        "Open with fewer requests than",
+        1,
+        1_000_000,
+        20,
+        key="promotions_least",
+        help="A candidate that was asked less often has shown nothing, so nothing is switched.",
+    )
+    return {"share": share / 100, "seconds": 60.0 * minutes, "shadow": shadow, "min_requests": int(least)}

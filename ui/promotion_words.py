@@ -85,6 +85,8 @@ class Asked:
             yield f"It promotes nothing while {_guard(guard)} are over the limit of {_limit(guard, limit)}."
         if self.canary is not None:
             yield _canary(self.canary)
+            if least := self.canary.get("min_requests"):
+                yield f"With fewer than {least} requests in that time it stays open."
         yield (
             "Once promoted, it becomes the active model."
             if self.switches
@@ -121,6 +123,11 @@ def _decided(job: Promotion) -> tuple[Tone, str]:
             return "error", f"{candidate} may not take the place of {baseline}."
         case "rolled_back":
             return "error", f"{candidate} passed the questions, but did not hold. {_kept(job)}"
+        case _ if job.canary:
+            return (
+                "warning",
+                f"{candidate} passed the questions, but its canary showed too little. Nothing was switched.",
+            )
         case _:
             return "warning", f"It is open whether {candidate} may take the place of {baseline}. Nothing was switched."
 
@@ -193,6 +200,7 @@ def canary_said(canary: Mapping[str, Any]) -> str:
     ends = {
         "passed": "It passed",
         "breached": "It was over a limit, and ended at once",
+        "undecided": "It showed too little",
         "superseded": "It was given up, since another model became active",
     }
     said = ends.get(str(canary["state"]), f"It is {canary['state']}")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _LONGEST_S = 24 * 3600.0
+_LEAST_REQUESTS = 20  # what the gateway needs before it judges latency and length
 
 
 class CanaryRequest(BaseModel):
@@ -12,13 +13,15 @@ class CanaryRequest(BaseModel):
 
     `sticky`: all requests of a key go the same way, or each is drawn by itself; those that name a session
     (`X-Session-ID`) always go the same way. `shadow`: the active model answers all of them, the candidate is asked the
-    same afterwards, and nobody gets its answer.
+    same afterwards, and nobody gets its answer. `min_requests`: a candidate that was asked less often by the end has
+    shown nothing, and is not switched to; where a ratio is limited the active model needs as many.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     seconds: Annotated[float, Field(ge=1, le=_LONGEST_S)] = 600.0
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = _LEAST_REQUESTS
     max_error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.01
     max_latency_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None
     max_tokens_ratio: Annotated[float, Field(ge=1, le=1000)] | None = None

@@ -62,9 +62,7 @@ class PromotionRun:
         reasons = [*decided["reasons"], *([] if canary is None else [reason_of(canary)])]
         decided = {**decided, "reasons": reasons, "canary": canary}
         if canary is not None and canary["state"] != "passed":
-            breached = canary["state"] == "breached"
-            activation = None if breached else {"status": "superseded", "id": self._config.candidate.id}
-            return decided | {"activation": activation} | ({"decision": "rolled_back"} if breached else {})
+            return decided | self._without_switch(canary["state"])
         activation = await self._activation(decided)
         failed = activation is not None and activation["status"] == "failed"
         return decided | {"activation": activation} | ({"decision": "rolled_back"} if failed else {})
@@ -115,6 +113,16 @@ class PromotionRun:
         models = (_reference(config.candidate), active)
         run_dir, job_id = self._context.run_dir, self._context.job_id
         return await run_canary(asked, job_id, models, run_dir, self._gateway, self._loader)
+
+    def _without_switch(self, ended: str) -> dict[str, Any]:
+        """What a canary that did not pass makes of a promotion."""
+        match ended:
+            case "breached":
+                return {"decision": "rolled_back", "activation": None}
+            case "undecided":
+                return {"decision": "undecided", "activation": None}
+            case _:
+                return {"activation": {"status": "superseded", "id": self._config.candidate.id}}
 
     async def _activation(self, decided: dict[str, Any]) -> dict[str, Any] | None:
         """How the switch ended; None: none was asked for. Raises GatewayUnavailable when it is to be tried again."""

@@ -130,7 +130,7 @@ def test_a_checkpoint_earns_the_switch_by_a_part_of_the_samples(server: Server) 
         server.http.post("/models/register", json={"id": name, "source": "run"}).raise_for_status()
     server.http.post("/models/set_active", json={"id": "earns-500"}).raise_for_status()
 
-    canary = {"share": 0.5, "seconds": 3, "sticky": "request", "max_error_rate": 0.05}
+    canary = {"share": 0.5, "seconds": 3, "sticky": "request", "min_requests": 1, "max_error_rate": 0.05}
     with _asking(server) as answered:
         better = _promoted(server, FINAL_ID, canary=canary)
     assert better["decision"] == "promoted", better["reasons"]

@@ -179,7 +179,13 @@ def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
                 for number, name in enumerate(("better", "same")):
                     write_checkpoint(tmp_path / "models" / name, number + 1)
                     (await http.post("/models/register", json={"id": name, "source": "t"})).raise_for_status()
-            code, out, err = await stepserve("promote", "better", "--suite", "sums:accuracy", "--activate", url=url)
+            better = ("promote", "better", "--suite", "sums:accuracy", "--activate")
+            gateway.canary_states = ["undecided"]
+            code, out, _ = await stepserve(*better, "--canary", "share=0.1", "--canary", "min_requests=30", url=url)
+            assert (code, out.splitlines()[0]) == (6, "Undecided.")
+            assert "- the canary was ended after 2 s (undecided: it is undecided)" in out
+            assert gateway.canaries[-1].min_requests == 30
+            code, out, err = await stepserve(*better, url=url)
             assert code == 0, err
             assert out.startswith("Promoted.\n- accuracy on sums.jsonl is shown to be better: +1.000")
             assert "Switch: activated." in out

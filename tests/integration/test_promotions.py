@@ -510,6 +510,17 @@ async def test_a_breached_canary_is_rolled_back_and_never_switches(here: Stage) 
 
 
 @on_stage
+async def test_a_canary_without_requests_leaves_it_open_and_switches_nothing(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.canary_states = ["running", "undecided"]
+    job = await here.promote("new", on_pass="activate", canary={**CANARY, "min_requests": 7})
+    assert (job["decision"], job["activation"], await here.active()) == ("undecided", None, "old")
+    assert "the canary was ended after 2 s (undecided: it is undecided): 10 requests" in job["reasons"][-1]
+    assert [order.min_requests for order in here.gateway.canaries] == [7, 7]
+    assert here.gateway.activated == ["old"]
+
+
+@on_stage
 async def test_a_candidate_that_is_lost_during_its_canary_is_loaded_again_and_cannot_pass_unseen(here: Stage) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["running", "lost", "running", "passed"]

@@ -88,6 +88,19 @@ def test_a_canary_that_breached_its_limits_says_so(stage: ControlServer) -> None
     )
 
 
+def test_a_canary_that_had_too_few_requests_says_so(stage: ControlServer) -> None:
+    stage.add("unseen", 1.0)
+    stage.gateway.canary_states = ["undecided"]
+    job = stage.promote("unseen", on_pass="activate", canary=CANARY)
+    assert _said(job) == "unseen passed the questions, but its canary showed too little. Nothing was switched."
+    assert promotion_words.canary_said(job["canary"]) == "It showed too little after 2 s: it is undecided."
+    asked = Asked.of(job["config"])
+    assert asked is not None
+    assert "With fewer than 20 requests in that time it stays open." in list(asked.rules())
+    seen = words(opened("promotions", promotion=job["job_id"]))
+    assert "It is better. If it were not, chance would make it look so" in seen, "the questions decided that"
+
+
 def test_a_config_that_a_person_wrote_breaks_nothing() -> None:
     assert Asked.of({}) is None
     assert Asked.of({"sets": 1, "candidate": None}) is None

@@ -11,12 +11,12 @@ from gateway.errors import CanaryRunning
 from gateway.http.asgi import Message
 from gateway.http.tracked_send import TrackedSend
 from gateway.serving.canary.choice import takes_part, unit_of
-from gateway.serving.canary.guards import Arm, Limits, breach
+from gateway.serving.canary.guards import Arm, Limits, breach, too_few
 from gateway.serving.canary.shadow import Shadows
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
 
 _LONGEST_ANSWER_BYTES = 1024 * 1024
-_SHOWN: frozenset[CanaryState] = frozenset({"passed", "breached"})
+_SHOWN: frozenset[CanaryState] = frozenset({"passed", "undecided", "breached"})
 LEASE_S = 30.0
 """A canary that nobody has asked after for so long is over: whoever ordered it may be gone."""
 
@@ -134,7 +134,9 @@ class Canary:
         if now - run.asked_s > LEASE_S:
             self._end(run, "lost", f"nobody asked after it for {LEASE_S:g} s")
         elif now - run.began_s >= run.order.seconds:
-            self._end(run, "passed", None)
+            order = run.order
+            reason = too_few(run.candidate, run.active, run.limits, order.min_requests, order.seconds)
+            self._end(run, "passed" if reason is None else "undecided", reason)
 
     def _end(self, run: _Run, state: CanaryState, reason: str | None) -> None:
         run.state, run.reason, run.ended_s = state, reason, self._clock()

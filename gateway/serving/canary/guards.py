@@ -88,6 +88,20 @@ def breach(candidate: Arm, active: Arm, limits: Limits) -> str | None:
     return None
 
 
+def too_few(candidate: Arm, active: Arm, limits: Limits, least: int, seconds: float) -> str | None:
+    """Why a canary that is over its time has shown nothing, as a sentence; None: it has had its requests.
+
+    Where a ratio is limited both models need `least` of them.
+    """
+    compared = limits.max_latency_ratio is not None or limits.max_tokens_ratio is not None
+    for name, arm in (("candidate", candidate), *((("active model", active),) if compared else ())):
+        if arm.requests < least:
+            return (
+                f"{arm.requests} requests came to the {name} in {seconds:g} s; at least {least} (min_requests) had to"
+            )
+    return None
+
+
 def evidence(errors: int, requests: int, rate: float) -> float:
     """The logarithm of the capital of somebody who bets that the share of errors is larger than `rate`."""
     if rate >= 1 or not requests:

@@ -294,6 +294,7 @@ async def test_another_active_model_ends_it(here: Stage) -> None:
 @on_stage
 async def test_it_passes_after_its_time_and_is_lost_when_nobody_asks(here: Stage) -> None:
     assert here.state() == "running"
+    assert await here.answered_by_new(range(900, 920))
     with pytest.raises(CanaryRunning, match="`new`"):
         here.canary.order(order("other"))
     while here.now_s < 60:
@@ -307,6 +308,52 @@ async def test_it_passes_after_its_time_and_is_lost_when_nobody_asks(here: Stage
     assert await here.answered_by_new(range(100)) == set()
     report = here.canary.order(order("other"))
     assert (report.state, report.elapsed_s) == ("running", 0.0), "whoever comes back begins it again"
+
+
+def ended(here: Stage, asked: CanaryOrder) -> CanaryReport:
+    """Its time passes."""
+    while (report := here.canary.order(asked)).state == "running":
+        here.now_s += LEASE_S / 2
+    return report
+
+
+@on_stage
+async def test_a_canary_that_nobody_asked_shows_nothing(here: Stage) -> None:
+    for asked in (order("job"), order("dark", shadow=True)):
+        report = ended(here, asked)
+        assert (report.state, report.candidate.requests) == ("undecided", 0)
+        assert report.reason == "0 requests came to the candidate in 60 s; at least 1 (min_requests) had to"
+        here.canary.end(asked.id)
+        assert here.canary.order(asked).state == "undecided", "it does not begin anew"
+    assert await here.answered_by_new(range(50)) == set()
+
+
+@on_stage
+async def test_a_canary_waits_for_as_many_requests_as_it_was_told(here: Stage) -> None:
+    asked = order(share=1.0, min_requests=3)
+    for number in range(2):
+        here.canary.order(asked)
+        await here.ask(number)
+    report = ended(here, asked)
+    assert (report.state, report.reason) == (
+        "undecided", "2 requests came to the candidate in 60 s; at least 3 (min_requests) had to",
+    )  # fmt: skip
+    more = order("more", share=1.0, min_requests=3)
+    for number in range(3):
+        here.canary.order(more)
+        await here.ask(number)
+    assert ended(here, more).state == "passed"
+
+
+@on_stage
+async def test_a_ratio_to_a_model_that_nobody_asked_shows_nothing(here: Stage) -> None:
+    asked = order(share=1.0, max_latency_ratio=2.0)
+    here.canary.order(asked)
+    assert await here.ask(1) == "new"
+    report = ended(here, asked)
+    assert (report.state, report.reason) == (
+        "undecided", "0 requests came to the active model in 60 s; at least 1 (min_requests) had to",
+    )  # fmt: skip
 
 
 async def settled(here: Stage, asked: CanaryOrder, compared: int) -> CanaryReport:
