@@ -64,6 +64,7 @@ from control.policies.runner import PolicyRunner
 from control.policies.steps import Steps
 from control.power.choices import PowerChoices
 from control.power.governor import Governor
+from control.promotion.canary import CanaryBoard
 from control.promotion.kind import PromotionKind
 from control.promotion.submission import PromotionDesk
 from control.pull.hub import Hub
@@ -242,7 +243,8 @@ def create_app(
                 retries=settings.job_retries,
                 max_standalone=settings.max_concurrent_pulls,
             )
-            promotion_kind = PromotionKind(judges, loading, activator, gateway, layout.runs)
+            canaries = CanaryBoard()
+            promotion_kind = PromotionKind(judges, loading, activator, gateway, canaries, layout.runs)
             runner = JobRunner(
                 kinds={kind.type: kind for kind in job_kinds} | {PromotionKind.type: promotion_kind},
                 standalone={PullKind.type: pulls},
@@ -327,6 +329,7 @@ def create_app(
                 Aliases(AliasBook(settings.aliases, settings.layout.aliases)),
                 AuditLog(database),
                 batch_kind,
+                canaries,
                 consents,
                 evals,
                 EvalImports(database, repository, layout.eval_runs),

@@ -400,8 +400,24 @@ class CanaryArm(Message):
     tokens: float | None
 
 
+class CanaryGuard(Message):
+    """A limit on the candidate. `value`: its share of errors, or its ratio to the active model; None: of no answer yet.
+
+    `evidence`, 0 to 1: how much of what it takes to call it over its limit is there; at 1 the canary ends.
+    """
+
+    guard: Literal["errors", "latency", "tokens"]
+    value: float | None
+    limit: float
+    evidence: Annotated[float, Field(ge=0, le=1)]
+
+
 class CanaryReport(Message):
-    """`compared`: answers of shadows that were set beside the active model's; `same`: those of the very same text."""
+    """`compared`: answers of shadows that were set beside the active model's; `same`: those of the very same text.
+
+    `latency_ratio`, `tokens_ratio`: of geometric means, candidate to active; None: one of them has no answer yet, or,
+    of the latency, it is a shadow. `guards`: those that have a limit.
+    """
 
     id: str
     state: CanaryState
@@ -411,6 +427,9 @@ class CanaryReport(Message):
     active: CanaryArm
     compared: int = 0
     same: int = 0
+    latency_ratio: float | None = None
+    tokens_ratio: float | None = None
+    guards: list[CanaryGuard] = []
 
 
 class ChatMessage(BaseModel):

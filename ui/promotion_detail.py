@@ -165,8 +165,10 @@ def _items(job: Promotion) -> None:
 
 def _canary(canary: dict[str, Any]) -> None:
     st.subheader("The canary")
-    tell = st.success if canary["state"] == "passed" else st.warning
+    tell = {"passed": st.success, "running": st.info}.get(canary["state"], st.warning)
     tell(harmless(words.canary_said(canary)))
+    for guard in canary.get("guards", []):
+        st.progress(guard["evidence"], text=harmless(words.canary_guard_said(guard)))
     rows = [
         {
             "": name,

@@ -20,6 +20,11 @@ _GUARDS = {
     "latency": "seconds an answer takes",
     "tokens": "tokens in an answer",
 }
+_CANARY_GUARDS = {
+    "errors": "Requests that failed",
+    "latency": "Seconds an answer takes, to the active model's",
+    "tokens": "Tokens in an answer, to the active model's",
+}
 _RAREST = 1e-4
 
 
@@ -108,6 +113,9 @@ def headline(job: Promotion) -> tuple[Tone, str]:
             return "warning", "It was cancelled before it was decided. Answers that are there are kept."
         case "done":
             return _decided(job)
+        case _ if job.canary:
+            candidate = asked.candidate if (asked := Asked.of(job.config)) else "The candidate"
+            return "info", f"{candidate} passed the questions. Its canary runs."
         case _:
             return "info", f"It waits: {job.waiting_for}." if job.waiting_for else "It is not decided yet."
 
@@ -197,6 +205,10 @@ def guard_said(guard: Mapping[str, Any]) -> str:
 
 
 def canary_said(canary: Mapping[str, Any]) -> str:
+    new, old = canary["candidate"]["requests"], canary["active"]["requests"]
+    if canary["state"] == "running":
+        came = f"{new} requests to the candidate, {old} to the active model"
+        return f"It has been running for {canary['elapsed_s']:.0f} s: {came}."
     ends = {
         "passed": "It passed",
         "breached": "It was over a limit, and ended at once",
@@ -210,6 +222,16 @@ def canary_said(canary: Mapping[str, Any]) -> str:
         same = f"{canary['same']} of {canary['compared']} were the same as the active model's"
         shadow = f" Nobody got its answers: {same}."
     return f"{said} after {canary['elapsed_s']:.0f} s{why}.{shadow}"
+
+
+def canary_guard_said(guard: Mapping[str, Any]) -> str:
+    """How near a limit is."""
+    if guard["value"] is None:
+        return f"{_CANARY_GUARDS[guard['guard']]}: not known yet."
+    is_share = guard["guard"] == "errors"
+    value, limit = (percent(one) if is_share else f"{one:.3g} times" for one in (guard["value"], guard["limit"]))
+    near = f"{100 * guard['evidence']:.0f} % of the evidence that would end it"
+    return f"{_CANARY_GUARDS[guard['guard']]}: {value}, at most {limit} allowed; {near}."
 
 
 def _switched(job: Promotion) -> str:

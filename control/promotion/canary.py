@@ -28,6 +28,21 @@ class CanaryGateway(Protocol):
         ...
 
 
+class CanaryBoard:
+    """What the gateway said last of a canary, for who looks at its promotion: of one, since one runs at a time."""
+
+    def __init__(self) -> None:
+        self._last: CanaryReport | None = None
+
+    def note(self, report: CanaryReport) -> None:
+        self._last = report
+
+    def of(self, job_id: str) -> dict[str, Any] | None:
+        """None: this job's did not run last, since control started."""
+        last = self._last
+        return last.model_dump(mode="json") if last is not None and last.id == job_id else None
+
+
 async def run_canary(
     asked: CanaryRequest,
     order_id: str,
@@ -35,6 +50,7 @@ async def run_canary(
     run_dir: Path,
     gateway: CanaryGateway,
     load: Loader,
+    board: CanaryBoard,
 ) -> dict[str, Any]:
     """How it ended, kept in canary.json: a later attempt finds it there. `models`: the candidate, and the digest of
     what is active.
@@ -47,7 +63,7 @@ async def run_canary(
     candidate, active = models
     order = CanaryOrder(id=order_id, candidate=candidate, active=active, **asked.model_dump())
     try:
-        report = await _watched(gateway, order, load)
+        report = await _watched(gateway, order, load, board)
         found = report.model_dump(mode="json")
         await asyncio.to_thread(write_json, run_dir / CANARY_FILE, found)  # before the gateway may forget it
     finally:
@@ -55,7 +71,7 @@ async def run_canary(
     return found
 
 
-async def _watched(gateway: CanaryGateway, order: CanaryOrder, load: Loader) -> CanaryReport:
+async def _watched(gateway: CanaryGateway, order: CanaryOrder, load: Loader, board: CanaryBoard) -> CanaryReport:
     """A candidate that is lost is loaded again, and its canary begins anew: nobody has seen that it is sound. One that
     does not stay is over its limits.
     """
@@ -66,6 +82,7 @@ async def _watched(gateway: CanaryGateway, order: CanaryOrder, load: Loader) -> 
             report = await gateway.canary(order)
         except Conflict as error:  # another promotion's: it will be over, in a day at most
             raise JobPaused(str(error)) from error
+        board.note(report)
         if report.state == "running":
             await asyncio.sleep(_LOOK_EVERY_S)
             continue

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from control.database.tables import JobRow
-from control.promotion.canary import CanaryGateway
+from control.promotion.canary import CanaryBoard, CanaryGateway
 from control.promotion.files import BrokenRun
 from control.promotion.run import PromotionRun, Switch
 from control.promotion.set_run import Loader
@@ -25,18 +25,27 @@ class PromotionKind:
     type: ClassVar[str] = "promotion"
 
     def __init__(
-        self, judges: AllowedJudges, loader: Loader, switch: Switch, gateway: CanaryGateway, runs_dir: Path
+        self,
+        judges: AllowedJudges,
+        loader: Loader,
+        switch: Switch,
+        gateway: CanaryGateway,
+        board: CanaryBoard,
+        runs_dir: Path,
     ) -> None:
         self._judges = judges
         self._loader = loader
         self._switch = switch
         self._gateway = gateway
+        self._board = board
         self._runs_dir = runs_dir
 
     async def run(self, context: JobContext) -> dict[str, Any]:
         """The result is decision.json and how the switch ended. Raises as stepserve.jobs.ports.EngineKind says."""
         try:
-            run = PromotionRun(context, self._judges, self._loader, self._switch, self._gateway, self._runs_dir)
+            run = PromotionRun(
+                context, self._judges, self._loader, self._switch, self._gateway, self._board, self._runs_dir
+            )
             return await run.run()
         except (EvalError, BrokenRun) as error:
             raise BadJob(str(error)) from error

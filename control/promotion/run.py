@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from control.activation.activator import SwitchCondition, SwitchWish
 from control.errors import ActivationFailed, Conflict, GatewayUnavailable, ServiceError, Superseded
-from control.promotion.canary import CanaryGateway, reason_of, run_canary
+from control.promotion.canary import CanaryBoard, CanaryGateway, reason_of, run_canary
 from control.promotion.files import ACTIVATION_FILE, CONFIG_FILE, DECISION_FILE, set_folder, write_decision
 from control.promotion.request import Named, PromotionConfig
 from control.promotion.set_run import FIRST_UNITS, Loader, SetRun, opened
@@ -38,6 +38,7 @@ class PromotionRun:
         loader: Loader,
         switch: Switch,
         gateway: CanaryGateway,
+        board: CanaryBoard,
         runs_dir: Path,
     ) -> None:
         self._context = context
@@ -45,6 +46,7 @@ class PromotionRun:
         self._loader = loader
         self._switch = switch
         self._gateway = gateway
+        self._board = board
         self._runs_dir = runs_dir
         self._config = PromotionConfig.model_validate(context.config)
 
@@ -112,7 +114,7 @@ class PromotionRun:
         assert active is not None
         models = (_reference(config.candidate), active)
         run_dir, job_id = self._context.run_dir, self._context.job_id
-        return await run_canary(asked, job_id, models, run_dir, self._gateway, self._loader)
+        return await run_canary(asked, job_id, models, run_dir, self._gateway, self._loader, self._board)
 
     def _without_switch(self, ended: str) -> dict[str, Any]:
         """What a canary that did not pass makes of a promotion."""

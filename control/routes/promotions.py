@@ -9,6 +9,7 @@ from control.access.principal import check_may_switch
 from control.access.view import Viewer
 from control.errors import Conflict
 from control.jobs.queue import JobQueue
+from control.promotion.canary import CanaryBoard
 from control.promotion.kind import PromotionKind
 from control.promotion.report import report_of
 from control.promotion.request import PromotionRequest
@@ -38,11 +39,15 @@ async def promote(
 
 @router.get("/promotions/{job_id}")
 async def get_promotion(
-    job_id: str, queue: Given[JobQueue], display: Given[JobDisplay], view: Viewer
+    job_id: str, queue: Given[JobQueue], display: Given[JobDisplay], canaries: Given[CanaryBoard], view: Viewer
 ) -> dict[str, Any]:
-    """The job; what its result says once it is done stands beside it too."""
-    shown = await display.one(await queue.get(job_id, PromotionKind.type, view=view))
-    return shown | {name: (shown["result"] or {}).get(name) for name in _LIFTED}
+    """The job; what its result says once it is done stands beside it too. `canary` is there while it runs."""
+    job = await queue.get(job_id, PromotionKind.type, view=view)
+    shown = await display.one(job)
+    lifted = {name: (shown["result"] or {}).get(name) for name in _LIFTED}
+    if job.status == "running":
+        lifted["canary"] = canaries.of(job_id)
+    return shown | lifted
 
 
 @router.get("/promotions/{job_id}/report", response_model=None)

@@ -227,7 +227,10 @@ class JobsPage(Result):
 
 
 class Promotion(Job):
-    """A promotion; what was decided is None until it is done. `items`: the questions that decided."""
+    """A promotion; what was decided is None until it is done. `items`: the questions that decided.
+
+    `canary`: what it has seen, also while it runs.
+    """
 
     decision: Literal["promoted", "refused", "undecided", "rolled_back"] | None = None
     reasons: list[str] | None = None

@@ -33,6 +33,7 @@ from stepserve.contract import (
     BatchRequest,
     BatchResult,
     CanaryArm,
+    CanaryGuard,
     CanaryOrder,
     CanaryReport,
     CanaryState,
@@ -101,6 +102,7 @@ class FakeGateway:
         self.before_batch: Callable[[BatchRequest], Awaitable[None]] | None = None
         self.headers: list[dict[str, str]] = []  # of each batch
         self.canary_states: list[CanaryState] = ["passed"]
+        self.canary_requests = 10  # of each side
         self.canaries: list[CanaryOrder] = []
         self.canaries_ended: list[str] = []
         self.used_items: dict[str, int] = {}  # by job
@@ -213,9 +215,18 @@ class FakeGateway:
             state = self.canary_states.pop(0) if len(self.canary_states) > 1 else self.canary_states[0]
         if state == "lost":
             self.beside.pop(order.candidate.id, None)
-        arm = CanaryArm(requests=10, errors=0, latency_s=0.5, tokens=3.0)
+        arm = CanaryArm(requests=self.canary_requests, errors=0, latency_s=0.5, tokens=3.0)
         reason = None if state in {"running", "passed"} else f"it is {state}"
-        return CanaryReport(id=order.id, state=state, reason=reason, elapsed_s=2.0, candidate=arm, active=arm)
+        return CanaryReport(
+            id=order.id,
+            state=state,
+            reason=reason,
+            elapsed_s=2.0,
+            candidate=arm,
+            active=arm,
+            latency_ratio=1.25,
+            guards=[CanaryGuard(guard="errors", value=0.004, limit=order.max_error_rate, evidence=0.5)],
+        )
 
     def _usage(self) -> UsageReport:
         """A second and ten tokens an item."""

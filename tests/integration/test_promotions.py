@@ -510,6 +510,28 @@ async def test_a_breached_canary_is_rolled_back_and_never_switches(here: Stage) 
 
 
 @on_stage
+async def test_what_a_canary_sees_is_there_while_it_runs(here: Stage) -> None:
+    await here.add("new", 0.9)
+    here.gateway.canary_states = ["running"]
+    job_id = await here.ask(candidate="new", on_pass="activate", canary=CANARY)
+    seen = await until(lambda: here.look(job_id), lambda job: job["canary"])
+    assert (seen["status"], seen["decision"], seen["canary"]["state"]) == ("running", None, "running")
+    assert (seen["canary"]["candidate"]["requests"], seen["canary"]["latency_ratio"]) == (10, 1.25)
+    assert seen["canary"]["guards"] == [{"guard": "errors", "value": 0.004, "limit": 0.02, "evidence": 0.5}]
+    here.gateway.canary_requests = 11
+    await until(lambda: here.look(job_id), lambda job: job["canary"]["active"]["requests"] == 11)
+    here.gateway.canary_states = ["passed"]
+    over = await here.over(job_id)
+    assert (over["canary"]["state"], over["canary"]["guards"]) == ("passed", seen["canary"]["guards"])
+    await here.add("newer", 0.95)
+    here.gateway.canary_states = ["running"]
+    job_id = await here.ask(candidate="newer", on_pass="activate", canary=CANARY)
+    await until(lambda: here.look(job_id), lambda job: job["canary"])
+    (await here.http.post(f"/jobs/{job_id}/cancel")).raise_for_status()
+    assert (await here.over(job_id, "cancelled"))["canary"] is None
+
+
+@on_stage
 async def test_a_canary_without_requests_leaves_it_open_and_switches_nothing(here: Stage) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["running", "undecided"]

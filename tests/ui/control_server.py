@@ -94,6 +94,14 @@ class ControlServer:
         assert found["status"] == "done", found["error"]
         return found
 
+    def until_canary(self, job_id: str) -> None:
+        """It runs."""
+
+        async def look() -> Any:
+            return (await asyncio.to_thread(self.http.get, f"/promotions/{job_id}")).json()
+
+        self.running.do(until(look, lambda seen: seen["canary"]))
+
     def copy(self, job_id: str, count: int) -> None:
         """Puts as many older copies of a job beside it, each of another id."""
         with closing(sqlite3.connect(self.running.it.layout.database, timeout=240)) as database, database:

@@ -4,7 +4,9 @@ import re
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
 
+from stepserve.client.cli import app
 from stepserve.client.results import Promotion
 from tests.ui.control_server import ACTIVE, ControlServer
 from tests.ui.page import cells, opened, words
@@ -86,6 +88,31 @@ def test_a_canary_that_breached_its_limits_says_so(stage: ControlServer) -> None
         promotion_words.canary_said(job["canary"])
         == "It was over a limit, and ended at once after 2 s: it is breached."
     )
+
+
+def test_a_canary_that_runs_shows_what_it_sees(stage: ControlServer) -> None:
+    stage.add("tried", 1.0)
+    stage.gateway.canary_states = ["running"]
+    suite = [{"dataset_ref": "sums.jsonl", "metric": "numeric"}]
+    asked = {"candidate": "tried", "suite": suite, "on_pass": "activate", "canary": CANARY}
+    job_id = str(stage.http.post("/promotions", json=asked).json()["job_id"])
+    stage.until_canary(job_id)
+    page = opened("promotions", promotion=job_id)
+    assert not page.error, words(page)
+    shown = [element.value for element in page.info]
+    assert "tried passed the questions. Its canary runs." in shown
+    assert "It has been running for 2 s: 10 requests to the candidate, 10 to the active model." in shown
+    bars = [element.proto.text for element in page.get("progress")]
+    assert "Requests that failed: 0.4 %, at most 1.0 % allowed; 50 % of the evidence that would end it." in bars
+    found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", stage.url])
+    assert found.exit_code == 0, found.output
+    assert "candidate\t10\t0\t0.5000\t3.0000" in found.output
+    assert "ratio\t\t\t1.2500\t" in found.output
+    assert "errors\t0.0040\t0.0100\t50 %" in found.output
+    stage.gateway.canary_states = ["undecided"]
+    stage.decided(job_id)
+    found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", stage.url])
+    assert found.output.startswith("Undecided.")
 
 
 def test_a_canary_that_had_too_few_requests_says_so(stage: ControlServer) -> None:

@@ -11,7 +11,7 @@ from gateway.errors import CanaryRunning
 from gateway.http.asgi import Message
 from gateway.http.tracked_send import TrackedSend
 from gateway.serving.canary.choice import takes_part, unit_of
-from gateway.serving.canary.guards import Arm, Limits, breach, too_few
+from gateway.serving.canary.guards import Arm, Limits, breach, ratio, standing, too_few
 from gateway.serving.canary.shadow import Shadows
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
 
@@ -143,15 +143,19 @@ class Canary:
 
     def _told(self, run: _Run, now: float) -> CanaryReport:
         run.asked_s, run.is_missed = now, False
+        new, old = run.candidate, run.active
         return CanaryReport(
             id=run.order.id,
             state=run.state,
             reason=run.reason,
             elapsed_s=(now if run.ended_s is None else run.ended_s) - run.began_s,
-            candidate=_arm(run.candidate),
-            active=_arm(run.active),
+            candidate=_arm(new),
+            active=_arm(old),
             compared=run.compared,
             same=run.same,
+            latency_ratio=None if run.order.shadow else ratio(new.latencies_s, old.latencies_s),
+            tokens_ratio=ratio(new.tokens, old.tokens),
+            guards=standing(new, old, run.limits),
         )
 
 

@@ -10,13 +10,20 @@ since chance alone decides which requests it gets.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
+
+from stepserve.contract import CanaryGuard
 
 ALPHA = 0.01
 _ALTERNATIVES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 """Where the true share of errors may lie, between the limit (0) and 1."""
 _LEAST = 20
 _Z = 4.0  # looked at after every answer, so much more than 2
+
+
+_Ratio = Literal["latency", "tokens"]
 
 
 @dataclass(slots=True)
@@ -77,15 +84,27 @@ def breach(candidate: Arm, active: Arm, limits: Limits) -> str | None:
     if evidence(candidate.errors, candidate.requests, limits.max_error_rate) >= math.log(1 / ALPHA):
         said = f"{candidate.errors} of its {candidate.requests} requests failed"
         return f"errors: {said}, more than max_error_rate {limits.max_error_rate:g} allows"
-    for name, limit, new, old in (
-        ("latency", limits.max_latency_ratio, candidate.latencies_s, active.latencies_s),
-        ("tokens", limits.max_tokens_ratio, candidate.tokens, active.tokens),
-    ):
-        if limit is not None and _is_over(new, old, limit):
-            ratio = math.exp(new.mean - old.mean)
-            said = f"{ratio:.3g} times the active model's over {new.count} answers"
+    for name, limit, new, old in _compared(candidate, active, limits):
+        if _excess(new, old, limit) > 1:
+            said = f"{ratio(new, old):.3g} times the active model's over {new.count} answers"
             return f"{name}: {said}, more than max_{name}_ratio {limit:g} allows"
     return None
+
+
+def standing(candidate: Arm, active: Arm, limits: Limits) -> list[CanaryGuard]:
+    """How near the candidate is to each limit that there is."""
+    bet = evidence(candidate.errors, candidate.requests, limits.max_error_rate) / math.log(1 / ALPHA)
+    share = candidate.errors / candidate.requests if candidate.requests else None
+    guards = [CanaryGuard(guard="errors", value=share, limit=limits.max_error_rate, evidence=_within(bet))]
+    for name, limit, new, old in _compared(candidate, active, limits):
+        shown = _within(_excess(new, old, limit))
+        guards.append(CanaryGuard(guard=name, value=ratio(new, old), limit=limit, evidence=shown))
+    return guards
+
+
+def ratio(new: Logs, old: Logs) -> float | None:
+    """Of geometric means; None: one of them has no values."""
+    return math.exp(new.mean - old.mean) if new.count and old.count else None
 
 
 def too_few(candidate: Arm, active: Arm, limits: Limits, least: int, seconds: float) -> str | None:
@@ -116,8 +135,24 @@ def evidence(errors: int, requests: int, rate: float) -> float:
     return most + math.log(sum(math.exp(bet - most) for bet in bets) / len(bets))
 
 
-def _is_over(new: Logs, old: Logs, ratio: float) -> bool:
+def _compared(candidate: Arm, active: Arm, limits: Limits) -> Iterator[tuple[_Ratio, float, Logs, Logs]]:
+    """What has a limit on its ratio, with the values of both models."""
+    if limits.max_latency_ratio is not None:
+        yield "latency", limits.max_latency_ratio, candidate.latencies_s, active.latencies_s
+    if limits.max_tokens_ratio is not None:
+        yield "tokens", limits.max_tokens_ratio, candidate.tokens, active.tokens
+
+
+def _excess(new: Logs, old: Logs, limit: float) -> float:
+    """How far the ratio is over its limit, in _Z standard errors: above 1 it is shown to be."""
     if min(new.count, old.count) < _LEAST:
-        return False
-    error = math.sqrt(new.variance_of_mean + old.variance_of_mean)
-    return new.mean - old.mean - math.log(ratio) > _Z * error
+        return 0.0
+    excess = new.mean - old.mean - math.log(limit)
+    error = _Z * math.sqrt(new.variance_of_mean + old.variance_of_mean)
+    if error == 0:
+        return math.inf if excess > 0 else 0.0
+    return excess / error
+
+
+def _within(evidence: float) -> float:
+    return min(1.0, max(0.0, evidence))

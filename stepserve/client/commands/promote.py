@@ -21,6 +21,7 @@ from stepserve.client.terminal import (
     AsJson,
     Host,
     end_with,
+    facts,
     follow,
     print_json,
     server_at,
@@ -98,6 +99,23 @@ def promote(
         _write(junit, junit_of(decided))
     _show(decided, as_json=as_json)
     raise typer.Exit(_EXITS[decided.decision or "undecided"])
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(help="A promotion's job id.")], host: Host = None, as_json: AsJson = False
+) -> None:
+    """How a promotion stands, or what was decided; while its canary runs, what that sees."""
+    with server_at(host) as server:
+        promotion = server.get_promotion(job_id)
+    if as_json or promotion.decision is not None:
+        _show(promotion, as_json=as_json)
+        return
+    done, total = promotion.progress.done, promotion.progress.total
+    asked = f"{done} of {total} at most" if total else None
+    told = [("candidate", promotion.model_id), ("status", promotion.status), ("waits for", promotion.waiting_for)]
+    facts(job_id, [*told, ("questions", asked), ("error", promotion.error)])
+    _show_canary(promotion)
 
 
 @app.command()
@@ -183,9 +201,26 @@ def _show(decided: Promotion, *, as_json: bool) -> None:
     if items:
         rows = [[item["id"], item["question"], item["target"], item["baseline"], item["candidate"]] for item in items]
         table("Questions that decided", ["id", "question", "target", "baseline", "candidate"], rows[:10])
+    _show_canary(decided)
     if decided.activation is not None:
         error = decided.activation.get("error")
         print(f"Switch: {decided.activation['status']}{f' ({error})' if error else ''}.")
+
+
+def _show_canary(promotion: Promotion) -> None:
+    canary = promotion.canary
+    if canary is None:
+        return
+    arms = [(name, canary[key]) for name, key in (("candidate", "candidate"), ("active model", "active"))]
+    columns = ["", "requests", "errors", "latency (s)", "tokens"]
+    rows = [[name, *(_number(arm[key]) for key in ("requests", "errors", "latency_s", "tokens"))] for name, arm in arms]
+    rows.append(["ratio", "", "", *(_number(canary.get(key)) for key in ("latency_ratio", "tokens_ratio"))])
+    table(f"Canary, {canary['state']}, {canary['elapsed_s']:.0f} s", columns, rows)
+    guards = [
+        [guard["guard"], *(_number(guard[key]) for key in ("value", "limit")), f"{100 * guard['evidence']:.0f} %"]
+        for guard in canary.get("guards", [])
+    ]
+    table("", ["guard", "value", "limit", "evidence that would end it"], guards)
 
 
 def _say(decision: str, reasons: list[str]) -> None:
@@ -195,10 +230,13 @@ def _say(decision: str, reasons: list[str]) -> None:
 
 
 def _row(metric: dict[str, Any]) -> list[str]:
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.4f}"
-
-    interval = " to ".join(number(end) for end in metric["interval"] or [])
+    interval = " to ".join(_number(end) for end in metric["interval"] or [])
     used = f"{metric['samples_used']} of {metric['samples_planned']}"
-    values = [number(metric[key]) for key in ("a", "b", "difference")]
-    return [metric["dataset"], metric["metric"], *values, interval, number(metric["p"]), used]
+    values = [_number(metric[key]) for key in ("a", "b", "difference")]
+    return [metric["dataset"], metric["metric"], *values, interval, _number(metric["p"]), used]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

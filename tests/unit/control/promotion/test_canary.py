@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from control.errors import Conflict, JobPaused
-from control.promotion.canary import CANARY_FILE, run_canary
+from control.promotion.canary import CANARY_FILE, CanaryBoard, run_canary
 from control.promotion.canary_request import CanaryRequest
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, ModelRef
 
@@ -38,7 +38,7 @@ class Gateway:
 
 def run(gateway: Gateway, folder: Path) -> str:
     models = (CANDIDATE, "sha256:old")
-    ran = run_canary(CanaryRequest(), "job", models, folder, gateway, gateway)
+    ran = run_canary(CanaryRequest(), "job", models, folder, gateway, gateway, CanaryBoard())
     return str(asyncio.run(ran)["state"])
 
 

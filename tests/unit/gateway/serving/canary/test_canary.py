@@ -310,6 +310,28 @@ async def test_it_passes_after_its_time_and_is_lost_when_nobody_asks(here: Stage
     assert (report.state, report.elapsed_s) == ("running", 0.0), "whoever comes back begins it again"
 
 
+@on_stage
+async def test_what_it_sees_is_told_while_it_runs(here: Stage) -> None:
+    asked = order(max_error_rate=0.5, max_latency_ratio=3.0)
+    assert (here.canary.order(asked).latency_ratio, here.canary.order(asked).guards[0].value) == (None, None)
+    METER.set(meter := Meter())
+    meter.completion_tokens = 9
+    for number in range(30):
+        await here.ask(number)
+    METER.set(None)
+    report = here.canary.order(asked)
+    assert (report.state, report.latency_ratio, report.tokens_ratio) == ("running", 1.0, pytest.approx(1))
+    assert [(one.guard, one.value, one.limit, one.evidence) for one in report.guards] == [
+        ("errors", 0.0, 0.5, 0.0), ("latency", 1.0, 3.0, 0.0),
+    ]  # fmt: skip
+    here.engine("new").status = 500
+    while here.canary.order(asked).candidate.errors < 3:
+        number += 1
+        await here.ask(number)
+    errors = here.canary.order(asked).guards[0]
+    assert errors.value == pytest.approx(3 / here.canary.order(asked).candidate.requests)
+
+
 def ended(here: Stage, asked: CanaryOrder) -> CanaryReport:
     """Its time passes."""
     while (report := here.canary.order(asked)).state == "running":

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from gateway.serving.canary.guards import ALPHA, Arm, Limits, breach, evidence
+from gateway.serving.canary.guards import ALPHA, Arm, Limits, breach, evidence, standing
 
 HEALTHY = Limits(max_error_rate=0.02, max_latency_ratio=1.5, max_tokens_ratio=2.0)
 
@@ -44,6 +44,31 @@ def arm(answers: int, errors: int = 0, latency_s: float = 1.0, tokens: int = 10)
 def test_the_limits(candidate: Arm, active: Arm, limit: str | None) -> None:
     found = breach(candidate, active, HEALTHY)
     assert (found and found.partition(":")[0]) == limit, found
+
+
+def near(candidate: Arm, active: Arm, limits: Limits = HEALTHY) -> dict[str, tuple[float | None, float]]:
+    return {one.guard: (one.value, one.evidence) for one in standing(candidate, active, limits)}
+
+
+def test_how_near_each_limit_is() -> None:
+    assert near(arm(0), arm(0)) == {"errors": (None, 0), "latency": (None, 0), "tokens": (None, 0)}
+    assert near(arm(9), arm(9), Limits(max_error_rate=0.02)) == {"errors": (0, 0)}, "what has no limit is left out"
+    fine = near(arm(500, latency_s=1.4), arm(1000))
+    assert fine["latency"] == (pytest.approx(1.4, rel=0.01), 0)
+    some = near(arm(40, errors=4, latency_s=1.8), arm(40))
+    assert some["latency"][0] == pytest.approx(1.8, rel=0.01)
+    assert 0 < some["errors"][1] < 1
+    assert 0 < some["latency"][1] < 1
+    assert near(arm(19, latency_s=9.0), arm(1000))["latency"] == (pytest.approx(9.0, rel=0.1), 0), "too few to judge"
+
+
+@pytest.mark.parametrize("errors", range(12))
+@pytest.mark.parametrize("latency_s", [1.0, 1.6, 1.8, 3.0])
+def test_a_limit_is_breached_just_when_its_evidence_is_all_there(errors: int, latency_s: float) -> None:
+    candidate, active = arm(60, errors, latency_s), arm(60)
+    whole = [one.guard for one in standing(candidate, active, HEALTHY) if one.evidence == 1]
+    found = breach(candidate, active, HEALTHY)
+    assert (found and found.partition(":")[0]) == (whole[0] if whole else None)
 
 
 def test_no_error_is_allowed_where_the_limit_is_none() -> None:
