@@ -4,17 +4,19 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from evals.clusters import clustered_mean, spread_of
+from evals.clusters import ClusteredMean, clustered_mean, spread_of
 from evals.paired_tests import (
     bootstrap_95,
     mcnemar_exact,
     paired_t,
     smallest_difference,
     smallest_mean_difference,
+    student_95,
 )
 from evals.record import MetricScore, SampleRecord
 
 _SHOWN_IDS = 200
+_NO_SPREAD = 1e-12
 
 Pair = tuple[SampleRecord, SampleRecord]
 
@@ -43,7 +45,8 @@ def compare(
 ) -> dict[str, Any]:
     """Of (id, score in a, score in b), at least one; differences are b - a.
 
-    `clusters` [n] names what each question belongs to where some belong together: `stderr` and `t_p` allow for it.
+    `clusters` [n] names what each question belongs to where some belong together: `stderr`, `t_p`, `p` and the
+    interval allow for it; of one cluster there is no interval. `p` is the one to go by.
     """
     differences = [after.value - before.value for _, before, after in scores]
     count = len(scores)
@@ -55,9 +58,10 @@ def compare(
         "mean_a": math.fsum(before.value for _, before, _ in scores) / count,
         "mean_b": math.fsum(after.value for _, _, after in scores) / count,
         "difference": found.mean,
-        "difference_ci95": list(bootstrap_95(differences)),
+        "difference_ci95": _interval(differences, None if clusters is None else found),
         "stderr": found.error,
-        "t_p": min(1.0, 2 * min(paired_t(found.mean, found.error, found.clusters - 1))),
+        "t_p": _t_p(found),
+        "p": _p(found),
         "clusters": None if clusters is None else found.clusters,
         "repeated": _repeated(scores),
     }
@@ -74,9 +78,29 @@ def compare(
             "mcnemar_p": mcnemar_exact(len(fixed), len(broken)),
         }
         if single and clusters is None:
+            report["p"] = report["mcnemar_p"]
             detectable = smallest_difference(count, len(fixed) + len(broken))
             return report | {"smallest_detectable_difference": detectable}
     return report | {"smallest_detectable_difference": smallest_mean_difference(found.error)}
+
+
+def _interval(differences: Sequence[float], clustered: ClusteredMean | None) -> list[float] | None:
+    if clustered is None:
+        return list(bootstrap_95(differences))
+    if clustered.error is None:
+        return None
+    return list(student_95(clustered.mean, clustered.error, clustered.clusters - 1))
+
+
+def _t_p(found: ClusteredMean) -> float:
+    return min(1.0, 2 * min(paired_t(found.mean, found.error, found.clusters - 1)))
+
+
+def _p(found: ClusteredMean) -> float:
+    """Of Student's t; of the exact sign test where no cluster differs from another, which t takes for certainty."""
+    if found.error is None or found.error > _NO_SPREAD:
+        return _t_p(found)
+    return mcnemar_exact(found.clusters if abs(found.mean) > _NO_SPREAD else 0, 0)
 
 
 def _repeated(scores: Sequence[tuple[str, MetricScore, MetricScore]]) -> dict[str, Any] | None:

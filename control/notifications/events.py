@@ -119,7 +119,7 @@ def sentence(event: Event) -> str:
             found = data["comparison"]
             said = (
                 f"accuracy of {data['model_id']} fell by {-found['difference']:.4g} against {data['before']}"
-                f" (p = {found['mcnemar_p']:.2g})"
+                f" (p = {found['p']:.2g})"
             )
         case _:
             said = "a test notification from Stepserve"

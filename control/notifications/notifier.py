@@ -130,7 +130,7 @@ class Notifier:
                 continue
             first = await self._evals.done(before.id, "before", EVERYTHING)
             comparison = await reports.compare(first, await self._evals.done(job.id, "job", EVERYTHING), None)
-            fell = comparison["difference"] < 0 and comparison.get("mcnemar_p", 1.0) < ALPHA
+            fell = comparison["difference"] < 0 and comparison["p"] < ALPHA
             return of_fall(job, before, comparison) if fell else None
         return None
 

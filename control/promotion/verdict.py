@@ -103,7 +103,7 @@ def _metric_report(
         "a": compared["mean_a"],
         "b": compared["mean_b"],
         "difference": compared["difference"],
-        "interval": list(ends),
+        "interval": None if ends is None else list(ends),
         "p": float(holm(evidence.above)[number, last]),
         "p_not_worse": float(evidence.above_margin[number, last]),
         "p_worse": float(holm(evidence.below_margin)[number, last]),
@@ -185,9 +185,10 @@ def _named(metric: dict[str, Any]) -> str:
 
 
 def _difference(metric: dict[str, Any]) -> str:
-    low, high = metric["interval"]
+    ends = metric["interval"]
+    between = "" if ends is None else f" ({ends[0]:+.3f} to {ends[1]:+.3f})"
     changes = "" if metric["fixed"] is None else f", {metric['fixed']} fixed and {metric['broken']} broken"
-    return f"{metric['difference']:+.3f} ({low:+.3f} to {high:+.3f}) over {metric['samples_used']} pairs{changes}"
+    return f"{metric['difference']:+.3f}{between} over {metric['samples_used']} pairs{changes}"
 
 
 def _items(

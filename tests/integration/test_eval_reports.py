@@ -208,6 +208,11 @@ async def test_questions_of_one_document_say_less_than_as_many_of_their_own(here
     assert (alone["clusters"], alone["difference"]) == (None, reports[0]["difference"])
     assert reports[0]["stderr"] > 2 * alone["stderr"]
     assert reports[0]["t_p"] > 0.05 > alone["t_p"]
+    assert reports[0]["p"] == reports[0]["t_p"]
+    assert alone["p"] == alone["mcnemar_p"] < 0.05
+    low, high = reports[0]["difference_ci95"]
+    assert low < 0 < alone["difference_ci95"][0], "the pages alone may have been easy"
+    assert high > alone["difference_ci95"][1]
 
 
 @at_the_desk

@@ -1,6 +1,7 @@
 """Evals: start one, see accuracy by step, compare two, read what was answered."""
 
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -126,13 +127,12 @@ def _compare() -> None:
                 ("Fixed", str(told.get("fixed", NOTHING))),
                 ("Broken", str(told.get("broken", NOTHING))),
                 ("Difference", points(told["difference"])),
-                ("p (McNemar)", chance(told.get("mcnemar_p"))),
+                ("p", chance(told["p"])),
             ),
             strict=True,
         ):
             column.metric(label, value)
-        low, high = told["difference_ci95"]
-        st.caption(f"{told['paired']} questions; the difference's 95 % interval: {points(low)} to {points(high)}")
+        st.caption(_how_sure(told))
         if told["differs"]:
             st.warning(harmless(f"The two runs differ in {', '.join(told['differs'])}."))
         fixed, broken = st.tabs(["Fixed", "Broken"])
@@ -140,6 +140,16 @@ def _compare() -> None:
             side_by_side(before, after, told.get("fixed_ids", []), "fixed")
         with broken:
             side_by_side(before, after, told.get("broken_ids", []), "broken")
+
+
+def _how_sure(told: dict[str, Any]) -> str:
+    """From how many questions, and between what the difference lies."""
+    counted = f"{told['paired']} questions"
+    if told["clusters"] is not None:
+        counted += f" in {told['clusters']} clusters"
+    if (ends := told["difference_ci95"]) is None:
+        return f"{counted}: too few clusters for an interval"
+    return f"{counted}; the difference's 95 % interval: {points(ends[0])} to {points(ends[1])}"
 
 
 def _samples() -> None:

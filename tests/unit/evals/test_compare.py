@@ -1,7 +1,9 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+import statsmodels.api as sm
 
 from evals.compare import compare, paired
 from evals.paired_tests import bootstrap_95, mcnemar_exact, smallest_difference
@@ -56,6 +58,40 @@ def test_what_was_fixed_and_what_broke() -> None:
     # The normal interval: 0.15 +- 1.96 sqrt((25 / 100 - 0.15^2) / 100)
     assert (low, high) == pytest.approx((0.0565, 0.2435), abs=0.011)
     assert compare(_scores(50, 20, 5, 25)) == report
+
+
+def test_questions_of_one_page_widen_the_interval_and_p_as_statsmodels_says() -> None:
+    chance = np.random.default_rng(4)
+    pages = chance.integers(0, 12, size=240)
+    better = chance.random(12)[pages] < 0.5  # a whole page got better, or none of it
+    kinds = [(0, 1) if one else (1, 1) for one in better]
+    scores = [(str(number), _decided(old), _decided(new)) for number, (old, new) in enumerate(kinds)]
+    report = compare(scores, [str(page) for page in pages])
+    differences = better.astype(float)
+    fitted = sm.OLS(differences, np.ones(240)).fit(cov_type="cluster", cov_kwds={"groups": pages}, use_t=True)
+    for ours, theirs in (
+        (report["difference"], fitted.params[0]),
+        (report["stderr"], fitted.bse[0]),
+        (report["difference_ci95"][0], fitted.conf_int()[0][0]),
+        (report["difference_ci95"][1], fitted.conf_int()[0][1]),
+        (report["t_p"], fitted.pvalues[0]),
+    ):
+        assert ours == pytest.approx(float(theirs), rel=1e-9, abs=1e-9)
+    assert report["p"] == report["t_p"] > 1e6 * report["mcnemar_p"]
+    alone = compare(scores)
+    assert alone["p"] == alone["mcnemar_p"]
+    wide, narrow = (one["difference_ci95"][1] - one["difference_ci95"][0] for one in (report, alone))
+    assert wide > 2 * narrow
+
+
+def test_few_clusters_that_are_all_alike_are_no_certainty() -> None:
+    scores = _scores(both=0, fixed=40, broken=0, neither=0)
+    report = compare(scores, [str(number // 10) for number in range(40)])
+    assert (report["clusters"], report["p"]) == (4, 2 * 0.5**4)
+    one = compare(scores, ["page"] * 40)
+    assert (one["difference_ci95"], one["stderr"], one["p"]) == (None, None, 1.0)
+    graded = [(str(n), MetricScore(value=0.3), MetricScore(value=0.2)) for n in range(3)]
+    assert compare(graded)["p"] == 2 * 0.5**3
 
 
 def test_equal_runs_differ_by_nothing() -> None:

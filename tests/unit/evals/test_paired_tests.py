@@ -15,6 +15,7 @@ from evals.paired_tests import (
     mcnemar_better,
     mcnemar_exact,
     paired_t,
+    student_95,
     student_upper_tail,
 )
 from evals.scoring import pass_at_k
@@ -57,6 +58,15 @@ def test_paired_t_is_scipys() -> None:
         assert close(paired_t(mean, error, count - 1, -margin)[0], float(shifted))
 
 
+@pytest.mark.parametrize("freedom", [1, 2, 3, 9, 40, 5000])
+def test_students_interval_is_scipys_and_excludes_what_its_test_rejects(freedom: int) -> None:
+    low, high = student_95(0.2, 0.03, freedom)
+    expected = scipy.stats.t.interval(0.95, freedom, loc=0.2, scale=0.03)
+    assert close(low, float(expected[0]))
+    assert close(high, float(expected[1]))
+    assert close(paired_t(0.2, 0.03, freedom, low)[0], 0.025)
+
+
 def test_without_spread_or_pairs_t_says_what_is_certain_and_no_more() -> None:
     assert paired_t(0.3, 0.0, 9) == (0.0, 1.0)
     assert paired_t(0.0, 0.0, 9) == (1.0, 1.0)
@@ -96,6 +106,10 @@ def test_clustered_errors_are_statsmodels() -> None:
     alone = clustered_mean(list(values), [str(number) for number in range(300)])
     assert alone.error is not None
     assert close(alone.error, float(scipy.stats.sem(values)))
+    robust = sm.OLS(values, np.ones(300)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    low, high = student_95(found.mean, found.error, found.clusters - 1)
+    assert close(low, float(robust.conf_int()[0][0]))
+    assert close(high, float(robust.conf_int()[0][1]))
     assert found.error > 1.3 * alone.error, "questions of one document say less than as many of their own"
 
 

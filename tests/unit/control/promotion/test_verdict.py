@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import statsmodels.api as sm
 
 from control.promotion.pairs import GUARDS, Answer, Pairs, guard_values
 from control.promotion.request import Guard, Named, PromotionConfig, StoredMetric, StoredSet
@@ -96,6 +98,40 @@ def test_a_guard_that_is_known_of_one_model_alone_lets_nothing_pass(sequential: 
         {"guard": "loss", "kind": "difference", "value": None, "limit": 0.1, "over": False},
     ]
     assert said["reasons"][0].startswith("guard loss: no question has it of both models")
+
+
+def test_a_test_at_the_end_allows_for_clusters_in_all_its_numbers() -> None:
+    """Ten questions a page; of half of the pages the candidate knows all that the baseline does not."""
+    names = [str(number) for number in range(QUESTIONS)]
+    gained = {name: float(int(name) // 10 in {0, 2, 5, 6, 9}) for name in names}
+    pairs = Pairs([names[first : first + 10] for first in range(0, QUESTIONS, 10)])
+    pairs.baseline = {name: answer(0.0, "tokens", 1.0) for name in names}
+    pairs.candidate = {name: answer(gained[name], "tokens", 1.0) for name in names}
+    records = ({name: record(name, 0.0) for name in names}, {name: record(name, gained[name]) for name in names})
+    asked = config({}, sequential=False)
+    (metric,) = report(asked, [pairs], [records], look(asked, [pairs]))["per_metric"]
+    pages = [int(name) // 10 for name in names]
+    fitted = sm.OLS(np.array(list(gained.values())), np.ones(QUESTIONS)).fit(
+        cov_type="cluster", cov_kwds={"groups": pages}, use_t=True
+    )
+    assert metric["clusters"] == 10
+    assert metric["stderr"] == pytest.approx(float(fitted.bse[0]), rel=1e-9)
+    assert metric["interval"] == pytest.approx(list(fitted.conf_int()[0]), rel=1e-9)
+    assert metric["p"] == pytest.approx(float(fitted.pvalues[0]) / 2, rel=1e-9)
+    assert metric["interval"][1] - metric["interval"][0] > 0.6, "five pages of ten, not fifty questions of a hundred"
+
+
+def test_one_cluster_has_no_interval_and_decides_nothing() -> None:
+    names = [str(number) for number in range(QUESTIONS)]
+    pairs = Pairs([names])
+    pairs.baseline = {name: answer(0.0, "tokens", 1.0) for name in names}
+    pairs.candidate = {name: answer(1.0, "tokens", 1.0) for name in names}
+    records = ({name: record(name, 0.0) for name in names}, {name: record(name, 1.0) for name in names})
+    asked = config({}, sequential=False)
+    said = report(asked, [pairs], [records], look(asked, [pairs]))
+    assert (said["decision"], said["per_metric"][0]["interval"]) == ("undecided", None)
+    (reason,) = said["reasons"]
+    assert reason.startswith("numeric on sums.jsonl is open: +1.000 over 100 pairs, 100 fixed and 0 broken;")
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), [(0.0, 0.0, 1.0), (2.0, 3.0, 1.5), (0.0, 1.0, 1e9)])
