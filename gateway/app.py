@@ -58,6 +58,7 @@ from gateway.responses.writer import ResponseWriter
 from gateway.serving.admission import Admission, Bounds
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.canary.canary import Canary
+from gateway.serving.canary.losses import Scorer
 from gateway.serving.canary.shadow import Shadows
 from gateway.serving.gate import Gate
 from gateway.serving.memory import memory_for_one_more
@@ -300,7 +301,7 @@ def create_gateway(
     )
     at_once = 2 * settings.engine.max_num_seqs  # as many again as are computed, so that the engine never waits
     inference = Inference(dispatch, slots, adapters, BatchShare(at_once, at_once))
-    canary.shadows = Shadows(inference.ask)
+    canary.shadows = Shadows(inference.ask, Scorer(router))
     drain = Drain(_authenticated(public, settings, keyring, rates, key_usage, deadlines), deadlines)
     outermost: App = RequestLogMiddleware(drain, settings.logs, tracer)
     private = create_private_app(

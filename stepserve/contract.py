@@ -392,12 +392,16 @@ again."""
 
 
 class CanaryArm(Message):
-    """Whole answers and server-side errors of one model. `latency_s`, `tokens`: geometric means; None: of none."""
+    """Whole answers and server-side errors of one model. `latency_s`, `tokens`: geometric means; None: of none.
+
+    `loss`, of a shadow: nats a token of the active model's answers, by this model; None: none could be scored.
+    """
 
     requests: int
     errors: int
     latency_s: float | None
     tokens: float | None
+    loss: float | None = None
 
 
 class CanaryGuard(Message):

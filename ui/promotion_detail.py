@@ -176,6 +176,7 @@ def _canary(canary: dict[str, Any]) -> None:
             "errors": arm["errors"],
             "time of an answer": duration(arm["latency_s"]),
             "tokens of an answer": number(arm["tokens"]),
+            "loss on the active model's answers": number(arm.get("loss")),
         }
         for name, arm in (("candidate", canary["candidate"]), ("active model", canary["active"]))
     ]

@@ -104,8 +104,12 @@ def reason_of(canary: dict[str, Any]) -> str:
     """A sentence for the decision's reasons."""
     arm, old = canary["candidate"], canary["active"]
     if canary["compared"]:
-        same = f"{canary['same']} of {canary['compared']} answers of the shadow were the same"
-        return f"the shadow {_ending(canary)}: {same}"
+        said = f"{canary['same']} of {canary['compared']} answers of the shadow were the same"
+        if (new := arm.get("loss")) is not None:
+            said += (
+                f", and the active model's answers have a loss of {new:.3f} by it and {old['loss']:.3f} by their own"
+            )
+        return f"the shadow {_ending(canary)}: {said}"
     counted = f"{arm['requests']} requests to the candidate, {old['requests']} to the active model"
     return f"the canary {_ending(canary)}: {counted}"
 

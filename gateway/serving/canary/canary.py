@@ -12,7 +12,7 @@ from gateway.http.asgi import Message
 from gateway.http.tracked_send import TrackedSend
 from gateway.serving.canary.choice import takes_part, unit_of
 from gateway.serving.canary.guards import Arm, Limits, breach, ratio, standing, too_few
-from gateway.serving.canary.shadow import Shadows
+from gateway.serving.canary.shadow import Answered, Shadows
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
 
 _LONGEST_ANSWER_BYTES = 1024 * 1024
@@ -174,7 +174,7 @@ def watched(
     finally:
         trial.end(model.digest, response, None if meter is None else meter.completion_tokens)
         if heard is not None and heard.answer is not None:
-            trial.shadow(path, body, heard.answer)
+            trial.shadow(Answered(model, path, body, heard.answer))
 
 
 class _Heard:
@@ -245,10 +245,10 @@ class Trial:
             arm.answered(self._canary.now() - self._began_s, tokens)
         self._canary.judge(self._run)
 
-    def shadow(self, path: str, body: bytes, answer: bytes) -> None:
+    def shadow(self, answered: Answered) -> None:
         shadows, run = self._canary.shadows, self._run
         if shadows is not None and run.is_running:
-            shadows.start(run.order.candidate, path, body, answer, run.candidate, self)
+            shadows.start(run.order.candidate, answered, (run.candidate, run.active), self)
 
     def compared(self, *, same: bool) -> None:
         self._run.compared += 1
@@ -265,4 +265,5 @@ def _arm(arm: Arm) -> CanaryArm:
         errors=arm.errors,
         latency_s=math.exp(latency.mean) if latency.count else None,
         tokens=math.exp(tokens.mean) - 1 if tokens.count else None,
+        loss=-arm.logprob / arm.scored_tokens if arm.scored_tokens else None,
     )

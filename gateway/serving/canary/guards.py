@@ -57,6 +57,8 @@ class Arm:
     errors: int = 0
     latencies_s: Logs = field(default_factory=Logs)
     tokens: Logs = field(default_factory=Logs)
+    logprob: float = 0.0
+    scored_tokens: int = 0
 
     def failed(self) -> None:
         self.requests += 1
@@ -68,6 +70,11 @@ class Arm:
         self.latencies_s.add(max(latency_s, 1e-6))
         if tokens is not None:
             self.tokens.add(tokens + 1)
+
+    def scored(self, logprob: float, tokens: int) -> None:
+        """Of an answer of the active model."""
+        self.logprob += logprob
+        self.scored_tokens += tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,9 +212,10 @@ def _show_canary(promotion: Promotion) -> None:
     if canary is None:
         return
     arms = [(name, canary[key]) for name, key in (("candidate", "candidate"), ("active model", "active"))]
-    columns = ["", "requests", "errors", "latency (s)", "tokens"]
-    rows = [[name, *(_number(arm[key]) for key in ("requests", "errors", "latency_s", "tokens"))] for name, arm in arms]
-    rows.append(["ratio", "", "", *(_number(canary.get(key)) for key in ("latency_ratio", "tokens_ratio"))])
+    columns = ["", "requests", "errors", "latency (s)", "tokens", "loss"]
+    keys = ("requests", "errors", "latency_s", "tokens", "loss")
+    rows = [[name, *(_number(arm.get(key)) for key in keys)] for name, arm in arms]
+    rows.append(["ratio", "", "", *(_number(canary.get(key)) for key in ("latency_ratio", "tokens_ratio")), ""])
     table(f"Canary, {canary['state']}, {canary['elapsed_s']:.0f} s", columns, rows)
     guards = [
         [guard["guard"], *(_number(guard[key]) for key in ("value", "limit")), f"{100 * guard['evidence']:.0f} %"]

@@ -23,6 +23,7 @@ from stepserve.contract import (
     Proof,
     Reference,
     Signature,
+    TextScore,
 )
 from stepserve.settings import Alias
 
@@ -88,6 +89,7 @@ class FakeEngine:
         self.reloads = 0
         self.progress = 0
         self.batched = 0  # items
+        self.nats = 1.0  # a word of a text that is scored
         self.cleared = 0
         self.not_finite = 0
         self.turned_bad = False
@@ -227,7 +229,11 @@ class FakeEngine:
         self.entered.set()
         await self.release.wait()
         self.batched += len(items)
-        return [BatchOutput(text=self.ref.id) for _ in items]
+        return [BatchOutput(text=self.ref.id, continuations=self._scores(item)) for item in items]
+
+    def _scores(self, item: BatchItem) -> list[TextScore]:
+        texts = item.continuations.texts if item.continuations is not None else []
+        return [TextScore(logprob=-self.nats * len(text.split()), tokens=len(text.split())) for text in texts]
 
     async def shutdown(self) -> None:
         self.stopped = True

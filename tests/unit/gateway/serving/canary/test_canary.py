@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from gateway.request.context import RequestContext
 from gateway.serving.admission import Admission, Bounds
 from gateway.serving.canary.canary import LEASE_S, Canary
 from gateway.serving.canary.choice import takes_part, unit_of
+from gateway.serving.canary.losses import CHAT, COMPLETIONS, Scorer, answered_text
 from gateway.serving.canary.shadow import AT_ONCE, Shadows
 from gateway.serving.naming import Naming
 from stepserve.contract import (
@@ -24,6 +26,7 @@ from stepserve.contract import (
     CanaryOrder,
     CanaryReport,
     CanaryState,
+    Continuations,
     EngineOverrides,
     ModelRef,
 )
@@ -79,7 +82,7 @@ class Stage:
             body = {"choices": [{"text": left.pop(0)}], "usage": {"completion_tokens": 5}} if status == 200 else {}
             return AskResult(model="new", digest="", outputs=[AskOutput(status=status, body=body)])
 
-        self.canary.shadows = Shadows(ask)
+        self.canary.shadows = Shadows(ask, Scorer(self.house.router))
         return asked
 
     async def answered_by_new(self, numbers: range, **how: str) -> set[int]:
@@ -405,6 +408,48 @@ async def test_a_shadow_is_asked_the_same_and_nobody_gets_its_answer(here: Stage
     ]  # fmt: skip
     assert meter.completion_tokens == 0
     METER.set(None)
+
+
+@on_stage
+async def test_a_shadow_compares_what_both_models_make_of_the_answer_that_was_given(here: Stage) -> None:
+    asked = order(share=1.0, shadow=True)
+    here.canary.order(asked)
+    here.engine("old").says = b'{"choices": [{"text": "four or so"}]}'
+    here.engine("old").nats, here.engine("new").nats = 0.25, 0.75
+    here.shadow("five")
+    assert await here.ask(1) == "old"
+    while (report := here.canary.order(asked)).active.loss is None:
+        await asyncio.sleep(0)
+    assert (report.candidate.loss, report.active.loss) == (0.75, 0.25)
+    await here.house.pool.unload("new", forced=True)
+    text = Continuations(prompt="1", texts=["four"])
+    assert await Scorer(here.house.router)(model("new"), text) is None, "it loads nothing"
+
+
+CHAT_ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "2+2?"}]}
+SAID = {"choices": [{"message": {"role": "assistant", "content": "four"}}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "answer", "scored"),
+    [
+        (CHAT, CHAT_ASKED, SAID, True),
+        (CHAT, {**CHAT_ASKED, "tools": [{}]}, SAID, False),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]}]}, SAID, False),
+        (CHAT, CHAT_ASKED, {"choices": [{"message": {"content": "four", "reasoning": "2 and 2"}}]}, False),
+        (CHAT, CHAT_ASKED, {"choices": [{"message": {"content": None, "tool_calls": [{}]}}]}, False),
+        (CHAT, CHAT_ASKED, {"choices": [*SAID["choices"], *SAID["choices"]]}, False),
+        (COMPLETIONS, {"prompt": "2+2="}, {"choices": [{"text": "4"}]}, True),
+        (COMPLETIONS, {"prompt": "2+2="}, {"choices": [{"text": ""}]}, False),
+        (COMPLETIONS, {"prompt": [17, 10]}, {"choices": [{"text": "4"}]}, False),
+        (COMPLETIONS, {"prompt": "2+2=", "echo": True}, {"choices": [{"text": "2+2=4"}]}, False),
+        (COMPLETIONS, {"prompt": "2+2="}, None, False),
+    ],
+)
+def test_losses_are_those_of_plain_texts_after_plain_prompts(
+    path: str, asked: dict[str, Any], answer: Any, scored: bool
+) -> None:
+    assert (answered_text(path, asked, answer) is not None) == scored
 
 
 @on_stage
