@@ -106,9 +106,8 @@ def reason_of(canary: dict[str, Any]) -> str:
     if canary["compared"]:
         said = f"{canary['same']} of {canary['compared']} answers of the shadow were the same"
         if (new := arm.get("loss")) is not None:
-            said += (
-                f", and the active model's answers have a loss of {new:.3f} by it and {old['loss']:.3f} by their own"
-            )
+            told = f"a loss of {new:.3f} by the candidate, {old['loss']:.3f} by itself"
+            said += f"; the active model's answers have {told}"
         return f"the shadow {_ending(canary)}: {said}"
     counted = f"{arm['requests']} requests to the candidate, {old['requests']} to the active model"
     return f"the canary {_ending(canary)}: {counted}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from control.errors import Conflict, JobPaused
-from control.promotion.canary import CANARY_FILE, CanaryBoard, run_canary
+from control.promotion.canary import CANARY_FILE, CanaryBoard, reason_of, run_canary
 from control.promotion.canary_request import CanaryRequest
 from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, ModelRef
 
@@ -50,6 +50,15 @@ def test_its_end_is_on_the_disk_before_the_gateway_is_told_that_it_may_forget_it
     again = Gateway()
     assert run(again, tmp_path) == "breached"
     assert (again.orders, again.loaded) == ([], []), "nobody is answered by it a second time"
+
+
+def test_a_shadow_says_what_it_compared() -> None:
+    arms = {name: ARM.model_copy(update={"loss": loss}) for name, loss in (("candidate", 0.75), ("active", 0.25))}
+    report = CanaryReport(id="job", state="passed", reason=None, elapsed_s=60, compared=4, same=3, **arms)
+    assert reason_of(report.model_dump(mode="json")) == (
+        "the shadow passed after 60 s: 3 of 4 answers of the shadow were the same; the active model's answers have"
+        " a loss of 0.750 by the candidate, 0.250 by itself"
+    )
 
 
 def test_whoever_waits_for_another_canary_does_not_give_up(tmp_path: Path) -> None:
