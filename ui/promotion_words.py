@@ -114,7 +114,8 @@ def headline(job: Promotion) -> tuple[Tone, str]:
         case "done":
             return _decided(job)
         case _ if job.canary:
-            candidate = asked.candidate if (asked := Asked.of(job.config)) else "The candidate"
+            asked = Asked.of(job.config)
+            candidate = asked.candidate if asked else "The candidate"
             return "info", f"{candidate} passed the questions. Its canary runs."
         case _:
             return "info", f"It waits: {job.waiting_for}." if job.waiting_for else "It is not decided yet."

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Progress
 from typer.testing import CliRunner
 
 from stepserve.client.cli import app
@@ -102,7 +103,7 @@ def test_a_canary_that_runs_shows_what_it_sees(stage: ControlServer) -> None:
     shown = [element.value for element in page.info]
     assert "tried passed the questions. Its canary runs." in shown
     assert "It has been running for 2 s: 10 requests to the candidate, 10 to the active model." in shown
-    bars = [element.proto.text for element in page.get("progress")]
+    bars = [element.proto.text for element in page.get("progress") if isinstance(element, Progress)]
     assert "Requests that failed: 0.4 %, at most 1.0 % allowed; 50 % of the evidence that would end it." in bars
     found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", stage.url])
     assert found.exit_code == 0, found.output

@@ -53,8 +53,10 @@ def test_its_end_is_on_the_disk_before_the_gateway_is_told_that_it_may_forget_it
 
 
 def test_a_shadow_says_what_it_compared() -> None:
-    arms = {name: ARM.model_copy(update={"loss": loss}) for name, loss in (("candidate", 0.75), ("active", 0.25))}
-    report = CanaryReport(id="job", state="passed", reason=None, elapsed_s=60, compared=4, same=3, **arms)
+    new, old = (ARM.model_copy(update={"loss": loss}) for loss in (0.75, 0.25))
+    report = CanaryReport(
+        id="job", state="passed", reason=None, elapsed_s=60, candidate=new, active=old, compared=4, same=3
+    )
     assert reason_of(report.model_dump(mode="json")) == (
         "the shadow passed after 60 s: 3 of 4 answers of the shadow were the same; the active model's answers have"
         " a loss of 0.750 by the candidate, 0.250 by itself"
