@@ -323,7 +323,8 @@ async def test_what_it_sees_is_told_while_it_runs(here: Stage) -> None:
         await here.ask(number)
     METER.set(None)
     report = here.canary.order(asked)
-    assert (report.state, report.latency_ratio, report.tokens_ratio) == ("running", 1.0, pytest.approx(1))
+    assert (report.state, report.latency_ratio) == ("running", 1.0)
+    assert report.tokens_ratio == pytest.approx(1)
     assert [(one.guard, one.value, one.limit, one.evidence) for one in report.guards] == [
         ("errors", 0.0, 0.5, 0.0), ("latency", 1.0, 3.0, 0.0),
     ]  # fmt: skip
