@@ -28,6 +28,7 @@ def main() -> None:
     ENGINE_PATCHES.write_text(engine_patches.page())
     if url is not None:
         with httpx.Client(base_url=url, timeout=120.0, trust_env=False) as http:
+            http.get("/readyz").raise_for_status()  # before that it does not know all of its routes
             document = http.get("/openapi.json").raise_for_status().json()
             OPENAPI.write_text(compatibility.written(document))
             API.write_text(api.page(document))

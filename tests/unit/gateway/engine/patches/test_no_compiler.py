@@ -31,7 +31,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(sampler, "batched_count_greater_than", sampler.batched_count_greater_than)
     compile_nothing()
     yield lambda mode: CPUWorker.load_model(
-        SimpleNamespace(vllm_config=SimpleNamespace(compilation_config=SimpleNamespace(mode=mode)))  # type: ignore[arg-type]
+        SimpleNamespace(vllm_config=SimpleNamespace(compilation_config=SimpleNamespace(mode=mode)))
     )
     torch.compiler.set_stance("default")
 
