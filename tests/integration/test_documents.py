@@ -14,7 +14,7 @@ from tests.documents import COMMANDS, INTERPRETERS, REPOSITORY, RUN_LOCAL, Block
 
 LOCAL = marked(RUN_LOCAL)
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
-_LIMIT_S = 60.0
+_LIMIT_S = 240.0
 _FILE = re.compile(
     r"(?<![\w/~.-])(?:gateway|control|evals|datagen|stepserve|deploy|benchmarks|tests)/[\w/.-]+\.(?:py|conf|toml|json)\b"
 )

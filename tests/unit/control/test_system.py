@@ -75,7 +75,7 @@ def test_a_mount_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
     def usage(mount: str) -> tuple[int, int]:
         asked.append(mount)
         if mount == "/nfs":
-            released.wait(30)
+            released.wait(240)
         return GIB, 4 * GIB
 
     reader = SystemReader([tmp_path], usage=usage, mounts=lambda: ["/", "/nfs"])

@@ -65,7 +65,7 @@ def test_following_through_growth_turning_over_and_emptying(log: Path) -> None:
     async def run() -> list[str]:
         append("old\nlast\n")
         lines = follow(log, 1)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             seen = [await _next(lines)]
             append("ha")
             assert await anext(lines) is None  # half a line is none

@@ -15,7 +15,7 @@ from stepserve.paths import Layout
 from tests.unit.evals.adding_engine import MODEL, AddingEngine, RunContext
 from tests.unit.ledger import MemoryLedger
 
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 JOB_ID = "data_gen_20251122_053000_k3f9"
 
 

@@ -140,4 +140,4 @@ def test_reports_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert sum(task.exception() is None for task in waiting) == 32
         assert (await asked(0))["dataset"] == "0.jsonl"
 
-    asyncio.run(asyncio.wait_for(scenario(), 30))
+    asyncio.run(asyncio.wait_for(scenario(), 240))

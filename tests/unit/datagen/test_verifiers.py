@@ -118,9 +118,9 @@ def test_code_is_run_against_the_rows_tests(bench: Bench) -> None:
     said = {
         "double a number": "```python\ndef double(x):\n    return 2 * x\n```",
         "twice as much": "def double(x):\n    return x",
-        "loop for ever": "def double(x):\n    while True: pass",
+        "loop for ever": "import time\ndef double(x):\n    time.sleep(600)",
     }
-    verifier = {"name": "unit_tests", "timeout_s": 1}
+    verifier = {"name": "unit_tests", "timeout_s": 10}
     passed, rejected, _ = _verified(bench, [verifier], said, tests=["assert double(2) == 4"], entry_point="double")
     assert (passed, rejected) == (["double a number"], {"not_verified": 2})
 

@@ -31,4 +31,4 @@ def test_a_file_that_is_opened_for_nobody_is_closed(tmp_path: Path) -> None:
             await asyncio.sleep(0)
         return opened[0].closed
 
-    assert asyncio.run(asyncio.wait_for(scenario(), 30))
+    assert asyncio.run(asyncio.wait_for(scenario(), 240))

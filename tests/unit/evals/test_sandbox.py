@@ -12,12 +12,12 @@ from evals import sandbox_program
 from evals.programs import Program
 from evals.sandbox import MIB, ProgramEnd, SandboxLimits, run_program, why_no_sandbox
 
-LIMITS = SandboxLimits(wall_s=2.0)
+PATIENT = SandboxLimits(wall_s=120.0)  # a slow machine must reach the limit in question before that of time
 pytestmark = pytest.mark.skipif(why_no_sandbox() is not None, reason=str(why_no_sandbox()))
 
 
 def _run(program: str) -> ProgramEnd:
-    return run_program(Program(program), LIMITS)
+    return run_program(Program(program), PATIENT)
 
 
 def test_a_program_passes_by_coming_to_its_end() -> None:
@@ -98,7 +98,8 @@ def test_there_is_no_way_out(program: str, detail: str) -> None:
     ["while True: pass", "import time; time.sleep(60)", "while True: print('x' * 10**6)"],
 )
 def test_an_endless_program_is_ended(program: str) -> None:
-    assert _run(program).detail == "took longer than 2 s"
+    limits = dataclasses.replace(PATIENT, wall_s=2.0)
+    assert run_program(Program(program), limits).detail == "took longer than 2 s"
 
 
 @pytest.mark.parametrize(
@@ -114,9 +115,7 @@ def test_an_endless_program_is_ended(program: str) -> None:
     ],
 )
 def test_bombs_are_harmless(program: str, detail: str) -> None:
-    # A slow machine must reach the limit in question before it reaches that of time.
-    patient = dataclasses.replace(LIMITS, wall_s=120.0)
-    assert detail in run_program(Program(program), patient).detail
+    assert detail in _run(program).detail
 
 
 _LEAVES_CHILDREN = """
@@ -142,7 +141,7 @@ def test_where_a_step_fails_the_program_does_not_run() -> None:
     }  # fmt: skip
     ended = subprocess.run(
         [sys.executable, "-I", "-S", sandbox_program.__file__],
-        input=json.dumps(request).encode(), capture_output=True, check=False, timeout=20,
+        input=json.dumps(request).encode(), capture_output=True, check=False, timeout=240,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (sandbox_program.NO_SANDBOX, b"")
     assert b"/no/such/folder" in ended.stderr

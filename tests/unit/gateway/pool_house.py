@@ -76,7 +76,7 @@ class House:
 
 def scenario(test: Callable[[House], Awaitable[None]], make: Callable[[], House] = House) -> Callable[[], None]:
     async def run() -> None:
-        async with make().open() as house, asyncio.timeout(120):
+        async with make().open() as house, asyncio.timeout(240):
             await test(house)
 
     def wrapped() -> None:

@@ -43,7 +43,7 @@ for number in range(1000):
     file.append(f"{{sys.argv[1]}} {{number}} {{'x' * 50}}\\n".encode())
 """
     writers = [subprocess.Popen([sys.executable, "-c", program, str(name)]) for name in range(3)]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(240) for writer in writers] == [0, 0, 0]
     lines = everything(path)
     assert len(lines) == 3000
     assert {tuple(line.split()[:2]) for line in lines} == {(str(w), str(n)) for w in range(3) for n in range(1000)}

@@ -26,7 +26,7 @@ class HungDisk:
 
     def append(self, lines: bytes) -> None:
         self.entered.set()
-        self.well.wait(30)
+        self.well.wait(240)
         with self._wrote:
             self.written += lines
             self._wrote.notify_all()
@@ -34,7 +34,7 @@ class HungDisk:
     def has(self, line: str) -> bool:
         """Whether that line is written, at the latest in half a minute."""
         with self._wrote:
-            return self._wrote.wait_for(lambda: f"{line}\n".encode() in self.written, 30)
+            return self._wrote.wait_for(lambda: f"{line}\n".encode() in self.written, 240)
 
     def turn_over(self) -> None: ...
 
@@ -57,7 +57,7 @@ def test_a_disk_that_hangs_keeps_nobody_waiting(disk: HungDisk) -> None:
     handler = BackgroundHandler(disk, logging.Formatter())
     logger = logger_to(handler)
     logger.warning("first")
-    assert disk.entered.wait(10)
+    assert disk.entered.wait(240)
     started = time.perf_counter()
     for number in range(30_000):
         logger.warning("line %d", number)
@@ -72,7 +72,7 @@ def test_what_was_lost_is_said_when_the_disk_is_well(disk: HungDisk) -> None:
     handler = BackgroundHandler(disk, logging.Formatter())
     logger = logger_to(handler)
     logger.warning("first")
-    assert disk.entered.wait(10)
+    assert disk.entered.wait(240)
     for number in range(20_005):
         logger.warning("line %d", number)
     disk.well.set()

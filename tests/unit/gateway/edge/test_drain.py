@@ -49,7 +49,7 @@ class _House:
 
 def _run(scenario: Callable[[_House], Coroutine[Any, Any, None]]) -> None:
     async def within_time() -> None:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             await scenario(_House())
 
     asyncio.run(within_time())

@@ -40,7 +40,7 @@ def test_every_byte_is_in_its_place(tmp_path: Path, pool: ThreadPoolExecutor) ->
     copy = Copy(tmp_path / "file")
     copied = pool.submit(copy.copier.run, [BODY[:1000], b"", BODY[1000:70_000]])
     copy.client.sendall(BODY[70_000:] + b"the next request")
-    copied.result(20)
+    copied.result(240)
     copy.close()
     assert copy.path.read_bytes() == bytes(10) + BODY
     assert copy.copier.written_bytes == len(BODY)
@@ -51,7 +51,7 @@ def test_a_client_that_leaves(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     copied = pool.submit(copy.copier.run, [BODY[:1000]])
     copy.client.sendall(BODY[1000:300_000])
     copy.client.close()
-    copied.result(20)
+    copied.result(240)
     assert copy.copier.written_bytes == 300_000
     assert copy.path.read_bytes()[10:300_010] == BODY[:300_000]
     os.close(copy.file)
@@ -62,7 +62,7 @@ def test_a_client_that_falls_silent(tmp_path: Path, pool: ThreadPoolExecutor) ->
     copied = pool.submit(copy.copier.run, [BODY[:1000]])
     copy.client.sendall(BODY[1000:5000])
     with pytest.raises(RequestTimeout):
-        copied.result(20)
+        copied.result(240)
     assert copy.copier.written_bytes == 5000
     copy.close()
 
@@ -72,7 +72,7 @@ def test_a_disk_that_is_full_lets_the_client_finish(pool: ThreadPoolExecutor) ->
     copied = pool.submit(copy.copier.run, [b""])
     copy.client.sendall(BODY)  # all of it is taken, or a client would never read the answer
     with pytest.raises(OSError, match="No space left"):
-        copied.result(20)
+        copied.result(240)
     copy.close()
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_waited_for_once_all_is_there(tmp_path: Path, pool: ThreadPoo
     copy = Copy(tmp_path / "file", look_up_s=3600.0)
     copied = pool.submit(copy.copier.run, [BODY[:1000]])
     copy.client.sendall(BODY[1000:])
-    copied.result(20)
+    copied.result(240)
     copy.close()
 
 
@@ -88,6 +88,6 @@ def test_it_can_be_stopped(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     copy = Copy(tmp_path / "file")
     copied = pool.submit(copy.copier.run, [b""])
     copy.copier.stop()
-    copied.result(20)
+    copied.result(240)
     assert copy.copier.written_bytes == 0
     copy.close()

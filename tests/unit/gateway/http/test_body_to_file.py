@@ -27,7 +27,7 @@ class SlowDisk(ThreadPoolExecutor):
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         def slowly() -> Any:
             self.begun.set()
-            assert self.may.wait(120)
+            assert self.may.wait(240)
             return work(*args, **kwargs)
 
         return super().submit(slowly)

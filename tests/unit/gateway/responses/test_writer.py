@@ -41,7 +41,7 @@ def response(name: str, **fields: Any) -> KeptResponse:
 async def _running(writer: ResponseWriter, *names: str) -> None:
     """Runs it until all of these are settled."""
     running = asyncio.create_task(writer.run())
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         for name in names:
             await writer.settled("k", name, 10)
     running.cancel()
@@ -126,7 +126,7 @@ def test_who_names_an_answer_waits_until_it_is_kept_but_not_for_ever() -> None:
         with pytest.raises(ControlDown):
             await writer.settled("k", "conv", 0.01)
         control.may_answer.set()
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             await writer.settled("k", "conv", 10)
             await writer.settled("k", "a", 10)
         running.cancel()
@@ -141,7 +141,7 @@ def test_what_waits_is_brought_at_the_end() -> None:
         writer = ResponseWriter(control)
         running = asyncio.create_task(writer.run())
         writer.keep(response("a"))
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while control.statuses:  # until the first try has failed
                 await asyncio.sleep(0)
         running.cancel()

@@ -88,7 +88,7 @@ def test_those_who_wait_come_in_by_themselves_when_people_have_gone() -> None:
             async with share.place():
                 await both.wait()
 
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             await asyncio.gather(item(), item())
 
     asyncio.run(scenario())

@@ -55,7 +55,7 @@ def test_an_engine_whose_grammars_wait_for_ever_is_started_again() -> None:
             await house.pool.activate(ActivateRequest(model=ModelRef(id="m", path="/m", digest="d")))
             first = house.garage.started[0]
             first.compiles.clear()
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(240):
                 while len(house.garage.started) < 2:
                     await asyncio.sleep(PATIENCE_S)
             assert first.stopped

@@ -61,7 +61,7 @@ def with_writer(story: Callable[[TrafficWriter, Control], Any], **options: Any) 
         control = Control()
         writer = TrafficWriter(control, Redactor(ON), ON, **options)
         running = asyncio.create_task(writer.run())
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             await story(writer, control)
         running.cancel()
         await asyncio.wait({running})

@@ -25,7 +25,7 @@ from stepserve.jobs.batch_scheduler import BatchScheduler, asking, generating
 from stepserve.jobs.errors import GatewayUnavailable, JobError, WrongWeights
 from tests.unit.evals.adding_engine import MODEL, AddingEngine, HeldEngine
 
-TIMEOUT_S = 10
+TIMEOUT_S = 240
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -27,7 +27,7 @@ def test_what_is_dropped_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> 
             read.append(number)
             yield str(number), Tensor()
             begun.set()
-            assert dropped.wait(120)
+            assert dropped.wait(240)
 
     monkeypatch.setattr(module, "get_model_loader", lambda _: SimpleNamespace(get_all_weights=weights))
     monkeypatch.setattr(torch.accelerator, "set_device_index", lambda _: None)
@@ -36,9 +36,9 @@ def test_what_is_dropped_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> 
         vllm_config=config, device=torch.device("cuda:0"), model_runner=SimpleNamespace(model=None)
     )
     staging = Staging(worker, "/models/b", [0])
-    assert begun.wait(120)
+    assert begun.wait(240)
     staging.drop()
     dropped.set()
-    staging._thread.join(120)
+    staging._thread.join(240)
     assert staging.is_over
     assert (read, staging.failure) == ([0, 1], "nobody needs it any more")

@@ -96,7 +96,7 @@ def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
     async def run() -> None:
         house = House()
         house.free_bytes = 10**6
-        async with house.open(), asyncio.timeout(120):
+        async with house.open(), asyncio.timeout(240):
             await house.pool.activate(ActivateRequest(model=model("old")))
             await house.load(model("new", signature()))
             await test(Stage(house))
