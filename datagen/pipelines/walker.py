@@ -100,7 +100,7 @@ class Walker:
 
     @property
     def ends_after(self) -> int | None:
-        """The shortest of the rows that are taken in turn; None: there is no end."""
+        """How many rows there are: of the columns whose rows are taken in turn, the fewest. None: no column ends it."""
         in_turn = [
             len(self._rows[each.name])
             for each in self._plan.columns
@@ -116,7 +116,7 @@ class Walker:
         return ""
 
     async def walk(self, number: int, ask: Asking) -> Walk:
-        """The row of that number, from 0: what is drawn for it depends on the seed, the number and the column alone."""
+        """The row with that number, from 0. Draws depend on the seed, the number and the column's name alone."""
         walk = Walk()
         for each in self._plan.columns:
             try:

@@ -67,7 +67,7 @@ class Pipeline:
 
     @property
     def attempts(self) -> int | None:
-        """One a row of what is taken in turn; without such there is no end of it."""
+        """As many as there are rows, where a column takes rows in turn; None: no end."""
         return self._walker.ends_after
 
     @property

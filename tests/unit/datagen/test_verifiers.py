@@ -118,7 +118,7 @@ def test_code_is_run_against_the_rows_tests(bench: Bench) -> None:
     said = {
         "double a number": "```python\ndef double(x):\n    return 2 * x\n```",
         "twice as much": "def double(x):\n    return x",
-        "loop for ever": "import time\ndef double(x):\n    time.sleep(600)",
+        "never come back": "import signal\ndef double(x):\n    signal.pause()",
     }
     verifier = {"name": "unit_tests", "timeout_s": 10}
     passed, rejected, _ = _verified(bench, [verifier], said, tests=["assert double(2) == 4"], entry_point="double")

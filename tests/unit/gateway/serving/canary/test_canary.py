@@ -33,7 +33,7 @@ from stepserve.contract import (
 from stepserve.request_id import key_id
 from stepserve.settings import Alias
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, signature
-from tests.unit.gateway.pool_house import House
+from tests.unit.gateway.pool_house import House, until
 
 SHARE = 0.25
 
@@ -383,9 +383,12 @@ async def test_a_ratio_to_a_model_that_nobody_asked_shows_nothing(here: Stage) -
 
 
 async def settled(here: Stage, asked: CanaryOrder, compared: int) -> CanaryReport:
-    while (report := here.canary.order(asked)).compared < compared and report.state == "running":
-        await asyncio.sleep(0)
-    return report
+    def is_over() -> bool:
+        report = here.canary.order(asked)
+        return report.compared >= compared or report.state != "running"
+
+    await until(is_over)
+    return here.canary.order(asked)
 
 
 SAYS_OLD = b'{"choices": [{"text": "four"}]}'
@@ -419,8 +422,8 @@ async def test_a_shadow_compares_what_both_models_make_of_the_answer_that_was_gi
     here.engine("old").nats, here.engine("new").nats = 0.25, 0.75
     here.shadow("five")
     assert await here.ask(1) == "old"
-    while (report := here.canary.order(asked)).active.loss is None:
-        await asyncio.sleep(0)
+    await until(lambda: here.canary.order(asked).active.loss is not None)
+    report = here.canary.order(asked)
     assert (report.candidate.loss, report.active.loss) == (0.75, 0.25)
     await here.house.pool.unload("new", forced=True)
     text = Continuations(prompt="1", texts=["four"])
