@@ -7,18 +7,15 @@ cold start of `vllm serve` to its first answer, both measured in the same run.
 
 import argparse
 import asyncio
-import json
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import aiohttp
 import httpx
 import psutil
 import torch
@@ -26,87 +23,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.load import chat_load
 from benchmarks.processes import CHECKPOINT, MODEL_ID, bare_vllm, stepserve
-
-QUESTION = [{"role": "user", "content": "What is 58+67?"}]
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the clients saw. `latencies_s` are of the short requests: those of the streams depend on their length."""
-
-    answers: int = 0
-    failures: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    latencies_s: list[float] = field(default_factory=list)
-
-    def p99_ms(self) -> float:
-        ordered = sorted(self.latencies_s) or [0.0]
-        return 1000 * ordered[int(0.99 * (len(ordered) - 1))]
-
-
-class Clients:
-    def __init__(self, url: str, expected: dict[str, str], streams: int, closed_loop: int) -> None:
-        self._url = f"{url}/v1/chat/completions"
-        self._expected = expected
-        self._counts = (streams, closed_loop)
-        self._stopped = False
-        self.tally = Tally()
-
-    async def run(self, switches: asyncio.Future[Any]) -> None:
-        """Asks until `switches` is done."""
-        self._stopped = False
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            streams = self._counts[0]
-            tasks = [
-                asyncio.create_task(self._client(session, number < streams)) for number in range(sum(self._counts))
-            ]
-            with suppress(asyncio.CancelledError):
-                await switches
-            self._stopped = True
-            await asyncio.gather(*tasks)
-
-    async def _client(self, session: aiohttp.ClientSession, stream: bool) -> None:
-        body = {"model": "active", "messages": QUESTION, "temperature": 0, "stream": stream}
-        while not self._stopped:
-            started = time.perf_counter()
-            try:
-                async with session.post(self._url, json=body) as response:
-                    text = await response.text()
-                    digest = response.headers.get("x-model-digest", "")
-                answer = _streamed(text) if stream else json.loads(text)["choices"][0]["message"]["content"]
-            except (aiohttp.ClientError, KeyError, ValueError) as error:
-                self.tally.failures.append(repr(error))
-                continue
-            if not stream:
-                self.tally.latencies_s.append(time.perf_counter() - started)
-            self.tally.answers += 1
-            if self._expected.get(digest) != answer:
-                self.tally.wrong.append(f"{digest}: {answer!r}")
-
-
-def _streamed(text: str) -> str:
-    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
-    if not events or events[-1] != "[DONE]":
-        raise ValueError(f"a stream broke off: {text[-200:]!r}")
-    chunks = [json.loads(event) for event in events[:-1]]
-    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
-
-
-def _activate(client: httpx.Client, model_id: str, method: str) -> dict[str, Any]:
-    result: dict[str, Any] = (
-        client.post("/models/set_active", json={"id": model_id, "method": method}).raise_for_status().json()
-    )
-    return result
-
-
-def _ask(client: httpx.Client) -> tuple[str, str]:
-    body = {"model": "active", "messages": QUESTION, "temperature": 0}
-    response = client.post("/v1/chat/completions", json=body).raise_for_status()
-    return response.headers["x-model-digest"], response.json()["choices"][0]["message"]["content"]
+from benchmarks.switch_clients import Clients, Tally, activate, ask
 
 
 def _switches(client: httpx.Client, ids: Sequence[str], method: str, count: int) -> list[dict[str, Any]]:
-    return [_activate(client, ids[number % 2], method) for number in range(count)]
+    return [activate(client, ids[number % 2], method) for number in range(count)]
 
 
 async def _under_load(clients: Clients, client: httpx.Client, ids: Sequence[str], method: str, count: int) -> Any:
@@ -202,11 +123,11 @@ def main() -> None:
             ids = ["early", MODEL_ID]
             expected = {}
             for model_id in ids:
-                _activate(client, model_id, "in_place")
-                digest, answer = _ask(client)
+                activate(client, model_id, "in_place")
+                digest, answer = ask(client)
                 expected[digest] = answer
             rest = Clients(url, expected, args.streams, args.closed_loop)
-            asyncio.run(_rest(rest, 10.0))
+            asyncio.run(rest.run_for(10.0))
             print(f"at rest: p99 of a short request {rest.tally.p99_ms():.0f} ms")
             for method in args.methods:
                 clients = Clients(url, expected, args.streams, args.closed_loop)
@@ -220,16 +141,12 @@ def main() -> None:
                 _larger_in_place(client, base, args.larger_mb, 6)
 
 
-async def _rest(clients: Clients, seconds: float) -> None:
-    await clients.run(asyncio.ensure_future(asyncio.sleep(seconds)))
-
-
 def _report(
     method: str, results: list[dict[str, Any]], tally: Tally, rest: Tally, cold_ms: float, read_ms: float
 ) -> None:
     paused, held, total = (median(result[key] for result in results) for key in ("paused_ms", "held_ms", "total_ms"))
     print(
-        f"{method:11s} {len(results)} switches, {tally.answers} answers, {len(tally.failures)} failed,"
+        f"{method:11s} {len(results)} switches, {len(tally.answers)} answers, {len(tally.failures)} failed,"
         f" {len(tally.wrong)} wrong; paused {paused:.1f} ms, held {held:.1f} ms, total {total:.0f} ms"
     )
     print(
@@ -247,7 +164,7 @@ def _larger_in_place(client: httpx.Client, base: Path, megabytes: int, count: in
     for folder in folders:
         client.post("/models/register", json={"id": folder.name, "source": "bench"}).raise_for_status()
     ids = [folder.name for folder in folders]
-    _activate(client, ids[0], "restart")
+    activate(client, ids[0], "restart")
     results = _switches(client, ids[::-1], "in_place", count)
     size_mb = sum(shard.stat().st_size for shard in folders[0].glob("*.safetensors")) / 1e6
     read_ms = _read_ms(folders[0])

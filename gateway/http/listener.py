@@ -33,8 +33,8 @@ class PublicListener:
             return
         narrow_host = loopback_for(self._host)
         log.warning(
-            "no keys exist, so the server listens on %s and not on %s until a key is created (stepserve keys create)"
-            " or access.mode is open",
+            "no keys exist, so the server listens on %s (loopback) and not on %s until a key is created"
+            " (stepserve keys create) or given (INFERENCE_ACCESS__ADMIN_KEY), or access.mode is open",
             narrow_host,
             self._host,
         )
