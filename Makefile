@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What fails is run once more, and named as flaky if it passes then: a defect to be found. Not after a hang.
 PYTEST := $(BIN)/python -m pytest --durations=25 --reruns 1 --rerun-except Timeout
 
-.PHONY: run test unit test-e2e soak lint types style format bench demo-model docs reference screenshots wheels release clean-dist lock install install-dev clean
+.PHONY: run test unit test-e2e soak lint types style format bench demo-model docs reference examples screenshots wheels release clean-dist lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
@@ -60,6 +60,9 @@ docs: install-dev  ## The documentation as a site, in build/site
 URL ?= http://localhost:8765
 reference: install-dev  ## The pages of docs/ that describe the program; needs a running server (URL)
 	$(BIN)/python -m reference --url $(URL)
+
+examples: install-dev  ## docs/reference/examples.md, from a server of its own
+	$(BIN)/python -m reference.record
 
 screenshots: install-dev  ## Pictures of the web UI into docs/images, from a server of its own
 	$(BIN)/python -m tests.e2e.screenshots

@@ -20,7 +20,7 @@ from stepserve.settings import EngineSettings
 CHECKPOINT = Path(__file__).resolve().parents[1] / "demo" / "checkpoints" / "step-1500"
 MODEL_ID = "demo-step-1500"
 _BIN = Path(sys.executable).parent
-_START_TIMEOUT_S = 300.0
+_START_TIMEOUT_S = 900.0
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ _VLLM = (
     "vLLM's own; [its documentation](https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html)"
     " has the fields."
 )
-_METHODS = ("get", "post", "put", "delete")
+METHODS = ("get", "post", "put", "delete")
 
 Document = dict[str, Any]
 
@@ -24,7 +24,7 @@ Document = dict[str, Any]
 def page(document: Document) -> str:
     """Routes under their first name, in the order of the document."""
     routes = sorted(
-        ((_section(path), path, method, item[method]) for path, item in document["paths"].items() for method in _METHODS
+        ((_section(path), path, method, item[method]) for path, item in document["paths"].items() for method in METHODS
          if method in item),
         key=lambda route: route[0],
     )  # fmt: skip

@@ -16,8 +16,7 @@ import httpx
 import pytest
 
 from tests.debian import program
-from tests.e2e.server import free_port
-from tests.eventually import eventually
+from tests.e2e.server import free_port, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -149,7 +148,7 @@ def _ready(podman: Podman, name: str, url: str) -> httpx.Client:
         except httpx.TransportError:
             return False
 
-    eventually(answers, timeout_s=_START_S)
+    wait_until("the server is ready", answers, _START_S)
     return http
 
 
@@ -185,6 +184,6 @@ def test_a_model_that_is_mounted_on_a_root_that_cannot_be_written(podman: Podman
 
 def test_without_a_key_it_says_why_nobody_reaches_it(podman: Podman, image: str, name: str) -> None:
     podman.run(name, "-v", f"{name}:/data", "--shm-size", "4g", image)
-    eventually(lambda: "loopback" in podman("logs", name).stderr, timeout_s=_START_S)
+    wait_until("the log says why", lambda: "loopback" in podman("logs", name).stderr, _START_S)
     said = next(line for line in podman("logs", name).stderr.splitlines() if "loopback" in line)
     assert "INFERENCE_ACCESS__ADMIN_KEY" in said
