@@ -25,7 +25,15 @@ DURATION = Histogram(
 HELD = Gauge("stepserve_held_requests", "Requests that wait for a switch to end.")
 SWITCHES = Counter("stepserve_switches_total", "Switches that ended.", ["method", "outcome"])
 RESIDENT_LOADS = Counter(
-    "stepserve_resident_loads_total", "Loads of models in addition to the active one that ended.", ["outcome"]
+    "stepserve_resident_loads_total",
+    "Loads of models in addition to the active one that ended, by outcome (loaded, failed) and model.",
+    ["outcome", "model"],
+)
+LOAD_WAIT = Histogram(
+    "stepserve_load_wait_seconds",
+    "How long those waited that had to wait for their model to be loaded in addition to the active one.",
+    ["model"],
+    buckets=(0.5, 2, 5, 10, 20, 30, 60, 120, 300),
 )
 SWITCH_PAUSE = Histogram(
     "stepserve_switch_pause_seconds",
@@ -120,7 +128,7 @@ class ModelLabel:
         return model
 
 
-model_label = ModelLabel((REQUESTS, ENGINE_DEATHS, PROOF_DIFFERENCE, TOKENS, NOT_FINITE))
+model_label = ModelLabel((REQUESTS, ENGINE_DEATHS, PROOF_DIFFERENCE, TOKENS, NOT_FINITE, RESIDENT_LOADS, LOAD_WAIT))
 
 
 def note_request(route: str, model: str, status: int, key_class: str, duration_s: float) -> None:

@@ -18,6 +18,7 @@ GATEWAY_CAPABILITIES_PATH = "/capabilities"
 GATEWAY_LOAD_PATH = "/load"
 GATEWAY_PROVE_PATH = "/prove"
 GATEWAY_UNLOAD_PATH = "/unload"
+GATEWAY_KEEP_ALIVE_PATH = "/keep-alive"
 GATEWAY_USAGE_PATH = "/usage"
 # On control's socket, and never handed on from the public port: what the gateway may ask.
 CONTROL_LOADABLE_PATH = "/loadable"
@@ -190,12 +191,15 @@ class RegisteredModels(Message):
 
 
 class ActivateRequest(Message):
+    """`keep_alive_s`: as in `LoadRequest`; it counts once another model is active."""
+
     model: ModelRef
     reference: Reference | None = None
     base_reference: Reference | None = None  # of an adapter's base, should it have to be loaded first
     method: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    keep_alive_s: float | None = None
 
 
 class ProveRequest(Message):
@@ -208,13 +212,15 @@ class ProveRequest(Message):
 class LoadRequest(Message):
     """A model to be loaded beside the active one, and what it is to be proved by.
 
-    `wait`: for a slot to become idle that could leave for it; else it is refused when none is.
+    `wait`: for a slot to become idle that could leave for it; else it is refused when none is. `keep_alive_s` is what
+    the model, or an adapter's base, is registered with; None: nothing.
     """
 
     model: ModelRef
     reference: Reference | None = None
     base_reference: Reference | None = None
     wait: bool = True
+    keep_alive_s: float | None = None
 
 
 class UnloadRequest(Message):
@@ -225,6 +231,13 @@ class UnloadRequest(Message):
 
     id: str
     forced: bool = False
+
+
+class KeepAliveRequest(Message):
+    """What a model is registered with from now on: for how long it stays loaded when nobody uses it; None: nothing."""
+
+    id: str
+    keep_alive_s: float | None
 
 
 class Loaded(Message):

@@ -62,11 +62,13 @@ class Ledger:
         self.loaded = self.loaded.serves(served, keep=keep)
         if served is not None:
             served.host.phase = "ready"
+            served.host.closed = False
         if isinstance(served, Adapter):
             self.mount(served)
         if before is None or before is now:
             return
         if keep:
+            before.use.last_s = asyncio.get_running_loop().time()  # until now it was used, however few asked it
             self._aborts += [before] if abort else []
         elif before.phase == "stopped":  # by the switch itself
             self.loaded = self.loaded.left(before)
@@ -115,6 +117,7 @@ class Ledger:
         self.loaded = self.loaded.left(slot)
         if slot.phase != "stopped":
             slot.phase = "ready"
+            slot.closed = False
             self.loaded = self.loaded.keeps(slot)
 
     def drop(self, name: str) -> None:

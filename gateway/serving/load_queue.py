@@ -2,57 +2,38 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from gateway.errors import LOAD_FAILURES, EngineStartFailed, GatewayError, LoadFailed, NoRoom, NotLoaded, Unserved
-from gateway.metrics import RESIDENT_LOADS
+from gateway.metrics import LOAD_WAIT, RESIDENT_LOADS, model_label
 from gateway.serving.adapter import Adapter, surplus
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.ledger import DRAIN_S, Ledger
 from gateway.serving.operations import Claim, Shared, ids
-from gateway.serving.room import Evict, Wait, room_for
+from gateway.serving.pending_load import LoadKey, PendingLoad, Wait, key_of
+from gateway.serving.places import Places, now_s
 from gateway.serving.slot import Loaded, Slot, StartEngine
-from gateway.serving.switching.plan import Memory
 from gateway.serving.switching.target import Target
 from gateway.serving.tickets import Ticket
-from stepserve.contract import ModelRef, Proof
+from gateway.serving.turns import in_order
+from stepserve.contract import Proof
 
 log = logging.getLogger(__name__)
-
-_Key = tuple[str, str, str]
-
-
-@dataclass(slots=True, eq=False)
-class _Load:
-    """`patient`: one of those who wait would wait for a busy slot. `starts`: one of them wants it loaded,
-    and not just to wait for what is under way. `unwanted`: it was unloaded before it was there.
-    """
-
-    target: Target
-    deadline_s: float
-    patient: bool = False
-    starts: bool = False
-    tickets: list[Ticket] = field(default_factory=list)
-    started: bool = False
-    unwanted: bool = False
 
 
 @dataclass(slots=True)
 class LoadQueue:
-    """First come, first served, one engine at a time. Only the pool's loop calls this."""
+    """One engine at a time, in the order of `turns`. Only the pool's loop calls this."""
 
     ledger: Ledger
     failed: FailedLoads
     start_engine: StartEngine
-    memory: Callable[[], Memory]
-    max_loaded: int
+    places: Places
     wait_s: float
-    tried: Callable[[], ModelRef | None] = lambda: None
-    """The candidate of a canary that runs: it stays."""
-    _loads: dict[_Key, _Load] = field(default_factory=dict, init=False)
+    _loads: dict[LoadKey, PendingLoad] = field(default_factory=dict, init=False)
 
     @property
     def waits(self) -> bool:
@@ -61,15 +42,11 @@ class LoadQueue:
 
     def ask(self, ticket: Ticket) -> None:
         asked = ticket.request
-        model = asked.model
-        key = _key(model)
+        key = key_of(asked.model)
         load = self._loads.get(key)
         if load is None:
-            target = Target(model, asked.reference, asked.base_reference)
-            load = self._loads[key] = _Load(target, _now_s() + self.wait_s)
+            load = self._loads[key] = PendingLoad(Target(asked.model, asked.reference, asked.base_reference))
         load.tickets.append(ticket)
-        load.patient = load.patient or asked.wait
-        load.starts = load.starts or ticket.starts
 
     def unload(self, name: str) -> None:
         """Whoever waits for that model is told; what is loaded of it is not kept."""
@@ -84,14 +61,13 @@ class LoadQueue:
 
     def advance(self, reserved: set[Claim]) -> None:
         """Starts what can be started, and settles what is settled. `reserved`: what runs, or is to run before."""
+        queue = self._in_order()
+        if not any(self._needs_place(load) for load in queue):
+            self.places.open_all()
         first = True
-        for load in [each for each in self._loads.values() if not each.started]:
-            load.tickets = [ticket for ticket in load.tickets if ticket.open]
-            if not load.tickets:
-                self._end(load)
-                continue
+        for n, load in enumerate(queue):
             try:
-                wait = self._step(load, reserved, first)
+                wait = self._step(load, reserved, queue[n + 1 :], first)
             except EngineStartFailed as error:
                 self._fail(load, error)
             except GatewayError as error:
@@ -100,15 +76,35 @@ class LoadQueue:
                 log.exception("the load of %s crashed", load.target.model.id)
                 self._end(load, LoadFailed(load.target.model.id, f"{type(error).__name__}: {error}", 5.0))
             else:
-                if wait is not None and _now_s() >= load.deadline_s:
-                    reason = f"`{load.target.model.id}` was not loaded within {self.wait_s:g} s: {wait.obstacle}."
-                    self._end(load, NoRoom(reason, 5.0))
+                if wait is not None:
+                    self._dismiss_the_late(load, wait)
                 first = first and (wait is None or not wait.first)
+        self.places.expire()
 
-    def _step(self, load: _Load, reserved: set[Claim], first: bool) -> Wait | None:
+    def _in_order(self) -> list[PendingLoad]:
+        """Those that have not begun, as they take turns; those that nobody waits for any more are gone."""
+        for load in [each for each in self._loads.values() if not each.started]:
+            if not load.forget_the_gone():
+                self._end(load)
+        return [each.load for each in in_order([load.waiting() for load in self._loads.values() if not load.started])]
+
+    def _needs_place(self, load: PendingLoad) -> bool:
+        return load.starts and self.ledger.loaded.hosting(load.target.host) is None
+
+    def _dismiss_the_late(self, load: PendingLoad, wait: Wait) -> None:
+        """Whoever has waited for as long as one may is told what for."""
+        late = [ticket for ticket in load.tickets if now_s() >= ticket.since_s + self.wait_s]
+        load.tickets = [ticket for ticket in load.tickets if ticket not in late]
+        for ticket in late:
+            reason = f"`{load.target.model.id}` was not loaded within {self.wait_s:g} s: {wait.obstacle}."
+            ticket.fail(NoRoom(reason, 5.0))
+        if not load.tickets:
+            self._end(load)
+
+    def _step(self, load: PendingLoad, reserved: set[Claim], behind: Sequence[PendingLoad], first: bool) -> Wait | None:
         """One step towards it; None when it is there, or under way. Raises GatewayError."""
         target, loaded = load.target, self.ledger.loaded
-        present = self._present(target, reserved)
+        present = self._present(target, reserved, first)
         if present is not None:
             self._end(load, served=present)
             return None
@@ -124,14 +120,20 @@ class LoadQueue:
             return self._attach(load, host, claims, reserved)
         if host is not None and host is loaded.active and host in reserved:
             return Wait("something is done with its engine", first=False)
-        return self._load(load, claims, reserved) if first else Wait("another model is loaded first")
+        if not first:
+            if not load.patient and Shared.ROOM not in reserved:
+                raise NoRoom(f"`{target.model.id}` is not loaded and cannot be now: requests for others wait.", 5.0)
+            return Wait("another model is loaded first")
+        return self._load(load, claims, reserved, [each for each in behind if self._needs_place(each)])
 
-    def _load(self, load: _Load, claims: frozenset[Claim], reserved: set[Claim]) -> Wait | None:
+    def _load(
+        self, load: PendingLoad, claims: frozenset[Claim], reserved: set[Claim], behind: Sequence[PendingLoad]
+    ) -> Wait | None:
         """In an engine of its own, for which others may have to leave first. Raises NoRoom."""
         target = load.target
         if Shared.ROOM in reserved:
             return Wait("another engine starts")
-        tried = self._tried()
+        tried = self.places.tried_model
         old = self.ledger.loaded.other(target.host.id)
         if old is not None and tried is not None and old is tried.host:
             raise NoRoom(
@@ -139,28 +141,19 @@ class LoadQueue:
             )
         if old is not None:  # other content under the same id
             self.ledger.retire(old, DRAIN_S)
-        step = room_for(
-            target.host,
-            self.ledger.loaded,
-            self.memory(),
-            self.max_loaded,
-            taken=self.ledger.taken,
-            patient=load.patient,
-            tried=tried.host if tried is not None else None,
-        )
-        if isinstance(step, Wait):
-            return step
-        if isinstance(step, Evict):
-            log.info("%s leaves: it was used least recently and room is needed", step.slot.model.id)
-            self.ledger.retire(step.slot, 0.0)
-            return Wait(f"`{step.slot.model.id}` leaves for it")
-        self._start(load, target.load(self.start_engine), claims | {Shared.ROOM}, self._loaded, reserved)
-        return None
+        wait = self.places.make(load, behind)
+        if wait is None:
+            claims |= {Shared.ROOM}
+            self._start(load, target.load(self.start_engine), claims, self._loaded, reserved)
+        return wait
 
-    def _present(self, target: Target, reserved: set[Claim]) -> Loaded | None:
+    def _present(self, target: Target, reserved: set[Claim], first: bool) -> Loaded | None:
         loaded = self.ledger.loaded
         host = loaded.hosting(target.host)
         if host is None or (host is loaded.active and host in reserved):  # a switch may be about to take it away
+            return None
+        host.closed = host.closed and not first  # whoever is first, it was closed for somebody who came later, or left
+        if host.closed:
             return None
         if target.model.base is not None:
             adapter = host.adapters.get(target.model.id)
@@ -185,45 +178,44 @@ class LoadQueue:
             if active.get(model.id, model.digest) != model.digest:
                 raise NoRoom(f"`{model.id}` is active with other content, which only a switch replaces.", 5.0)
 
-    def _attach(self, load: _Load, host: Slot, claims: frozenset[Claim], reserved: set[Claim]) -> Wait | None:
+    def _attach(self, load: PendingLoad, host: Slot, claims: frozenset[Claim], reserved: set[Claim]) -> Wait | None:
         if host in reserved:
             return Wait("its base is being changed", first=False)
-        leaving = surplus(host, load.target.model.id, self.ledger.loaded.serving, self._tried())
+        if host.closed:
+            return Wait("it is the turn of another model", first=False)
+        leaving = surplus(host, load.target.model.id, self.ledger.loaded.serving, self.places.tried_model)
         if leaving is not None:
             del host.adapters[leaving.model.id]
         self._start(load, _mount(load.target, host, leaving), claims | {host}, self._attached, reserved)
         return None
 
-    def _tried(self) -> Loaded | None:
-        """What answers as the candidate of a canary that runs."""
-        tried = self.tried()
-        return None if tried is None else self.ledger.loaded.beside(tried.id)
-
     def _start(
         self,
-        load: _Load,
+        load: PendingLoad,
         work: Coroutine[Any, Any, tuple[Loaded, Proof]],
         claims: frozenset[Claim],
-        finish: Callable[[_Load, asyncio.Task[tuple[Loaded, Proof]]], None],
+        finish: Callable[[PendingLoad, asyncio.Task[tuple[Loaded, Proof]]], None],
         reserved: set[Claim],
     ) -> None:
         load.started = True
         reserved |= claims
         self.ledger.operations.start(f"load {load.target.model.id}", work, claims, partial(finish, load))
 
-    def _loaded(self, load: _Load, task: asyncio.Task[tuple[Loaded, Proof]]) -> None:
+    def _loaded(self, load: PendingLoad, task: asyncio.Task[tuple[Loaded, Proof]]) -> None:
         served = self._result(load, task)
         if served is None:
-            RESIDENT_LOADS.labels(outcome="failed").inc()
+            RESIDENT_LOADS.labels("failed", model_label(load.target.host.id)).inc()
             return
-        RESIDENT_LOADS.labels(outcome="loaded").inc()
+        RESIDENT_LOADS.labels("loaded", model_label(load.target.host.id)).inc()
         self.ledger.keep(served)
+        self.places.note_load(served.host)
+        self.places.keep_alives.register(served.host.model.id, load.keep_alive_s)
         log.info("%s is loaded in addition to the active model (%.1f s)", served.model.id, served.host.load_duration_s)
         if load.unwanted:
             self.ledger.retire(served.host, 0.0)
         self._end(load, served=served)
 
-    def _attached(self, load: _Load, task: asyncio.Task[tuple[Loaded, Proof]]) -> None:
+    def _attached(self, load: PendingLoad, task: asyncio.Task[tuple[Loaded, Proof]]) -> None:
         gone = Unserved(f"The engine of `{load.target.host.id}` is gone again; ask again.", 1.0)
         if not task.cancelled() and task.exception() and self.ledger.loaded.hosting(load.target.host) is None:
             self._end(load, gone)  # the base died, which says nothing about the adapter
@@ -239,7 +231,7 @@ class LoadQueue:
         self.ledger.mount(served)
         self._end(load, served=served)
 
-    def _result(self, load: _Load, task: asyncio.Task[tuple[Loaded, Proof]]) -> Loaded | None:
+    def _result(self, load: PendingLoad, task: asyncio.Task[tuple[Loaded, Proof]]) -> Loaded | None:
         """None when there is none, which all have been told then."""
         if task.cancelled():
             self._end(load, Unserved("The server is stopping.", 5.0))
@@ -253,38 +245,31 @@ class LoadQueue:
         self._fail(load, error)
         return None
 
-    def _fail(self, load: _Load, error: BaseException) -> None:
+    def _fail(self, load: PendingLoad, error: BaseException) -> None:
         model = load.target.model
         self.failed.note(model, str(error))
         failure = self.failed.cooling(model)
         self._end(load, LoadFailed(model.id, str(error), failure.retry_in_s if failure else 0.0))
 
-    def _end(self, load: _Load, error: GatewayError | None = None, served: Loaded | None = None) -> None:
+    def _end(self, load: PendingLoad, error: GatewayError | None = None, served: Loaded | None = None) -> None:
         """Tells everybody who waits."""
         model = load.target.model
-        key = _key(model)
+        key = key_of(model)
         if self._loads.get(key) is load:
             del self._loads[key]
         waiting = [ticket for ticket in load.tickets if not ticket.ended.done()]
         load.tickets = []
         for ticket in waiting:
             if error is not None:
-                ticket.ended.set_exception(error)
+                ticket.fail(error)
             else:
                 ticket.ended.set_result(None)
+                LOAD_WAIT.labels(model_label(model.id)).observe(now_s() - ticket.since_s)
         if served is not None:
             self.ledger.promise(served.host, waiting)
-
-
-def _key(model: ModelRef) -> _Key:
-    return (model.id, model.digest, model.engine.model_dump_json() if model.engine is not None else "")
 
 
 async def _mount(target: Target, host: Slot, leaving: Adapter[Slot] | None) -> tuple[Loaded, Proof]:
     if leaving is not None:
         await leaving.front.detach()
     return await target.mount(host)
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

@@ -39,7 +39,7 @@ class LoadedModels:
 
     def answering(self, name: str) -> Loaded | None:
         """The slot that is not the active one's, or the adapter on such a slot, that can answer to that id now."""
-        alive = (slot for slot in self.others if not slot.dead)
+        alive = (slot for slot in self.others if not slot.dead and not slot.closed)
         return next((found for slot in alive if (found := slot.answering(name)) is not None), None)
 
     def beside(self, name: str) -> Loaded | None:
@@ -61,7 +61,7 @@ class LoadedModels:
     def idle_longest(self, but: Collection[object]) -> Slot | None:
         """The least recently used of the others that nobody is inside of, `but` those; None when there is none."""
         idle = [slot for slot in self.others if not slot.in_flight and slot not in but]
-        return min(idle, key=lambda slot: slot.last_used_s, default=None)
+        return min(idle, key=lambda slot: slot.use.last_s, default=None)
 
     def serves(self, serving: Loaded | None, *, keep: bool) -> "LoadedModels":
         """`serving` is the active model from now on. The slot before it stays loaded (`keep`) or leaves."""

@@ -13,11 +13,13 @@ from gateway.errors import CanaryRunning, PushInProgress, SwitchInProgress
 from gateway.serving.active_model import Activation, ActiveModel, refuse
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
+from gateway.serving.keep_alive import KeepAlives
 from gateway.serving.ledger import Ledger
 from gateway.serving.load_queue import LoadQueue
 from gateway.serving.loaded_models import LoadedModels
 from gateway.serving.operations import Operations
 from gateway.serving.pauses import Pause, PauseRequest, Pauses, Resume
+from gateway.serving.places import Places, now_s
 from gateway.serving.pushes import Push, Pushes, settle
 from gateway.serving.slot import Loaded, StartEngine
 from gateway.serving.switching.plan import Memory
@@ -42,9 +44,12 @@ class _Unload:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pin:
+class _KeepAlive:
+    """`registered`: what the model is registered with from now on, and not what a client said."""
+
     name: str
-    pinned: bool
+    keep_alive_s: float | None
+    registered: bool
 
 
 class _Look(Enum):
@@ -53,7 +58,7 @@ class _Look(Enum):
     LOOK = "look"
 
 
-_Event = Activation | Push | Pause | Resume | Ticket | _Unload | _Pin | _Look | asyncio.Task[Any]
+_Event = Activation | Push | Pause | Resume | Ticket | _Unload | _KeepAlive | _Look | asyncio.Task[Any]
 
 
 class Pool:
@@ -73,6 +78,8 @@ class Pool:
         *,
         max_loaded: int = 1,
         load_wait_s: float = 300.0,
+        turn_wait_s: float = 30.0,
+        keep_alive_s: float | None = None,
         cool_down_s: float = 300.0,
         poll_s: float = _DEATH_POLL_S,
         first_delay_s: float = _FIRST_RESTART_DELAY_S,
@@ -81,7 +88,10 @@ class Pool:
         versions: Versions | None = None,
         tried: Callable[[], ModelRef | None] = lambda: None,
     ) -> None:
-        """`tried`: the candidate of a canary that runs, which stays loaded unless a switch needs its memory."""
+        """`tried`: the candidate of a canary that runs, which stays loaded unless a switch needs its memory.
+
+        `turn_wait_s`: how long a request waits for its model's turn while a loaded one is asked (`turns`).
+        """
         self._gate = gate
         self._tried = tried
         self._poll_s = poll_s
@@ -95,7 +105,9 @@ class Pool:
         )
         self._pauses = Pauses(gate, self._ledger, self.versions.announce)
         self._pushes = Pushes(gate, self._ledger, self.versions)
-        self._loads = LoadQueue(self._ledger, self._failed, start_engine, memory, max_loaded, load_wait_s, tried)
+        self._keep_alives = KeepAlives(keep_alive_s)
+        places = Places(self._ledger, memory, max_loaded, turn_wait_s, self._keep_alives, tried)
+        self._loads = LoadQueue(self._ledger, self._failed, start_engine, places, load_wait_s)
         self._boot_id = uuid.uuid4().hex
         self._watchdog = watchdog or Watchdog()
 
@@ -186,12 +198,13 @@ class Pool:
         """The id of the model that weights are being pushed to."""
         return self._pushes.push.request.model.id if self._pushes.push is not None else None
 
-    def ask_for(self, request: LoadRequest, *, starts: bool = True) -> Ticket:
+    def ask_for(self, request: LoadRequest, *, starts: bool = True, since_s: float | None = None) -> Ticket:
         """Has a model loaded, if it is not, for whoever holds the ticket. A switch to it that runs is waited for.
 
-        `starts` false: that is all; where nothing is under way the ticket ends with NotLoaded.
+        `starts` false: that is all; where nothing is under way the ticket ends with NotLoaded. `since_s`: since when
+        the caller waits, by the event loop's clock; None: from now on.
         """
-        ticket = Ticket(request, starts, self._look)
+        ticket = Ticket(request, starts, self._look, now_s() if since_s is None else since_s)
         self._events.put_nowait(ticket)
         return ticket
 
@@ -216,9 +229,16 @@ class Pool:
         self._events.put_nowait(_Unload(name, forced, ended))
         await ended
 
-    def pin(self, name: str, *, pinned: bool) -> None:
-        """Whether the slot of that id stays when another model needs its place. Nothing happens where there is none."""
-        self._events.put_nowait(_Pin(name, pinned))
+    def keep_alive(self, name: str, keep_alive_s: float) -> None:
+        """For how long the slot of that id stays when nobody uses it; negative: also when its place is needed.
+
+        Nothing happens where there is none.
+        """
+        self._events.put_nowait(_KeepAlive(name, keep_alive_s, registered=False))
+
+    def register_keep_alive(self, name: str, keep_alive_s: float | None) -> None:
+        """What the model of that id is registered with from now on, loaded or not; None: what the settings say."""
+        self._events.put_nowait(_KeepAlive(name, keep_alive_s, registered=True))
 
     async def run(self) -> None:
         """The writer task: takes events until cancelled; then ends every engine."""
@@ -274,10 +294,10 @@ class Pool:
                 self._loads.ask(event)
             case _Unload():
                 self._unload(event)
-            case _Pin():
-                slot = self.loaded.other(event.name)
-                if slot is not None:
-                    slot.pinned = event.pinned
+            case _KeepAlive(name, keep_alive_s, registered=True):
+                self._keep_alives.change(name, keep_alive_s)
+            case _KeepAlive(name, float(keep_alive_s)):
+                self._keep_alives.say(name, keep_alive_s)
             case asyncio.Task():
                 self._operations.finish(event)
             case _Look():
@@ -305,6 +325,7 @@ class Pool:
             case Activation() if (obstacle := push_runs or self._pauses.obstacle) is not None:
                 refuse(event, obstacle)
             case Activation():
+                self._keep_alives.register(event.target.host.id, event.request.keep_alive_s)
                 self._active.ask(event)
             case Push() if switch_runs is not None:
                 settle(event, switch_runs)
@@ -326,5 +347,5 @@ class Pool:
             event = self._events.get_nowait()
             if isinstance(event, Pause):
                 event.begun.cancel()
-            elif not isinstance(event, asyncio.Task | _Look | _Pin):
+            elif not isinstance(event, asyncio.Task | _Look | _KeepAlive):
                 event.ended.cancel()

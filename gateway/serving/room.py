@@ -1,8 +1,6 @@
-"""Whether one more model may be loaded now, and who would leave for it: a pure decision over what is loaded."""
+"""Whether one more model fits, and whether to wait for room is of use: pure decisions over what is loaded."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
 from gateway.errors import NoRoom
 from gateway.serving.loaded_models import LoadedModels
@@ -11,60 +9,37 @@ from gateway.serving.switching.plan import Memory, shortage
 from stepserve.contract import ModelRef
 
 
-@dataclass(frozen=True, slots=True)
-class Evict:
-    """That slot leaves; then the question is asked again."""
+def obstacle_to(model: ModelRef, loaded: LoadedModels, memory: Memory, max_loaded: int) -> str | None:
+    """Why it cannot be loaded now; None when it fits. One place is always the active model's.
 
-    slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Until a slot is idle or has ended, or what runs is over. `first`: nothing that needs room overtakes it."""
-
-    obstacle: str
-    first: bool = True
-
-
-def room_for(
-    model: ModelRef,
-    loaded: LoadedModels,
-    memory: Memory,
-    max_loaded: int,
-    *,
-    taken: Collection[object],
-    patient: bool,
-    tried: Slot | None = None,
-) -> Literal["start"] | Evict | Wait:
-    """One place is always the active model's. `taken`: slots that may not leave now, however idle.
-
-    `patient`: to wait for a slot that requests are inside of. `tried`: the slot of a canary's candidate, which stays
-    until that is over. Raises NoRoom when to wait is in vain, or not wanted.
+    Raises NoRoom where that is so whoever leaves.
     """
     if max_loaded < 2:
         raise NoRoom(f"`{model.id}` is not loaded, and max_loaded_models is {max_loaded}.", None)
     if model.signature is None:
         raise NoRoom(f"`{model.id}` is not loaded and cannot be: {shortage(None, memory)}.", 30.0)
     if 1 + len(loaded.others) + len(loaded.leaving) >= max_loaded:
-        obstacle: str | None = f"{max_loaded} models are loaded (max_loaded_models)"
-    else:
-        obstacle = shortage(model.signature, memory)
-    if obstacle is None:
-        return "start"
-    if any(not slot.in_flight for slot in loaded.leaving):  # it ends, and that may be room enough
-        return Wait(obstacle)
-    kept = {
-        slot: "a canary" if slot is tried else "keep_alive" for slot in loaded.others if slot.pinned or slot is tried
-    }
-    idle = loaded.idle_longest(but=[*taken, *kept])
-    if idle is not None:
-        return Evict(idle)
+        return f"{max_loaded} models are loaded (max_loaded_models)"
+    return shortage(model.signature, memory)
+
+
+def is_about_to_end(loaded: LoadedModels) -> bool:
+    """Whether a slot ends, which may be room enough."""
+    return any(not slot.in_flight for slot in loaded.leaving)
+
+
+def check_hope(
+    model: ModelRef, obstacle: str, loaded: LoadedModels, kept: Mapping[Slot, str], *, patient: bool
+) -> None:
+    """Raises NoRoom when to wait is in vain, or not wanted. `kept`: slots that do not leave for others, and why."""
     if kept and len(kept) == len(loaded.others) and not loaded.leaving:
         names = " and ".join(f"{slot.model.id} is to stay ({why})" for slot, why in kept.items())
-        retry_after_s = 30.0 if tried in kept else None
+        retry_after_s = None if set(kept.values()) == {KEPT_ALIVE} else 30.0
         raise NoRoom(f"`{model.id}` is not loaded and cannot be: {obstacle}, and {names}.", retry_after_s)
     if not loaded.others and not loaded.leaving:
         raise NoRoom(f"`{model.id}` is not loaded and cannot be: {obstacle}.", 30.0)
     if not patient:
         raise NoRoom(f"`{model.id}` is not loaded and cannot be now: {obstacle}.", 5.0)
-    return Wait(f"{obstacle}, and every slot is busy")
+
+
+KEPT_ALIVE, KEPT_FOR_CANARY = "keep_alive", "a canary"

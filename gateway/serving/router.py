@@ -124,9 +124,10 @@ class Router:
 
     async def _loaded(self, name: str, wanted: LoadRequest, disconnected: Disconnected) -> Served:
         gone = asyncio.ensure_future(disconnected())
+        since_s = asyncio.get_running_loop().time()
         try:
             while True:
-                ticket = self.pool.ask_for(wanted, starts=self.load_on_request)
+                ticket = self.pool.ask_for(wanted, starts=self.load_on_request, since_s=since_s)
                 try:
                     await _first(ticket, gone)
                     # It may have become the active one meanwhile, or be gone again.

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from gateway.http.tracked_send import TrackedSend, tracked
 from gateway.serving.adapter import Adapter, AdapterEngine, identity_of
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.soundness import Soundness
+from gateway.serving.use import Use
 from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import (
     BatchItem,
@@ -148,8 +148,8 @@ class Slot:
         self._is_frozen = False
         self._answers: dict[asyncio.Task[None], _Answer] = {}
         self._batches: dict[asyncio.Task[Any], bool] = {}  # whether each was given up
-        self.last_used_s = time.monotonic()
-        self.pinned = False
+        self.use = Use()
+        self.closed = False  # it is another model's turn: the pool lets no more requests in
         self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -180,9 +180,9 @@ class Slot:
         cls, model: ModelRef, start_engine: StartEngine, reference: Reference | None
     ) -> tuple["Slot", Proof]:
         """Starts an engine and probes it before anyone can reach it. Raises EngineStartFailed or ProofFailed."""
-        started = time.monotonic()
+        started = _now_s()
         engine = await start_engine(model)
-        engine_up = time.monotonic()
+        engine_up = _now_s()
         try:
             proof = await engine.prove(reference)
             if not proof.passed:
@@ -190,9 +190,10 @@ class Slot:
         except BaseException:
             await engine.shutdown()
             raise
-        now = time.monotonic()
+        now = _now_s()
         log.info("loaded %s: engine %.1f s, proof %.1f s", model.id, engine_up - started, now - engine_up)
         slot = cls(model, engine, now - started, reference)
+        slot.use.last_s = now
         slot.soundness.note(proof)
         return slot, proof
 
@@ -309,7 +310,7 @@ class Slot:
     def state(self, *, active: bool) -> SlotState:
         return SlotState(
             model=self.model,
-            phase="dead" if self.dead else self.phase,
+            phase="dead" if self.dead else "draining" if self.closed else self.phase,
             health=self.soundness.health,
             fault=self.soundness.fault,
             proved_at=self.soundness.proved_at,
@@ -414,6 +415,8 @@ class Slot:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        entered_s = _now_s()
+        self.use.enter(entered_s, idle=not self._in_flight)
         self._in_flight += 1
         if not self._condemned.is_set():
             self._empty.clear()
@@ -421,9 +424,13 @@ class Slot:
             yield
         finally:
             self._in_flight -= 1
-            self.last_used_s = time.monotonic()
+            self.use.leave(_now_s(), entered_s)
             if not self._in_flight:
                 self._empty.set()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _fits(adapter: Adapter[Slot], model: ModelRef) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gateway.dialects.call import Call, Json
 from gateway.dialects.ollama.abilities import Abilities
 from gateway.dialects.ollama.answers import Lines, Shape, in_message, in_response, now, whole_answer
-from gateway.dialects.ollama.keeping import Keeping, sign_of
+from gateway.dialects.ollama.keeping import Keeping, asked_s
 from gateway.dialects.ollama.requests import (
     AskRequest,
     EmbedRequest,
@@ -47,7 +47,7 @@ class Asking:
         body: Json = {"model": request.model, "input": request.input, "encoding_format": "float"}
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
-        sign = sign_of(request.keep_alive)
+        keep_alive_s = asked_s(request.keep_alive)
         await call.whole(
             _EMBEDDINGS,
             body,
@@ -59,36 +59,36 @@ class Asking:
                 "prompt_eval_count": answer["usage"]["prompt_tokens"],
             },
         )
-        await self.keeping.after(call, request.model, sign)
+        await self.keeping.after(call, request.model, keep_alive_s)
 
     async def old_embeddings(self, call: Call, request: OldEmbeddingsRequest) -> None:
         body = {"model": request.model, "input": request.prompt, "encoding_format": "float"}
-        sign = sign_of(request.keep_alive)
+        keep_alive_s = asked_s(request.keep_alive)
         await call.whole(_EMBEDDINGS, body, lambda answer: {"embedding": answer["data"][0]["embedding"]})
-        await self.keeping.after(call, request.model, sign)
+        await self.keeping.after(call, request.model, keep_alive_s)
 
     async def _ask(self, call: Call, request: AskRequest, path: str, body: Json, shape: Shape) -> None:
         thinks = bool(request.think)
-        sign = sign_of(request.keep_alive)
+        keep_alive_s = asked_s(request.keep_alive)
         if request.stream is False:
             await call.whole(
                 path, body, lambda answer: whole_answer(answer, request.model, call.timing, shape, thinks=thinks)
             )
         else:
             await call.stream(path, body, Lines(request.model, call.timing, shape, thinks=thinks))
-        await self.keeping.after(call, request.model, sign)
+        await self.keeping.after(call, request.model, keep_alive_s)
 
     async def _load(self, call: Call, request: AskRequest, said: Json) -> None:
         """Nothing is asked: so clients load a model, or with `keep_alive: 0` unload it."""
-        sign = sign_of(request.keep_alive)
-        reason = "unload" if sign == 0 else "load"
+        keep_alive_s = asked_s(request.keep_alive)
+        reason = "unload" if keep_alive_s == 0 else "load"
         content = {"model": request.model, "created_at": now(), **said, "done": True, "done_reason": reason}
         if self.served.slot(request.model) is not None:
-            await self.keeping.after(call, request.model, sign)
+            await self.keeping.after(call, request.model, keep_alive_s)
             await call.answer(content)
         else:  # whoever reaches a model has it loaded, where requests may do that
             await call.whole(_TOKENIZE, {"model": request.model, "prompt": "-"}, lambda _: content)
-            await self.keeping.after(call, request.model, sign)
+            await self.keeping.after(call, request.model, keep_alive_s)
 
     def _context_tokens(self, name: str) -> int | None:
         slot = self.served.slot(name)

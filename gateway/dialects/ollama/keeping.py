@@ -1,6 +1,5 @@
-"""`keep_alive`: for how long a model stays loaded beside the active one. 0 unloads it, a negative time pins it."""
+"""`keep_alive`: for how long a model that is not active stays loaded. 0 unloads it, a negative time pins it."""
 
-import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,8 +7,8 @@ from gateway.dialects.call import Call
 from gateway.dialects.served import Served
 from gateway.errors import CanaryRunning, InvalidRequest
 from gateway.request.context import RequestContext
+from stepserve.keep_alive import seconds_of
 
-_DURATION = re.compile(r"(-?)(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)?")
 _MAY = frozenset({"admin", "none", "anonymous"})  # which keys; without keys everybody is the owner
 
 
@@ -20,21 +19,19 @@ class Keeper(Protocol):
         """Raises CanaryRunning."""
         ...
 
-    def pin(self, name: str, *, pinned: bool) -> None:
-        """Whether the slot of that id stays when another model needs its place."""
+    def keep_alive(self, name: str, keep_alive_s: float) -> None:
+        """For how long the slot of that id stays when nobody uses it; negative: also when its place is needed."""
         ...
 
 
-def sign_of(keep_alive: float | str | None) -> int | None:
-    """-1: for ever, 0: not at all, 1: for some time, None: nothing is said. Raises InvalidRequest."""
+def asked_s(keep_alive: float | str | None) -> float | None:
+    """The seconds that a request asks for; None: nothing is said. Raises InvalidRequest."""
     if keep_alive is None:
         return None
-    found = _DURATION.fullmatch(str(keep_alive).strip())
-    if found is None:
-        raise InvalidRequest(f"keep_alive: {str(keep_alive)[:50]!r} is not a duration such as 5m, 0 or -1")
-    if float(found[2]) == 0:
-        return 0
-    return -1 if found[1] else 1
+    try:
+        return seconds_of(keep_alive)
+    except ValueError as error:
+        raise InvalidRequest(f"keep_alive: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +39,20 @@ class Keeping:
     served: Served
     keeper: Keeper
 
-    async def after(self, call: Call, name: str, sign: int | None) -> bool:
+    async def after(self, call: Call, name: str, keep_alive_s: float | None) -> bool:
         """Once a request has been answered: whether its model was told to leave. The active one stays; an infer key
         decides about no model.
         """
-        if sign is None or RequestContext.of(call.scope).key_class not in _MAY:
+        if keep_alive_s is None or RequestContext.of(call.scope).key_class not in _MAY:
             return False
         slot = self.served.slot(name)
         if slot is None or slot.active:
             return False
-        if sign == 0:
+        if keep_alive_s == 0:
             try:
                 await self.keeper.unload(slot.model.id)
             except CanaryRunning:  # it stays, as the active one does
                 return False
         else:
-            self.keeper.pin(slot.model.id, pinned=sign < 0)
-        return sign == 0
+            self.keeper.keep_alive(slot.model.id, keep_alive_s)
+        return keep_alive_s == 0

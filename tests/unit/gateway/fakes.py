@@ -322,8 +322,8 @@ class FakeKeeper:
     async def unload(self, name: str) -> None:
         self.told.append(("unload", name))
 
-    def pin(self, name: str, *, pinned: bool) -> None:
-        self.told.append(("pin", name, pinned))
+    def keep_alive(self, name: str, keep_alive_s: float) -> None:
+        self.told.append(("keep_alive", name, keep_alive_s))
 
     async def keep(self, name: str, alias: Alias) -> bool:
         self.told.append(("keep", name, alias))

@@ -21,8 +21,17 @@ class House:
     `tried` a canary's candidate.
     """
 
-    def __init__(self, *, max_loaded: int = 2, load_wait_s: float = 5.0) -> None:
-        self.garage = Garage()
+    def __init__(
+        self,
+        *,
+        max_loaded: int = 2,
+        load_wait_s: float = 5.0,
+        turn_wait_s: float = 30.0,
+        keep_alive_s: float | None = None,
+        poll_s: float = 0.001,
+        garage: Garage | None = None,
+    ) -> None:
+        self.garage = garage or Garage()
         self.gate = Gate(64, 10.0)
         self.free_bytes = 0
         self.memory_of: Callable[[], int] = lambda: self.free_bytes
@@ -36,7 +45,9 @@ class House:
             lambda: Memory(free_bytes=self.memory_of(), engine_bytes=100),
             max_loaded=max_loaded,
             load_wait_s=load_wait_s,
-            poll_s=0.001,
+            turn_wait_s=turn_wait_s,
+            keep_alive_s=keep_alive_s,
+            poll_s=poll_s,
             first_delay_s=0.001,
             watchdog=self.watchdog,
             failed=FailedLoads(300.0, lambda: self.now_s),

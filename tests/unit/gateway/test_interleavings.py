@@ -256,9 +256,10 @@ class Interleavings(RuleBasedStateMachine):
         max_loaded=st.integers(1, 3),
         places=st.integers(1, 4),
         load_on_request=st.booleans(),
+        turn_wait_s=st.sampled_from([0.0, 3.0, 15.0]),
         first=st.sampled_from(MODELS),
     )
-    def prepare(self, max_loaded: int, places: int, load_on_request: bool, first: ModelRef) -> None:
+    def prepare(self, max_loaded: int, places: int, load_on_request: bool, turn_wait_s: float, first: ModelRef) -> None:
         self.loop = VirtualLoop()
         asyncio.set_event_loop(self.loop)
         self.machine = Machine(places)
@@ -272,6 +273,7 @@ class Interleavings(RuleBasedStateMachine):
             self.machine.memory,
             max_loaded=max_loaded,
             load_wait_s=20.0,
+            turn_wait_s=turn_wait_s,
             cool_down_s=0.0,
             poll_s=2.0,
             watchdog=Unwatched(),
@@ -526,6 +528,7 @@ class Interleavings(RuleBasedStateMachine):
             self.the_gate_is_open_on_what_is_active()
             self.one_engine_a_model()
             assert not self.pool.loaded.leaving
+            assert not any(slot.closed for slot in self.pool.loaded.hosts), "it takes no requests, and for nobody"
             ended = set(self.machine.engines) - {slot.engine for slot in self.pool.loaded.slots}
             assert all(engine.stopped for engine in ended if isinstance(engine, PacedEngine)), "nobody ended an engine"
             if self.committed is not None:

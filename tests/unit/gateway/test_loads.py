@@ -110,7 +110,7 @@ def test_the_idle_one_used_least_recently_leaves() -> None:
         first, second = await house.enter("a"), await house.enter("b")
         assert isinstance(first, Slot)
         assert isinstance(second, Slot)
-        first.last_used_s, second.last_used_s = 2.0, 1.0
+        first.use.last_s, second.use.last_s = 2.0, 1.0
         await house.enter("c")
         assert sorted(loaded(house)) == ["a", "c"]
         assert house.garage.started[1].stopped

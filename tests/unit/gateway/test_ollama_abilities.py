@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.dialects.ollama.abilities import Abilities
-from gateway.dialects.ollama.keeping import sign_of
+from gateway.dialects.ollama.keeping import asked_s
 from gateway.dialects.served import Served
 from gateway.errors import InvalidRequest
 from gateway.serving.naming import Naming
@@ -17,19 +17,20 @@ from stepserve.settings import EngineSettings
 
 
 @pytest.mark.parametrize(
-    ("said", "sign"),
+    ("said", "seconds"),
     [
-        (None, None), (0, 0), ("0", 0), ("0s", 0), (-1, -1), ("-1", -1), ("-1m", -1), (300, 1), ("5m", 1), ("1.5h", 1),
+        (None, None), (0, 0), ("0", 0), ("0s", 0), ("-0", 0), (-1, -1), ("-1", -1), ("-1m", -1), (300, 300),
+        ("5m", 300), ("1.5h", 5400), ("1h30m", 5400), ("500ms", 0.5), ("999999999h", -1),
     ],
 )  # fmt: skip
-def test_how_long_a_model_is_to_stay(said: Any, sign: int | None) -> None:
-    assert sign_of(said) == sign
+def test_how_long_a_model_is_to_stay(said: Any, seconds: float | None) -> None:
+    assert asked_s(said) == seconds
 
 
-@pytest.mark.parametrize("said", ["for ever", "5 m", "", "m"])
+@pytest.mark.parametrize("said", ["for ever", "5 m", "", "m", "1h-5m", "nan"])
 def test_what_is_no_duration(said: str) -> None:
     with pytest.raises(InvalidRequest, match="keep_alive"):
-        sign_of(said)
+        asked_s(said)
 
 
 @pytest.mark.parametrize(

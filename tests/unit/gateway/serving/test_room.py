@@ -1,10 +1,10 @@
-"""Room for one more model: a table."""
+"""Room for one more model, and whether to wait for it: tables."""
 
 import pytest
 
 from gateway.errors import NoRoom
 from gateway.serving.loaded_models import LoadedModels
-from gateway.serving.room import Evict, Wait, room_for
+from gateway.serving.room import KEPT_ALIVE, KEPT_FOR_CANARY, check_hope, is_about_to_end, obstacle_to
 from gateway.serving.slot import Slot
 from gateway.serving.switching.plan import Memory
 from tests.unit.gateway.fakes import FakeEngine, model, signature
@@ -23,59 +23,73 @@ class Counted(Slot):
         return self.inside
 
 
-def slot(name: str, *, last_used_s: float = 0.0, inside: int = 0) -> Counted:
+def slot(name: str, *, inside: int = 0) -> Counted:
     made = Counted(model(name), FakeEngine(model(name)), 1.0)
-    made.last_used_s, made.inside = last_used_s, inside
+    made.inside = inside
     return made
 
 
-OLD, RECENT = slot("old", last_used_s=1.0), slot("recent", last_used_s=2.0)
-BUSY = slot("busy", inside=1)
+IDLE, OTHER, BUSY = slot("idle"), slot("other"), slot("busy", inside=1)
 
 
 @pytest.mark.parametrize(
-    ("loaded", "memory", "max_loaded", "taken", "expected"),
+    ("loaded", "memory", "max_loaded", "obstacle"),
     [
-        (LoadedModels(), ROOMY, 2, set(), "start"),
-        (LoadedModels(others=(OLD,)), ROOMY, 3, set(), "start"),
-        (LoadedModels(others=(RECENT, OLD)), ROOMY, 3, set(), Evict(OLD)),
-        (LoadedModels(others=(RECENT, OLD)), ROOMY, 3, {OLD}, Evict(RECENT)),
-        (LoadedModels(others=(BUSY, OLD)), FULL, 4, set(), Evict(OLD)),
+        (LoadedModels(), ROOMY, 2, None),
+        (LoadedModels(others=(IDLE,)), ROOMY, 3, None),
+        (LoadedModels(others=(IDLE,)), ROOMY, 2, "2 models are loaded"),
+        (LoadedModels(leaving=(BUSY,)), ROOMY, 2, "2 models are loaded"),
+        (LoadedModels(others=(IDLE,)), FULL, 4, "a second engine needs"),
     ],
 )
-def test_who_leaves(
-    loaded: LoadedModels, memory: Memory, max_loaded: int, taken: set[object], expected: object
-) -> None:
-    assert room_for(WANTED, loaded, memory, max_loaded, taken=taken, patient=True) == expected
+def test_what_fits(loaded: LoadedModels, memory: Memory, max_loaded: int, obstacle: str | None) -> None:
+    found = obstacle_to(WANTED, loaded, memory, max_loaded)
+    assert (found or "").startswith(obstacle or "")
+    assert (found is None) == (obstacle is None)
 
 
 @pytest.mark.parametrize(
-    "loaded",
-    [
-        LoadedModels(others=(BUSY,)),
-        LoadedModels(leaving=(BUSY,)),
-        LoadedModels(leaving=(OLD,)),
-        LoadedModels(others=(OLD,), leaving=(RECENT,)),
-    ],
-    ids=["busy", "draining", "ending", "one ends already"],
+    ("leaving", "ends"), [((), False), ((BUSY,), False), ((IDLE,), True), ((BUSY, IDLE), True)], ids=str
 )
-def test_a_wait(loaded: LoadedModels) -> None:
-    assert isinstance(room_for(WANTED, loaded, ROOMY, 2, taken=(), patient=True), Wait)
+def test_a_slot_that_is_about_to_end(leaving: tuple[Slot, ...], ends: bool) -> None:
+    assert is_about_to_end(LoadedModels(leaving=leaving)) == ends
 
 
-@pytest.mark.parametrize(
-    ("loaded", "memory", "max_loaded", "patient", "reason"),
-    [
-        (LoadedModels(), ROOMY, 1, True, "max_loaded_models is 1"),
-        (LoadedModels(), FULL, 2, True, "a second engine needs"),
-        (LoadedModels(others=(BUSY,)), ROOMY, 2, False, "2 models are loaded"),
-    ],
-)
-def test_no_room(loaded: LoadedModels, memory: Memory, max_loaded: int, patient: bool, reason: str) -> None:
-    with pytest.raises(NoRoom, match=reason):
-        room_for(WANTED, loaded, memory, max_loaded, taken=(), patient=patient)
-
-
-def test_nobody_leaves_for_a_model_of_unknown_size() -> None:
+def test_no_room_whoever_leaves() -> None:
+    with pytest.raises(NoRoom, match="max_loaded_models is 1"):
+        obstacle_to(WANTED, LoadedModels(), ROOMY, 1)
     with pytest.raises(NoRoom, match="not known"):
-        room_for(model("wanted"), LoadedModels(others=(OLD,)), ROOMY, 2, taken=(), patient=True)
+        obstacle_to(model("wanted"), LoadedModels(others=(IDLE,)), ROOMY, 2)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "kept", "patient", "reason", "retry_after_s"),
+    [
+        (LoadedModels(), {}, True, "full.$", 30.0),
+        (LoadedModels(others=(BUSY,)), {}, False, "cannot be now: full", 5.0),
+        (LoadedModels(others=(IDLE,)), {IDLE: KEPT_ALIVE}, True, r"idle is to stay \(keep_alive\)", None),
+        (LoadedModels(others=(IDLE,)), {IDLE: KEPT_FOR_CANARY}, True, r"idle is to stay \(a canary\)", 30.0),
+        (LoadedModels(others=(IDLE, OTHER)), {IDLE: KEPT_FOR_CANARY, OTHER: KEPT_ALIVE}, True, "and other is to", 30.0),
+    ],
+    ids=["nobody", "busy", "pinned", "canary", "both"],
+)
+def test_to_wait_is_vain(
+    loaded: LoadedModels, kept: dict[Slot, str], patient: bool, reason: str, retry_after_s: float | None
+) -> None:
+    with pytest.raises(NoRoom, match=reason) as refused:
+        check_hope(WANTED, "full", loaded, kept, patient=patient)
+    assert refused.value.retry_after_s == retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("loaded", "kept"),
+    [
+        (LoadedModels(others=(BUSY,)), {}),
+        (LoadedModels(leaving=(BUSY,)), {}),
+        (LoadedModels(others=(BUSY, IDLE)), {IDLE: KEPT_ALIVE}),
+        (LoadedModels(others=(IDLE,), leaving=(BUSY,)), {IDLE: KEPT_ALIVE}),
+    ],
+    ids=["busy", "draining", "one may leave", "one leaves"],
+)
+def test_there_is_something_to_wait_for(loaded: LoadedModels, kept: dict[Slot, str]) -> None:
+    check_hope(WANTED, "full", loaded, kept, patient=True)
