@@ -33,6 +33,7 @@ from stepserve.contract import (
     GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
+    GATEWAY_KEEP_ALIVE_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
@@ -50,6 +51,7 @@ from stepserve.contract import (
     CheckedEngine,
     CheckEngineRequest,
     GatewayState,
+    KeepAliveRequest,
     Loaded,
     LoadRequest,
     Proof,
@@ -203,6 +205,11 @@ class GatewayClient:
         """
         asked = UnloadRequest(id=model_id, forced=forced)
         await self._post(GATEWAY_UNLOAD_PATH, asked, Loaded, STATE_TIMEOUT_S)
+
+    async def keep_alive(self, model_id: str, keep_alive_s: float | None) -> None:
+        """Tells what the model is registered with now. Raises GatewayUnavailable."""
+        asked = KeepAliveRequest(id=model_id, keep_alive_s=keep_alive_s)
+        await self._post(GATEWAY_KEEP_ALIVE_PATH, asked, Loaded, STATE_TIMEOUT_S)
 
     async def generate(self, request: BatchRequest) -> BatchResult:
         """As BatchEngine.generate, without patience."""

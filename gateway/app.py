@@ -64,6 +64,7 @@ from gateway.serving.gate import Gate
 from gateway.serving.memory import memory_for_one_more
 from gateway.serving.naming import Naming
 from gateway.serving.pool import Pool
+from gateway.serving.preload import Preload
 from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
 from gateway.serving.slot import StartEngine
@@ -154,6 +155,7 @@ class Gateway:
     rates: Rates
     lag: LoopLag
     self_check: SelfCheck
+    preload: Preload
     configuration: Configuration
     member: Member | None
 
@@ -168,6 +170,7 @@ class Gateway:
             asyncio.create_task(self.lag.run(), name="loop lag"),
             asyncio.create_task(beat(), name="heartbeat"),
             asyncio.create_task(self.self_check.run(), name="self-check"),
+            asyncio.create_task(self.preload.run(), name="preload"),
             asyncio.create_task(self.response_writer.run(), name="response writer"),
             asyncio.create_task(self.traffic.run(), name="traffic writer"),
         ]
@@ -198,8 +201,7 @@ def create_gateway(
     diagnose_engine: Callable[[], dict[str, Any]],
 ) -> Gateway:
     """`ask_engine`, `check_engine` and `diagnose_engine` may block for as long as it takes to import vLLM."""
-    gate = Gate(settings.max_held_requests, settings.hold_timeout_s)
-    canary = Canary()
+    gate, canary = Gate(settings.max_held_requests, settings.hold_timeout_s), Canary()
     pool = Pool(
         gate,
         one_at_a_time(start_engine),
@@ -207,6 +209,8 @@ def create_gateway(
         partial(memory_for_one_more, settings.engine),
         max_loaded=settings.max_loaded_models,
         load_wait_s=settings.hold_timeout_s,
+        turn_wait_s=settings.longest_turn_wait_s,
+        keep_alive_s=settings.model_keep_alive,
         cool_down_s=settings.model_load_cooldown_s,
         watchdog=Watchdog.within(settings.engine.hang_timeout_s),
         versions=Versions(settings.layout.versions),
@@ -225,6 +229,7 @@ def create_gateway(
     router = Router(
         gate, pool, directory, settings.load_on_request, settings.max_held_requests, settings.hold_timeout_s
     )
+    preload = Preload(settings.preload, pool, directory)
     layout = settings.layout
     bounds = _request_bounds(settings)
     aliases = AliasBook(settings.aliases, layout.aliases)
@@ -267,6 +272,7 @@ def create_gateway(
         time.monotonic(),
         exposition,
         diagnose_engine,
+        preload,
         member.membership if member is not None else None,
     ).app()
     pusher, persisting = (
@@ -336,6 +342,7 @@ def create_gateway(
         rates=rates,
         lag=lag,
         self_check=self_check,
+        preload=preload,
         configuration=configuration,
         member=member,
     )

@@ -32,6 +32,7 @@ from stepserve.contract import (
     GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
+    GATEWAY_KEEP_ALIVE_PATH,
     GATEWAY_LOAD_PATH,
     GATEWAY_PROVE_PATH,
     GATEWAY_STATE_PATH,
@@ -47,6 +48,7 @@ from stepserve.contract import (
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,
+    KeepAliveRequest,
     Loaded,
     LoadRequest,
     ProveRequest,
@@ -123,6 +125,13 @@ def create_private_app(
 
         return await _answer(request, UnloadRequest, run)
 
+    async def keep_alive(request: Request) -> Response:
+        async def run(asked: KeepAliveRequest) -> Loaded:
+            pool.register_keep_alive(asked.id, asked.keep_alive_s)
+            return Loaded(id=asked.id, loaded=pool.loaded.beside(asked.id) is not None)
+
+        return await _answer(request, KeepAliveRequest, run)
+
     async def keys(request: Request) -> Response:
         take = key_link.accept if request.url.path == GATEWAY_RECOVERED_KEYS_PATH else key_link.put
         try:
@@ -174,6 +183,7 @@ def create_private_app(
             Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),
             Route(GATEWAY_PROVE_PATH, prove, methods=["POST"]),
             Route(GATEWAY_UNLOAD_PATH, unload, methods=["POST"]),
+            Route(GATEWAY_KEEP_ALIVE_PATH, keep_alive, methods=["POST"]),
             Route(GATEWAY_ASK_PATH, ask, methods=["POST"]),
         ],
         middleware=[Middleware(Traced)],

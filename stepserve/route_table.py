@@ -202,6 +202,7 @@ ROWS: tuple[Row, ...] = (
     _MODELS.row("/models/rollback", "POST"),
     _MODELS.row("/models/activations", "GET"),
     _MODELS.row("/models/{model_id}", "GET"),
+    _MODELS.row("/models/{model_id}", "PATCH"),
     _MODELS.row("/models/{model_id}", "DELETE"),
     _MODELS.row("/models/{model_id}/unload", "POST"),
     _MODELS.row("/models/{model_id}/files", "GET"),

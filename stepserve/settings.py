@@ -18,6 +18,7 @@ from stepserve.address import is_loopback, normal_url
 from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
 from stepserve.engine_arguments import SettingsArgs
 from stepserve.fleet_settings import FleetSettings
+from stepserve.keep_alive import KeepAlive
 from stepserve.named_templates import template_text
 from stepserve.paths import Layout
 from stepserve.retention import RetentionSettings
@@ -276,6 +277,9 @@ class Settings(BaseSettings):
     flash_attention: bool = True
     max_loaded_models: Count = 2
     load_on_request: bool = True
+    turn_wait_s: Annotated[float, Field(ge=0)] = 30.0
+    model_keep_alive: KeepAlive | None = None
+    preload: list[Annotated[str, Field(min_length=1)]] = []
     model_load_cooldown_s: Annotated[float, Field(ge=0)] = 300.0
     model_q4_threshold_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 14_000_000_000
     max_concurrent_pulls: Count = 2
@@ -395,6 +399,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _preload_is_possible(self) -> Self:
+        if len(self.preload) > self.max_loaded_models:
+            raise ValueError(
+                f"preload names {len(self.preload)} models and max_loaded_models is {self.max_loaded_models}, which"
+                " counts the active model"
+            )
+        if self.preload and self.fleet.control is not None:
+            raise ValueError("preload: a member of a fleet loads what is committed there, and nothing else")
+        return self
+
+    @model_validator(mode="after")
     def _default_template_is_there(self) -> Self:
         if self.default_chat_template is not None:
             try:
@@ -420,6 +435,11 @@ class Settings(BaseSettings):
                 f" ({self.batch_items}), or the engine would wait between chunks"
             )
         return self
+
+    @property
+    def longest_turn_wait_s(self) -> float:
+        """No request is to be refused for its wait before its model had a turn."""
+        return min(self.turn_wait_s, self.hold_timeout_s / 2)
 
     @property
     def max_sequences_per_request(self) -> int:

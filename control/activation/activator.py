@@ -327,6 +327,7 @@ class Activator:
             method=wish.method,
             in_flight=wish.in_flight,
             timeout_s=wish.timeout_s,
+            keep_alive_s=await self._registry.keep_alive_s(model),
         )
 
     async def _ask(self, request: ActivateRequest) -> ActivateResult:

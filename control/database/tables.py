@@ -120,7 +120,8 @@ class ModelRow(Base):
     `quantization` is how the files are quantised, `quantize` what they are turned into when they are loaded.
     `base_model` is the model that an adapter adapts. `chat_template` is the Jinja text that it was registered with;
     `has_template`: whether the files bring one of their own (None: it is not known, or the model makes no text); of an
-    adapter, whether they bring another one than its base has. `policies_due`: no policy has looked at this content yet.
+    adapter, whether they bring another one than its base has. `keep_alive_s`: for how long it stays loaded when nobody
+    uses it (negative: for ever; None: as the settings say). `policies_due`: no policy has looked at this content yet.
     """
 
     __tablename__ = "models"
@@ -142,6 +143,7 @@ class ModelRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     context_length_tokens: Mapped[int | None]
     created_at: Mapped[datetime]
+    keep_alive_s: Mapped[float | None]
     policies_due: Mapped[bool | None] = mapped_column(default=True)
 
     __table_args__ = (Index(None, "created_at"), Index(None, "policies_due"))

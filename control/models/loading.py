@@ -17,7 +17,12 @@ class Loading:
         model = await self._registry.proven(model_id)
         reference = await self._references.reference_for(model.digest, wait_s=0)
         base_reference = await self._references.reference_for(model.base.digest, wait_s=0) if model.base else None
-        return LoadRequest(model=model, reference=reference, base_reference=base_reference)
+        return LoadRequest(
+            model=model,
+            reference=reference,
+            base_reference=base_reference,
+            keep_alive_s=await self._registry.keep_alive_s(model),
+        )
 
     async def load_beside(self, model_id: str) -> None:
         """Returns when the model is loaded. Raises as `request_for`, NoRoom, LoadFailed, GatewayUnavailable."""

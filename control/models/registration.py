@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from control.checkpoints.quantisation import QuantizeWish
 from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
+from stepserve.keep_alive import KeepAlive
 from stepserve.named_templates import LONGEST_CHARACTERS
 from stepserve.probe import Probe
 from stepserve.request_model import RequestModel
@@ -36,7 +37,7 @@ class RegisterRequest(RequestModel):
     """`path` defaults to the models folder's `<id>`; a relative one is taken from the base directory.
 
     `dry_run`: only say what it would come to, and which files it would remove. `chat_template` is a built-in name, the
-    name of a file in templates/, or Jinja text; without it an id that has one keeps it.
+    name of a file in templates/, or Jinja text; without it an id that has one keeps it. So does `keep_alive`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class RegisterRequest(RequestModel):
     quantize: QuantizeWish = "no"
     chat_template: ChatTemplate | None = None
     engine: EngineOverrides | None = None
+    keep_alive: KeepAlive | None = None
     probe: Probe | None = None
     activate: bool = False
     replace: bool = False
@@ -66,3 +68,11 @@ class RegisterRequest(RequestModel):
         if value is not None and "\0" in value:
             raise ValueError("a path has no zero bytes in it")
         return value
+
+
+class ChangeRequest(RequestModel):
+    """What can be changed of a registered model. `keep_alive` null: as the settings say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep_alive: KeepAlive | None

@@ -137,8 +137,22 @@ class Registry:
             )
         if request.engine is not None and present.engine != row.engine:
             await self._models.set_engine(present.id, row.engine)
+        if request.keep_alive is not None:
+            await self.set_keep_alive(present.id, request.keep_alive)
         await self.refer(present, request)
         return Registered(present, existing=True)
+
+    async def set_keep_alive(self, model_id: str, keep_alive_s: float | None) -> None:
+        """For how long the model stays loaded when nobody uses it. Raises NotFound; Invalid for an adapter."""
+        row = await self._models.get(model_id)
+        if row.base_model is not None:
+            raise Invalid(f"keep_alive: an adapter stays as long as its base, {row.base_model}")
+        await self._models.set_keep_alive(model_id, keep_alive_s)
+
+    async def keep_alive_s(self, model: ModelRef) -> float | None:
+        """What the model, or an adapter's base, is registered with."""
+        row = await self._models.find((model.base or model).id)
+        return row.keep_alive_s if row is not None else None
 
     async def row_for(self, request: RegisterRequest, folder: Path) -> ModelRow:
         """What registering the folder would write down; nothing is written. Raises Invalid."""
@@ -225,6 +239,8 @@ class Registry:
     async def _adapter_row(self, request: RegisterRequest, adapter: Adapter) -> ModelRow:
         if request.quantize not in {"no", "auto"}:
             raise Invalid("quantize: an adapter is as its base is")
+        if request.keep_alive is not None:
+            raise Invalid("keep_alive: an adapter stays as long as its base")
         if request.engine is not None:
             raise Invalid("engine: an adapter runs in the engine of its base")
         base = await self.base_for(request.base_model, adapter.base_name)
@@ -362,6 +378,7 @@ class Registry:
                     "quantization": row.quantization or row.quantize,
                     "base_model": row.base_model,
                     "engine": row.engine,
+                    "keep_alive": row.keep_alive_s,
                     "chat_template": self.templates.origin(row, rows),
                     "warnings": self.templates.warnings(row, rows),
                     "load_duration": slot.load_duration_s if slot else None,
@@ -462,6 +479,7 @@ def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | 
         quantize=quantize,
         base_model=None,
         engine=(request.engine.written() or None) if request.engine else None,
+        keep_alive_s=request.keep_alive,
         chat_template=request.chat_template,
         has_template=checkpoint.has_template,
         size_bytes=checkpoint.size_bytes,

@@ -77,6 +77,14 @@ class ModelRepository:
         async with self._database.transaction() as session:
             await session.execute(update(ModelRow).where(ModelRow.id == model_id).values(engine=engine))
 
+    async def set_keep_alive(self, model_id: str, keep_alive_s: float | None) -> None:
+        """Raises NotFound."""
+        statement = update(ModelRow).where(ModelRow.id == model_id).values(keep_alive_s=keep_alive_s)
+        async with self._database.transaction() as session:
+            changed = await session.execute(statement.execution_options(synchronize_session=False))
+        if cast("CursorResult[Any]", changed).rowcount == 0:
+            raise NotFound(f"no model is registered as {model_id!r}: see GET /models, or POST /models/register")
+
     async def note_template(self, row: ModelRow, has_template: bool) -> None:
         """Writes down whether its files bring a chat template, unless that is noted or it has other content now."""
         same = (ModelRow.id == row.id, ModelRow.digest == row.digest, ModelRow.has_template.is_(None))

@@ -261,7 +261,11 @@ class Registrar:
 def _keeping(request: RegisterRequest, present: ModelRow, content: Content) -> RegisterRequest:
     """Other content in a model's place has the model's chat template, unless it brings one, and the model's engine."""
     kept = keeping_template(request, present, content)
-    return kept if isinstance(content, Adapter) else with_its_engine(kept, present)
+    if isinstance(content, Adapter):
+        return kept
+    if kept.keep_alive is None and present.keep_alive_s is not None:
+        kept = kept.model_copy(update={"keep_alive": present.keep_alive_s})
+    return with_its_engine(kept, present)
 
 
 def _going(present: ModelRow, row: ModelRow) -> Path | None:

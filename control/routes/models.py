@@ -9,7 +9,7 @@ from control.activation.activator import Activator, SwitchWish
 from control.errors import Conflict, GatewayUnavailable
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog
-from control.models.registration import RegisterRequest
+from control.models.registration import ChangeRequest, RegisterRequest
 from control.models.registry import Registry
 from control.registration.registrar import Registrar
 from control.services import Given
@@ -82,6 +82,18 @@ async def unload(
         raise Conflict(f"{model_id} is active: make another model active first")
     await gateway.unload(model_id)
     return {"status": "unloaded", "id": model_id}
+
+
+@router.patch("/models/{model_id}")
+async def change(
+    model_id: str, request: ChangeRequest, registry: Given[Registry], gateway: Given[GatewayClient]
+) -> dict[str, Any]:
+    """`keep_alive` counts at once, also for a model that is loaded."""
+    model_id = await registry.resolve(model_id)
+    await registry.set_keep_alive(model_id, request.keep_alive)
+    with contextlib.suppress(GatewayUnavailable):  # it is told when the model is loaded
+        await gateway.keep_alive(model_id, request.keep_alive)
+    return {"status": "changed", "id": model_id, "keep_alive": request.keep_alive}
 
 
 @router.delete("/models/{model_id}")

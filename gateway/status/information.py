@@ -17,6 +17,7 @@ from starlette.routing import Route, Router
 from gateway.fleet.membership import Membership
 from gateway.request.context import RequestContext
 from gateway.serving.pool import Pool
+from gateway.serving.preload import Preload
 from gateway.sidecar.control_link import ControlProxy
 from gateway.status.diagnosis import diagnosis
 from gateway.status.exposition import CONTENT_TYPE, Exposition
@@ -45,6 +46,7 @@ class Information:
     started: float
     exposition: Exposition
     engine_diagnosis: Callable[[], dict[str, Any]]
+    preload: Preload
     membership: Membership | None = None
 
     def app(self) -> Router:
@@ -130,12 +132,15 @@ class Information:
                 "transformers_available": _installed("transformers") is not None,
                 "bitsandbytes_available": _installed("bitsandbytes") is not None,
                 "hf_hub_available": _installed("huggingface_hub") is not None,
+                "preload": self.preload.outcomes,
                 "failed_loads": [failed.model_dump() for failed in state.failed_loads],
                 "config": self._config(),
                 "settings": {
                     "max_held_requests": self.settings.max_held_requests,
                     "hold_timeout_s": self.settings.hold_timeout_s,
                     "load_on_request": self.settings.load_on_request,
+                    "turn_wait_s": self.settings.turn_wait_s,
+                    "model_keep_alive": self.settings.model_keep_alive,
                     "engine": engine.model_dump(),
                 },
             }

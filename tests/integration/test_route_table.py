@@ -100,7 +100,7 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
 
     unused: Any = None
     plain = Information(
-        unused, unused, unused, ModelCards(unused, unused, Naming(), True), unused, 0.0, unused, unused
+        unused, unused, unused, ModelCards(unused, unused, Naming(), True), unused, 0.0, unused, unused, unused
     ).app()
     configuration = Configuration(unused, unused, Naming(), unused)
     found = asyncio.run(scenario()) | registered([*plain.routes, *configuration.routes()])
