@@ -47,6 +47,7 @@ class LoadQueue:
         if load is None:
             load = self._loads[key] = PendingLoad(Target(asked.model, asked.reference, asked.base_reference))
         load.tickets.append(ticket)
+        self.places.note_request(load.target.host, ticket.since_s)
 
     def unload(self, name: str) -> None:
         """Whoever waits for that model is told; what is loaded of it is not kept."""

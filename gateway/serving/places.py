@@ -13,11 +13,12 @@ from gateway.serving.room import KEPT_ALIVE, KEPT_FOR_CANARY, check_hope, is_abo
 from gateway.serving.slot import Loaded, Slot
 from gateway.serving.switching.plan import Memory
 from gateway.serving.turns import Close, Evict, Resident, next_turn
+from gateway.serving.use import Use
 from stepserve.contract import ModelRef
 
 log = logging.getLogger(__name__)
 
-_LOADS_REMEMBERED = 256
+_USES_REMEMBERED = 256
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Places:
     turn_wait_s: float
     keep_alives: KeepAlives
     tried: Callable[[], ModelRef | None] = lambda: None
-    _took_s: OrderedDict[str, float] = field(default_factory=OrderedDict, init=False)
+    _uses: OrderedDict[str, Use] = field(default_factory=OrderedDict, init=False)
 
     def make(self, load: PendingLoad, behind: Sequence[PendingLoad]) -> Wait | None:
         """None: there is a place for `load`, the first of those that need one. Raises NoRoom where to wait is vain."""
@@ -76,12 +77,19 @@ class Places:
                 self.ledger.retire(slot, 0.0)
         self.keep_alives.forget_the_gone({slot.model.id for slot in self.ledger.loaded.slots})
 
+    def note_request(self, host: ModelRef, came_s: float) -> None:
+        """Somebody waits for that model: how soon after the last request tells how it is used."""
+        if (use := self._uses.get(host.id)) is not None:
+            use.come(came_s)
+
     def note_load(self, slot: Slot) -> None:
-        """So long it takes to load that model."""
-        self._took_s[slot.model.id] = slot.load_duration_s
-        self._took_s.move_to_end(slot.model.id)
-        if len(self._took_s) > _LOADS_REMEMBERED:
-            self._took_s.popitem(last=False)
+        """How the model is used is known from before it was evicted."""
+        known = self._uses.setdefault(slot.model.id, slot.use)
+        known.load(slot.use.last_s, slot.load_duration_s)
+        slot.use = known
+        self._uses.move_to_end(slot.model.id)
+        if len(self._uses) > _USES_REMEMBERED:
+            self._uses.popitem(last=False)
 
     @property
     def tried_model(self) -> Loaded | None:
@@ -104,7 +112,8 @@ class Places:
 
     def _takes_s(self, model_id: str) -> float:
         """What the load of a model that was never loaded takes is not known: as long as the longest."""
-        return self._took_s.get(model_id, max(self._took_s.values(), default=0.0))
+        known = self._uses.get(model_id)
+        return known.load_s if known is not None else max((use.load_s for use in self._uses.values()), default=0.0)
 
     def _open_all_but(self, closed: Slot | None) -> None:
         for slot in self.ledger.loaded.others:

@@ -49,7 +49,8 @@ class Preload:
             try:
                 wanted = await self.directory.find(name)
             except LoadFailed as error:
-                return self._fail(name, str(error))
+                self._fail(name, str(error))
+                return None
             except Unserved:
                 await asyncio.sleep(_LOOK_S)
                 continue

@@ -193,7 +193,7 @@ class Slot:
         now = _now_s()
         log.info("loaded %s: engine %.1f s, proof %.1f s", model.id, engine_up - started, now - engine_up)
         slot = cls(model, engine, now - started, reference)
-        slot.use.last_s = now
+        slot.use.load(now, slot.load_duration_s)
         slot.soundness.note(proof)
         return slot, proof
 
@@ -416,7 +416,7 @@ class Slot:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         entered_s = _now_s()
-        self.use.enter(entered_s, idle=not self._in_flight)
+        self.use.come(entered_s)
         self._in_flight += 1
         if not self._condemned.is_set():
             self._empty.clear()
@@ -424,7 +424,7 @@ class Slot:
             yield
         finally:
             self._in_flight -= 1
-            self.use.leave(_now_s(), entered_s)
+            self.use.leave(_now_s(), entered_s, last=not self._in_flight)
             if not self._in_flight:
                 self._empty.set()
 
