@@ -160,7 +160,7 @@ ANSWERS_S = {"a": 3.0, "b": 1.0, "c": 2.0}
 def mixed(
     per_s: float, seconds: float, weights: dict[str, float], *, jitter: float = 0.0
 ) -> list[tuple[float, str, float]]:
-    """Requests that come independently of each other. `jitter`: the part of an answer's time that cannot be foreseen."""
+    """Requests that come independently of each other. `jitter`: the part of an answer's time that is by chance."""
     chance, now_s, requests = random.Random(23), 0.0, []
     while (now_s := now_s + chance.expovariate(per_s)) < seconds:
         name = chance.choices([*weights], [*weights.values()])[0]
