@@ -55,6 +55,7 @@ class FakeMember(FakeGateway):
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = FastAPI()
         app.mount(MEMBER_PREFIX, self._guarded())
+        app.add_api_route("/livez", lambda: {"status": "alive"})
         async with serving(app, listener, at_once=True, lifespan="off", loop="asyncio") as self.server:
             beating = None
             if joins:

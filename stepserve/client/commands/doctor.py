@@ -42,7 +42,7 @@ def doctor(
 
 def _examine_machine() -> list[Finding]:
     settings = settings_here()
-    from stepserve.machine import examine
+    from stepserve.machine.examination import examine
 
     return [Finding(check.name, check.good, check.said) for check in examine(settings)]
 

@@ -15,15 +15,13 @@ import psutil
 
 from stepserve.base_lock import BaseInUse, hold
 from stepserve.database_file import BackupRefused, file_of
+from stepserve.machine import active_model, fleet, limits
+from stepserve.machine.trouble import Trouble
 from stepserve.settings import Settings
 
 _LOW_DISK_BYTES = 5 * 10**9
 _LOW_MEMORY_BYTES = 4 * 10**9
 _GIB = 1024**3
-
-
-class Trouble(Exception):
-    """What is wrong and what to do, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +35,19 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Changes nothing but that it makes the base directory's folders; loads no engine."""
     checks: list[tuple[str, Callable[[Settings], str]]] = [
         ("GPU and vLLM", _backend),
+        ("devices", limits.devices),
         ("memory", _memory),
+        ("active model", active_model.fit),
+        ("shared memory", limits.shared_memory),
+        ("open files", limits.open_files),
         ("base directory", _base),
         ("disk", _disk),
         ("port", _port),
         ("database", _database),
         ("model files", _models),
     ]
+    if settings.fleet.control is not None:
+        checks.append(("fleet", fleet.reach))
     for name, check in checks:
         try:
             yield Check(name, True, check(settings))
