@@ -212,14 +212,15 @@ class ProveRequest(Message):
 class LoadRequest(Message):
     """A model to be loaded beside the active one, and what it is to be proved by.
 
-    `wait`: for a slot to become idle that could leave for it; else it is refused when none is. `keep_alive_s` is what
-    the model, or an adapter's base, is registered with; None: nothing.
+    `wait`: for a slot to become idle that could leave for it; else it is refused when none is. `evicts`: an idle one
+    may leave for it. `keep_alive_s` is what the model, or an adapter's base, is registered with; None: nothing.
     """
 
     model: ModelRef
     reference: Reference | None = None
     base_reference: Reference | None = None
     wait: bool = True
+    evicts: bool = True
     keep_alive_s: float | None = None
 
 

@@ -33,6 +33,11 @@ class PendingLoad:
         return any(ticket.request.wait for ticket in self.tickets)
 
     @property
+    def evicts(self) -> bool:
+        """Whether an idle model is to leave for one of them."""
+        return any(ticket.request.evicts for ticket in self.tickets)
+
+    @property
     def starts(self) -> bool:
         """Whether one of them wants it loaded, and not just to wait for what is under way."""
         return any(ticket.starts for ticket in self.tickets)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.errors import NoRoom
 from gateway.serving.keep_alive import KeepAlives
 from gateway.serving.ledger import Ledger
 from gateway.serving.pending_load import PendingLoad, Wait
@@ -19,6 +20,7 @@ from stepserve.contract import ModelRef
 log = logging.getLogger(__name__)
 
 _USES_REMEMBERED = 256
+_FIRST_USE_S = 30.0  # whoever had a model loaded, a job say, comes within that time
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Places:
         if obstacle is None:
             return None
         match turn:
+            case Evict(slot) if not load.evicts:
+                raise NoRoom(f"`{load.target.model.id}` is not loaded and is not to be now: {obstacle}.", None)
             case Evict(slot):
                 log.info("%s leaves: it is idle and its place is needed", slot.model.id)
                 self.ledger.retire(slot, 0.0)
@@ -70,9 +74,11 @@ class Places:
         """Whatever was kept idle for as long as it should be leaves."""
         loaded = self.ledger.loaded
         stay = {*self.ledger.taken, self.tried_host}
-        for slot in loaded.others:
+        for slot in [each for each in loaded.others if not each.in_flight and each not in stay]:
             idle_s = now_s() - slot.use.last_s
-            if not slot.in_flight and slot not in stay and self.keep_alives.is_over(slot.model.id, idle_s):
+            if slot.use.is_unused and idle_s < _FIRST_USE_S:
+                continue
+            if self.keep_alives.is_over(slot.model.id, idle_s):
                 log.info("%s leaves: nobody used it for %.0f s (keep_alive)", slot.model.id, idle_s)
                 self.ledger.retire(slot, 0.0)
         self.keep_alives.forget_the_gone({slot.model.id for slot in self.ledger.loaded.slots})

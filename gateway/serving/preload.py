@@ -18,7 +18,7 @@ _ACTIVE_COMES_WITHIN_S = 15.0  # after control answers: it then asks for the mod
 
 @dataclass(slots=True)
 class Preload:
-    """Each in turn, once, and never in place of a model that answers requests. One that does not load ends nothing:
+    """Each in turn, once, and never in place of another model. One that does not load ends nothing:
     the log says why, and `outcomes`, which is for people.
     """
 
@@ -37,7 +37,7 @@ class Preload:
             await self._active_is_there()
             self.outcomes[name] = "loading"
             try:
-                await self.pool.load(wanted.model_copy(update={"wait": False}))
+                await self.pool.load(wanted.model_copy(update={"wait": False, "evicts": False}))
             except GatewayError as error:
                 self._fail(name, str(error))
             else:

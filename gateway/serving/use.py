@@ -20,7 +20,12 @@ class Use:
     _idle: bool = field(default=False, init=False)
 
     def load(self, now_s: float, took_s: float) -> None:
-        self.last_s, self.load_s = now_s, took_s
+        self.last_s, self.load_s, self._idle = now_s, took_s, False
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was answered since the load, where nobody is inside."""
+        return not self._idle
 
     def come(self, now_s: float) -> None:
         """A request, also one that waits for a load of the model."""

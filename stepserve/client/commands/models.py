@@ -62,6 +62,9 @@ def register(
     base_model: BaseModelOption = None,
     chat_template: TemplateOption = None,
     engine_arg: EngineArgs = None,
+    keep_alive: Annotated[
+        str | None, typer.Option(help="How long it stays loaded when nobody uses it: 300, 5m, 0, or -1 for ever.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and change nothing.")] = False,
     host: Host = None,
     as_json: AsJson = False,
@@ -80,6 +83,7 @@ def register(
             base_model=base_model,
             chat_template=_template(chat_template),
             **engine_wish(engine_arg),
+            keep_alive=keep_alive,
         )
     if as_json:
         print_json(registered)

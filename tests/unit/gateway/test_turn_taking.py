@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import NoRoom
 from gateway.http.asgi import ClientDisconnected, Receive, Scope, Send, replay, until_disconnected
+from gateway.serving.preload import Preload
 from stepserve.contract import ActivateRequest, LoadRequest, ModelRef
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, Garage, Register, model, signature
 from tests.unit.gateway.pool_house import House
@@ -232,15 +233,41 @@ def test_a_model_leaves_after_its_keep_alive() -> None:
 def test_a_models_own_keep_alive_counts_before_the_settings(registered_s: float | None, stays: bool) -> None:
     async def test(town: Town) -> None:
         await town.pool.load(LoadRequest(model=A, keep_alive_s=registered_s))
+        await town.request("a", 1.0)
         await asyncio.sleep(100.0)
         assert bool(town.pool.loaded.others) == stays
 
     run(test, keep_alive_s=60.0)
 
 
+def test_whoever_had_a_model_loaded_may_come_before_it_leaves_again() -> None:
+    async def test(town: Town) -> None:
+        await town.load(A)
+        await asyncio.sleep(20.0)
+        await town.request("a", 1.0)
+        await asyncio.sleep(1.0)
+        assert not town.pool.loaded.others
+        assert town.garage.asked == ["a"]
+
+    run(test, keep_alive_s=0.0)
+
+
+def test_what_is_loaded_at_the_start_takes_nobodys_place() -> None:
+    async def test(town: Town) -> None:
+        preload = Preload(["a", "b", "nope"], town.pool, town.register)
+        await preload.run()
+        assert town.garage.asked == ["a"]
+        assert preload.outcomes["a"] == "loaded"
+        assert "2 models are loaded (max_loaded_models)" in preload.outcomes["b"]
+        assert "no model is registered as 'nope'" in preload.outcomes["nope"]
+
+    run(test)
+
+
 def test_what_a_client_says_counts_until_the_model_has_left() -> None:
     async def test(town: Town) -> None:
         await town.pool.load(LoadRequest(model=A, keep_alive_s=-1.0))
+        await town.request("a", 1.0)
         town.pool.keep_alive("a", 10.0)
         await asyncio.sleep(11.0)
         assert not town.pool.loaded.others
@@ -259,6 +286,7 @@ def test_a_model_that_was_active_is_kept_as_it_is_registered() -> None:
         await asyncio.sleep(100.0)
         assert town.pool.loaded.serving is not None
         assert town.pool.loaded.serving.model == A
+        await town.request("a", 1.0)
         await town.load(B)
         await town.pool.activate(ActivateRequest(model=B))
         await asyncio.sleep(1.0)
