@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, WithJsonSchema
 
 _DURATION = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+|\d+(?:\.\d+)?)")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)?")
@@ -30,5 +30,10 @@ def _seconds(value: object) -> object:
 KeepAlive = Annotated[
     float,
     BeforeValidator(_seconds),
-    Field(json_schema_extra={"description": "seconds, or a duration such as 5m; 0: not at all; negative: for ever"}),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "number"}, {"type": "string"}],
+            "description": "seconds, or a duration such as 5m; 0: not at all; negative: for ever",
+        }
+    ),
 ]

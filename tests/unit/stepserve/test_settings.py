@@ -60,6 +60,9 @@ def test_the_environment_is_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("LOG_LEVEL", "loud"),
         ("HOLD_TIMEOUT_S", "0"),
         ("HANG_TIMEOUT_S", "3"),
+        ("TURN_WAIT_S", "-1"),
+        ("MODEL_KEEP_ALIVE", "soon"),
+        ("PRELOAD", '[""]'),
         ("BATCH_WINDOW_ITEMS", "64"),
         ("POWER__PROFILE", "loud"),
         ("POWER__SCHEDULE", '[{"start": "22:00", "end": "7:00", "profile": "quiet"}]'),
@@ -100,6 +103,28 @@ def test_hosts_json_stands_between_the_file_and_the_environment(
     assert {each.name: each.origin for each in origins(settings)}["host"] == str(hosts)
     hosts.write_text('{"inference": {"prot": 1}}')
     with pytest.raises(SettingsRefused, match=r"hosts\.json, line 1: inference\.prot: there is no such key"):
+        load()
+
+
+def test_a_keep_alive_is_a_number_or_a_duration(monkeypatch: pytest.MonkeyPatch, config_file: ConfigFile) -> None:
+    assert load().model_keep_alive is None
+    config_file("model_keep_alive = -1")
+    assert load().model_keep_alive == -1
+    monkeypatch.setenv("INFERENCE_MODEL_KEEP_ALIVE", "1h30m")
+    assert load().model_keep_alive == 5400
+
+
+def test_no_turn_is_waited_for_until_the_wait_is_refused() -> None:
+    assert Settings().longest_turn_wait_s == 30
+    assert Settings(hold_timeout_s=20).longest_turn_wait_s == 10
+
+
+def test_what_cannot_be_loaded_at_the_start_is_refused_there(config_file: ConfigFile) -> None:
+    config_file('preload = ["a", "b", "c"]')
+    with pytest.raises(SettingsRefused, match="preload names 3 models and max_loaded_models is 2"):
+        load()
+    config_file('preload = ["a"]\n[fleet]\ncontrol = "http://head:8765"')
+    with pytest.raises(SettingsRefused, match="a member of a fleet loads what is committed there"):
         load()
 
 
