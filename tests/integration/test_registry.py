@@ -31,8 +31,8 @@ def test_register_and_list(tmp_path: Path) -> None:
             assert set(a) == {
                 "id", "model", "path", "source", "created_at", "tags", "step", "is_active", "loaded", "backend",
                 "size_bytes",
-                "digest", "architecture", "quantization", "base_model", "engine", "keep_alive", "load_duration", "local_path",
-                "chat_template", "warnings",
+                "digest", "architecture", "quantization", "base_model", "engine", "load_duration", "local_path",
+                "chat_template", "keep_alive", "warnings",
             }  # fmt: skip
 
     asyncio.run(run())
