@@ -16,6 +16,7 @@ from evals.sandbox import why_no_sandbox
 from stepserve.contract import MAX_STOP_TEXTS, BatchSampling
 from stepserve.jobs.errors import Invalid
 from stepserve.jobs.ports import QUEUE_FIELDS, JobRequest
+from stepserve.request_model import RequestModel
 
 _MAX_SEED = 2**63 - 1  # what a torch generator takes
 _MAX_SHOTS = 100
@@ -33,7 +34,7 @@ class Misfit(BrokenLine):
         self.field = field
 
 
-class EvalOptions(BaseModel):
+class EvalOptions(RequestModel):
     """Which questions are asked, and how.
 
     `field_map` says which of a line's keys are a format's fields (`{"question": "q", "answer": "a"}`). `answer_is` says

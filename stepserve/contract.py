@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from stepserve.engine_arguments import ModelArgs
+from stepserve.request_model import RequestModel
 
 GATEWAY_STATE_PATH = "/state"
 GATEWAY_ACTIVATE_PATH = "/activate"
@@ -71,7 +72,7 @@ class Signature(Message):
     quantization: str | None = None
 
 
-class EngineOverrides(Message):
+class EngineOverrides(Message, RequestModel):
     """What a model may have otherwise than the `engine` settings say, in the engine it is loaded into.
 
     `args`: vLLM's engine arguments by their names (stepserve.engine_arguments says which).

@@ -21,6 +21,7 @@ from stepserve.fleet_settings import FleetSettings
 from stepserve.keep_alive import KeepAlive
 from stepserve.named_templates import template_text
 from stepserve.paths import Layout
+from stepserve.request_model import RequestModel
 from stepserve.retention import RetentionSettings
 from stepserve.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
 from stepserve.stored_responses import StoredResponsesSettings
@@ -134,7 +135,7 @@ class FilterSetting(Group):
     options: dict[str, Any] = {}
 
 
-class Alias(Group):
+class Alias(Group, RequestModel):
     """Another name for a model, and the sampling that requests under it get unless they say otherwise.
 
     `model` is an id or `active`. Written as a plain string it is the model alone.

@@ -6,10 +6,11 @@ import secrets
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from control.notifications.events import KNOWN, matches
 from control.notifications.trackers.entry import EVENTS as NUMERIC_EVENTS
+from stepserve.request_model import RequestModel
 
 Form = Literal["json", "slack"]
 _PREFIX = "whsec_"
@@ -17,7 +18,7 @@ _SECRET_BYTES = range(24, 65)
 _NEW_SECRET_BYTES = 32
 
 
-class WebhookRequest(BaseModel):
+class WebhookRequest(RequestModel):
     """`url`, `target`, the name of an installed target, or `tracker`, that of an experiment tracker with its `options`;
     a tracker is told of what has numbers alone. `secret` by the Standard Webhooks specification: `whsec_` and
     24 to 64 bytes in base64; without one a new webhook gets one, and an old one keeps its own.
@@ -28,8 +29,8 @@ class WebhookRequest(BaseModel):
     url: Annotated[str, Field(max_length=2000)] | None = None
     target: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     tracker: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    options: dict[str, Annotated[str, Field(min_length=1, max_length=2000)]] = {}
-    events: Annotated[list[str], Field(min_length=1, max_length=50)] = ["*"]
+    options: dict[str, Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default={})
+    events: Annotated[list[str], Field(min_length=1, max_length=50)] = Field(default=["*"])
     form: Form = "json"
     secret: str | None = None
 

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from stepserve.request_model import RequestModel
 
 _LONGEST_S = 24 * 3600.0
 _LEAST_REQUESTS = 20  # what the gateway needs before it judges latency and length
 
 
-class CanaryRequest(BaseModel):
+class CanaryRequest(RequestModel):
     """A share of the requests for `active` is answered by the candidate for `seconds`; over a limit it is back at once.
 
     `sticky`: all requests of a key go the same way, or each is drawn by itself; those that name a session

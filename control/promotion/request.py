@@ -13,6 +13,7 @@ from evals.metrics import known_metric
 from evals.request import EvalConfig, EvalJobRequest, EvalOptions, Name
 from stepserve.contract import ACTIVE_ALIAS
 from stepserve.jobs.errors import Invalid, NotFound
+from stepserve.request_model import RequestModel
 
 MAX_SUITE = 32
 MAX_SAMPLES = 20_000  # their ids and scores are kept in memory while the job runs
@@ -35,7 +36,7 @@ class SuiteItem(EvalOptions):
     margin: Annotated[float, Field(ge=0, le=0.5)] | None = None
 
 
-class PromotionRequest(BaseModel):
+class PromotionRequest(RequestModel):
     """`baseline`: `active`, the id of a model, or that of an eval job that is done. `max_samples`: of each dataset.
 
     `guards`: what the candidate's answers may have more of than the baseline's; `on_pass`: what a promotion does;
@@ -48,7 +49,7 @@ class PromotionRequest(BaseModel):
     baseline: Name = ACTIVE_ALIAS
     suite: Annotated[list[SuiteItem], Field(min_length=1, max_length=MAX_SUITE)]
     rule: Rule = Rule()
-    guards: dict[Guard, Annotated[float, Field(ge=0, le=1000)]] = {}
+    guards: dict[Guard, Annotated[float, Field(ge=0, le=1000)]] = Field(default={})
     sequential: bool = True
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -17,16 +17,17 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from control.promotion.sequential import Floats, Units, p_above, p_below
 from evals.paired_tests import mcnemar_better, paired_t
+from stepserve.request_model import RequestModel
 
 Decision = Literal["promoted", "refused", "undecided"]
 Test = Literal["non_inferior", "superior"]
 
 
-class Rule(BaseModel):
+class Rule(RequestModel):
     """`margin`: how much worse a metric may be and still count as no worse, in units of its score (0 to 1)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -42,6 +42,13 @@ def test_inspect(server: Server, tmp_path: Path) -> None:
     assert seen == {"status": "success", "accuracy": 1.0}
 
 
+def test_litellm(server: Server) -> None:
+    seen = _seen([python_with("litellm"), PROGRAMS / "ask_litellm.py", server.url], LITELLM_LOCAL_MODEL_COST_MAP="True")
+    assert seen == {
+        "whole": "42", "tokens": 3, "pieces": "42", "ollama": "42", "anthropic": "42", "refused": 404,
+    }  # fmt: skip
+
+
 def test_llama_index(server: Server) -> None:
     assert _seen([python_with("llama-index"), PROGRAMS / "ask_llama_index.py", server.url]) == {
         "whole": "42", "pieces": "42", "text": "42", "refused": "model_not_found",
