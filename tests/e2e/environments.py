@@ -40,12 +40,21 @@ def python_with(name: str, *, beside_ours: bool = False) -> Path:
     return python
 
 
-def run(command: list[str], limit_s: float, environment: dict[str, str] | None = None) -> str:
-    """What it prints. Raises CalledProcessError with the end of what it complained."""
+def run(
+    command: list[str], limit_s: float, environment: dict[str, str] | None = None, folder: Path | None = None
+) -> str:
+    """What it prints, started in `folder`. Raises CalledProcessError with the end of what it complained."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     try:
         ended = subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=limit_s, env=kept | (environment or {})
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            env=kept | (environment or {}),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.CalledProcessError as error:
         error.add_note(error.stderr[-4000:])

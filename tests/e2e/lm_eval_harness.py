@@ -10,8 +10,10 @@ from tests.e2e.server import FINAL, FINAL_ID, Server
 _RUN_LIMIT_S = 180.0
 
 
-def lm_eval(server: Server, folder: Path, task: dict[str, Any], lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The harness's samples of one task over these lines, in their order."""
+def lm_eval(
+    server: Server, folder: Path, task: dict[str, Any], lines: list[dict[str, Any]], *, chat: bool = False
+) -> list[dict[str, Any]]:
+    """The harness's samples of one task over these lines, in their order. `chat`: each is a message."""
     python = python_with("lm-eval")
     folder.mkdir()
     (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -25,16 +27,18 @@ def lm_eval(server: Server, folder: Path, task: dict[str, Any], lines: list[dict
     (folder / f"{task['task']}.yaml").write_text(json.dumps(whole))  # JSON is YAML
     model = {
         "model": FINAL_ID,
-        "base_url": f"{server.url}/v1/completions",
-        "tokenizer": str(FINAL),
-        "tokenizer_backend": "huggingface",
-        "num_concurrent": "1",
+        "base_url": f"{server.url}/v1/{'chat/' if chat else ''}completions",
+        "num_concurrent": "4" if chat else "1",
         "max_retries": "1",
         "max_length": "512",
     }
+    if not chat:
+        model |= {"tokenizer": str(FINAL), "tokenizer_backend": "huggingface"}
     command = [
-        str(python), "-m", "lm_eval", "--model", "local-completions", "--tasks", task["task"],
-        "--include_path", str(folder), "--output_path", str(folder / "out"), "--log_samples", "--batch_size", "16",
+        str(python), "-m", "lm_eval", "--model", "local-chat-completions" if chat else "local-completions",
+        "--tasks", task["task"],
+        "--include_path", str(folder), "--output_path", str(folder / "out"), "--log_samples",
+        *(["--batch_size", "1", "--apply_chat_template"] if chat else ["--batch_size", "16"]),
         "--model_args", ",".join(f"{key}={value}" for key, value in model.items()),
     ]  # fmt: skip
     run(command, _RUN_LIMIT_S, {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})

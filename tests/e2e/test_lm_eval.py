@@ -1,4 +1,4 @@
-"""Outside eyes: EleutherAI's lm-eval asks the same questions at /v1/completions, and sees what our evals see."""
+"""Outside eyes: EleutherAI's lm-eval asks the same questions at /v1, and sees what our evals see."""
 
 import json
 from pathlib import Path
@@ -48,6 +48,22 @@ def test_generation_agrees_to_the_sample(server: Server, tmp_path: Path) -> None
     query = {"a": ours_id, "b": taken["job_id"]}
     compared = server.http.get("/eval/compare", params=query).raise_for_status().json()
     assert (compared["paired"], compared["fixed"], compared["broken"]) == (len(_SUMS), 0, 0)
+
+
+def test_chat_agrees_to_the_sample(server: Server, tmp_path: Path) -> None:
+    lines = [{"question": f"What is {a}+{b}?", "answer": str(a + b)} for a, b in _SUMS]
+    task = {
+        "task": "sy_chat",
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8, "do_sample": False, "temperature": 0.0},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }
+    theirs = lm_eval(server, tmp_path / "lm", task, lines, chat=True)
+    result, ours = evaluate(server, lines, "lm-chat", metrics=["exact_match"], stop=["\n"], max_tokens=8)
+    assert [sample["prediction"] for sample in ours] == [sample["filtered_resps"][0] for sample in theirs]
+    assert 0.3 < result["accuracy"] < 0.9
 
 
 def test_log_likelihoods_agree_to_the_sample(server: Server, tmp_path: Path) -> None:
