@@ -8,6 +8,7 @@ from gateway.http.asgi import Scope
 
 _HEADER = b"content-encoding"
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib's numbers for the two formats
+_MOST_MEMBERS = 64  # each copies what comes after it
 _IN_THREAD_BYTES = 1024  # up to a thousand times as much comes out of it, and a MB is what takes milliseconds
 
 
@@ -39,15 +40,20 @@ async def plain_body(scope: Scope, body: bytes, limit_bytes: int) -> bytes:
 
 
 def _inflated(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
-    stream = zlib.decompressobj(_WINDOWS[encoding])
-    try:
-        plain = stream.decompress(body, limit_bytes + 1)
-    except zlib.error as error:
-        raise InvalidRequest(
-            f"The body is not what its content-encoding says, {encoding.decode()}: {error}."
-        ) from error
-    if len(plain) > limit_bytes:
-        raise RequestTooLarge(limit_bytes)
-    if not stream.eof:
-        raise InvalidRequest(f"The body ends in the middle of its {encoding.decode()} data.")
-    return plain
+    plain = b""
+    for _ in range(_MOST_MEMBERS):
+        stream = zlib.decompressobj(_WINDOWS[encoding])
+        try:
+            plain += stream.decompress(body, limit_bytes - len(plain) + 1)
+        except zlib.error as error:
+            raise InvalidRequest(
+                f"The body is not what its content-encoding says, {encoding.decode()}: {error}."
+            ) from error
+        if len(plain) > limit_bytes:
+            raise RequestTooLarge(limit_bytes)
+        if not stream.eof:
+            raise InvalidRequest(f"The body ends in the middle of its {encoding.decode()} data.")
+        body = stream.unused_data  # what was compressed in pieces (RFC 1952, 2.2)
+        if not body:
+            return plain
+    raise InvalidRequest(f"The body is more than {_MOST_MEMBERS} pieces of {encoding.decode()} data.")

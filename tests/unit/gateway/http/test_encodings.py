@@ -19,7 +19,12 @@ def scope(encoding: bytes) -> Scope:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [(b"gzip", gzip.compress(BODY)), (b"GZip", gzip.compress(BODY)), (b"deflate", zlib.compress(BODY))],
+    [
+        (b"gzip", gzip.compress(BODY)),
+        (b"GZip", gzip.compress(BODY)),
+        (b"deflate", zlib.compress(BODY)),
+        (b"gzip", gzip.compress(BODY[:10]) + gzip.compress(BODY[10:])),
+    ],
 )
 def test_gzip_and_deflate_are_taken(encoding: bytes, body: bytes) -> None:
     sent = scope(encoding)
@@ -34,6 +39,9 @@ def test_gzip_and_deflate_are_taken(encoding: bytes, body: bytes) -> None:
         (b"gzip", b"{}", 100, InvalidRequest, "not what its content-encoding says"),
         (b"gzip", gzip.compress(BODY)[:-20], len(BODY), InvalidRequest, "in the middle"),
         (b"gzip", gzip.compress(BODY), len(BODY) - 1, RequestTooLarge, "longer than"),
+        (b"gzip", gzip.compress(BODY[:9]) + gzip.compress(BODY[9:]), len(BODY) - 1, RequestTooLarge, "longer than"),
+        (b"gzip", gzip.compress(BODY) + b"more", len(BODY), InvalidRequest, "not what its content-encoding says"),
+        (b"gzip", gzip.compress(b"") * 100, len(BODY), InvalidRequest, "more than 64 pieces"),
     ],
 )
 def test_what_is_refused(encoding: bytes, body: bytes, limit: int, error: type[GatewayError], said: str) -> None:
