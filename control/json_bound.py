@@ -1,9 +1,25 @@
-"""Bodies of so many JSON values that reading them, and telling what is wrong with each, would hold control up."""
+"""JSON bodies before control's routes read them.
 
+None has so many values that reading them, and telling what is wrong with each, would hold control up. None holds what a
+parser takes and nothing can write again, such as half characters.
+"""
+
+import asyncio
+import json
+import re
+
+import msgspec
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stepserve.unreadable_json import BOM, is_utf_8, why_unreadable
+
 MOST_VALUES = 200_000  # a reference of a few hundred prompts has as many log-probabilities
+
+_IN_THREAD_BYTES = 256 * 1024
+_LONG_NUMBER = re.compile(rb"[0-9]{4000}")  # Python reads none of more than 4,300 digits
+_NOTHING = (b"", b"null")  # for routes whose body may be left out
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JsonBound:
@@ -13,40 +29,70 @@ class JsonBound:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _may_be_long(scope):
+        if scope["type"] != "http" or scope["method"] == "GET" or _is_file(scope):
             await self._app(scope, receive, send)
             return
-        messages: list[Message] = []
+        pieces: list[bytes] = []
         values = 0
         while True:
             message = await receive()
-            messages.append(message)
-            body = message.get("body", b"")
-            values += body.count(b",") + body.count(b"[") + body.count(b"{")
+            if message["type"] == "http.disconnect":
+                await self._app(scope, _replay(message, receive), send)
+                return
+            pieces.append(message.get("body", b""))
+            values += pieces[-1].count(b",") + pieces[-1].count(b"[") + pieces[-1].count(b"{")
             if values > MOST_VALUES:
-                await _refusal(scope)(scope, receive, send)
+                text = f"The body holds too much: at most {MOST_VALUES} values (commas and brackets are counted)."
+                await _refusal(scope, text, None, 413)(scope, receive, send)
                 return
             if not message.get("more_body", False):
                 break
-        messages.reverse()
+        body = b"".join(pieces).removeprefix(BOM)
+        if not _is_lines(scope):
+            in_thread = len(body) > _IN_THREAD_BYTES
+            if not (await asyncio.to_thread(_is_readable, body) if in_thread else _is_readable(body)):
+                why = why_unreadable(body)
+                await _refusal(scope, str(why), why.field, 422)(scope, receive, send)
+                return
+        await self._app(scope, _replay({"type": "http.request", "body": body, "more_body": False}, receive), send)
 
-        async def replayed() -> Message:
-            return messages.pop() if messages else await receive()
 
-        await self._app(scope, replayed, send)
+def _replay(first: Message, receive: Receive) -> Receive:
+    messages = [first]
+
+    async def replayed() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replayed
 
 
-def _may_be_long(scope: Scope) -> bool:
-    if scope["path"].startswith("/datasets/") or scope["path"] == "/v1/files":  # streamed, and read by no parser
+def _is_file(scope: Scope) -> bool:
+    """Streamed, and read by no parser."""
+    return scope["path"].startswith("/datasets/") or scope["path"] == "/v1/files"
+
+
+def _is_lines(scope: Scope) -> bool:
+    """A log of another program's, in the form of its own."""
+    return bool(scope["path"] == "/eval/imports")
+
+
+def _is_readable(body: bytes) -> bool:
+    """Blocks for about a ms a MB."""
+    if body.strip() in _NOTHING:
+        return True
+    try:
+        _members.decode(body)
+        if _LONG_NUMBER.search(body) is not None:
+            json.loads(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):  # what is no UTF-8 is a ValueError
         return False
-    headers = dict(scope["headers"])
-    length = headers.get(b"content-length", b"")
-    return int(length) > MOST_VALUES if length.isdigit() else b"transfer-encoding" in headers
+    return is_utf_8(body)
 
 
-def _refusal(scope: Scope) -> JSONResponse:
-    text = f"The body holds too much: at most {MOST_VALUES} values (commas and brackets are counted)."
-    if scope["path"].startswith("/v1/"):
-        error = {"message": text, "type": "invalid_request_error", "param": None, "code": "request_too_large"}
-        return JSONResponse({"error": error}, 413)
-    return JSONResponse({"detail": text, "code": "request_too_large"}, 413)
+def _refusal(scope: Scope, text: str, field: str | None, status: int) -> JSONResponse:
+    """In OpenAI's envelope, what cannot be understood is a 400."""
+    code = "request_too_large" if status == 413 else "invalid_request"
+    if not scope["path"].startswith("/v1/"):
+        return JSONResponse({"detail": text, "code": code}, status)
+    error = {"message": text, "type": "invalid_request_error", "param": field, "code": code}
+    return JSONResponse({"error": error}, 400 if status == 422 else status)

@@ -58,7 +58,9 @@ class AliasBook:
             raise AliasRefused(f"name: 1 to {_LONGEST_NAME} printable characters are taken")
         if name == ACTIVE_ALIAS:
             raise AliasRefused(f"name: {ACTIVE_ALIAS!r} always means the active model and cannot be an alias")
-        if alias.model == name or alias.model in self.by_name:
+        if alias.model == name:
+            raise AliasRefused(f"name: {name!r} cannot stand for itself")
+        if alias.model in self.by_name:
             raise AliasRefused(f"model: {alias.model!r} is an alias itself; name the model")
         pointing = next((other for other, its in self.by_name.items() if its.model == name and other != name), None)
         if pointing is not None:

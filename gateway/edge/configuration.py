@@ -14,6 +14,8 @@ from starlette.routing import Route
 
 from gateway.errors import AliasConfigured, AliasNotFound, InvalidRequest
 from gateway.http.asgi import read_body
+from gateway.request.body import RequestBody
+from gateway.request.unreadable import unreadable
 from gateway.serving.naming import Naming
 from gateway.upstream.directory import Directory
 from stepserve import hosts
@@ -22,6 +24,7 @@ from stepserve.readable import readable
 from stepserve.setting_origins import load
 from stepserve.setting_sources import SettingsRefused
 from stepserve.settings import Alias, Settings
+from stepserve.unreadable_json import is_utf_8
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +66,11 @@ class Configuration:
 
     async def put(self, request: Request) -> Response:
         name = request.path_params["name"]
-        body = await read_body(request.receive, _LONGEST_BODY_BYTES)
+        body = RequestBody(await read_body(request.receive, _LONGEST_BODY_BYTES))
+        if body.raw and not (body.is_object and is_utf_8(body.raw)):
+            raise unreadable(body.raw)
         try:
-            alias = Alias.model_validate_json(body or b"{}")
+            alias = Alias.model_validate_json(body.raw or b"{}")
         except ValidationError as error:
             raise InvalidRequest(readable(error.errors(include_url=False))) from error
         is_new = await self.keep(name, alias)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.request.unreadable import BOM
+from stepserve.unreadable_json import BOM
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NOTHING: Mapping[str, msgspec.Raw] = {}

@@ -28,8 +28,9 @@ from gateway.request.json_shape import (
     structure_of,
     values_at_most,
 )
-from gateway.request.unreadable import is_utf_8, unreadable
+from gateway.request.unreadable import unreadable
 from stepserve.contract import MAX_STOP_TEXTS
+from stepserve.unreadable_json import is_utf_8
 
 HARMLESS_BYTES = 16 * 1024
 """A body up to this length may hold what it likes, apart from depth, names and sequences."""

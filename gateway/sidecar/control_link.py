@@ -25,6 +25,7 @@ _JSON = {"content-type": "application/json"}
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"host"}
 )
+_NOT_HANDED_ON = _HOP_BY_HOP | {b"date", b"server"}  # the gateway's own listener says both
 
 
 class ControlProxy:
@@ -191,7 +192,7 @@ class ControlProxy:
 
 
 async def _pump(answer: httpx.Response, send: Send) -> None:
-    kept = [(key.lower(), value) for key, value in answer.headers.raw if key.lower() not in _HOP_BY_HOP]
+    kept = [(key.lower(), value) for key, value in answer.headers.raw if key.lower() not in _NOT_HANDED_ON]
     await send({"type": "http.response.start", "status": answer.status_code, "headers": kept})
     async for chunk in answer.aiter_raw():
         await send({"type": "http.response.body", "body": chunk, "more_body": True})

@@ -35,6 +35,19 @@ def test_many_who_watch_leave_room_for_who_asks(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_an_answer_of_controls_has_each_header_once(tmp_path: Path) -> None:
+    async def run() -> list[bytes]:
+        async with (
+            front(tmp_path) as there,
+            httpx.AsyncClient(base_url=there.url, verify=False, timeout=240) as http,
+        ):
+            return [name.lower() for name, _ in (await http.get("/jobs/stats")).headers.raw]
+
+    names = asyncio.run(run())
+    assert {b"date", b"server", b"content-type"} <= set(names)
+    assert sorted(names) == sorted(set(names))
+
+
 def test_a_socket_that_nobody_reads_from_is_a_503_for_all_who_wait(tmp_path: Path) -> None:
     async def run() -> None:
         path = tmp_path / "control.sock"

@@ -35,6 +35,50 @@ def test_so_many_values_that_none_is_looked_at(tmp_path: Path, path: str, conten
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("path", ["/models/register", "/echo/jobs", "/v1/conversations"])
+@pytest.mark.parametrize(
+    ("content", "field", "said"),
+    [
+        (b'{"id": "a",\n "tags" 2}', None, "line 2, column 9"),
+        (b'{"id": "a"} x', None, "extra data at line 1"),
+        (b'{"id": "\xe9"}', None, "byte 0xe9 at position 8"),
+        ('{"id": "a"}'.encode("utf-16"), None, "UTF-16"),
+        (b'{"id": "\\ud800"}', "id", "half of a surrogate pair"),
+        (b'{"\\udc00": 1}', "body", "half of a surrogate pair"),
+        (b'{"id": "a", "step": NaN}', "step", "NaN is not valid JSON"),
+        (b'{"id": "a", "step": ' + b"9" * 5000 + b"}", None, "a number that is too long"),
+        (b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, "nested too deeply"),
+        (b"[]", None, "an array"),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_why_and_where(
+    tmp_path: Path, path: str, content: bytes, field: str | None, said: str
+) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as opened:
+            response = await opened.http.post(path, content=content)
+        if path.startswith("/v1/"):
+            error = response.json()["error"]
+            assert (response.status_code, error["param"], error["type"]) == (400, field, "invalid_request_error")
+            assert said in error["message"]
+        else:
+            assert response.status_code == 422
+            assert said in response.json()["detail"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/models/set_active", "/echo/jobs"])
+def test_a_byte_order_mark_is_read_over(tmp_path: Path, path: str) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path) as opened:
+            plain = await opened.http.post(path, content=b'{"id": "nobody", "model_id": "nobody"}')
+            marked = await opened.http.post(path, content=b'\xef\xbb\xbf{"id": "nobody", "model_id": "nobody"}')
+        assert (marked.status_code, marked.json()) == (plain.status_code, plain.json())
+
+    asyncio.run(scenario())
+
+
 def test_a_long_body_of_few_values_is_read(tmp_path: Path) -> None:
     """And what is wrong with it is told in few words."""
 

@@ -125,9 +125,12 @@ class OllamaChatRequest(AskRequest):
     tools: list[dict[str, Any]] | None = None
 
     def body(self, context_tokens: int | None) -> Json:
-        body = self.shared(context_tokens) | {"messages": openai_messages(self.messages)}
         last = self.messages[-1]
-        if last.role == "assistant" and last.content and not last.tool_calls:  # the beginning of the answer
+        is_begun = last.role == "assistant" and not last.tool_calls  # its answer, of which there may be nothing yet
+        is_empty = is_begun and not last.content and not last.thinking and len(self.messages) > 1
+        messages = openai_messages(self.messages[:-1] if is_empty else self.messages)
+        body = self.shared(context_tokens) | {"messages": messages}
+        if is_begun and last.content:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return body | {"tools": self.tools} if self.tools else body
 

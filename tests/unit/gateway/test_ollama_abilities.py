@@ -21,13 +21,14 @@ from stepserve.settings import EngineSettings
     [
         (None, None), (0, 0), ("0", 0), ("0s", 0), ("-0", 0), (-1, -1), ("-1", -1), ("-1m", -1), (300, 300),
         ("5m", 300), ("1.5h", 5400), ("1h30m", 5400), ("500ms", 0.5), ("999999999h", -1),
+        ("-1h30m", -1), ("0h0m", 0), ("+5m", 300), (".5s", 0.5), ("0.1", 0.1),
     ],
 )  # fmt: skip
 def test_how_long_a_model_is_to_stay(said: Any, seconds: float | None) -> None:
     assert asked_s(said) == seconds
 
 
-@pytest.mark.parametrize("said", ["for ever", "5 m", "", "m", "1h-5m", "nan"])
+@pytest.mark.parametrize("said", ["for ever", "5 m", "", "m", "1h-5m", "nan", "1h30", "1e9h", "-", "1" * 5000 + "x"])
 def test_what_is_no_duration(said: str) -> None:
     with pytest.raises(InvalidRequest, match="keep_alive"):
         asked_s(said)

@@ -86,3 +86,8 @@ def test_a_last_message_of_the_assistants_is_continued() -> None:
     for last in (asked, called):
         request = OllamaChatRequest.model_validate({"model": "a", "messages": [asked, last]})
         assert "continue_final_message" not in request.body(None)
+        assert len(request.body(None)["messages"]) == 2
+    nothing = OllamaChatRequest.model_validate(
+        {"model": "a", "messages": [asked, {"role": "assistant", "content": ""}]}
+    )
+    assert nothing.body(None)["messages"] == [asked], "an answer of which nothing is there is begun, not closed"

@@ -31,7 +31,7 @@ def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
         ("", "a", "printable"),
         ("x\n", "a", "printable"),
         ("x" * 301, "a", "300"),
-        ("x", "x", "alias itself"),
+        ("x", "x", "stand for itself"),
         ("x", "gpt-4o", "alias itself"),
         ("gpt-4o", "a", "settings"),
         ("b", "a", "stands for a model called"),

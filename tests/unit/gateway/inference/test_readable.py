@@ -52,6 +52,7 @@ def test_an_empty_list_of_tools_is_none(path: str) -> None:
             [*MESSAGES, {"role": "user", "content": [{"type": "tool_result", "content": [{"type": "search_result"}]}]}],
             "messages.1.content.0.content.0",
         ),
+        ([*MESSAGES, {"role": "assistant", "content": [{"type": "tool_use", "id": "t"}]}], "messages.1.content.0"),
     ],
 )
 def test_a_block_that_no_model_would_be_shown_is_refused(messages: list[Any], named: str) -> None:
@@ -60,6 +61,23 @@ def test_a_block_that_no_model_would_be_shown_is_refused(messages: list[Any], na
     error = json.loads(client.body)["error"]
     assert error["type"] == "invalid_request_error"
     assert named in error["message"]
+
+
+def test_a_document_is_no_system_prompt() -> None:
+    client = sent("/v1/messages", messages=MESSAGES, system=[DOCUMENT])
+    assert client.status == 400
+    assert "system.0: blocks of type document" in json.loads(client.body)["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("nothing", ["", [], [{"type": "text", "text": ""}]])
+def test_an_answer_of_which_nothing_is_there_is_begun(path: str, nothing: Any) -> None:
+    """vLLM would close that turn and answer in another one."""
+    last = {"role": "assistant", "content": nothing}
+    assert heard(path, messages=[*MESSAGES, last], tools=[]) == {"model": "a", "messages": MESSAGES}
+    assert heard(path, messages=[last])["messages"] == [last], "alone it is the whole conversation"
+    turns = [*MESSAGES, {"role": "assistant", "content": "4"}]
+    assert heard(path, messages=turns)["messages"] == turns
 
 
 def test_a_text_may_speak_of_documents() -> None:
