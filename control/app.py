@@ -377,10 +377,9 @@ def create_app(
         version=stepserve.__version__,
         lifespan=lifespan,
         docs_url=None,
-        middleware=[Middleware(Traced), Middleware(JsonBound)],
+        middleware=[Middleware(Traced), Middleware(JsonBound), Middleware(Audited)],  # who notes reads the body too
     )
     app.state.refusal = None
-    app.add_middleware(Audited)
     _add_routes(app, job_kinds, more_routes)
     return app
 

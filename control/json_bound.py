@@ -1,4 +1,4 @@
-"""JSON bodies before control's routes read them.
+"""JSON bodies before control's routes read them, JSON whatever their content-type says, as on the gateway's own routes.
 
 None has so many values that reading them, and telling what is wrong with each, would hold control up. None holds what a
 parser takes and nothing can write again, such as half characters.
@@ -18,6 +18,7 @@ MOST_VALUES = 200_000  # a reference of a few hundred prompts has as many log-pr
 
 _IN_THREAD_BYTES = 256 * 1024
 _LONG_NUMBER = re.compile(rb"[0-9]{4000}")  # Python reads none of more than 4,300 digits
+_OURS = (b"content-type", b"content-length", b"transfer-encoding")
 _NOTHING = (b"", b"null")  # for routes whose body may be left out
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -54,6 +55,10 @@ class JsonBound:
                 why = why_unreadable(body)
                 await _refusal(scope, str(why), why.field, 422)(scope, receive, send)
                 return
+        if body:  # curl's -d calls it a form
+            kept = [pair for pair in scope["headers"] if pair[0] not in _OURS]
+            length = (b"content-length", str(len(body)).encode())
+            scope["headers"] = [*kept, (b"content-type", b"application/json"), length]
         await self._app(scope, _replay({"type": "http.request", "body": body, "more_body": False}, receive), send)
 
 

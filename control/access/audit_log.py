@@ -18,7 +18,9 @@ class AuditLog:
         self._clock = clock
 
     async def begin(self, principal: Principal, method: str, path: str, target: str | None) -> int:
-        """The entry's number; its `status` is None until `end`."""
+        """The entry's number; its `status` is None until `end`. A NUL in the target, which PostgreSQL cannot keep, is
+        shown as U+2400.
+        """
         async with self._database.transaction() as session:
             row = AuditRow(
                 at=self._clock(),
@@ -26,7 +28,7 @@ class AuditLog:
                 client=principal.client,
                 method=method,
                 path=path,
-                target=target,
+                target=target and target.replace("\0", "\u2400"),
                 status=None,
                 ended_at=None,
             )

@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from control.database.migrate import revisions, upgrade
-from control.errors import DatabaseUnavailable, DatabaseUnfit
+from control.errors import DatabaseUnavailable, DatabaseUnfit, Invalid
 from control.tasks import is_set_within
 from stepserve.database_check import DatabaseRefused, check, revision_of
 from stepserve.database_file import BackupRefused, backup
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 BUSY_TIMEOUT_MS = 5_000
 _LAST_TRANSACTIONS_S = 2.0
 _LOCK_ALONE, _LOCK_MIGRATION = 7_265_100, 7_265_101
+_NUL = ("22021", "22P05")  # in a text, and as an escape in JSON
 _SQLITE_SAYS = {
     "locked": "it is locked by another program",
     "full": "the disk is full",
@@ -192,6 +193,8 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated or _is_damage(error):
             raise _unavailable(error) from error
+        if getattr(error.orig, "sqlstate", None) in _NUL:
+            raise Invalid("a text holds the character NUL (\\u0000), which PostgreSQL keeps in none") from error
         raise
     # The PostgreSQL driver's own, before there is a connection.
     except (ConnectionError, TimeoutError, socket.gaierror) as error:

@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from control.json_bound import MOST_VALUES
 from tests.integration.house import house
+from tests.integration.postgres import PostgresServer
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,46 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path, path: str) -> None:
             plain = await opened.http.post(path, content=b'{"id": "nobody", "model_id": "nobody"}')
             marked = await opened.http.post(path, content=b'\xef\xbb\xbf{"id": "nobody", "model_id": "nobody"}')
         assert (marked.status_code, marked.json()) == (plain.status_code, plain.json())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_is_json_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
+    """`curl -d` calls it a form."""
+
+    async def scenario() -> None:
+        async with house(tmp_path) as opened:
+            for path in ("/models/set_active", "/echo/jobs"):
+                content = b'{"id": "nobody"}' if path == "/models/set_active" else b'{"model_id": "nobody"}'
+                headers = {"content-type": kind} if kind else {}
+                response = await opened.http.post(path, content=content, headers=headers)
+                assert response.status_code == 404
+                assert "no model is registered as 'nobody'" in response.json()["detail"]
+            newest = (await opened.http.get("/audit?limit=1")).json()["entries"][0]
+            assert (newest["path"], newest["target"]) == ("/models/set_active", "nobody")
+
+    asyncio.run(scenario())
+
+
+def test_a_nul_that_postgresql_cannot_keep_is_refused(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERENCE_DATABASE_URL", postgres.new_database("nul"))
+    suite = [{"dataset_ref": "x", "metric": "accuracy"}]
+    bodies: dict[str, Any] = {
+        "/models/set_active": {"id": "\0"},
+        "/echo/jobs": {"model_id": "a\0"},
+        "/promotions": {"candidate": "\0", "suite": suite},
+    }
+
+    async def scenario() -> None:
+        async with house(tmp_path) as opened:
+            answers = [await opened.http.post(path, json=body) for path, body in bodies.items()]
+            answers.append(await opened.http.put("/webhooks/w", json={"url": "http://localhost/\0"}))
+            answers += [await opened.http.get(path) for path in ("/jobs/%00", "/models/%00", "/jobs?text=%00")]
+        assert [each.status_code for each in answers] == [422] * len(answers)
+        assert all("NUL" in each.json()["detail"] for each in answers)
 
     asyncio.run(scenario())
 
