@@ -73,7 +73,8 @@ def _replay(first: Message, receive: Receive) -> Receive:
 
 def _is_file(scope: Scope) -> bool:
     """Streamed, and read by no parser."""
-    return scope["path"].startswith("/datasets/") or scope["path"] == "/v1/files"
+    path: str = scope["path"]
+    return path.startswith("/datasets/") or path == "/v1/files"
 
 
 def _is_lines(scope: Scope) -> bool:

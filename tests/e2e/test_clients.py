@@ -93,7 +93,7 @@ CODER = "coder"
 _CODER_TOKENS = 16_384  # aider's prompt for edits alone is longer than the 512 of the demo model
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def coder(server: Server) -> Iterator[str]:
     """The demo model with room for a longer conversation, in which its answers make no sense."""
     server.copy_checkpoint(FINAL, CODER)
@@ -104,7 +104,8 @@ def coder(server: Server) -> Iterator[str]:
     server.forget(CODER)
 
 
-def test_aider_edits_a_file(server: Server, coder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["--stream", "--no-stream"])
+def test_aider_edits_a_file(server: Server, coder: str, tmp_path: Path, way: str) -> None:
     edited = tmp_path / "hello.py"
     edited.write_text("print('old')\n")
     model = f"openai/{coder}"
@@ -115,7 +116,7 @@ def test_aider_edits_a_file(server: Server, coder: str, tmp_path: Path) -> None:
             *write_settings(tmp_path, model, _CODER_TOKENS),
             "--message=Make it greet.", "--no-git", "--yes-always", "--no-pretty", "--no-check-update",
             "--analytics-disable", "--no-show-model-warnings", "--no-show-release-notes", "--no-detect-urls",
-            "--disable-playwright", str(edited),
+            "--disable-playwright", way, str(edited),
         ],
         _RUN_LIMIT_S,
         QUIET | {"HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
