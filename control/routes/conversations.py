@@ -114,7 +114,8 @@ def _shown(row: ConversationRow) -> dict[str, Any]:
 def _check(items: Items) -> None:
     """Raises Invalid for what could never be shown to a model."""
     for number, item in enumerate(items):
-        kind = item.get("type", "message")
+        kind = item.get("type")
+        kind = "message" if kind is None else kind
         if not isinstance(kind, str):
             raise Invalid(f"items: items.{number}.type must be a string")
         if kind != "message":
