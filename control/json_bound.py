@@ -17,7 +17,7 @@ from stepserve.unreadable_json import BOM, is_utf_8, why_unreadable
 MOST_VALUES = 200_000  # a reference of a few hundred prompts has as many log-probabilities
 
 _IN_THREAD_BYTES = 256 * 1024
-_LONG_NUMBER = re.compile(rb"[0-9]{4000}")  # Python reads none of more than 4,300 digits
+_LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{4000}")  # Python reads none of more than 4,300 digits
 _OURS = (b"content-type", b"content-length", b"transfer-encoding")
 _NOTHING = (b"", b"null")  # for routes whose body may be left out
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])

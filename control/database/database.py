@@ -194,7 +194,7 @@ def _translated() -> Iterator[None]:
         if error.connection_invalidated or _is_damage(error):
             raise _unavailable(error) from error
         if getattr(error.orig, "sqlstate", None) in _NUL:
-            raise Invalid("a text holds the character NUL (\\u0000), which PostgreSQL keeps in none") from error
+            raise Invalid("a text holds the character NUL (\\u0000), which PostgreSQL cannot store") from error
         raise
     # The PostgreSQL driver's own, before there is a connection.
     except (ConnectionError, TimeoutError, socket.gaierror) as error:
