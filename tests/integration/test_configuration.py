@@ -60,6 +60,22 @@ def test_what_is_refused_names_why(tmp_path: Path, method: str, path: str, body:
     tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
 
 
+def test_an_alias_is_read_as_every_body_is(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        marked = await there.http.put("/aliases/x", content=b"\xef\xbb\xbf" + b'{"model": null}')
+        assert (marked.status_code, marked.json()["model"]) == (201, "active")
+        for content, said in (
+            (b'{"model": "\\ud800"}', "model: \\ud800 at character 0 is half"),
+            (b'{"temperature": NaN}', "temperature: NaN is not"),
+            (b'{"model" 1}', "line 1, column 10"),
+        ):
+            answer = await there.http.put("/aliases/x", content=content)
+            assert answer.status_code == 422
+            assert said in answer.json()["detail"]
+
+    tell(tmp_path, story)
+
+
 def test_a_key_for_inference_sees_aliases_and_changes_none(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         key = bearer(await there.key())
