@@ -31,6 +31,8 @@ class GenerateRequest(Sampling):
     def _one_way_out(self) -> Self:
         if self.raw and self.mode == "think":
             raise ValueError("raw and mode=think exclude each other: thinking is asked for by the chat template")
+        if self.num_return_sequences > 1 and (self.do_sample is False or self.temperature == 0):
+            raise ValueError("num_return_sequences must be 1 where answers are greedy: all would be the same")
         if self.stream and self.queue:
             raise ValueError("stream and queue exclude each other: a queued answer is fetched from its job")
         return self

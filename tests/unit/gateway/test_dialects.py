@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.dialects.installed import installed_routes
+from gateway.dialects.native.generate import GenerateRequest
 from gateway.dialects.router import ProtocolAdapters
 from gateway.dialects.served import Served
 from gateway.http.asgi import App, Message, Receive, Scope, Send, read_body, send_json
@@ -168,6 +170,12 @@ def test_defaults_are_below_what_is_asked(tmp_path: Path) -> None:
     )  # fmt: skip
     assert inner.asked[1][1]["temperature"] == 0
     assert inner.asked[1][1]["max_tokens"] == 256
+
+
+@pytest.mark.parametrize("greedy", [{"do_sample": False}, {"temperature": 0}])
+def test_several_greedy_answers_are_refused_by_their_field(greedy: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="num_return_sequences must be 1"):
+        GenerateRequest.model_validate({"prompt": "x", "num_return_sequences": 3, **greedy})
 
 
 @pytest.mark.parametrize("more", [{"do_sample": False, "temperature": 0.7}, {"do_sample": False}, {"temperature": 0}])
