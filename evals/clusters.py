@@ -1,7 +1,7 @@
 """Questions that belong together (of one document, of one template), and questions that were answered several times."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from evals.intervals import mean_error
@@ -9,29 +9,34 @@ from evals.intervals import mean_error
 
 @dataclass(frozen=True, slots=True)
 class ClusteredMean:
-    """A mean over questions; `error` None with fewer than two clusters."""
+    """A mean over questions, or a ratio of sums over them; `error` None with fewer than two clusters."""
 
     mean: float
     error: float | None
     clusters: int
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> ClusteredMean:
+def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> ClusteredMean:
     """The mean of `values` [n] and its standard error where those of one cluster [n] may go together.
 
     The sandwich estimator of Liang and Zeger (1986) with the small-sample factor G / (G - 1) * (n - 1) / (n - 1) of one
     parameter, which is that of statsmodels' `cov_type="cluster"`. With clusters of one it is s / sqrt(n).
     """
-    count = len(values)
-    mean = math.fsum(values) / count
-    residuals: dict[str, list[float]] = {}
-    for value, cluster in zip(values, clusters, strict=True):
-        residuals.setdefault(cluster, []).append(value - mean)
+    return clustered_ratio(values, [1.0] * len(values), clusters)
+
+
+def clustered_ratio(above: Sequence[float], below: Sequence[float], clusters: Sequence[Hashable]) -> ClusteredMean:
+    """sum(above) / sum(below) over questions [n], with the same estimator: that of a weighted mean of above / below."""
+    total = math.fsum(below)
+    ratio = math.fsum(above) / total
+    residuals: dict[Hashable, list[float]] = {}
+    for up, down, cluster in zip(above, below, clusters, strict=True):
+        residuals.setdefault(cluster, []).append(up - ratio * down)
     groups = len(residuals)
     if groups < 2:
-        return ClusteredMean(mean, None, groups)
+        return ClusteredMean(ratio, None, groups)
     squares = math.fsum(math.fsum(each) ** 2 for each in residuals.values())
-    return ClusteredMean(mean, math.sqrt(squares * groups / (groups - 1)) / count, groups)
+    return ClusteredMean(ratio, math.sqrt(squares * groups / (groups - 1)) / total, groups)
 
 
 @dataclass(frozen=True, slots=True)

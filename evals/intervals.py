@@ -12,7 +12,7 @@ def standard_error(successes: int, trials: int) -> float:
     return math.sqrt(share * (1 - share) / trials)
 
 
-def wilson_95(successes: int, trials: int) -> tuple[float, float]:
+def wilson_95(successes: float, trials: int) -> tuple[float, float]:
     """Wilson's score interval (1927), 95 %, without continuity correction: method 3 of Newcombe (1998).
 
     `trials` is at least 1. Lies within [0, 1]; a count of none or all touches that end exactly.

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from evals.clusters import ClusteredMean, clustered_mean, clustered_ratio
 from evals.error_share import failure_of
 from evals.intervals import mean_error, normal_95, ratio_error, standard_error, wilson_95
 from evals.metrics import Metric, decisive, metrics_named, scored
+from evals.paired_tests import student_95
 from evals.record import SampleRecord
 
 TIMING_KEYS = frozenset({"seconds", "samples_per_s", "tokens_per_s", "resumed_samples", "gpu_seconds", "energy"})
@@ -17,6 +19,7 @@ TIMING_KEYS = frozenset({"seconds", "samples_per_s", "tokens_per_s", "resumed_sa
 Outcome = Literal["correct", "wrong", "truncated", "unparsed", "engine_error", "not_scored"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("correct", "wrong", "truncated", "unparsed", "engine_error", "not_scored")
 _LARGEST_EXPONENT = 700.0
+_NO_SPREAD = 1e-12
 
 
 def outcome_of(record: SampleRecord, metric: Metric) -> Outcome:
@@ -34,7 +37,9 @@ def outcome_of(record: SampleRecord, metric: Metric) -> Outcome:
 
 
 class Tally:
-    """Counts, and 8 bytes a sample and metric, which are added up at the end without rounding."""
+    """Counts, and 8 bytes a sample and metric (16 where questions are clustered), which are added up at the end without
+    rounding.
+    """
 
     def __init__(self, names: Sequence[str], answers_each: int = 1) -> None:
         self.total = 0
@@ -53,6 +58,9 @@ class Tally:
         self._failed: Counter[str] = Counter()
         self._stats: dict[str, list[float]] = {}
         self._losses, self._loss_tokens = array("d"), array("d")
+        self._numbers: dict[str, int] = {}  # of clusters, by name; of one row each the clusters of its values
+        self._clusters = {metric.name: array("q") for metric in self._metrics}
+        self._loss_clusters = array("q")
 
     def add(self, record: SampleRecord) -> None:
         self.total += 1
@@ -65,12 +73,15 @@ class Tally:
         elif main is not None:
             self._decided += 1
             self._correct += sum(main.values or [main.value])
+        cluster = None if record.cluster is None else self._numbers.setdefault(record.cluster, len(self._numbers))
         for metric in self._metrics:
             score = record.scores.get(metric.name)
             if failure_of(record, metric) is not None:
                 self._failed[metric.name] += 1
             elif score is not None:
                 self._values[metric.name].append(score.value)
+                if cluster is not None:
+                    self._clusters[metric.name].append(cluster)
                 self._unparsed[metric.name] += not score.parsed
                 self._failed[metric.name] += score.error is not None
                 if score.stats is not None:
@@ -85,6 +96,8 @@ class Tally:
         if record.reference_logprob is not None:
             self._losses.append(0.0 - record.reference_logprob)
             self._loss_tokens.append(record.reference_tokens)
+            if cluster is not None:
+                self._loss_clusters.append(cluster)
 
     @property
     def corpus_counts(self) -> dict[str, list[float]]:
@@ -95,12 +108,15 @@ class Tally:
         """Needs at least one record. `errors` samples have no verdict: they are in no mean, and `answered_samples` (all
         others) is what `accuracy` is a share of.
 
+        Where questions name what they belong to, errors and intervals allow for it, as those of a comparison do
+        (evals.compare).
+
         `avg_loss` is the negative log-likelihood a token over all references (nats), null without any;
         `perplexity` is its exponential, null also where that has no finite value. `corpus` has the corpus scores.
         """
         loss = self._loss()
         decided = self._decided > 0  # a dataset of programs has no accuracy of its own
-        main = self._interval(self._main, self._values[self._main.name]) if decided else None
+        main = self._interval(self._main) if decided else None
         return {
             "accuracy": main and main["mean"],
             "accuracy_metric": self._main.name if decided else None,
@@ -112,6 +128,7 @@ class Tally:
             "answers_per_sample": self._each,
             "accuracy_stderr": main and main["stderr"],
             "accuracy_ci95": main and main["ci95"],
+            **({"clusters": len(self._numbers)} if self._numbers else {}),
             "avg_loss": loss["mean"],
             "perplexity": _perplexity(loss)["mean"],
             "loss_samples": len(self._losses),
@@ -134,15 +151,18 @@ class Tally:
     def _one(self, metric: Metric, loss: dict[str, Any], corpus: dict[str, float]) -> dict[str, Any]:
         if metric.place == "loss":
             return loss if metric.name == "avg_loss" else _perplexity(loss)
-        shown = self._interval(metric, self._values[metric.name])
+        shown = self._interval(metric)
         shown |= {"unparsed": self._unparsed[metric.name], "errors": self._failed[metric.name]}
         if metric.aggregate is not None and self._values[metric.name]:
             shown["aggregate"] = metric.aggregate(self._values[metric.name])
         return shown | ({"corpus": corpus[metric.name]} if metric.name in corpus else {})
 
-    def _interval(self, metric: Metric, values: Sequence[float]) -> dict[str, Any]:
+    def _interval(self, metric: Metric) -> dict[str, Any]:
+        values, clusters = self._values[metric.name], self._clusters[metric.name]
         if not values:
             return {"mean": None, "stderr": None, "ci95": None, "samples": 0}
+        if self._numbers:
+            return _clustered(clustered_mean(values, clusters), len(values))
         if metric.decides and self._each == 1:
             return _proportion(round(math.fsum(values)), len(values))
         mean, error = mean_error(values)
@@ -152,6 +172,9 @@ class Tally:
     def _loss(self) -> dict[str, Any]:
         if not self._losses:
             return {"mean": None, "stderr": None, "ci95": None, "samples": 0}
+        if self._numbers:
+            found = clustered_ratio(self._losses, self._loss_tokens, self._loss_clusters)
+            return _clustered(found, len(self._losses), math.inf)
         mean, error = ratio_error(self._losses, self._loss_tokens)
         interval = None if error is None else list(normal_95(mean, error, low=0.0))
         return {"mean": mean, "stderr": error, "ci95": interval, "samples": len(self._losses)}
@@ -164,6 +187,22 @@ def _proportion(successes: int, trials: int) -> dict[str, Any]:
         "ci95": list(wilson_95(successes, trials)),
         "samples": trials,
     }
+
+
+def _clustered(found: ClusteredMean, samples: int, high: float = 1.0) -> dict[str, Any]:
+    """Student's interval within what is possible, 0 to `high`; null with one cluster.
+
+    Where no cluster differs from another (all are right, say), which Student's t takes for certainty, it is Wilson's of
+    as many questions as there are clusters.
+    """
+    mean, error, clusters = found.mean, found.error, found.clusters
+    interval: list[float] | None = None
+    if error is not None and error <= _NO_SPREAD and high == 1.0:
+        interval = list(wilson_95(mean * clusters, clusters))
+    elif error is not None:
+        low, top = student_95(mean, error, clusters - 1)
+        interval = [max(0.0, low), min(high, top)]
+    return {"mean": mean, "stderr": error, "ci95": interval, "samples": samples, "clusters": clusters}
 
 
 def _perplexity(loss: dict[str, Any]) -> dict[str, Any]:
