@@ -30,6 +30,7 @@ from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CANARY_ANSWERS_PATH,
     GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
@@ -45,8 +46,10 @@ from stepserve.contract import (
     AskResult,
     BatchRequest,
     BatchResult,
+    CanaryAnswers,
     CanaryOrder,
     CanaryReport,
+    CanaryVerdicts,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,
@@ -232,6 +235,11 @@ class GatewayClient:
         GatewayUnavailable.
         """
         return await self._post(GATEWAY_CANARY_PATH, order, CanaryReport, STATE_TIMEOUT_S)
+
+    async def canary_answers(self, canary_id: str, said: CanaryVerdicts) -> CanaryAnswers:
+        """Hands in what its judge has said; what that is to read next. Raises GatewayUnavailable."""
+        path = GATEWAY_CANARY_ANSWERS_PATH.format(canary_id=canary_id)
+        return await self._post(path, said, CanaryAnswers, STATE_TIMEOUT_S)
 
     async def end_canary(self, canary_id: str) -> None:
         """Raises GatewayUnavailable."""

@@ -64,15 +64,20 @@ class JudgeSpec(RequestModel):
     @field_validator("template")
     @classmethod
     def _with_a_prediction(cls, template: str) -> str:
-        names = _FIELD.findall(template)
-        unknown = [name for name in names if name not in _FIELDS]
-        if unknown:
-            raise ValueError(f"{{{{{unknown[0]}}}}} is none of {', '.join(_FIELDS)}")
-        if "prediction" not in names:
-            raise ValueError("without {{prediction}} the judge does not see the answer")
-        if len(names) > _MOST_FIELDS:
-            raise ValueError(f"{len(names)} fields are more than {_MOST_FIELDS}")
+        check_template(template, _FIELDS)
         return template
+
+
+def check_template(template: str, fields: Sequence[str]) -> None:
+    """Raises ValueError for one that names another field than these, or does not show the answer."""
+    names = _FIELD.findall(template)
+    unknown = [name for name in names if name not in fields]
+    if unknown:
+        raise ValueError(f"{{{{{unknown[0]}}}}} is none of {', '.join(fields)}")
+    if "prediction" not in names:
+        raise ValueError("without {{prediction}} the judge does not see the answer")
+    if len(names) > _MOST_FIELDS:
+        raise ValueError(f"{len(names)} fields are more than {_MOST_FIELDS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,11 @@ class Judge:
             await self._outbound.__aexit__(kind, error, trace)
 
     async def grade(self, record: SampleRecord, answer: str) -> MetricScore:
-        fields = {"question": _question(record), "target": " or ".join(record.accepted), "prediction": answer}
+        return await self.read(_question(record), answer, " or ".join(record.accepted))
+
+    async def read(self, question: str, answer: str, target: str = "") -> MetricScore:
+        """Raises BadJob where the judge is a model of this server and is not loaded."""
+        fields = {"question": question, "target": target, "prediction": answer}
         prompt = _FIELD.sub(lambda match: fields[match[1]], self._spec.template)
         try:
             async with self._free:

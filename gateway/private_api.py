@@ -24,11 +24,13 @@ from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
 from gateway.sidecar.key_link import KeySync
 from gateway.status.usage import UsageBook
+from gateway.traffic.judged import in_words
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
 from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CANARY_ANSWERS_PATH,
     GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
@@ -43,8 +45,10 @@ from stepserve.contract import (
     AskResult,
     BatchRequest,
     BatchResult,
+    CanaryAnswers,
     CanaryOrder,
     CanaryReport,
+    CanaryVerdicts,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,
@@ -163,6 +167,13 @@ def create_private_app(
 
         return await _answer(request, CanaryOrder, run)
 
+    async def judged(request: Request) -> Response:
+        async def run(said: CanaryVerdicts) -> CanaryAnswers:
+            taken = canary.answers(request.path_params["canary_id"], said)
+            return await asyncio.to_thread(in_words, taken)
+
+        return await _answer(request, CanaryVerdicts, run)
+
     async def end_trial(request: Request) -> Response:
         canary.end(request.path_params["canary_id"])
         return Response(status_code=204)
@@ -171,6 +182,7 @@ def create_private_app(
         routes=[
             *([Route(MEMBER_STAGE_PATH, get_files, methods=["POST"])] if stage is not None else []),
             Route(GATEWAY_CANARY_PATH, trial, methods=["POST"]),
+            Route(GATEWAY_CANARY_ANSWERS_PATH, judged, methods=["POST"]),
             Route(GATEWAY_CANARY_PATH + "/{canary_id}", end_trial, methods=["DELETE"]),
             Route(GATEWAY_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_RECOVERED_KEYS_PATH, keys, methods=["PUT"]),

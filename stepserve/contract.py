@@ -26,6 +26,7 @@ CONTROL_LOADABLE_PATH = "/loadable"
 CONTROL_METRICS_PATH = "/metrics"
 GATEWAY_ASK_PATH = "/ask"
 GATEWAY_CANARY_PATH = "/canary"
+GATEWAY_CANARY_ANSWERS_PATH = "/canary/{canary_id}/answers"
 
 # Control's, asked by the gateway when the body of an upload comes in. In no table of public routes, so nobody else can.
 OPEN_PIECE_PATH = "/uploads/open"
@@ -378,6 +379,17 @@ class GatewayState(Message):
         return next((slot.version for slot in self.slots if slot.active and slot.version.number), None)
 
 
+class CanaryJudging(Message):
+    """A judge reads a `share` of the candidate's answers, and as many of the active model's. `max_drop`: how much
+    smaller the candidate's share of good answers may be; `min_answers`: with fewer pairs that were judged at its end a
+    canary shows nothing.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    max_drop: Annotated[float, Field(ge=0, lt=1)]
+    min_answers: Annotated[int, Field(ge=1)] = 1
+
+
 class CanaryOrder(Message):
     """A share of the requests for `active` goes to a candidate that is loaded beside, for `seconds`.
 
@@ -398,6 +410,7 @@ class CanaryOrder(Message):
     max_error_rate: Annotated[float, Field(ge=0, le=1)]
     max_latency_ratio: Annotated[float, Field(ge=1)] | None = None
     max_tokens_ratio: Annotated[float, Field(ge=1)] | None = None
+    judge: CanaryJudging | None = None
 
 
 CanaryState = Literal["running", "passed", "undecided", "breached", "superseded", "lost"]
@@ -420,15 +433,29 @@ class CanaryArm(Message):
 
 
 class CanaryGuard(Message):
-    """A limit on the candidate. `value`: its share of errors, or its ratio to the active model; None: of no answer yet.
+    """A limit on the candidate. `value`: its share of errors, its ratio to the active model, or, of the judge, by how
+    much its share of good answers is smaller; None: of no answer yet.
 
     `evidence`, 0 to 1: how much of what it takes to call it over its limit is there; at 1 the canary ends.
     """
 
-    guard: Literal["errors", "latency", "tokens"]
+    guard: Literal["errors", "latency", "tokens", "judge"]
     value: float | None
     limit: float
     evidence: Annotated[float, Field(ge=0, le=1)]
+
+
+class CanaryJudged(Message):
+    """What the judge made of answers: of so many `pairs`, one of each model, the shares that are good; None: of none.
+
+    `unread`: answers without a verdict, which count for nobody; `trouble`: why the last ones have none.
+    """
+
+    pairs: int
+    candidate_good: float | None
+    active_good: float | None
+    unread: int
+    trouble: str | None
 
 
 class CanaryReport(Message):
@@ -449,6 +476,36 @@ class CanaryReport(Message):
     latency_ratio: float | None = None
     tokens_ratio: float | None = None
     guards: list[CanaryGuard] = []
+    judge: CanaryJudged | None = None
+
+
+class CanaryVerdict(Message):
+    """`good` None: the judge gave none."""
+
+    number: int
+    good: bool | None
+
+
+class CanaryVerdicts(Message):
+    """Of the answers that were handed out last; those that are not named have none. `wanted`: how many to hand out
+    next, at most. `trouble`: why the judge reads none, or gave some no verdict.
+    """
+
+    verdicts: list[CanaryVerdict] = []
+    wanted: Annotated[int, Field(ge=0)]
+    trouble: str | None = None
+
+
+class CanaryAnswer(Message):
+    """An answer that is to be judged, of one model or the other. Nobody keeps it."""
+
+    number: int
+    question: str
+    answer: str
+
+
+class CanaryAnswers(Message):
+    answers: list[CanaryAnswer]
 
 
 class ChatMessage(BaseModel):

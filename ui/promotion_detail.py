@@ -167,6 +167,8 @@ def _canary(canary: dict[str, Any]) -> None:
     st.subheader("The canary")
     tell = {"passed": st.success, "running": st.info}.get(canary["state"], st.warning)
     tell(harmless(words.canary_said(canary)))
+    if judged := canary.get("judge"):
+        st.text(cut(words.judge_said(judged)))
     for guard in canary.get("guards", []):
         st.progress(guard["evidence"], text=harmless(words.canary_guard_said(guard)))
     rows = [

@@ -118,7 +118,7 @@ def _wish() -> Wish | None:
     suite = _suite()
     rule, more = _rule(), _more()
     on_pass = st.radio("And then", list(_AFTERWARDS), key="promotions_on_pass", format_func=_AFTERWARDS.__getitem__)
-    if on_pass == ACTIVATE and (canary := _canary()) is not None:
+    if on_pass == ACTIVATE and (canary := _canary([model.id for model in models if model.id != candidate])) is not None:
         more["canary"] = canary
     if candidate is None or not suite:
         st.caption("Choose a candidate and at least one dataset.")
@@ -179,7 +179,7 @@ def _more() -> dict[str, Any]:
     return more
 
 
-def _canary() -> dict[str, Any] | None:
+def _canary(judges: list[str]) -> dict[str, Any] | None:
     if not st.toggle("Try it on some of the live requests first", key="promotions_canary"):
         return None
     shadow = st.toggle(
@@ -197,4 +197,13 @@ def _canary() -> dict[str, Any] | None:
         key="promotions_least",
         help="A candidate that was asked less often has shown nothing, so nothing is switched.",
     )
-    return {"share": share / 100, "seconds": 60.0 * minutes, "shadow": shadow, "min_requests": int(least)}
+    judge = st.selectbox(
+        "A model that reads answers of both",
+        judges,
+        index=None,
+        key="promotions_judge",
+        placeholder="None",
+        help="It ends the canary when 10 points fewer of the candidate's answers are good.",
+    )
+    asked = {"share": share / 100, "seconds": 60.0 * minutes, "shadow": shadow, "min_requests": int(least)}
+    return asked if judge is None else asked | {"judge": {"model": judge}}

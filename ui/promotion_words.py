@@ -24,6 +24,7 @@ _CANARY_GUARDS = {
     "errors": "Requests that failed",
     "latency": "Seconds an answer takes, to the active model's",
     "tokens": "Tokens in an answer, to the active model's",
+    "judge": "Good answers, less than the active model's",
 }
 _RAREST = 1e-4
 
@@ -92,6 +93,12 @@ class Asked:
             yield _canary(self.canary)
             if least := self.canary.get("min_requests"):
                 yield f"With fewer than {least} requests in that time it stays open."
+            if judge := self.canary.get("judge"):
+                yield (
+                    f"{judge['model']} reads answers of both meanwhile, and ends it when the candidate has"
+                    f" {_size(judge['max_drop'])} fewer good ones. With fewer than {judge['min_answers']} of each that"
+                    " were judged it stays open."
+                )
         yield (
             "Once promoted, it becomes the active model."
             if self.switches
@@ -225,12 +232,24 @@ def canary_said(canary: Mapping[str, Any]) -> str:
     return f"{said} after {canary['elapsed_s']:.0f} s{why}.{shadow}"
 
 
+def judge_said(judged: Mapping[str, Any]) -> str:
+    """What the judge of a canary makes of the answers."""
+    pairs, unread = judged["pairs"], judged["unread"]
+    shares = (
+        f"{percent(judged['candidate_good'])} of the candidate's and {percent(judged['active_good'])} of the others"
+    )
+    found = f": {shares} are good" if pairs else ""
+    lost = f" {unread} got no verdict, and count for nobody." if unread else ""
+    why = f" The last trouble: {str(judged['trouble']).rstrip('.')}." if judged["trouble"] else ""
+    return f"The judge read {pairs} answers of each model{found}.{lost}{why}"
+
+
 def canary_guard_said(guard: Mapping[str, Any]) -> str:
     """How near a limit is."""
     if guard["value"] is None:
         return f"{_CANARY_GUARDS[guard['guard']]}: not known yet."
-    is_share = guard["guard"] == "errors"
-    value, limit = (percent(one) if is_share else f"{one:.3g} times" for one in (guard["value"], guard["limit"]))
+    shown = {"errors": percent, "judge": _size_of}.get(str(guard["guard"]), _times)
+    value, limit = shown(guard["value"]), shown(guard["limit"])
     near = f"{100 * guard['evidence']:.0f} % of the evidence that would end it"
     return f"{_CANARY_GUARDS[guard['guard']]}: {value}, at most {limit} allowed; {near}."
 
@@ -266,6 +285,14 @@ def _canary(canary: Mapping[str, Any]) -> str:
 
 def _named(dataset: str, metric: str) -> str:
     return f"{metric} on {dataset}"
+
+
+def _size_of(drop: float) -> str:
+    return f"{100 * drop:.1f} points"
+
+
+def _times(value: float) -> str:
+    return f"{value:.3g} times"
 
 
 def _guard(name: str) -> str:

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from control.errors import Conflict, GatewayUnavailable, JobPaused
+from control.promotion.canary_judging import CanaryReader, judging
 from control.promotion.canary_request import CanaryRequest
 from control.promotion.set_run import Loader
 from evals.run_files import read_json, write_json
-from stepserve.contract import CanaryOrder, CanaryReport, ModelRef
+from stepserve.contract import CanaryJudging, CanaryOrder, CanaryReport, ModelRef
+from stepserve.jobs.ports import BatchEngine
 
 CANARY_FILE: Final = "canary.json"
 _LOOK_EVERY_S = 1.0  # asking after it is what keeps a canary going: the gateway ends one that nobody asks after
 _MOST_LOST = 3
 
 
-class CanaryGateway(Protocol):
+class CanaryGateway(CanaryReader, Protocol):
     async def canary(self, order: CanaryOrder) -> CanaryReport:
         """Begins it, or asks after it, which keeps it going. Raises Conflict while another one runs,
         GatewayUnavailable.
@@ -49,11 +51,12 @@ async def run_canary(
     models: tuple[ModelRef, str],
     run_dir: Path,
     gateway: CanaryGateway,
+    engine: BatchEngine,
     load: Loader,
     board: CanaryBoard,
 ) -> dict[str, Any]:
     """How it ended, kept in canary.json: a later attempt finds it there. `models`: the candidate, and the digest of
-    what is active.
+    what is active. `engine`: where its judge is asked.
 
     Raises GatewayUnavailable when it is to be tried again, JobPaused while another one runs, and what loading raises.
     """
@@ -61,14 +64,24 @@ async def run_canary(
     if kept is not None:
         return kept
     candidate, active = models
-    order = CanaryOrder(id=order_id, candidate=candidate, active=active, **asked.model_dump())
+    order = _order_of(asked, order_id, candidate, active)
     try:
-        report = await _watched(gateway, order, load, board)
+        async with judging(asked.judge, order_id, gateway, engine, load):
+            report = await _watched(gateway, order, load, board)
         found = report.model_dump(mode="json")
         await asyncio.to_thread(write_json, run_dir / CANARY_FILE, found)  # before the gateway may forget it
     finally:
         await _ended(gateway, order_id)
     return found
+
+
+def _order_of(asked: CanaryRequest, order_id: str, candidate: ModelRef, active: str) -> CanaryOrder:
+    """The gateway need not know who the judge is."""
+    judge = asked.judge and CanaryJudging(
+        share=asked.judge.share, max_drop=asked.judge.max_drop, min_answers=asked.judge.min_answers
+    )
+    limits = asked.model_dump(exclude={"judge"})
+    return CanaryOrder(id=order_id, candidate=candidate, active=active, judge=judge, **limits)
 
 
 async def _watched(gateway: CanaryGateway, order: CanaryOrder, load: Loader, board: CanaryBoard) -> CanaryReport:
@@ -108,9 +121,20 @@ def reason_of(canary: dict[str, Any]) -> str:
         if (new := arm.get("loss")) is not None:
             told = f"a loss of {new:.3f} by the candidate, {old['loss']:.3f} by itself"
             said += f"; the active model's answers have {told}"
-        return f"the shadow {_ending(canary)}: {said}"
+        return f"the shadow {_ending(canary)}: {said}{_judged(canary)}"
     counted = f"{arm['requests']} requests to the candidate, {old['requests']} to the active model"
-    return f"the canary {_ending(canary)}: {counted}"
+    return f"the canary {_ending(canary)}: {counted}{_judged(canary)}"
+
+
+def _judged(canary: dict[str, Any]) -> str:
+    judged = canary.get("judge")
+    if judged is None:
+        return ""
+    unread = f", {judged['unread']} answers got no verdict" if judged["unread"] else ""
+    if not judged["pairs"]:
+        return f"; the judge compared no answers{unread}"
+    shares = f"{judged['candidate_good']:.3f} of the candidate's, {judged['active_good']:.3f} of the active model's"
+    return f"; the judge calls {shares} answers good, of {judged['pairs']} each{unread}"
 
 
 def _ending(canary: dict[str, Any]) -> str:

@@ -162,7 +162,27 @@ def _canary(result: dict[str, Any]) -> list[Block]:
         [name, str(arm["requests"]), str(arm["errors"]), number(arm["latency_s"]), number(arm["tokens"])]
         for name, arm in (("candidate", canary["candidate"]), ("active", canary["active"]))
     ]
-    return [Heading("The canary"), Table(("", "requests", "errors", "latency (s)", "tokens"), rows)]
+    table = Table(("", "requests", "errors", "latency (s)", "tokens"), rows)
+    return [Heading("The canary"), table, *_judge(canary), *_canary_guards(canary)]
+
+
+def _judge(canary: dict[str, Any]) -> list[Block]:
+    judged = canary.get("judge")
+    if judged is None:
+        return []
+    good = [[name, number(judged[f"{key}_good"])] for name, key in (("candidate", "candidate"), ("active", "active"))]
+    said = f"A judge read {judged['pairs']} answers of each model; {judged['unread']} got no verdict."
+    why = f" The last trouble: {judged['trouble']}." if judged["trouble"] else ""
+    return [Paragraph(said + why), Table(("", "share of good answers"), good)]
+
+
+def _canary_guards(canary: dict[str, Any]) -> list[Block]:
+    """How near each limit was at the end."""
+    rows = [
+        [guard["guard"], number(guard["value"]), number(guard["limit"]), f"{100 * guard['evidence']:.0f} %"]
+        for guard in canary.get("guards", [])
+    ]
+    return [Table(("limit on", "value", "limit", "evidence of a breach"), rows)] if rows else []
 
 
 def _activation(result: dict[str, Any]) -> list[Block]:

@@ -114,7 +114,8 @@ class PromotionRun:
         assert active is not None
         models = (_reference(config.candidate), active)
         run_dir, job_id = self._context.run_dir, self._context.job_id
-        return await run_canary(asked, job_id, models, run_dir, self._gateway, self._loader, self._board)
+        engine = self._context.engine
+        return await run_canary(asked, job_id, models, run_dir, self._gateway, engine, self._loader, self._board)
 
     def _without_switch(self, ended: str) -> dict[str, Any]:
         """What a canary that did not pass makes of a promotion."""

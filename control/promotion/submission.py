@@ -10,11 +10,12 @@ from sqlalchemy import select
 from control.access.view import EVERYTHING, View
 from control.database.database import Database
 from control.database.tables import JobRow
-from control.errors import Conflict, Invalid
+from control.errors import Conflict, Invalid, NotFound
 from control.models.activation_log import ActivationLog
 from control.models.eval_history import EvalHistory
 from control.models.registry import Registry
 from control.models.repository import ModelRepository
+from control.promotion.canary_request import CanaryRequest
 from control.promotion.files import BASELINE_FILE, CANDIDATE_FILE, REUSED_FILE
 from control.promotion.kind import PromotionKind
 from control.promotion.request import LATENCY, Named, PromotionConfig, PromotionRequest, StoredSet, sets_of
@@ -50,6 +51,7 @@ class PromotionDesk:
     async def config_of(self, request: PromotionRequest, view: View) -> PromotionConfig:
         """Raises NotFound and Invalid naming the field, Conflict for an eval that is not done."""
         candidate = await self._named(request.candidate)
+        canary = await self._canary(request.canary, candidate.id)
         active = await self._activations.active()
         run = None
         if request.baseline.startswith(f"{self._evaluations.type}_") and not await self._models.find(request.baseline):
@@ -77,12 +79,13 @@ class PromotionDesk:
             sequential=request.sequential,
             seed=request.seed,
             on_pass=request.on_pass,
-            canary=request.canary,
+            canary=canary,
         )
 
     async def check(self, request: PromotionRequest) -> None:
         """Whether its suite, and a baseline that it names, are there, for any candidate. Raises as config_of."""
         await asyncio.to_thread(sets_of, request, self._evaluations, self._datasets_dir)
+        await self._canary(request.canary, None)
         if request.baseline == ACTIVE_ALIAS:
             return
         if request.baseline.startswith(f"{self._evaluations.type}_") and not await self._models.find(request.baseline):
@@ -90,6 +93,19 @@ class PromotionDesk:
             _check_guards(request)
         else:
             await self._named(request.baseline)
+
+    async def _canary(self, asked: CanaryRequest | None, candidate: str | None) -> CanaryRequest | None:
+        """With its judge's id in the place of another name. Raises NotFound and Invalid."""
+        judge = None if asked is None else asked.judge
+        if asked is None or judge is None:
+            return asked
+        try:
+            found = await self._named(judge.model)
+        except NotFound as error:
+            raise NotFound(f"canary.judge.model: {error}") from error
+        if found.id == candidate:
+            raise Invalid(f"canary.judge.model: {found.id} is the candidate, and cannot judge itself: name another one")
+        return asked.model_copy(update={"judge": judge.model_copy(update={"model": found.id})})
 
     async def _named(self, name: str) -> Named:
         model = await self._models.get(await self._registry.resolve(name))

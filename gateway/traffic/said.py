@@ -21,6 +21,10 @@ class NotText(Exception):
     """It is not one answer in words to a request in words: images, tokens, calls of tools, several answers."""
 
 
+class NoWords(NotText):
+    """It is an answer in words, and has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     text: str
@@ -152,8 +156,10 @@ def _of_message_events(events: Sequence[Json]) -> Said:
 
 
 def _said(text: object, finish_reason: object) -> Said:
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str):
         raise NotText
+    if not text.strip():
+        raise NoWords
     return Said(text, finish_reason if isinstance(finish_reason, str) else "")
 
 

@@ -14,6 +14,7 @@ from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
+    GATEWAY_CANARY_ANSWERS_PATH,
     GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
@@ -32,11 +33,16 @@ from stepserve.contract import (
     BatchOutput,
     BatchRequest,
     BatchResult,
+    CanaryAnswer,
+    CanaryAnswers,
     CanaryArm,
     CanaryGuard,
+    CanaryJudged,
     CanaryOrder,
     CanaryReport,
     CanaryState,
+    CanaryVerdict,
+    CanaryVerdicts,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,
@@ -105,6 +111,9 @@ class FakeGateway:
         self.canary_requests = 10  # of each side
         self.canaries: list[CanaryOrder] = []
         self.canaries_ended: list[str] = []
+        self.canary_answers: list[CanaryAnswer] = []  # for the judge
+        self.canary_verdicts: list[CanaryVerdict] = []
+        self.canary_trouble: str | None = None
         self.used_items: dict[str, int] = {}  # by job
         self.on_state: Callable[[], None] = lambda: None
         self.hold_states: asyncio.Event | None = None
@@ -194,6 +203,13 @@ class FakeGateway:
         async def canary(order: CanaryOrder) -> Response:
             return JSONResponse(self._canary(order).model_dump())
 
+        @app.post(GATEWAY_CANARY_ANSWERS_PATH)
+        async def judged(said: CanaryVerdicts) -> CanaryAnswers:
+            self.canary_verdicts += said.verdicts
+            self.canary_trouble = said.trouble
+            told, self.canary_answers = self.canary_answers[: said.wanted], self.canary_answers[said.wanted :]
+            return CanaryAnswers(answers=told)
+
         @app.delete(GATEWAY_CANARY_PATH + "/{canary_id}", status_code=204, response_model=None)
         async def end_canary(canary_id: str) -> Response:
             self.canaries_ended.append(canary_id)
@@ -226,6 +242,18 @@ class FakeGateway:
             active=arm,
             latency_ratio=1.25,
             guards=[CanaryGuard(guard="errors", value=0.004, limit=order.max_error_rate, evidence=0.5)],
+            judge=None if order.judge is None else self._judged(),
+        )
+
+    def _judged(self) -> CanaryJudged:
+        """As if every verdict were of the candidate's answers, and all of the active model's good."""
+        good = [one.good for one in self.canary_verdicts if one.good is not None]
+        return CanaryJudged(
+            pairs=len(good),
+            candidate_good=sum(good) / len(good) if good else None,
+            active_good=1.0 if good else None,
+            unread=len(self.canary_verdicts) - len(good),
+            trouble=self.canary_trouble,
         )
 
     def _usage(self) -> UsageReport:
@@ -315,12 +343,12 @@ class FakeGateway:
         served = self.active if self.active and self.active.id == request.model else self.beside.get(request.model)
         if served is None:
             return _refuse(404, "model_not_found", f"{request.model} is not loaded")
-        if served.digest != request.digest:
+        if request.digest not in {None, served.digest}:
             return _refuse(409, "digest_mismatch", f"{request.model} is {served.digest}")
         self.batches.append(request)
         answer = self.answers.get(request.model, self.answer)
         outputs = [answer(item) for item in request.items]
-        return JSONResponse(BatchResult(model=request.model, digest=request.digest, outputs=outputs).model_dump())
+        return JSONResponse(BatchResult(model=request.model, digest=served.digest, outputs=outputs).model_dump())
 
 
 def _refuse(status: int, code: str, detail: str) -> JSONResponse:

@@ -13,7 +13,7 @@ import pytest
 from control.app import create_app
 from control.promotion.files import replay
 from evals.kind import EvalKind
-from stepserve.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput, CanaryAnswer, CanaryJudging
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
 from tests.integration.test_notifications import receiver
@@ -566,3 +566,48 @@ async def test_a_canary_without_a_switch_or_with_too_large_a_share_is_refused(he
     await here.add("bad", 0.1)
     job = await here.promote("bad", on_pass="activate", canary=CANARY)
     assert (job["decision"], job["canary"], here.gateway.canaries) == ("refused", None, [])
+
+
+@on_stage
+async def test_a_judge_of_this_server_reads_answers_while_the_canary_runs(here: Stage) -> None:
+    await here.add("new", 0.9)
+    await here.add("wise", 0.5)
+    here.gateway.canary_states = ["running"]
+    here.gateway.canary_answers = [
+        CanaryAnswer(number=n, question=f"xyzzy {n}", answer=text) for n, text in enumerate("abc", 1)
+    ]
+
+    def judges(item: BatchItem) -> BatchOutput:
+        assert item.messages is not None
+        said = {"a": "CORRECT", "b": "INCORRECT", "c": "I cannot say what xyzzy 3 is"}
+        letter = item.messages[0].content.partition("Its answer:\n")[2][0]
+        return BatchOutput(text=said[letter], finish_reason="stop")
+
+    here.gateway.answers["wise"] = judges
+    asked = {"model": "wise", "max_drop": 0.2, "share": 0.5, "min_answers": 5}
+    job_id = await here.ask(candidate="new", on_pass="activate", canary={**CANARY, "judge": asked})
+    seen = await until(lambda: here.look(job_id), lambda job: ((job["canary"] or {}).get("judge") or {}).get("pairs"))
+    judged = {"pairs": 2, "candidate_good": 0.5, "active_good": 1, "unread": 1}
+    assert seen["canary"]["judge"] == {**judged, "trouble": "judge: its reply has neither CORRECT nor INCORRECT"}
+    assert here.gateway.canaries[0].judge == CanaryJudging(share=0.5, max_drop=0.2, min_answers=5)
+    here.gateway.canary_states = ["passed"]
+    job = await here.over(job_id)
+    assert (job["decision"], await here.active()) == ("promoted", "new")
+    assert "the judge calls 0.500 of the candidate's, 1.000 of the active model's answers good" in job["reasons"][-1]
+    report = (await here.http.get(f"/promotions/{job_id}/report?format=markdown")).text
+    assert "A judge read 2 answers of each model; 1 got no verdict." in report
+    kept = [file.read_bytes() for file in here.base.rglob("*") if file.is_file()]
+    assert not any(b"xyzzy" in content for content in kept), "nothing of what was asked or said is kept"
+
+
+@on_stage
+async def test_a_judge_that_cannot_be_one_is_refused_by_name(here: Stage) -> None:
+    await here.add("new", 0.9)
+    for status, judge, said in (
+        (404, {"model": "nobody"}, "canary.judge.model: "),
+        (422, {"model": "new"}, "canary.judge.model: new is the candidate, and cannot judge itself: name another one"),
+        (422, {"model": "old", "url": "http://elsewhere/v1"}, "what people ask is not sent to another server"),
+    ):
+        assert said in await here.refused(status, on_pass="activate", canary={**CANARY, "judge": judge})
+    job = await here.promote("new", on_pass="activate", canary={**CANARY, "judge": {"model": "active"}})
+    assert job["config"]["canary"]["judge"]["model"] == "old", "who was active then"

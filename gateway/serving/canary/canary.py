@@ -11,11 +11,11 @@ from gateway.errors import CanaryRunning
 from gateway.http.asgi import Message
 from gateway.http.tracked_send import TrackedSend
 from gateway.serving.canary.choice import takes_part, unit_of
-from gateway.serving.canary.guards import Arm, Limits, breach, ratio, standing, too_few
+from gateway.serving.canary.guards import Arm, Judged, Limits, breach, ratio, standing, too_few
+from gateway.serving.canary.judging import LONGEST_BYTES, Judging, Taken
 from gateway.serving.canary.shadow import Answered, Shadows
-from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, ModelRef
+from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, CanaryVerdicts, ModelRef
 
-_LONGEST_ANSWER_BYTES = 1024 * 1024
 _SHOWN: frozenset[CanaryState] = frozenset({"passed", "undecided", "breached"})
 LEASE_S = 30.0
 """A canary that nobody has asked after for so long is over: whoever ordered it may be gone."""
@@ -23,7 +23,10 @@ LEASE_S = 30.0
 
 @dataclass(slots=True)
 class _Run:
+    """`judging`: None where no judge was asked for."""
+
     order: CanaryOrder
+    judging: Judging | None
     began_s: float
     asked_s: float
     state: CanaryState = "running"
@@ -42,7 +45,12 @@ class _Run:
     @property
     def limits(self) -> Limits:
         order = self.order
-        return Limits(order.max_error_rate, order.max_latency_ratio, order.max_tokens_ratio)
+        max_drop = None if order.judge is None else order.judge.max_drop
+        return Limits(order.max_error_rate, order.max_latency_ratio, order.max_tokens_ratio, max_drop)
+
+    @property
+    def judged(self) -> Judged | None:
+        return None if self.judging is None else self.judging.judged
 
 
 class Canary:
@@ -67,7 +75,8 @@ class Canary:
         if run is not None and run.order.id != order.id and run.is_running:
             raise CanaryRunning(run.order.candidate.id)
         if run is None or run.order.id != order.id or (run.state == "lost" and not run.is_missed):
-            run = self._run = _Run(order, now, now)
+            judging = None if order.judge is None else Judging(order.judge, order.id)
+            run = self._run = _Run(order, judging, now, now)
         return self._told(run, now)
 
     def end(self, canary_id: str) -> None:
@@ -76,6 +85,16 @@ class Canary:
         run = self._run
         if run is not None and run.order.id == canary_id and run.state not in _SHOWN:
             self._run = None
+
+    def answers(self, canary_id: str, said: CanaryVerdicts) -> list[Taken]:
+        """Takes what its judge has said; what that is to read next. None of one that does not run, or has no judge."""
+        self._look(self._clock())
+        run = self._run
+        if run is None or run.order.id != canary_id or not run.is_running or run.judging is None:
+            return []
+        next_ones = run.judging.handed(said)
+        self.judge(run)
+        return next_ones if run.is_running else []
 
     @property
     def tried(self) -> ModelRef | None:
@@ -94,7 +113,9 @@ class Canary:
         unit = unit_of(headers, key, request_id, by_key=run.order.sticky == "key")
         chosen = takes_part(run.order.id, unit, run.order.share)
         shadow = run.order.shadow
-        return Trial(self, run, run.order.candidate if chosen and not shadow else None, shadowed=chosen and shadow)
+        drawn = chosen and run.judging is not None and run.judging.draws(request_id)
+        candidate = run.order.candidate if chosen and not shadow else None
+        return Trial(self, run, candidate, shadowed=chosen and shadow, drawn=drawn)
 
     def _running_beside(self, active: ModelRef | None) -> _Run | None:
         """The canary that runs; over when another model than it was ordered beside is active."""
@@ -109,7 +130,7 @@ class Canary:
 
     def judge(self, run: _Run) -> None:
         """After each answer: back at once where a limit is breached."""
-        if run.is_running and (reason := breach(run.candidate, run.active, run.limits)) is not None:
+        if run.is_running and (reason := breach(run.candidate, run.active, run.limits, run.judged)) is not None:
             self._end(run, "breached", reason)
 
     def missed(self, run: _Run) -> None:
@@ -136,10 +157,14 @@ class Canary:
         elif now - run.began_s >= run.order.seconds:
             order = run.order
             reason = too_few(run.candidate, run.active, run.limits, order.min_requests, order.seconds)
+            if reason is None and run.judging is not None:
+                reason = run.judging.too_few
             self._end(run, "passed" if reason is None else "undecided", reason)
 
     def _end(self, run: _Run, state: CanaryState, reason: str | None) -> None:
         run.state, run.reason, run.ended_s = state, reason, self._clock()
+        if run.judging is not None:
+            run.judging.forget()
 
     def _told(self, run: _Run, now: float) -> CanaryReport:
         run.asked_s, run.is_missed = now, False
@@ -155,7 +180,8 @@ class Canary:
             same=run.same,
             latency_ratio=None if run.order.shadow else ratio(new.latencies_s, old.latencies_s),
             tokens_ratio=ratio(new.tokens, old.tokens),
-            guards=standing(new, old, run.limits),
+            guards=standing(new, old, run.limits, run.judged),
+            judge=None if run.judging is None else run.judging.told,
         )
 
 
@@ -167,14 +193,18 @@ def watched(
     if trial is None:
         yield
         return
-    heard = _Heard(response) if trial.shadowed else None
+    judged = trial.is_judged(model.digest)
+    heard = _Heard(response) if trial.shadowed or judged else None
     trial.begin()
     try:
         yield
     finally:
         trial.end(model.digest, response, None if meter is None else meter.completion_tokens)
-        if heard is not None and heard.answer is not None:
-            trial.shadow(Answered(model, path, body, heard.answer))
+        answer = None if heard is None else heard.answer
+        if answer is not None and judged:
+            trial.take(model.digest, path, body, answer, is_stream=response.is_stream)
+        elif answer is not None and not response.is_stream:
+            trial.shadow(Answered(model, path, body, answer))
 
 
 class _Heard:
@@ -188,30 +218,31 @@ class _Heard:
 
     @property
     def answer(self) -> bytes | None:
-        """None: it is not whole and good, or is a stream."""
+        """None: it is not whole and good."""
         response = self._response
-        good = response.ended and response.status == 200 and response.given_up is None and not response.is_stream
-        return b"".join(self._pieces) if good and self._length <= _LONGEST_ANSWER_BYTES else None
+        good = response.ended and response.status == 200 and response.given_up is None
+        return b"".join(self._pieces) if good and self._length <= LONGEST_BYTES else None
 
     def _hear(self, message: Message) -> None:
         if self._before is not None:
             self._before(message)
         piece = message.get("body", b"")
         self._length += len(piece)
-        if self._length <= _LONGEST_ANSWER_BYTES:
+        if self._length <= LONGEST_BYTES:
             self._pieces.append(piece)
 
 
 @dataclass(slots=True)
 class Trial:
     """One request's part in a canary. `candidate`: who is to answer it; None: the active model. `shadowed`: the
-    candidate is asked afterwards too.
+    candidate is asked afterwards too. `drawn`: a judge is to read the candidate's answer.
     """
 
     _canary: Canary
     _run: _Run
     candidate: ModelRef | None
     shadowed: bool = False
+    drawn: bool = False
     _began_s: float = 0.0
 
     @property
@@ -244,6 +275,28 @@ class Trial:
         elif failure is None and response.ended and response.status < 400:
             arm.answered(self._canary.now() - self._began_s, tokens)
         self._canary.judge(self._run)
+
+    def is_judged(self, answered_by: str) -> bool:
+        """Whether a judge may read the answer of that digest. Of a shadow it reads both, once there are both."""
+        order, judging = self._run.order, self._run.judging
+        if judging is None or order.shadow:
+            return False
+        if answered_by == order.candidate.digest:
+            return self.drawn
+        return answered_by == order.active and judging.needs_active
+
+    def take(self, answered_by: str, path: str, body: bytes, content: bytes, *, is_stream: bool) -> None:
+        """An answer that a judge is to read."""
+        judging = self._run.judging
+        if judging is not None and self._run.is_running:
+            of_candidate = answered_by == self._run.order.candidate.digest
+            judging.take(path, body, content, is_stream=is_stream, of_candidate=of_candidate)
+
+    def take_both(self, answered: Answered, candidate: bytes) -> None:
+        """The answers of active model and shadow, for a judge if it was drawn."""
+        judging = self._run.judging
+        if judging is not None and self.drawn and self._run.is_running:
+            judging.take_both(answered.path, answered.body, answered.answer, candidate)
 
     def shadow(self, answered: Answered) -> None:
         shadows, run = self._canary.shadows, self._run

@@ -7,18 +7,25 @@ chance of ALPHA at most, however long it goes on.
 Latency and length: a difference of means of logarithms, against the logarithm of the ratio that is allowed, by _Z of
 its standard errors (Welch), from _LEAST answers of each on. They are as common for a candidate as for the active model,
 since chance alone decides which requests it gets.
+
+A judge's verdicts: a test by betting on pairs of answers, one of each model, against "the candidate's share of good
+answers is smaller by at most the limit" (Waudby-Smith and Ramdas 2024, as control.promotion.sequential has it for an
+eval's questions). The judge may be as harsh as it likes, since it reads both.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from stepserve.contract import CanaryGuard
 
 ALPHA = 0.01
+_SHOWN = math.log(1 / ALPHA)  # so large a capital, as a logarithm, has a chance of ALPHA by luck alone
 _ALTERNATIVES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 """Where the true share of errors may lie, between the limit (0) and 1."""
+_SHARES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+"""Of the capital that a bet on a pair of verdicts could lose at most."""
 _LEAST = 20
 _Z = 4.0  # looked at after every answer, so much more than 2
 
@@ -77,35 +84,71 @@ class Arm:
         self.scored_tokens += tokens
 
 
+@dataclass(slots=True)
+class Judged:
+    """Verdicts on pairs of answers, one of each model. `better`, `worse`: where the candidate's alone is good, or the
+    active model's.
+    """
+
+    pairs: int = 0
+    candidate_good: int = 0
+    active_good: int = 0
+    better: int = 0
+    worse: int = 0
+
+    def add(self, candidate_good: bool, active_good: bool) -> None:
+        self.pairs += 1
+        self.candidate_good += candidate_good
+        self.active_good += active_good
+        self.better += candidate_good and not active_good
+        self.worse += active_good and not candidate_good
+
+    @property
+    def drop(self) -> float:
+        """By how much the candidate's share of good answers is smaller. Needs a pair."""
+        return (self.active_good - self.candidate_good) / self.pairs
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`max_latency_ratio`, `max_tokens_ratio`: of geometric means, candidate to active; None: any."""
+    """`max_latency_ratio`, `max_tokens_ratio`: of geometric means, candidate to active. `max_drop`: of the share of
+    good answers. None: any.
+    """
 
     max_error_rate: float
     max_latency_ratio: float | None = None
     max_tokens_ratio: float | None = None
+    max_drop: float | None = None
 
 
-def breach(candidate: Arm, active: Arm, limits: Limits) -> str | None:
+def breach(candidate: Arm, active: Arm, limits: Limits, judged: Judged | None = None) -> str | None:
     """Which limit the candidate is shown to be over, as a sentence; None: none."""
-    if evidence(candidate.errors, candidate.requests, limits.max_error_rate) >= math.log(1 / ALPHA):
+    if evidence(candidate.errors, candidate.requests, limits.max_error_rate) >= _SHOWN:
         said = f"{candidate.errors} of its {candidate.requests} requests failed"
         return f"errors: {said}, more than max_error_rate {limits.max_error_rate:g} allows"
     for name, limit, new, old in _compared(candidate, active, limits):
         if _excess(new, old, limit) > 1:
             said = f"{ratio(new, old):.3g} times the active model's over {new.count} answers"
             return f"{name}: {said}, more than max_{name}_ratio {limit:g} allows"
+    if judged is not None and limits.max_drop is not None and drop_evidence(judged, limits.max_drop) >= _SHOWN:
+        new, old = (f"{good} of" for good in (judged.candidate_good, judged.active_good))
+        said = f"{new} its {judged.pairs} answers are good, {old} the active model's"
+        return f"judge: {said}, a larger drop than judge.max_drop {limits.max_drop:g} allows"
     return None
 
 
-def standing(candidate: Arm, active: Arm, limits: Limits) -> list[CanaryGuard]:
+def standing(candidate: Arm, active: Arm, limits: Limits, judged: Judged | None = None) -> list[CanaryGuard]:
     """How near the candidate is to each limit that there is."""
-    bet = evidence(candidate.errors, candidate.requests, limits.max_error_rate) / math.log(1 / ALPHA)
+    bet = evidence(candidate.errors, candidate.requests, limits.max_error_rate) / _SHOWN
     share = candidate.errors / candidate.requests if candidate.requests else None
     guards = [CanaryGuard(guard="errors", value=share, limit=limits.max_error_rate, evidence=_within(bet))]
     for name, limit, new, old in _compared(candidate, active, limits):
         shown = _within(_excess(new, old, limit))
         guards.append(CanaryGuard(guard=name, value=ratio(new, old), limit=limit, evidence=shown))
+    if judged is not None and limits.max_drop is not None:
+        drop = judged.drop if judged.pairs else None
+        shown = _within(drop_evidence(judged, limits.max_drop) / _SHOWN)
+        guards.append(CanaryGuard(guard="judge", value=drop, limit=limits.max_drop, evidence=shown))
     return guards
 
 
@@ -138,6 +181,22 @@ def evidence(errors: int, requests: int, rate: float) -> float:
     for part in _ALTERNATIVES:
         other = rate + part * (1 - rate)
         bets.append(errors * math.log(other / rate) + (requests - errors) * math.log((1 - other) / (1 - rate)))
+    return _mixed(bets)
+
+
+def drop_evidence(judged: Judged, limit: float) -> float:
+    """The logarithm of the capital of somebody who bets that the drop is larger than `limit`, which is less than 1."""
+    same = judged.pairs - judged.better - judged.worse
+    bets = []
+    for share in _SHARES:
+        bet = share / (1 + limit)  # a pair of the candidate's favour loses `share` of the capital
+        worse, even, better = (math.log1p(bet * (drop - limit)) for drop in (1, 0, -1))
+        bets.append(judged.worse * worse + same * even + judged.better * better)
+    return _mixed(bets)
+
+
+def _mixed(bets: Sequence[float]) -> float:
+    """Of capital that was split evenly among bets, whose logarithms these are."""
     most = max(bets)
     return most + math.log(sum(math.exp(bet - most) for bet in bets) / len(bets))
 

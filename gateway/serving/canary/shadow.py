@@ -37,6 +37,7 @@ class Shadowed(Protocol):
     """Who counts what came of it."""
 
     def compared(self, *, same: bool) -> None: ...
+    def take_both(self, answered: Answered, candidate: bytes) -> None: ...
     def judge(self) -> None: ...
 
 
@@ -84,7 +85,7 @@ class Shadows:
                 return
             arm.failed()
         else:
-            self._note(output, time.monotonic() - began_s, texts, arm, whom)
+            self._note(output, time.monotonic() - began_s, texts, arm, whom, answered)
         whom.judge()
         text = answered_text(path, asked, content)
         if text is not None and self._score is not None:
@@ -101,7 +102,9 @@ class Shadows:
             assert found.logprob is not None
             arm.scored(found.logprob, found.tokens)
 
-    def _note(self, output: AskOutput, took_s: float, texts: list[str], arm: Arm, whom: Shadowed) -> None:
+    def _note(
+        self, output: AskOutput, took_s: float, texts: list[str], arm: Arm, whom: Shadowed, answered: Answered
+    ) -> None:
         if output.status >= 500:
             arm.failed()
             return
@@ -110,6 +113,7 @@ class Shadows:
             usage = output.body.get("usage") if isinstance(output.body, dict) else None
             arm.answered(took_s, usage.get("completion_tokens") if isinstance(usage, dict) else None)
             whom.compared(same=said == texts)
+            whom.take_both(answered, msgspec.json.encode(output.body))
 
 
 def _decoded(answer: bytes) -> Any:

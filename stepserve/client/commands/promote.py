@@ -57,7 +57,8 @@ def promote(
     canary: Annotated[
         list[str] | None,
         typer.Option(
-            "--canary", help="KEY=VALUE of a canary before the switch, such as share=0.05; may be given again."
+            "--canary",
+            help="KEY=VALUE of a canary before the switch, such as share=0.05 or judge.model=ID; may be given again.",
         ),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the promotion to its decision.")] = True,
@@ -82,7 +83,7 @@ def promote(
         "on_pass": "activate" if activate else "notify",
     }
     if canary:
-        more["canary"] = dict(_canary(text) for text in canary)
+        more["canary"] = _canary(canary)
     if max_samples is not None:
         more["max_samples"] = max_samples
     items = [item for text in suite for item in _items(text)]
@@ -161,14 +162,29 @@ def _guard(text: str) -> tuple[str, float]:
         stop(f"--guard {text}: not GUARD=LIMIT with a number.", EXIT_REFUSED)
 
 
-def _canary(text: str) -> tuple[str, float | str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        stop(f"--canary {text}: not KEY=VALUE.", EXIT_REFUSED)
+def _canary(texts: list[str]) -> dict[str, Any]:
+    """What begins with `judge.` is of the judge. Its rubric has a line for each time that it is given."""
+    canary: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            stop(f"--canary {text}: not KEY=VALUE.", EXIT_REFUSED)
+        if not key.startswith("judge."):
+            canary[key] = _number_or_text(value)
+            continue
+        judge, name = canary.setdefault("judge", {}), key.removeprefix("judge.")
+        if name == "rubric":
+            judge.setdefault(name, []).append(value)
+        else:
+            judge[name] = value if name in {"model", "template"} else _number_or_text(value)
+    return canary
+
+
+def _number_or_text(value: str) -> float | str:
     try:
-        return name, float(value)
+        return float(value)
     except ValueError:
-        return name, value
+        return value
 
 
 def _replay(folder: Path, *, as_json: bool) -> NoReturn:
@@ -222,6 +238,15 @@ def _show_canary(promotion: Promotion) -> None:
         for guard in canary.get("guards", [])
     ]
     table("", ["guard", "value", "limit", "evidence that would end it"], guards)
+    if (judged := canary.get("judge")) is not None:
+        said = [
+            ("pairs of answers", str(judged["pairs"])),
+            ("good, candidate", _number(judged["candidate_good"])),
+            ("good, active model", _number(judged["active_good"])),
+            ("without a verdict", str(judged["unread"])),
+            ("trouble", judged["trouble"]),
+        ]
+        facts("The judge", said)
 
 
 def _say(decision: str, reasons: list[str]) -> None:

@@ -8,7 +8,18 @@ import pytest
 from control.errors import Conflict, JobPaused
 from control.promotion.canary import CANARY_FILE, CanaryBoard, reason_of, run_canary
 from control.promotion.canary_request import CanaryRequest
-from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, ModelRef
+from stepserve.contract import (
+    AskRequest,
+    AskResult,
+    BatchRequest,
+    BatchResult,
+    CanaryAnswers,
+    CanaryArm,
+    CanaryOrder,
+    CanaryReport,
+    CanaryVerdicts,
+    ModelRef,
+)
 
 CANDIDATE = ModelRef(id="new", path="", digest="sha256:new")
 ARM = CanaryArm(requests=3, errors=3, latency_s=None, tokens=None)
@@ -32,13 +43,22 @@ class Gateway:
         if self.on_end is not None:
             raise self.on_end
 
+    async def canary_answers(self, canary_id: str, said: CanaryVerdicts) -> CanaryAnswers:
+        raise AssertionError("no judge was asked for")
+
+    async def generate(self, request: BatchRequest) -> BatchResult:
+        raise AssertionError("no judge was asked for")
+
+    async def ask(self, request: AskRequest) -> AskResult:
+        raise AssertionError("no judge was asked for")
+
     async def load_beside(self, model_id: str) -> None:
         self.loaded.append(model_id)
 
 
 def run(gateway: Gateway, folder: Path) -> str:
     models = (CANDIDATE, "sha256:old")
-    ran = run_canary(CanaryRequest(), "job", models, folder, gateway, gateway, CanaryBoard())
+    ran = run_canary(CanaryRequest(), "job", models, folder, gateway, gateway, gateway, CanaryBoard())
     return str(asyncio.run(ran)["state"])
 
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from gateway.serving.canary.guards import ALPHA, Arm, Limits, breach, evidence, standing
+from gateway.serving.canary.guards import ALPHA, Arm, Judged, Limits, breach, drop_evidence, evidence, standing
 
 HEALTHY = Limits(max_error_rate=0.02, max_latency_ratio=1.5, max_tokens_ratio=2.0)
 
@@ -105,3 +105,65 @@ def test_a_broken_candidate_is_stopped_soon(rate: float, most: int) -> None:
     draws = random.Random(7)
     after = sorted(stopped(rate, 0.02, draws, 5000) or 10**9 for _ in range(101))
     assert after[50] <= most
+
+
+DROP = Limits(max_error_rate=0.02, max_drop=0.1)
+
+
+def verdicts(pairs: list[tuple[bool, bool]]) -> Judged:
+    """Of candidate and active model."""
+    judged = Judged()
+    for new, old in pairs:
+        judged.add(new, old)
+    return judged
+
+
+def judged_after(new: float, old: float, draws: random.Random, length: int) -> int | None:
+    """After how many pairs a judge's verdicts end it; None: not within `length`. Looked at after each."""
+    judged = Judged()
+    for number in range(1, length + 1):
+        judged.add(draws.random() < new, draws.random() < old)
+        if breach(arm(0), arm(0), DROP, judged) is not None:
+            return number
+    return None
+
+
+def test_a_drop_that_is_allowed_seldom_ends_it_however_often_one_looks() -> None:
+    draws = random.Random(7)
+    for new, old in ((0.8, 0.9), (0.5, 0.6), (0.0, 0.1)):
+        false = sum(judged_after(new, old, draws, 400) is not None for _ in range(400))
+        assert false <= 400 * ALPHA + 3 * (400 * ALPHA) ** 0.5, (new, old)
+
+
+@pytest.mark.parametrize(("new", "old", "most"), [(0.0, 1.0, 15), (0.3, 0.9, 40), (0.5, 0.9, 90), (0.6, 0.8, 900)])
+def test_a_candidate_whose_answers_are_bad_is_stopped_soon(new: float, old: float, most: int) -> None:
+    draws = random.Random(7)
+    after = sorted(judged_after(new, old, draws, 3000) or 10**9 for _ in range(51))
+    assert after[25] <= most
+
+
+def test_verdicts_are_told_and_end_it_just_when_their_evidence_is_all_there() -> None:
+    assert near(arm(5), arm(5), DROP) == {"errors": (0, 0)}, "without a judge there is nothing to tell"
+    none = standing(arm(5), arm(5), DROP, Judged())[-1]
+    assert (none.guard, none.value, none.limit, none.evidence) == ("judge", None, 0.1, 0)
+    some = verdicts([(False, True)] * 4 + [(True, True)] * 2)
+    told = standing(arm(5), arm(5), DROP, some)[-1]
+    assert told.value == pytest.approx(4 / 6)
+    assert 0 < told.evidence < 1
+    assert breach(arm(5), arm(5), DROP, some) is None
+    plain = verdicts([(False, True)] * 20)
+    assert standing(arm(5), arm(5), DROP, plain)[-1].evidence == 1
+    assert breach(arm(5), arm(5), DROP, plain) == (
+        "judge: 0 of its 20 answers are good, 20 of the active model's, a larger drop than judge.max_drop 0.1 allows"
+    )
+    assert breach(arm(5), arm(5), DROP, verdicts([(False, False)] * 500)) is None, "a judge may be harsh on both"
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1, 0.9])
+def test_a_bet_on_a_drop_has_no_tendency_to_grow_at_the_limit(limit: float) -> None:
+    """The mean capital after a pair, where the drop is the limit, is 1."""
+    for same in (0.0, 0.1 * (1 - limit)):
+        worse = limit + (1 - limit - same) / 2
+        chances = [(worse, Judged(1, worse=1)), (same, Judged(1)), (1 - same - worse, Judged(1, better=1))]
+        mean = sum(chance * math.exp(drop_evidence(judged, limit)) for chance, judged in chances)
+        assert mean == pytest.approx(1)
