@@ -139,5 +139,6 @@ def _point(entry: HistoryEntry, series: str, reports: EvalReports) -> dict[str, 
         "accuracy_metric": result.get("accuracy_metric"),
         **{key: result.get(key) for key in (*_NAMED, *_DIGESTS)},
         "metrics": {name: value.get("mean") for name, value in metrics.items()},
+        "metrics_ci95": {name: value.get("ci95") for name, value in metrics.items()},
         "saturated": reports.saturation(result),
     }

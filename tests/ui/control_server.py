@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 
 from control.app import create_app
-from control.routes import datasets
+from control.routes import datasets, evals
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
+from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput
 from stepserve.paths import Layout
 from tests.integration.fake_gateway import FakeGateway
@@ -67,12 +68,12 @@ class ControlServer:
     def member(self, name: str) -> FakeMember:
         return self.running.it.members[name]
 
-    def add(self, model_id: str, share: float, wrong: str = "-1") -> None:
+    def add(self, model_id: str, share: float, wrong: str = "-1", step: int | None = None) -> None:
         """Registers it, with room for it beside the active one."""
         write_checkpoint(self.running.it.layout.models / model_id, len(self.gateway.answers))
         self.gateway.answers[model_id] = knowing(share, wrong)
         self.gateway.has_room_for.add(model_id)
-        self.http.post("/models/register", json={"id": model_id, "source": "t"}).raise_for_status()
+        self.http.post("/models/register", json={"id": model_id, "source": "t", "step": step}).raise_for_status()
 
     def state_of(self, member_id: str) -> str | None:
         """None: it is not a member."""
@@ -87,12 +88,16 @@ class ControlServer:
 
     def decided(self, job_id: str) -> dict[str, Any]:
         """The promotion, once it is over."""
-        with self.http.stream("GET", f"/jobs/{job_id}/events") as events:  # ends with the job
-            for _ in events.iter_text():
-                pass
+        self.ended(job_id)
         found: dict[str, Any] = self.http.get(f"/promotions/{job_id}").json()
         assert found["status"] == "done", found["error"]
         return found
+
+    def ended(self, job_id: str) -> None:
+        """The job is over."""
+        with self.http.stream("GET", f"/jobs/{job_id}/events") as events:  # ends with the job
+            for _ in events.iter_text():
+                pass
 
     def until_canary(self, job_id: str) -> None:
         """It runs."""
@@ -140,7 +145,7 @@ def control_server(base: Path, *members: str) -> Iterator[ControlServer]:
 async def _parts(base: Path, names: tuple[str, ...]) -> AsyncIterator[Parts]:
     settings = settings_of(base, batch_items=8, batch_window_items=32)
     gateway = FakeGateway(settings.layout.gateway_socket)
-    routes = [datasets.router_of(FileDatasetStore())]
+    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
     app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.3)
     members = {name: FakeMember(name) for name in names}
     async with AsyncExitStack() as stack:

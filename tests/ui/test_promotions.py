@@ -1,5 +1,6 @@
 """The page Promotions: what was decided in words, those under way, and a form in which nothing dangerous is chosen."""
 
+import json
 import re
 
 import pytest
@@ -132,6 +133,40 @@ def test_a_canary_that_had_too_few_requests_says_so(stage: ControlServer) -> Non
 def test_a_config_that_a_person_wrote_breaks_nothing() -> None:
     assert Asked.of({}) is None
     assert Asked.of({"sets": 1, "candidate": None}) is None
+
+
+def test_a_measure_is_drawn_by_step_with_what_was_decided_and_switched(stage: ControlServer) -> None:
+    for model_id, share, step in (("early", 0.2, 100), ("late", 0.9, 300), ("unplaced", 0.1, None)):
+        stage.add(model_id, share, step=step)
+    body = {"model_id": "late", "name": "n", "dataset_ref": "sums.jsonl", "metrics": ["accuracy", "numeric"]}
+    stage.ended(str(stage.http.post("/eval/jobs", json=body).raise_for_status().json()["job_id"]))
+    refused, promoted = stage.promote("early"), stage.promote("late", on_pass="activate")
+    unplaced = stage.promote("unplaced", baseline=ACTIVE)
+    stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
+    page = opened("promotions", tab="By step")
+    assert not page.error, words(page)
+    assert "numeric on sums.jsonl" in page.selectbox(key="promotions_measure").options
+    page.selectbox(key="promotions_measure").select("numeric on sums.jsonl").run()
+    rows = cells(page)
+    (metric,) = refused["per_metric"]
+    assert {(row["step"], row["model"], row["what"]) for row in rows if row["step"] in {100, 300}} >= {
+        (100, "early", "refused"), (300, "late", "promoted"), (300, "late", "eval"), (300, "late", "made active"),
+    }  # fmt: skip
+    by_job = {row["job"]: row for row in rows}
+    assert by_job[refused["job_id"]]["score"] == f"{100 * metric['b']:.1f} %"
+    low = max(0.0, metric["a"] + metric["interval"][0])
+    assert by_job[refused["job_id"]]["interval"].startswith(f"{100 * low:.1f} % to ")
+    assert unplaced["job_id"] not in by_job, "its model has no step"
+    (measured,) = [row for row in rows if row["what"] == "eval"]
+    assert measured["score"] == "90.0 %"
+    assert " % to " in measured["interval"]
+    switched = next(row for row in rows if row["what"] == "made active")
+    assert switched[""] == f"by promotion {promoted['job_id']}"
+    (chart,) = page.get("vega_lite_chart")
+    spec = json.loads(chart.proto.spec)
+    assert {layer["mark"]["type"] for layer in spec["layer"]} == {"rule", "line", "point"}
+    page.selectbox(key="promotions_measure").select("accuracy on sums.jsonl").run()
+    assert {row["what"] for row in cells(page)} <= {"eval", "made active"}, "no promotion asked for that"
 
 
 def _form() -> AppTest:
