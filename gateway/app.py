@@ -276,7 +276,7 @@ def create_gateway(
         member.membership if member is not None else None,
     ).app()
     pusher, persisting = (
-        Pusher(pool, BodyToFile(settings.limits.body_timeout_s, "push")),
+        Pusher(pool, BodyToFile(settings.limits.body_timeout_s, "push"), settings.weights.persist_every),
         Persisting(control, layout.models),
     )
     trainers = TrainerRoutes(Updates(pusher, pool, settings.weights), pusher, persisting)

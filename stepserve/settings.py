@@ -238,11 +238,13 @@ class PowerSettings(Group):
 
 class WeightsSettings(Group):
     """Weights that a trainer sends in phases. `update_timeout_s`: how long it may say nothing in the middle of an
-    update before that is given up. `max_pause_s`: after that a pause that nobody ends is over.
+    update before that is given up. `max_pause_s`: after that a pause that nobody ends is over. `persist_every`: so many
+    versions of a model are one that becomes a checkpoint on disk, also where a push does not ask for it; None: none is.
     """
 
     update_timeout_s: PositiveSeconds = 120.0
     max_pause_s: PositiveSeconds = 300.0
+    persist_every: Annotated[int, Field(ge=1)] | None = None
 
 
 class Settings(BaseSettings):

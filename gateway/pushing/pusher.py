@@ -87,10 +87,14 @@ class Arriving:
 
 @dataclass(slots=True)
 class Pusher:
-    """A model's files are read at its first push: what it consists of, and the hashes of its tensors."""
+    """A model's files are read at its first push: what it consists of, and the hashes of its tensors.
+
+    `persist_every`: one of so many versions is kept for the disk whether its push asks for that or not; None: none.
+    """
 
     pool: Pool
     bodies: BodyToFile
+    persist_every: int | None = None
     _receiving: str | None = field(default=None, init=False)
     _expected: tuple[ModelRef, Expected] | None = field(default=None, init=False)
     _of_files: tuple[str, Checked] | None = field(default=None, init=False)
@@ -165,7 +169,7 @@ class Pusher:
         began_s = time.monotonic()
         request = await self._prepared(arriving, options)
         checked_ms = round(1000 * (time.monotonic() - began_s), 2)
-        kept = arriving.weights.duplicate() if options.persist else None
+        kept = arriving.weights.duplicate() if options.persist or self._is_due(request.version.number) else None
         arriving.hand_over()
         try:
             pushed = await self.pool.push(request)  # whose the weights are from here on
@@ -174,6 +178,9 @@ class Pusher:
                 kept.close()
             raise
         return Outcome(request, pushed, kept, round(1000 * arriving.receiving_s, 2), checked_ms)
+
+    def _is_due(self, version: int) -> bool:
+        return self.persist_every is not None and version % self.persist_every == 0
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:

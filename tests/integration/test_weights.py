@@ -17,6 +17,7 @@ from stepserve import AsyncClient, Client, StepserveCallback
 from stepserve.client.errors import Invalid
 from stepserve.client.weights import PushedWeights
 from stepserve.probe import METADATA_KEY
+from stepserve.settings import WeightsSettings
 from tests.integration.house import until
 from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import weights
@@ -218,6 +219,22 @@ def test_a_push_may_become_a_checkpoint(tmp_path: Path) -> None:
     torn.mkdir(parents=True)
     (torn / "model.safetensors").write_bytes(b"the first half")
     tell(tmp_path, story)
+
+
+def test_every_second_version_becomes_a_checkpoint_by_a_setting(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        pushed = [(await there.http.put(ROUTE, content=safetensors(weights(seed)))).json() for seed in (3, 4, 5)]
+        assert [one["persisted_as"] for one in pushed] == [None, "a-v2", None]
+
+        async def registered() -> dict[str, Any]:
+            models = (await there.http.get("/models")).json()["models"]
+            return {model["id"]: model for model in models}
+
+        models = await until(registered, lambda found: "a-v2" in found)
+        assert (models["a-v2"]["digest"], models["a-v2"]["tags"]) == (pushed[1]["digest"], ["pushed"])
+        assert {"a-v1", "a-v3"}.isdisjoint(models)
+
+    tell(tmp_path, story, weights=WeightsSettings(persist_every=2))
 
 
 def tensors_of(content: dict[str, bytes]) -> dict[str, torch.Tensor]:
