@@ -2,11 +2,8 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-from tests.e2e.server import DEMO, EARLY, FINAL, FINAL_ID, Server, answer_of
+from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of
 
 DATASET = "math_eval.jsonl"
 
@@ -121,73 +118,6 @@ def test_evaluate_the_latest_checkpoint(server: Server) -> None:
     assert back.json()["id"] == FINAL_ID
     history = server.http.get("/models/activations").json()["activations"]
     assert [entry["status"] for entry in history[:2]] == ["done", "done"]
-
-
-def test_a_checkpoint_earns_the_switch_by_a_part_of_the_samples(server: Server) -> None:
-    """300, 500 and 1500 of one run: the last is promoted over 500, the first refused, a copy neither."""
-    for name, folder in (("earns-300", EARLY), ("earns-500", DEMO / "step-0500"), ("earns-copy", FINAL)):
-        server.copy_checkpoint(folder, name)
-        server.http.post("/models/register", json={"id": name, "source": "run"}).raise_for_status()
-    server.http.post("/models/set_active", json={"id": "earns-500"}).raise_for_status()
-
-    canary = {"share": 0.5, "seconds": 3, "sticky": "request", "min_requests": 1, "max_error_rate": 0.05}
-    with _asking(server) as answered:
-        better = _promoted(server, FINAL_ID, canary=canary)
-    assert better["decision"] == "promoted", better["reasons"]
-    tried = better["canary"]
-    assert (tried["state"], tried["candidate"]["errors"], tried["active"]["errors"]) == ("passed", 0, 0)
-    assert min(tried["candidate"]["requests"], tried["active"]["requests"]) > 0
-    assert {status for status, _ in answered} == {200}
-    assert {model for _, model in answered} == {"earns-500", FINAL_ID}, "every answer names its model"
-    switched = max(number for number, (_, model) in enumerate(answered) if model == "earns-500")
-    before = sum(model == FINAL_ID for _, model in answered[:switched])
-    assert before <= tried["candidate"]["requests"] + 1, "its share alone before the switch"
-    (metric,) = better["per_metric"]
-    assert metric["samples_used"] < metric["samples_planned"] / 2 == 300
-    assert server.http.get("/models/active").json()["id"] == FINAL_ID
-
-    worse = _promoted(server, "earns-300")
-    assert worse["decision"] == "refused", worse["reasons"]
-    assert worse["items"]
-    for item in worse["items"]:
-        assert item["baseline"] == item["target"] != item["candidate"]
-    copy = _promoted(server, "earns-copy", max_samples=200)
-    assert copy["decision"] == "undecided", copy["reasons"]
-    rule = {"test": "non_inferior", "margin": 0.05}
-    assert _promoted(server, "earns-copy", max_samples=200, rule=rule, on_pass="notify")["decision"] == "promoted"
-    assert server.http.get("/models/active").json()["id"] == FINAL_ID
-    for name in ("earns-300", "earns-500", "earns-copy"):
-        server.forget(name)
-
-
-@contextmanager
-def _asking(server: Server) -> Iterator[list[tuple[int, str]]]:
-    """Somebody who asks the active model again and again: the status and the model of each answer, in their order."""
-    answered: list[tuple[int, str]] = []
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            answer = server.ask("What is 17+25?")
-            answered.append((answer.status_code, answer.headers.get("x-model-id", "")))
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield answered
-    finally:
-        over.set()
-        asking.join()
-
-
-def _promoted(server: Server, candidate: str, **more: object) -> dict[str, Any]:
-    body = {"candidate": candidate, "suite": [{"dataset_ref": DATASET, "metric": "accuracy"}], "on_pass": "activate"}
-    made = server.http.post("/promotions", json={**body, **more})
-    assert made.status_code == 202, made.text
-    ended = server.job(made.json()["job_id"])
-    assert ended["status"] == "done", ended["error"]
-    found: dict[str, Any] = server.http.get(f"/promotions/{made.json()['job_id']}").json()
-    return found
 
 
 def _digest(server: Server, model_id: str) -> str:
