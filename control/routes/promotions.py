@@ -41,7 +41,7 @@ async def promote(
 async def get_promotion(
     job_id: str, queue: Given[JobQueue], display: Given[JobDisplay], canaries: Given[CanaryBoard], view: Viewer
 ) -> dict[str, Any]:
-    """The job; what its result says once it is done stands beside it too. `canary` is there while it runs."""
+    """The job, and the fields of its result once it is done. `canary`: what it sees while it runs, and how it ended."""
     job = await queue.get(job_id, PromotionKind.type, view=view)
     shown = await display.one(job)
     lifted = {name: (shown["result"] or {}).get(name) for name in _LIFTED}
