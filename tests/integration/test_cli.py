@@ -17,7 +17,7 @@ from control.app import create_app
 from control.models.registration import RegisterRequest
 from control.models.registry import Registry
 from evals.kind import EvalKind
-from stepserve.contract import BatchItem, BatchOutput
+from stepserve.contract import BatchItem, BatchOutput, CanaryJudging
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -185,6 +185,15 @@ def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
             assert (code, out.splitlines()[0]) == (6, "Undecided.")
             assert "- the canary was ended after 2 s (undecided: it is undecided)" in out
             assert gateway.canaries[-1].min_requests == 30
+            judge = ("model=same", "max_drop=0.2", "rubric=It is short.", "rubric=It is polite.")
+            options = [part for one in judge for part in ("--canary", f"judge.{one}")]
+            code, out, err = await stepserve(*better, *options, url=url)
+            assert code == 6, err
+            assert "pairs of answers\t0" in out
+            assert gateway.canaries[-1].judge == CanaryJudging(share=1, max_drop=0.2, min_answers=20)
+            async with httpx.AsyncClient(base_url=url, timeout=240) as http:
+                asked = (await http.get("/jobs?type=promotion")).json()["jobs"][0]["config"]["canary"]["judge"]
+            assert (asked["model"], asked["rubric"]) == ("same", ["It is short.", "It is polite."])
             code, out, err = await stepserve(*better, url=url)
             assert code == 0, err
             assert out.startswith("Promoted.\n- accuracy on sums.jsonl is shown to be better: +1.000")
