@@ -58,7 +58,7 @@ class Tally:
         self._failed: Counter[str] = Counter()
         self._stats: dict[str, list[float]] = {}
         self._losses, self._loss_tokens = array("d"), array("d")
-        self._numbers: dict[str, int] = {}  # of clusters, by name; of one row each the clusters of its values
+        self._numbers: dict[str, int] = {}  # of clusters, by name; below, that of the cluster of each value
         self._clusters = {metric.name: array("q") for metric in self._metrics}
         self._loss_clusters = array("q")
 

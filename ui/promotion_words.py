@@ -235,10 +235,8 @@ def canary_said(canary: Mapping[str, Any]) -> str:
 def judge_said(judged: Mapping[str, Any]) -> str:
     """What the judge of a canary makes of the answers."""
     pairs, unread = judged["pairs"], judged["unread"]
-    shares = (
-        f"{percent(judged['candidate_good'])} of the candidate's and {percent(judged['active_good'])} of the others"
-    )
-    found = f": {shares} are good" if pairs else ""
+    new, old = (percent(judged[key]) for key in ("candidate_good", "active_good"))
+    found = f": {new} of the candidate's are good, and {old} of the active model's" if pairs else ""
     lost = f" {unread} got no verdict, and count for nobody." if unread else ""
     why = f" The last trouble: {str(judged['trouble']).rstrip('.')}." if judged["trouble"] else ""
     return f"The judge read {pairs} answers of each model{found}.{lost}{why}"

@@ -586,7 +586,9 @@ async def test_a_judge_of_this_server_reads_answers_while_the_canary_runs(here: 
     here.gateway.answers["wise"] = judges
     asked = {"model": "wise", "max_drop": 0.2, "share": 0.5, "min_answers": 5}
     job_id = await here.ask(candidate="new", on_pass="activate", canary={**CANARY, "judge": asked})
-    seen = await until(lambda: here.look(job_id), lambda job: ((job["canary"] or {}).get("judge") or {}).get("pairs"))
+    seen = await until(
+        lambda: here.look(job_id), lambda job: bool(job["canary"]) and job["canary"]["judge"]["pairs"] > 0
+    )
     judged = {"pairs": 2, "candidate_good": 0.5, "active_good": 1, "unread": 1}
     assert seen["canary"]["judge"] == {**judged, "trouble": "judge: its reply has neither CORRECT nor INCORRECT"}
     assert here.gateway.canaries[0].judge == CanaryJudging(share=0.5, max_drop=0.2, min_answers=5)

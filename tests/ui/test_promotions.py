@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from stepserve.client.cli import app
 from stepserve.client.results import Promotion
+from stepserve.contract import CanaryVerdict
 from tests.ui.control_server import ACTIVE, ControlServer
 from tests.ui.page import cells, opened, words
 from ui import promotion_words
@@ -95,8 +96,10 @@ def test_a_canary_that_breached_its_limits_says_so(stage: ControlServer) -> None
 def test_a_canary_that_runs_shows_what_it_sees(stage: ControlServer) -> None:
     stage.add("tried", 1.0)
     stage.gateway.canary_states = ["running"]
+    stage.gateway.canary_verdicts = [CanaryVerdict(number=n, good=good) for n, good in enumerate((True, False, None))]
     suite = [{"dataset_ref": "sums.jsonl", "metric": "numeric"}]
-    asked = {"candidate": "tried", "suite": suite, "on_pass": "activate", "canary": CANARY}
+    canary = {**CANARY, "judge": {"model": ACTIVE}}
+    asked = {"candidate": "tried", "suite": suite, "on_pass": "activate", "canary": canary}
     job_id = str(stage.http.post("/promotions", json=asked).json()["job_id"])
     stage.until_canary(job_id)
     page = opened("promotions", promotion=job_id)
@@ -104,6 +107,13 @@ def test_a_canary_that_runs_shows_what_it_sees(stage: ControlServer) -> None:
     shown = [element.value for element in page.info]
     assert "tried passed the questions. Its canary runs." in shown
     assert "It has been running for 2 s: 10 requests to the candidate, 10 to the active model." in shown
+    said = (
+        "The judge read 2 answers of each model: 50.0 % of the candidate's are good, and 100.0 % of the active model's."
+    )
+    assert f"{said} 1 got no verdict, and count for nobody." in words(page)
+    assert f"{ACTIVE} reads answers of both meanwhile, and ends it when the candidate has 10 points fewer" in words(
+        page
+    )
     bars = [element.proto.text for element in page.get("progress") if isinstance(element, Progress)]
     assert "Requests that failed: 0.4 %, at most 1.0 % allowed; 50 % of the evidence that would end it." in bars
     found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", stage.url])
@@ -111,6 +121,7 @@ def test_a_canary_that_runs_shows_what_it_sees(stage: ControlServer) -> None:
     assert "candidate\t10\t0\t0.5000\t3.0000" in found.output
     assert "ratio\t\t\t1.2500\t" in found.output
     assert "errors\t0.0040\t0.0100\t50 %" in found.output
+    assert "good, candidate\t0.5000" in found.output
     stage.gateway.canary_states = ["undecided"]
     stage.decided(job_id)
     found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", stage.url])

@@ -131,9 +131,8 @@ def breach(candidate: Arm, active: Arm, limits: Limits, judged: Judged | None = 
             said = f"{ratio(new, old):.3g} times the active model's over {new.count} answers"
             return f"{name}: {said}, more than max_{name}_ratio {limit:g} allows"
     if judged is not None and limits.max_drop is not None and drop_evidence(judged, limits.max_drop) >= _SHOWN:
-        new, old = (f"{good} of" for good in (judged.candidate_good, judged.active_good))
-        said = f"{new} its {judged.pairs} answers are good, {old} the active model's"
-        return f"judge: {said}, a larger drop than judge.max_drop {limits.max_drop:g} allows"
+        good = f"{judged.candidate_good} of its {judged.pairs} answers are good, {judged.active_good} of the active"
+        return f"judge: {good} model's, a larger drop than judge.max_drop {limits.max_drop:g} allows"
     return None
 
 

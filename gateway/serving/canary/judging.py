@@ -13,6 +13,7 @@ from gateway.serving.canary.guards import Judged
 from stepserve.contract import CanaryJudged, CanaryJudging, CanaryVerdicts
 
 _MOST_WAITING = 64
+_MOST_AHEAD = 16  # answers of the candidate that wait for one of the active model
 _MOST_BYTES = 32 * 1024 * 1024
 LONGEST_BYTES = 1024 * 1024
 """Of a request or its answer; longer ones are left out."""
@@ -54,14 +55,18 @@ class Judging:
         self._waiting_bytes = 0
         self._out: list[_Out] = []
         self._count = 0
-        self._ahead = 0  # answers of the candidate that have none of the active model's beside them yet
+        self._ahead = 0  # answers of the candidate without one of the active model's to compare them with
         self._verdicts: dict[bool, deque[bool | None]] = {True: deque(), False: deque()}
         self._unread = 0
         self._trouble: str | None = None
 
     def draws(self, request_id: str) -> bool:
         """Whether a request that the candidate is asked belongs to the share that is judged."""
-        return self._has_room and takes_part(self._salt, request_id, self.asked.share)
+        return self._needs_candidate and takes_part(self._salt, request_id, self.asked.share)
+
+    @property
+    def _needs_candidate(self) -> bool:
+        return self._has_room and self._ahead < _MOST_AHEAD
 
     @property
     def needs_active(self) -> bool:
@@ -73,7 +78,7 @@ class Judging:
 
     def take(self, path: str, body: bytes, content: bytes, *, is_stream: bool, of_candidate: bool) -> None:
         """Does nothing where there is no room, or no need any more."""
-        if not (self._has_room if of_candidate else self.needs_active) or len(body) > LONGEST_BYTES:
+        if not (self._needs_candidate if of_candidate else self.needs_active) or len(body) > LONGEST_BYTES:
             return
         self._ahead += 1 if of_candidate else -1
         self._count += 1
@@ -83,7 +88,7 @@ class Judging:
 
     def take_both(self, path: str, body: bytes, active: bytes, candidate: bytes) -> None:
         """Whole answers to the same request."""
-        if self._has_room:
+        if len(self._waiting) + 2 <= _MOST_WAITING and self._waiting_bytes < _MOST_BYTES:
             self.take(path, body, candidate, is_stream=False, of_candidate=True)
             self.take(path, body, active, is_stream=False, of_candidate=False)
 

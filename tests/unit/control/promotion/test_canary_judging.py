@@ -1,7 +1,7 @@
 """The judge of a canary: what it reads, and that nothing which befalls it befalls the canary."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class Stage:
             return await run_canary(asked, "job", (CANDIDATE, "sha256:old"), folder, self, self, self, CanaryBoard())
 
 
-def played(test: Callable[[Path], Awaitable[None]]) -> Callable[[Path], None]:
+def played(test: Callable[[Path], Coroutine[Any, Any, None]]) -> Callable[[Path], None]:
     def run(tmp_path: Path) -> None:
         asyncio.run(test(tmp_path))
 

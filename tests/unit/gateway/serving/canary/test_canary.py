@@ -585,19 +585,22 @@ async def test_streams_are_read_and_what_has_no_words_is_not(here: Stage) -> Non
 
 @on_stage
 async def test_a_share_is_judged_and_no_more_waits_than_there_is_room_for(here: Stage) -> None:
-    asked = order(share=1.0, judge={**JUDGE, "share": 0.3})
-    here.canary.order(asked)
-    here.engine("new").says = says("one")
-    for number in range(500):
+    here.engine("old").says, here.engine("new").says = says("a good one"), says("a poor one")
+    for share, least, most in ((1.0, 64, 64), (0.1, 5, 40)):
+        asked = order(share=0.5, judge={**JUDGE, "share": share})
+        here.canary.order(asked)
+        for number in range(200):
+            await here.ask(number)
+        judge = Judge(here, asked)
+        assert least <= judge.reads(wanted=1000) <= most
+        read = ["good" in one.answer for one in judge.read]
+        assert 0 <= read.count(False) - read.count(True) <= 16, "no more is taken than can be compared"
+        here.canary.end(asked.id)
+    alone = order(share=1.0, judge=JUDGE)
+    here.canary.order(alone)
+    for number in range(50):
         await here.ask(number)
-    waiting = Judge(here, asked).reads(wanted=1000)
-    assert waiting == 64
-    here.canary.end(asked.id)
-    few = order(share=1.0, judge={**JUDGE, "share": 0.1})
-    here.canary.order(few)
-    for number in range(300):
-        await here.ask(number)
-    assert 10 < Judge(here, few).reads(wanted=1000) < 60
+    assert Judge(here, alone).reads(wanted=1000) == 16, "there is nobody to compare it with"
 
 
 @on_stage
