@@ -4,17 +4,20 @@ What was asked and answered is in memory alone, here and there. Of what the judg
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
-from control.errors import GatewayUnavailable, ServiceError
+from control.errors import ServiceError
 from control.promotion.canary_request import CanaryJudge
 from control.promotion.set_run import Loader
 from evals.judge import Judge, judge_by_id
 from stepserve.contract import CanaryAnswer, CanaryAnswers, CanaryVerdict, CanaryVerdicts
 from stepserve.jobs.errors import BadJob
 from stepserve.jobs.ports import BatchEngine
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16
 _LOOK_EVERY_S: Final = 1.0
@@ -67,7 +70,8 @@ class _Reading:
             said = CanaryVerdicts(verdicts=verdicts, wanted=_AT_ONCE if self._is_loaded else 0, trouble=self._trouble)
             try:
                 answers = (await self._gateway.canary_answers(self._canary_id, said)).answers
-            except GatewayUnavailable:  # whoever watches the canary says so
+            except ServiceError as error:  # where it is more than a moment, whoever watches the canary finds out too
+                log.warning("the judge of %s gets no answers: %s", self._canary_id, error)
                 await asyncio.sleep(_LOOK_EVERY_S)
                 continue
             verdicts = []

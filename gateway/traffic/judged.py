@@ -23,7 +23,7 @@ def _in_words(taken: Taken) -> CanaryAnswer | None:
         answer = answered(shape, taken.content, is_stream=taken.is_stream).text
     except NoWords:
         answer = ""
-    except NotText:
+    except (NotText, TypeError, AttributeError, KeyError):  # a plugin of the engine may answer in any shape
         return None
     return CanaryAnswer(number=taken.number, question=_text_of(question), answer=answer)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from control.errors import GatewayUnavailable, ModelNotServed, NoRoom
+from control.errors import GatewayUnavailable, ModelNotServed, NoRoom, ServiceError
 from control.promotion.canary import CanaryBoard, reason_of, run_canary
 from control.promotion.canary_request import CanaryRequest
 from stepserve.contract import (
@@ -142,7 +142,7 @@ async def test_a_judge_that_left_is_loaded_again(folder: Path) -> None:
 @played
 async def test_a_gateway_that_is_away_for_a_moment_gets_the_verdicts_later(folder: Path) -> None:
     here = Stage(["CORRECT", "CORRECT"], lambda one: len(one.verdicts) == 2)
-    here.on_answers = [GatewayUnavailable("it restarts")]
+    here.on_answers = [GatewayUnavailable("it restarts"), ServiceError("it failed with 500")]
     await here.run(folder)
     assert here.verdicts == {1: True, 2: True}
 
