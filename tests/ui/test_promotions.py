@@ -222,6 +222,21 @@ def test_a_promotion_that_may_switch_is_started_after_a_question(stage: ControlS
     stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
 
 
+def test_a_canary_of_the_form_may_have_a_judge(stage: ControlServer) -> None:
+    stage.add("canaried", 1.0)
+    stage.gateway.canary_states = ["undecided"]
+    page = _filled(_form(), "canaried")
+    page.radio(key="promotions_on_pass").set_value("activate").run()
+    page.toggle(key="promotions_canary").set_value(True).run()
+    judge = page.selectbox(key="promotions_judge")
+    assert (judge.value, "canaried" in judge.options) == (None, False), "nobody judges itself"
+    judge.select(ACTIVE).run()
+    page.button(key="promotions_go").click().run()
+    page.button(key="promotions_start_yes").click().run()
+    job = stage.decided(str(page.query_params["promotion"]))
+    assert job["config"]["canary"]["judge"]["model"] == ACTIVE
+
+
 def test_one_under_way_shows_how_far_it_is_and_can_be_cancelled(stage: ControlServer) -> None:
     stage.add("slow", 0.5)
     stage.gateway.has_room_for.discard("slow")  # it waits for room
