@@ -61,7 +61,7 @@ def test_a_judge_that_gives_no_verdict_breaches_nothing_and_lets_nothing_pass(se
     """A model that adds is no judge: whatever it is asked, it says a number."""
     _register(server, "judged-500", MIDDLE)
     server.http.post("/models/set_active", json={"id": "judged-500"}).raise_for_status()
-    judge = {"model": "active", "min_answers": 1}
+    judge = {"model": "active", "min_answers": 1, "max_tokens": 8}
     canary = {
         "share": 0.5,
         "seconds": 4,
@@ -85,14 +85,22 @@ def test_a_judge_that_gives_no_verdict_breaches_nothing_and_lets_nothing_pass(se
 
 @pytest.mark.long
 def test_a_copy_is_no_more_often_superior_than_alpha(server: Server) -> None:
-    """Answers are drawn, so that the model and its copy differ by chance alone; the margin forbids nothing."""
+    """Answers are drawn, so that the model and its copy differ by chance alone; the margin forbids nothing.
+
+    No answer of an earlier promotion is used again where seconds are compared.
+    """
     _register(server, "copied", FINAL)
-    item = {"dataset_ref": DATASET, "metric": "accuracy", "temperature": 1.5}
-    body = {"candidate": "copied", "rule": {"margin": 0.5}, "max_samples": 60}
+    suite = [{"dataset_ref": DATASET, "metric": "accuracy", "temperature": 1.5}]
+    body = {
+        "candidate": "copied",
+        "suite": suite,
+        "rule": {"margin": 0.5},
+        "max_samples": 60,
+        "guards": {"latency": 1000},
+    }
     jobs = []
     for seed in range(COPIES):
-        suite = [{**item, "seed": seed}]  # another seed has no answers yet
-        made = server.http.post("/promotions", json={**body, "suite": suite, "seed": seed})
+        made = server.http.post("/promotions", json={**body, "seed": seed})
         assert made.status_code == 202, made.text
         jobs.append(made.json()["job_id"])
     decided = [_decided(server, job) for job in jobs]
