@@ -179,6 +179,8 @@ def main() -> None:
     setproctitle.setproctitle("stepserve: gateway")
     follow_parent(signal.SIGTERM)
     settings = load()
+    if settings.fleet.id is not None:
+        setproctitle.setproctitle(f"stepserve: gateway {settings.fleet.id}")
     settings.layout.create()
     logs.configure("gateway", settings)
     terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w")  # for a refusal: standard error is a file from here on

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stepserve.heartbeat import DUMP_SIGNAL, Pulse, told_of
 
@@ -27,6 +27,7 @@ class Child:
     """`run` keeps the process alive until `stop`, or until it exits with EXIT_REFUSED.
 
     `hang_timeout_s`: how long its event loop may stand still, once it has begun to beat; 0: as long as it likes.
+    `cores`: the logical processors that it and its children compute on; none: those of this process.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Child:
         command: list[str],
         environment: Mapping[str, str] | None = None,
         hang_timeout_s: float = 0.0,
+        cores: Collection[int] = (),
     ) -> None:
         self.name = name
+        self._cores = cores
         self._environment = environment
         self._hang_timeout_s = hang_timeout_s
         self._command = command
@@ -76,6 +79,9 @@ class Child:
                 pass_fds=(pulse.descriptor,) if self._hang_timeout_s else (),
             )
             pulse.handed_over()
+            if self._cores:
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(process.pid, self._cores)  # it has no thread yet that would not inherit this
             ended = asyncio.create_task(process.wait(), name=f"{self.name} ended")
             stands_still = await self._stands_still(pulse, ended)
             self._frozen_pid = process.pid if stands_still else None

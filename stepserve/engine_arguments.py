@@ -148,3 +148,14 @@ def _of_model(args: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 SettingsArgs = Annotated[dict[str, JsonValue], BeforeValidator(_normalised), AfterValidator(_of_settings)]
 ModelArgs = Annotated[dict[str, JsonValue], BeforeValidator(_normalised), AfterValidator(_of_model)]
+
+
+def ranks_of(args: Mapping[str, Any]) -> int:
+    """How many processes compute a model that is started so. Values that are not numbers count as 1."""
+    found = 1
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        try:
+            found *= max(1, int(args.get(name, 1)))
+        except (TypeError, ValueError):
+            continue
+    return found

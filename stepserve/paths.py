@@ -70,6 +70,11 @@ class Layout:
         return self.base / "fleet"
 
     @property
+    def replicas(self) -> Path:
+        """The base directories of further gateways that this server starts, a folder each; made when there are any."""
+        return self.base / "replicas"
+
+    @property
     def trackers(self) -> Path:
         """What experiment trackers write, a folder for each webhook that is one."""
         return self.base / "trackers"

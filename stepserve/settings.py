@@ -21,6 +21,7 @@ from stepserve.fleet_settings import FleetSettings
 from stepserve.keep_alive import KeepAlive
 from stepserve.named_templates import template_text
 from stepserve.paths import Layout
+from stepserve.replica_settings import ReplicaSettings
 from stepserve.request_model import RequestModel
 from stepserve.retention import RetentionSettings
 from stepserve.setting_sources import HOSTS_VARIABLE, ConfigFile, HostsFile, OlderNames, config_file
@@ -338,6 +339,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     traffic: TrafficSettings = TrafficSettings()
     fleet: FleetSettings = FleetSettings()
+    replicas: ReplicaSettings = ReplicaSettings()
 
     @classmethod
     def settings_customise_sources(

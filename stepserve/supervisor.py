@@ -1,6 +1,7 @@
-"""`stepserve up`: starts gateway and control, restarts what dies or freezes, ends both, and says where to find them."""
+"""`stepserve up`: starts gateway and control, restarts what dies or freezes, ends all, and says where to find them."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -8,6 +9,8 @@ import shutil
 import signal
 import socket
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +21,16 @@ from stepserve.banner import Announcer
 from stepserve.base_lock import BaseInUse, hold
 from stepserve.child import Child
 from stepserve.full_disk import is_disk_full
+from stepserve.paths import Layout
 from stepserve.privacy import make_private, open_to_others
+from stepserve.replicas import (
+    Replicas,
+    ReplicasRefused,
+    Share,
+    environment_of,
+    environment_of_share,
+    replicas_of,
+)
 from stepserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,17 +56,44 @@ def run(settings: Settings, *, joins: bool = False) -> int:
             "The setting fleet.control makes this a member of another control plane: start it with `stepserve join`,"
             " or take the setting away."
         )
+    if joins and settings.replicas.count > 1:
+        raise StartRefused("`stepserve join` starts one gateway: take the setting replicas.count away.")
     make_private()
     layout = settings.layout
     were_open = open_to_others(layout.kept_private)
-    lock = claim(settings)
+    try:
+        replicas = replicas_of(settings, os.environ)
+    except ReplicasRefused as error:
+        raise StartRefused(str(error)) from error
+    with claimed(settings, replicas):
+        return _run(settings, replicas, were_open, joins=joins)
+
+
+def _run(settings: Settings, replicas: Replicas, were_open: list[Path], *, joins: bool) -> int:
+    layout = settings.layout
     setproctitle.setproctitle("stepserve: join" if joins else "stepserve: up")
     logs.configure("up", settings)
     _tell_of_open(were_open, open_to_others(layout.kept_private))
-    try:
-        return asyncio.run(_supervise(settings, ("gateway",) if joins else ("gateway", "control")))
-    finally:
-        lock.close()
+    members = [
+        _gateway(settings, each.id, environment_of(each, settings, os.environ), each.share.cores)
+        for each in replicas.members
+    ]
+    return asyncio.run(_supervise(settings, _own_children(settings, replicas, joins=joins), members))
+
+
+def _own_children(settings: Settings, replicas: Replicas, *, joins: bool) -> list[Child]:
+    """The gateway comes first."""
+    share = replicas.head or Share()
+    gateway = _gateway(settings, "gateway", environment_of_share(share, os.environ), share.cores)
+    if joins:
+        return [gateway]
+    control = Child("control", [sys.executable, "-m", "control"], hang_timeout_s=settings.hang_timeout_s)
+    return [gateway, control]
+
+
+def _gateway(settings: Settings, name: str, environment: dict[str, str], cores: Sequence[int]) -> Child:
+    command = [sys.executable, "-m", "gateway"]
+    return Child(name, command, environment, hang_timeout_s=settings.hang_timeout_s, cores=cores)
 
 
 def _tell_of_open(before: list[Path], now: list[Path]) -> None:
@@ -67,13 +106,31 @@ def _tell_of_open(before: list[Path], now: list[Path]) -> None:
         )
 
 
-def claim(settings: Settings) -> TextIO:
-    """Makes the folders and takes the base directory's lock; one server a directory and a port. Raises StartRefused."""
-    layout = settings.layout
+@contextlib.contextmanager
+def claimed(settings: Settings, replicas: Replicas) -> Iterator[None]:
+    """Makes the folders and holds the locks of all base directories; one server a directory and a port.
+
+    Raises StartRefused.
+    """
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(_locked(settings.layout))
+        try:
+            hosts.read(settings.hosts_file, settings.layout.base)
+        except hosts.HostsRefused as error:
+            raise StartRefused(f"{error}.") from error
+        _check_port(settings.host, settings.port, "Set INFERENCE_HOST or INFERENCE_PORT.")
+        for each in replicas.members:
+            _check_port("127.0.0.1", each.port, f"{each.id} would listen there: set INFERENCE_REPLICAS__FIRST_PORT.")
+        for each in replicas.members:
+            locks.enter_context(_locked(each.layout))
+        yield
+
+
+def _locked(layout: Layout) -> TextIO:
+    """Makes the folders and takes the lock. Raises StartRefused."""
     try:
         layout.create()
         lock = hold(layout)
-        _check_room(layout.base)
     except OSError as error:
         raise StartRefused(_unusable(layout.base, error)) from error
     except BaseInUse as error:
@@ -81,19 +138,19 @@ def claim(settings: Settings) -> TextIO:
             f"Another server (process {error.holder}) already runs on {layout.base}; stop it or set INFERENCE_BASE_DIR."
         ) from error
     try:
-        hosts.read(settings.hosts_file, layout.base)
-    except hosts.HostsRefused as error:
-        lock.close()
-        raise StartRefused(f"{error}.") from error
-    try:
-        _try_port(settings.host, settings.port)
+        _check_room(layout.base)
     except OSError as error:
         lock.close()
-        where = f"{settings.host}:{settings.port}"
-        raise StartRefused(
-            f"Cannot listen on {where}: {error.strerror}. Set INFERENCE_HOST or INFERENCE_PORT."
-        ) from error
+        raise StartRefused(_unusable(layout.base, error)) from error
     return lock
+
+
+def _check_port(host: str, port: int, advice: str) -> None:
+    """Raises StartRefused."""
+    try:
+        _try_port(host, port)
+    except OSError as error:
+        raise StartRefused(f"Cannot listen on {host}:{port}: {error.strerror}. {advice}") from error
 
 
 def _check_room(base: Path) -> None:
@@ -134,7 +191,8 @@ async def announce(settings: Settings, ui: Child | None) -> None:
 async def until_over(running: dict[asyncio.Task[None], Child], stopped: asyncio.Task[bool]) -> str | None:
     """Until somebody asks for the end (None) or a process refuses to start (its name).
 
-    Control that served and cannot start again (its database was damaged meanwhile) is no reason to end inference.
+    Control that served and cannot start again (its database was damaged meanwhile) is no reason to end inference, and
+    one of several replicas is none either.
     """
     while True:
         await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -142,21 +200,22 @@ async def until_over(running: dict[asyncio.Task[None], Child], stopped: asyncio.
         if refused is None or stopped.done():
             return None
         child = running.pop(refused)
-        if child.name != "control" or child.starts == 1:
+        if child.name == "gateway" or child.starts == 1:
             return child.name
-        told = "control refused to start; see its message above. Inference on /v1 goes on without it"
+        told = f"{child.name} refused to start; see its message above. Inference on /v1 goes on without it"
         log.critical("%s", told)
         print(told, file=sys.stderr, flush=True)
 
 
-async def _supervise(settings: Settings, names: tuple[str, ...]) -> int:
+async def _supervise(settings: Settings, own: list[Child], members: list[Child]) -> int:
+    """`own`: the head's gateway, control. `members`: further gateways, which answer for the head as long as it runs."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    children = [Child(name, [sys.executable, "-m", name], hang_timeout_s=settings.hang_timeout_s) for name in names]
+    children = [*own, *members]
     # A terminal that is closed says the same as who wants the settings read again; that one has no terminal.
-    loop.add_signal_handler(signal.SIGHUP, stop.set if sys.stdin.isatty() else children[0].hang_up)
+    loop.add_signal_handler(signal.SIGHUP, stop.set if sys.stdin.isatty() else lambda: _hang_up([own[0], *members]))
     running = [asyncio.create_task(child.run(), name=child.name) for child in children]
     ui = web_ui.child_of(settings)
     announcer = asyncio.create_task(announce(settings, ui), name="announcer")
@@ -169,12 +228,22 @@ async def _supervise(settings: Settings, names: tuple[str, ...]) -> int:
         print(f"\nStopping ({patience}) …", flush=True)
     else:
         log.error("%s refused to start; see its message above", refused)
-    if ui is not None:
-        children.append(ui)
+    first = own if ui is None else [*own, ui]
     # A second Ctrl-C does not wait. A second SIGTERM says nothing new: SLURM sends it to a script, which passes it on,
     # and to us as well.
-    loop.add_signal_handler(signal.SIGINT, _kill_all, children)
-    await asyncio.gather(*(child.stop(settings.drain_timeout_s + _ENDING_S) for child in children))
+    loop.add_signal_handler(signal.SIGINT, _kill_all, [*first, *members])
+    until_s = time.monotonic() + settings.drain_timeout_s
+    await _stop(first, settings.drain_timeout_s + _ENDING_S)
+    await _stop(members, max(0.0, until_s - time.monotonic()) + _ENDING_S)
     await asyncio.gather(*running, announcer, return_exceptions=True)
     stopped.cancel()
     return 0 if refused is None else EXIT_START_REFUSED
+
+
+async def _stop(children: list[Child], timeout_s: float) -> None:
+    await asyncio.gather(*(child.stop(timeout_s) for child in children))
+
+
+def _hang_up(children: list[Child]) -> None:
+    for child in children:
+        child.hang_up()

@@ -24,7 +24,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from gateway.engine.versions import make_arg_parser
 from gateway.errors import EngineArgumentRefused
 from gateway.serving.parsers import AUTO
-from stepserve.engine_arguments import OWNED, refusal
+from stepserve.engine_arguments import OWNED, ranks_of, refusal
 from stepserve.settings import EngineSettings
 
 _MOST_CHARACTERS = 300  # of vLLM's own words
@@ -92,17 +92,6 @@ def check_parsers(settings: EngineSettings) -> None:
         name = getattr(settings, field)
         if name not in {None, AUTO} and name not in known:
             raise EngineArgumentRefused(f"engine.{field}: vLLM has no parser {name!r}{_nearest(name, known)}")
-
-
-def ranks_of(args: Mapping[str, Any]) -> int:
-    """How many processes compute a model that is started so. Values that are not numbers count as 1."""
-    found = 1
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        try:
-            found *= max(1, int(args.get(name, 1)))
-        except (TypeError, ValueError):
-            continue
-    return found
 
 
 def devices() -> int:

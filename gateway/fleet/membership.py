@@ -30,6 +30,7 @@ from stepserve.fleet import (
 )
 from stepserve.installed_vllm import installed_vllm
 from stepserve.settings import Settings
+from stepserve.unix_http import unix_transport
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,12 @@ _READY_FOR_REQUESTS = frozenset({"ready", "switching"})
 
 
 def control_client(settings: Settings) -> httpx.AsyncClient:
-    """The way to the control plane of the fleet, with the member's key."""
+    """The way to the control plane of the fleet: its own socket on this machine, or its URL with the member's key."""
     fleet = settings.fleet
     assert fleet.control is not None, "a member has a control plane"
+    if fleet.control_socket is not None:
+        transport = unix_transport(fleet.control_socket)
+        return httpx.AsyncClient(transport=transport, base_url="http://control", timeout=_TIMEOUT_S)
     key = fleet.api_key.get_secret_value() if fleet.api_key is not None else None
     return httpx.AsyncClient(
         base_url=fleet.control,

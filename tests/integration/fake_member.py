@@ -26,12 +26,13 @@ HEARTBEAT_S = 0.05
 class FakeMember(FakeGateway):
     """`joined` serves, joins and beats until it is left; a second time it is the same member started anew.
 
-    Clear `beats` and it is silent; set `refuse_stage` and it cannot get the files.
+    Clear `beats` and it is silent; set `refuse_stage` and it cannot get the files. `port` 0: any that is free.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, port: int = 0) -> None:
         super().__init__(Path())
         self.name = name
+        self.port = port
         self.http = httpx.AsyncClient(timeout=240)  # control, whichever runs now
         self.url = ""
         self.token = ""
@@ -50,7 +51,8 @@ class FakeMember(FakeGateway):
         self.http = control
         self.token = secrets.token_urlsafe(32)
         listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
         listener.listen(64)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = FastAPI()

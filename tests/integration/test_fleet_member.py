@@ -31,10 +31,14 @@ EMPTY = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[
 
 @asynccontextmanager
 async def member(
-    base: Path, head: str, key: str, make_engine: Callable[[ModelRef], FakeEngine] = FakeEngine
+    base: Path,
+    head: str,
+    key: str | None,
+    make_engine: Callable[[ModelRef], FakeEngine] = FakeEngine,
+    control_socket: Path | None = None,
 ) -> AsyncIterator[Town]:
     """A gateway that joins; leaving it is its stop."""
-    fleet = FleetSettings(control=head, api_key=SecretStr(key), id="m1")
+    fleet = FleetSettings(control=head, api_key=SecretStr(key) if key else None, id="m1", control_socket=control_socket)
     async with town(base, with_control=False, make_engine=make_engine, port=free_port(), fleet=fleet) as there:
         assert there.gateway.member is not None
         joining = asyncio.create_task(there.gateway.member.membership.run(lambda: asyncio.sleep(0)))
@@ -108,6 +112,27 @@ def test_a_member_that_control_does_not_hear_serves_on_and_is_not_ready(tmp_path
         await started.__aexit__(None, None, None)
 
     asyncio.run(run())
+
+
+def test_a_member_on_controls_machine_needs_neither_a_key_nor_the_head(tmp_path: Path) -> None:
+    """`stepserve up --replicas` starts such; nobody listens at the head's address here."""
+
+    async def run() -> None:
+        head_url = f"http://127.0.0.1:{free_port()}"
+        async with town(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
+            infer_key, admin_key = await head.key(scopes=["infer"]), await head.key(scopes=["admin"])
+            socket = head.settings.layout.control_socket
+            async with member(tmp_path / "m1", head_url, None, control_socket=socket) as there:
+                await ready(there, 200)
+                assert (await there.chat()).status_code == 401
+                answer = await there.chat(infer_key)
+                assert (answer.status_code, answer.headers["x-model-id"]) == (200, "a")
+                elsewhere = await there.http.get("/models", headers=bearer(admin_key))
+                assert (elsewhere.status_code, head_url in elsewhere.text) == (421, True)
+
+    asyncio.run(run())
+    with pytest.raises(ValueError, match=r"control_socket is the way to fleet\.control, which is not set"):
+        FleetSettings(control_socket=tmp_path)
 
 
 def test_a_member_answers_for_jobs_and_for_control_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 
 from gateway.engine.patches.patch import Patch
 from stepserve.contract import MAX_STOP_TEXTS
+from stepserve.engine_arguments import ranks_of
 from stepserve.settings import EngineSettings
 
 _BINDING = "VLLM_CPU_OMP_THREADS_BIND"
@@ -39,7 +40,6 @@ def _bind(settings: EngineSettings) -> None:
     """Shares the cores out among the ranks of this engine; the next one may have others."""
     from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
 
-    from gateway.engine.arguments import ranks_of
     from gateway.engine.cores import Core, binding
 
     os.environ.pop(_BINDING, None)

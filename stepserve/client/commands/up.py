@@ -25,6 +25,12 @@ def up(
         bool, typer.Option("--no-flash-attention", help="Another attention backend, on a GPU.")
     ] = False,
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Without the web UI (INFERENCE_UI=false).")] = False,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Gateways that share this machine's cards (INFERENCE_REPLICAS__COUNT).")
+    ] = None,
+    gpus_per_replica: Annotated[
+        int | None, typer.Option(min=1, help="Cards of each of them (INFERENCE_REPLICAS__GPUS_EACH).")
+    ] = None,
     engine_arg: EngineArgs = None,
 ) -> None:
     """Start the server: gateway, control and the web UI, supervised, until Ctrl-C."""
@@ -38,6 +44,8 @@ def up(
         "LOAD_IN_8BIT": load_in_8bit or None,
         "UI": False if no_ui else None,
         "FLASH_ATTENTION": False if no_flash_attention else None,
+        "REPLICAS__COUNT": replicas,
+        "REPLICAS__GPUS_EACH": gpus_per_replica,
     }
     if engine_arg:
         os.environ[_ARGS_VARIABLE] = json.dumps(_already_set() | given(engine_arg))

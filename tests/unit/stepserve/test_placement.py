@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from stepserve.devices import card_in
+from stepserve.devices import cards_in
 from stepserve.placement import Device, Load, Placed, Shape, need_of, place
 
 GB = 1_000_000_000
@@ -102,10 +102,17 @@ def test_the_shape_is_read_from_config_json() -> None:
         Shape.of("m", {name: value for name, value in config.items() if name != "vocab_size"}, 10)
 
 
-def test_a_card_as_nvidia_smi_says_it() -> None:
-    assert card_in("1, 23028, NVIDIA GeForce RTX 3090") == Device("1", 23028 * 1024 * 1024, "NVIDIA GeForce RTX 3090")
-    assert card_in("0, [N/A], NVIDIA GB10") is None
-    assert card_in("") is None
+def test_cards_as_nvidia_smi_says_them() -> None:
+    listing = (
+        "0, GPU-aa11, [N/A], NVIDIA GB10\n1, GPU-bb22, 23028, NVIDIA GeForce RTX 3090\n"
+        "2, GPU-cc33, 81920, NVIDIA H100, 80 GB\n\nNo devices were found\n"
+    )
+    small = Device("1", 23028 * 1024 * 1024, "NVIDIA GeForce RTX 3090")
+    large = Device("2", 81920 * 1024 * 1024, "NVIDIA H100, 80 GB")
+    assert cards_in(listing) == [small, large]
+    assert cards_in(listing, "2,1") == [large, small]
+    assert cards_in(listing, "GPU-cc") == [large]
+    assert cards_in(listing, "") == []
 
 
 def test_a_plan_takes_milliseconds() -> None:

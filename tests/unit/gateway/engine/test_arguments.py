@@ -11,14 +11,14 @@ import pytest
 
 from gateway.errors import EngineArgumentRefused
 from stepserve.contract import EngineOverrides, ModelRef
-from stepserve.engine_arguments import OWNED, PER_MODEL
+from stepserve.engine_arguments import OWNED, PER_MODEL, ranks_of
 from stepserve.settings import EngineSettings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch warns of itself while vLLM imports it
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    from gateway.engine.arguments import check, check_ranks, devices, flags_of, parser, ranks_of
+    from gateway.engine.arguments import check, check_ranks, devices, flags_of, parser
     from gateway.engine.config import serve_flags
 
 # vLLM imports a model's code, and with it more of torch, when a model is looked at.

@@ -1,0 +1,20 @@
+"""Settings of `stepserve up --replicas`: how many gateways one control plane starts, and what each of them gets."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_REPLICAS = 64
+
+
+class ReplicaSettings(BaseModel):
+    """`count`: gateways on this machine, the server's own among them; each has devices that no other has.
+    `gpus_each`: cards of each (default: as many as a model takes by `engine.args`). `first_port`: of the second
+    gateway, the others come after it (default: the one after the server's own).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    count: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
+    gpus_each: Annotated[int, Field(ge=1, le=64)] | None = None
+    first_port: Annotated[int, Field(ge=1, le=65535)] | None = None
