@@ -1,6 +1,6 @@
 """Settings of `stepserve up --replicas`: how many gateways one control plane starts, and what each of them gets."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,9 @@ class ReplicaSettings(BaseModel):
     """`count`: gateways on this machine, the server's own among them; each has devices that no other has.
     `gpus_each`: cards of each (default: as many as a model takes by `engine.args`). `first_port`: of the second
     gateway, the others come after it (default: the one after the server's own).
+
+    `ray`: the address of a Ray cluster that runs them instead, in addition to the server's own gateway; `auto`: of the
+    cluster that this machine is a node of. `placement`: over as many of its nodes as there are, or on few.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -18,3 +21,5 @@ class ReplicaSettings(BaseModel):
     count: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
     gpus_each: Annotated[int, Field(ge=1, le=64)] | None = None
     first_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    ray: Annotated[str, Field(min_length=1)] | None = None
+    placement: Literal["spread", "pack"] = "spread"

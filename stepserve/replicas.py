@@ -63,7 +63,7 @@ class Replicas:
 def replicas_of(settings: Settings, environment: Mapping[str, str]) -> Replicas:
     """Asks the machine for its devices. Blocks for a moment. Raises ReplicasRefused."""
     count = settings.replicas.count
-    if count == 1:
+    if count == 1 or settings.replicas.ray is not None:
         return Replicas()
     ports = _ports(settings)
     head, *others = _shares(settings, environment)
@@ -147,7 +147,9 @@ def _ports(settings: Settings) -> range:
     first = settings.replicas.first_port or settings.port + 1
     ports = range(first, first + settings.replicas.count - 1)
     if ports[-1] > _LAST_PORT:
-        raise ReplicasRefused(f"The replicas' ports {first} to {ports[-1]} go beyond {_LAST_PORT}: set replicas.first_port.")
+        raise ReplicasRefused(
+            f"The replicas' ports {first} to {ports[-1]} go beyond {_LAST_PORT}: set replicas.first_port."
+        )
     taken = {settings.port: "port"} | ({settings.ui_port: "ui_port"} if settings.ui else {})
     for port, name in taken.items():
         if port in ports:

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
@@ -56,8 +57,12 @@ def run(settings: Settings, *, joins: bool = False) -> int:
             "The setting fleet.control makes this a member of another control plane: start it with `stepserve join`,"
             " or take the setting away."
         )
-    if joins and settings.replicas.count > 1:
-        raise StartRefused("`stepserve join` starts one gateway: take the setting replicas.count away.")
+    if joins and (settings.replicas.count > 1 or settings.replicas.ray is not None):
+        raise StartRefused(
+            "`stepserve join` starts one gateway: take the settings replicas.count and replicas.ray away."
+        )
+    if settings.replicas.ray is not None and find_spec("ray") is None:
+        raise StartRefused("--ray needs the package ray: it comes with the extra `ray` of stepserve-server.")
     make_private()
     layout = settings.layout
     were_open = open_to_others(layout.kept_private)
@@ -78,6 +83,8 @@ def _run(settings: Settings, replicas: Replicas, were_open: list[Path], *, joins
         _gateway(settings, each.id, environment_of(each, settings, os.environ), each.share.cores)
         for each in replicas.members
     ]
+    if settings.replicas.ray is not None:
+        members.append(Child("ray", [sys.executable, "-m", "stepserve.starters.ray_cluster"]))
     return asyncio.run(_supervise(settings, _own_children(settings, replicas, joins=joins), members))
 
 

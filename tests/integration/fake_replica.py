@@ -1,26 +1,33 @@
-"""What `python -m gateway` is in a test of several gateways on one machine: fakes without engines, as programs.
+"""What `python -m gateway` is in a test of several gateways: fakes without engines, as programs.
 
-They tell by files of their base directory: `share.json` has what the process computes on; while `hold` is there a
-member does not join; `ended` has when it was asked to end.
+The head's public port hands everything to control. They tell by files of their base directory: `share.json` has what
+the process computes on; while `hold` is there a member does not join; `ended` has when it was asked to end.
 """
 
 import asyncio
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from stepserve.process import follow_parent
 from stepserve.setting_origins import load
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
 from tests.integration.house import until
+from tests.integration.serving import serving
 
 SHARE, HOLD, ENDED = "share.json", "hold", "ended"
 PROGRAM = "import runpy\nrunpy.run_module('tests.integration.fake_replica', run_name='__main__')\n"
@@ -36,6 +43,7 @@ def install(folder: Path) -> None:
 async def run(settings: Settings) -> None:
     base = settings.layout.base
     settings.layout.create()
+    follow_parent(signal.SIGTERM)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     share = {
@@ -44,16 +52,39 @@ async def run(settings: Settings) -> None:
         "cores": sorted(os.sched_getaffinity(0)),
     }
     (base / SHARE).write_text(json.dumps(share))
-    socket = settings.fleet.control_socket
-    serving = FakeGateway(settings.layout.gateway_socket).running() if socket is None else _member(settings, socket)
-    async with serving:
+    async with _head(settings) if settings.fleet.control is None else _member(settings):
         await stop.wait()
         (base / ENDED).write_text(str(time.monotonic()))
 
 
 @asynccontextmanager
-async def _member(settings: Settings, socket: Path) -> AsyncIterator[None]:
-    async with httpx.AsyncClient(transport=unix_transport(socket), base_url="http://control", timeout=240) as control:
+async def _head(settings: Settings) -> AsyncIterator[None]:
+    transport = unix_transport(settings.layout.control_socket)
+    async with AsyncExitStack() as stack:
+        control = await stack.enter_async_context(
+            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240)
+        )
+
+        async def relay(request: Request) -> Response:
+            headers = {"content-type": request.headers.get("content-type", "application/json")}
+            body = await request.body()
+            try:
+                answer = await control.request(request.method, request.url.path, content=body, headers=headers)
+            except httpx.TransportError:
+                return Response(status_code=503)
+            return Response(answer.content, answer.status_code, media_type="application/json")
+
+        methods = ["GET", "POST", "DELETE"]
+        app = Starlette(routes=[Route("/{path:path}", relay, methods=methods)])
+        listener = socket.create_server((settings.host, settings.port))
+        await stack.enter_async_context(serving(app, listener, at_once=True, lifespan="off", loop="asyncio"))
+        await stack.enter_async_context(FakeGateway(settings.layout.gateway_socket).running())
+        yield
+
+
+@asynccontextmanager
+async def _member(settings: Settings) -> AsyncIterator[None]:
+    async with control_client(settings) as control:
 
         async def may_join() -> bool:
             if (settings.layout.base / HOLD).exists():
@@ -66,6 +97,13 @@ async def _member(settings: Settings, socket: Path) -> AsyncIterator[None]:
         await until(may_join, bool)
         async with FakeMember(str(settings.fleet.id), settings.port).joined(control):
             yield
+
+
+def control_client(settings: Settings) -> httpx.AsyncClient:
+    if settings.fleet.control_socket is None:
+        return httpx.AsyncClient(base_url=str(settings.fleet.control), timeout=240, trust_env=False)
+    transport = unix_transport(settings.fleet.control_socket)
+    return httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240)
 
 
 if __name__ == "__main__":

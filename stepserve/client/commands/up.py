@@ -31,6 +31,9 @@ def up(
     gpus_per_replica: Annotated[
         int | None, typer.Option(min=1, help="Cards of each of them (INFERENCE_REPLICAS__GPUS_EACH).")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="A Ray cluster that runs the replicas, or auto (INFERENCE_REPLICAS__RAY).")
+    ] = None,
     engine_arg: EngineArgs = None,
 ) -> None:
     """Start the server: gateway, control and the web UI, supervised, until Ctrl-C."""
@@ -46,6 +49,7 @@ def up(
         "FLASH_ATTENTION": False if no_flash_attention else None,
         "REPLICAS__COUNT": replicas,
         "REPLICAS__GPUS_EACH": gpus_per_replica,
+        "REPLICAS__RAY": ray,
     }
     if engine_arg:
         os.environ[_ARGS_VARIABLE] = json.dumps(_already_set() | given(engine_arg))

@@ -1,0 +1,1 @@
+"""Starters: programs that have an existing engine start the members of a fleet on other machines."""
