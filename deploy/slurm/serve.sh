@@ -47,8 +47,8 @@ server=$!
 registrar=$!
 
 # A trapped signal ends `wait` before the server has ended, and a second `wait` has its exit code still.
-code=0
 while kill -0 "$server" 2>/dev/null; do
-    wait "$server" && code=0 || code=$?
+    wait "$server" || true
 done
+wait "$server" && code=0 || code=$?
 exit "$code"

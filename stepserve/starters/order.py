@@ -39,11 +39,10 @@ class Order:
         return {**machine, **self.variables, **place}
 
 
-def order_of(settings: Settings, member_id: str, control: str) -> Order:
-    """`control`: the server's URL, as the other machines reach it."""
+def order_of(settings: Settings, member_id: str, control: str, key: str | None) -> Order:
+    """`control`: the server's URL, as other machines reach it. `key`: of the scope fleet, where one is demanded."""
     given = settings.model_dump(mode="json", include=set(SENT), exclude_unset=True)
     fleet = settings.fleet
-    key = fleet.api_key.get_secret_value() if fleet.api_key is not None else None
     own: dict[str, object | None] = {
         **given,
         "ui": False,

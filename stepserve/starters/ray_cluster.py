@@ -23,6 +23,7 @@ from stepserve.privacy import make_private
 from stepserve.process import follow_parent
 from stepserve.setting_origins import load
 from stepserve.settings import Settings
+from stepserve.starters.fleet_key import fleet_key
 from stepserve.starters.order import order_of
 from stepserve.starters.placing import ClusterRefused, bundle_of, control_url
 from stepserve.starters.replica_actor import ReplicaActor, Report
@@ -54,7 +55,7 @@ class Cluster:
         self._group = ray.util.placement_group([bundle] * count, strategy=strategy)
         try:
             if self._has_room(count, bundle):
-                self._begin(control, bundle)
+                self._begin(control, bundle, fleet_key(self._settings, self._stop))
                 while not self._stop.wait(_LOOK_EVERY_S):
                     self._look()
         finally:
@@ -80,7 +81,7 @@ class Cluster:
             waited_s += 1.0
         return True
 
-    def _begin(self, control: str, bundle: dict[str, float]) -> None:
+    def _begin(self, control: str, bundle: dict[str, float], key: str | None) -> None:
         strategies = ray.util.scheduling_strategies
         kind = ray.remote(ReplicaActor)
         for number in range(self._settings.replicas.count):
@@ -88,7 +89,7 @@ class Cluster:
             place = strategies.PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=number)
             options = {"num_cpus": bundle["CPU"], "num_gpus": bundle.get("GPU", 0), "scheduling_strategy": place}
             actor = kind.options(**options, max_restarts=-1, max_concurrency=2)
-            self._actors[name] = actor.remote(order_of(self._settings, name, control))
+            self._actors[name] = actor.remote(order_of(self._settings, name, control, key))
 
     def _look(self) -> None:
         """Says of each replica where it is, when that has changed."""

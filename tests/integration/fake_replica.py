@@ -30,6 +30,7 @@ from tests.integration.house import until
 from tests.integration.serving import serving
 
 SHARE, HOLD, ENDED = "share.json", "hold", "ended"
+BATCH_S = 1.0  # so long each takes for a chunk of a job
 PROGRAM = "import runpy\nrunpy.run_module('tests.integration.fake_replica', run_name='__main__')\n"
 
 
@@ -78,7 +79,9 @@ async def _head(settings: Settings) -> AsyncIterator[None]:
         app = Starlette(routes=[Route("/{path:path}", relay, methods=methods)])
         listener = socket.create_server((settings.host, settings.port))
         await stack.enter_async_context(serving(app, listener, at_once=True, lifespan="off", loop="asyncio"))
-        await stack.enter_async_context(FakeGateway(settings.layout.gateway_socket).running())
+        gateway = FakeGateway(settings.layout.gateway_socket)
+        gateway.batch_takes_s = BATCH_S
+        await stack.enter_async_context(gateway.running())
         yield
 
 
@@ -95,7 +98,9 @@ async def _member(settings: Settings) -> AsyncIterator[None]:
                 return False
 
         await until(may_join, bool)
-        async with FakeMember(str(settings.fleet.id), settings.port).joined(control):
+        member = FakeMember(str(settings.fleet.id), settings.port)
+        member.batch_takes_s = BATCH_S
+        async with member.joined(control):
             yield
 
 

@@ -21,7 +21,7 @@ import yaml
 
 from stepserve import hosts
 from tests import debian
-from tests.e2e.server import free_port, wait_until
+from tests.e2e.server import free_port, kill, wait_until
 from tests.threaded_server import threaded
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -70,7 +70,7 @@ def test_sudo_understands_what_it_may_do(tmp_path: Path) -> None:
 def test_shellcheck_has_nothing_to_say() -> None:
     scripts = [*DEPLOY.glob("slurm/*.sh"), *DEPLOY.glob("slurm/*.sbatch")]
     ended = run("shellcheck", *scripts)
-    assert len(scripts) == 3
+    assert len(scripts) == 6
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
@@ -148,6 +148,34 @@ def test_docker_compose_understands_its_files() -> None:
     files = [f"--file={DEPLOY / 'docker' / name}" for name in ("compose.yml", "compose.cuda.yml")]
     ended = run("docker", "compose", *files, "config", "--quiet", STEPSERVE_ADMIN_KEY="x" * 32, POSTGRES_PASSWORD="x")
     assert ended.returncode == 0, ended.stderr
+
+
+def test_kuberay_gets_pods_that_hold_a_server_and_its_replicas(tmp_path: Path) -> None:
+    """KubeRay's own definition of a RayCluster is not at hand, so its pods are checked as pods."""
+    cluster, claim = yaml.safe_load_all((DEPLOY / "ray" / "raycluster.yaml").read_text())
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    head, (workers,) = cluster["spec"]["headGroupSpec"], cluster["spec"]["workerGroupSpecs"]
+    containers = [pod["template"]["spec"]["containers"][0] for pod in (head, workers)]
+    for group, container in zip((head, workers), containers, strict=True):
+        assert "KUBERAY_GEN_RAY_START_CMD" in container["args"][0]
+        volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    settings = {each["name"]: each["value"] for each in containers[0]["env"]}
+    assert head["rayStartParams"]["num-gpus"] == "0", "the card of the server's own gateway"
+    assert settings["INFERENCE_REPLICAS__COUNT"] == str(workers["replicas"])
+    assert settings["INFERENCE_REPLICAS__GPUS_EACH"] == str(containers[1]["resources"]["limits"]["nvidia.com/gpu"])
+    assert head["template"]["spec"]["terminationGracePeriodSeconds"] > 5 + int(settings["INFERENCE_DRAIN_TIMEOUT_S"])
+    assert_settings(settings | {"INFERENCE_BASE_DIR": str(tmp_path)}, tmp_path)
+    script = tmp_path / "head.sh"
+    script.write_text("#!/usr/bin/env bash\n" + containers[0]["args"][0])
+    assert run("bash", "-n", script).returncode == 0
+    pods = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": group["template"]["spec"]}
+        for name, group in (("head", head), ("worker", workers))
+    ]
+    (tmp_path / "objects.yaml").write_text(yaml.safe_dump_all([*pods, claim]))
+    valid = run("kubernetes-validate", "--strict", "-k", "1.34", tmp_path / "objects.yaml")
+    assert valid.returncode == 0, valid.stdout + valid.stderr
 
 
 def assert_settings(environment: dict[str, str], folder: Path) -> None:
@@ -233,6 +261,60 @@ def test_nginx_streams_and_tells_the_tiers_apart(tmp_path: Path) -> None:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+_PROGRAM = """#!/usr/bin/env bash
+trap 'echo asked to end; exit 0' TERM
+echo "$@" > "$INFERENCE_BASE_DIR.arguments"
+echo "$INFERENCE_PORT" > "$INFERENCE_BASE_DIR.port"
+sleep infinity & wait
+"""
+
+
+@contextmanager
+def member_of_an_array(folder: Path, task: int) -> Iterator[psutil.Popen]:
+    """member.sbatch as slurmd runs it; the server and `scontrol` are scripts that note what they are asked for."""
+    for name, text in ((".venv/bin/stepserve", _PROGRAM), ("bin/scontrol", f'echo "$@" > {folder}/scontrol\n')):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    if not (folder / "deploy").exists():
+        (folder / "deploy").symlink_to(DEPLOY)
+    process = psutil.Popen(
+        ["bash", DEPLOY / "slurm" / "member.sbatch"],
+        env=os.environ
+        | {
+            "PATH": f"{folder}/bin:{os.environ['PATH']}", "STEPSERVE_HOME": str(folder), "STEPSERVE_TIER": "reasoning",
+            "STEPSERVE_CONTROL": "http://head:8765", "INFERENCE_FLEET__API_KEY": "sy_key",
+            "STEPSERVE_BASE_DIR": str(folder), "SLURM_JOB_ID": "45", "SLURM_ARRAY_JOB_ID": "41",
+            "SLURM_ARRAY_TASK_ID": str(task),
+        },
+    )  # fmt: skip
+    try:
+        wait_until("it has joined", (folder / f"reasoning-{task}.port").exists, 240.0)
+        yield process
+    finally:
+        if process.is_running():
+            kill([*process.children(recursive=True), process])
+            process.wait()
+
+
+@pytest.mark.parametrize(("sent", "requeues"), [(signal.SIGTERM, False), (signal.SIGUSR1, True)])
+def test_a_member_of_a_slurm_array_keeps_its_name(tmp_path: Path, sent: signal.Signals, requeues: bool) -> None:
+    with member_of_an_array(tmp_path, 3) as job:
+        arguments = (tmp_path / "reasoning-3.arguments").read_text().split()
+        assert arguments[:2] == ["join", "http://head:8765"]
+        given = list(zip(arguments[2::2], arguments[3::2], strict=True))
+        port = int((tmp_path / "reasoning-3.port").read_text())
+        assert ("--id", "reasoning-3") in given
+        assert [value for name, value in given if name == "--label"] == ["tier=reasoning", "slurm_job=45"]
+        assert dict(given)["--advertise"].endswith(f":{port}")
+        assert port == 20044, "of the array and the task, so that a requeued one has it again"
+        job.send_signal(sent)
+        assert job.wait(240) == 0
+    assert (tmp_path / "scontrol").exists() == requeues
+    if requeues:
+        assert (tmp_path / "scontrol").read_text() == "requeue 41_3\n"
 
 
 def register(*arguments: object) -> subprocess.Popen[bytes]:

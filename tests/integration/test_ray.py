@@ -3,23 +3,26 @@
 Ray is the extra `ray` of stepserve-server, and no part of the locks: `pip install 'ray>=2.50'` and `pytest -m long`.
 """
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from tests.e2e.server import free_port, kill, wait_until
+from tests.e2e.server import FINAL_ID, free_port, kill, wait_until
 from tests.integration import fake_replica
 from tests.integration.programs import REPOSITORY, STEPSERVE, environment_of, stepserve
 from tests.integration.test_refused_starts import refused
 
 REPLICAS = {"replica-1", "replica-2"}
+SAMPLES = 400
 
 
 class Nodes:
@@ -67,13 +70,26 @@ def are_ready(port: int) -> bool:
     return there.keys() == REPLICAS and {state for state, _ in there.values()} == {"ready"}
 
 
+def begin_job(port: int) -> str:
+    body = {"model_id": FINAL_ID, "name": "n", "dataset_ref": "math_eval.jsonl", "max_samples": SAMPLES}
+    answer = httpx.post(f"http://127.0.0.1:{port}/eval/jobs", json=body, timeout=240, trust_env=False)
+    job_id: str = answer.raise_for_status().json()["job_id"]
+    return job_id
+
+
+def job(port: int, job_id: str) -> dict[str, Any]:
+    answer = httpx.get(f"http://127.0.0.1:{port}/jobs/{job_id}", timeout=240, trust_env=False)
+    shown: dict[str, Any] = answer.raise_for_status().json()
+    return shown
+
+
 @pytest.mark.long
 def test_replicas_of_a_node_that_is_lost_are_placed_on_another(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     fake_replica.install(tmp_path)
     port = free_port()
     with cluster(tmp_path) as nodes:
-        settings = {"port": port, "ui": False, "fleet__lease_s": 2, "drain_timeout_s": 5}
+        settings = {"port": port, "ui": False, "fleet__lease_s": 2, "drain_timeout_s": 5, "batch_items": 4}
         with (tmp_path / "stderr.txt").open("w") as stderr:
             server = psutil.Popen(
                 [sys.executable, *STEPSERVE, "up", "--ray", nodes.address, "--replicas", "2"],
@@ -83,11 +99,17 @@ def test_replicas_of_a_node_that_is_lost_are_placed_on_another(tmp_path: Path) -
         try:
             wait_until("both replicas are ready", lambda: are_ready(port), 240.0)
             before = members(port)
+            job_id = begin_job(port)
+            wait_until("the job is in its middle", lambda: job(port, job_id)["progress"]["done"] > 0, 240.0)
             nodes.remove()
             wait_until(
                 "one is at another place", lambda: len(set(before.values()) - set(members(port).values())) == 1, 240.0
             )
             wait_until("both are ready again", lambda: are_ready(port) and members(port) != before, 240.0)
+            wait_until("the job ends", lambda: job(port, job_id)["status"] not in {"pending", "running"}, 240.0)
+            assert (job(port, job_id)["status"], job(port, job_id)["result"]["total_samples"]) == ("done", SAMPLES)
+            samples = (tmp_path / "runs" / "eval" / job_id / "samples.jsonl").read_text().splitlines()
+            assert len({json.loads(line)["id"] for line in samples}) == len(samples) == SAMPLES
             server.send_signal(signal.SIGTERM)
             assert server.wait(240) == 0, (tmp_path / "stderr.txt").read_text()
         finally:

@@ -19,13 +19,12 @@ def test_an_order_has_the_servers_settings_and_the_nodes_place(monkeypatch: pyte
         "DRAIN_TIMEOUT_S": "7",
         "DATABASE_URL": "sqlite+aiosqlite:////elsewhere/db.sqlite",
         "HF_TOKEN": "hf_secret",
-        "FLEET__API_KEY": "sy_key",
         "FLEET__LABELS": '{"tier": "fast"}',
         "ACCESS__MODE": "open",
     }
     for name, value in given.items():
         monkeypatch.setenv(f"INFERENCE_{name}", value)
-    order = order_of(load(), "replica-1", URL)
+    order = order_of(load(), "replica-1", URL, "sy_key")
     node = {"PATH": "/bin", "INFERENCE_BASE_DIR": str(tmp_path / "disk"), "INFERENCE_DRAIN_TIMEOUT_S": "99"}
     environment = order.environment(node, "192.0.2.7", 4321)
     assert environment["PATH"] == "/bin"
