@@ -101,12 +101,14 @@ class Announcer:
                 "\n  No keys exist, so only this machine can connect."
                 " Make one: stepserve keys create me --scope admin\n"
             )
+        count = self._settings.replicas.count
+        replicas = f"\n  Replicas              {count}   (stepserve fleet status shows them)" if count > 1 else ""
         ui = f"\n  Web UI                {self._ui}   (in a few seconds)" if self._ui else ""
         key = '-H "Authorization: Bearer $INFERENCE_API_KEY" ' if self._demands_keys() else ""
         header = "Content-Type: application/json"
         return f"""
   Stepserve is ready   {url}   (after {seconds:.0f} s){active}
-  Logs                  {self._logs}{ui}
+  Logs                  {self._logs}{replicas}{ui}
 
   Try:
     curl -s {url}/v1/chat/completions {key}-H '{header}' \\

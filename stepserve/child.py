@@ -27,6 +27,7 @@ class Child:
     """`run` keeps the process alive until `stop`, or until it exits with EXIT_REFUSED.
 
     `hang_timeout_s`: how long its event loop may stand still, once it has begun to beat; 0: as long as it likes.
+    `insists`: it is started again even after EXIT_REFUSED, but for its first start: what it needs may come back.
     `cores`: the logical processors that it and its children compute on; none: those of this process.
     """
 
@@ -37,9 +38,12 @@ class Child:
         environment: Mapping[str, str] | None = None,
         hang_timeout_s: float = 0.0,
         cores: Collection[int] = (),
+        *,
+        insists: bool = False,
     ) -> None:
         self.name = name
         self._cores = cores
+        self._insists = insists
         self._environment = environment
         self._hang_timeout_s = hang_timeout_s
         self._command = command
@@ -91,7 +95,7 @@ class Child:
         self._kill_group()
         if stands_still:
             return f"stood still for {self._hang_timeout_s:g} s (setting hang_timeout_s) and was ended"
-        if code == EXIT_REFUSED:
+        if code == EXIT_REFUSED and (self.starts == 1 or not self._insists):
             return None
         return f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 EXIT_START_REFUSED = 2  # as for flags and settings; deploy/systemd does not try again then
 _LEAST_FREE_BYTES = 16_000_000
+_GATEWAY = [sys.executable, "-m", "gateway"]
 _ENDING_S = 4.5  # of a process that has nothing more to answer; ended outright after that
 
 
@@ -79,28 +80,37 @@ def _run(settings: Settings, replicas: Replicas, were_open: list[Path], *, joins
     setproctitle.setproctitle("stepserve: join" if joins else "stepserve: up")
     logs.configure("up", settings)
     _tell_of_open(were_open, open_to_others(layout.kept_private))
-    members = [
-        _gateway(settings, each.id, environment_of(each, settings, os.environ), each.share.cores)
-        for each in replicas.members
-    ]
-    if settings.replicas.ray is not None:
-        members.append(Child("ray", [sys.executable, "-m", "stepserve.starters.ray_cluster"]))
-    return asyncio.run(_supervise(settings, _own_children(settings, replicas, joins=joins), members))
+    children = _own_children(settings, replicas, joins=joins)
+    return asyncio.run(_supervise(settings, children, _members(settings, replicas)))
 
 
 def _own_children(settings: Settings, replicas: Replicas, *, joins: bool) -> list[Child]:
     """The gateway comes first."""
     share = replicas.head or Share()
-    gateway = _gateway(settings, "gateway", environment_of_share(share, os.environ), share.cores)
+    environment = environment_of_share(share, os.environ)  # control says of which cards this gateway is
+    hang_timeout_s = settings.hang_timeout_s
+    gateway = Child("gateway", _GATEWAY, environment, hang_timeout_s, share.cores)
     if joins:
         return [gateway]
-    control = Child("control", [sys.executable, "-m", "control"], hang_timeout_s=settings.hang_timeout_s)
-    return [gateway, control]
+    return [gateway, Child("control", [sys.executable, "-m", "control"], environment, hang_timeout_s)]
 
 
-def _gateway(settings: Settings, name: str, environment: dict[str, str], cores: Sequence[int]) -> Child:
-    command = [sys.executable, "-m", "gateway"]
-    return Child(name, command, environment, hang_timeout_s=settings.hang_timeout_s, cores=cores)
+def _members(settings: Settings, replicas: Replicas) -> list[Child]:
+    """Further gateways, or who has them started elsewhere."""
+    children = [
+        Child(
+            each.id,
+            _GATEWAY,
+            environment_of(each, settings, os.environ),
+            settings.hang_timeout_s,
+            each.share.cores,
+            insists=True,
+        )
+        for each in replicas.members
+    ]
+    if settings.replicas.ray is not None:
+        children.append(Child("ray", [sys.executable, "-m", "stepserve.starters.ray_cluster"], insists=True))
+    return children
 
 
 def _tell_of_open(before: list[Path], now: list[Path]) -> None:
@@ -198,8 +208,7 @@ async def announce(settings: Settings, ui: Child | None) -> None:
 async def until_over(running: dict[asyncio.Task[None], Child], stopped: asyncio.Task[bool]) -> str | None:
     """Until somebody asks for the end (None) or a process refuses to start (its name).
 
-    Control that served and cannot start again (its database was damaged meanwhile) is no reason to end inference, and
-    one of several replicas is none either.
+    Control that served and cannot start again (its database was damaged meanwhile) is no reason to end inference.
     """
     while True:
         await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -207,9 +216,9 @@ async def until_over(running: dict[asyncio.Task[None], Child], stopped: asyncio.
         if refused is None or stopped.done():
             return None
         child = running.pop(refused)
-        if child.name == "gateway" or child.starts == 1:
+        if child.name != "control" or child.starts == 1:
             return child.name
-        told = f"{child.name} refused to start; see its message above. Inference on /v1 goes on without it"
+        told = "control refused to start; see its message above. Inference on /v1 goes on without it"
         log.critical("%s", told)
         print(told, file=sys.stderr, flush=True)
 

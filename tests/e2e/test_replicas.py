@@ -48,7 +48,8 @@ def evaluate(box: Box) -> dict[str, Any]:
     eval_job = {"model_id": FINAL_ID, "name": "both", "dataset_ref": "math_eval.jsonl", "max_samples": 500}
     job = box.job(box.http.post("/eval/jobs", json=eval_job).raise_for_status().json()["job_id"])
     assert job["status"] == "done", job
-    result: dict[str, Any] = job["result"]
+    result = job["result"]
+    assert isinstance(result, dict)
     return result
 
 

@@ -31,6 +31,7 @@ class Nodes:
     def __init__(self, process: psutil.Popen) -> None:
         self._process = process
         self.address = process.stdout.readline().strip()
+        assert self.address, "the cluster did not start"
 
     def remove(self) -> None:
         """Ends the node that is not the head, as a machine ends that loses its power."""
@@ -41,7 +42,8 @@ class Nodes:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Nodes]:
-    environment = environment_of(folder, {"PYTHONPATH": f"{folder}:{REPOSITORY}"})
+    waits = {"RAY_raylet_start_wait_time_s": "240"}  # a busy machine needs more than Ray's 10 s
+    environment = environment_of(folder, {"PYTHONPATH": f"{folder}:{REPOSITORY}"}) | waits
     del environment["INFERENCE_BASE_DIR"]
     process = psutil.Popen(
         [sys.executable, "-m", "tests.integration.ray_nodes"],

@@ -1,5 +1,6 @@
 """`stepserve up --replicas`: the real supervisor and the real control, over gateways that are fakes without engines."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,9 +17,11 @@ import httpx
 import psutil
 import pytest
 
+from stepserve.child import EXIT_REFUSED, Child
 from stepserve.paths import Layout
 from tests.e2e.server import EARLY, FINAL_ID, free_port, kill, wait_until
 from tests.integration import fake_replica
+from tests.integration.house import until
 from tests.integration.programs import STEPSERVE, Ended, environment_of, stepserve
 from tests.integration.test_refused_starts import refused
 
@@ -133,3 +136,28 @@ def test_what_does_not_fit_is_refused_before_anything_is_started(tmp_path: Path)
     refused(up(tmp_path, "2", "--gpus-per-replica", "1"), 2, "CPU build", "uses no card")
     joining = stepserve(tmp_path, "join", "http://127.0.0.1:1", replicas__count=2)
     refused(joining, 2, "`stepserve join` starts one gateway", "replicas.count")
+
+
+_REFUSES = f"""echo >> starts
+case $(wc -l < starts) in 1) exit 1 ;; 2) exit {EXIT_REFUSED} ;; *) exec sleep infinity ;; esac"""
+
+
+@pytest.mark.parametrize("insists", [True, False])
+def test_only_a_member_is_started_again_when_it_refuses_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, insists: bool
+) -> None:
+    """What a member needs, control or a cluster, is elsewhere and may come back; it has served before."""
+    monkeypatch.chdir(tmp_path)
+    child = Child("x", ["sh", "-c", _REFUSES], insists=insists)
+
+    async def run() -> None:
+        running = asyncio.create_task(child.run())
+        if not insists:
+            await running
+            return
+        await until(lambda: asyncio.sleep(0, child.starts), lambda starts: starts == 3)
+        await child.stop(0.0)
+        await running
+
+    asyncio.run(run())
+    assert child.starts == (3 if insists else 2)
