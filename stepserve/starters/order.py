@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepserve.setting_sources import PREFIX
@@ -26,7 +26,7 @@ class Order:
     """
 
     id: str
-    variables: Mapping[str, str]
+    variables: Mapping[str, str] = field(repr=False)
     base_dir: str
     first_port: int | None
 

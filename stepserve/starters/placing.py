@@ -11,8 +11,14 @@ class ClusterRefused(Exception):
 
 
 def bundle_of(settings: Settings) -> dict[str, float]:
-    """What Ray sets apart for one replica, by Ray's names."""
-    gpus = settings.replicas.gpus_each or (0 if is_cpu_build() else ranks_of(settings.engine.args))
+    """What Ray sets apart for one replica, by Ray's names. Raises ClusterRefused."""
+    ranks = ranks_of(settings.engine.args)
+    gpus = settings.replicas.gpus_each or (0 if is_cpu_build() else ranks)
+    if 0 < gpus < ranks:
+        raise ClusterRefused(
+            f"--gpus-per-replica {gpus}: the setting engine.args makes a model take {ranks} cards; give each replica as"
+            " many."
+        )
     return {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
 
 

@@ -147,6 +147,7 @@ def connected(settings: Settings) -> Iterator[None]:
 def main() -> int:
     make_private()
     setproctitle.setproctitle("stepserve: ray")
+    follow_parent(signal.SIGTERM)
     settings = load()
     logs.configure("ray", settings)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it has nothing to read again
@@ -156,7 +157,6 @@ def main() -> int:
         with connected(settings):
             for number in (signal.SIGTERM, signal.SIGINT):  # Ray has set its own
                 signal.signal(number, lambda *_: stop.set())
-            follow_parent(signal.SIGTERM)
             Cluster(settings, stop).run()
     except ClusterRefused as error:
         print(error, file=sys.stderr, flush=True)

@@ -71,7 +71,7 @@ class ReplicaActor:
             port = _free_port(self._node, self._order.first_port)
             if self._stopping.is_set() or port is None:
                 return False
-            self._port = port
+            self._port, self._trouble = port, None
             machine = {name: value for name, value in os.environ.items() if name not in _RAYS_OWN}
             environment = self._order.environment(machine, self._node, port)
             self._process = subprocess.Popen(
@@ -89,8 +89,9 @@ class ReplicaActor:
         assert process is not None, "it has begun"
         assert process.stderr is not None, "it is a pipe"
         said = b""
-        while more := process.stderr.read1(_SAID_BYTES):  # type: ignore[attr-defined]  # a pipe is buffered
-            said = (said + more)[-_SAID_BYTES:]
+        with process.stderr as pipe:
+            while more := os.read(pipe.fileno(), _SAID_BYTES):
+                said = (said + more)[-_SAID_BYTES:]
         code = process.wait()
         last = said.decode(errors="replace").strip().splitlines()[-1:]
         return last[0] if last else f"the gateway's process exited with code {code}"

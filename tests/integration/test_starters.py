@@ -9,7 +9,10 @@ from pydantic import SecretStr
 
 from stepserve.fleet_settings import FleetSettings
 from stepserve.starters.fleet_key import NAME, fleet_key
+from stepserve.starters.order import Order
 from stepserve.starters.placing import ClusterRefused
+from stepserve.starters.replica_actor import ReplicaActor
+from tests.e2e.server import free_port, wait_until
 from tests.integration.town import Town, bearer, tell
 
 NEVER = threading.Event()
@@ -47,3 +50,15 @@ def test_a_key_that_cannot_be_made(tmp_path: Path) -> None:
             await asyncio.to_thread(fleet_key, settings, NEVER)
 
     tell(tmp_path, story)
+
+
+def test_an_actor_says_why_its_gateway_does_not_run_and_goes_on_trying(tmp_path: Path) -> None:
+    """Ray itself is in tests/integration/test_ray.py."""
+    order = Order("replica-1", {"INFERENCE_NO_SUCH": "1"}, str(tmp_path), free_port())
+    actor = ReplicaActor(order, "127.0.0.1")
+    wait_until("it has tried", lambda: actor.report().trouble is not None, 240.0)
+    assert "INFERENCE_NO_SUCH: there is no such setting" in str(actor.report().trouble)
+    assert actor.report().port == order.first_port
+    wait_until("it tries again", lambda: actor.report().trouble is None, 240.0)
+    actor.stop(5.0)
+    assert "NO_SUCH" not in repr(order), "what it has may be secret"

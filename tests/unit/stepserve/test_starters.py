@@ -6,7 +6,7 @@ import pytest
 
 from stepserve.setting_origins import load
 from stepserve.starters.order import order_of
-from stepserve.starters.placing import ClusterRefused, control_url
+from stepserve.starters.placing import ClusterRefused, bundle_of, control_url
 
 URL = "http://192.0.2.1:8765"
 
@@ -67,3 +67,14 @@ def test_a_server_that_other_nodes_cannot_reach(monkeypatch: pytest.MonkeyPatch,
         control_url(load(), "192.0.2.1", {"192.0.2.1", "192.0.2.2"})
     monkeypatch.setenv("INFERENCE_FLEET__ADVERTISE", "https://head.example.org")
     assert control_url(load(), "192.0.2.1", {"192.0.2.2"}) == "https://head.example.org"
+
+
+def test_what_a_replica_takes_of_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INFERENCE_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("INFERENCE_REPLICAS__GPUS_EACH", "2")
+    assert bundle_of(load()) == {"CPU": 1.0, "GPU": 2.0}
+    monkeypatch.setenv("INFERENCE_ENGINE__ARGS", '{"tensor_parallel_size": 4}')
+    with pytest.raises(
+        ClusterRefused, match=r"--gpus-per-replica 2: the setting engine\.args makes a model take 4 cards"
+    ):
+        bundle_of(load())
