@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.server import EARLY, FINAL_ID, Server, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, free_port, wait_until
 
 pytestmark = [
     pytest.mark.long,
@@ -54,7 +54,7 @@ def evaluate(box: Box) -> dict[str, Any]:
 
 
 def test_two_gateways_of_one_machine(tmp_path: Path) -> None:
-    with Box(tmp_path) as box, ThreadPoolExecutor(1) as pool:
+    with Box(tmp_path, replicas__first_port=free_port()) as box, ThreadPoolExecutor(1) as pool:
         box.wait_ready()
         wait_both(box)
         member = box.named(f"stepserve: gateway {MEMBER}")
