@@ -17,11 +17,10 @@ import numpy.typing as npt
 from datagen.decontamination import (
     DEFAULT_WORDS,
     SHORTEST_CONTAINED_WORDS,
-    gram_hash,
     question_of,
     texts_of,
-    whole_hash,
 )
+from datagen.ngrams import Hashes, ngram_hashes
 from datagen.similarity import Fingerprint, SimilarityIndex
 from datagen.tokens import as_letters, words
 from evals.datasets import filled_lines, open_dataset, read_samples
@@ -114,7 +113,7 @@ def _read_questions(dataset: Path, near: SimilarityIndex) -> _Questions:
         for number, sample in enumerate(read_samples(stream, dataset.name, None)):
             question = question_of(sample)
             letters = as_letters(words(question))
-            grams = set(_grams(letters, min(DEFAULT_WORDS, len(letters)))) if letters else set()
+            grams = np.unique(_grams(letters, min(DEFAULT_WORDS, len(letters)))).tolist() if letters else []
             hashes.extend(grams)
             owners.extend([number] * len(grams))
             counts.append(len(grams))
@@ -178,10 +177,8 @@ def _note(
 
 def _overlaps(letters: str, questions: _Questions) -> Iterator[tuple[int, float]]:
     """Each question that this text gives away, with the share of its runs of words that are in the text."""
-    asked = {gram for length in questions.lengths for gram in _grams(letters, length)}
-    if not asked:
-        return
-    wanted = np.fromiter(asked, dtype=np.uint64, count=len(asked))
+    asked = [_grams(letters, length) for length in sorted(questions.lengths)]
+    wanted = np.unique(np.concatenate(asked)) if asked else np.empty(0, dtype=np.uint64)
     first = np.searchsorted(questions.hashes, wanted, side="left")
     last = np.searchsorted(questions.hashes, wanted, side="right")
     places = [np.arange(start, end) for start, end in zip(first, last, strict=True) if end > start]
@@ -198,13 +195,11 @@ def _nearest(text: str, count: int, questions: _Questions, near: SimilarityIndex
     return (int(found.id), found.similarity) if found.similarity >= NEAR else None
 
 
-def _grams(letters: str, length: int) -> Iterator[int]:
-    if length < SHORTEST_CONTAINED_WORDS:
-        if len(letters) == length:
-            yield whole_hash(letters)
-        return
-    for start in range(len(letters) - length + 1):
-        yield gram_hash(letters[start : start + length])
+def _grams(letters: str, length: int) -> Hashes:
+    """Of fewer words than SHORTEST_CONTAINED_WORDS the whole text alone counts."""
+    if length < SHORTEST_CONTAINED_WORDS and len(letters) != length:
+        return np.empty(0, dtype=np.uint64)
+    return ngram_hashes(letters, length)
 
 
 def _cut(text: str) -> str:

@@ -6,7 +6,6 @@ counts: too much would be removed for it.
 """
 
 import gzip
-import hashlib
 import json
 import logging
 import zlib
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.ngrams import Hashes, ngram_hashes
 from datagen.tokens import as_letters, words
 from evals.datasets import digest_of, open_dataset, read_samples
 from evals.errors import EvalError
@@ -29,9 +29,10 @@ from stepserve.durable import written_aside
 DEFAULT_WORDS = 13
 SHORTEST_CONTAINED_WORDS = 4
 _EVERY_SAMPLE = 2**62
+_HASHES = "h2"  # which hash a kept file is of (datagen.ngrams)
 _SUFFIXES = (".jsonl", ".jsonl.gz")
 _WAYS: tuple[AnswerIs, ...] = ("index", "letter", "text")
-_Ngrams = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32], set[int]]
+_Ngrams = tuple[Hashes, npt.NDArray[np.uint32], set[int]]
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class ContaminationIndex:
         self.most_words = most_words
         self.datasets: list[str] = []
         self.unreadable: dict[str, str] = {}
-        self._hashes: list[npt.NDArray[np.uint64]] = []
+        self._hashes: list[Hashes] = []
         self._samples: list[npt.NDArray[np.uint32]] = []
         self._lengths: set[int] = set()
 
@@ -104,21 +105,20 @@ class ContaminationIndex:
                     return Hit(name, int(samples[places[int(found.argmax())]]))
         return None
 
-    def _asked(self, text: str) -> npt.NDArray[np.uint64]:
+    def _asked(self, text: str) -> Hashes:
         letters = as_letters(words(text))
-        found = (
-            [whole_hash(letters)]
-            if 0 < len(letters) < SHORTEST_CONTAINED_WORDS and len(letters) in self._lengths
-            else []
+        return np.concatenate(
+            [
+                ngram_hashes(letters, length)
+                for length in sorted(self._lengths)
+                if length >= SHORTEST_CONTAINED_WORDS or length == len(letters)
+            ]
+            or [np.empty(0, dtype=np.uint64)]
         )
-        for length in self._lengths:
-            if length >= SHORTEST_CONTAINED_WORDS:
-                found += [gram_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
-        return np.fromiter(found, dtype=np.uint64, count=len(found))
 
     def _add(self, name: str, path: Path, cache: Path) -> None:
         with open_dataset(path) as stream:
-            kept = cache / f"{digest_of(stream).removeprefix('sha256:')}-{self.most_words}.npz"
+            kept = cache / f"{digest_of(stream).removeprefix('sha256:')}-{self.most_words}.{_HASHES}.npz"
             if kept.exists():
                 with np.load(kept) as arrays:
                     self._take(name, arrays["hashes"], arrays["samples"], set(arrays["lengths"].tolist()))
@@ -146,9 +146,7 @@ class ContaminationIndex:
         assert broken is not None
         raise broken
 
-    def _take(
-        self, name: str, hashes: npt.NDArray[np.uint64], samples: npt.NDArray[np.uint32], lengths: set[int]
-    ) -> None:
+    def _take(self, name: str, hashes: Hashes, samples: npt.NDArray[np.uint32], lengths: set[int]) -> None:
         if len(hashes):
             self.datasets.append(name)
             self._hashes.append(hashes)
@@ -200,20 +198,8 @@ def _ngrams(questions: Iterator[str], most_words: int) -> _Ngrams:
             continue
         length = min(most_words, len(letters))
         lengths.add(length)
-        if length < SHORTEST_CONTAINED_WORDS:
-            found = [whole_hash(letters)]
-        else:
-            found = [gram_hash(letters[at : at + length]) for at in range(len(letters) - length + 1)]
-        hashes.extend(found)
+        found = ngram_hashes(letters, length)
+        hashes.frombytes(found.tobytes())
         samples.extend([number] * len(found))
     unique, first = np.unique(np.array(hashes, dtype=np.uint64), return_index=True)
     return unique, np.array(samples, dtype=np.uint32)[first], lengths
-
-
-def whole_hash(letters: str) -> int:
-    """Of a text that is nothing else."""
-    return gram_hash(f"\n{letters}\n")
-
-
-def gram_hash(letters: str) -> int:
-    return int.from_bytes(hashlib.blake2b(letters.encode(), digest_size=8).digest())

@@ -4,7 +4,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,6 +75,10 @@ class Pool:
 
     def add(self, records: Iterable[tuple[str, Fingerprint]]) -> None:
         self._job.add(list(records))
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """What is added within is written together, which is quicker."""
+        return self._job.at_once()
 
 
 def _questions(path: Path) -> Iterator[tuple[str, str]]:

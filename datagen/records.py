@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from stepserve.contract import BatchItem, BatchSampling
@@ -35,7 +36,7 @@ class Alternative:
     passed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Draft:
     """`turns` end with the assistant's. `verify_score` lies in [0, 1]; `answer` is the final answer where there is one.
 
@@ -56,7 +57,7 @@ class Draft:
     score: float = 1.0
     alternatives: tuple[Alternative, ...] = ()
 
-    @property
+    @cached_property
     def question(self) -> str:
         """What the users' turns say."""
         return "\n".join(turn.content for turn in self.turns if turn.role == "user")
@@ -65,7 +66,7 @@ class Draft:
     def reply(self) -> str:
         return self.turns[-1].content
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """Of the conversation, whatever led to it."""
         return sha_of([[turn.role, turn.content] for turn in self.turns])

@@ -204,12 +204,13 @@ class DataGenRun:
     ) -> list[AttemptLine]:
         room = self._missing
         lines = []
-        for attempted in finished:
-            if room == 0:
-                break  # made in vain: it is not counted
-            verdict = deduplicator.judge(attempted.drafts, room, created_at)
-            room -= len(verdict.accepted)
-            lines.append(attempted.line(verdict.accepted, verdict.rejected, run, at_s, busy_s))
+        with deduplicator.pool.at_once():
+            for attempted in finished:
+                if room == 0:
+                    break  # made in vain: it is not counted
+                verdict = deduplicator.judge(attempted.drafts, room, created_at)
+                room -= len(verdict.accepted)
+                lines.append(attempted.line(verdict.accepted, verdict.rejected, run, at_s, busy_s))
         return lines
 
     async def _conclude(

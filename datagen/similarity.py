@@ -12,7 +12,8 @@ waits for the disk.
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,10 +119,21 @@ class SimilarityIndex:
 
     def add(self, documents: Sequence[tuple[str, Fingerprint]]) -> None:
         """(id, question) each; an id that is there already is left as it is."""
-        self._database.execute("BEGIN")
-        try:
+        with self.at_once():
             for id_, question in documents:
                 self._add(id_, question)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is added within is written at its end, all of it or, after an error, nothing; `nearest` sees it at once.
+        May be entered again within itself.
+        """
+        if self._database.in_transaction:
+            yield
+            return
+        self._database.execute("BEGIN")
+        try:
+            yield
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
@@ -164,11 +176,12 @@ def rouge_l(left: str, right: str) -> float:
 
 def _bands_of(letters: str) -> list[int]:
     """MinHash of the multiset of words: the second `the` is another element than the first."""
-    seen: Counter[str] = Counter()
-    elements = np.empty(len(letters), dtype=np.uint64)
-    for position, letter in enumerate(letters):
-        elements[position] = (ord(letter) << 20) + seen[letter]
-        seen[letter] += 1
+    seen: dict[str, int] = {}
+    numbered = []
+    for letter in letters:
+        seen[letter] = count = seen.get(letter, -1) + 1
+        numbered.append((ord(letter) << 20) + count)
+    elements = np.array(numbered, dtype=np.uint64)
     elements *= np.uint64(0x9E3779B97F4A7C15)
     elements ^= elements >> np.uint64(29)
     hashes: npt.NDArray[np.uint64] = elements[:, None] * _MULTIPLIERS + _OFFSETS

@@ -7,6 +7,7 @@ Japanese, Thai, Lao, Burmese, Khmer). Other punctuation, case and width do not c
 import re
 import unicodedata
 import zlib
+from functools import lru_cache
 
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
@@ -33,6 +34,7 @@ def as_letters(tokens: list[str]) -> str:
     return "".join(map(_letter, tokens))
 
 
+@lru_cache(1 << 15)  # a few MB; most words of any text are among the commonest
 def _letter(token: str) -> str:
     code = _FIRST_LETTER + zlib.crc32(token.encode()) % _LETTERS
     return chr(code if code < _SURROGATES else code + _SURROGATES_END - _SURROGATES)

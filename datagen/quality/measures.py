@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from datagen.decontamination import ContaminationIndex
+from datagen.ngrams import ngram_hashes
 from datagen.quality.config import NEAR
-from datagen.quality.sketches import Commonest, DistinctCount, Lengths, ngram_hashes
+from datagen.quality.sketches import Commonest, DistinctCount, Lengths
 from datagen.tokens import as_letters, numbers, words
 
 _MOST_LISTED: Final = 20

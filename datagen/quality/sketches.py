@@ -4,15 +4,14 @@ from collections import Counter
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
+
+from datagen.ngrams import Hashes
 
 KEPT: Final = 16_384
 _TOGETHER: Final = 65_536
 _WHOLE: Final = 2.0**64
 _LONGEST: Final = 32_000
 _HISTOGRAM_BITS: Final = 16
-
-Hashes = npt.NDArray[np.uint64]
 
 
 class DistinctCount:
@@ -106,25 +105,6 @@ class Commonest:
 
     def top(self, count: int) -> list[tuple[str, int]]:
         return self._counts.most_common(count)
-
-
-def ngram_hashes(letters: str, length: int) -> Hashes:
-    """Of each run of `length` words, of a text of one letter a word (datagen.tokens.as_letters): [n_runs]."""
-    codes = np.frombuffer(letters.encode("utf-32-le"), dtype="<u4").astype(np.uint64)
-    runs = len(codes) - length + 1
-    if runs <= 0:
-        return np.empty(0, dtype=np.uint64)
-    hashes = np.full(runs, length, dtype=np.uint64)
-    for at in range(length):
-        hashes = _mixed(hashes * np.uint64(0x9E3779B97F4A7C15) + codes[at : at + runs])
-    return hashes
-
-
-def _mixed(values: Hashes) -> Hashes:
-    """The finaliser of splitmix64 (Steele et al. 2014): every bit depends on every other."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def _quantile(ordered: list[tuple[int, int]], rank: float) -> int:

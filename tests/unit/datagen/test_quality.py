@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datagen.ngrams import ngram_hashes
 from datagen.quality.config import QualityLimits
 from datagen.quality.limits import VALUES
-from datagen.quality.sketches import KEPT, Commonest, DistinctCount, Lengths, ngram_hashes
+from datagen.quality.sketches import KEPT, Commonest, DistinctCount, Lengths
 from datagen.rejections import page
 from datagen.tokens import as_letters, words
 from stepserve.jobs.datagen_ports import RejectionQuery
