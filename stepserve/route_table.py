@@ -102,7 +102,7 @@ class _Family:
     ) -> Row:
         owner = owner or self.owner
         names = methods.split()
-        if "GET" in names and owner in {"gateway", "upstream"}:  # the others' frameworks take no HEAD
+        if "GET" in names and owner in {"gateway", "upstream"}:  # the others' frameworks take a HEAD where told
             names.append("HEAD")
         label = self.label or path.partition("/{")[0] or path
         scope = scope or self.demand(names[0])
@@ -242,7 +242,7 @@ ROWS: tuple[Row, ...] = (
     _PROMOTIONS.row("/promotions/{job_id}/report", "GET"),
     _DATA_GEN.row("/data_gen/jobs", "POST"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}", "GET"),
-    _DATA_GEN.row("/data_gen/jobs/{job_id}/shards/{name:path}", "GET"),
+    _DATA_GEN.row("/data_gen/jobs/{job_id}/shards/{name:path}", "GET HEAD"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/files/{name}", "GET"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/report", "GET"),
     _DATA_GEN.row("/data_gen/jobs/{job_id}/rejected", "GET"),
@@ -254,7 +254,7 @@ ROWS: tuple[Row, ...] = (
     _DATASETS.row("/datasets/{name:path}", "PUT", body="dataset"),
     _SHARDS.row("/shards", "GET"),
     _SHARDS.row("/shards/claim", "POST"),
-    _SHARDS.row("/shards/{name}", "GET"),
+    _SHARDS.row("/shards/{name}", "GET HEAD"),
     _SHARDS.row("/shards/{name}/ack", "POST"),
     _SHARDS.row("/shards/{name}/nack", "POST"),
     _FILES.row("/v1/files", "GET"),

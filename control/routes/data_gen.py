@@ -65,6 +65,7 @@ async def get_job(
     return shown | {"shards": [relative_name(row, layout) for row in rows]}
 
 
+@router.head("/data_gen/jobs/{job_id}/shards/{name:path}", include_in_schema=False)
 @router.get("/data_gen/jobs/{job_id}/shards/{name:path}")
 async def get_shard(
     job_id: str,

@@ -43,9 +43,13 @@ class NackRequest(AckRequest):
 
 
 async def download(row: ShardRow, layout: Layout) -> FileResponse:
-    """Answers ranges, so an interrupted download can go on. Raises NotFound."""
+    """Answers ranges, so an interrupted download can go on (RFC 9110, section 14). Raises NotFound.
+
+    The entity tag is the content's: it stays when the file is moved, and a copy is served in its place.
+    """
     path = await asyncio.to_thread(file_of, row, layout)
-    return FileResponse(path, media_type=_MEDIA_TYPE, filename=row.name, headers={"X-Sha256": row.sha256 or ""})
+    headers = {} if row.sha256 is None else {"X-Sha256": row.sha256, "ETag": f'"{row.sha256}"'}
+    return FileResponse(path, media_type=_MEDIA_TYPE, filename=row.name, headers=headers)
 
 
 @router.get("/shards")
@@ -68,6 +72,7 @@ async def claim(inbox: Given[ShardInbox], view: Viewer, request: ClaimRequest | 
     return {"shard": None if row is None else show(row, utc_now()) | {"claim_id": row.claim_id}}
 
 
+@router.head("/shards/{name}", include_in_schema=False)
 @router.get("/shards/{name}")
 async def get_shard(name: str, inbox: Given[ShardInbox], layout: Given[Layout], view: Viewer) -> FileResponse:
     """The JSONL, or under the same name with `.parquet` the Parquet file beside it."""

@@ -68,6 +68,25 @@ def test_of_many_claimers_each_gets_another_shard(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("each_database")
+def test_64_trainers_at_once_take_every_shard_once(tmp_path: Path) -> None:
+    async def test(database: Database) -> None:
+        names = [await publish(database, tmp_path, "job", n) for n in range(160)]
+        inbox = ShardInbox(database)
+        taken: list[str] = []
+
+        async def train(trainer: int) -> None:
+            while (row := await inbox.claim(f"trainer{trainer}", 600.0)) is not None:
+                taken.append(row.name)
+                await inbox.acknowledge(row.name, str(row.claim_id))
+
+        await asyncio.gather(*(train(n) for n in range(64)))
+        assert sorted(taken) == names
+        assert len(await inbox.published("acknowledged", "job", 1000)) == len(names)
+
+    with_database(tmp_path, test)
+
+
+@pytest.mark.usefixtures("each_database")
 def test_a_claim_that_is_not_acknowledged_in_time_is_free_again(tmp_path: Path) -> None:
     moment = [utc_now()]
 
