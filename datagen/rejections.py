@@ -24,6 +24,7 @@ _WHY: Final[Mapping[str, str]] = {
     "duplicate": "the same as {like} of this job",
     "duplicate_of_earlier_shard": "the same as {like} of an earlier shard",
     "empty_instance": "the output is empty, repeats the input or ends with a colon",
+    "empty_list": "{why} has no items",
     "engine_error": "the engine refused it: {why}",
     "instruction_begins_with_punctuation": "the instruction begins with punctuation",
     "instruction_not_for_text": "the instruction is about pictures, files or sound",
@@ -39,6 +40,7 @@ _WHY: Final[Mapping[str, str]] = {
     "no_gold": "the row has no answer",
     "no_instance": "the model wrote no instance of the task",
     "no_instruction": "the model wrote no task",
+    "no_list": "{why}",
     "no_majority": "the largest camp of solutions that agree is {share} of them",
     "no_numbers_to_change": "the question has no numbers to change",
     "no_right_solution": "no solution comes to {gold}",
@@ -49,6 +51,7 @@ _WHY: Final[Mapping[str, str]] = {
     "schema": "the answer does not fit the schema: {why}",
     "second_opinion_differs": "the second prompt does not come to {majority}",
     "template_failed": "the template fails: {why}",
+    "too_many_items": "{why} items are beyond the most that the column takes",
     "truncated": "cut off at max_tokens",
     "unparsed": "no final answer in it",
 }

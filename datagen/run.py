@@ -165,7 +165,7 @@ class DataGenRun:
             attempts = ConcurrentAttempts(ways, numbers, Attempting(strategy, filters, verification).make)
             try:
                 while self._missing > 0 and (finished := await attempts.finished(self._useful_attempts())):
-                    created_at = self._now().isoformat()
+                    created_at = self._now().isoformat(timespec="microseconds")  # else some look like another type
                     at_s, busy_s = self._clock_s() - started_s, ways.own.busy_s
                     lines = await asyncio.to_thread(self._judge, deduplicator, finished, created_at, run, at_s, busy_s)
                     await asyncio.to_thread(log.append, lines)

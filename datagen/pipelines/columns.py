@@ -127,6 +127,24 @@ class JudgeColumn(_Checked):
     model: ModelId | None = None
 
 
+class EachColumn(Column):
+    """Splits the row: one for each item of a list, which is this column's value there. Columns that read it, and those
+    that read these, are made for every item; all others once, before.
+
+    `of`: the column that has the list, or a field of it (`pairs.items`). What stands in it after the first `most` items
+    is left out, and counted as a rejection.
+    """
+
+    kind: Literal["each"]
+    of: Annotated[str, Field(min_length=1, max_length=1000)]
+    most: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    @property
+    def path(self) -> list[str]:
+        """The column, and the fields on the way to the list."""
+        return self.of.split(".")
+
+
 KINDS: Final[Mapping[str, type[Column]]] = {
     "category": CategoryColumn,
     "uniform": UniformColumn,
@@ -137,6 +155,7 @@ KINDS: Final[Mapping[str, type[Column]]] = {
     "prompt": PromptColumn,
     "verifier": VerifierColumn,
     "judge": JudgeColumn,
+    "each": EachColumn,
 }
 
 

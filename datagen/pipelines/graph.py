@@ -39,6 +39,11 @@ def ancestors(names: Collection[str], needs: Mapping[str, Collection[str]]) -> s
     return found
 
 
+def descendants(name: str, needs: Mapping[str, Collection[str]]) -> set[str]:
+    """All that need it, by way of others too."""
+    return {each for each in needs if each != name and name in ancestors([each], needs)}
+
+
 def _cycle(waiting: Mapping[str, Collection[str]]) -> list[str]:
     """Every one of these needs another one of these."""
     path = [next(iter(waiting))]

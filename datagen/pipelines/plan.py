@@ -5,8 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from datagen.errors import Refused
-from datagen.pipelines.columns import FIELD, Column, JudgeColumn, Placed, PromptColumn, VerifierColumn, placed_columns
-from datagen.pipelines.graph import Cycle, ancestors, in_order
+from datagen.pipelines.columns import (
+    FIELD,
+    Column,
+    EachColumn,
+    JudgeColumn,
+    Placed,
+    PromptColumn,
+    VerifierColumn,
+    placed_columns,
+)
+from datagen.pipelines.graph import Cycle, ancestors, descendants, in_order
 from datagen.schema import validator_of
 from datagen.templates import TemplateFailed, names_read
 from datagen.verifier import verifier_class, verifier_config
@@ -19,9 +28,14 @@ _COLUMN_SETTING = "_field"
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`templates` by their place in the config (`columns.2.template`, `user`), and what each `reads`; `needs` by
-    column; `columns` in the order in which they are made; `schemas` by column."""
+    column; `schemas` by column. `columns` in the order in which they are made: `once` a row, then the one that `split`s
+    it, then those `of_items`.
+    """
 
     columns: Sequence[Placed]
+    once: Sequence[Placed]
+    split: Placed | None
+    of_items: Sequence[Placed]
     needs: Mapping[str, Sequence[str]]
     templates: Mapping[str, str]
     reads: Mapping[str, Sequence[str]]
@@ -49,10 +63,15 @@ class Plan:
                 schemas[each.name] = each.column.json_schema
         by_name = {each.name: each for each in placed}
         try:
-            order = in_order(needs)
+            order = [by_name[name] for name in in_order(needs)]
         except Cycle as error:
             raise Refused(by_name[error.names[0]].place, f"a cycle: {error}") from error
-        return cls([by_name[name] for name in order], needs, templates, reads, schemas)
+        split = _split(placed)
+        later = set() if split is None else descendants(split.name, needs)
+        once = [each for each in order if each is not split and each.name not in later]
+        of_items = [each for each in order if each.name in later]
+        columns = [*once, *([] if split is None else [split]), *of_items]
+        return cls(columns, once, split, of_items, needs, templates, reads, schemas)
 
     @property
     def models(self) -> dict[str, str]:
@@ -80,9 +99,19 @@ def _names_read(place: str, text: str, known: Mapping[str, Column]) -> list[str]
     return names
 
 
+def _split(placed: Sequence[Placed]) -> Placed | None:
+    found = [each for each in placed if isinstance(each.column, EachColumn)]
+    if len(found) > 1:
+        raise Refused(f"{found[1].place}.kind", f"{found[0].place} splits the row already, and one column can")
+    return found[0] if found else None
+
+
 def _named(each: Placed, known: Mapping[str, Column]) -> list[str]:
-    """Columns that a verifier names outside of its templates."""
+    """Columns that one names outside of its templates."""
     column = each.column
+    if isinstance(column, EachColumn):
+        _check_known(f"{each.place}.of", column.path[0], known)
+        return [column.path[0]]
     if not isinstance(column, VerifierColumn):
         return []
     for number, name in enumerate(column.needs):

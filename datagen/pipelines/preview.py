@@ -59,7 +59,9 @@ class Preview:
         return {**self.verification.models, **self.pipeline.asked_models}
 
     async def rows(self, count: int, engine: BatchEngine, models: PreviewModels) -> dict[str, Any]:
-        """Side by side. `example` is null where the row would be dropped; `rejected` says why."""
+        """Side by side. `items`: of a row that is split, the columns of each; `examples` is empty where all would be
+        dropped; `rejected` says why.
+        """
         count = min(count, self.config.attempts_at_most(self.pipeline.attempts))
         filters = Filters(self.config.filters, self.config.lengths)
         attempting = Attempting(self.pipeline, filters, self.verification)
@@ -90,12 +92,18 @@ class Preview:
         }
 
     async def _row(self, number: int, attempting: Attempting, ask: Asking) -> dict[str, Any]:
-        walk, outcome = await self.pipeline.walked(number, ask)
+        walks, outcome = await self.pipeline.walked(number, ask)
         finished = await attempting.checked(outcome, number, ask)
+        of_items = self.pipeline.of_items
         return {
             "attempt": number,
-            "columns": walk.values,
-            "example": _shown(finished.drafts[0]) if finished.drafts else None,
+            "columns": {name: value for name, value in walks[0].values.items() if name not in of_items},
+            "items": [
+                {name: value for name, value in walk.values.items() if name in of_items}
+                for walk in walks
+                if walk.item is not None
+            ],
+            "examples": [_shown(draft) for draft in finished.drafts],
             "rejected": [
                 {"reason": one.reason, "why": why(one.reason, one.detail), "detail": dict(one.detail)}
                 for one in finished.rejected

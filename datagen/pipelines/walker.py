@@ -1,5 +1,6 @@
 """A row of a pipeline: all its columns, one after the other, until one of them has nothing to give."""
 
+import asyncio
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from datagen.errors import Refused
 from datagen.judge_config import Judging
 from datagen.judging import Judge
 from datagen.pipelines.columns import (
+    EachColumn,
     ExpressionColumn,
     JudgeColumn,
     Placed,
@@ -37,13 +39,19 @@ _SHOWN = 200
 
 @dataclass(slots=True)
 class Walk:
-    """What became of one row. `rejection`: why it ended early; `verified`: columns that had to pass and did, with their
-    scores; `asked`: by prompt column."""
+    """What became of one row, or of one `item` of a row that is split (by its place in the list). `rejection`: why it
+    ended early; `verified`: columns that had to pass and did, with their scores; `asked`: by prompt column.
+    """
 
+    item: int | None = None
     values: dict[str, Any] = field(default_factory=dict)
     rejection: Rejection | None = None
     verified: list[tuple[str, float]] = field(default_factory=list)
     asked: dict[str, tuple[BatchItem, BatchOutput]] = field(default_factory=dict)
+
+    def split(self, item: int, name: str, value: Any) -> "Walk":
+        """This far, and from here on with the item."""
+        return Walk(item, self.values | {name: value}, None, [*self.verified], dict(self.asked))
 
 
 class _Dropped(Exception):
@@ -115,17 +123,41 @@ class Walker:
             return str(row.get("id", number + 1)) if isinstance(row, Mapping) else ""
         return ""
 
-    async def walk(self, number: int, ask: Asking) -> Walk:
-        """The row with that number, from 0. Draws depend on the seed, the number and the column's name alone."""
-        walk = Walk()
-        for each in self._plan.columns:
+    async def walk(self, number: int, ask: Asking) -> list[Walk]:
+        """The row with that number, from 0; where it is split its items, and one more walk for what was left out.
+
+        Draws depend on the seed, the number, the column's name and the item alone.
+        """
+        row = Walk()
+        await self._go(row, self._plan.once, number, ask)
+        split = self._plan.split
+        if split is None or row.rejection is not None:
+            return [row]
+        assert isinstance(split.column, EachColumn)
+        try:
+            items = _items(row.values, split.column)
+        except _Dropped as dropped:
+            row.rejection = Rejection(dropped.reason, {"column": split.name, **dropped.detail})
+            return [row]
+        walks = [row.split(item, split.name, value) for item, value in enumerate(items[: split.column.most])]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for walk in walks:
+                    group.create_task(self._go(walk, self._plan.of_items, number, ask))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        if (left_out := len(items) - len(walks)) > 0:
+            row.rejection = Rejection("too_many_items", {"column": split.name, "why": f"{left_out} of {len(items)}"})
+            walks.append(row)
+        return walks
+
+    async def _go(self, walk: Walk, columns: Sequence[Placed], number: int, ask: Asking) -> None:
+        for each in columns:
             try:
                 walk.values[each.name] = await self._value(each, walk, number, ask)
             except _Dropped as dropped:
-                detail = {"column": each.name, **dropped.detail}
-                walk.rejection = Rejection(dropped.reason, detail)
-                break
-        return walk
+                walk.rejection = Rejection(dropped.reason, {"column": each.name, **dropped.detail})
+                return
 
     async def filled(self, places: Sequence[str], values: Mapping[str, Any], number: int) -> list[str] | Rejection:
         """The templates at these places of the config, without white space at their ends."""
@@ -182,7 +214,9 @@ class Walker:
 
     async def _prompted(self, each: Placed, column: PromptColumn, walk: Walk, number: int, ask: Asking) -> Any:
         prompt, *own = await self._texts(each, list(column.templates), walk, number)
-        item = chat(prompt, self._sampling(each, column, number), own[0] if own else self._config.system_prompt)
+        item = chat(
+            prompt, self._sampling(each, column, number, walk.item), own[0] if own else self._config.system_prompt
+        )
         (output,) = await ask([item]) if column.model is None else await ask.model(column.model, [item])
         walk.asked[each.name] = (item, output)
         if output.error is not None:
@@ -200,14 +234,14 @@ class Walker:
             raise _Dropped("template_failed", why=made["failed"])
         return json.loads(output.text)
 
-    def _sampling(self, each: Placed, column: PromptColumn, number: int) -> BatchSampling:
+    def _sampling(self, each: Placed, column: PromptColumn, number: int, item: int | None) -> BatchSampling:
         temperature = self._config.temperature if column.temperature is None else column.temperature
         return BatchSampling(
             temperature=0.7 if temperature is None else temperature,
             top_p=column.top_p or self._config.top_p or 1.0,
             max_tokens=column.max_tokens or self._config.max_tokens or 512,
             json_schema=column.json_schema,
-            seed=seed_of(self._config.seed, number, each.name),
+            seed=seed_of(self._config.seed, number, each.name, *(() if item is None else (item,))),
         )
 
     async def _verified(
@@ -234,6 +268,20 @@ def _rows(each: Placed, sources: Sources) -> RowFile | Sequence[Row]:
     if rows is None:
         raise Refused(each.place, "needs one of rows, dataset_ref and input")
     return rows
+
+
+def _items(values: Mapping[str, Any], column: EachColumn) -> list[Any]:
+    """Not empty. Raises _Dropped."""
+    found: Any = values
+    for name in column.path:
+        if not isinstance(found, Mapping) or name not in found:
+            raise _Dropped("no_list", why=f"{column.of}: there is no {name[:_SHOWN]}")
+        found = found[name]
+    if not isinstance(found, list):
+        raise _Dropped("no_list", why=f"{column.of} is not a list but {str(found)[:_SHOWN]!r}")
+    if not found:
+        raise _Dropped("empty_list", why=column.of)
+    return found
 
 
 def _check(each: Placed, sources: Sources) -> Verifier | Judge | None:

@@ -1,4 +1,4 @@
-"""pipeline: columns that are made out of each other, row by row, and an example made out of a row."""
+"""pipeline: columns that are made out of each other, row by row, and examples made out of a row."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -71,6 +71,12 @@ class Pipeline:
         return self._walker.ends_after
 
     @property
+    def of_items(self) -> frozenset[str]:
+        """The names of the columns that each item of a split row has for itself."""
+        split = self._plan.split
+        return frozenset(each.name for each in ([] if split is None else [split, *self._plan.of_items]))
+
+    @property
     def order(self) -> list[str]:
         """The names of the columns as they are made."""
         return [each.name for each in self._plan.columns]
@@ -79,15 +85,18 @@ class Pipeline:
         _, outcome = await self.walked(number, ask)
         return outcome
 
-    async def walked(self, number: int, ask: Asking) -> tuple[Walk, Outcome]:
-        """The attempt, with what its columns came to."""
-        walk = await self._walker.walk(number, ask)
-        if walk.rejection is not None:
-            return walk, Outcome(rejections=[walk.rejection])
-        texts = await self._walker.filled(list(self._ends), walk.values, number)
-        if isinstance(texts, Rejection):
-            return walk, Outcome(rejections=[texts])
-        return walk, Outcome([self._draft(walk, texts, number)])
+    async def walked(self, number: int, ask: Asking) -> tuple[list[Walk], Outcome]:
+        """The attempt, with what its columns came to: a row, or each item of one that is split."""
+        walks = await self._walker.walk(number, ask)
+        drafts: list[Draft] = []
+        rejections: list[Rejection] = []
+        for walk in walks:
+            made = walk.rejection or await self._walker.filled(list(self._ends), walk.values, number)
+            if isinstance(made, Rejection):
+                rejections.append(made)
+            else:
+                drafts.append(self._draft(walk, made, number))
+        return walks, Outcome(drafts, rejections)
 
     def learn(self, _question: str, _tags: Sequence[str]) -> None:
         pass

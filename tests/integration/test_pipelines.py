@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from control.app import create_app
 from control.routes import data_gen
@@ -41,6 +42,20 @@ CONFIG: dict[str, Any] = {
     "assistant": "{{answer}}",
 }  # fmt: skip
 
+SPLIT: dict[str, Any] = CONFIG | {
+    "num_examples": 3 * len(DOCS),
+    "columns": [
+        {"name": "words", "kind": "expression", "template": '["why", "when", "who"]', "result": "json"},
+        {"name": "word", "kind": "each", "of": "words"},
+        *(
+            column | {"template": "A {{level}} question of {{doc.text}} ({{draw}}): {{word}}?"}
+            if column["name"] == "question"
+            else column
+            for column in CONFIG["columns"]
+        ),
+    ],
+}
+
 
 def answers(item: BatchItem) -> BatchOutput:
     """The same to the same prompt and seed; some are cut off, some are bad."""
@@ -60,8 +75,8 @@ async def activate(base: Path, http: httpx.AsyncClient, *others: str) -> None:
     (await http.post("/models/set_active", json={"id": "a"})).raise_for_status()
 
 
-async def make_job(http: httpx.AsyncClient) -> str:
-    body = {"model_id": "a", "strategy": "pipeline", "config": CONFIG}
+async def make_job(http: httpx.AsyncClient, config: dict[str, Any] = CONFIG) -> str:
+    body = {"model_id": "a", "strategy": "pipeline", "config": config}
     return str((await http.post("/data_gen/jobs", json=body)).raise_for_status().json()["job_id"])
 
 
@@ -70,7 +85,7 @@ def without_its_run(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"metadata": metadata}
 
 
-async def made(base: Path, lives: list[float]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+async def made(base: Path, config: dict[str, Any], lives: list[float]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The job and its rows, control killed at the end of each of the lives."""
     base.mkdir()
     gateway = FakeGateway(settings_of(base).layout.gateway_socket)
@@ -79,7 +94,7 @@ async def made(base: Path, lives: list[float]) -> tuple[dict[str, Any], list[dic
     async with gateway.running():
         async with control(base, max_concurrent_by_type={"data_gen": 0}) as http:
             await activate(base, http)
-            job_id = await make_job(http)
+            job_id = await make_job(http, config)
         gateway.batch_takes_s = EACH_TAKES_S
         for life_s in lives:
             await live_and_die(base, trainer, life_s)
@@ -96,18 +111,20 @@ async def made(base: Path, lives: list[float]) -> tuple[dict[str, Any], list[dic
     return job, [row for name in job["shards"] for row in trainer.taken[name]]
 
 
-def test_a_job_that_was_killed_makes_what_one_makes_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [CONFIG, SPLIT], ids=["whole rows", "split rows"])
+def test_a_job_that_was_killed_makes_what_one_makes_that_was_not(tmp_path: Path, config: dict[str, Any]) -> None:
     async def run() -> None:
         seed = random.randrange(2**32)
         print(f"seed {seed}")
         chance = random.Random(seed)
-        job, rows = await made(tmp_path / "killed", [chance.uniform(0.0, 0.3) for _ in range(2)])
-        quiet, wanted = await made(tmp_path / "quiet", [])
+        job, rows = await made(tmp_path / "killed", config, [chance.uniform(0.0, 0.3) for _ in range(2)])
+        quiet, wanted = await made(tmp_path / "quiet", config, [])
         assert [attempt["outcome"] for attempt in job["attempts"]].count("lost") >= 1
         assert job["result"]["attempts"] == quiet["result"]["attempts"] == len(DOCS)
         assert job["result"]["rejected"] == quiet["result"]["rejected"]
         assert quiet["result"]["rejected"].keys() == {"not_verified", "truncated"}
         assert len(rows) == len({row["id"] for row in rows})
+        assert len(rows) + job["result"]["rejected_total"] == config["num_examples"]
         by_id = {row["id"]: without_its_run(row) for row in rows}
         assert by_id == {row["id"]: without_its_run(row) for row in wanted}
 
@@ -134,6 +151,14 @@ def test_a_preview_shows_the_jobs_first_rows_and_makes_nothing(tmp_path: Path) -
             await activate(tmp_path, http, "b")
             shown = (await preview(config=CONFIG)).raise_for_status().json()
             short = (await preview(config=CONFIG, rows=2)).raise_for_status().json()
+            split = (await preview(config=SPLIT, rows=2)).raise_for_status().json()["rows"]
+            for row in split:
+                assert "word" not in row["columns"]
+                assert row["columns"]["words"] == [item["word"] for item in row["items"]] == ["why", "when", "who"]
+                asked_of_it = {item.get("question") for item in row["items"]}
+                assert {example["messages"][0]["content"] for example in row["examples"]} <= asked_of_it
+                assert len(row["examples"]) + len(row["rejected"]) == 3
+            assert any(row["examples"] for row in split)
             assert (await http.get("/jobs")).json()["jobs"] == []
             assert not list((tmp_path / "train_shards_out").iterdir())
             asked = len(gateway.batches)
@@ -167,16 +192,18 @@ def test_a_preview_shows_the_jobs_first_rows_and_makes_nothing(tmp_path: Path) -
         assert (shown["model"], shown["seed"], len(shown["rows"])) == ("a", 11, 10)
         assert short["rows"] == shown["rows"][:2]
         assert shown["order"] == ["doc", "level", "draw", "question", "answer", "checked"]
-        kept = [row for row in shown["rows"] if row["example"] is not None]
+        kept = [row for row in shown["rows"] if row["examples"]]
         assert kept
         for row in shown["rows"]:
             values = row["columns"]
             assert values["doc"] == DOCS[row["attempt"]]
             assert 0 <= values["draw"] <= 1_000_000
-            assert (row["example"] is None) == bool(row["rejected"])
+            assert (not row["examples"]) == bool(row["rejected"])
         for row in kept:
-            assert row["example"]["messages"][0]["content"] == row["columns"]["question"]
-            assert row["example"]["messages"][1]["content"] in text, "the job made the same"
+            (example,) = row["examples"]
+            assert example["messages"][0]["content"] == row["columns"]["question"]
+            assert example["messages"][1]["content"] in text, "the job made the same"
+            assert row["items"] == []
         numbers = [int(number) for number in re.findall(r"\((\d+)\)", text)]
         assert {row["columns"]["draw"] for row in kept} <= set(numbers)
 

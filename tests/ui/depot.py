@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 
-from control.routes import datasets, evals
+from control.routes import data_gen, datasets, evals
 from datagen.kind import DataGenKind
+from datagen.pipelines.preview import Previews
 from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from evals.reports import EvalReports
@@ -116,7 +117,11 @@ class Depot:
 @contextmanager
 def depot(base: Path, **changes: Any) -> Iterator[Depot]:
     settings = settings_of(base)
-    routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
+    routes = [
+        datasets.router_of(FileDatasetStore()),
+        evals.router_of(EvalReports()),
+        data_gen.previews_router(Previews(settings.layout)),
+    ]
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
 
     def serve() -> AbstractAsyncContextManager[Town]:

@@ -7,14 +7,16 @@ import pandas as pd
 import streamlit as st
 
 from stepserve.client.results import Job
-from ui import address
+from ui import address, pipeline_form
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
 from ui.harmless import harmless
 from ui.job_choice import choose_job, eval_title, is_partial
+from ui.quality_report import draw_report
 
 _EVERY_S = 3.0
 _READ_BYTES = 64 * 1024
+_OVER = frozenset({"done", "failed"})
 _STRATEGIES = {
     "self_instruct": "New tasks out of seed tasks",
     "fix_eval_failures": "Variants of what an eval got wrong",
@@ -25,11 +27,10 @@ _ROWS = "\n".join(json.dumps({"a": a, "b": b}) for a, b in ((12, 34), (56, 17), 
 
 def show() -> None:
     st.title("Data")
-    jobs, start = address.tabs("data_tab", ("Jobs and shards", "Start one"))
-    with jobs:
-        _jobs()
-    with start:
-        _start()
+    tabs = address.tabs("data_tab", ("Jobs and shards", "Start one", "Pipeline"))
+    for tab, view in zip(tabs, (_jobs, _start, pipeline_form.draw), strict=True):
+        with tab:
+            view()
 
 
 def _start() -> None:
@@ -106,8 +107,21 @@ def _job(job: Job) -> None:
             rejected.bar_chart(pd.Series(reasons, name="rejected"), horizontal=True, height=60 + 30 * len(reasons))
         else:
             rejected.caption("Nothing was rejected.")
+    if job.status in _OVER and st.toggle("Quality report", key=f"report_{job.id}"):
+        with trouble_shown():
+            draw_report(_report(job.id))
     for name in job.shards:
         _shard(job.id, name)
+
+
+def _report(job_id: str) -> dict[str, Any]:
+    """Read once: it does not change any more, and the page is drawn every few seconds. Raises StepserveError."""
+    key = f"report_of_{job_id}"
+    if key not in st.session_state:
+        whole = server(patient=True).datagen_report(job_id)
+        st.session_state[key] = {name: value for name, value in whole.items() if name != "shards"}
+    found: dict[str, Any] = st.session_state[key]
+    return found
 
 
 def _shard(job_id: str, name: str) -> None:

@@ -70,12 +70,18 @@ def preview(
         print_json(found)
         return
     for row in found["rows"]:
-        columns = [(name, _short(row["columns"][name])) for name in found["order"] if name in row["columns"]]
-        turns = [(turn["role"], turn["content"]) for turn in (row["example"] or {"messages": []})["messages"]]
+        columns = [
+            (name, _short(made[name]))
+            for made in (row["columns"], *row["items"])
+            for name in found["order"]
+            if name in made
+        ]
+        turns = [(turn["role"], turn["content"]) for example in row["examples"] for turn in example["messages"]]
         dropped = [("dropped", f"{one['reason']}: {one['why']}") for one in row["rejected"]]
         facts("", [("row", row["attempt"]), *columns, *turns, *dropped])
-    kept = sum(row["example"] is not None for row in found["rows"])
-    print(f"{kept} of {len(found['rows'])} rows would be kept; the seed is {found['seed']}.")
+    kept = sum(bool(row["examples"]) for row in found["rows"])
+    examples = sum(len(row["examples"]) for row in found["rows"])
+    print(f"{kept} of {len(found['rows'])} rows would be kept ({examples} examples); the seed is {found['seed']}.")
 
 
 @app.command()

@@ -72,6 +72,12 @@ def column(kind: str, name: str = "x", **fields: Any) -> dict[str, Any]:
         ({"columns": [column("rows", input="no.jsonl")]}, "config.columns.0.input: there is no file 'no.jsonl'"),
         ({"columns": [column("rows", input="logs/x.jsonl")]}, "config.columns.0.input: 'logs/x.jsonl' belongs to the"),
         ({"columns": [column("rows", dataset_ref="no")]}, "config.columns.0.dataset_ref: there is no file 'no'"),
+        ({"columns": [TOPIC, column("each", of="topc.x")]}, "config.columns.1.of: there is no column 'topc' (did you"),
+        (
+            {"columns": [TOPIC, column("each", of="topic"), column("each", "y", of="topic")]},
+            "config.columns.2.kind: columns.1 splits the row already",
+        ),
+        ({"columns": [column("each", of="x.y")]}, "config.columns.0: a cycle: x needs x"),
         (
             {"columns": [TOPIC, column("prompt", template="About {{topc}}.")]},
             "config.columns.1.template: there is no column 'topc' (did you mean topic?)",
@@ -278,6 +284,73 @@ def test_rows_are_taken_in_turn_once_each_and_at_random_for_ever(bench: Bench) -
     assert (result["attempts"], result["partial"], result["rows"]) == (5, True, {"doc": 5, "person": 2})
     assert sorted(row["metadata"]["source_id"] for row in rows) == [f"d{n}" for n in range(5)]
     assert {row["messages"][1]["content"].rsplit(" ", 1)[1] for row in rows} == {"cook!", "poet!"}
+
+
+PAIRS = column("expression", "pairs", template='{"of": {{doc.pairs | tojson}} }', result="json")
+EACH = column("each", "pair", of="pairs.of", most=3)
+
+
+def split(bench: Bench, docs: list[dict[str, Any]], *more: dict[str, Any], **config: Any) -> dict[str, Any]:
+    columns = [EACH, *more, PAIRS, column("rows", "doc", rows=docs)]
+    ends = {"user": "{{doc.id}}: {{pair.q}}", "assistant": "{{pair.a}}"}
+    return bench.run(
+        SayingEngine(lambda item: f"{prompt_of(item)}!"), "pipeline", columns=columns, **(ends | config), **LOOSE,
+        num_examples=50, seed=1,
+    )  # fmt: skip
+
+
+def test_a_row_that_is_split_makes_an_example_of_each_item(bench: Bench) -> None:
+    docs = [
+        {"id": "d0", "pairs": [{"q": "what?", "a": "x"}, {"q": "who?", "a": "y"}]},
+        {"id": "d1", "pairs": [{"q": f"q{n}?", "a": f"a{n}"} for n in range(5)]},
+        {"id": "d2", "pairs": []},
+        {"id": "d3", "pairs": "none"},
+        {"id": "d4", "pairs": [{"q": "again?", "a": "z"}, {"q": "again?", "a": "z"}]},
+    ]
+    result = split(bench, docs)
+    rows = [(row["messages"][0]["content"], row["messages"][1]["content"]) for row in bench.rows()]
+    assert sorted(rows) == [
+        ("d0: what?", "x"), ("d0: who?", "y"), ("d1: q0?", "a0"), ("d1: q1?", "a1"), ("d1: q2?", "a2"),
+        ("d4: again?", "z"),
+    ]  # fmt: skip
+    assert (result["attempts"], result["accepted"]) == (5, 6)
+    assert result["rejected"] == {"too_many_items": 1, "empty_list": 1, "no_list": 1, "duplicate": 1}
+    assert {row["metadata"]["source_id"] for row in bench.rows()} == {"d0", "d1", "d4"}
+
+
+def test_columns_that_read_the_item_are_made_for_each_and_others_once(bench: Bench) -> None:
+    engine = SayingEngine(lambda item: f"{prompt_of(item)}!")
+    docs = [{"id": "d0", "pairs": [{"q": f"q{n}", "a": "-"} for n in range(3)]}]
+    columns = [
+        column("rows", "doc", rows=docs), PAIRS, EACH,
+        column("prompt", "about", template="about {{doc.id}}"),
+        column("prompt", "reply", template="{{pair.q}} {{about}}"),
+        column(
+            "verifier", "checked", verifier="regex", answer="{{reply}}",
+            settings={"pattern": "q1", "match": "nowhere"},
+        ),
+    ]  # fmt: skip
+    result = bench.run(
+        engine, "pipeline", columns=columns, user="{{pair.q}}", assistant="{{reply}}", **LOOSE, num_examples=9, seed=1
+    )
+    assert result["columns"] == ["doc", "pairs", "about", "pair", "reply", "checked"]
+    asked = [item for request in engine.requests for item in request.items]
+    assert sorted(prompt_of(item) for item in asked) == [
+        "about d0", "q0 about d0!", "q1 about d0!", "q2 about d0!",
+    ]  # fmt: skip
+    assert len({item.sampling.seed for item in asked if item.sampling}) == 4
+    assert [row["messages"][0]["content"] for row in bench.rows()] == ["q0", "q2"]
+    assert (result["rejected"], result["verified_by"]) == ({"not_verified": 1}, {"checked": 2})
+
+
+def test_no_more_examples_than_were_asked_for_come_of_a_row(bench: Bench) -> None:
+    docs = [{"id": f"d{n}", "pairs": [{"q": f"q{m}", "a": "-"} for m in range(3)]} for n in range(9)]
+    columns = [column("rows", "doc", rows=docs), PAIRS, EACH]
+    bench.run(
+        SayingEngine(quiz), "pipeline", columns=columns, user="{{doc.id}} {{pair.q}}", assistant="{{pair.a}}", **LOOSE,
+        num_examples=4, seed=1,
+    )  # fmt: skip
+    assert len(bench.rows()) == 4
 
 
 SUM: list[dict[str, Any]] = [

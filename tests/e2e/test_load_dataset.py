@@ -1,0 +1,109 @@
+"""Shards as the libraries that trainers use read them, over HTTP: `datasets` and TRL's formats. No engine."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from control.database.database import Database, url_of
+from control.shards.book import ShardBook
+from datagen.records import Alternative, Draft, Format, Origin, Turn, record_of
+from datagen.shards import ShardWriter
+from stepserve.contract import BatchSampling
+from tests.e2e.environments import python_with, run
+from tests.e2e.server import REPOSITORY
+from tests.integration.house import settings_of
+from tests.integration.town import Town, tell
+
+ROWS = 2500  # more than a row group of Parquet
+LIMIT_S = 240.0
+
+READS = """
+import json, sys
+from datasets import load_dataset
+from trl.data_utils import is_conversational, unpair_preference_dataset
+base, names = sys.argv[1], json.loads(sys.argv[2])
+
+def loaded(format_, kind):
+    suffix = {"json": ".jsonl", "parquet": ".parquet"}[kind]
+    files = [f"{base}/shards/{name.removesuffix('.jsonl')}{suffix}" for name in names[format_]]
+    whole = load_dataset(kind, data_files=files, split="train")
+    first = next(iter(load_dataset(kind, data_files=files, split="train", streaming=True)))
+    assert first == whole[0], (first, whole[0])
+    return whole
+
+def same(format_):
+    lines, columns = loaded(format_, "json"), loaded(format_, "parquet")
+    assert lines.features == columns.features, (lines.features, columns.features)
+    assert lines[:] == columns[:]
+    return lines
+
+messages, pairs, judged = (same(each) for each in ("messages", "dpo", "kto"))
+assert all(is_conversational(each[0]) for each in (messages, pairs, judged))
+unpaired = unpair_preference_dataset(pairs.select_columns(["prompt", "chosen", "rejected"]))
+print(json.dumps({
+    "rows": {"messages": len(messages), "dpo": len(pairs), "kto": len(judged), "unpaired": len(unpaired)},
+    "ids": len(set(messages["id"])),
+    "pair": {key: pairs[0][key] for key in ("prompt", "chosen", "rejected")},
+    "labels": judged["label"][:3],
+    "completion": judged[0]["completion"],
+}))
+"""
+
+
+def record(number: int) -> dict[str, Any]:
+    turns = (Turn("user", f"What is {number}+1?"), Turn("assistant", str(number + 1)))
+    draft = Draft(
+        turns, str(number), "0" * 64, BatchSampling(seed=number), "stop", "executed", 1.0, str(number + 1),
+        alternatives=(Alternative(str(number), 0.5, passed=False), Alternative("none", 0.0, passed=False)),
+    )  # fmt: skip
+    origin = Origin("job", "best_of_n", "", "m", "sha256:m")
+    return record_of(draft, origin, created_at="2025-11-22T05:30:00.000000+00:00", max_similarity=0.0)
+
+
+async def publish(base: Path, format_: Format, sizes: list[int]) -> list[str]:
+    settings = settings_of(base)
+    database = Database(url_of(settings))
+    run_dir = settings.layout.runs / "data_gen" / format_
+    run_dir.mkdir(parents=True)
+    now: Callable[[], datetime] = lambda: datetime(2025, 11, 22, tzinfo=UTC)  # noqa: E731
+    writer = ShardWriter(
+        ShardBook(database), base, settings.layout.models, run_dir, "train_shards_out", format_, format_,
+        parquet=True, now=now,
+    )  # fmt: skip
+    records = [record(number) for number in range(sum(sizes))]
+    try:
+        return [
+            (await writer.publish(ordinal, records[sum(sizes[:ordinal]) : sum(sizes[: ordinal + 1])])).name
+            for ordinal in range(len(sizes))
+        ]
+    finally:
+        await database.close()
+
+
+def test_datasets_and_trl_read_shards_where_they_are_served(tmp_path: Path) -> None:
+    python = python_with("trl", beside_ours=True)
+    base = tmp_path / "base"
+
+    async def story(there: Town) -> None:
+        names = {
+            "messages": await publish(base, "messages", [ROWS, 3]),
+            "dpo": await publish(base, "dpo", [20]),
+            "kto": await publish(base, "kto", [20]),
+        }
+        command = [str(python), "-c", READS, there.url, json.dumps(names)]
+        environment = {"PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path / "hf")}
+        seen = json.loads((await asyncio.to_thread(run, command, LIMIT_S, environment)).splitlines()[-1])
+        assert seen["rows"] == {"messages": ROWS + 3, "dpo": 20, "kto": 60, "unpaired": 40}
+        assert seen["ids"] == ROWS + 3
+        assert seen["pair"] == {
+            "prompt": [{"role": "user", "content": "What is 0+1?"}],
+            "chosen": [{"role": "assistant", "content": "1"}],
+            "rejected": [{"role": "assistant", "content": "none"}],
+        }
+        assert seen["labels"] == [True, False, False]
+        assert seen["completion"] == [{"role": "assistant", "content": "1"}]
+
+    tell(base, story)
