@@ -3,7 +3,7 @@
 A whole job without an engine: a strategy that makes its questions up, and from there on the code of every job: filters,
 deduplication, contamination, the log, shards (with `--parquet` those too), the ledger in SQLite, the report. Prints
 milliseconds an example and the memory of the process for each hundred thousand; then what a restart of the job costs,
-and what it costs the next job to take all its shards in.
+what it costs the next job to take all its shards in, and how 64 trainers at once claim and acknowledge them.
 
 One question in ten is an earlier one again, one in ten an earlier one with a word exchanged; half of the others differ
 from their like in numbers alone. Words are drawn by Zipf's law.
@@ -20,12 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar, Self
 
 import psutil
 
 from control.database.database import Database, database_url
 from control.shards.book import ShardBook
+from control.shards.inbox import ShardInbox
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
 from datagen.kind import DataGenKind
@@ -41,6 +43,7 @@ _MODEL = ModelRef(id="none", path="/none", digest="sha256:none")
 _VOCABULARY = 20_000
 _SYLLABLES = [first + second for first in "bdfgklmnprstv" for second in "aeiou"]
 _SHAPES = 400
+_TRAINERS = 64
 
 
 def word(rank: int) -> str:
@@ -183,7 +186,7 @@ async def timed(kind: DataGenKind, context: Context, what: str) -> dict[str, Any
     return result
 
 
-async def measure(base: Path, examples: int, *, parquet: bool) -> None:
+async def measure(base: Path, examples: int, shard_size: int, *, parquet: bool) -> None:
     layout = Layout(base=base, models=base / "models")
     layout.create()
     with (layout.datasets / "held_out.jsonl").open("w") as file:
@@ -195,7 +198,7 @@ async def measure(base: Path, examples: int, *, parquet: bool) -> None:
     kind = DataGenKind(layout)
 
     def context(job_id: str, count: int, seed: int = 1) -> Context:
-        config = {"num_examples": count, "parquet": parquet, "seed": seed}
+        config = {"num_examples": count, "parquet": parquet, "seed": seed, "shard_size": shard_size}
         asked = kind.check(DataGenRequest(model_id="none", strategy="invented", config=config), layout.datasets)
         return Context(asked, layout.runs / "data_gen" / job_id, layout.datasets, ShardBook(database), job_id)
 
@@ -207,20 +210,50 @@ async def measure(base: Path, examples: int, *, parquet: bool) -> None:
         (layout.runs / "data_gen" / "job" / RESULT_FILE).unlink()
         await timed(kind, context("job", examples), "the same job after a crash at its end")
         await timed(kind, context("next", 1000, seed=2), "the next job, of 1,000 examples, which takes in all shards")
+        await hand_out(ShardInbox(database), len(result["shards"]))
     finally:
         await database.close()
+
+
+async def hand_out(inbox: ShardInbox, count: int) -> None:
+    """Every shard to one of many trainers, which all ask at once."""
+    taken: list[str] = []
+    claims_ms: list[float] = []
+
+    async def train(trainer: int) -> None:
+        while True:
+            started = time.perf_counter()
+            row = await inbox.claim(f"trainer {trainer}", 3600.0, "job")
+            claims_ms.append(1000 * (time.perf_counter() - started))
+            if row is None:
+                return
+            taken.append(row.name)
+            await inbox.acknowledge(row.name, str(row.claim_id))
+
+    started = time.perf_counter()
+    await asyncio.gather(*(train(number) for number in range(_TRAINERS)))
+    seconds = time.perf_counter() - started
+    if len(taken) != count or len(set(taken)) != count:
+        raise RuntimeError(f"{len(taken)} claims of {len(set(taken))} shards; there are {count}")
+    print(
+        f"{_TRAINERS} trainers claimed and acknowledged {count} shards, each once, in {seconds:.1f} s"
+        f" ({1000 * seconds / count:.1f} ms a shard; a claim waits {median(claims_ms):.0f} ms, at most"
+        f" {max(claims_ms):.0f} ms)",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=1_000_000)
+    parser.add_argument("--shard-size", type=int, default=1000)
     parser.add_argument("--parquet", action="store_true")
     parser.add_argument("--folder", type=Path, help="where its base directory is made (default: the temporary one)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-", dir=args.folder) as folder:
         install(Path(folder) / "packages")
         os.umask(0o077)
-        asyncio.run(measure(Path(folder) / "base", args.examples, parquet=args.parquet))
+        asyncio.run(measure(Path(folder) / "base", args.examples, args.shard_size, parquet=args.parquet))
 
 
 if __name__ == "__main__":

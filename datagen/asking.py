@@ -19,10 +19,11 @@ class Ways:
 
 
 class Asking:
-    """Counts what one attempt cost."""
+    """Counts what one attempt cost. `waiting`: how many of its questions are out now."""
 
     def __init__(self, ways: Ways) -> None:
         self._ways = ways
+        self.waiting = 0
         self.items = 0
         self.errors = 0
         self.prompt_tokens = 0
@@ -41,7 +42,11 @@ class Asking:
         return await self._ask(self._ways.others[model_id], items)
 
     async def _ask(self, scheduler: Scheduler, items: Sequence[BatchItem]) -> list[BatchOutput]:
-        outputs = await scheduler.ask(items)
+        self.waiting += 1
+        try:
+            outputs = await scheduler.ask(items)
+        finally:
+            self.waiting -= 1
         self.items += len(outputs)
         for output in outputs:
             self.errors += output.error is not None

@@ -15,7 +15,6 @@ from datagen.strategy import Sources
 from datagen.verifier import Candidate, Verdict
 from stepserve.contract import BatchOutput, BatchSampling
 
-NAME: Final = "judge"
 PROMPT: Final = (
     "Below are a task and an answer to it. Mark the answer from 1 (useless or wrong) to 5 (right, complete and clear)."
     "{rubric} Write the mark alone, a single digit.\n\nTask:\n{question}\n\nAnswer:\n{answer}\n\nMark:"

@@ -54,6 +54,7 @@ _WHY: Final[Mapping[str, str]] = {
     "too_many_items": "{why} items are beyond the most that the column takes",
     "truncated": "cut off at max_tokens",
     "unparsed": "no final answer in it",
+    "verifier_hung": "{verifier}: {why}",
 }
 
 

@@ -34,8 +34,9 @@ class UnknownStrategy(DataGenError):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a strategy may read, and how long a row may keep a template or a schema busy. `new`: the job is being made,
-    so what it is asked to do is tried on its first row.
+    """Where a strategy may read, and how long a row may keep a template or a schema busy, and an installed verifier.
+
+    `new`: the job is being made, so what it is asked to do is tried on its first row.
     """
 
     base_dir: Path
@@ -43,6 +44,7 @@ class Sources:
     runs_dir: Path
     models_dir: Path
     render_limit_s: float = LIMIT_S
+    verify_limit_s: float = 300.0
     new: bool = True
 
     def file(self, field: str, name: str) -> Path:

@@ -8,10 +8,10 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from datagen.asking import Asking
 from datagen.config import GenerationConfig
-from datagen.judging import NAME, Judge
+from datagen.judging import Judge
 from datagen.records import Draft, Rejection
 from datagen.strategy import Sources
-from datagen.verifier import FIELD, Candidate, Verdict, Verifier, verifier_of
+from datagen.verifier import FIELD, JUDGE, Candidate, Verifier, verdict_of, verifier_of
 
 BETWEEN = "+"
 
@@ -28,8 +28,10 @@ class Verified:
 class Verification:
     """As a context for the time of a run. The judge, where there is one, comes last: it is the dearest."""
 
-    def __init__(self, verifiers: Sequence[tuple[str, Verifier]], judge: Judge | None) -> None:
+    def __init__(self, verifiers: Sequence[tuple[str, Verifier]], judge: Judge | None, limit_s: float) -> None:
+        """`limit_s`: what an installed one may take to verify an answer."""
         self._verifiers = verifiers
+        self._limit_s = limit_s
         self._judge = judge
         self._stack = AsyncExitStack()
 
@@ -37,7 +39,8 @@ class Verification:
     def open(cls, config: GenerationConfig, sources: Sources) -> Self:
         """Blocks; raises Refused, ConfigRefused."""
         verifiers = [verifier_of(settings, number, sources) for number, settings in enumerate(config.verifiers)]
-        return cls(verifiers, None if config.judge is None else Judge.open(config.judge, sources))
+        judge = None if config.judge is None else Judge.open(config.judge, sources)
+        return cls(verifiers, judge, sources.verify_limit_s)
 
     async def __aenter__(self) -> Self:
         for _, verifier in self._verifiers:
@@ -53,7 +56,7 @@ class Verification:
     @property
     def models(self) -> dict[str, str]:
         """Those that are asked besides the job's own, and which field of the config names each."""
-        judges = {} if self._judge is None else dict.fromkeys(self._judge.models, NAME)
+        judges = {} if self._judge is None else dict.fromkeys(self._judge.models, JUDGE)
         return judges | {model: FIELD for _, verifier in self._verifiers for model in verifier.models}
 
     @property
@@ -74,7 +77,7 @@ class Verification:
         scores: list[float] = []
         verifiers = self._all()
         for name, verifier in verifiers:
-            verdict: Verdict = await verifier.verify(candidate, ask)
+            verdict = await verdict_of(name, verifier, candidate, ask, self._limit_s)
             scores.append(verdict.score)
             if not verdict.passed:
                 detail = {"question": draft.question[:200], "answer": draft.reply[:200], "verifier": name}
@@ -90,7 +93,7 @@ class Verification:
         return Verified(draft, sum(scores) / len(verifiers), None)
 
     def _all(self) -> list[tuple[str, Verifier | Judge]]:
-        return [*self._verifiers, *([] if self._judge is None else [(NAME, self._judge)])]
+        return [*self._verifiers, *([] if self._judge is None else [(JUDGE, self._judge)])]
 
 
 @runtime_checkable

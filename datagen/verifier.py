@@ -4,6 +4,7 @@ One can be installed: an entry point in the group `stepserve.verifiers`, its nam
 class as `Verifier` says. A job asks for it by `"verifiers": [{"name": "<name>", …}]`, the rest being its own settings.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +28,10 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "unit_tests": "datagen.verifiers.unit_tests:UnitTests",
     "second_model": "datagen.verifiers.second_model:SecondModel",
 }
+
+JUDGE: Final = "judge"
+BOUNDED: Final = frozenset({*BUILT_IN, JUDGE})
+"""End by themselves in bounded time, however many wait their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +79,33 @@ class Verifier(Protocol):
         ...
 
     async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
-        """Ends in bounded time; what it raises fails the job."""
+        """Ends in bounded time (`verdict_of`); what it raises fails the job."""
         ...
+
+
+class Verifying(Protocol):
+    """What verifiers and the judge have in common."""
+
+    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict: ...
+
+
+async def verdict_of(name: str, verifier: Verifying, candidate: Candidate, ask: Asking, limit_s: float) -> Verdict:
+    """Of an installed verifier that hangs: that the answer did not pass. Those that come along bound themselves.
+
+    Time in which a model is asked does not count, however long the engine takes. One that holds up the event loop is
+    not helped by this.
+    """
+    if name in BOUNDED:
+        return await verifier.verify(candidate, ask)
+    verifying = asyncio.ensure_future(verifier.verify(candidate, ask))
+    try:
+        while not (await asyncio.wait({verifying}, timeout=limit_s))[0]:
+            if not ask.waiting:
+                why = f"no verdict within {limit_s:g} s"
+                return Verdict(passed=False, score=0.0, why=why, reason="verifier_hung")
+        return verifying.result()
+    finally:
+        verifying.cancel()
 
 
 def verifier_of(settings: Mapping[str, Any], number: int, sources: Sources) -> tuple[str, Verifier]:

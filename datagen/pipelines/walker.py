@@ -31,7 +31,15 @@ from datagen.rendering import Rendering, tried
 from datagen.rows import Row, RowFile
 from datagen.solving import chat, seed_of
 from datagen.strategy import Sources
-from datagen.verifier import Candidate, Verifier, opened_verifier, verifier_class, verifier_config
+from datagen.verifier import (
+    JUDGE,
+    Candidate,
+    Verifier,
+    opened_verifier,
+    verdict_of,
+    verifier_class,
+    verifier_config,
+)
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling
 
 _SHOWN = 200
@@ -71,6 +79,7 @@ class Walker:
         self._rows = {each.name: _rows(each, sources) for each in plan.columns if isinstance(each.column, RowsColumn)}
         self._checks = {each.name: check for each in plan.columns if (check := _check(each, sources)) is not None}
         self._rendering = Rendering(plan.templates, plan.schemas, limit_s=sources.render_limit_s)
+        self._verify_limit_s = sources.verify_limit_s
         self._stack = AsyncExitStack()
         self.digest = sha_of(
             [rows.digest if isinstance(rows, RowFile) else sha_of(rows) for rows in self._rows.values()]
@@ -250,7 +259,8 @@ class Walker:
         texts = dict(zip(column.templates, await self._texts(each, list(column.templates), walk, number), strict=True))
         row = {name: walk.values[name] for name in self._plan.needs[each.name]}
         candidate = Candidate(texts.get("question", ""), texts["answer"], row=row)
-        verdict = await self._checks[each.name].verify(candidate, ask)
+        name = column.verifier if isinstance(column, VerifierColumn) else JUDGE
+        verdict = await verdict_of(name, self._checks[each.name], candidate, ask, self._verify_limit_s)
         if column.required:
             if not verdict.passed:
                 shown = {"question": candidate.question[:_SHOWN], "answer": candidate.reply[:_SHOWN]}

@@ -25,12 +25,13 @@ import json, sys
 from datasets import load_dataset
 from trl.data_utils import is_conversational, unpair_preference_dataset
 base, names = sys.argv[1], json.loads(sys.argv[2])
+key = {"client_kwargs": {"headers": {"Authorization": f"Bearer {sys.argv[3]}"}}}
 
 def loaded(format_, kind):
     suffix = {"json": ".jsonl", "parquet": ".parquet"}[kind]
     files = [f"{base}/shards/{name.removesuffix('.jsonl')}{suffix}" for name in names[format_]]
-    whole = load_dataset(kind, data_files=files, split="train")
-    first = next(iter(load_dataset(kind, data_files=files, split="train", streaming=True)))
+    whole = load_dataset(kind, data_files=files, split="train", storage_options=key)
+    first = next(iter(load_dataset(kind, data_files=files, split="train", storage_options=key, streaming=True)))
     assert first == whole[0], (first, whole[0])
     return whole
 
@@ -93,7 +94,9 @@ def test_datasets_and_trl_read_shards_where_they_are_served(tmp_path: Path) -> N
             "dpo": await publish(base, "dpo", [20]),
             "kto": await publish(base, "kto", [20]),
         }
-        command = [str(python), "-c", READS, there.url, json.dumps(names)]
+        key = await there.key(scopes=["jobs"])
+        assert (await there.http.head(f"/shards/{names['dpo'][0]}")).status_code == 401
+        command = [str(python), "-c", READS, there.url, json.dumps(names), key]
         environment = {"PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path / "hf")}
         seen = json.loads((await asyncio.to_thread(run, command, LIMIT_S, environment)).splitlines()[-1])
         assert seen["rows"] == {"messages": ROWS + 3, "dpo": 20, "kto": 60, "unpaired": 40}

@@ -2,25 +2,30 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 
 from datagen.asking import Asking, Scheduler, Ways
 from datagen.judging import agreement
 from datagen.kind import DataGenKind
-from datagen.verifier import Candidate
+from datagen.records import Draft, Turn
+from datagen.rejections import why
+from datagen.verification import Verification, Verified
+from datagen.verifier import Candidate, Verdict, VerifierConfig
 from datagen.verifiers.numeric import number_of
 from datagen.verifiers.regex import Regex, RegexConfig
 from evals.sandbox import why_no_sandbox
-from stepserve.contract import BatchItem, BatchRequest, BatchResult, ModelRef
+from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult, BatchSampling, ModelRef
 from stepserve.jobs.errors import BadJob, ModelNotServed
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of
 from tests.unit.evals.adding_engine import MODEL
 
 OTHER = ModelRef(id="other", path="/models/other", digest="sha256:bb")
 PATIENT: dict[str, Any] = {"filters": [], "max_similarity": 1.0, "num_examples": 100}
+LIMIT_S = 0.05
 EVIL = {"type": "string", "pattern": "^(a+)+$"}
 
 
@@ -131,6 +136,57 @@ def test_a_schema_that_hangs_is_a_counted_rejection(tmp_path: Path) -> None:
     said = {"first question": '"aa"', "second question": json.dumps("a" * 40 + "!")}
     passed, rejected, _ = _verified(bench, [{"name": "json_schema", "schema": EVIL}], said)
     assert (passed, rejected) == (["first question"], {"not_verified": 1})
+
+
+class _Slow:
+    """Says nothing before it is let, or before the model that it asks has answered."""
+
+    config_model = VerifierConfig
+    models: Sequence[str] = ()
+
+    def __init__(self, *, asks: bool) -> None:
+        self._asks = asks
+        self.cancelled = False
+
+    @classmethod
+    def open(cls, _config: Any, _sources: Any) -> Self:
+        return cls(asks=False)
+
+    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
+        try:
+            if self._asks:
+                await ask([BatchItem(prompt=candidate.question)])
+            else:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return Verdict(passed=True)
+
+
+class _SlowEngine:
+    """Answers after many times the limit; implements what Asking needs of a scheduler."""
+
+    async def ask(self, items: Sequence[BatchItem]) -> list[BatchOutput]:
+        for _ in range(40):
+            await asyncio.sleep(LIMIT_S / 4)
+        return [BatchOutput(text="yes", finish_reason="stop") for _ in items]
+
+
+def test_an_installed_verifier_that_hangs_is_a_counted_rejection_and_a_slow_engine_is_not() -> None:
+    draft = Draft((Turn("user", "q"), Turn("assistant", "a")), "", "", BatchSampling())
+
+    async def verified(verifier: _Slow) -> Verified:
+        ask = Asking(Ways(cast("Scheduler", _SlowEngine())))
+        async with Verification([("theirs", verifier)], None, LIMIT_S) as verification:
+            return await verification.verified(draft, ask)
+
+    hanging = _Slow(asks=False)
+    found = asyncio.run(verified(hanging)).rejection
+    assert found is not None
+    assert (found.reason, why(found.reason, found.detail)) == ("verifier_hung", "theirs: no verdict within 0.05 s")
+    assert hanging.cancelled
+    assert asyncio.run(verified(_Slow(asks=True))).rejection is None
 
 
 def test_all_have_to_pass_and_the_row_names_them(bench: Bench) -> None:
