@@ -4,9 +4,6 @@ A whole job without an engine: a strategy that makes its questions up, and from 
 deduplication, contamination, the log, shards (with `--parquet` those too), the ledger in SQLite, the report. Prints
 milliseconds an example and the memory of the process for each hundred thousand; then what a restart of the job costs,
 what it costs the next job to take all its shards in, and how 64 trainers at once claim and acknowledge them.
-
-One question in ten is an earlier one again, one in ten an earlier one with a word exchanged; half of the others differ
-from their like in numbers alone. Words are drawn by Zipf's law.
 """
 
 import argparse
@@ -18,13 +15,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar, Self
 
 import psutil
 
+from benchmarks.invented_questions import drawn_words, question
 from control.database.database import Database, database_url
 from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox
@@ -40,45 +37,7 @@ from stepserve.jobs.ports import BatchEngine, CardUse, ShardLedger
 from stepserve.paths import Layout
 
 _MODEL = ModelRef(id="none", path="/none", digest="sha256:none")
-_VOCABULARY = 20_000
-_SYLLABLES = [first + second for first in "bdfgklmnprstv" for second in "aeiou"]
-_SHAPES = 400
 _TRAINERS = 64
-
-
-def word(rank: int) -> str:
-    """Of three syllables; the commonest have one."""
-    count = len(_SYLLABLES)
-    return "".join(_SYLLABLES[(rank // count**place) % count] for place in range(1 + (rank >= 20) + (rank >= 500)))
-
-
-def drawn_words(chance: random.Random, count: int) -> list[str]:
-    """By Zipf's law."""
-    return [word(int(_VOCABULARY ** chance.random())) for _ in range(count)]
-
-
-@cache
-def shape(number: int) -> list[str]:
-    chance = random.Random(f"shape {number}")
-    text = drawn_words(chance, chance.randint(12, 40))
-    for place in chance.sample(range(len(text)), 3):
-        text[place] = "#"
-    return text
-
-
-def question(seed: int, number: int) -> str:
-    chance = random.Random(f"{seed} {number}")
-    kind = chance.random()
-    if number and kind < 0.1:
-        return question(seed, chance.randrange(number))
-    if number and kind < 0.2:
-        text = question(seed, chance.randrange(number)).split()
-        text[chance.randrange(len(text))] = drawn_words(chance, 1)[0]
-        return " ".join(text)
-    if kind < 0.6:
-        filled = shape(chance.randrange(_SHAPES))
-        return " ".join(str(chance.randint(2, 9999)) if part == "#" else part for part in filled)
-    return " ".join(drawn_words(chance, chance.randint(8, 40)))
 
 
 class Invented:

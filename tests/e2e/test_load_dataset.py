@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from control.database.database import Database, url_of
 from control.shards.book import ShardBook
@@ -23,30 +24,32 @@ LIMIT_S = 240.0
 READS = """
 import json, sys
 from datasets import load_dataset
-from trl.data_utils import is_conversational, unpair_preference_dataset
 base, names = sys.argv[1], json.loads(sys.argv[2])
 key = {"client_kwargs": {"headers": {"Authorization": f"Bearer {sys.argv[3]}"}}}
 
-def loaded(format_, kind):
+def loaded(format_, kind, **more):
     suffix = {"json": ".jsonl", "parquet": ".parquet"}[kind]
     files = [f"{base}/shards/{name.removesuffix('.jsonl')}{suffix}" for name in names[format_]]
-    whole = load_dataset(kind, data_files=files, split="train", storage_options=key)
-    first = next(iter(load_dataset(kind, data_files=files, split="train", storage_options=key, streaming=True)))
-    assert first == whole[0], (first, whole[0])
-    return whole
+    return load_dataset(kind, data_files=files, split="train", storage_options=key, **more)
 
 def same(format_):
     lines, columns = loaded(format_, "json"), loaded(format_, "parquet")
     assert lines.features == columns.features, (lines.features, columns.features)
     assert lines[:] == columns[:]
+    assert next(iter(loaded(format_, "parquet", streaming=True))) == lines[0]
     return lines
-
-messages, pairs, judged = (same(each) for each in ("messages", "dpo", "kto"))
-assert all(is_conversational(each[0]) for each in (messages, pairs, judged))
+"""
+MESSAGES = """
+messages = same("messages")
+print(json.dumps({"rows": len(messages), "ids": len(set(messages["id"])), "first": messages[0]["messages"]}))
+"""
+PREFERENCES = """
+from trl.data_utils import is_conversational, unpair_preference_dataset
+pairs, judged = same("dpo"), same("kto")
+assert all(is_conversational(each[0]) for each in (pairs, judged))
 unpaired = unpair_preference_dataset(pairs.select_columns(["prompt", "chosen", "rejected"]))
 print(json.dumps({
-    "rows": {"messages": len(messages), "dpo": len(pairs), "kto": len(judged), "unpaired": len(unpaired)},
-    "ids": len(set(messages["id"])),
+    "rows": [len(pairs), len(judged), len(unpaired)],
     "pair": {key: pairs[0][key] for key in ("prompt", "chosen", "rejected")},
     "labels": judged["label"][:3],
     "completion": judged[0]["completion"],
@@ -64,15 +67,18 @@ def record(number: int) -> dict[str, Any]:
     return record_of(draft, origin, created_at="2025-11-22T05:30:00.000000+00:00", max_similarity=0.0)
 
 
+def day() -> datetime:
+    return datetime(2025, 11, 22, tzinfo=UTC)
+
+
 async def publish(base: Path, format_: Format, sizes: list[int]) -> list[str]:
     settings = settings_of(base)
     database = Database(url_of(settings))
     run_dir = settings.layout.runs / "data_gen" / format_
     run_dir.mkdir(parents=True)
-    now: Callable[[], datetime] = lambda: datetime(2025, 11, 22, tzinfo=UTC)  # noqa: E731
     writer = ShardWriter(
         ShardBook(database), base, settings.layout.models, run_dir, "train_shards_out", format_, format_,
-        parquet=True, now=now,
+        parquet=True, now=day,
     )  # fmt: skip
     records = [record(number) for number in range(sum(sizes))]
     try:
@@ -84,23 +90,35 @@ async def publish(base: Path, format_: Format, sizes: list[int]) -> list[str]:
         await database.close()
 
 
-def test_datasets_and_trl_read_shards_where_they_are_served(tmp_path: Path) -> None:
+async def read(there: Town, code: str, folder: Path, names: dict[str, list[str]]) -> dict[str, Any]:
+    """What `code` prints, in an environment with TRL and `datasets`."""
     python = python_with("trl", beside_ours=True)
-    base = tmp_path / "base"
+    key = await there.key(scopes=["jobs"])
+    refused = [(await there.http.head(f"/shards/{name}")).status_code for each in names.values() for name in each]
+    assert set(refused) == {401}
+    command = [str(python), "-c", READS + code, there.url, json.dumps(names), key]
+    environment = {"PYTHONPATH": str(REPOSITORY), "HF_HOME": str(folder / "hf")}
+    seen: dict[str, Any] = json.loads((await asyncio.to_thread(run, command, LIMIT_S, environment)).splitlines()[-1])
+    return seen
 
+
+def test_datasets_reads_shards_where_they_are_served(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
-        names = {
-            "messages": await publish(base, "messages", [ROWS, 3]),
-            "dpo": await publish(base, "dpo", [20]),
-            "kto": await publish(base, "kto", [20]),
-        }
-        key = await there.key(scopes=["jobs"])
-        assert (await there.http.head(f"/shards/{names['dpo'][0]}")).status_code == 401
-        command = [str(python), "-c", READS, there.url, json.dumps(names), key]
-        environment = {"PYTHONPATH": str(REPOSITORY), "HF_HOME": str(tmp_path / "hf")}
-        seen = json.loads((await asyncio.to_thread(run, command, LIMIT_S, environment)).splitlines()[-1])
-        assert seen["rows"] == {"messages": ROWS + 3, "dpo": 20, "kto": 60, "unpaired": 40}
-        assert seen["ids"] == ROWS + 3
+        names = {"messages": await publish(tmp_path / "base", "messages", [ROWS, 3])}
+        seen = await read(there, MESSAGES, tmp_path, names)
+        assert (seen["rows"], seen["ids"]) == (ROWS + 3, ROWS + 3)
+        assert [turn["content"] for turn in seen["first"]] == ["What is 0+1?", "1"]
+
+    tell(tmp_path / "base", story)
+
+
+@pytest.mark.long  # TRL takes ten seconds to import; tests/unit/datagen/test_best_of_n.py has the columns' names
+def test_trl_takes_pairs_and_labels_where_they_are_served(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        base = tmp_path / "base"
+        names = {"dpo": await publish(base, "dpo", [20]), "kto": await publish(base, "kto", [20])}
+        seen = await read(there, PREFERENCES, tmp_path, names)
+        assert seen["rows"] == [20, 60, 40]
         assert seen["pair"] == {
             "prompt": [{"role": "user", "content": "What is 0+1?"}],
             "chosen": [{"role": "assistant", "content": "1"}],
@@ -109,4 +127,4 @@ def test_datasets_and_trl_read_shards_where_they_are_served(tmp_path: Path) -> N
         assert seen["labels"] == [True, False, False]
         assert seen["completion"] == [{"role": "assistant", "content": "1"}]
 
-    tell(base, story)
+    tell(tmp_path / "base", story)

@@ -180,7 +180,7 @@ def test_an_eval_is_started_from_the_page(yard: Depot) -> None:
 def test_data_shows_what_was_accepted_and_examples() -> None:
     page = opened("data")
     assert "Accepted: 3" in words(page)
-    page.toggle[0].set_value(True).run()
+    next(toggle for toggle in page.toggle if toggle.label == "Read").set_value(True).run()
     assert "user: What is 41+71?" in words(page)
 
 

@@ -300,7 +300,7 @@ def split(bench: Bench, docs: list[dict[str, Any]], *more: dict[str, Any], **con
 
 
 def test_a_row_that_is_split_makes_an_example_of_each_item(bench: Bench) -> None:
-    docs = [
+    docs: list[dict[str, Any]] = [
         {"id": "d0", "pairs": [{"q": "what?", "a": "x"}, {"q": "who?", "a": "y"}]},
         {"id": "d1", "pairs": [{"q": f"q{n}?", "a": f"a{n}"} for n in range(5)]},
         {"id": "d2", "pairs": []},

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import pytest
 
@@ -141,7 +141,7 @@ def test_a_schema_that_hangs_is_a_counted_rejection(tmp_path: Path) -> None:
 class _Slow:
     """Says nothing before it is let, or before the model that it asks has answered."""
 
-    config_model = VerifierConfig
+    config_model: ClassVar[type[VerifierConfig]] = VerifierConfig
     models: Sequence[str] = ()
 
     def __init__(self, *, asks: bool) -> None:

@@ -38,8 +38,14 @@ def _preview(body: dict[str, Any]) -> dict[str, Any]:
         "seed": 9,
         "order": ["n", "said"],
         "rows": [
-            {"attempt": 0, "columns": {"n": 3, "said": {"a": "b"}}, "example": {"messages": turns}, "rejected": []},
-            {"attempt": 1, "columns": {"n": 4}, "example": None, "rejected": [dropped]},
+            {
+                "attempt": 0,
+                "columns": {"n": 3},
+                "items": [{"said": {"a": "b"}}, {"said": {"a": "c"}}],
+                "examples": [{"messages": turns}],
+                "rejected": [],
+            },
+            {"attempt": 1, "columns": {"n": 4}, "items": [], "examples": [], "rejected": [dropped]},
         ],
     }
 
@@ -115,7 +121,7 @@ def test_a_preview_shows_columns_examples_and_what_is_dropped(
     assert asked[0].path == "/data_gen/pipelines/preview"
     for part in ("row\t0", '{"a": "b"}', "What is 3?", "A number.", "row\t1", "truncated: cut off at max_tokens"):
         assert part in shown
-    assert "1 of 2 rows would be kept; the seed is 9." in shown
+    assert "1 of 2 rows would be kept (1 examples); the seed is 9." in shown
 
 
 def test_a_file_with_a_date_is_refused(tmp_path: Path) -> None:
