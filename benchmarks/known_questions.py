@@ -1,7 +1,7 @@
 """What it costs to find a question among a million known ones: `nice python -m benchmarks.known_questions`.
 
-The index is filled in the order of its pages, which takes minutes and not an hour; then 2,000 questions are looked up in
-it and added. The same with an empty one.
+The index is filled in the order of its pages, which takes minutes and not an hour; then 2,000 questions are looked up
+in it and added. The same with an empty one.
 """
 
 import argparse

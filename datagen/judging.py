@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ PROMPT: Final = (
     "Below are a task and an answer to it. Mark the answer from 1 (useless or wrong) to 5 (right, complete and clear)."
     "{rubric} Write the mark alone, a single digit.\n\nTask:\n{question}\n\nAnswer:\n{answer}\n\nMark:"
 )
+_PLACE = re.compile(r"\{(question|answer)\}")
 _MARK = re.compile(r"(?<![0-9.])([1-5])(?![0-9])")
 _SAMPLING = BatchSampling(max_tokens=8)
 _MOST_LABELLED = 10_000
@@ -55,9 +56,11 @@ class Judge:
         return () if self._config.model is None else (self._config.model,)
 
     async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
-        (mark,) = await self._marks([(candidate.question, candidate.reply)], ask)
+        (output,) = await self._asked([(candidate.question, candidate.reply)], ask)
+        mark = _mark(output)
         if mark is None:
-            return Verdict(passed=False, score=0.0, why="no mark from 1 to 5", reason="judge_without_mark")
+            why = "no mark from 1 to 5" if output.error is None else f"it cannot be asked: {output.error[:200]}"
+            return Verdict(passed=False, score=0.0, why=why, reason="judge_without_mark")
         score = (mark - 1) / 4
         if mark < self._config.min_score:
             return Verdict(passed=False, score=score, why=f"marked {mark}", reason="judge")
@@ -70,7 +73,7 @@ class Judge:
         passed: list[bool | None] = []
         for start in range(0, len(self._labelled), _AT_ONCE):
             part = self._labelled[start : start + _AT_ONCE]
-            marks = await self._marks([(one.question, one.answer) for one in part], ask)
+            marks = [_mark(output) for output in await self._asked([(one.question, one.answer) for one in part], ask)]
             passed += [None if mark is None else mark >= self._config.min_score for mark in marks]
         found = agreement(passed, [one.is_good for one in self._labelled])
         wanted = self._config.min_agreement
@@ -78,13 +81,14 @@ class Judge:
             raise LowAgreement(wanted, found)
         return found
 
-    async def _marks(self, pairs: Sequence[tuple[str, str]], ask: Asking) -> list[int | None]:
-        items = [
-            chat(self._prompt.replace("{question}", question).replace("{answer}", answer), _SAMPLING)
-            for question, answer in pairs
-        ]
+    async def _asked(self, pairs: Sequence[tuple[str, str]], ask: Asking) -> list[BatchOutput]:
+        items = [chat(self._filled({"question": question, "answer": answer}), _SAMPLING) for question, answer in pairs]
         model = self._config.model
-        return [_mark(output) for output in (await ask(items) if model is None else await ask.model(model, items))]
+        return await ask(items) if model is None else await ask.model(model, items)
+
+    def _filled(self, texts: Mapping[str, str]) -> str:
+        """At one go: a question that has `{answer}` in it stays what it is."""
+        return _PLACE.sub(lambda place: texts[place[1]], self._prompt)
 
 
 def agreement(passed: Sequence[bool | None], labels: Sequence[bool]) -> dict[str, Any]:

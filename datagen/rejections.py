@@ -33,7 +33,7 @@ _WHY: Final[Mapping[str, str]] = {
     "instruction_write_a_program": "the instruction begins with 'Write a program'",
     "is_an_eval_question": "the variant is a question of the eval",
     "judge": "the judge {why}",
-    "judge_without_mark": "the judge gave no mark from 1 to 5",
+    "judge_without_mark": "the judge gave no mark: {why}",
     "near_duplicate": "ROUGE-L of {similarity} to {like} of this job",
     "near_duplicate_of_earlier_shard": "ROUGE-L of {similarity} to {like} of an earlier shard",
     "no_contrast": "{why}",

@@ -467,6 +467,6 @@ def test_a_template_that_fails_on_a_later_row_is_a_rejection(bench: Bench) -> No
 def test_the_configs_that_the_documentation_shows_are_taken(bench: Bench) -> None:
     (bench.layout.base / "chunks.jsonl").write_text('{"id": "report-3", "text": "The bridge is 200 m long."}\n')
     shown = [block for block in blocks_of(REPOSITORY / "docs" / "pipelines.md") if block.kind == "toml"]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for block in shown:
         bench.check("pipeline", **tomllib.loads(block.text))

@@ -12,13 +12,14 @@ from datagen.asking import Asking, Scheduler, Ways
 from datagen.judging import agreement
 from datagen.kind import DataGenKind
 from datagen.records import Draft, Turn
-from datagen.rejections import why
+from datagen.rejections import page, why
 from datagen.verification import Verification, Verified
 from datagen.verifier import Candidate, Verdict, VerifierConfig
 from datagen.verifiers.numeric import number_of
 from datagen.verifiers.regex import Regex, RegexConfig
 from evals.sandbox import why_no_sandbox
 from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult, BatchSampling, ModelRef
+from stepserve.jobs.datagen_ports import RejectionQuery
 from stepserve.jobs.errors import BadJob, ModelNotServed
 from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of
 from tests.unit.evals.adding_engine import MODEL
@@ -202,7 +203,7 @@ def test_all_have_to_pass_and_the_row_names_them(bench: Bench) -> None:
 class _TwoModels(SayingEngine):
     """The other one answers what `theirs` says."""
 
-    def __init__(self, theirs: str) -> None:
+    def __init__(self, theirs: BatchOutput | str) -> None:
         super().__init__(lambda item: str(sum(map(int, prompt_of(item).split("+")))))
         self._theirs = theirs
 
@@ -258,6 +259,30 @@ def test_a_judge_is_calibrated_before_the_first_example(bench: Bench) -> None:
     assert bench.rows()[0]["metadata"]["verify_method"] == "judge"
     with pytest.raises(BadJob, match=r"config\.judge\.min_agreement: at least 0.9 was asked for; the judge has rows 5"):
         bench.run(SayingEngine(_judging), "custom", job="data_gen_2", **config, judge=judge | {"min_agreement": 0.9})
+
+
+def test_a_judge_that_is_down_is_named_or_counted(bench: Bench) -> None:
+    rows = [{"q": "1+2"}, {"q": "2+2"}]
+    config = bench.check("custom", template="{{q}}", rows=rows, judge={"model": OTHER.id}, **PATIENT)
+    engine = _TwoModels(BatchOutput(error="the engine died"))
+    context = bench.context(config, engine)
+    with pytest.raises(BadJob, match=r"config.judge: there is no model 'other'"):
+        bench.go(context)
+    assert engine.requests == [], "nobody was asked"
+    context.others = {OTHER.id: OTHER}
+    with pytest.raises(BadJob, match=r"not one example passed after 2 attempts; rejected: judge_without_mark 2"):
+        bench.go(context)
+    dropped = page(context.run_dir, RejectionQuery(None, None, 10))["rejected"]
+    assert {one["why"] for one in dropped} == {"the judge gave no mark: it cannot be asked: the engine died"}
+
+
+def test_a_question_about_the_judges_own_prompt_stays_what_it_is(bench: Bench) -> None:
+    engine = SayingEngine(lambda item: "5" if prompt_of(item).endswith("Mark:") else "secret")
+    rows = [{"q": "What does {answer} stand for?"}]
+    bench.run(engine, "custom", template="{{q}}", rows=rows, judge={"min_score": 4}, **PATIENT)
+    asked = prompt_of(engine.items[-1])
+    assert "What does {answer} stand for?" in asked
+    assert asked.count("secret") == 1
 
 
 def test_agreement_is_what_cohen_says() -> None:
