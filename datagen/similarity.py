@@ -135,7 +135,8 @@ class SimilarityIndex:
         try:
             yield
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # a full disk has rolled it back already
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 

@@ -109,16 +109,19 @@ def _job(job: Job) -> None:
             rejected.caption("Nothing was rejected.")
     if job.status in _OVER and st.toggle("Quality report", key=f"report_{job.id}"):
         with trouble_shown():
-            draw_report(_report(job.id))
+            draw_report(_report(job))
     for name in job.shards:
         _shard(job.id, name)
 
 
-def _report(job_id: str) -> dict[str, Any]:
-    """Read once: it does not change any more, and the page is drawn every few seconds. Raises StepserveError."""
-    key = f"report_of_{job_id}"
+def _report(job: Job) -> dict[str, Any]:
+    """Read once: it changes only if the job is tried again, and the page is drawn every few seconds.
+
+    Raises StepserveError.
+    """
+    key = f"report_of_{job.id}_{job.completed_at}"
     if key not in st.session_state:
-        whole = server(patient=True).datagen_report(job_id)
+        whole = server(patient=True).datagen_report(job.id)
         st.session_state[key] = {name: value for name, value in whole.items() if name != "shards"}
     found: dict[str, Any] = st.session_state[key]
     return found
