@@ -13,7 +13,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -135,7 +135,7 @@ class SimilarityIndex:
         try:
             yield
         except BaseException:
-            if self._database.in_transaction:  # a full disk has rolled it back already
+            with suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
                 self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")

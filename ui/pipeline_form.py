@@ -81,7 +81,7 @@ def _preview(found: Mapping[str, Any]) -> None:
         {
             "row": row["attempt"],
             **{name: _cell(made[name]) if name in made else "" for name in found["order"]},
-            "dropped": why,
+            "why dropped": why,  # no column can have that name
         }
         for row in rows
         for made, why in _lines(row)

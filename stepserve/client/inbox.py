@@ -115,6 +115,8 @@ def _fetch(client: BlockingClient, claim: Claim, aside: Path) -> None:
     if there and there == claim.size_bytes:
         return
     headers = {"range": f"bytes={there}-"} if there else {}
+    if there and claim.sha256 is not None:
+        headers["if-range"] = f'"{claim.sha256}"'  # else all of it is sent again
     with (
         client.streaming("GET", f"/shards/{quote(claim.name, safe='')}", headers=headers) as answer,
         aside.open("ab" if answer.status_code == 206 else "wb") as stream,

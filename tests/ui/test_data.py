@@ -114,7 +114,7 @@ def test_a_pipeline_is_looked_at_and_then_run(made: tuple[Depot, str, str]) -> N
     assert "assistant: 18" in seen
     table = cells(page)
     assert [(row["row"], row["number"]) for row in table] == [(0, "12"), (0, "13"), (0, "14"), (1, "")]
-    assert "empty_list" in table[3]["dropped"]
+    assert "empty_list" in table[3]["why dropped"]
     assert len(there.http.get("/jobs?type=data_gen").json()["jobs"]) == len(before), "a preview makes no job"
     page.button(key="pipeline_run").click().run()
     assert any("is pending" in element.value for element in page.success), words(page)

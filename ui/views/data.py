@@ -99,7 +99,10 @@ def _job(job: Job) -> None:
     result = job.result or {}
     if is_partial(job):
         st.warning(f"Only {result.get('accepted')} of {result.get('num_examples')} examples were made.")
-    if "accepted" in result:
+    if job.status in _OVER and st.toggle("Quality report", key=f"report_{job.id}"):
+        with trouble_shown():
+            draw_report(_report(job))
+    elif "accepted" in result:
         accepted, rejected = st.columns([1, 2])
         accepted.metric("Accepted", result["accepted"])
         reasons = {name: count for name, count in result.get("rejected", {}).items() if count}
@@ -107,9 +110,6 @@ def _job(job: Job) -> None:
             rejected.bar_chart(pd.Series(reasons, name="rejected"), horizontal=True, height=60 + 30 * len(reasons))
         else:
             rejected.caption("Nothing was rejected.")
-    if job.status in _OVER and st.toggle("Quality report", key=f"report_{job.id}"):
-        with trouble_shown():
-            draw_report(_report(job))
     for name in job.shards:
         _shard(job.id, name)
 
