@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 from pydantic import ConfigDict, Field
+from starlette.types import Receive, Scope, Send
 
 from control.access.view import Viewer
 from control.clock import utc_now
@@ -42,6 +43,15 @@ class NackRequest(AckRequest):
     reason: Annotated[str, Field(max_length=1000)] | None = None
 
 
+class ShardResponse(FileResponse):
+    """A file in pieces, or the ranges of it that a GET asks for."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # ranges are a GET's alone (RFC 9110, 14.2)
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
+        await super().__call__(scope, receive, send)
+
+
 async def download(row: ShardRow, layout: Layout) -> FileResponse:
     """Answers ranges, so an interrupted download can go on (RFC 9110, section 14). Raises NotFound.
 
@@ -49,7 +59,7 @@ async def download(row: ShardRow, layout: Layout) -> FileResponse:
     """
     path = await asyncio.to_thread(file_of, row, layout)
     headers = {} if row.sha256 is None else {"X-Sha256": row.sha256, "ETag": f'"{row.sha256}"'}
-    return FileResponse(path, media_type=_MEDIA_TYPE, filename=row.name, headers=headers)
+    return ShardResponse(path, media_type=_MEDIA_TYPE, filename=row.name, headers=headers)
 
 
 @router.get("/shards")
@@ -80,7 +90,7 @@ async def get_shard(name: str, inbox: Given[ShardInbox], layout: Given[Layout], 
         return await download(await inbox.get(name, view), layout)
     row = await inbox.get(name.removesuffix(PARQUET) + JSONL, view)
     path = await asyncio.to_thread(parquet_of, row, layout)
-    return FileResponse(path, media_type=_PARQUET_TYPE, filename=name)
+    return ShardResponse(path, media_type=_PARQUET_TYPE, filename=name)
 
 
 @router.post("/shards/{name}/ack")
