@@ -10,6 +10,7 @@ from stepserve.request_model import RequestModel
 _LONGEST_S = 24 * 3600.0
 _LEAST_REQUESTS = 20  # what the gateway needs before it judges latency and length
 _FIELDS = ("question", "prediction")
+_Line = Annotated[str, Field(min_length=1, max_length=1000)]
 _TEMPLATE = """You judge what an assistant answers.
 
 What it was asked:
@@ -31,7 +32,7 @@ class CanaryJudge(RequestModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     model: Annotated[str, Field(min_length=1, max_length=500)]
-    rubric: Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=20)] = []
+    rubric: Annotated[list[_Line], Field(default_factory=list, max_length=20)]
     template: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
