@@ -9,13 +9,14 @@ import uvicorn
 from setproctitle import setproctitle
 
 from control.app import create_app
-from control.routes import contamination, data_gen, datasets, evals, traffic
+from control.routes import contamination, data_gen, datasets, eval_tasks, evals, traffic
 from datagen.contamination_reports import ContaminationReports
 from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
 from datagen.pipelines.preview import Previews
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
+from evals.harness.kind import TaskFileKind
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
@@ -43,16 +44,18 @@ def main() -> int:
     logs.configure("control", settings)
     judges = AllowedJudges(settings.judge_urls, settings.judge_api_keys)
     reports = EvalReports(judges)
+    tasks = TaskFileKind.at(layout, settings)
     store = FileDatasetStore()
     routes = [
         contamination.router_of(ContaminationReports()),
         datasets.router_of(store),
         traffic.datasets_router(store, FeedbackRows()),
         evals.router_of(reports),
+        eval_tasks.router_of(tasks),
         data_gen.reports_router(RunReports()),
         data_gen.previews_router(Previews(layout)),
     ]
-    evaluations = EvalKind(judges, settings.max_sequences_per_request)
+    evaluations = EvalKind(judges, settings.max_sequences_per_request, tasks)
     app = create_app(settings, [evaluations, DataGenKind(layout)], more_routes=routes, eval_reports=reports)
     # uvicorn stops gracefully at SIGTERM and then raises it again, for what was installed before it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

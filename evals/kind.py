@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from evals.datasets import DatasetFacts, open_dataset, read_samples, resolve_dataset, scan_dataset
 from evals.errors import DatasetBroken, DatasetMissing, EvalError
 from evals.fewshot import POOL_SAMPLES
+from evals.harness.kind import TaskFileKind
+from evals.harness.stored_task import TASK
 from evals.judge import AllowedJudges
 from evals.request import MAX_ANSWERS, Asked, EvalConfig, EvalJobRequest, Misfit
 from evals.run import EvalRun
@@ -23,10 +25,16 @@ class EvalKind:
     route: ClassVar[str] = "/eval"
     request_model: ClassVar[builtins.type[JobRequest]] = EvalJobRequest
 
-    def __init__(self, judges: AllowedJudges | None = None, max_answers: int = MAX_ANSWERS) -> None:
-        """`max_answers`: to one question, of those that an engine works on at once."""
+    def __init__(
+        self,
+        judges: AllowedJudges | None = None,
+        max_answers: int = MAX_ANSWERS,
+        tasks: TaskFileKind | None = None,
+    ) -> None:
+        """`max_answers`: to one question, of those that an engine works on at once. `tasks`: who runs task files."""
         self._judges = judges or AllowedJudges()
         self._max_answers = max_answers
+        self._tasks = tasks
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of a job that can run: every sample was read once. Blocks; raises Invalid or NotFound."""
@@ -67,6 +75,10 @@ class EvalKind:
 
     async def run(self, context: JobContext) -> dict[str, Any]:
         """Writes config.json, samples.jsonl and metrics.json; the result is what metrics.json holds."""
+        if TASK in context.config:
+            if self._tasks is None:
+                raise BadJob("task files are not run by this server")
+            return await self._tasks.run(context)
         try:
             return await EvalRun(context, self._judges).run()
         except EvalError as error:

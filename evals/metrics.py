@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from evals.errors import MetricBroken, UnknownMetric
 from evals.sample import CodeTask
@@ -196,6 +196,12 @@ def decisive(names: Sequence[str]) -> Metric:
     asked = metrics_named(names)
     named = next((metric for metric in asked if metric.name in {"accuracy", "exact_match"}), None)
     return named or next((metric for metric in asked if metric.decides), _BY_NAME["accuracy"])
+
+
+def decided_by(config: Mapping[str, Any], result: Mapping[str, Any]) -> Metric:
+    """Of an eval that is done: what its result says, which of another harness's run is known only then."""
+    name = result.get("accuracy_metric")
+    return decisive([name] if isinstance(name, str) else config.get("metrics", []))
 
 
 def scored(names: Sequence[str], has_text: Callable[[Metric], bool] = lambda _: True) -> list[Metric]:

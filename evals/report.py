@@ -3,7 +3,7 @@
 from typing import Any
 
 from evals.errors import EvalError
-from evals.metrics import decisive
+from evals.metrics import decided_by
 from evals.record import SampleRecord
 from evals.rescore import records_of
 from evals.sample_page import verdict_of
@@ -75,7 +75,7 @@ def _intervals(metrics: dict[str, Any]) -> list[Interval]:
 def _answers(done: DoneEval) -> list[Block]:
     try:
         records = records_of(done)
-        main = decisive(done.config.get("metrics", []))
+        main = decided_by(done.config, done.result)
     except (Conflict, EvalError):
         return []
     records.sort(key=lambda record: record.index)

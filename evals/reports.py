@@ -18,15 +18,13 @@ from evals.flaky import Flakiness, FlakyQuestions
 from evals.interchange.answers import Unreadable
 from evals.interchange.exported import exported
 from evals.interchange.imported import imported
+from evals.interchange.written import write_run
 from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import Metric, known_names, metric_named
 from evals.report import report_of
 from evals.rescore import parse_request, records_of, rescore, scores_by, stream_of
-from evals.run import CONFIG_FILE, METRICS_FILE
-from evals.run_files import write_json
 from evals.sample_page import sample_page
-from evals.samples_log import SAMPLES_FILE, open_samples
 from evals.saturation import Saturation, saturation_of
 from stepserve.full_disk import is_disk_full
 from stepserve.jobs.errors import Conflict, Invalid, NoSpace
@@ -97,12 +95,7 @@ class EvalReports:
             run = imported(body, harness, metric, model_id=model_id, digest=digest, name=name)
             run_dir.mkdir(parents=True)
             try:
-                with open_samples(run_dir / SAMPLES_FILE) as log:
-                    list(log.recover())
-                    log.append(run.records)
-                    log.sync()
-                write_json(run_dir / CONFIG_FILE, {"job_id": run_dir.name, "type": "eval", **run.config})
-                write_json(run_dir / METRICS_FILE, run.result)
+                write_run(run_dir, run, run.config)
             except OSError as error:
                 shutil.rmtree(run_dir, ignore_errors=True)
                 if is_disk_full(error):

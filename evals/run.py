@@ -13,15 +13,12 @@ from evals.metrics import decisive, require
 from evals.questions import Questions
 from evals.record import SampleRecord
 from evals.request import EvalConfig
-from evals.run_files import read_json, write_json
+from evals.run_files import CONFIG_FILE, METRICS_FILE, read_json, write_json
 from evals.samples_log import SAMPLES_FILE, open_samples
 from evals.tally import Tally
 from stepserve.jobs.errors import BadJob, WrongWeights
 from stepserve.jobs.jsonl_log import JsonlLog
 from stepserve.jobs.ports import JobContext
-
-CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.json"
 
 
 class EvalRun:

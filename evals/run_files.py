@@ -6,6 +6,9 @@ from typing import Any
 
 from stepserve.durable import write_whole
 
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.json"
+
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Durably, in one step (stepserve.durable). Blocks; raises OSError."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from evals.error_share import failure_of
-from evals.metrics import Metric, decisive
+from evals.metrics import Metric, decided_by
 from evals.record import SampleRecord
 from evals.rescore import records_of
 from stepserve.jobs.eval_ports import DoneEval, SampleQuery, Verdict
@@ -19,7 +19,7 @@ _SHOWN = frozenset(
 
 def sample_page(done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
     """`total` is of all samples that fit, `samples` those from `offset` on. Blocks. Raises Conflict."""
-    main = decisive(done.config.get("metrics", []))
+    main = decided_by(done.config, done.result)
     fitting = [record for record in records_of(done) if _fits(record, wanted, main)]
     fitting.sort(key=lambda record: (_WORST_FIRST.index(verdict_of(record, main)), record.index))
     page = fitting[wanted.offset : wanted.offset + wanted.limit]

@@ -61,6 +61,16 @@ class Layout:
         return self.base / "templates"
 
     @property
+    def tasks(self) -> Path:
+        """The machine owner's own task files of other eval harnesses; nothing is put there."""
+        return self.base / "tasks"
+
+    @property
+    def harnesses(self) -> Path:
+        """The virtual environments of those harnesses; made by a command."""
+        return self.base / "harnesses"
+
+    @property
     def files(self) -> Path:
         return self.base / "files"
 
@@ -132,7 +142,9 @@ class Layout:
         """What nobody but the server's user may enter or read; what lies in these folders is closed with them."""
         folders = (self.datasets, self.logs, self.runs, self.shards, self.references, self.uploads, self.files)
         database = (self.database.with_name(self.database.name + suffix) for suffix in ("", "-wal", "-shm"))
-        own = (self.gateway_socket.parent, self.prompts, self.key_cache, self.versions, self.lock_file)
+        own = (
+            self.gateway_socket.parent, self.prompts, self.harnesses, self.key_cache, self.versions, self.lock_file,
+        )  # fmt: skip
         return (self.base, *folders, *own, *database)
 
     def _socket(self, name: str) -> Path:

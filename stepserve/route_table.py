@@ -234,6 +234,8 @@ ROWS: tuple[Row, ...] = (
     _EVAL.row("/eval/jobs/{job_id}/flaky", "GET"),
     _EVAL.row("/eval/jobs/{job_id}/export", "GET"),
     _EVAL.row("/eval/imports", "POST"),
+    _EVAL.row("/eval/tasks", "GET"),
+    _EVAL.row("/eval/tasks", "POST"),
     _EVAL.row("/eval/jobs/{job_id}/rescore", "POST"),
     _EVAL.row("/eval/compare", "GET"),
     _EVAL.row("/eval/history", "GET"),

@@ -248,6 +248,23 @@ class WeightsSettings(Group):
     persist_every: Annotated[int, Field(ge=1)] | None = None
 
 
+RunBy = Literal["nobody", "admin", "jobs"]
+
+
+class TaskFileSettings(Group):
+    """Task files of lm-eval and inspect-ai in `<base>/tasks`, which are programs: they run as the server's user.
+
+    `run_by`: whose keys may have them run. `downloads`: whether they may fetch datasets from a hub. `time_limit_s`: of
+    one attempt at a run. `memory_bytes`: of address space, for each process. `output_bytes`: of all that a run writes.
+    """
+
+    run_by: RunBy = "nobody"
+    downloads: bool = False
+    time_limit_s: PositiveSeconds = 6 * 3600.0
+    memory_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=256 * 1024**2)] = 16 * 1024**3
+    output_bytes: Annotated[int, BeforeValidator(_whole), Field(ge=1024**2)] = 256 * 1024**2
+
+
 class Settings(BaseSettings):
     """Every setting with its default. To be told in words what is wrong, use `stepserve.setting_origins.load`."""
 
@@ -338,6 +355,7 @@ class Settings(BaseSettings):
     weights: WeightsSettings = WeightsSettings()
     retention: RetentionSettings = RetentionSettings()
     traffic: TrafficSettings = TrafficSettings()
+    task_files: TaskFileSettings = TaskFileSettings()
     fleet: FleetSettings = FleetSettings()
     replicas: ReplicaSettings = ReplicaSettings()
 

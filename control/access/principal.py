@@ -7,6 +7,7 @@ from fastapi import Request
 
 from control.errors import Forbidden
 from stepserve.access import CLIENT_HEADER, KEY_HEADER, OWNER, SCOPES_HEADER
+from stepserve.settings import RunBy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,11 @@ def check_may_switch(request: Request, *, switches: bool) -> None:
     """What makes another model active by itself needs the scope admin. Raises Forbidden."""
     if switches and not Principal.of(request.scope["headers"]).sees_all:
         raise Forbidden("on_pass: `activate` switches the active model, which needs a key with the scope admin")
+
+
+def check_may_run_tasks(request: Request, run_by: RunBy) -> None:
+    """A task file is a program that runs as the server's user: the settings say whose keys may. Raises Forbidden."""
+    if run_by == "nobody":
+        raise Forbidden("task files are not run here: the machine's owner has to allow it (setting task_files.run_by)")
+    if run_by == "admin" and not Principal.of(request.scope["headers"]).sees_all:
+        raise Forbidden("to run a task file needs a key with the scope admin here (setting task_files.run_by)")

@@ -49,9 +49,9 @@ class Attempt:
     stop: Stop | None = None
     _written_at_s: float | None = field(default=None, init=False)
     _first: tuple[float, int] | None = field(default=None, init=False)
-    _latest: tuple[int, int] | None = field(default=None, init=False)
+    _latest: tuple[int, int | None] | None = field(default=None, init=False)
 
-    async def report(self, done: int, total: int) -> None:
+    async def report(self, done: int, total: int | None) -> None:
         if self.stop is not None:
             raise JobCancelled(f"{self.job_id} was stopped")
         self._latest = (done, total)

@@ -240,7 +240,7 @@ class JobQueue:
         async with self._database.transaction() as session:
             return await _one(session, update(JobRow).where(_owned(job_id, owner)).values(**values)) is not None
 
-    async def progress(self, job_id: str, owner: str, done: int, total: int, rate_per_s: float | None) -> bool:
+    async def progress(self, job_id: str, owner: str, done: int, total: int | None, rate_per_s: float | None) -> bool:
         """Notes how far it is and prolongs the lease. False as for `heartbeat`."""
         values = {
             "progress_done": done,

@@ -77,16 +77,23 @@ def samples(records: Sequence[SampleRecord]) -> Iterator[dict[str, Any]]:
 
 
 def read(lines: Iterable[Any], metric: str | None) -> ForeignRun:
-    """Of the lines of a samples file. `metric` None: the first one that each line has. Raises Unreadable."""
+    """Of the lines of a samples file. `metric` None: the first one that each line has. Raises Unreadable.
+
+    A task with several filters of an answer has a line for each. `metric,filter`, as lm-eval's results name it, chooses
+    one; else it is the first line's.
+    """
     answers: list[ForeignAnswer] = []
-    name = metric
+    name, _, wanted = (metric or "").partition(",")
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, dict) or "doc_id" not in line or not isinstance(line.get("doc"), dict):
             raise Unreadable(f"line {number} is not of lm-eval's samples file (`--log_samples`): it has no doc")
-        if name is None:
+        wanted = wanted or str(line.get("filter", FILTER))
+        if str(line.get("filter", FILTER)) != wanted:
+            continue
+        if not name:
             named = line.get("metrics") or []
-            name = next((str(one) for one in named if isinstance(line.get(one), int | float)), None)
-            if name is None:
+            name = next((str(one) for one in named if isinstance(line.get(one), int | float)), "")
+            if not name:
                 raise Unreadable(f"line {number} has no metric with a number")
         value = line.get(name)
         if not isinstance(value, int | float):
@@ -101,8 +108,8 @@ def read(lines: Iterable[Any], metric: str | None) -> ForeignRun:
                 value=float(value),
             )
         )
-    if not answers or name is None:
-        raise Unreadable("it has no samples")
+    if not answers:
+        raise Unreadable(f"metric: it has no line of the filter {wanted!r}" if wanted else "it has no samples")
     return ForeignRun("lm_eval", "", name, answers)
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from stepserve.jobs.ports import JobKind
 from stepserve.report.blocks import Document
 
 
@@ -77,6 +78,19 @@ class SampleQuery:
     ids: frozenset[str] = frozenset()
     offset: int = 0
     limit: int = 50
+
+
+class TaskFileJobs(JobKind, Protocol):
+    """Task files of other harnesses, and the jobs that run them."""
+
+    @property
+    def run_by(self) -> Literal["nobody", "admin", "jobs"]:
+        """Whose keys may have them run."""
+        ...
+
+    async def listing(self) -> dict[str, Any]:
+        """`run_by`, the `files` that can be named, and which `harnesses` are installed."""
+        ...
 
 
 class EvalReports(Protocol):

@@ -83,8 +83,10 @@ class StandaloneContext(Protocol):
     config: dict[str, Any]
     run_dir: Path
 
-    async def report(self, done: int, total: int) -> None:
-        """Notes progress (cheap: written to the database about once a second). Raises JobCancelled."""
+    async def report(self, done: int, total: int | None) -> None:
+        """Notes progress (cheap: written to the database about once a second); `total` None: nobody knows yet. Raises
+        JobCancelled.
+        """
         ...
 
 

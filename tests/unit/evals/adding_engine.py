@@ -107,7 +107,7 @@ class RunContext:
     batch_window_items: int = 8
     shards: ShardLedger = field(default_factory=MemoryLedger)
     cancel_after: int | None = None
-    reports: list[tuple[int, int]] = field(default_factory=list)
+    reports: list[tuple[int, int | None]] = field(default_factory=list)
     card_use: CardUse = field(default_factory=CardUse)
     others: dict[str, ModelRef] = field(default_factory=dict)
     no_room: bool = False
@@ -129,7 +129,7 @@ class RunContext:
             raise ModelNotServed(f"there is no room for {model_id}")
         return self.others[model_id]
 
-    async def report(self, done: int, total: int) -> None:
+    async def report(self, done: int, total: int | None) -> None:
         self.reports.append((done, total))
         if self.cancel_after is not None and done >= self.cancel_after:
             raise JobCancelled(self.job_id)
