@@ -11,7 +11,7 @@ from stepserve.jobs.eval_ports import Harness
 
 LOCKS = Path(__file__).parent / "locks"
 _PACKAGES: Mapping[Harness, str] = {"lm_eval": "lm-eval", "inspect": "inspect-ai"}
-_WHOLE = "whole"
+WHOLE = "whole"  # a file that says so
 _LIMIT_S = 1800.0
 
 
@@ -29,13 +29,13 @@ class HarnessEnvironments:
     def version(self, harness: Harness) -> str:
         """Of the harness, as its lock pins it."""
         name = f"{_PACKAGES[harness]}=="
-        lines = self._lock(harness).read_text(encoding="utf-8").splitlines()
+        lines = self.lock(harness).read_text(encoding="utf-8").splitlines()
         return next(line.removeprefix(name).split()[0] for line in lines if line.startswith(name))
 
     def python(self, harness: Harness) -> Path | None:
         """Its interpreter; None where it is not installed."""
         folder = self.folder_of(harness)
-        return folder / "bin" / "python" if (folder / _WHOLE).exists() else None
+        return folder / "bin" / "python" if (folder / WHOLE).exists() else None
 
     def why_not(self, harness: Harness) -> str | None:
         """What to do where it is not installed."""
@@ -53,25 +53,26 @@ class HarnessEnvironments:
         folder = self.folder_of(harness)
         shutil.rmtree(folder, ignore_errors=True)
         python = folder / "bin" / "python"
-        lock = str(self._lock(harness))
+        lock = str(self.lock(harness))
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             _run([sys.executable, "-m", "venv", str(folder)])
             _run([*pip, "--require-hashes", "-r", lock])
-            (folder / _WHOLE).touch()
+            (folder / WHOLE).touch()
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip()
             shutil.rmtree(folder, ignore_errors=True)
             raise NotMade(f"{harness} cannot be installed into {folder}: {said[-1000:]}") from error
         return python
 
-    def _lock(self, harness: Harness) -> Path:
+    def lock(self, harness: Harness) -> Path:
+        """What is installed, with the hashes of all packages."""
         return self._locks / f"{harness}.lock"
 
     def folder_of(self, harness: Harness) -> Path:
         """Another lock or another Python is another environment."""
-        said = self._lock(harness).read_bytes() + sys.version.encode()
+        said = self.lock(harness).read_bytes() + sys.version.encode()
         return self._folder / f"{harness}-{hashlib.sha256(said).hexdigest()[:12]}"
 
 

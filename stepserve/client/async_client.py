@@ -109,6 +109,8 @@ class AsyncClient:
     eval_report = Awaited(calls.eval_report)
     export_eval = Awaited(calls.export_eval)
     import_eval = Awaited(calls.import_eval)
+    list_eval_tasks = Awaited(calls.list_eval_tasks)
+    eval_task = Awaited(calls.eval_task)
     list_policies = Awaited(calls.list_policies)
     get_policy = Awaited(calls.get_policy)
     put_policy = Awaited(calls.put_policy)

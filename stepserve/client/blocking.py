@@ -118,6 +118,8 @@ class BlockingClient:
     eval_report = Blocking(calls.eval_report)
     export_eval = Blocking(calls.export_eval)
     import_eval = Blocking(calls.import_eval)
+    list_eval_tasks = Blocking(calls.list_eval_tasks)
+    eval_task = Blocking(calls.eval_task)
     list_policies = Blocking(calls.list_policies)
     get_policy = Blocking(calls.get_policy)
     put_policy = Blocking(calls.put_policy)

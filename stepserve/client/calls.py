@@ -331,6 +331,20 @@ def import_eval(
     return Call("POST", "/eval/imports", MadeJob.model_validate, params=params, content=log, repeatable=False)
 
 
+def list_eval_tasks() -> Call[Json]:
+    """The task files of lm-eval and inspect-ai that the server's owner has put there, and what is installed."""
+    return Call("GET", "/eval/tasks", as_it_is)
+
+
+def eval_task(
+    model_id: str, name: str, task: Mapping[str, Any], *, idempotency_key: str | None = None, **more: Any
+) -> Call[MadeJob]:
+    """An eval job that runs a task file. `task`: `file`, and perhaps `name`, `args`, `metric`, `chat`. `more` goes to
+    the server as it is (`max_samples`, `num_fewshot`, `seed`, `max_tokens`, `temperature`, `priority` …).
+    """
+    return _job("/eval/tasks", {"model_id": model_id, "name": name, "task": dict(task), **more}, idempotency_key)
+
+
 def list_policies() -> Call[list[Json]]:
     """What is made by itself of models that are registered."""
     return Call("GET", "/policies", lambda body: list(body["policies"]))

@@ -52,7 +52,7 @@ def _place(module: str) -> int:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("base")) as running:
+    with Server(tmp_path_factory.mktemp("base"), task_files__run_by="admin") as running:
         running.wait_ready()
         yield running
 

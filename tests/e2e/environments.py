@@ -6,12 +6,25 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from evals.harness.environments import WHOLE, HarnessEnvironments
+from stepserve.jobs.eval_ports import Harness
 from tests.e2e.server import REPOSITORY
 
 _INSTALL_LIMIT_S = 240.0
+
+
+def installed_harnesses() -> Path:
+    """The folder of a server's harnesses, both installed; skips the test where they cannot be."""
+    folder = REPOSITORY / ".cache" / "harnesses"
+    environments = HarnessEnvironments(folder)
+    for harness in get_args(Harness):
+        if environments.python(harness) is None:
+            _make(environments.folder_of(harness), ["--no-deps", "-r", str(environments.lock(harness))], harness)
+    return folder
 
 
 def python_with(name: str, *, beside_ours: bool = False) -> Path:
@@ -23,21 +36,26 @@ def python_with(name: str, *, beside_ours: bool = False) -> Path:
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     folder = REPOSITORY / ".cache" / name / digest
     python = folder / "bin" / "python"
-    if not (folder / "whole").exists():
-        uv = str(Path(sys.executable).with_name("uv"))
-        alone = ["--no-deps"] if beside_ours else []
-        try:
-            run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], _INSTALL_LIMIT_S)
-            install = [uv, "pip", "install", "-q", "--python", str(python), *alone, "-r", str(requirements)]
-            run(install, _INSTALL_LIMIT_S)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            pytest.skip(f"{name} cannot be installed here: {said[-500:]}")
-        (folder / "whole").touch()
+    if not (folder / WHOLE).exists():
+        _make(folder, [*(["--no-deps"] if beside_ours else []), "-r", str(requirements)], name)
     if beside_ours:
         (packages,) = folder.glob("lib/python*/site-packages")
         (packages / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     return python
+
+
+def _make(folder: Path, what: list[str], name: str) -> None:
+    uv = str(Path(sys.executable).with_name("uv"))
+    try:
+        run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(folder)], _INSTALL_LIMIT_S)
+        run(
+            [uv, "pip", "install", "-q", "--compile-bytecode", "--python", str(folder / "bin" / "python"), *what],
+            _INSTALL_LIMIT_S,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        pytest.skip(f"{name} cannot be installed here: {said[-500:]}")
+    (folder / WHOLE).touch()
 
 
 def run(

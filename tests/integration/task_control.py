@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from control.app import create_app
 from control.routes import eval_tasks, evals
-from evals.harness.environments import HarnessEnvironments
+from evals.harness.environments import WHOLE, HarnessEnvironments
 from evals.harness.kind import TaskFileKind
 from evals.kind import EvalKind
 from evals.reports import EvalReports
@@ -37,7 +37,7 @@ def install_fake(base: Path) -> None:
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={FAKE_HARNESS} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    (folder / "whole").touch()
+    (folder / WHOLE).touch()
 
 
 def write_task(base: Path, name: str = "sums.yaml", **task: Any) -> None:

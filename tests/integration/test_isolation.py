@@ -21,12 +21,13 @@ from control.app import create_app
 from control.clock import utc_now
 from control.database.database import Database, url_of
 from control.database.tables import JobRow, ShardRow
-from control.routes import data_gen, datasets, evals, traffic
+from control.routes import data_gen, datasets, eval_tasks, evals, traffic
 from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
 from datagen.pipelines.preview import Previews
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
+from evals.harness.kind import TaskFileKind
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.access_settings import AccessSettings
@@ -48,7 +49,7 @@ MADE = "data_gen_20260101_000000_aaaa"
 SHARED = {
     ("GET", "/models"), ("GET", "/models/active"), ("GET", "/models/activations"), ("GET", "/models/{model_id}/files"),
     ("GET", "/models/{model_id}"),
-    ("GET", "/gpu"), ("GET", "/system"),
+    ("GET", "/gpu"), ("GET", "/system"), ("GET", "/eval/tasks"),
 }  # fmt: skip
 
 # Lists: of the other key's they have nothing.
@@ -112,7 +113,7 @@ TRAFFIC = {
 
 # Making: what a new job names must be its maker's; tested one by one below.
 MAKING = {
-    ("POST", "/eval/imports"), ("POST", "/data_gen/pipelines/preview"),
+    ("POST", "/eval/imports"), ("POST", "/eval/tasks"), ("POST", "/data_gen/pipelines/preview"),
     ("POST", "/eval/jobs"), ("POST", "/promotions"), ("POST", "/data_gen/jobs"), ("POST", "/v1/batches"),
     ("POST", "/v1/files"), ("POST", "/shards/claim"), ("PUT", "/datasets/{name:path}"),
 }  # fmt: skip
@@ -128,6 +129,7 @@ def application(settings: Settings) -> FastAPI:
         datasets.router_of(FileDatasetStore()),
         traffic.datasets_router(FileDatasetStore(), FeedbackRows()),
         evals.router_of(EvalReports()),
+        eval_tasks.router_of(TaskFileKind.at(settings.layout, settings)),
         data_gen.reports_router(RunReports()),
         data_gen.previews_router(Previews(settings.layout)),
     ]

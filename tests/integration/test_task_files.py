@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,7 +16,17 @@ import pytest
 from stepserve.contract import AskItem
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import DEADLINE_S, until
-from tests.integration.task_control import WRONG, add_model, control, gateway_of, install_fake, write_task
+from tests.integration.serving import serving
+from tests.integration.task_control import (
+    WRONG,
+    add_model,
+    application,
+    control,
+    gateway_of,
+    install_fake,
+    write_task,
+)
+from tests.integration.test_cli import stepserve
 
 HALF = "4+1="  # the question at which a task file's program misbehaves
 BODY = {"model_id": "m", "name": "sums", "task": {"file": "sums.yaml"}}
@@ -255,5 +266,27 @@ def test_a_job_runs_what_it_was_made_for_or_fails_saying_so(tmp_path: Path) -> N
             (await http.post("/models/set_active", json={"id": "m"})).raise_for_status()
             job = await over(http, first)
             assert (job["status"], "task_files.run_by" in job["error"]) == ("failed", True)
+
+    asyncio.run(run())
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    async def run() -> None:
+        write_task(tmp_path)
+        install_fake(tmp_path)
+        listener = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with gateway_of(tmp_path).running(), serving(application(tmp_path), listener):
+            async with httpx.AsyncClient(base_url=url, timeout=240) as http:
+                await add_model(tmp_path, http)
+            code, out, _ = await stepserve("eval", "tasks", url=url)
+            assert (code, "sums.yaml" in out, "inspect 0.3.285: not installed" in out) == (0, True, True)
+            code, out, err = await stepserve("eval", "task", "sums.yaml", "--max-samples", "4", "--json", url=url)
+            assert code == 0, err
+            assert json.loads(out)["result"]["accuracy"] == 3 / 4
+            code, _, err = await stepserve("eval", "task", "sums.yaml", "--arg", "a=1", url=url)
+            assert (code, "task.args" in err) == (2, True)
+            code, _, err = await stepserve("eval", "task", "sums.yaml", "--arg", "a", url=url)
+            assert (code, "key=value" in err) == (2, True)
 
     asyncio.run(run())

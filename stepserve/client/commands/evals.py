@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from stepserve.client.commands import eval_tasks
 from stepserve.client.commands.reports import Format, Out, deliver, format_for
 from stepserve.client.results import EvalPoint, Job
 from stepserve.client.terminal import (
@@ -146,6 +147,57 @@ def import_(
     with server_at(host) as server:
         made = server.import_eval(log, model, form, name, metric)
     print_json(made) if as_json else print(made.job_id)
+
+
+@app.command()
+def task(
+    file: Annotated[
+        str, typer.Argument(help="A task file in the server's tasks/: .yaml of lm-eval, .py of inspect-ai.")
+    ],
+    model: Annotated[str, typer.Option(help="A model's id, or active.")] = "active",
+    name: Annotated[str, typer.Option(help="What to call it.")] = "cli",
+    of_file: Annotated[str | None, typer.Option("--task", help="Which task of a file of inspect-ai.")] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option(help="key=value for a task of inspect-ai; may be given again.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Which score counts; default: the first one.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="lm-eval asks chat turns.")] = False,
+    max_samples: Annotated[int | None, typer.Option(help="At most so many samples.")] = None,
+    num_fewshot: Annotated[int | None, typer.Option(help="Worked examples in a prompt (lm-eval).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the harness.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the answers.")] = None,
+    priority: Annotated[int, typer.Option(help="Higher starts first.")] = 0,
+    wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+    host: Host = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a task file of lm-eval or inspect-ai as an eval job and follow it; exit code 1 unless it is done."""
+    job = eval_tasks.run_task(
+        file,
+        model=model,
+        name=name,
+        task=of_file,
+        args=arg or [],
+        metric=metric,
+        chat=chat,
+        host=host,
+        wait=wait,
+        as_json=as_json,
+        max_samples=max_samples,
+        num_fewshot=num_fewshot,
+        seed=seed,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        priority=priority,
+    )
+    if job is not None:
+        _show(job, as_json=as_json)
+        end_with(job)
+
+
+app.command("tasks")(eval_tasks.list_tasks)
+app.command("install-harness")(eval_tasks.install_harness)
 
 
 @app.command()
