@@ -10,10 +10,10 @@ from typing import Any, ClassVar, get_args
 from evals.datasets import DatasetFacts
 from evals.harness.environments import HarnessEnvironments
 from evals.harness.request import TaskJobRequest, TaskOptions
-from evals.harness.run import TaskRun
+from evals.harness.run import EngineBounds, TaskRun
 from evals.harness.stored_task import PROGRAMS, TASK, StoredTask
 from evals.harness.task_files import TaskFile, TaskFiles
-from evals.request import EvalConfig
+from evals.request import EvalConfig, EvalOptions
 from stepserve.jobs.errors import Invalid
 from stepserve.jobs.eval_ports import Harness
 from stepserve.jobs.ports import JobContext, JobRequest
@@ -33,17 +33,18 @@ class TaskFileKind:
         files: TaskFiles,
         environments: HarnessEnvironments,
         settings: TaskFileSettings,
-        max_model_len: int | None = None,
+        bounds: EngineBounds,
     ) -> None:
         self._files = files
         self._environments = environments
         self._settings = settings
-        self._max_model_len = max_model_len
+        self._bounds = bounds
 
     @classmethod
     def at(cls, layout: Layout, settings: Settings) -> "TaskFileKind":
         environments = HarnessEnvironments(layout.harnesses)
-        return cls(TaskFiles(layout.tasks), environments, settings.task_files, settings.engine.max_model_len)
+        bounds = EngineBounds(settings.engine.max_model_len, settings.max_sequences_per_request)
+        return cls(TaskFiles(layout.tasks), environments, settings.task_files, bounds)
 
     @property
     def run_by(self) -> RunBy:
@@ -64,12 +65,14 @@ class TaskFileKind:
         if reason is not None:
             raise Invalid(f"task.harness: {reason}")
         task = StoredTask(file.harness, request.task, options, file.digest)
+        given = options.model_dump(exclude_none=True, include=set(EvalOptions.model_fields))
         config = EvalConfig(
             model_id=request.model_id,
             name=request.name,
             dataset_ref=file.ref,
             max_error_share=1.0,
             dataset=self._facts(file, task),
+            **given,
         )
         return config.stored() | {TASK: task.stored()}
 
@@ -77,7 +80,7 @@ class TaskFileKind:
         return {"task": config["dataset"]["digest"]}
 
     async def run(self, context: JobContext) -> dict[str, Any]:
-        run = TaskRun(context, self._files, self._environments, self._settings, self._max_model_len)
+        run = TaskRun(context, self._files, self._environments, self._settings, self._bounds)
         return await run.run()
 
     def _facts(self, file: TaskFile, task: StoredTask) -> DatasetFacts:

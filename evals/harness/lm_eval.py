@@ -42,7 +42,7 @@ class LmEval:
             "--tasks", str(order.file),
             "--output_path", str(order.folder / "out"),
             "--log_samples",
-            "--batch_size", "1" if order.task.chat else str(_BATCH_SIZE),
+            "--batch_size", "1" if order.task.chat else str(min(_BATCH_SIZE, order.max_sequences)),
         ]  # fmt: skip
         if order.task.chat:
             command.append("--apply_chat_template")

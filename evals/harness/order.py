@@ -12,7 +12,7 @@ from stepserve.contract import ModelRef
 @dataclass(frozen=True, slots=True)
 class HarnessOrder:
     """`url` and `key` are the relay's. `folder` is where it may write: its log goes there. `max_length`: of a prompt
-    with its answer, in tokens.
+    with its answer, in tokens. `max_sequences`: prompts of a request.
     """
 
     python: Path
@@ -21,6 +21,7 @@ class HarnessOrder:
     options: TaskOptions
     model: ModelRef
     max_length: int
+    max_sequences: int
     url: str
     key: str
     folder: Path

@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from stepserve.jobs.eval_ports import Harness
 from stepserve.jobs.ports import JobRequest
 
 _MAX_SEED = 2**32 - 1  # what numpy's generator takes, which lm-eval seeds with it
 
-Argument = str | bool | int | float | None
+Argument = str | bool | int | FiniteFloat | None
 
 
 class TaskSpec(BaseModel):

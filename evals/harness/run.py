@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,28 @@ _SHOWN_WORDS = 600
 _jobs = logging.getLogger("stepserve.jobs")
 
 
-class TaskRun:
-    """`max_model_len`: what the settings bound every model's context to, if anything."""
+@dataclass(frozen=True, slots=True)
+class EngineBounds:
+    """What the settings bound every model's context to, if anything, and the prompts of a request to."""
 
+    max_model_len: int | None
+    max_sequences: int
+
+
+class TaskRun:
     def __init__(
         self,
         context: JobContext,
         files: TaskFiles,
         environments: HarnessEnvironments,
         settings: TaskFileSettings,
-        max_model_len: int | None,
+        bounds: EngineBounds,
     ) -> None:
         self._context = context
         self._files = files
         self._environments = environments
         self._settings = settings
-        self._max_model_len = max_model_len
+        self._bounds = bounds
         self._task = StoredTask.of(context.config)
         self._program = PROGRAMS[self._task.harness]
         self._work = context.run_dir / _WORK
@@ -118,8 +125,17 @@ class TaskRun:
         options, model = self._task.options, self._context.model
         length = options.max_length or self._longest(Path(model.path))
         return HarnessOrder(
-            python, self._task.spec, file.path, options, model, length, url, key, self._work
-        )  # fmt: skip
+            python=python,
+            task=self._task.spec,
+            file=file.path,
+            options=options,
+            model=model,
+            max_length=length,
+            max_sequences=self._bounds.max_sequences,
+            url=url,
+            key=key,
+            folder=self._work,
+        )
 
     def _longest(self, checkpoint: Path) -> int:
         """Tokens of a prompt with its answer, as the checkpoint and the settings bound them."""
@@ -127,7 +143,7 @@ class TaskRun:
         text = config.get("text_config")
         found = (text if isinstance(text, dict) else config).get("max_position_embeddings")
         own = found if isinstance(found, int) and found > 1 else _HARNESS_LENGTH
-        return min(own, self._max_model_len or own)
+        return min(own, self._bounds.max_model_len or own)
 
     async def _work_through(self, relay: Relay, order: HarnessOrder) -> None:
         """Returns when the harness has ended well. Raises BadJob, and what ended the relay."""

@@ -12,13 +12,14 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
 
 from control.app import create_app
-from control.routes import contamination, data_gen, datasets, evals, traffic
+from control.routes import contamination, data_gen, datasets, eval_tasks, evals, traffic
 from datagen.contamination_reports import ContaminationReports
 from datagen.feedback import FeedbackRows
 from datagen.kind import DataGenKind
 from datagen.pipelines.preview import Previews
 from datagen.rejections import RunReports
 from evals.dataset_store import FileDatasetStore
+from evals.harness.kind import TaskFileKind
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from gateway.dialects.served import Served
@@ -78,6 +79,7 @@ def test_controls_routes_are_the_tables(tmp_path: Path) -> None:
         datasets.router_of(FileDatasetStore()),
         traffic.datasets_router(FileDatasetStore(), FeedbackRows()),
         evals.router_of(EvalReports()),
+        eval_tasks.router_of(TaskFileKind.at(settings.layout, settings)),
         data_gen.reports_router(RunReports()),
         data_gen.previews_router(Previews(settings.layout)),
     ]

@@ -209,6 +209,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"task": {"file": "sums.yaml", "args": {"a": 1}}}, "task.args"),
     ({"task": {"file": "sums.yaml", "include_path": "/"}}, "task.include_path"),
     ({"task": {"file": "sums.py"}}, "stepserve eval install-harness inspect"),
+    ({"task": {"file": "sums.py", "args": {"a": float("nan")}}}, "task.args"),
     ({"seed": -1}, "seed"),
     ({"max_samples": 0}, "max_samples"),
     ({"metrics": ["f1"]}, "metrics"),
@@ -224,7 +225,7 @@ def test_a_wrong_request_is_refused_naming_the_field(tmp_path: Path) -> None:
         (tmp_path / "tasks" / "outside.yaml").symlink_to(tmp_path / "secret.yaml")
         async with town(tmp_path) as (http, _):
             for changes, said in REFUSED:
-                answer = await http.post("/eval/tasks", json=BODY | changes)
+                answer = await http.post("/eval/tasks", content=json.dumps(BODY | changes))
                 assert answer.status_code in {404, 422}, changes
                 assert said in answer.json()["detail"]
             assert (await http.get("/jobs")).json()["total"] == 0

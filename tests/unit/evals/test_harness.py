@@ -61,7 +61,7 @@ def test_a_task_is_its_folder(tmp_path: Path) -> None:
 def order(tmp_path: Path, task: TaskSpec, options: TaskOptions) -> HarnessOrder:
     model = ModelRef(id="a,b=c", path="/m", digest="sha256:m")
     return HarnessOrder(
-        Path("/e/bin/python"), task, tmp_path / task.file, options, model, 512, "http://h:1", "k", tmp_path
+        Path("/e/bin/python"), task, tmp_path / task.file, options, model, 512, 8, "http://h:1", "k", tmp_path
     )
 
 
@@ -69,6 +69,7 @@ def test_command_lines_say_what_was_given_and_nothing_else(tmp_path: Path) -> No
     plain = LmEval().command(order(tmp_path, TaskSpec(file="a.yaml"), TaskOptions()))
     model = json.loads(plain[plain.index("--model_args") + 1])
     assert (model["model"], model["base_url"], model["max_length"]) == ("a,b=c", "http://h:1/v1/completions", 512)
+    assert plain[plain.index("--batch_size") + 1] == "8", "no more prompts than a request may have"
     assert not {"--limit", "--num_fewshot", "--seed", "--gen_kwargs", "--apply_chat_template"} & set(plain)
     options = TaskOptions(max_samples=5, num_fewshot=0, seed=0, max_tokens=9, temperature=0.5)
     asked = LmEval().command(order(tmp_path, TaskSpec(file="a.yaml", chat=True), options))
