@@ -70,6 +70,7 @@ class TaskRun:
         done = await asyncio.to_thread(read_json, self._context.run_dir / METRICS_FILE)
         if done is not None:
             self._check_weights(str(done.get("model_digest")))
+            await asyncio.to_thread(self._clean)
             return done
         python, file = await asyncio.to_thread(self._ready)
         await asyncio.to_thread(self._make_folder)
@@ -233,7 +234,11 @@ class TaskRun:
             write_run(run_dir, run, self._context.config | about)
         except ValueError as error:  # half of a surrogate pair, say
             raise BadJob(f"what {self._task.harness} has written cannot be stored: {error}") from error
-        (run_dir / ANSWERS_FILE).unlink(missing_ok=True)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Removes what only a run that goes on needs."""
+        (self._context.run_dir / ANSWERS_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _check_weights(self, earlier_digest: str) -> None:

@@ -36,7 +36,7 @@ class TaskFiles:
         self._folder = folder
 
     def listing(self) -> list[tuple[str, Harness]]:
-        """The files that could be named, by name. In a folder with `.py` files of which one is a task all are shown."""
+        """The files that could be named, by name: which `.py` files hold tasks is for the harness to say."""
         found = []
         for path in _files(self._folder):
             harness = _HARNESS_OF.get(path.suffix)

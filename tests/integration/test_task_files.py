@@ -49,7 +49,7 @@ async def make(http: httpx.AsyncClient, **changes: Any) -> str:
 
 async def over(http: httpx.AsyncClient, job_id: str) -> Any:
     async def look() -> Any:
-        return (await http.get(f"/eval/jobs/{job_id}")).json()
+        return (await http.get(f"/jobs/{job_id}")).json()
 
     return await until(look, lambda job: job["status"] in {"done", "failed", "cancelled"})
 
@@ -196,6 +196,25 @@ def test_killed_with_control_it_goes_on_and_asks_nothing_twice(tmp_path: Path) -
         assert job["result"]["harness"]["requests_replayed"] == 4
         del asked[HALF]  # of the first attempt nobody knows whether it was answered
         assert set(asked.values()) == {1}
+
+    asyncio.run(run())
+
+
+def test_a_model_that_leaves_is_waited_for_and_what_was_answered_is_kept(tmp_path: Path) -> None:
+    async def run() -> None:
+        write_task(tmp_path)
+        async with town(tmp_path) as (http, gateway):
+
+            async def leave_once(item: AskItem) -> None:
+                if item.body["prompt"] == HALF:
+                    gateway.before_reply = None
+                    gateway.active = None
+
+            gateway.before_reply = leave_once
+            job = await over(http, await make(http))
+            assert (job["status"], job["result"]["accuracy"]) == ("done", 7 / 8), job["error"]
+            assert job["result"]["harness"]["requests_replayed"] == 5
+            assert [one["outcome"] for one in job["attempts"]][-2:] == ["released", "done"]
 
     asyncio.run(run())
 
