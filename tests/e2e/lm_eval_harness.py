@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.environments import python_with, run
+from tests.e2e.environments import harness_python, run
 from tests.e2e.server import FINAL, FINAL_ID, Server
 
 _RUN_LIMIT_S = 180.0
@@ -14,7 +14,7 @@ def lm_eval(
     server: Server, folder: Path, task: dict[str, Any], lines: list[dict[str, Any]], *, chat: bool = False
 ) -> list[dict[str, Any]]:
     """The harness's samples of one task over these lines, in their order. `chat`: each is a message."""
-    python = python_with("lm-eval")
+    python = harness_python("lm_eval")
     folder.mkdir()
     (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     whole = {

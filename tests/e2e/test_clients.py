@@ -13,7 +13,7 @@ import pytest
 
 from tests import debian
 from tests.e2e.client_programs.aider_settings import EDITED, write_settings
-from tests.e2e.environments import python_with, run
+from tests.e2e.environments import harness_python, python_with, run
 from tests.e2e.server import FINAL, FINAL_ID, REPOSITORY, Server
 
 pytestmark = pytest.mark.long
@@ -42,7 +42,7 @@ def test_agents(server: Server) -> None:
 
 def test_inspect(server: Server, tmp_path: Path) -> None:
     where = {"STEPSERVE_BASE_URL": f"{server.url}/v1", "STEPSERVE_API_KEY": "none", "INSPECT_LOG_DIR": str(tmp_path)}
-    seen = _seen([python_with("inspect"), PROGRAMS / "ask_inspect.py"], **where)
+    seen = _seen([harness_python("inspect"), PROGRAMS / "ask_inspect.py"], **where)
     assert seen == {"status": "success", "accuracy": 1.0}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from evals.interchange import inspect_log
 from evals.interchange.imported import imported
 from stepserve.jobs.eval_ports import DoneEval
-from tests.e2e.environments import python_with
+from tests.e2e.environments import harness_python
 
 LIMIT_S = 240.0
 
@@ -53,7 +53,7 @@ def run_in(python: Path, code: str, argument: Path) -> str:
 
 
 def test_inspect_writes_what_we_read_and_reads_what_we_write(tmp_path: Path) -> None:
-    python = python_with("inspect")
+    python = harness_python("inspect")
     theirs = Path(run_in(python, WRITES, tmp_path / "logs"))
     run = imported(theirs.read_bytes(), "inspect", None, model_id="m", digest="sha256:m", name="n")
     assert [(one.id, one.target, one.prediction, one.correct) for one in run.records] == [
