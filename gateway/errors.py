@@ -36,6 +36,7 @@ GatewayError
 ├── ModelPaused         409  a trainer has paused the active model; carries for how long at most
 ├── UpdateRefused       409  a phase of an update that is not its turn, or of none that is under way
 ├── PushRefused         409  the model is not one, or not any more, whose weights can be pushed now
+├── DeltaBaseGone       409  a delta of weights is for others than those that serve; carries which may be its base
 ├── PushBroken          400  the body ended before the weights were complete
 ├── BadWeights          422  tensors that were pushed are not the model's, or hold numbers that are not finite
 ├── VersionUnavailable  409  the weights' version that a request demands does not serve
@@ -303,6 +304,16 @@ class UpdateRefused(GatewayError):
 class PushRefused(GatewayError):
     status = 409
     code = "push_refused"
+
+
+class DeltaBaseGone(GatewayError):
+    status = 409
+    code = "delta_base_unavailable"
+
+    def __init__(self, name: str, served: str | None) -> None:
+        there = f"a delta can be for {served} now" if served is not None else "its files serve, which take no delta"
+        super().__init__(f"The delta is for weights that `{name}` does not have in memory: {there}. Push all tensors.")
+        self.served = served
 
 
 class PushBroken(GatewayError):

@@ -7,7 +7,7 @@ Format: eight bytes of header length (little endian), the header as JSON, then t
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,24 @@ def read_segments(file: Path, name: str, most_header_bytes: int | None = None, b
             found.tensors.extend(tensors)
             found.metadata.update(metadata)
     return found
+
+
+def header_of(tensors: Iterable[Tensor]) -> tuple[bytes, int]:
+    """The header of one safetensors file with these, in this order; and how many bytes follow it."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for each in tensors:
+        end = position + each.end - each.begin
+        entries[each.name] = {"dtype": each.dtype, "shape": list(each.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, position
+
+
+def element_bytes(dtype: str) -> int:
+    """Of one number; 1 where several share a byte, or the type is unknown."""
+    return max(8, _BITS.get(dtype, 8)) // 8
 
 
 @contextmanager

@@ -9,19 +9,20 @@ from stepserve.contract import InFlightPolicy
 
 _LONGEST_LABEL = 128
 _MOST_SECONDS = 3600.0
-_NAMES = ("version", "persist", "in_flight", "timeout_s")
+_NAMES = ("version", "persist", "in_flight", "timeout_s", "base")
 
 
 @dataclass(frozen=True, slots=True)
 class PushOptions:
     """`label`: the trainer's own name of the version. `persist`: it becomes a checkpoint on disk too. `timeout_s`: how
-    long the requests inside may take to end.
+    long the requests inside may take to end. `base`: the body is a delta for the weights with this digest.
     """
 
     label: str | None = None
     persist: bool = False
     in_flight: InFlightPolicy = "finish"
     timeout_s: float = 300.0
+    base: str | None = None
 
     def with_requests(self, in_flight: InFlightPolicy) -> "PushOptions":
         """The same, with that done about the requests inside."""
@@ -43,7 +44,10 @@ class PushOptions:
             raise _Wrong("in_flight", f"must be one of {', '.join(get_args(InFlightPolicy))}, not {in_flight[:50]!r}")
         if said.get("persist", "false") not in ("true", "false"):
             raise _Wrong("persist", "must be true or false")
-        return cls(label, said.get("persist") == "true", cast("InFlightPolicy", in_flight), _seconds(said))
+        base = said.get("base")
+        if base is not None:
+            check_label("base", base)
+        return cls(label, said.get("persist") == "true", cast("InFlightPolicy", in_flight), _seconds(said), base)
 
 
 def check_label(field: str, label: str) -> None:

@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import shutil
-import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from gateway.serving.weights.staged import StagedWeights
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.durable import put_in_place, sync_tree
 from stepserve.probe import METADATA_KEY
-from stepserve.shard import Tensor
+from stepserve.shard import header_of
 
 log = logging.getLogger(__name__)
 
@@ -107,16 +105,3 @@ def _write_weights(file: Path, descriptor: int, checked: Checked) -> None:
                 count = min(tensor.end - position, _COPIED_BYTES)
                 position += os.sendfile(out.fileno(), descriptor, position, count)
     assert file.stat().st_size == len(header) + data_bytes, "as the header says"
-
-
-def header_of(tensors: Iterable[Tensor]) -> tuple[bytes, int]:
-    """The header of one safetensors file with these, in this order; and how many bytes follow it."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for each in tensors:
-        end = position + each.end - each.begin
-        entries[each.name] = {"dtype": each.dtype, "shape": list(each.shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, position

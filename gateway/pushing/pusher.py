@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from gateway.errors import (
     BadWeights,
+    DeltaBaseGone,
     GatewayError,
     InvalidField,
     MethodImpossible,
@@ -36,6 +37,7 @@ from gateway.serving.slot import Slot
 from gateway.serving.switching.plan import IN_PLACE_UNSAFE
 from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.weights.check import Checked, Expected, check, checked_files, expected_of
+from gateway.serving.weights.delta import assembled
 from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import ACTIVE_ALIAS, ModelRef, Reference, WeightsVersion
 from stepserve.probe import METADATA_KEY, Probe
@@ -54,7 +56,8 @@ class WeightsTooLarge(RequestTooLarge):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How it ended. `weights`: for whoever puts them on disk, where that was asked for. `received_ms`: until the
-    last byte had come; `checked_ms`: until all of them had been read again. Requests were answered meanwhile.
+    last byte of `received_bytes` had come; `checked_ms`: until all of them had been read again, and applied where they
+    were a delta for the weights with the digest `base`. Requests were answered meanwhile.
     """
 
     request: PushRequest
@@ -62,15 +65,20 @@ class Outcome:
     weights: StagedWeights | None
     received_ms: float
     checked_ms: float
+    received_bytes: int
+    base: str | None
 
 
 @dataclass(slots=True)
 class Arriving:
-    """Weights that come in for `before`, which `slot` answered as when they began to. Its owner closes it."""
+    """Weights that come in for `before`, which `slot` answered as when they began to; all of them, or what makes them
+    of `base`. Its owner closes it.
+    """
 
     slot: Slot
     before: ModelRef
     expected: Expected
+    base: StagedWeights | None = None
     weights: StagedWeights = field(default_factory=StagedWeights)
     length_bytes: int = 0
     receiving_s: float = 0.0
@@ -80,7 +88,14 @@ class Arriving:
         """The weights are another's to close."""
         self._is_handed_over = True
 
+    def become(self, weights: StagedWeights) -> None:
+        """What has come in made these, and is of no use any more."""
+        self.weights.close()
+        self.weights = weights
+
     def close(self) -> None:
+        if self.base is not None:
+            self.base.close()
         if not self._is_handed_over:
             self.weights.close()
 
@@ -140,7 +155,8 @@ class Pusher:
         try:
             slot = self.target(name)
             with self._alone(slot.model.id):
-                arriving = Arriving(slot, slot.model, await self.expected(slot))
+                expected = await self.expected(slot)
+                arriving = Arriving(slot, slot.model, expected, _base_of(slot, options.base))
                 try:
                     await self.receive(arriving, scope, receive)
                     return await self.carry_out(arriving, options)
@@ -177,7 +193,8 @@ class Pusher:
             if kept is not None:
                 kept.close()
             raise
-        return Outcome(request, pushed, kept, round(1000 * arriving.receiving_s, 2), checked_ms)
+        received_ms, base = round(1000 * arriving.receiving_s, 2), options.base
+        return Outcome(request, pushed, kept, received_ms, checked_ms, arriving.length_bytes, base)
 
     def _is_due(self, version: int) -> bool:
         return self.persist_every is not None and version % self.persist_every == 0
@@ -205,6 +222,8 @@ class Pusher:
         if length is not None and length > most:
             raise WeightsTooLarge(name, most)
         needed, free = length or max(0, arriving.expected.bytes - arriving.length_bytes), host_free_bytes()
+        if arriving.base is not None:
+            needed += arriving.expected.bytes
         if needed + _SPARE_BYTES > free:
             raise NoRoom(f"The weights take {needed} bytes of this machine's memory, and {free} are free.", 5.0)
         there = Destination(arriving.weights.descriptor, arriving.length_bytes, length, limit_bytes=most)
@@ -223,8 +242,8 @@ class Pusher:
 
     async def _prepared(self, arriving: "Arriving", options: PushOptions) -> PushRequest:
         """Raises BadWeights, InvalidField, PushRefused."""
-        slot, before, weights, expected = arriving.slot, arriving.before, arriving.weights, arriving.expected
-        checked = weights.checked = await asyncio.to_thread(check, weights.path, expected)
+        slot, before, expected = arriving.slot, arriving.before, arriving.expected
+        checked = await self._checked(arriving)
         changed = checked.changed(await self._served(slot))
         reference = _reference_in(checked, slot.engine.max_model_len_tokens)
         try:
@@ -237,13 +256,31 @@ class Pusher:
             before=before,
             model=model,
             version=version,
-            weights=weights,
+            weights=arriving.weights,
             changed=changed,
             tensors=len(checked.tensors),
             reference=reference,
             in_flight=options.in_flight,
             timeout_s=options.timeout_s,
         )
+
+    async def _checked(self, arriving: "Arriving") -> Checked:
+        """All of the weights are there then. Raises BadWeights, NoRoom."""
+        weights, base, expected = arriving.weights, arriving.base, arriving.expected
+        if base is None:
+            weights.checked = await asyncio.to_thread(check, weights.path, expected)
+            return weights.checked
+        making = asyncio.ensure_future(asyncio.to_thread(assembled, weights.path, base, expected))
+        try:
+            made = await asyncio.shield(making)
+        except OSError as error:
+            raise NoRoom(f"The weights cannot be kept in memory: {error.strerror}.", 5.0) from error
+        finally:
+            await asyncio.wait({making})  # it reads files that are closed after this
+            making.exception()  # retrieved also when this request was cancelled
+        assert made.checked is not None, "that is how they are made"
+        arriving.become(made)
+        return made.checked
 
     async def _served(self, slot: Slot) -> Checked:
         """What the slot answers with now. Raises PushRefused."""
@@ -253,6 +290,20 @@ class Pusher:
         if self._of_files is None or self._of_files[0] != model.digest:
             self._of_files = (model.digest, await asyncio.to_thread(checked_files, Path(model.path)))
         return self._of_files[1]
+
+
+def base_of(slot: Slot) -> str | None:
+    """The digest of the weights that a delta can be for now; None: for none."""
+    return slot.model.digest if slot.weights is not None else None
+
+
+def _base_of(slot: Slot, digest: str | None) -> StagedWeights | None:
+    """The weights with that digest, for a delta. Raises DeltaBaseGone."""
+    if digest is None:
+        return None
+    if slot.weights is None or slot.model.digest != digest:
+        raise DeltaBaseGone(slot.model.id, base_of(slot))
+    return slot.weights.duplicate()
 
 
 def _obstacle(slot: Slot) -> str | None:

@@ -5,13 +5,14 @@ an update in phases.
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InvalidField
 from gateway.http.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_json
 from gateway.http.tracked_send import tracked
 from gateway.pushing.options import PushOptions
 from gateway.pushing.persist import Persisting
-from gateway.pushing.pusher import Outcome, Pusher
+from gateway.pushing.pusher import Outcome, Pusher, base_of
 from gateway.request.context import RequestContext
+from stepserve.delta import MEDIA_TYPE
 
 Json = dict[str, Any]
 
@@ -49,6 +50,7 @@ class WeightsRoutes:
     async def _push(self, name: str, scope: Scope, body: "_Body", send: Send) -> None:
         """Raises whatever refuses the push before anything was changed."""
         options = PushOptions.of(scope["query_string"])
+        _check_type(scope, options)
         outcome = await self.pusher.push(name, options, scope, body.receive)
         await send_json(send, *told(outcome, self.persisting))
 
@@ -60,6 +62,7 @@ class WeightsRoutes:
             "version": slot.version.number,
             "weight_version": slot.version.label,
             "digest": slot.model.digest,
+            "delta_base": base_of(slot),
             "pushing": self.pusher.is_busy,
             "bytes": expected.bytes,
             "tensors": [
@@ -104,6 +107,8 @@ def _pushed(outcome: Outcome) -> Json:
         "bytes": checked.bytes if checked is not None else 0,
         "changed": request.changed,
         "tensors": request.tensors,
+        "base": outcome.base,
+        "received_bytes": outcome.received_bytes,
         "received_ms": outcome.received_ms,
         "checked_ms": outcome.checked_ms,
         "paused_ms": pushed.paused_ms,
@@ -111,6 +116,17 @@ def _pushed(outcome: Outcome) -> Json:
         "in_flight": pushed.in_flight,
         "proof": pushed.proof.model_dump() if pushed.proof is not None else None,
     }
+
+
+def _check_type(scope: Scope, options: PushOptions) -> None:
+    """A delta has to say twice that it is one. Raises InvalidField."""
+    kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    is_delta = kind.partition(b";")[0].strip().lower() == MEDIA_TYPE.encode()
+    if is_delta != (options.base is not None):
+        needs = "must name the digest that this delta is for" if is_delta else f"is for a body of the type {MEDIA_TYPE}"
+        error = InvalidField("base", needs)
+        error.status = 422
+        raise error
 
 
 class _Body:

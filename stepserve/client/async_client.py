@@ -11,18 +11,25 @@ import httpx
 from tenacity import AsyncRetrying
 
 from stepserve.client import calls, traffic
-from stepserve.client.errors import JobFailed, OtherVersion, StepserveError, Unavailable, Unreachable, WaitedTooLong
+from stepserve.client.delta import ANCHOR_EVERY, DeltaPush, KeptWeights
+from stepserve.client.errors import (
+    Conflict,
+    JobFailed,
+    OtherVersion,
+    StepserveError,
+    Unavailable,
+    Unreachable,
+    WaitedTooLong,
+)
 from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
 from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
 from stepserve.client.results import Health, Job, JobNews
 from stepserve.client.weights import (
     PushedWeights,
+    PushRequest,
     Source,
     WeightsBody,
     expected_weights,
-    push_params,
-    push_timeout,
-    route_of,
 )
 from stepserve.client.wire import Call, content_of, health_of, retry_rules, unreachable
 
@@ -66,6 +73,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._options = Options(url, api_key, timeout_s, retry_s)
+        self._kept: KeptWeights | None = None
         try:
             self._http = httpx.AsyncClient(**self._options.arguments(), transport=transport)
         except (httpx.InvalidURL, ValueError) as error:
@@ -180,25 +188,34 @@ class AsyncClient:
         version: str | None = None,
         probe: Mapping[str, Any] | None = None,
         persist: bool = False,
+        delta: bool = False,
+        anchor_every: int = ANCHOR_EVERY,
         in_flight: calls.InFlight = "finish",
         timeout_s: float = 300.0,
     ) -> PushedWeights:
         """As BlockingClient.push_weights; the tensors are read in threads, one after the other."""
-        body = WeightsBody.of(source, await self.expected_weights(model), probe)
-        params = push_params(version, in_flight, timeout_s, persist=persist)
+        request, expected = (
+            PushRequest(model, version, persist, in_flight, timeout_s),
+            await self.expected_weights(model),
+        )
+        if not delta:
+            return await self._push(request, WeightsBody.of(source, expected, probe))
+        kept, self._kept = self._kept, None  # whoever else pushes meanwhile has none
+        push = DeltaPush.of(source, expected, probe, kept, anchor_every)
+        try:
+            pushed = await self._push(request, push.body)
+        except Conflict as error:
+            pushed = await self._push(request, await asyncio.to_thread(push.instead, error))
+        self._kept = push.keeps(pushed)
+        return pushed
 
+    async def _push(self, request: PushRequest, body: WeightsBody) -> PushedWeights:
         async def pieces() -> AsyncIterator[bytes]:
             while (piece := await asyncio.to_thread(next, body.pieces, None)) is not None:
                 yield bytes(piece)
 
         async with self._reaching():
-            answer = await self._http.put(
-                route_of(model),
-                params=params,
-                content=pieces(),
-                headers=body.headers(),
-                timeout=push_timeout(timeout_s),
-            )
+            answer = await self._http.put(content=pieces(), **request.arguments(body))
         return PushedWeights.model_validate(content_of(answer))
 
     async def watch_job(self, job_id: str, patience_s: float = PATIENCE_S) -> AsyncIterator[JobNews]:

@@ -15,19 +15,26 @@ import httpx
 from tenacity import Retrying
 
 from stepserve.client import calls, traffic
-from stepserve.client.errors import JobFailed, OtherVersion, StepserveError, Unavailable, Unreachable, WaitedTooLong
+from stepserve.client.delta import ANCHOR_EVERY, DeltaPush, KeptWeights
+from stepserve.client.errors import (
+    Conflict,
+    JobFailed,
+    OtherVersion,
+    StepserveError,
+    Unavailable,
+    Unreachable,
+    WaitedTooLong,
+)
 from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
 from stepserve.client.file_sender import FileSender
 from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
 from stepserve.client.results import Health, Job, JobNews
 from stepserve.client.weights import (
     PushedWeights,
+    PushRequest,
     Source,
     WeightsBody,
     expected_weights,
-    push_params,
-    push_timeout,
-    route_of,
 )
 from stepserve.client.wire import Call, as_it_is, check, content_of, health_of, retry_rules, unreachable
 
@@ -75,6 +82,7 @@ class BlockingClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._options = Options(url, api_key, timeout_s, retry_s)
+        self._kept: KeptWeights | None = None
         try:
             self._http = httpx.Client(**self._options.arguments(), transport=transport)
         except (httpx.InvalidURL, ValueError) as error:
@@ -202,6 +210,8 @@ class BlockingClient:
         version: str | None = None,
         probe: Mapping[str, Any] | None = None,
         persist: bool = False,
+        delta: bool = False,
+        anchor_every: int = ANCHOR_EVERY,
         in_flight: calls.InFlight = "finish",
         timeout_s: float = 300.0,
     ) -> PushedWeights:
@@ -212,19 +222,28 @@ class BlockingClient:
         which the server proves; without it only that they are finite and others than before. `persist`: they become a
         checkpoint on the server's disk too. `in_flight`, `timeout_s`: of the requests inside. Not asked twice.
 
+        `delta`: only what changed since this client's last push with `delta` is sent, bit for bit, where the server has
+        that still; all of it at first, after a push that failed, and after `anchor_every` deltas. The client keeps the
+        tensors for that, in the types of the server's model: as much memory as they take there.
+
         Raises Invalid (tensors that are missing, misnamed, of another shape or not finite; a proof that failed), with
         the weights from before serving; Conflict while a switch or another push runs.
         """
-        body = WeightsBody.of(source, self.expected_weights(model), probe)
-        params = push_params(version, in_flight, timeout_s, persist=persist)
+        request, expected = PushRequest(model, version, persist, in_flight, timeout_s), self.expected_weights(model)
+        if not delta:
+            return self._push(request, WeightsBody.of(source, expected, probe))
+        kept, self._kept = self._kept, None  # whoever else pushes meanwhile has none
+        push = DeltaPush.of(source, expected, probe, kept, anchor_every)
+        try:
+            pushed = self._push(request, push.body)
+        except Conflict as error:
+            pushed = self._push(request, push.instead(error))
+        self._kept = push.keeps(pushed)
+        return pushed
+
+    def _push(self, request: PushRequest, body: WeightsBody) -> PushedWeights:
         with self._reaching():
-            answer = self._http.put(
-                route_of(model),
-                params=params,
-                content=map(bytes, body.pieces),
-                headers=body.headers(),
-                timeout=push_timeout(timeout_s),
-            )
+            answer = self._http.put(content=map(bytes, body.pieces), **request.arguments(body))
         return PushedWeights.model_validate(content_of(answer))
 
     def watch_job(self, job_id: str, patience_s: float = PATIENCE_S) -> Iterator[JobNews]:

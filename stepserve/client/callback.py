@@ -21,7 +21,7 @@ class StepserveCallback:
     prompts, and the server proves that it serves just that; left out where the weights are spread over ranks.
     `push="weights"`: in the place of checkpoints, every `every` steps the weights in memory go into the model that
     serves, and the training waits for that; nothing is registered, and options of CheckpointHook but `client` and
-    `retry_s` say nothing then.
+    `retry_s` say nothing then. `delta`: of them only what changed since the last push, as `Client.push_weights` does.
     `drain_s`: how long the end of the training waits for pushes and evals.
 
     Results are logged at the step that they belong to: in `state.log_history`, and after `attach(trainer)` by the
@@ -38,13 +38,17 @@ class StepserveCallback:
         drain_s: float = 1800.0,
         push: Literal["checkpoints", "weights"] = "checkpoints",
         every: int = 1,
+        delta: bool = False,
         **options: Any,
     ) -> None:
         if push not in ("checkpoints", "weights"):
             raise ValueError(f"push must be checkpoints or weights, not {push!r}")
         if every < 1:
             raise ValueError(f"every must be 1 or more, not {every}")
+        if delta and push != "weights":
+            raise ValueError('delta=True is for push="weights": checkpoints are sent as files')
         self._pushes_weights = push == "weights"
+        self._delta = delta
         self._every = every
         self._client: Client | None = None
         self._run = run
@@ -97,7 +101,8 @@ class StepserveCallback:
                 retry_s = {"retry_s": self._options["retry_s"]} if "retry_s" in self._options else {}
                 self._client = self._options.get("client") or Client(**retry_s)
             probe = self._probed(args, kwargs)
-            pushed = self._client.push_weights(kwargs["model"], version=f"{run}-step-{step}", probe=probe)
+            version = f"{run}-step-{step}"
+            pushed = self._client.push_weights(kwargs["model"], version=version, probe=probe, delta=self._delta)
         except Exception:
             # The boundary to the training, as in on_save.
             log.exception("the weights of step %d are not on the server", step)

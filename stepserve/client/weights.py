@@ -35,7 +35,8 @@ class PushedWeights(Result):
     """How a push ended; times in milliseconds. `version` counts the model's pushes; `weight_version` is the trainer's
     own name. Requests were answered while it was received and checked.
 
-    `changed` of all `tensors` have other bytes than before; `proof["kind"]` says what was checked.
+    `changed` of all `tensors` have other bytes than before; `proof["kind"]` says what was checked. `base`: what
+    came, in `received_bytes`, was a delta for the weights with that digest.
     """
 
     id: str
@@ -45,6 +46,8 @@ class PushedWeights(Result):
     bytes: int
     changed: int
     tensors: int
+    base: str | None = None
+    received_bytes: int | None = None
     received_ms: float
     checked_ms: float
     paused_ms: float
@@ -61,22 +64,34 @@ class ExpectedTensor(Result):
 
 
 class ExpectedWeights(Result):
-    """What the server's model consists of."""
+    """What the server's model consists of. `delta_base`: the digest that a delta can be for now."""
 
     id: str
     version: int
     weight_version: str | None = None
     digest: str
+    delta_base: str | None = None
     bytes: int
     tensors: list[ExpectedTensor]
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        return {tensor.name: tensor.dtype for tensor in self.tensors}
+
+
+Pieces = Iterator[bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsBody:
-    """The body of one push. `length`: in bytes; None for an iterable, which is read once."""
+    """The body of one push. `length`: in bytes; None for what is read once. `base`: it is a delta for the weights with
+    that digest.
+    """
 
-    pieces: Iterator[bytes | memoryview]
+    pieces: Pieces
     length: int | None
+    base: str | None = None
+    kind: str = "application/octet-stream"
 
     @classmethod
     def of(cls, source: Source, expected: ExpectedWeights, probe: Mapping[str, Any] | None) -> "WeightsBody":
@@ -85,18 +100,16 @@ class WeightsBody:
 
         Raises BadCheckpoint for a source that holds no tensors.
         """
-        dtypes = {tensor.name: tensor.dtype for tensor in expected.tensors}
-        tail = _header({}, {METADATA_KEY: json.dumps(probe)}) if probe is not None else b""
-        if hasattr(source, "state_dict"):
-            source = source.state_dict()
-        if not isinstance(source, Mapping):
-            return cls(_pieces(source, dtypes, tail), None)
-        tensors = _without_aliases(source, dtypes)
+        dtypes = expected.dtypes
+        tail = header({}, said_of(probe)) if probe is not None else b""
+        tensors = tensors_of(source, dtypes)
+        if not isinstance(tensors, Mapping):
+            return cls(_pieces(tensors, dtypes, tail), None)
         length = sum(_length(name, tensor, dtypes) for name, tensor in tensors.items()) + len(tail)
         return cls(_pieces(tensors.items(), dtypes, tail), length)
 
     def headers(self) -> dict[str, str]:
-        kind = {"content-type": "application/octet-stream"}
+        kind = {"content-type": self.kind}
         return kind if self.length is None else kind | {"content-length": str(self.length)}
 
 
@@ -109,11 +122,46 @@ def route_of(model: str) -> str:
     return f"/models/{quote(model, safe='')}/weights"
 
 
-def push_params(version: str | None, in_flight: str, timeout_s: float, *, persist: bool) -> dict[str, str]:
-    params = {"in_flight": in_flight, "timeout_s": f"{timeout_s:g}"}
-    if version is not None:
-        params["version"] = version
-    return params | ({"persist": "true"} if persist else {})
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """All of a push but its body."""
+
+    model: str
+    version: str | None
+    persist: bool
+    in_flight: str
+    timeout_s: float
+
+    def arguments(self, body: WeightsBody) -> dict[str, Any]:
+        """For httpx."""
+        params = {"in_flight": self.in_flight, "timeout_s": f"{self.timeout_s:g}"}
+        said = {"version": self.version, "persist": "true" if self.persist else None, "base": body.base}
+        return {
+            "url": route_of(self.model),
+            "params": params | {name: value for name, value in said.items() if value is not None},
+            "headers": body.headers(),
+            "timeout": push_timeout(self.timeout_s),
+        }
+
+
+def tensors_of(source: Source, dtypes: Mapping[str, str]) -> Mapping[str, Any] | Iterable[tuple[str, Any]]:
+    """A mapping of what is to be sent, or what is read once."""
+    if hasattr(source, "state_dict"):
+        source = source.state_dict()
+    if not isinstance(source, Mapping):
+        tensors: Iterable[tuple[str, Any]] = source
+        return tensors
+    return _without_aliases(source, dtypes)
+
+
+def said_of(probe: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the metadata of a body says of a probe."""
+    return {METADATA_KEY: json.dumps(probe)} if probe is not None else {}
+
+
+def in_pieces(data: memoryview) -> Pieces:
+    for begin in range(0, len(data), _PIECE_BYTES):
+        yield data[begin : begin + _PIECE_BYTES]
 
 
 def push_timeout(timeout_s: float) -> httpx.Timeout:
@@ -131,33 +179,32 @@ def _place(tensor: Any) -> object:
     return (tensor.data_ptr(), tuple(tensor.shape)) if hasattr(tensor, "data_ptr") else id(tensor)
 
 
-def _pieces(tensors: Iterable[tuple[str, Any]], dtypes: Mapping[str, str], tail: bytes) -> Iterator[bytes | memoryview]:
+def _pieces(tensors: Iterable[tuple[str, Any]], dtypes: Mapping[str, str], tail: bytes) -> Pieces:
     """One safetensors file a tensor, so that nothing of a later one need be known; and at last the probe."""
     for name, tensor in tensors:
-        dtype = _sent_as(name, tensor, dtypes)
-        data = _bytes(tensor, dtype)
+        dtype = sent_as(name, tensor, dtypes)
+        data = bytes_of(tensor, dtype)
         entry = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [0, len(data)]}
-        yield _header({name: entry}, {})
-        for begin in range(0, len(data), _PIECE_BYTES):
-            yield data[begin : begin + _PIECE_BYTES]
+        yield header({name: entry}, {})
+        yield from in_pieces(data)
     if tail:
         yield tail
 
 
 def _length(name: str, tensor: Any, dtypes: Mapping[str, str]) -> int:
-    dtype = _sent_as(name, tensor, dtypes)
+    dtype = sent_as(name, tensor, dtypes)
     size = _size(tensor, dtype)
-    return size + len(_header({name: {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [0, size]}}, {}))
+    return size + len(header({name: {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [0, size]}}, {}))
 
 
-def _header(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+def header(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
     said = {**({"__metadata__": dict(metadata)} if metadata else {}), **entries}
     text = json.dumps(said, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
 
-def _sent_as(name: str, tensor: Any, dtypes: Mapping[str, str]) -> str:
+def sent_as(name: str, tensor: Any, dtypes: Mapping[str, str]) -> str:
     """As safetensors names it. Raises BadCheckpoint."""
     own = _TORCH_DTYPES.get(str(getattr(tensor, "dtype", None)))
     if own is None:
@@ -171,7 +218,7 @@ def _size(tensor: Any, dtype: str) -> int:
     return int(tensor.numel() * item_bytes)
 
 
-def _bytes(tensor: Any, dtype: str) -> memoryview:
+def bytes_of(tensor: Any, dtype: str) -> memoryview:
     """The tensor's bytes on the CPU: its own memory where it is there already, in that type and in one piece."""
     torch = sys.modules["torch"]  # whoever has tensors has it loaded
     flat = tensor.detach()

@@ -107,7 +107,7 @@ def checked_files(folder: Path) -> Checked:
             members = read_tensors(file)
             tensors += members
             with file.open("rb") as stream:
-                shas |= {tensor.name: _sha(stream, tensor)[0] for tensor in members}
+                shas |= {tensor.name: sha_of(stream, tensor)[0] for tensor in members}
     except (BadShard, OSError, ValueError) as error:
         raise PushRefused(f"The model's weights cannot be read from its files: {error}.") from error
     return Checked(tensors, shas)
@@ -140,13 +140,13 @@ def check(file: Path, expected: Expected) -> Checked:
         segments = read_segments(file, BODY, expected.most_header_bytes)
     except BadShard as error:
         raise BadWeights([str(error)]) from error
-    faults = list(_faults(segments.tensors, expected.tensors))
+    faults = whole_faults(segments.tensors, expected)
     if faults:
         raise BadWeights(faults)
     shas: dict[str, str] = {}
     with file.open("rb") as stream:
         for tensor in segments.tensors:
-            shas[tensor.name], is_sound = _sha(stream, tensor)
+            shas[tensor.name], is_sound = sha_of(stream, tensor)
             if not is_sound:
                 faults.append(f"{tensor.name} holds numbers that are not finite (NaN or infinite)")
     if faults:
@@ -154,10 +154,11 @@ def check(file: Path, expected: Expected) -> Checked:
     return Checked(segments.tensors, shas, segments.metadata)
 
 
-def _faults(tensors: Sequence[Tensor], expected: Mapping[str, Tensor]) -> Iterator[str]:
+def whole_faults(tensors: Sequence[Tensor], expected: Expected) -> list[str]:
+    """Why these are not just the tensors of the model, by name, type and shape."""
     names = {tensor.name for tensor in tensors}
-    yield from (f"{name} is missing" for name in expected if name not in names)
-    yield from _misfits(tensors, expected)
+    missing = [f"{name} is missing" for name in expected.tensors if name not in names]
+    return missing + list(_misfits(tensors, expected.tensors))
 
 
 def _misfits(tensors: Sequence[Tensor | Announced], expected: Mapping[str, Tensor]) -> Iterator[str]:
@@ -177,7 +178,7 @@ def _are_floats(announced: Announced, wanted: Tensor) -> bool:
     return announced.dtype in _FLOATS and wanted.dtype in _FLOATS
 
 
-def _sha(stream: BinaryIO, tensor: Tensor) -> tuple[str, bool]:
+def sha_of(stream: BinaryIO, tensor: Tensor) -> tuple[str, bool]:
     """The sha256 of a tensor's bytes, and whether all of its numbers are finite."""
     stream.seek(tensor.begin)
     state, left, is_sound = hashlib.sha256(), tensor.end - tensor.begin, True
