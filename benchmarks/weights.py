@@ -2,13 +2,14 @@
 
 In turn, the tiny model's weights are pushed and switched to in place from their files; the figure is the ratio of the
 medians of the pauses. Then pushes under streams of chats, each of which has to be right for the version that it names.
-Then the gateway's memory before and after many pushes. Last, a larger model's bytes over loopback, against a bare copy
-of as many bytes from one socket to another.
+Then the gateway's memory before and after many pushes. A larger model's bytes over loopback, against a bare copy of as
+many bytes from one socket to another. Last, deltas of that model, in turn with pushes of all of it.
 """
 
 import argparse
 import asyncio
 import itertools
+import math
 import socket
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import psutil
+import torch
 from safetensors.torch import load_file
 
 from benchmarks.processes import CHECKPOINT, MODEL_ID, stepserve
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--larger-mb", type=int, default=400)
     parser.add_argument("--many", type=int, default=200)
+    parser.add_argument("--deltas", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-weights-") as folder:
         base = Path(folder)
@@ -46,9 +49,11 @@ def main() -> None:
             sources = [load_file(EARLY / "model.safetensors"), load_file(CHECKPOINT / "model.safetensors")]
             against_switches(base, client, sources, args.pushes)
             under_load(url, client, sources, args.loaded_pushes, args.streams)
-            memory(client, sources, args.many)
+            for delta in (False, True):
+                memory(client, sources, args.many, delta=delta)
             if args.larger_mb:
-                throughput(base, client, args.larger_mb)
+                tensors = throughput(base, client, args.larger_mb)
+                deltas(client, tensors, args.deltas)
 
 
 def against_switches(base: Path, client: Client, sources: list[Any], count: int) -> None:
@@ -122,23 +127,25 @@ async def _pushes_under_load(
     }
 
 
-def memory(client: Client, sources: list[Any], count: int) -> None:
+def memory(client: Client, sources: list[Any], count: int, *, delta: bool) -> None:
     gateway = next(
         process
         for process in psutil.Process().children(recursive=True)
         if " ".join(process.cmdline()).startswith("stepserve: gateway")
     )
     for number in range(20):
-        client.push_weights(sources[number % 2])
+        client.push_weights(sources[number % 2], delta=delta)
     before = gateway.memory_info().rss, gateway.num_fds()
     for number in range(count):
-        client.push_weights(sources[number % 2])
+        client.push_weights(sources[number % 2], delta=delta)
     after = gateway.memory_info().rss, gateway.num_fds()
     grown = (after[0] - before[0]) / 1e6
-    print(f"{count} pushes: the gateway grew by {grown:.1f} MB of {before[0] / 1e6:.0f}, {after[1] - before[1]} files")
+    kind = "deltas" if delta else "pushes"
+    print(f"{count} {kind}: the gateway grew by {grown:.1f} MB of {before[0] / 1e6:.0f}, {after[1] - before[1]} files")
 
 
-def throughput(base: Path, client: Client, megabytes: int) -> None:
+def throughput(base: Path, client: Client, megabytes: int) -> dict[str, torch.Tensor]:
+    """Returns the tensors that were pushed last."""
     folder = larger(base / "models" / "larger", megabytes, 1)
     client.register_model(folder.name, "bench")
     client.set_active_model(folder.name)
@@ -158,6 +165,40 @@ def throughput(base: Path, client: Client, megabytes: int) -> None:
     medians = {what: median(each[what] for each, _, _ in rounds) for what in ("checked_ms", "paused_ms")}
     whole_s = median(whole for _, whole, _ in rounds)
     print(f"  checked in {medians['checked_ms']:.0f} ms, paused {medians['paused_ms']:.0f} ms, {whole_s:.2f} s in all")
+    return tensors
+
+
+def deltas(client: Client, tensors: dict[str, torch.Tensor], count: int) -> None:
+    """One element of twenty gets other bits, all of which nobody could foresee but that the number is finite."""
+    client.push_weights(tensors, delta=True)
+    rounds = []
+    for number in range(count):
+        whole = client.push_weights(tensors)
+        carried_bytes = 0.0
+        for tensor in tensors.values():
+            chosen = torch.rand(tensor.shape) < 0.05
+            tensor[chosen] = torch.randint(0, 0x3F80, (int(chosen.sum()),), dtype=torch.int16).view(torch.bfloat16)
+            count_chosen = int(chosen.sum())
+            carried_bytes += which_bytes(tensor.numel(), count_chosen) + 2 * count_chosen
+        started = time.monotonic()
+        pushed = client.push_weights(tensors, delta=True)
+        assert pushed.base is not None, number
+        rounds.append((whole, pushed, time.monotonic() - started, carried_bytes))
+    moved = median((pushed.received_bytes or 0) for _, pushed, _, _ in rounds)
+    share, carried = moved / rounds[0][1].bytes, moved / median(each for _, _, _, each in rounds)
+    pauses = [median(each[which].paused_ms for each in rounds) for which in (0, 1)]
+    print(
+        f"5 % changed: a delta is {share:.3f} of all bytes, {carried:.2f} of what the changed elements carry;", end=" "
+    )
+    print(f"pause {pauses[1]:.0f} ms, of all {pauses[0]:.0f} ms: {pauses[1] / pauses[0]:.2f}")
+    checked_ms = median(pushed.checked_ms for _, pushed, _, _ in rounds)
+    print(f"  applied and checked in {checked_ms:.0f} ms, {median(each for _, _, each, _ in rounds):.2f} s in all")
+
+
+def which_bytes(elements: int, changed: int) -> float:
+    """As many as it takes to say which elements: the logarithm of the number of ways to choose them."""
+    ways = math.lgamma(elements + 1) - math.lgamma(changed + 1) - math.lgamma(elements - changed + 1)
+    return ways / math.log(2) / 8
 
 
 def bare_copy_s(size: int) -> float:

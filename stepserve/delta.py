@@ -30,8 +30,8 @@ BLOCK_ELEMENTS = 1 << 20
 _HEAD = struct.Struct("<II")
 _GAP_BYTES = 3
 _LEVEL = 1  # bytes of a plane are told apart by how often they come, and hardly ever repeat in a row
-_UNSIGNED = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
-_SIGNED = {1: np.dtype("i1"), 2: np.dtype("<i2"), 4: np.dtype("<i4"), 8: np.dtype("<i8")}
+_UNSIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_SIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("i1"), 2: np.dtype("<i2"), 4: np.dtype("<i4"), 8: np.dtype("<i8")}
 
 Array = np.ndarray[Any, Any]
 
@@ -133,10 +133,10 @@ def _woven(planes: Array, width: int) -> Array:
 
 
 def _zigzag(difference: Array, width: int) -> Array:
-    signs = (difference.view(_SIGNED[width]) >> (8 * width - 1)).view(_UNSIGNED[width])
-    return (difference << 1) ^ signs
+    signs: Array = (difference.view(_SIGNED[width]) >> (8 * width - 1)).view(_UNSIGNED[width])
+    return np.bitwise_xor(difference << 1, signs)
 
 
 def _unzigzag(numbers: Array, width: int) -> Array:
-    signs = (numbers & 1).view(_SIGNED[width])
-    return (numbers >> 1) ^ (-signs).view(_UNSIGNED[width])
+    signs: Array = -(numbers & 1).view(_SIGNED[width])
+    return np.bitwise_xor(numbers >> 1, signs.view(_UNSIGNED[width]))

@@ -11,7 +11,8 @@ from gateway.http.error_rendering import Failure, Renderer, renderer_of, reworde
 from gateway.request.context import RequestContext
 
 NO_ANSWER = 499  # as nginx has it: the client went away before there was one
-_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+_EVENTS = b"text/event-stream"
+_STREAMS = (_EVENTS, b"application/x-ndjson")
 _OF_THE_BODY = frozenset({b"content-length", b"content-type"})
 
 
@@ -25,8 +26,8 @@ class TrackedSend:
     """
 
     __slots__ = (
-        "_held", "_held_body", "_may_tell", "_send", "blocked_since_s", "ended", "given_up", "headers", "hears",
-        "is_stream", "model", "objection", "renderer", "rewords", "started", "started_s", "status",
+        "_comments", "_has_events", "_held", "_held_body", "_may_tell", "_send", "blocked_since_s", "ended", "given_up",
+        "headers", "hears", "is_stream", "model", "objection", "renderer", "rewords", "started", "started_s", "status",
     )  # fmt: skip
 
     def __init__(self, send: Send, renderer: Renderer) -> None:
@@ -47,6 +48,8 @@ class TrackedSend:
         self._held: Message | None = None
         self._held_body = b""
         self._may_tell = True
+        self._has_events = False
+        self._comments = b""
 
     async def __call__(self, message: Message) -> None:
         if self.given_up is not None:
@@ -63,8 +66,18 @@ class TrackedSend:
             self._held_body += message.get("body", b"")
             if not message.get("more_body", False):
                 await self._reword(self._held, self.rewords or "")
+        elif self._comments and message.get("body"):
+            comments, self._comments = self._comments, b""
+            await self._pass({**message, "body": comments + message["body"]})
         else:
             await self._pass(message)
+
+    def comment(self, text: str) -> None:
+        """Put before the next event of a stream that has begun, as a comment: clients that look for none see none. An
+        app sends whole events.
+        """
+        if self._has_events and not self.ended:
+            self._comments += f": {text}\n\n".encode()
 
     def give_up(self, error: GatewayError) -> None:
         """From now on the app is not heard. `tell` must follow; nobody is told who takes nothing."""
@@ -122,7 +135,7 @@ class TrackedSend:
             message = {**message, "headers": headers}
         for name, value in headers:
             if name == b"content-type":
-                self.is_stream = value.startswith(_STREAMS)
+                self.is_stream, self._has_events = value.startswith(_STREAMS), value.startswith(_EVENTS)
             elif name == b"x-model-id":
                 self.model = value.decode("latin-1")
         self.started, self.started_s = True, time.perf_counter()

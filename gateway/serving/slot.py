@@ -138,6 +138,7 @@ class Slot:
         self.adapters: dict[str, Adapter[Slot]] = {}
         self.soundness = Soundness(lambda: engine.not_finite)
         self.weights: StagedWeights | None = None
+        self._answers: dict[asyncio.Task[None], _Answer] = {}
         self.become(model, reference)
         self.load_duration_s = load_duration_s
         self.phase: SlotPhase = "ready"
@@ -146,7 +147,6 @@ class Slot:
         self._frozen_by_one = asyncio.Lock()
         self._reloads = False
         self._is_frozen = False
-        self._answers: dict[asyncio.Task[None], _Answer] = {}
         self._batches: dict[asyncio.Task[Any], bool] = {}  # whether each was given up
         self.use = Use()
         self.closed = False  # it is another model's turn: the pool lets no more requests in
@@ -174,6 +174,8 @@ class Slot:
         self.version = version or WeightsVersion()
         self.weights = weights
         self.identity_headers = identity_of(model, self.version)
+        for answer in self._answers.values():
+            answer.goes_on()
 
     @classmethod
     async def load(
@@ -451,6 +453,12 @@ class _Answer:
     async def fail(self) -> None:
         """Tells the client that the slot gave its request up."""
         await self._response.fail(self._reason())
+
+    def goes_on(self) -> None:
+        """What comes from here on was computed with other weights. A stream has sent its headers by now."""
+        slot = self._slot
+        if slot.version.number != self._version and slot.model.id == self._model_id:
+            self._response.comment(f"x-model-version: {slot.version.number}")
 
     def _objection(self, status: int) -> Unserved | None:
         """Asked when the answer begins: whole ones do so at their end, when it is known which weights made them."""

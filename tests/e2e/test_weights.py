@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from demo.rl_loop import loop
 from stepserve.client import Client, probe_of
 from stepserve.client.errors import Conflict, Invalid
+from stepserve.delta import MEDIA_TYPE
 from stepserve.probe import METADATA_KEY
 from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of, wait_until
 
@@ -129,6 +130,41 @@ def test_a_model_in_memory_is_proved_by_what_it_says(
     assert logprobs(server) == (str(pushed.version), final[0])
     again = client.push_weights(_named(model), probe=probe)
     assert again.version > pushed.version
+
+
+def test_a_delta_answers_as_a_fresh_engine_or_leaves_its_base(
+    server: Server, client: Client, final: tuple[Logprobs, list[str]], tensors: dict[str, torch.Tensor]
+) -> None:
+    first = client.push_weights(load_file(EARLY / "model.safetensors"), delta=True)
+    assert first.base is None
+    pushed = client.push_weights(tensors, delta=True)
+    registered = next(model for model in client.list_models() if model.id == FINAL_ID)
+    assert (pushed.base, pushed.digest) == (first.digest, registered.digest)
+    assert logprobs(server) == (str(pushed.version), final[0])
+    assert answers(server) == final[1]
+    one_in_twenty = {name: _moved(tensor, number) for number, (name, tensor) in enumerate(tensors.items())}
+    small = client.push_weights(one_in_twenty, delta=True)
+    assert small.base == pushed.digest
+    assert small.received_bytes is not None
+    assert small.received_bytes < 0.1 * small.bytes
+    before = logprobs(server)
+    noise = {name: torch.randn_like(tensor.float()).to(tensor.dtype) * 1e4 for name, tensor in tensors.items()}
+    with pytest.raises(Invalid, match="proof"):
+        client.push_weights(
+            noise, probe={"prompt_token_ids": [list(range(40, 80))], "logprobs": [[-0.1] * 39]}, delta=True
+        )
+    stale = {"base": first.digest}, {"content-type": MEDIA_TYPE}
+    late = server.http.put(ROUTE, params=stale[0], headers=stale[1], content=b"x")
+    assert (late.status_code, late.json()["code"]) == (409, "delta_base_unavailable")
+    assert logprobs(server) == before
+    again = client.push_weights(tensors, delta=True)
+    assert (again.base, logprobs(server)[1]) == (None, final[0])
+
+
+def _moved(tensor: torch.Tensor, seed: int) -> torch.Tensor:
+    """One element of twenty is others, by a little."""
+    chosen = torch.rand(tensor.shape, generator=torch.Generator().manual_seed(seed)) < 0.05
+    return torch.where(chosen, tensor * 1.02, tensor)
 
 
 def _named(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -263,6 +263,26 @@ def test_an_answer_that_an_update_went_through_says_so(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+def test_a_stream_says_from_where_on_it_is_of_other_weights(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        there.engine.content_type = b"text/event-stream; charset=utf-8"
+        there.engine.says = b"data: two\n\n"
+        there.engine.release.clear()
+        async with there.http.stream("POST", "/v1/chat/completions", json={"model": MODEL}) as answer:
+            pieces = answer.aiter_bytes()
+            assert (answer.headers["x-model-version"], await anext(pieces)) == ("0", b"data: one\n\n")
+            for number in (1, 2):
+                body = safetensors(OTHER | {"layer.0": bytes([number] * 16)})
+                pushed = await there.http.put(f"/models/{MODEL}/weights?in_flight=keep", content=body)
+                assert pushed.json()["version"] == number
+            there.engine.release.set()
+            rest = b"".join([piece async for piece in pieces])
+        assert rest == b": x-model-version: 1\n\n: x-model-version: 2\n\ndata: two\n\n"
+        assert ": x-model" not in (await there.chat()).text
+
+    tell(tmp_path, story)
+
+
 def test_a_pause_that_nobody_ends_is_over_by_itself(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         await post(there, "/pause?mode=keep")
