@@ -88,7 +88,7 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
             (None, good, 422, "invalid_request", "base: must name the digest"),
             ("", good, 422, "invalid_request", "base: must be 1 to 128"),
             (base, good[:-1], 422, "bad_weights", "the body is torn"),
-            (base, safetensors(ONE), 422, "bad_weights", "it is no delta, or not all of one"),
+            (base, safetensors(ONE), 422, "bad_weights", "this is not a delta, or not all of one"),
             (base, await delta(there, ONE, OTHER | {"layer.1": ONE["layer.1"][::-1]}), 422, "bad_weights", "checksum"),
             (base, b"\0" * 2_000_000, 413, "request_too_large", "which all tensors of `a` take"),
         ):

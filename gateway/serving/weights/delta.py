@@ -55,7 +55,7 @@ def _rows(metadata: Mapping[str, str]) -> list[Row]:
     """Raises BadWeights."""
     text = metadata.get(METADATA_KEY)
     if text is None:
-        raise BadWeights([f"{BODY} has no {METADATA_KEY} in its __metadata__: it is no delta, or not all of one"])
+        raise BadWeights([f"{BODY} has no {METADATA_KEY} in its __metadata__: this is not a delta, or not all of one"])
     try:
         return msgspec.json.decode(text, type=list[Row])
     except (msgspec.DecodeError, RecursionError) as error:

@@ -123,7 +123,7 @@ NAN = floats(1, 2, float("nan"), 4)
             "a holds numbers that are not finite (NaN or infinite)",
         ),
         (A[:-1] + b"\xff" + tail(rows(NEW)), "a would not be what its checksum says"),
-        (A, "the body has no stepserve.delta in its __metadata__: it is no delta, or not all of one"),
+        (A, "the body has no stepserve.delta in its __metadata__: this is not a delta, or not all of one"),
         (A + tail(rows(NEW))[:-1], "the body is torn"),
         (A + tail({"a": 1}), "stepserve.delta is not a list of [name, dtype, shape, sha256]"),
         (A + tail([["a", "F32", [-1, -4], "x"], row("b", NEW["b"])]), "a has the shape [-1, -4], not [2, 2]"),
