@@ -134,9 +134,11 @@ def _woven(planes: Array, width: int) -> Array:
 
 def _zigzag(difference: Array, width: int) -> Array:
     signs: Array = (difference.view(_SIGNED[width]) >> (8 * width - 1)).view(_UNSIGNED[width])
-    return np.bitwise_xor(difference << 1, signs)
+    numbers: Array = (difference << 1) ^ signs
+    return numbers
 
 
 def _unzigzag(numbers: Array, width: int) -> Array:
     signs: Array = -(numbers & 1).view(_SIGNED[width])
-    return np.bitwise_xor(numbers >> 1, signs.view(_UNSIGNED[width]))
+    difference: Array = (numbers >> 1) ^ signs.view(_UNSIGNED[width])
+    return difference

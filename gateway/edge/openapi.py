@@ -19,6 +19,7 @@ from gateway.serving.gate import Gate
 from gateway.sidecar.control_link import ControlProxy
 from stepserve import __version__
 from stepserve.contract import InFlightPolicy
+from stepserve.delta import MEDIA_TYPE
 from stepserve.route_table import ROWS, Owner, Row, match
 
 Json = dict[str, Any]
@@ -36,7 +37,11 @@ _OF_A_PUSH = [
     {"name": "persist", "in": "query", "schema": {"type": "boolean", "default": False}},
     {"name": "in_flight", "in": "query", "schema": {"enum": list(get_args(InFlightPolicy)), "default": "finish"}},
     {"name": "timeout_s", "in": "query", "schema": {"type": "number", "exclusiveMinimum": 0, "default": 300}},
-]
+    {
+        "name": "base", "in": "query", "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+        "description": f"The digest that a body of the type {MEDIA_TYPE} is a delta for",
+    },
+]  # fmt: skip
 
 
 def describe(gate: Gate, control: ControlProxy, routes: Iterable[Route], plain: Iterable[BaseRoute]) -> list[Route]:
@@ -134,7 +139,9 @@ def _of_tensors(row: Row) -> Json:
             operation["summary"] = "The version of the weights, and the tensors that a push must have"
         else:
             operation["summary"] = "Tensors of a push" if method == "PUT" else "vLLM: tensors of an update"
-            operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": _BINARY}}}
+            kinds = ["application/octet-stream", MEDIA_TYPE] if method == "PUT" else ["application/octet-stream"]
+            content = {kind: {"schema": _BINARY} for kind in kinds}
+            operation["requestBody"] = {"required": True, "content": content}
         if method == "PUT":
             operation["parameters"] = _OF_A_PUSH
         operations[method.lower()] = operation

@@ -17,6 +17,7 @@ from stepserve.client.weights import (
     bytes_of,
     header,
     in_pieces,
+    length_of,
     said_of,
     sent_as,
     tensors_of,
@@ -82,10 +83,12 @@ class DeltaPush:
         push._tensors = kept.tensors if kept is not None else {}
         tensors = tensors_of(source, expected.dtypes)
         each = tensors.items() if isinstance(tensors, Mapping) else tensors
-        if kept is None:
-            push.body = WeightsBody(push._whole(each), None)
-        else:
+        if kept is not None:
             push.body = WeightsBody(push._changes(each), None, kept.digest, _codec().MEDIA_TYPE)
+        elif isinstance(tensors, Mapping):
+            push.body = WeightsBody(push._whole(each), length_of(tensors, expected.dtypes) + len(push._tail))
+        else:
+            push.body = WeightsBody(push._whole(each), None)
         return push
 
     def instead(self, error: Conflict) -> WeightsBody:
@@ -95,10 +98,15 @@ class DeltaPush:
         for _ in self.body.pieces:  # what was not read yet of a source that is read once
             pass
         self.kept = None
-        return WeightsBody(self._sent_again(), None)
+        pieces = list(self._sent_again())
+        return WeightsBody(iter(pieces), sum(map(len, pieces)))
 
     def keeps(self, pushed: PushedWeights) -> KeptWeights:
         return KeptWeights(pushed.digest, self.kept.deltas + 1 if self.kept is not None else 0, self._tensors)
+
+    @property
+    def _tail(self) -> bytes:
+        return header({}, said_of(self.probe)) if self.probe is not None else b""
 
     def _whole(self, tensors: Iterable[tuple[str, Any]]) -> Pieces:
         codec, dtypes = _codec(), self.expected.dtypes
@@ -108,13 +116,13 @@ class DeltaPush:
             kept = self._tensors[name] = _Tensor(dtype, tuple(tensor.shape), data)
             yield from _segment(name, kept.dtype, kept.shape, memoryview(data))
         if self.probe is not None:
-            yield header({}, said_of(self.probe))
+            yield self._tail
 
     def _sent_again(self) -> Pieces:
         for name, tensor in self._tensors.items():
             yield from _segment(name, tensor.dtype, tensor.shape, memoryview(tensor.data))
         if self.probe is not None:
-            yield header({}, said_of(self.probe))
+            yield self._tail
 
     def _changes(self, tensors: Iterable[tuple[str, Any]]) -> Pieces:
         codec, dtypes, rows = _codec(), self.expected.dtypes, []

@@ -105,8 +105,7 @@ class WeightsBody:
         tensors = tensors_of(source, dtypes)
         if not isinstance(tensors, Mapping):
             return cls(_pieces(tensors, dtypes, tail), None)
-        length = sum(_length(name, tensor, dtypes) for name, tensor in tensors.items()) + len(tail)
-        return cls(_pieces(tensors.items(), dtypes, tail), length)
+        return cls(_pieces(tensors.items(), dtypes, tail), length_of(tensors, dtypes) + len(tail))
 
     def headers(self) -> dict[str, str]:
         kind = {"content-type": self.kind}
@@ -189,6 +188,11 @@ def _pieces(tensors: Iterable[tuple[str, Any]], dtypes: Mapping[str, str], tail:
         yield from in_pieces(data)
     if tail:
         yield tail
+
+
+def length_of(tensors: Mapping[str, Any], dtypes: Mapping[str, str]) -> int:
+    """In bytes, each tensor in a safetensors file of its own. Raises BadCheckpoint."""
+    return sum(_length(name, tensor, dtypes) for name, tensor in tensors.items())
 
 
 def _length(name: str, tensor: Any, dtypes: Mapping[str, str]) -> int:

@@ -1,6 +1,7 @@
 """A body that a thread copies from a socket to a file, whatever the client does meanwhile."""
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -82,6 +83,30 @@ def test_nothing_is_waited_for_once_all_is_there(tmp_path: Path, pool: ThreadPoo
     copy.client.sendall(BODY[1000:])
     copied.result(240)
     copy.close()
+
+
+def test_whoever_reads_the_connections_next_request_hears_of_its_first_byte(
+    tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    """Also after a client that made the copier wait, in which little at a time has come."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    server.setblocking(False)
+    file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    copier = BodyCopier(os.dup(server.fileno()), file, 0, len(BODY), threading.Lock(), 240.0, 0.05)
+    copied = pool.submit(copier.run, [])
+    client.sendall(BODY[:1000])
+    while copier.written_bytes < 1000:
+        assert not copied.done()
+    client.sendall(BODY[1000:])
+    copied.result(240)
+    client.sendall(b"G")
+    assert select.select([server], [], [], 240.0)[0] == [server]
+    assert (tmp_path / "file").read_bytes() == BODY
+    for each in (client, server):
+        each.close()
+    os.close(file)
 
 
 def test_it_can_be_stopped(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
