@@ -66,6 +66,7 @@ class DeltaPush:
     kept: KeptWeights | None
     body: WeightsBody = field(init=False)
     _tensors: dict[str, _Tensor] = field(init=False)
+    _names: list[str] = field(default_factory=list, init=False)  # as the source gave them
 
     @classmethod
     def of(
@@ -119,7 +120,8 @@ class DeltaPush:
             yield self._tail
 
     def _sent_again(self) -> Pieces:
-        for name, tensor in self._tensors.items():
+        for name in self._names:
+            tensor = self._tensors[name]
             yield from _segment(name, tensor.dtype, tensor.shape, memoryview(tensor.data))
         if self.probe is not None:
             yield self._tail
@@ -136,6 +138,7 @@ class DeltaPush:
             elif change := _blocks(codec.change_of(kept.data, new, element_bytes(dtype))):
                 kept.data[:], kept.sha = new, None
                 yield from _segment(name, "U8", (len(change),), memoryview(change))
+            self._names.append(name)
             rows.append(kept.row(name))
         yield header({}, {codec.METADATA_KEY: json.dumps(rows)} | said_of(self.probe))
 

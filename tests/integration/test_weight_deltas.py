@@ -162,8 +162,11 @@ def test_a_base_that_goes_while_its_delta_comes(tmp_path: Path) -> None:
         async with AsyncClient(there.url, transport=transport) as client:
             await client.push_weights(tensors_of(OTHER), delta=True)
             done = await client.push_weights(iter(tensors_of(ONE).items()), delta=True)
-        assert (done.base, done.version) == (None, 3)
-        assert await served(there) == ("3", done.digest)
+            assert (done.base, done.version) == (None, 3)
+            assert await served(there) == ("3", done.digest)
+            with pytest.raises(Invalid, match=r"layer\.2 is missing"):
+                await client.push_weights(iter(list(tensors_of(OTHER).items())[:2]), delta=True)
+            await pushed(there, ONE)
         assert await pushed(there, ONE) == done.digest
 
     tell(tmp_path, story)
