@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.engine.weights.tensors import tensors_in
 from gateway.errors import BadWeights
 from gateway.serving.weights.check import Expected, check, expected_of
 from gateway.serving.weights.delta import assembled
@@ -91,6 +92,14 @@ def _file(tmp_path: Path, content: bytes) -> Path:
     file = tmp_path / "further"
     file.write_bytes(content)
     return file
+
+
+def test_a_worker_reads_the_tensors_of_the_push_out_of_it(
+    tmp_path: Path, expected: Expected, base: StagedWeights
+) -> None:
+    weights = made(tmp_path, base, expected, A + tail(rows(NEW)))
+    read = {name: (tensor.shape, tensor.flatten().tolist()) for name, tensor in tensors_in(weights.path)}
+    assert read == {"b": ((3,), [5.0, 6.0, 7.0]), "a": ((2, 2), [1.0, 2.0, 9.0, 4.0])}
 
 
 def test_nothing_changed(tmp_path: Path, expected: Expected, base: StagedWeights) -> None:
