@@ -15,7 +15,7 @@ from os import pwrite
 from gateway.errors import RequestTimeout
 
 _BUFFER_BYTES = 1024 * 1024
-_AT_ONCE_BYTES = 512 * 1024  # woken for less, a thread that is as fast as its client makes three times the system calls
+_AT_ONCE_BYTES = 512 * 1024  # woken for less, a thread that is as fast as its client makes twice the system calls
 _DRAINED_BYTES = 128 * 1024 * 1024
 
 

@@ -447,6 +447,7 @@ class _Answer:
         self._slot = slot
         self._response = response
         self._model_id, self._version = slot.model.id, slot.version.number
+        self._last = self._version
         response.headers.update(identity_headers)
         response.objection = self._objection
 
@@ -457,8 +458,9 @@ class _Answer:
     def goes_on(self) -> None:
         """What comes from here on was computed with other weights. A stream has sent its headers by now."""
         slot = self._slot
-        if slot.version.number != self._version and slot.model.id == self._model_id:
-            self._response.comment(f"x-model-version: {slot.version.number}")
+        if slot.version.number != self._last and slot.model.id == self._model_id:
+            self._last = slot.version.number
+            self._response.comment(f"x-model-version: {self._last}")
 
     def _objection(self, status: int) -> Unserved | None:
         """Asked when the answer begins: whole ones do so at their end, when it is known which weights made them."""

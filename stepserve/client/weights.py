@@ -15,7 +15,7 @@ from stepserve.client.results import Result
 from stepserve.client.wire import Call
 from stepserve.probe import METADATA_KEY
 
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 512 * 1024
 _CONNECT_TIMEOUT_S = 5.0
 _WRITE_TIMEOUT_S = 120.0
 _ANSWER_MARGIN_S = 600.0  # beside what `timeout_s` bounds: every byte is read once more, and the proof is taken

@@ -275,9 +275,11 @@ def test_a_stream_says_from_where_on_it_is_of_other_weights(tmp_path: Path) -> N
                 body = safetensors(OTHER | {"layer.0": bytes([number] * 16)})
                 pushed = await there.http.put(f"/models/{MODEL}/weights?in_flight=keep", content=body)
                 assert pushed.json()["version"] == number
+            files = await there.http.post("/models/set_active", json={"id": MODEL, "in_flight": "keep"})
+            assert files.status_code == 200, files.text
             there.engine.release.set()
             rest = b"".join([piece async for piece in pieces])
-        assert rest == b": x-model-version: 1\n\n: x-model-version: 2\n\ndata: two\n\n"
+        assert rest == b": x-model-version: 1\n\n: x-model-version: 2\n\n: x-model-version: 0\n\ndata: two\n\n"
         assert ": x-model" not in (await there.chat()).text
 
     tell(tmp_path, story)
