@@ -276,7 +276,11 @@ def create_gateway(
         member.membership if member is not None else None,
     ).app()
     pusher, persisting = (
-        Pusher(pool, BodyToFile(settings.limits.body_timeout_s, "push"), settings.weights.persist_every),
+        Pusher(
+            pool,
+            BodyToFile(settings.limits.body_timeout_s, "push", at_once_bytes=512 * 1024),
+            settings.weights.persist_every,
+        ),
         Persisting(control, layout.models),
     )
     trainers = TrainerRoutes(Updates(pusher, pool, settings.weights), pusher, persisting)

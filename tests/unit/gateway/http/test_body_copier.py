@@ -94,7 +94,7 @@ def test_whoever_reads_the_connections_next_request_hears_of_its_first_byte(
         server, _ = listener.accept()
     server.setblocking(False)
     file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
-    copier = BodyCopier(os.dup(server.fileno()), file, 0, len(BODY), threading.Lock(), 240.0, 0.05)
+    copier = BodyCopier(os.dup(server.fileno()), file, 0, len(BODY), threading.Lock(), 240.0, 0.05, 512 * 1024)
     copied = pool.submit(copier.run, [])
     client.sendall(BODY[:1000])
     while copier.written_bytes < 1000:
