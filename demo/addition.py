@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SMALLEST, LARGEST = 10, 99
 HELD_OUT_COUNT = 600
+EXAM_COUNT = 600
 _SPLIT_SEED = 20250101
 
 
@@ -28,6 +29,13 @@ def split() -> tuple[list[Addition], list[Addition]]:
     additions = [Addition(a, b) for a in range(SMALLEST, LARGEST + 1) for b in range(SMALLEST, LARGEST + 1)]
     random.Random(_SPLIT_SEED).shuffle(additions)
     return additions[HELD_OUT_COUNT:], additions[:HELD_OUT_COUNT]
+
+
+def exam() -> list[Addition]:
+    """Some of the training ones: a model may be examined on them, and more of the kind be made of what it got wrong,
+    while those held out stay sealed.
+    """
+    return split()[0][:EXAM_COUNT]
 
 
 def batches(additions: list[Addition], batch_size: int, seed: int) -> Iterator[list[Addition]]:

@@ -1,134 +1,262 @@
-"""The whole loop on a running server: `python -m demo.loop` (two minutes on two cores; `make run` in another terminal).
+"""The whole loop on a running server, without a hand: `python -m demo.loop` (`make run` in another terminal).
 
-An early demo checkpoint is evaluated, its failures become verified examples, the checkpoint is trained on them, and the
-new one is evaluated again: on the sealed half of the questions, which nothing was made from, it is better.
+It begins with an early demo checkpoint. Each round the model that serves is examined, the server makes verified
+examples of what it got wrong, a trainer takes those from the inbox, trains the checkpoint on and pushes the new one,
+and a promotion lets it take the switch: only where it is shown to be better on the sealed questions. Those are
+additions that the checkpoint was never trained on: the exam has none of them, and each round the loop looks that no
+example is one. The model that was active before is active again at the end.
 """
 
 import argparse
 import json
-import shutil
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from datagen.failures import half_of
-from demo.shard_training import examples_of, go_on
+from datagen.tokens import words
+from demo.addition import Addition, exam, split
+from demo.loop_rounds import Measured, Round, table, told
+from demo.shard_training import Example, examples_of, go_on
+from demo.visit import Visit
+from stepserve import Client
+from stepserve.client.errors import StepserveError
+from stepserve.client.results import Job, MadeJob, Promotion
 
 EARLY = Path(__file__).parent / "checkpoints" / "step-0300"
-EXAM = "math_eval.jsonl"
+EARLY_STEP = 300
+EXAM, SEALED = "loop_exam.jsonl", "math_eval.jsonl"
+GOAL = 0.99
+ALPHA = 0.05
+_MOST_TOKENS = 8
+_SAMPLES = 16  # solutions that the model tries of each question
+_REPLAY_SHARE = 0.3  # of the examples: what it could do already, so that it does not forget
+_BATCH, _PEAK_LR = 64, 1e-4  # gentle, so that there is something left for the next round
+_SWITCHES = "activate"
+_EXIT_INTERRUPTED = 130
 
 
+class Stopped(Exception):
+    """The loop does not go on: a candidate is not better, or a sealed question is among the examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`examples`: asked for in each round; `epochs`: of training in each, over those of all rounds so far; `exam`,
+    `sealed`: at most so many questions.
+    """
+
+    rounds: int = 3
+    examples: int = 150
+    epochs: int = 6
+    exam: int = 600
+    sealed: int = 600
+
+
+@dataclass(slots=True)
 class Loop:
-    """`base` is the server's base directory, on this machine."""
+    """`model` serves, and `checkpoint` is what it was pushed from. `folder` is for what is trained here."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=300, trust_env=False)
-        self._models = Path(self._get("/info")["models_dir"])
-        self._runs = Path(self._get("/info")["runs_dir"])
+    client: Client
+    visit: Visit
+    plan: Plan
+    folder: Path
+    name: str
+    model: str = ""
+    checkpoint: Path = EARLY
+    step: int = EARLY_STEP
+    learnt: list[Example] = field(default_factory=list)
 
-    def serve(self, model_id: str, checkpoint: Path) -> None:
-        """Copies, registers and activates it."""
-        target = self._models / model_id
-        if not target.exists():
-            shutil.copytree(checkpoint, target)
-        self._post("/models/register", {"id": model_id, "source": "demo.loop"})
-        self._post("/models/set_active", {"id": model_id})
+    def begin(self) -> None:
+        """Both sets of questions are there, and the early checkpoint serves."""
+        _, sealed = split()
+        self.client.put_dataset(SEALED, _lines(sealed))
+        self.client.put_dataset(EXAM, _lines(exam(), split="dev"))
+        self.model = f"{self.name}-0"
+        self.visit.push(EARLY, self.model, source="demo.loop", step=self.step, activate=True)
 
-    def evaluate(self, model_id: str) -> tuple[str, float, float]:
-        """The job's id, the accuracy on all questions, and that on the sealed half."""
-        job = self._job("/eval/jobs", {"model_id": model_id, "name": "loop", "dataset_ref": EXAM})
-        samples = (self._runs / "eval" / job["id"] / "samples.jsonl").read_text().splitlines()
-        records = [json.loads(line) for line in samples]
-        sealed = [record["correct"] for record in records if half_of(record["input"]) == "test"]
-        return job["id"], job["result"]["accuracy"], sum(sealed) / len(sealed)
-
-    def generate(self, model_id: str, strategy: str, **config: Any) -> dict[str, Any]:
-        return self._job("/data_gen/jobs", {"model_id": model_id, "strategy": strategy, "config": config})
-
-    def take_shards(self, job_id: str, folder: Path) -> list[Path]:
-        """As a trainer on another machine would: claimed, downloaded, acknowledged."""
-        taken = []
-        while (
-            shard := self._post("/shards/claim", {"claimed_by": "demo.loop", "job_id": job_id})["shard"]
-        ) is not None:
-            path = folder / shard["name"]
-            path.write_bytes(self._http.get(shard["url"]).raise_for_status().content)
-            self._post(f"/shards/{shard['name']}/ack", {"claim_id": shard["claim_id"]})
-            taken.append(path)
-        return taken
-
-    def active(self) -> str:
-        active: str = self._get("/models/active")["id"]
-        return active
-
-    def activate(self, model_id: str) -> None:
-        self._post("/models/set_active", {"id": model_id})
-
-    def _job(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        job_id = self._post(path, body)["job_id"]
-        while True:
-            job: dict[str, Any] = self._get(f"/jobs/{job_id}")
-            if job["status"] == "done":
-                return job
-            if job["status"] in {"failed", "cancelled"}:
-                sys.exit(f"{job_id} {job['status']}: {job['error']}")
-            time.sleep(0.5)
-
-    def _get(self, path: str) -> Any:
-        return self._http.get(path).raise_for_status().json()
-
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        answer = self._http.post(path, json=body)
-        if answer.is_error:
-            sys.exit(f"POST {path}: {answer.text}")
-        return answer.json()
-
-
-def run(url: str, *, examples: int = 800, steps: int = 150) -> dict[str, float]:
-    """Prints each step; returns `before` and `after`, the accuracies on the sealed half, and how many `examples`."""
-    loop = Loop(url)
-    was_active = loop.active()
-    run_id = time.strftime("%H%M%S")
-    early, late = "loop-early", f"loop-trained-{run_id}"
-    try:
-        loop.serve(early, EARLY)
-        eval_id, whole, before = loop.evaluate(early)
-        print(f"{early}: accuracy {whole:.3f}, on the sealed half {before:.3f}", flush=True)
-        job = loop.generate(
-            early, "fix_eval_failures", source_eval_run_id=eval_id, domain="math", num_examples=examples, max_tokens=8,
-            samples=16, replay_share=0.3,
-        )  # fmt: skip
-        result = job["result"]
-        print(
-            f"{result['accepted']} verified examples in {result['seconds']:.0f} s, {result['replayed']} replays;"
-            f" split: {result['split']}; rejected: {result['rejected']}",
-            flush=True,
+    def round(self, number: int) -> Round:
+        """Raises Stopped when its candidate is not promoted, StepserveError."""
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "eval"):
+            options = {"max_samples": self.plan.exam, "max_tokens": _MOST_TOKENS}
+            examined = self._done(self.client.eval_job(self.model, self.name, EXAM, **options))
+        with _timed(seconds, "data_gen"):
+            made = self._made(examined.id, seed=number)
+        with _timed(seconds, "train"):
+            examples = self._taken(made.id)
+            leaked = _sealed_in(examples)
+            if leaked:
+                raise Stopped(f"Round {number}: {leaked} of {len(examples)} examples are sealed questions.")
+            self.learnt += examples
+            candidate, folder = f"{self.name}-{number}", self.folder / str(number)
+            steps = max(1, self.plan.epochs * len(self.learnt) // _BATCH)
+            probe = go_on(self.checkpoint, folder, self.learnt, steps=steps, batch_size=_BATCH, peak_lr=_PEAK_LR)
+            self.step += steps
+        with _timed(seconds, "push"):
+            self.visit.push(folder, candidate, source="demo.loop", step=self.step, probe=probe)
+        with _timed(seconds, "promote"):
+            promotion = self._promoted(number, candidate)
+        (metric,) = promotion.per_metric or [{}]
+        asked = metric["samples_used"]
+        before = Measured.of(self.model, metric["a"], asked)
+        self.model, self.checkpoint = candidate, folder
+        return Round(
+            number=number,
+            before=before,
+            after=Measured.of(candidate, metric["b"], asked),
+            p=metric["p"],
+            fixed=metric["fixed"],
+            broken=metric["broken"],
+            exam_accuracy=(examined.result or {})["accuracy"],
+            examples=len(examples),
+            replayed=(made.result or {})["replayed"],
+            sealed_among_examples=leaked,
+            jobs={"eval": examined.id, "data_gen": made.id, "promotion": promotion.id},
+            seconds=seconds,
         )
-        with tempfile.TemporaryDirectory() as folder:
-            shards = loop.take_shards(job["id"], Path(folder))
-            go_on(EARLY, Path(folder) / late, examples_of(shards), steps=steps)
-            loop.serve(late, Path(folder) / late)
-        _, whole, after = loop.evaluate(late)
-        print(f"{late}: accuracy {whole:.3f}, on the sealed half {after:.3f}", flush=True)
-    finally:
-        loop.activate(was_active)
-    return {"before": before, "after": after, "examples": result["accepted"], "replayed": result["replayed"]}
+
+    def _made(self, eval_id: str, seed: int) -> Job:
+        """Variants of failed questions, solved by the model itself; an answer is believed when it is worked out."""
+        config = {
+            "source_eval_run_id": eval_id,
+            "domain": "math",
+            "num_examples": self.plan.examples,
+            "samples": _SAMPLES,
+            "max_tokens": _MOST_TOKENS,
+            "replay_share": _REPLAY_SHARE,
+            "seed": seed,
+            "against_earlier_shards": False,  # a second run makes what the first one did
+        }
+        return self._done(self.client.datagen_job(self.model, "fix_eval_failures", config))
+
+    def _taken(self, job_id: str) -> list[Example]:
+        """Each shard is claimed, downloaded, and acknowledged when the next one is asked for."""
+        return [
+            example
+            for shard in self.client.shards(job_id=job_id, claimed_by="demo.loop")
+            for example in examples_of([shard.path])
+        ]
+
+    def _promoted(self, number: int, candidate: str) -> Promotion:
+        """All sealed questions are asked of both and tested once, so that accuracies of all rounds can be compared."""
+        suite = [{"dataset_ref": SEALED, "metric": "accuracy", "max_tokens": _MOST_TOKENS}]
+        made = self.client.promote(
+            candidate,
+            suite,
+            rule={"test": "superior", "alpha": ALPHA},
+            sequential=False,
+            max_samples=self.plan.sealed,
+            on_pass=_SWITCHES,
+        )
+        self._done(made)
+        found = self.client.get_promotion(made.job_id)
+        if found.decision != "promoted":
+            reasons = "; ".join(found.reasons or [])
+            raise Stopped(f"Round {number}: {candidate} is not promoted, but {found.decision}: {reasons}.")
+        switch = found.activation or {}
+        if switch.get("status") != "activated":
+            why = f": {switch['error']}" if switch.get("error") else ""
+            raise Stopped(f"Round {number}: {candidate} is promoted, and its switch is {switch.get('status')}{why}.")
+        return found
+
+    def _done(self, made: MadeJob) -> Job:
+        return self.client.wait_for_job(made.job_id)
 
 
-def main() -> None:
+def run(client: Client, plan: Plan, name: str) -> Iterator[Round]:
+    """Each round when it is over, until all are or a model has reached GOAL. Raises Stopped, StepserveError.
+
+    The models are `<name>-0`, which is the early checkpoint, to `<name>-<rounds>`. They are gone at the end, and where
+    the iterator is closed.
+    """
+    with tempfile.TemporaryDirectory() as folder, Visit(client) as visit:
+        loop = Loop(client, visit, plan, Path(folder), name)
+        loop.begin()
+        for number in range(1, plan.rounds + 1):
+            found = loop.round(number)
+            yield found
+            if found.after.accuracy >= GOAL:
+                return
+
+
+def _lines(additions: Sequence[Addition], **more: str) -> bytes:
+    rows = ({"question": each.question, "answer": each.answer, **more} for each in additions)
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _sealed_in(examples: Sequence[Example]) -> int:
+    sealed = {" ".join(words(addition.question)) for addition in split()[1]}
+    return sum(" ".join(words(example.question)) in sealed for example in examples)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    began_s = time.monotonic()
+    yield
+    seconds[part] = round(time.monotonic() - began_s, 1)
+
+
+def _write(results: Path, plan: Plan, rounds: Sequence[Round]) -> None:
+    content: dict[str, Any] = {
+        "plan": asdict(plan),
+        "goal": GOAL,
+        "alpha": ALPHA,
+        "dataset": SEALED,
+        "rounds": [asdict(one) for one in rounds],
+    }
+    results.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    plan = Plan()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="http://127.0.0.1:8765")
-    parser.add_argument("--examples", type=int, default=800)
-    parser.add_argument("--steps", type=int, default=150)
-    args = parser.parse_args()
-    found = run(args.url, examples=args.examples, steps=args.steps)
-    if found["after"] <= found["before"]:
-        sys.exit("the trained checkpoint is not better")
+    parser.add_argument("--url", help="the server (default: INFERENCE_URL, or INFERENCE_HOST and INFERENCE_PORT)")
+    parser.add_argument("--rounds", type=_positive, default=plan.rounds, help="at most; it ends at the goal")
+    parser.add_argument("--examples", type=_positive, default=plan.examples, help="asked for in each round")
+    parser.add_argument("--epochs", type=_positive, default=plan.epochs, help="over the examples of all rounds so far")
+    parser.add_argument("--exam", type=_positive, default=plan.exam, help="questions of the exam, 600 at most")
+    parser.add_argument("--sealed", type=_positive, default=plan.sealed, help="sealed questions, 600 at most")
+    parser.add_argument("--name", help="what the models' ids begin with (default: loop and the time)")
+    parser.add_argument("--results", type=Path, help="a file for all numbers as JSON")
+    args = parser.parse_args(arguments)
+    if args.results is not None and not args.results.parent.is_dir():
+        parser.error(f"--results: there is no folder {args.results.parent}")
+    plan = Plan(args.rounds, args.examples, args.epochs, args.exam, args.sealed)
+    name = args.name or time.strftime("loop-%Y%m%d-%H%M%S")
+    rounds: list[Round] = []
+    ended: str | int = 0
+    try:
+        with Client(args.url) as client, closing(run(client, plan, name)) as going:
+            for one in going:
+                rounds.append(one)
+                print(told(one), flush=True)
+    except KeyboardInterrupt:
+        ended = _EXIT_INTERRUPTED
+    except (Stopped, StepserveError, OSError) as error:
+        ended = str(error)
+    if rounds:
+        print(table(rounds))
+        if args.results is not None:
+            _write(args.results, plan, rounds)
+        if ended == 0:
+            reached = "is reached" if rounds[-1].after.accuracy >= GOAL else "is not reached yet"
+            print(f"Each model was shown to be better than the one before (p at most {ALPHA}); {GOAL:.0%} {reached}.")
+    sys.exit(ended)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     main()

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from demo.train import encode, save
+from stepserve import probe_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,11 @@ def go_on(
     batch_size: int = 128,
     peak_lr: float = 5e-4,
     seed: int = 0,
-) -> float:
-    """Writes the trained checkpoint to `out`; returns the last loss. Blocks for about a second every six steps."""
+) -> dict[str, Any] | None:
+    """Writes the trained checkpoint to `out`; returns its probe, which goes with a push (stepserve.probe_of).
+
+    Blocks for about a second every six steps.
+    """
     torch.manual_seed(seed)
     chance = random.Random(seed)  # noqa: S311  # no secret
     tok = AutoTokenizer.from_pretrained(checkpoint)
@@ -58,7 +63,7 @@ def go_on(
         if step % 50 == 0:
             print(f"step {step:5d}  loss {last:.4f}  {time.monotonic() - started:6.1f} s", flush=True)
     save(model, tok, out, {"global_step": steps, "max_steps": steps, "loss": round(last, 4), "seed": seed})
-    return last
+    return probe_of(model, tok)
 
 
 def main() -> None:

@@ -13,11 +13,15 @@ import httpx
 from fastapi import FastAPI
 
 from control.app import create_app
+from control.routes import datasets
+from datagen.kind import DataGenKind
+from evals.dataset_store import FileDatasetStore
 from evals.kind import EvalKind
 from gateway.app import create_gateway
 from gateway.http.connection import guarded
 from gateway.serving.slot import Engine
 from stepserve.contract import CheckedEngine, ModelRef
+from stepserve.jobs.ports import JobKind
 from stepserve.paths import Layout
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of, until
@@ -36,12 +40,14 @@ class Front:
 
 
 @asynccontextmanager
-async def front(base: Path, port: int = 0, **changes: Any) -> AsyncIterator[Front]:
+async def front(base: Path, port: int = 0, *, makes_data: bool = False, **changes: Any) -> AsyncIterator[Front]:
+    """`makes_data`: with jobs of data generation, and the processes that they need."""
     settings = settings_of(base, **changes)
     layout = settings.layout
     layout.create()
     fake = FakeGateway(layout.gateway_socket)
-    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.3)
+    kinds: list[JobKind] = [EvalKind(), *([DataGenKind(layout)] if makes_data else [])]
+    app = create_app(settings, kinds, more_routes=[datasets.router_of(FileDatasetStore())], pace=PACE, job_poll_s=0.3)
     gateway = create_gateway(settings, _no_engine, lambda: fake.capabilities, lambda _: CheckedEngine(), dict)
     listener = socket.create_server(("127.0.0.1", port))
     layout.control_socket.unlink(missing_ok=True)

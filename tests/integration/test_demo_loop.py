@@ -1,0 +1,111 @@
+"""The demo's closed loop against a real control: only what models say is told, and what is trained is not asked."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from demo.loop import EARLY, main
+from demo.visit import Visit
+from stepserve import Client
+from stepserve.contract import BatchItem, BatchOutput
+from tests.integration.front import Front
+from tests.integration.test_push import visit
+from tests.unit.control.checkpoint_files import write_checkpoint
+
+
+def knowing(share: float) -> Callable[[BatchItem], BatchOutput]:
+    """Right on this share of additions where it is asked without chance, and on every other one by chance."""
+
+    def answer(item: BatchItem) -> BatchOutput:
+        assert item.messages is not None
+        a, b = map(int, re.findall("[0-9]+", item.messages[-1].content))
+        known = hashlib.sha256(f"{a}+{b}".encode()).digest()[0] < share * 256
+        lucky = item.sampling is not None and item.sampling.temperature > 0
+        return BatchOutput(text=str(a + b if known or lucky else 0), finish_reason="stop", completion_tokens=3)
+
+    return answer
+
+
+def begin(there: Front, client: Client, **shares: tuple[float, ...]) -> None:
+    """`own` is active; of each loop by its name, how much its models know, the early checkpoint first."""
+    write_checkpoint(there.layout.models / "own", 1)
+    client.register_model("own", "t", activate=True)
+    for name, known in shares.items():
+        for number, share in enumerate(known):
+            there.gateway.answers[f"{name}-{number}"] = knowing(share)
+            there.gateway.has_room_for.add(f"{name}-{number}")
+
+
+def ended(program: Callable[[list[str]], None], arguments: list[str]) -> object:
+    """Its exit code, or the sentence that it ends with."""
+    with pytest.raises(SystemExit) as caught:
+        program(arguments)
+    return caught.value.code
+
+
+def as_before(there: Front, client: Client) -> bool:
+    folders = {path.name for path in there.layout.models.iterdir() if not path.name.startswith(".")}
+    return (client.active_model().id, [model.id for model in client.list_models()], folders) == (
+        "own",
+        ["own"],
+        {"own"},
+    )
+
+
+def test_the_loop_ends_at_its_goal_or_with_a_sentence_and_leaves_the_server_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(there: Front, client: Client) -> None:
+        begin(there, client, better=(0.5, 1.0), same=(0.5, 0.5))
+        results = tmp_path / "loop.json"
+        small = ["--url", there.url, "--examples", "10", "--epochs", "1", "--exam", "60", "--sealed", "60"]
+        assert ended(main, [*small, "--name", "better", "--results", str(results)]) == 0
+        (one,) = json.loads(results.read_text())["rounds"]  # of three, since the goal is reached
+        assert one["before"]["accuracy"] < 0.9 < one["after"]["accuracy"] == 1.0
+        assert one["p"] < 0.05
+        assert (one["examples"], one["sealed_among_examples"]) == (10, 0)
+        shown = capsys.readouterr().out
+        assert re.search(r"^ +1 +100\.0% +94\.0% to 100\.0% ", shown, re.MULTILINE), shown
+        causes = [each.cause for each in client.list_activations()]
+        assert causes[:2] == ["request", f"promotion {one['jobs']['promotion']}"]
+        assert {shard.status for shard in client.list_shards()} == {"acknowledged"}
+        assert as_before(there, client)
+
+        said = ended(main, [*small, "--name", "same"])
+        assert str(said).startswith("Round 1: same-1 is not promoted, but undecided: accuracy on math_eval")
+        assert as_before(there, client)
+        client.register_model("same-0", "t", path="models/own")
+        assert "same-0 is on the server already" in str(ended(main, [*small, "--name", "same"]))
+        assert "same-0" in {model.id for model in client.list_models()}, "it is somebody else's"
+
+    visit(tmp_path / "base", body, makes_data=True)
+
+
+def test_an_interrupted_visit_ends_its_jobs_and_takes_its_models_away(tmp_path: Path) -> None:
+    def body(there: Front, client: Client) -> None:
+        begin(there, client)
+        client.put_dataset("d.jsonl", b'{"question": "What is 6+7?", "answer": "13"}\n')
+        made: list[str] = []
+
+        async def wait_for_ever(_: object) -> None:
+            await asyncio.Event().wait()
+
+        def interrupted() -> None:
+            with Visit(client) as stay:
+                stay.push(EARLY, "t-0", activate=True)
+                made.append(client.eval_job("t-0", "exam", "d.jsonl").job_id)
+                next(news for news in client.watch_job(made[0]) if news.status == "running")
+                raise KeyboardInterrupt
+
+        there.gateway.before_batch = wait_for_ever
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert client.get_job(made[0]).status == "cancelled"
+        assert as_before(there, client)
+
+    visit(tmp_path / "base", body)
