@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers.utils.logging import disable_progress_bar
+
 from datagen.tokens import words
 from demo.addition import Addition, exam, split
 from demo.loop_rounds import Measured, Round, table, told
@@ -35,6 +37,7 @@ GOAL = 0.99
 ALPHA = 0.05
 _MOST_TOKENS = 8
 _SAMPLES = 16  # solutions that the model tries of each question
+_ATTEMPTS = 40  # an example: of a good model's questions few are unsolved
 _REPLAY_SHARE = 0.3  # of the examples: what it could do already, so that it does not forget
 _BATCH, _PEAK_LR = 64, 1e-4  # gentle, so that there is something left for the next round
 _SWITCHES = "activate"
@@ -47,13 +50,13 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`examples`: asked for in each round; `epochs`: of training in each, over those of all rounds so far; `exam`,
-    `sealed`: at most so many questions.
+    """`examples`: asked for in each round; `epochs`: of training over the examples of all rounds so far, round by round
+    (the last for all later ones); `exam`, `sealed`: at most so many questions.
     """
 
     rounds: int = 3
-    examples: int = 150
-    epochs: int = 6
+    examples: int = 100
+    epochs: tuple[int, ...] = (6, 6, 15)  # few failures are left in the end, and each of their examples counts
     exam: int = 600
     sealed: int = 600
 
@@ -95,7 +98,8 @@ class Loop:
                 raise Stopped(f"Round {number}: {leaked} of {len(examples)} examples are sealed questions.")
             self.learnt += examples
             candidate, folder = f"{self.name}-{number}", self.folder / str(number)
-            steps = max(1, self.plan.epochs * len(self.learnt) // _BATCH)
+            epochs = self.plan.epochs[min(number, len(self.plan.epochs)) - 1]
+            steps = max(1, epochs * len(self.learnt) // _BATCH)
             probe = go_on(self.checkpoint, folder, self.learnt, steps=steps, batch_size=_BATCH, peak_lr=_PEAK_LR)
             self.step += steps
         with _timed(seconds, "push"):
@@ -130,6 +134,7 @@ class Loop:
             "samples": _SAMPLES,
             "max_tokens": _MOST_TOKENS,
             "replay_share": _REPLAY_SHARE,
+            "max_attempts": _ATTEMPTS * self.plan.examples,
             "seed": seed,
             "against_earlier_shards": False,  # a second run makes what the first one did
         }
@@ -226,7 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--url", help="the server (default: INFERENCE_URL, or INFERENCE_HOST and INFERENCE_PORT)")
     parser.add_argument("--rounds", type=_positive, default=plan.rounds, help="at most; it ends at the goal")
     parser.add_argument("--examples", type=_positive, default=plan.examples, help="asked for in each round")
-    parser.add_argument("--epochs", type=_positive, default=plan.epochs, help="over the examples of all rounds so far")
+    parser.add_argument(
+        "--epochs",
+        type=_positive,
+        nargs="+",
+        default=plan.epochs,
+        help="of training, round by round, over all examples",
+    )
     parser.add_argument("--exam", type=_positive, default=plan.exam, help="questions of the exam, 600 at most")
     parser.add_argument("--sealed", type=_positive, default=plan.sealed, help="sealed questions, 600 at most")
     parser.add_argument("--name", help="what the models' ids begin with (default: loop and the time)")
@@ -234,8 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.results is not None and not args.results.parent.is_dir():
         parser.error(f"--results: there is no folder {args.results.parent}")
-    plan = Plan(args.rounds, args.examples, args.epochs, args.exam, args.sealed)
+    plan = Plan(args.rounds, args.examples, tuple(args.epochs), args.exam, args.sealed)
     name = args.name or time.strftime("loop-%Y%m%d-%H%M%S")
+    disable_progress_bar()
     rounds: list[Round] = []
     ended: str | int = 0
     try:

@@ -28,6 +28,7 @@ LAST = (
     "test_survival",
     "test_fleet",
     "test_trl",
+    "test_loop",
     "test_data_gen",
     "test_chat_templates",
     "test_ranks",
