@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,8 +55,8 @@ class Plan:
     """
 
     rounds: int = 3
-    examples: int = 100
-    epochs: tuple[int, ...] = (6, 6, 15)  # few failures are left in the end, and each of their examples counts
+    examples: int = 120
+    epochs: tuple[int, ...] = (5, 5, 15)  # few failures are left in the end, and each of their examples counts
     exam: int = 600
     sealed: int = 600
 
@@ -87,8 +87,10 @@ class Loop:
         """Raises Stopped when its candidate is not promoted, StepserveError."""
         seconds: dict[str, float] = {}
         with _timed(seconds, "eval"):
-            options = {"max_samples": self.plan.exam, "max_tokens": _MOST_TOKENS}
-            examined = self._done(self.client.eval_job(self.model, self.name, EXAM, **options))
+            asked = self.client.eval_job(
+                self.model, self.name, EXAM, max_samples=self.plan.exam, max_tokens=_MOST_TOKENS
+            )
+            examined = self._done(asked)
         with _timed(seconds, "data_gen"):
             made = self._made(examined.id, seed=number)
         with _timed(seconds, "train"):
@@ -107,13 +109,13 @@ class Loop:
         with _timed(seconds, "promote"):
             promotion = self._promoted(number, candidate)
         (metric,) = promotion.per_metric or [{}]
-        asked = metric["samples_used"]
-        before = Measured.of(self.model, metric["a"], asked)
+        questions = metric["samples_used"]
+        before = Measured.of(self.model, metric["a"], questions)
         self.model, self.checkpoint = candidate, folder
         return Round(
             number=number,
             before=before,
-            after=Measured.of(candidate, metric["b"], asked),
+            after=Measured.of(candidate, metric["b"], questions),
             p=metric["p"],
             fixed=metric["fixed"],
             broken=metric["broken"],
@@ -174,7 +176,7 @@ class Loop:
         return self.client.wait_for_job(made.job_id)
 
 
-def run(client: Client, plan: Plan, name: str) -> Iterator[Round]:
+def run(client: Client, plan: Plan, name: str) -> Generator[Round, None, None]:
     """Each round when it is over, until all are or a model has reached GOAL. Raises Stopped, StepserveError.
 
     The models are `<name>-0`, which is the early checkpoint, to `<name>-<rounds>`. They are gone at the end, and where
