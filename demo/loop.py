@@ -258,6 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rounds.append(one)
                 print(told(one), flush=True)
     except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
         ended = _EXIT_INTERRUPTED
     except (Stopped, StepserveError, OSError) as error:
         ended = str(error)

@@ -44,7 +44,7 @@ class Round:
 def table(rounds: Sequence[Round]) -> str:
     """The figure: accuracy on the sealed questions with its interval, round by round."""
     lines = [
-        f"{'round':>5}  {'accuracy':>8}  {'95 %':>14}  {'p':>7}  {'fixed':>5}  {'broken':>6}  {'examples':>8}  {'s':>4}"
+        f"{'round':>5}  {'accuracy':>8}  {'95 %':>15}  {'p':>7}  {'fixed':>5}  {'broken':>6}  {'examples':>8}  {'s':>4}"
     ]
     if rounds:
         lines.append(f"{0:>5}  {_accuracy(rounds[0].before)}")
@@ -56,7 +56,7 @@ def table(rounds: Sequence[Round]) -> str:
 
 def _accuracy(measured: Measured) -> str:
     low, high = measured.interval
-    return f"{measured.accuracy:>8.1%}  {f'{low:.1%} to {high:.1%}':>14}"
+    return f"{measured.accuracy:>8.1%}  {f'{low:.1%} to {high:.1%}':>15}"
 
 
 def told(one: Round) -> str:

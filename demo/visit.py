@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,17 +40,21 @@ class Visit:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            self._end_jobs()
-            if self._client.active_model().id != self._was_active:
-                self._client.set_active_model(self._was_active)
-        except StepserveError as trouble:
-            print(f"{self._was_active} could not be made active again: {trouble}", file=sys.stderr)
+        self._undo(f"the jobs of {', '.join(self._pushed)}", self._end_jobs)
+        self._undo(f"the switch from {self._was_active}", self._switch_back)
         for model_id in self._pushed:
-            try:
-                self._remove(model_id)
-            except StepserveError as trouble:
-                print(f"{model_id} could not be removed: {trouble}", file=sys.stderr)
+            self._undo(model_id, partial(self._remove, model_id))
+
+    def _undo(self, what: str, step: Callable[[], None]) -> None:
+        """The steps after it are taken all the same."""
+        try:
+            step()
+        except StepserveError as trouble:
+            print(f"The server still has {what}: {trouble}", file=sys.stderr)
+
+    def _switch_back(self) -> None:
+        if self._client.active_model().id != self._was_active:
+            self._client.set_active_model(self._was_active)
 
     def _end_jobs(self) -> None:
         """A promotion that went on would switch to a model that is about to go."""

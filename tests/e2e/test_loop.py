@@ -23,14 +23,14 @@ def test_a_round_of_the_loop_makes_a_better_model_serve(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "loop.json"
-    sizes = ["--rounds", "1", "--examples", "100", "--exam", "200", "--sealed", "300"]
+    sizes = ["--rounds", "1", "--examples", "100", "--epochs", "15", "--exam", "200", "--sealed", "400"]
     with pytest.raises(SystemExit) as ended:
         main(["--url", server.url, *sizes, "--results", str(results)])
     assert ended.value.code == 0
     (one,) = json.loads(results.read_text())["rounds"]
     assert one["after"]["accuracy"] > one["before"]["accuracy"] + 0.05
     assert one["p"] < 0.05
-    assert (one["after"]["questions"], one["examples"], one["sealed_among_examples"]) == (300, 100, 0)
+    assert (one["after"]["questions"], one["examples"], one["sealed_among_examples"]) == (400, 100, 0)
     low, high = one["after"]["interval"]
     assert low < one["after"]["accuracy"] < high
     told = capsys.readouterr().out
