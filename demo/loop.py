@@ -264,8 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ended = str(error)
     if rounds:
         print(table(rounds))
-        if args.results is not None:
-            _write(args.results, plan, rounds)
+        try:
+            if args.results is not None:
+                _write(args.results, plan, rounds)
+        except OSError as error:
+            ended = ended or f"--results: {error}"
         if ended == 0:
             reached = "is reached" if rounds[-1].after.accuracy >= GOAL else "is not reached yet"
             print(f"Each model was shown to be better than the one before (p at most {ALPHA}); {GOAL:.0%} {reached}.")
