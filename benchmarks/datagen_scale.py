@@ -104,7 +104,7 @@ class Context:
     async def load_beside(self, model_id: str) -> ModelRef:
         raise NotImplementedError(model_id)
 
-    async def report(self, done: int, total: int | None) -> None:
+    async def report(self, done: int, _total: int | None) -> None:
         if done >= self._printed + self.step:
             passed = done - self._printed
             wall, cpu = time.perf_counter(), time.process_time()

@@ -124,30 +124,24 @@ def test_the_last_administrator_cannot_be_locked_out(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
-def test_keys_are_known_to_a_gateway_that_starts_without_control(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with town(tmp_path) as there:
-            key = await there.key()
-        async with town(tmp_path, with_control=False) as alone:
-            assert (await alone.chat()).status_code == 401
-            assert (await alone.chat(key)).status_code == 503  # let in; but no model was loaded
-            assert (await alone.http.get("/jobs", headers={"x-api-key": key})).status_code == 403
-            async with running_control(alone.settings):
-                made = await alone.owner.post("/keys", json={"name": "later"})
-                assert (await alone.chat(made.json()["key"])).status_code in {200, 503}
-
-    asyncio.run(run())
+async def test_keys_are_known_to_a_gateway_that_starts_without_control(tmp_path: Path) -> None:
+    async with town(tmp_path) as there:
+        key = await there.key()
+    async with town(tmp_path, with_control=False) as alone:
+        assert (await alone.chat()).status_code == 401
+        assert (await alone.chat(key)).status_code == 503  # let in; but no model was loaded
+        assert (await alone.http.get("/jobs", headers={"x-api-key": key})).status_code == 403
+        async with running_control(alone.settings):
+            made = await alone.owner.post("/keys", json={"name": "later"})
+            assert (await alone.chat(made.json()["key"])).status_code in {200, 503}
 
 
-def test_a_gateway_that_knows_nothing_lets_nobody_in(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with town(tmp_path, with_control=False) as alone:
-            answer = await alone.chat()
-            assert answer.status_code == 503
-            assert answer.headers["retry-after"] == "1"
-            assert (await alone.http.get("/livez")).status_code == 200
-
-    asyncio.run(run())
+async def test_a_gateway_that_knows_nothing_lets_nobody_in(tmp_path: Path) -> None:
+    async with town(tmp_path, with_control=False) as alone:
+        answer = await alone.chat()
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert (await alone.http.get("/livez")).status_code == 200
 
 
 def test_what_a_key_used_is_in_the_database_and_in_the_metrics(tmp_path: Path) -> None:

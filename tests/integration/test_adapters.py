@@ -1,6 +1,5 @@
 """Registering LoRA adapters: what fits its base, and what does not."""
 
-import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,26 +15,23 @@ from tests.integration.standing import Standing, standing
 ENGINE = EngineSettings(max_loras=2)
 
 
-def test_an_adapter_is_a_model_with_a_base(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path, engine=ENGINE) as here:
-            write_base(here)
-            base = await here.post("/models/register", id="base", source="t")
-            write_adapter(here.layout.models / "tuned")
-            tuned = await here.post("/models/register", id="tuned", source="t", step=7)
-            assert tuned["digest"] != base["digest"]
-            shown = {model["id"]: model for model in (await here.get("/models"))["models"]}
-            assert (shown["tuned"]["base_model"], shown["base"]["base_model"]) == ("base", None)
-            assert shown["tuned"]["architecture"] == shown["base"]["architecture"]
-            await here.post("/models/set_active", id="tuned")
-            asked = here.gateway.asked[-1].model
-            assert asked.base is not None
-            assert (asked.id, asked.base.id, asked.base.digest) == ("tuned", "base", base["digest"])
-            assert (await here.http.delete("/models/base")).status_code == 409
-            (here.layout.models / "base" / "tokenizer.json").write_text('{"other": 1}')
-            assert "base" in await here.refused(422, "/models/set_active", id="tuned")
-
-    asyncio.run(run())
+async def test_an_adapter_is_a_model_with_a_base(tmp_path: Path) -> None:
+    async with house(tmp_path, engine=ENGINE) as here:
+        write_base(here)
+        base = await here.post("/models/register", id="base", source="t")
+        write_adapter(here.layout.models / "tuned")
+        tuned = await here.post("/models/register", id="tuned", source="t", step=7)
+        assert tuned["digest"] != base["digest"]
+        shown = {model["id"]: model for model in (await here.get("/models"))["models"]}
+        assert (shown["tuned"]["base_model"], shown["base"]["base_model"]) == ("base", None)
+        assert shown["tuned"]["architecture"] == shown["base"]["architecture"]
+        await here.post("/models/set_active", id="tuned")
+        asked = here.gateway.asked[-1].model
+        assert asked.base is not None
+        assert (asked.id, asked.base.id, asked.base.digest) == ("tuned", "base", base["digest"])
+        assert (await here.http.delete("/models/base")).status_code == 409
+        (here.layout.models / "base" / "tokenizer.json").write_text('{"other": 1}')
+        assert "base" in await here.refused(422, "/models/set_active", id="tuned")
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +86,10 @@ def test_what_does_not_fit_is_said(
     with_base.run(run())
 
 
-def test_without_the_setting_an_adapter_is_refused(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            write_base(here)
-            await here.post("/models/register", id="base", source="t")
-            write_adapter(here.layout.models / "tuned")
-            refused = await here.refused(422, "/models/register", id="tuned", source="t")
-            assert "INFERENCE_ENGINE__MAX_LORAS" in refused
-
-    asyncio.run(run())
+async def test_without_the_setting_an_adapter_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        write_base(here)
+        await here.post("/models/register", id="base", source="t")
+        write_adapter(here.layout.models / "tuned")
+        refused = await here.refused(422, "/models/register", id="tuned", source="t")
+        assert "INFERENCE_ENGINE__MAX_LORAS" in refused

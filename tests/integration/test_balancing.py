@@ -324,17 +324,14 @@ def test_a_member_refuses_what_the_client_asks_wrongly(tmp_path: Path) -> None:
     tell(tmp_path, story, *(Node(name, behave=misbehaving.says_no) for name in "ab"))
 
 
-def test_a_member_that_is_asked_directly_says_who_it_is(tmp_path: Path) -> None:
-    async def run() -> None:
-        settings = FleetSettings(control="http://127.0.0.1:1", id="m7")
-        async with town(tmp_path, with_control=False, access=OPEN, fleet=settings) as there:
-            model = ModelRef(id=MODEL, path=str(tmp_path), digest=DIGEST)
-            await there.gateway.pool.activate(ActivateRequest(model=model))
-            assert there.gateway.balancing is None, "what it gets is for itself"
-            answer = await there.http.post("/v1/completions", json={"model": MODEL, "prompt": "?"})
-            assert answered_by(answer) == "m7"
-
-    asyncio.run(run())
+async def test_a_member_that_is_asked_directly_says_who_it_is(tmp_path: Path) -> None:
+    settings = FleetSettings(control="http://127.0.0.1:1", id="m7")
+    async with town(tmp_path, with_control=False, access=OPEN, fleet=settings) as there:
+        model = ModelRef(id=MODEL, path=str(tmp_path), digest=DIGEST)
+        await there.gateway.pool.activate(ActivateRequest(model=model))
+        assert there.gateway.balancing is None, "what it gets is for itself"
+        answer = await there.http.post("/v1/completions", json={"model": MODEL, "prompt": "?"})
+        assert answered_by(answer) == "m7"
 
 
 def test_a_request_that_kills_engines_goes_through_three(tmp_path: Path) -> None:

@@ -48,21 +48,18 @@ async def answers_of(opened: House, file_id: str) -> dict[str, Any]:
     return {each["custom_id"]: each["response"] for each in map(json.loads, response.text.splitlines())}
 
 
-def test_a_file_goes_in_and_out_unchanged(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            content = b"\x00\xff any bytes \n" * 100_000
-            file_id = await upload(opened, content, "päth/../naïve.jsonl")
-            shown = await opened.get(f"/v1/files/{file_id}")
-            assert (shown["bytes"], shown["filename"]) == (len(content), "päth/../naïve.jsonl")
-            assert (await opened.http.get(f"/v1/files/{file_id}/content")).content == content
-            assert [each["id"] for each in (await opened.get("/v1/files?purpose=batch"))["data"]] == [file_id]
-            assert (await opened.get("/v1/files?purpose=evals"))["data"] == []
-            assert (await opened.http.delete(f"/v1/files/{file_id}")).json()["deleted"] is True
-            assert (await opened.http.get(f"/v1/files/{file_id}")).status_code == 404
-            assert not list(opened.layout.files.iterdir())
-
-    asyncio.run(scenario())
+async def test_a_file_goes_in_and_out_unchanged(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        content = b"\x00\xff any bytes \n" * 100_000
+        file_id = await upload(opened, content, "päth/../naïve.jsonl")
+        shown = await opened.get(f"/v1/files/{file_id}")
+        assert (shown["bytes"], shown["filename"]) == (len(content), "päth/../naïve.jsonl")
+        assert (await opened.http.get(f"/v1/files/{file_id}/content")).content == content
+        assert [each["id"] for each in (await opened.get("/v1/files?purpose=batch"))["data"]] == [file_id]
+        assert (await opened.get("/v1/files?purpose=evals"))["data"] == []
+        assert (await opened.http.delete(f"/v1/files/{file_id}")).json()["deleted"] is True
+        assert (await opened.http.get(f"/v1/files/{file_id}")).status_code == 404
+        assert not list(opened.layout.files.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -113,32 +110,29 @@ def test_a_file_that_is_not_there(small: Standing[House], file_id: str) -> None:
 
 
 @pytest.mark.usefixtures("each_database")
-def test_a_batch_answers_each_line_by_its_custom_id(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            await opened.add_active("m")
-            opened.gateway.reply = lambda item: (
-                AskOutput(status=400, body={"error": {"message": "no"}})
-                if item.body["messages"][0]["content"] == "7"
-                else AskOutput(status=200, body={"said": item.body["messages"][0]["content"]})
-            )
-            batch = await batch_of(opened, jsonl(*(line(number) for number in range(100))) + b"\n\n")
-            assert batch["object"] == "batch"
-            assert batch["request_counts"]["total"] == 100
-            batch = await ended(opened, batch["id"])
-            assert batch["status"] == "completed"
-            assert batch["request_counts"] == {"total": 100, "completed": 99, "failed": 1}
-            answers = await answers_of(opened, batch["output_file_id"])
-            assert {key: value["body"]["said"] for key, value in answers.items()} == {
-                f"r{number}": str(number) for number in range(100) if number != 7
-            }
-            refused = await answers_of(opened, batch["error_file_id"])
-            assert refused["r7"]["status_code"] == 400
-            assert (await opened.get(f"/jobs/{batch['id']}"))["result"] == {"total": 100, "completed": 99, "failed": 1}
-            listed = await opened.get("/v1/files")
-            assert {each["id"] for each in listed["data"]} >= {batch["output_file_id"], batch["error_file_id"]}
-
-    asyncio.run(scenario())
+async def test_a_batch_answers_each_line_by_its_custom_id(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.add_active("m")
+        opened.gateway.reply = lambda item: (
+            AskOutput(status=400, body={"error": {"message": "no"}})
+            if item.body["messages"][0]["content"] == "7"
+            else AskOutput(status=200, body={"said": item.body["messages"][0]["content"]})
+        )
+        batch = await batch_of(opened, jsonl(*(line(number) for number in range(100))) + b"\n\n")
+        assert batch["object"] == "batch"
+        assert batch["request_counts"]["total"] == 100
+        batch = await ended(opened, batch["id"])
+        assert batch["status"] == "completed"
+        assert batch["request_counts"] == {"total": 100, "completed": 99, "failed": 1}
+        answers = await answers_of(opened, batch["output_file_id"])
+        assert {key: value["body"]["said"] for key, value in answers.items()} == {
+            f"r{number}": str(number) for number in range(100) if number != 7
+        }
+        refused = await answers_of(opened, batch["error_file_id"])
+        assert refused["r7"]["status_code"] == 400
+        assert (await opened.get(f"/jobs/{batch['id']}"))["result"] == {"total": 100, "completed": 99, "failed": 1}
+        listed = await opened.get("/v1/files")
+        assert {each["id"] for each in listed["data"]} >= {batch["output_file_id"], batch["error_file_id"]}
 
 
 @pytest.mark.parametrize(
@@ -177,107 +171,93 @@ def test_an_input_file_that_is_no_batch(with_model: Standing[House], content: by
 
 
 @pytest.mark.usefixtures("each_database")
-def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            await opened.add_active("m")
-            may_go_on = asyncio.Event()
+async def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.add_active("m")
+        may_go_on = asyncio.Event()
 
-            async def hold(item: AskItem) -> None:
-                if int(item.body["messages"][0]["content"]) >= 16:
-                    await may_go_on.wait()
+        async def hold(item: AskItem) -> None:
+            if int(item.body["messages"][0]["content"]) >= 16:
+                await may_go_on.wait()
 
-            opened.gateway.before_reply = hold
-            batch = await batch_of(opened, jsonl(*(line(number) for number in range(64))))
-            await until(
-                lambda: opened.get(f"/v1/batches/{batch['id']}"),
-                lambda shown: (
-                    (opened.layout.runs / "batch" / batch["id"] / "output.jsonl").exists()
-                    and (opened.layout.runs / "batch" / batch["id"] / "output.jsonl").stat().st_size > 0
-                ),
-            )
-            in_use = await opened.http.delete(f"/v1/files/{batch['input_file_id']}")
-            assert in_use.status_code == 409
-            shown = await opened.post(f"/v1/batches/{batch['id']}/cancel")
-            assert shown["status"] == "cancelled"
-            again = await opened.post(f"/v1/batches/{batch['id']}/cancel")
-            assert again["cancelled_at"] == shown["cancelled_at"]
-            assert set(await answers_of(opened, again["output_file_id"])) == {f"r{number}" for number in range(16)}
-            assert (await opened.http.delete(f"/v1/files/{batch['input_file_id']}")).status_code == 200
-
-    asyncio.run(scenario())
+        opened.gateway.before_reply = hold
+        batch = await batch_of(opened, jsonl(*(line(number) for number in range(64))))
+        await until(
+            lambda: opened.get(f"/v1/batches/{batch['id']}"),
+            lambda shown: (
+                (opened.layout.runs / "batch" / batch["id"] / "output.jsonl").exists()
+                and (opened.layout.runs / "batch" / batch["id"] / "output.jsonl").stat().st_size > 0
+            ),
+        )
+        in_use = await opened.http.delete(f"/v1/files/{batch['input_file_id']}")
+        assert in_use.status_code == 409
+        shown = await opened.post(f"/v1/batches/{batch['id']}/cancel")
+        assert shown["status"] == "cancelled"
+        again = await opened.post(f"/v1/batches/{batch['id']}/cancel")
+        assert again["cancelled_at"] == shown["cancelled_at"]
+        assert set(await answers_of(opened, again["output_file_id"])) == {f"r{number}" for number in range(16)}
+        assert (await opened.http.delete(f"/v1/files/{batch['input_file_id']}")).status_code == 200
 
 
 @pytest.mark.usefixtures("each_database")
-def test_a_batch_goes_on_where_its_control_was_stopped(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            await opened.add_active("m")
-            stuck = asyncio.Event()
+async def test_a_batch_goes_on_where_its_control_was_stopped(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.add_active("m")
+        stuck = asyncio.Event()
 
-            async def hold(item: AskItem) -> None:
-                if int(item.body["messages"][0]["content"]) >= 32:
-                    await stuck.wait()
+        async def hold(item: AskItem) -> None:
+            if int(item.body["messages"][0]["content"]) >= 32:
+                await stuck.wait()
 
-            opened.gateway.before_reply = hold
-            batch = await batch_of(opened, jsonl(*(line(number) for number in range(64))))
-            output = opened.layout.runs / "batch" / batch["id"] / "output.jsonl"
-            await until(
-                lambda: opened.get(f"/v1/batches/{batch['id']}"),
-                lambda _: output.exists() and output.read_bytes().count(b"\n") == 32,
-            )
-        with output.open("ab") as file:
-            file.write(b'{"custom_id": "torn')
-        asked: list[str] = []
+        opened.gateway.before_reply = hold
+        batch = await batch_of(opened, jsonl(*(line(number) for number in range(64))))
+        output = opened.layout.runs / "batch" / batch["id"] / "output.jsonl"
+        await until(
+            lambda: opened.get(f"/v1/batches/{batch['id']}"),
+            lambda _: output.exists() and output.read_bytes().count(b"\n") == 32,
+        )
+    with output.open("ab") as file:
+        file.write(b'{"custom_id": "torn')
+    asked: list[str] = []
 
-        async def note(item: AskItem) -> None:
-            asked.append(item.body["messages"][0]["content"])
+    async def note(item: AskItem) -> None:
+        asked.append(item.body["messages"][0]["content"])
 
-        opened.gateway.before_reply = note
-        async with opened.gateway.running(), control(tmp_path, opened.gateway) as again:
-            done = await ended(again, batch["id"])
-            assert done["request_counts"] == {"total": 64, "completed": 64, "failed": 0}
-            assert sorted(map(int, asked)) == list(range(32, 64))
-            assert len(await answers_of(again, done["output_file_id"])) == 64
-
-    asyncio.run(scenario())
+    opened.gateway.before_reply = note
+    async with opened.gateway.running(), control(tmp_path, opened.gateway) as again:
+        done = await ended(again, batch["id"])
+        assert done["request_counts"] == {"total": 64, "completed": 64, "failed": 0}
+        assert sorted(map(int, asked)) == list(range(32, 64))
+        assert len(await answers_of(again, done["output_file_id"])) == 64
 
 
 @pytest.mark.usefixtures("each_database")
-def test_batches_are_listed_page_by_page(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            await opened.add_active("m")
-            made = [(await batch_of(opened, jsonl(line(number))))["id"] for number in range(5)]
-            seen: list[str] = []
-            after = ""
-            while True:
-                shown = await opened.get(f"/v1/batches?limit=2{after}")
-                seen += [batch["id"] for batch in shown["data"]]
-                if not shown["has_more"]:
-                    break
-                after = f"&after={shown['last_id']}"
-            assert seen == made[::-1]
-            assert (await opened.http.get("/v1/batches?after=batch_nope")).status_code == 404
-
-    asyncio.run(scenario())
+async def test_batches_are_listed_page_by_page(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.add_active("m")
+        made = [(await batch_of(opened, jsonl(line(number))))["id"] for number in range(5)]
+        seen: list[str] = []
+        after = ""
+        while True:
+            shown = await opened.get(f"/v1/batches?limit=2{after}")
+            seen += [batch["id"] for batch in shown["data"]]
+            if not shown["has_more"]:
+                break
+            after = f"&after={shown['last_id']}"
+        assert seen == made[::-1]
+        assert (await opened.http.get("/v1/batches?after=batch_nope")).status_code == 404
 
 
-def test_a_queued_request_becomes_a_job_whose_result_is_its_answer(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            await opened.add_active("m")
-            opened.gateway.reply = lambda item: AskOutput(
-                status=200, body={"text": item.body["prompt"], "at": item.path}
-            )
-            made = await opened.post("/inference/jobs", model_id="active", request={"prompt": "hello"})
-            job = await opened.job(made["job_id"], "done")
-            assert job["result"] == {"text": "hello", "at": "/generate"}
-            opened.gateway.reply = lambda item: AskOutput(status=400, body={"detail": "too long"})
-            made = await opened.post("/inference/jobs", model_id="active", request={"prompt": "hello"})
-            assert "too long" in (await opened.job(made["job_id"], "failed"))["error"]
-
-    asyncio.run(scenario())
+async def test_a_queued_request_becomes_a_job_whose_result_is_its_answer(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.add_active("m")
+        opened.gateway.reply = lambda item: AskOutput(status=200, body={"text": item.body["prompt"], "at": item.path})
+        made = await opened.post("/inference/jobs", model_id="active", request={"prompt": "hello"})
+        job = await opened.job(made["job_id"], "done")
+        assert job["result"] == {"text": "hello", "at": "/generate"}
+        opened.gateway.reply = lambda item: AskOutput(status=400, body={"detail": "too long"})
+        made = await opened.post("/inference/jobs", model_id="active", request={"prompt": "hello"})
+        assert "too long" in (await opened.job(made["job_id"], "failed"))["error"]
 
 
 def test_answers_with_text_that_is_no_unicode_are_kept(tmp_path: Path) -> None:

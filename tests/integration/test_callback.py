@@ -30,30 +30,27 @@ def _train(out: Path, *urls: str) -> tuple[list[Any], str]:
     return told, ended.stderr
 
 
-def test_a_trainer_sends_its_checkpoints_and_trains_on_without_a_server(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with front(tmp_path / "base") as there:
-            (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
-            (told, alone), said = await asyncio.to_thread(_train, tmp_path / "out", there.url, NOBODY)
-            results = {entry["step"]: entry for entry in told["history"] if "eval_d/accuracy" in entry}
-            assert {step: entry["eval_d/accuracy"] for step, entry in results.items()} == {2: 1.0, 4: 1.0}
-            assert {step for step, names in told["reported"] if "eval_d/accuracy" in names} == {2, 4}
-            assert told["left"] == ["checkpoint-4"], "the one of step 2 was rotated away, and no snapshot is left"
-            with Client(there.url) as client:
-                models = await asyncio.to_thread(client.list_models)
-                assert {model.id: model.step for model in models} == {"run-step-2": 2, "run-step-4": 4}
-                jobs = await asyncio.to_thread(client.list_jobs)
-                assert {job.model_id for job in jobs} == {"run-step-2", "run-step-4"}
-            assert there.gateway.active is not None
-            assert there.gateway.active.id == "run-step-4"
-            reference = there.gateway.asked[-1].reference
-            assert reference is not None, "the trainer's probe"
-            assert reference.kind == "reference"
-            assert [entry["step"] for entry in alone["history"] if "loss" in entry] == [1, 2, 3, 4]
-            assert "checkpoint of step 4 is not on the server: No server can be reached" in said
-            assert "Traceback" not in said
-
-    asyncio.run(run())
+async def test_a_trainer_sends_its_checkpoints_and_trains_on_without_a_server(tmp_path: Path) -> None:
+    async with front(tmp_path / "base") as there:
+        (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
+        (told, alone), said = await asyncio.to_thread(_train, tmp_path / "out", there.url, NOBODY)
+        results = {entry["step"]: entry for entry in told["history"] if "eval_d/accuracy" in entry}
+        assert {step: entry["eval_d/accuracy"] for step, entry in results.items()} == {2: 1.0, 4: 1.0}
+        assert {step for step, names in told["reported"] if "eval_d/accuracy" in names} == {2, 4}
+        assert told["left"] == ["checkpoint-4"], "the one of step 2 was rotated away, and no snapshot is left"
+        with Client(there.url) as client:
+            models = await asyncio.to_thread(client.list_models)
+            assert {model.id: model.step for model in models} == {"run-step-2": 2, "run-step-4": 4}
+            jobs = await asyncio.to_thread(client.list_jobs)
+            assert {job.model_id for job in jobs} == {"run-step-2", "run-step-4"}
+        assert there.gateway.active is not None
+        assert there.gateway.active.id == "run-step-4"
+        reference = there.gateway.asked[-1].reference
+        assert reference is not None, "the trainer's probe"
+        assert reference.kind == "reference"
+        assert [entry["step"] for entry in alone["history"] if "loss" in entry] == [1, 2, 3, 4]
+        assert "checkpoint of step 4 is not on the server: No server can be reached" in said
+        assert "Traceback" not in said
 
 
 def test_a_loop_of_ones_own(tmp_path: Path) -> None:
@@ -101,30 +98,26 @@ def test_adapters_of_a_base_that_is_called_otherwise_there(tmp_path: Path, caplo
     assert "is not on the server" not in caplog.text
 
 
-def test_saving_never_waits_for_a_server_that_hangs(tmp_path: Path) -> None:
+async def test_saving_never_waits_for_a_server_that_hangs(tmp_path: Path) -> None:
     source = write_large(tmp_path / "source", seed=1)
+    asked = threading.Event()
 
-    async def run() -> None:
-        asked = threading.Event()
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        try:
+            await reader.read()
+        finally:
+            writer.close()
 
-        async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.set()
-            try:
-                await reader.read()
-            finally:
-                writer.close()
-
-        server = await asyncio.start_server(never, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        with Client(f"127.0.0.1:{port}", timeout_s=1.0, retry_s=0.0) as client:
-            hook = CheckpointHook("run", client=client, retry_s=0.0)
-            started = time.monotonic()
-            for step in range(20):
-                hook.saved(source, step)
-            assert time.monotonic() - started < 10.0
-            assert await asyncio.to_thread(asked.wait, 10)
-            assert not hook.drain(0.1)
-            await asyncio.to_thread(hook.close, 0.1)
-        server.close()
-
-    asyncio.run(run())
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with Client(f"127.0.0.1:{port}", timeout_s=1.0, retry_s=0.0) as client:
+        hook = CheckpointHook("run", client=client, retry_s=0.0)
+        started = time.monotonic()
+        for step in range(20):
+            hook.saved(source, step)
+        assert time.monotonic() - started < 10.0
+        assert await asyncio.to_thread(asked.wait, 10)
+        assert not hook.drain(0.1)
+        await asyncio.to_thread(hook.close, 0.1)
+    server.close()

@@ -134,18 +134,15 @@ def test_a_template_that_its_process_does_not_survive(tmp_path: Path) -> None:
         check_templates(tmp_path, ("/bin/sh", "-c", 'echo \'{"tries": "chat_template.jinja"}\'; kill -9 $$'))
 
 
-def test_registering_answers_422_and_others_are_served_meanwhile(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path / "base") as here:
-            folder = write_checkpoint(here.layout.models / "loops")
-            (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": LOOP + "{# here #}"}))
-            refusal = asyncio.create_task(here.refused(422, "/models/register", id="loops", source="test"))
-            while not refusal.done():
-                assert (await here.get("/models"))["models"] == []
-                await asyncio.wait({refusal}, timeout=0.05)
-            assert "tokenizer_config.json: the chat template cannot be served" in refusal.result()
-
-    asyncio.run(run())
+async def test_registering_answers_422_and_others_are_served_meanwhile(tmp_path: Path) -> None:
+    async with house(tmp_path / "base") as here:
+        folder = write_checkpoint(here.layout.models / "loops")
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": LOOP + "{# here #}"}))
+        refusal = asyncio.create_task(here.refused(422, "/models/register", id="loops", source="test"))
+        while not refusal.done():
+            assert (await here.get("/models"))["models"] == []
+            await asyncio.wait({refusal}, timeout=0.05)
+        assert "tokenizer_config.json: the chat template cannot be served" in refusal.result()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, at its import

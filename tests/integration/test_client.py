@@ -1,6 +1,5 @@
 """The client against servers that are away, slow, broken, or no Stepserve at all, and against a real one."""
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -140,18 +139,15 @@ def test_the_class_that_scripts_use(tmp_path: Path) -> None:
     visit(tmp_path, body)
 
 
-def test_the_awaited_client_has_the_same_methods(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with front(tmp_path) as there, AsyncClient(there.url) as client:
-            (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
-            write_large(there.layout.models / "m", seed=1)
-            await client.register_model("m", "t", activate=True)
-            made = await client.eval_job("m", "first", "d")
-            assert (await client.wait_for_job(made.job_id)).status == "done"
-            with pytest.raises(NotFound):
-                await client.get_job("ghost")
-
-    asyncio.run(run())
+async def test_the_awaited_client_has_the_same_methods(tmp_path: Path) -> None:
+    async with front(tmp_path) as there, AsyncClient(there.url) as client:
+        (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
+        write_large(there.layout.models / "m", seed=1)
+        await client.register_model("m", "t", activate=True)
+        made = await client.eval_job("m", "first", "d")
+        assert (await client.wait_for_job(made.job_id)).status == "done"
+        with pytest.raises(NotFound):
+            await client.get_job("ghost")
     only_sync = {"push_checkpoint", "shards", "sender", "streaming", "get", "post", "put", "delete"}
     classes = Client.__mro__[:-1]
     methods = {name for each in classes for name in vars(each) if not name.startswith("_")} - only_sync

@@ -14,17 +14,14 @@ from tests.integration.house import settings_of
 from tests.integration.test_shard_inbox import publish
 
 
-def test_shards_are_claimed_proven_and_acknowledged(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with front(tmp_path) as there:
-            database = Database(url_of(settings_of(tmp_path)))
-            texts = [f'{{"id": "{n}"}}\n{{"id": "{n}b"}}\n' for n in range(3)]
-            names = [await publish(database, tmp_path, "job", n, text) for n, text in enumerate(texts)]
-            with Client(there.url) as client:
-                await asyncio.to_thread(_use, client, names, tmp_path / "kept")
-            await database.close()
-
-    asyncio.run(run())
+async def test_shards_are_claimed_proven_and_acknowledged(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        database = Database(url_of(settings_of(tmp_path)))
+        texts = [f'{{"id": "{n}"}}\n{{"id": "{n}b"}}\n' for n in range(3)]
+        names = [await publish(database, tmp_path, "job", n, text) for n, text in enumerate(texts)]
+        with Client(there.url) as client:
+            await asyncio.to_thread(_use, client, names, tmp_path / "kept")
+        await database.close()
 
 
 def _use(client: Client, names: list[str], folder: Path) -> None:
@@ -41,18 +38,15 @@ def _use(client: Client, names: list[str], folder: Path) -> None:
     assert list(client.shards()) == []
 
 
-def test_a_shard_that_does_not_match_its_checksum_is_given_back(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with front(tmp_path) as there:
-            database = Database(url_of(settings_of(tmp_path)))
-            name = await publish(database, tmp_path, "job", 0)
-            (tmp_path / "train_shards_out" / name).write_text('{"id": "x"}\n')
-            with Client(there.url) as client:
-                with pytest.raises(BadShard, match=f"{name} arrived with the sha256"):
-                    await asyncio.to_thread(list, client.shards())
-                (shard,) = await asyncio.to_thread(client.list_shards)
-                assert shard.status == "free"
-                assert shard.sha256 == hashlib.sha256(b'{"id": "a"}\n').hexdigest()
-            await database.close()
-
-    asyncio.run(run())
+async def test_a_shard_that_does_not_match_its_checksum_is_given_back(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        database = Database(url_of(settings_of(tmp_path)))
+        name = await publish(database, tmp_path, "job", 0)
+        (tmp_path / "train_shards_out" / name).write_text('{"id": "x"}\n')
+        with Client(there.url) as client:
+            with pytest.raises(BadShard, match=f"{name} arrived with the sha256"):
+                await asyncio.to_thread(list, client.shards())
+            (shard,) = await asyncio.to_thread(client.list_shards)
+            assert shard.status == "free"
+            assert shard.sha256 == hashlib.sha256(b'{"id": "a"}\n').hexdigest()
+        await database.close()

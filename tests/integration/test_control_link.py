@@ -20,83 +20,70 @@ from tests.unit.gateway.fakes import FakeClient
 WATCHERS = 110
 
 
-def test_many_who_watch_leave_room_for_who_asks(tmp_path: Path) -> None:
-    async def run() -> None:
-        limits = httpx.Limits(max_connections=None)
-        async with front(tmp_path) as there, AsyncExitStack() as watching:
-            http = await watching.enter_async_context(
-                httpx.AsyncClient(base_url=there.url, limits=limits, verify=False, timeout=240)
-            )
-            for _ in range(WATCHERS):
-                watched = await watching.enter_async_context(http.stream("GET", "/logs/jobs?follow=true"))
-                assert watched.status_code == 200
-            assert (await http.get("/jobs/stats")).status_code == 200
-
-    asyncio.run(run())
+async def test_many_who_watch_leave_room_for_who_asks(tmp_path: Path) -> None:
+    limits = httpx.Limits(max_connections=None)
+    async with front(tmp_path) as there, AsyncExitStack() as watching:
+        http = await watching.enter_async_context(
+            httpx.AsyncClient(base_url=there.url, limits=limits, verify=False, timeout=240)
+        )
+        for _ in range(WATCHERS):
+            watched = await watching.enter_async_context(http.stream("GET", "/logs/jobs?follow=true"))
+            assert watched.status_code == 200
+        assert (await http.get("/jobs/stats")).status_code == 200
 
 
-def test_an_answer_of_controls_has_each_header_once(tmp_path: Path) -> None:
-    async def run() -> list[bytes]:
-        async with (
-            front(tmp_path) as there,
-            httpx.AsyncClient(base_url=there.url, verify=False, timeout=240) as http,
-        ):
-            return [name.lower() for name, _ in (await http.get("/jobs/stats")).headers.raw]
-
-    names = asyncio.run(run())
+async def test_an_answer_of_controls_has_each_header_once(tmp_path: Path) -> None:
+    async with (
+        front(tmp_path) as there,
+        httpx.AsyncClient(base_url=there.url, verify=False, timeout=240) as http,
+    ):
+        names = [name.lower() for name, _ in (await http.get("/jobs/stats")).headers.raw]
     assert {b"date", b"server", b"content-type"} <= set(names)
     assert sorted(names) == sorted(set(names))
 
 
-def test_a_socket_that_nobody_reads_from_is_a_503_for_all_who_wait(tmp_path: Path) -> None:
-    async def run() -> None:
-        path = tmp_path / "control.sock"
-        with socket.socket(socket.AF_UNIX) as stopped:  # the system takes connections for it
-            stopped.bind(str(path))
-            stopped.listen(64)
-            link = ControlProxy(path, 1024, stalled_after_s=0.1)
-            clients = [FakeClient(b"", "/models") for _ in range(8)]
-            for client in clients:
-                client.scope.update(method="GET", raw_path=b"/models")
-            async with asyncio.timeout(240):
-                await asyncio.gather(*(link(client.scope, client.receive, client.send) for client in clients))
-            await link.close()
+async def test_a_socket_that_nobody_reads_from_is_a_503_for_all_who_wait(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as stopped:  # the system takes connections for it
+        stopped.bind(str(path))
+        stopped.listen(64)
+        link = ControlProxy(path, 1024, stalled_after_s=0.1)
+        clients = [FakeClient(b"", "/models") for _ in range(8)]
         for client in clients:
-            assert client.status == 503
-            assert b"control process does not answer" in client.body
+            client.scope.update(method="GET", raw_path=b"/models")
+        async with asyncio.timeout(240):
+            await asyncio.gather(*(link(client.scope, client.receive, client.send) for client in clients))
+        await link.close()
+    for client in clients:
+        assert client.status == 503
+        assert b"control process does not answer" in client.body
 
-    asyncio.run(run())
 
-
-def test_a_control_that_is_stopped_is_a_503_and_not_a_wait_without_end(tmp_path: Path) -> None:
+async def test_a_control_that_is_stopped_is_a_503_and_not_a_wait_without_end(tmp_path: Path) -> None:
     """SIGSTOP: its socket takes connections still, and nobody reads from them."""
     settings = settings_of(tmp_path)
     settings.layout.create()
     path = settings.layout.control_socket
-
-    async def run() -> None:
-        control = Forked(main, os.environ | {"INFERENCE_BASE_DIR": str(tmp_path), "INFERENCE_INSTALL_DEMO": "false"})
-        link = ControlProxy(path, 10_000, stalled_after_s=2.0)
-        try:
-            async with (
-                httpx.AsyncClient(transport=unix_transport(path), base_url="http://control", timeout=240) as owner,
-                httpx.AsyncClient(transport=httpx.ASGITransport(link), base_url="http://gateway", timeout=240) as http,
-            ):
-                await until(lambda: _status(owner, "/health"), lambda status: status == 200)
-                assert (await http.get("/models")).status_code == 200
-                control.send(signal.SIGSTOP)
-                async with asyncio.timeout(240):
-                    answers = await asyncio.gather(http.get("/models"), http.post("/models/register", json={}))
-                for answer in answers:
-                    assert (answer.status_code, answer.json()["code"]) == (503, "control_down")
-                control.send(signal.SIGCONT)
-                await until(lambda: _status(http, "/models"), lambda status: status == 200)
-        finally:
-            await link.close()
-            control.kill()
-            await control.gone()
-
-    asyncio.run(run())
+    control = Forked(main, os.environ | {"INFERENCE_BASE_DIR": str(tmp_path), "INFERENCE_INSTALL_DEMO": "false"})
+    link = ControlProxy(path, 10_000, stalled_after_s=2.0)
+    try:
+        async with (
+            httpx.AsyncClient(transport=unix_transport(path), base_url="http://control", timeout=240) as owner,
+            httpx.AsyncClient(transport=httpx.ASGITransport(link), base_url="http://gateway", timeout=240) as http,
+        ):
+            await until(lambda: _status(owner, "/health"), lambda status: status == 200)
+            assert (await http.get("/models")).status_code == 200
+            control.send(signal.SIGSTOP)
+            async with asyncio.timeout(240):
+                answers = await asyncio.gather(http.get("/models"), http.post("/models/register", json={}))
+            for answer in answers:
+                assert (answer.status_code, answer.json()["code"]) == (503, "control_down")
+            control.send(signal.SIGCONT)
+            await until(lambda: _status(http, "/models"), lambda status: status == 200)
+    finally:
+        await link.close()
+        control.kill()
+        await control.gone()
 
 
 async def _status(http: httpx.AsyncClient, path: str) -> int:

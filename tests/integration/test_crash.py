@@ -122,23 +122,19 @@ def test_killed_after_the_request(tmp_path: Path, delay_ms: int) -> None:
     assert (active, statuses) in [("a", ["done"]), ("a", ["failed", "done"]), ("b", ["done", "done"])]
 
 
-def test_killed_together_with_the_gateway(tmp_path: Path) -> None:
+async def test_killed_together_with_the_gateway(tmp_path: Path) -> None:
     """As when the machine goes down: nobody knows how far the new model came, so the old one is back."""
-
-    async def run() -> None:
-        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
-        doomed = DoomedControl(tmp_path)
-        async with gateway.running():
-            await prepared(tmp_path, gateway)
-            await doomed.start()
-            gateway.may_switch.clear()
-            client = asyncio.create_task(doomed.set_active("b"))
-            await gateway.switch_asked.wait()
-            doomed.kill()
-            await client
-            await doomed.gone()
-        gateway = FakeGateway(gateway.socket_path)
-        async with gateway.running(), control(tmp_path, gateway) as here:
-            assert await story(here, gateway) == ("a", ["failed", "done"])
-
-    asyncio.run(run())
+    gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+    doomed = DoomedControl(tmp_path)
+    async with gateway.running():
+        await prepared(tmp_path, gateway)
+        await doomed.start()
+        gateway.may_switch.clear()
+        client = asyncio.create_task(doomed.set_active("b"))
+        await gateway.switch_asked.wait()
+        doomed.kill()
+        await client
+        await doomed.gone()
+    gateway = FakeGateway(gateway.socket_path)
+    async with gateway.running(), control(tmp_path, gateway) as here:
+        assert await story(here, gateway) == ("a", ["failed", "done"])

@@ -99,41 +99,38 @@ def logged_bytes(base: Path) -> int:
     return sum(path.stat().st_size for path in (base / "runs" / "data_gen").glob("*/attempts.jsonl"))
 
 
-def test_control_killed_at_any_moment(tmp_path: Path) -> None:
-    async def run() -> None:
-        seed = random.randrange(2**32)
-        print(f"seed {seed}")
-        chance = random.Random(seed)
-        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
-        gateway.answer = mostly_adds
-        gateway.batch_takes_s = EACH_TAKES_S
-        trainer = Trainer(tmp_path / "train_shards_out")
-        async with gateway.running():
-            async with control(tmp_path, max_concurrent_by_type={"data_gen": 0}) as http:
-                jobs = await make_jobs(tmp_path, http)
-            for _ in range(KILLS):
-                await live_and_die(tmp_path, trainer, chance.uniform(0.0, LONGEST_LIFE_S))
-            before = len(trainer.taken)
-            gateway.batch_takes_s = 0.0
-            async with control(tmp_path, max_concurrent_jobs=2) as http:
+async def test_control_killed_at_any_moment(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+    gateway.answer = mostly_adds
+    gateway.batch_takes_s = EACH_TAKES_S
+    trainer = Trainer(tmp_path / "train_shards_out")
+    async with gateway.running():
+        async with control(tmp_path, max_concurrent_by_type={"data_gen": 0}) as http:
+            jobs = await make_jobs(tmp_path, http)
+        for _ in range(KILLS):
+            await live_and_die(tmp_path, trainer, chance.uniform(0.0, LONGEST_LIFE_S))
+        before = len(trainer.taken)
+        gateway.batch_takes_s = 0.0
+        async with control(tmp_path, max_concurrent_jobs=2) as http:
 
-                async def look() -> Any:
-                    trainer.take()
-                    return (await http.get("/jobs/stats")).json()
-
-                await until(look, lambda seen: seen["done"] == len(jobs))
+            async def look() -> Any:
                 trainer.take()
-                found = [(await http.get(f"/data_gen/jobs/{job}")).json() for job in jobs]
-        assert before > 0, "the kills came while shards were made"
-        assert set(trainer.taken) == {name for job in found for name in job["shards"]}
-        for job in found:
-            outcomes = [attempt["outcome"] for attempt in job["attempts"]]
-            assert outcomes.count("lost") >= 2, outcomes
-            assert job["result"]["accepted"] == WANTED
-            rows = [row for name in job["shards"] for row in trainer.taken[name]]
-            assert len(rows) == len({row["id"] for row in rows}) == WANTED
-            assert {row["metadata"]["job_id"] for row in rows} == {job["id"]}
-            sizes = [len(trainer.taken[name]) for name in job["shards"]]
-            assert sizes == [SHARD_SIZE] * (WANTED // SHARD_SIZE) + [WANTED % SHARD_SIZE]
+                return (await http.get("/jobs/stats")).json()
 
-    asyncio.run(run())
+            await until(look, lambda seen: seen["done"] == len(jobs))
+            trainer.take()
+            found = [(await http.get(f"/data_gen/jobs/{job}")).json() for job in jobs]
+    assert before > 0, "the kills came while shards were made"
+    assert set(trainer.taken) == {name for job in found for name in job["shards"]}
+    for job in found:
+        outcomes = [attempt["outcome"] for attempt in job["attempts"]]
+        assert outcomes.count("lost") >= 2, outcomes
+        assert job["result"]["accepted"] == WANTED
+        rows = [row for name in job["shards"] for row in trainer.taken[name]]
+        assert len(rows) == len({row["id"] for row in rows}) == WANTED
+        assert {row["metadata"]["job_id"] for row in rows} == {job["id"]}
+        sizes = [len(trainer.taken[name]) for name in job["shards"]]
+        assert sizes == [SHARD_SIZE] * (WANTED // SHARD_SIZE) + [WANTED % SHARD_SIZE]

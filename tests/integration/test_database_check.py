@@ -228,91 +228,74 @@ def test_a_postgresql_database_of_another_program(postgres: PostgresServer) -> N
         asyncio.run(migrate())
 
 
-def test_damage_while_it_runs_is_said_and_nothing_else_ends(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            await here.add_active("a")
-            await asyncio.to_thread(_overwrite_all, here.layout.database)
-            for path in ("/models", "/jobs", "/health"):
-                answer = await here.http.get(path)
-                assert answer.status_code == 503, (path, answer.text)
-                assert "stepserve db restore" in answer.json()["detail"]
-            assert here.gateway.active is not None
-
-    asyncio.run(run())
+async def test_damage_while_it_runs_is_said_and_nothing_else_ends(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.add_active("a")
+        await asyncio.to_thread(_overwrite_all, here.layout.database)
+        for path in ("/models", "/jobs", "/health"):
+            answer = await here.http.get(path)
+            assert answer.status_code == 503, (path, answer.text)
+            assert "stepserve db restore" in answer.json()["detail"]
+        assert here.gateway.active is not None
 
 
 @pytest.mark.parametrize("how", ["deleted", "exchanged", "base deleted"])
-def test_a_database_that_is_deleted_under_a_running_server(tmp_path: Path, how: str) -> None:
+async def test_a_database_that_is_deleted_under_a_running_server(tmp_path: Path, how: str) -> None:
     """What would be written to the old file from then on is lost, so nothing is."""
     base = tmp_path / "base"
-
-    async def run() -> None:
-        async with house(base) as here:
-            await here.add_active("a")
-            if how == "base deleted":
-                shutil.rmtree(base)
-            else:
-                here.layout.database.unlink()
-            if how == "exchanged":
-                here.layout.database.touch()
-            for method, path in (("GET", "/models"), ("GET", "/health"), ("POST", "/echo/jobs")):
-                answer = await here.http.request(method, path, json={"model_id": "a"} if method == "POST" else None)
-                assert answer.status_code == 503, (path, answer.text)
-                assert "was deleted or exchanged while the server runs" in answer.json()["detail"]
-            assert how == "exchanged" or not here.layout.database.exists(), "no new one was begun"
-
-    asyncio.run(run())
+    async with house(base) as here:
+        await here.add_active("a")
+        if how == "base deleted":
+            shutil.rmtree(base)
+        else:
+            here.layout.database.unlink()
+        if how == "exchanged":
+            here.layout.database.touch()
+        for method, path in (("GET", "/models"), ("GET", "/health"), ("POST", "/echo/jobs")):
+            answer = await here.http.request(method, path, json={"model_id": "a"} if method == "POST" else None)
+            assert answer.status_code == 503, (path, answer.text)
+            assert "was deleted or exchanged while the server runs" in answer.json()["detail"]
+        assert how == "exchanged" or not here.layout.database.exists(), "no new one was begun"
 
 
-def test_models_deleted_under_a_running_server(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            await here.add_active("a")
-            await here.add_model("b", seed=1)
-            shutil.rmtree(here.layout.models)
-            assert [model["id"] for model in (await here.get("/models"))["models"]] == ["b", "a"]
-            assert "there is no folder" in await here.refused(422, "/models/set_active", id="b")
-            assert "there is no folder" in await here.refused(422, "/models/register", id="c", source="t")
-            assert (await here.get("/health"))["active_model"] == "a"
-            answer = await here.http.delete("/models/b", params={"files": "true"})
-            assert answer.status_code == 200, answer.text
-
-    asyncio.run(run())
+async def test_models_deleted_under_a_running_server(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.add_active("a")
+        await here.add_model("b", seed=1)
+        shutil.rmtree(here.layout.models)
+        assert [model["id"] for model in (await here.get("/models"))["models"]] == ["b", "a"]
+        assert "there is no folder" in await here.refused(422, "/models/set_active", id="b")
+        assert "there is no folder" in await here.refused(422, "/models/register", id="c", source="t")
+        assert (await here.get("/health"))["active_model"] == "a"
+        answer = await here.http.delete("/models/b", params={"files": "true"})
+        assert answer.status_code == 200, answer.text
 
 
-def test_control_that_cannot_start_again_takes_nothing_down_with_it(tmp_path: Path) -> None:
+async def test_control_that_cannot_start_again_takes_nothing_down_with_it(tmp_path: Path) -> None:
     """`until_over` is what `stepserve up` waits in; the programs are two lines of shell."""
     again = tmp_path / "again"
     script = f"if [ -e {again} ]; then exit {EXIT_REFUSED}; fi; touch {again}; exit 1"
-
-    async def run() -> None:
-        gateway = Child("gateway", [sys.executable, "-c", "import time; time.sleep(60)"])
-        control = Child("control", ["sh", "-c", script])
-        running = {asyncio.create_task(child.run()): child for child in (gateway, control)}
-        stop = asyncio.Event()
-        stopped = asyncio.create_task(stop.wait())
-        over = asyncio.create_task(until_over(dict(running), stopped))
-        refused = next(task for task, child in running.items() if child is control)
-        async with asyncio.timeout(240):
-            await refused
-        await asyncio.sleep(0)
-        assert not over.done()
-        stop.set()
-        assert await over is None
-        await gateway.stop(5)
-        await asyncio.gather(*running)
-
-    asyncio.run(run())
+    gateway = Child("gateway", [sys.executable, "-c", "import time; time.sleep(60)"])
+    control = Child("control", ["sh", "-c", script])
+    running = {asyncio.create_task(child.run()): child for child in (gateway, control)}
+    stop = asyncio.Event()
+    stopped = asyncio.create_task(stop.wait())
+    over = asyncio.create_task(until_over(dict(running), stopped))
+    refused = next(task for task, child in running.items() if child is control)
+    async with asyncio.timeout(240):
+        await refused
+    await asyncio.sleep(0)
+    assert not over.done()
+    stop.set()
+    assert await over is None
+    await gateway.stop(5)
+    await asyncio.gather(*running)
 
 
-def test_control_that_is_refused_at_first_ends_the_start(tmp_path: Path) -> None:
-    async def run() -> None:
-        control = Child("control", ["sh", "-c", f"exit {EXIT_REFUSED}"])
-        running = asyncio.create_task(control.run())
-        stopped = asyncio.create_task(asyncio.Event().wait())
-        async with asyncio.timeout(240):
-            assert await until_over({running: control}, stopped) == "control"
-        stopped.cancel()
-
-    asyncio.run(run())
+async def test_control_that_is_refused_at_first_ends_the_start(tmp_path: Path) -> None:
+    control = Child("control", ["sh", "-c", f"exit {EXIT_REFUSED}"])
+    running = asyncio.create_task(control.run())
+    stopped = asyncio.create_task(asyncio.Event().wait())
+    async with asyncio.timeout(240):
+        assert await until_over({running: control}, stopped) == "control"
+    stopped.cancel()

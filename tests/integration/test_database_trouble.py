@@ -51,54 +51,45 @@ async def held_job(here: House) -> str:
     return job_id
 
 
-def test_a_locked_database(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            running = await held_job(here)
-            async with locked(tmp_path):
-                detail = await here.refused(503, "/echo/jobs", model_id="a")
-                assert detail == "the database cannot be used now: it is locked by another program"
-                assert (await here.get(f"/jobs/{running}"))["status"] == "running", "reading goes on"
-            here.kind.may_go.set()
-            await here.job(running, "done")
-            await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "done")
-
-    asyncio.run(run())
+async def test_a_locked_database(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        running = await held_job(here)
+        async with locked(tmp_path):
+            detail = await here.refused(503, "/echo/jobs", model_id="a")
+            assert detail == "the database cannot be used now: it is locked by another program"
+            assert (await here.get(f"/jobs/{running}"))["status"] == "running", "reading goes on"
+        here.kind.may_go.set()
+        await here.job(running, "done")
+        await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "done")
 
 
-def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def run() -> None:
-        async with house(tmp_path, job_lease_s=0.5) as here:
-            running = await held_job(here)
-            with full():
-                detail = await here.refused(503, "/echo/jobs", model_id="a")
-                async with asyncio.timeout(240):
-                    await here.kind.ended.wait()
-            assert "the database cannot be used now: the disk" in detail
-            here.kind.may_go.set()
-            job = await here.job(running, "done")
-            assert [attempt["outcome"] for attempt in job["attempts"]] == ["released", "done"]
-
-    asyncio.run(run())
+async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with house(tmp_path, job_lease_s=0.5) as here:
+        running = await held_job(here)
+        with full():
+            detail = await here.refused(503, "/echo/jobs", model_id="a")
+            async with asyncio.timeout(240):
+                await here.kind.ended.wait()
+        assert "the database cannot be used now: the disk" in detail
+        here.kind.may_go.set()
+        job = await here.job(running, "done")
+        assert [attempt["outcome"] for attempt in job["attempts"]] == ["released", "done"]
     assert "its lease has run out" in caplog.text
 
 
-def test_a_read_only_database(tmp_path: Path) -> None:
-    async def run() -> None:
-        file = tmp_path / "db.sqlite"
-        writing = Database(f"sqlite+aiosqlite:///{file}")
-        await writing.migrate()
-        await writing.close()
-        reading = Database(f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true")
-        try:
-            async with reading.transaction() as session:
-                assert await session.get(ActiveModelRow, 1) is None
-            with pytest.raises(DatabaseUnavailable, match="it is read-only"):
-                await JobQueue(reading, lease_s=15.0).fail_orphans()
-        finally:
-            await reading.close()
-
-    asyncio.run(run())
+async def test_a_read_only_database(tmp_path: Path) -> None:
+    file = tmp_path / "db.sqlite"
+    writing = Database(f"sqlite+aiosqlite:///{file}")
+    await writing.migrate()
+    await writing.close()
+    reading = Database(f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true")
+    try:
+        async with reading.transaction() as session:
+            assert await session.get(ActiveModelRow, 1) is None
+        with pytest.raises(DatabaseUnavailable, match="it is read-only"):
+            await JobQueue(reading, lease_s=15.0).fail_orphans()
+    finally:
+        await reading.close()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +101,7 @@ def test_a_read_only_database(tmp_path: Path) -> None:
         (TimeoutError(), ""),
     ],
 )
-def test_a_server_that_cannot_be_reached_is_told_without_its_address(
+async def test_a_server_that_cannot_be_reached_is_told_without_its_address(
     trouble: OSError, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client of any route that needs the database reads it."""
@@ -118,28 +109,21 @@ def test_a_server_that_cannot_be_reached_is_told_without_its_address(
     async def connect(*_: object, **__: object) -> None:
         raise ConnectionRefusedError(*trouble.args) if type(trouble) is OSError else trouble
 
-    async def run() -> None:
-        here = Database("postgresql+asyncpg://u:secret@db.internal:5432/x")
-        monkeypatch.setattr("asyncpg.connect", connect)
-        with pytest.raises(DatabaseUnavailable) as refused:
-            async with here.transaction() as session:
-                await session.execute(text("SELECT 1"))
-        assert str(refused.value) == f"the database cannot be used now: its server cannot be reached{said}"
-        await here.close()
-
-    asyncio.run(run())
+    here = Database("postgresql+asyncpg://u:secret@db.internal:5432/x")
+    monkeypatch.setattr("asyncpg.connect", connect)
+    with pytest.raises(DatabaseUnavailable) as refused:
+        async with here.transaction() as session:
+            await session.execute(text("SELECT 1"))
+    assert str(refused.value) == f"the database cannot be used now: its server cannot be reached{said}"
+    await here.close()
 
 
-def test_each_commit_reaches_the_disk(tmp_path: Path) -> None:
+async def test_each_commit_reaches_the_disk(tmp_path: Path) -> None:
     """https://www.sqlite.org/pragma.html#pragma_synchronous: with NORMAL a loss of power can take back a commit."""
-
-    async def run() -> None:
-        database = Database(database_url(tmp_path / "db.sqlite"))
-        try:
-            async with database.transaction() as session:
-                assert await session.scalar(text("PRAGMA journal_mode")) == "wal"
-                assert await session.scalar(text("PRAGMA synchronous")) == 2, "FULL"
-        finally:
-            await database.close()
-
-    asyncio.run(run())
+    database = Database(database_url(tmp_path / "db.sqlite"))
+    try:
+        async with database.transaction() as session:
+            assert await session.scalar(text("PRAGMA journal_mode")) == "wal"
+            assert await session.scalar(text("PRAGMA synchronous")) == 2, "FULL"
+    finally:
+        await database.close()

@@ -12,7 +12,7 @@ from control.database.database import Database, database_url
 WORK = text("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000) SELECT count(*) FROM n")
 
 
-def test_each_gets_its_turn_however_many_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_gets_its_turn_however_many_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them together need longer than one of them may wait for the lock of another program."""
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
 
@@ -21,12 +21,9 @@ def test_each_gets_its_turn_however_many_they_are(tmp_path: Path, monkeypatch: p
             await session.execute(WORK)
             done.append(number)
 
-    async def run() -> None:
-        here = Database(database_url(tmp_path / "db.sqlite"))
-        await here.migrate()
-        done: list[int] = []
-        await asyncio.gather(*(write(here, number, done) for number in range(60)))
-        assert done == list(range(60)), "in the order in which they came"
-        await here.close()
-
-    asyncio.run(run())
+    here = Database(database_url(tmp_path / "db.sqlite"))
+    await here.migrate()
+    done: list[int] = []
+    await asyncio.gather(*(write(here, number, done) for number in range(60)))
+    assert done == list(range(60)), "in the order in which they came"
+    await here.close()

@@ -1,6 +1,5 @@
 """A disk that fills up while jobs run: a real one, in memory where there is one, so that nothing else lives on it."""
 
-import asyncio
 import errno
 import os
 import shutil
@@ -37,54 +36,45 @@ def filled(disk: Path, size_bytes: int) -> Iterator[None]:
         file.unlink()
 
 
-def test_jobs_pause_before_the_disk_is_full_and_go_on_when_there_is_space(disk: Path) -> None:
-    async def run() -> None:
-        threshold = shutil.disk_usage(disk).free - MARGIN_BYTES
-        async with house(disk, min_free_disk_bytes=threshold) as here:
-            await here.add_active("a")
-            here.kind.may_go.clear()
-            running = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-            await here.job(running, "running")
-            with filled(disk, 2 * MARGIN_BYTES):
-                paused = await here.job(running, "pending")
-                assert "min_free_disk_bytes" in paused["error"]
-                assert paused["waiting_for"].startswith(f"space on the disk of {disk}")
-                here.kind.may_go.set()
-                later = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-                assert (await here.get(f"/jobs/{later}"))["waiting_for"].startswith("space on the disk")
-                assert (await here.get("/jobs/stats"))["pending"] == 2
-                metrics = (await here.http.get("/metrics")).text
-                assert f"stepserve_jobs_paused {len(here.app.state.services[JobRunner].types)}.0" in metrics
-            for job_id in (running, later):
-                done = await here.job(job_id, "done")
-                assert (done["error"], done["waiting_for"]) == (None, None)
-            attempts = (await here.get(f"/jobs/{running}"))["attempts"]
-            assert [attempt["outcome"] for attempt in attempts] == ["released", "done"]
-
-    asyncio.run(run())
+async def test_jobs_pause_before_the_disk_is_full_and_go_on_when_there_is_space(disk: Path) -> None:
+    threshold = shutil.disk_usage(disk).free - MARGIN_BYTES
+    async with house(disk, min_free_disk_bytes=threshold) as here:
+        await here.add_active("a")
+        here.kind.may_go.clear()
+        running = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+        await here.job(running, "running")
+        with filled(disk, 2 * MARGIN_BYTES):
+            paused = await here.job(running, "pending")
+            assert "min_free_disk_bytes" in paused["error"]
+            assert paused["waiting_for"].startswith(f"space on the disk of {disk}")
+            here.kind.may_go.set()
+            later = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+            assert (await here.get(f"/jobs/{later}"))["waiting_for"].startswith("space on the disk")
+            assert (await here.get("/jobs/stats"))["pending"] == 2
+            metrics = (await here.http.get("/metrics")).text
+            assert f"stepserve_jobs_paused {len(here.app.state.services[JobRunner].types)}.0" in metrics
+        for job_id in (running, later):
+            done = await here.job(job_id, "done")
+            assert (done["error"], done["waiting_for"]) == (None, None)
+        attempts = (await here.get(f"/jobs/{running}"))["attempts"]
+        assert [attempt["outcome"] for attempt in attempts] == ["released", "done"]
 
 
-def test_a_disk_that_is_full_all_the_same_ends_no_job(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path, job_retries=0) as here:
-            await here.add_active("a")
-            here.kind.crash = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples.jsonl")
-            job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-            resting = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1 and job["error"])
-            assert (resting["status"], resting["error"]) == (
-                "pending",
-                "the disk of samples.jsonl is full: the job goes on when there is space",
-            )
-            here.kind.crash = None
-            await here.job(job_id, "done")
-
-    asyncio.run(run())
+async def test_a_disk_that_is_full_all_the_same_ends_no_job(tmp_path: Path) -> None:
+    async with house(tmp_path, job_retries=0) as here:
+        await here.add_active("a")
+        here.kind.crash = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples.jsonl")
+        job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+        resting = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1 and job["error"])
+        assert (resting["status"], resting["error"]) == (
+            "pending",
+            "the disk of samples.jsonl is full: the job goes on when there is space",
+        )
+        here.kind.crash = None
+        await here.job(job_id, "done")
 
 
-def test_off_by_zero(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path, min_free_disk_bytes=0) as here:
-            await here.add_active("a")
-            await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "done")
-
-    asyncio.run(run())
+async def test_off_by_zero(tmp_path: Path) -> None:
+    async with house(tmp_path, min_free_disk_bytes=0) as here:
+        await here.add_active("a")
+        await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "done")

@@ -89,13 +89,10 @@ def test_what_comes_up_too_late_is_ended() -> None:
     assert asyncio.run(_finished_late()) == ["an engine"]
 
 
-def test_a_start_that_succeeds_or_fails_in_time_is_left_alone() -> None:
-    async def run() -> None:
-        assert await in_time(lambda: 7, 60.0, Starting(), end=lambda _: None, late="") == 7
-        with pytest.raises(SystemExit):  # as argparse does
-            await in_time(lambda: sys.exit(2), 60.0, Starting(), end=lambda _: None, late="")
-
-    asyncio.run(run())
+async def test_a_start_that_succeeds_or_fails_in_time_is_left_alone() -> None:
+    assert await in_time(lambda: 7, 60.0, Starting(), end=lambda _: None, late="") == 7
+    with pytest.raises(SystemExit):  # as argparse does
+        await in_time(lambda: sys.exit(2), 60.0, Starting(), end=lambda _: None, late="")
 
 
 def test_a_family_is_gone_when_its_end_returns_although_it_is_stopped() -> None:

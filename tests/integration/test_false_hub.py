@@ -118,25 +118,22 @@ def test_the_hub_does_not_send_us_to_other_hosts_of_the_own_network(
     asyncio.run(run())
 
 
-def test_the_token_goes_to_the_hubs_own_port_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_token_goes_to_the_hubs_own_port_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     async def other(head: str, writer: asyncio.StreamWriter) -> None:
         asked.append(head)
         writer.write(listing())
 
-    async def run() -> None:
-        async with speaking(other) as url:
+    async with speaking(other) as url:
 
-            async def hub(head: str, writer: asyncio.StreamWriter) -> None:
-                asked.append(head)
-                writer.write(reply(b"", "307 Temporary Redirect", location=f"{url}/api/models/acme/x/revision/main"))
+        async def hub(head: str, writer: asyncio.StreamWriter) -> None:
+            asked.append(head)
+            writer.write(reply(b"", "307 Temporary Redirect", location=f"{url}/api/models/acme/x/revision/main"))
 
-            async with speaking(hub) as hub_url:
-                monkeypatch.setenv("HF_ENDPOINT", hub_url)
-                await listed(Hub(SecretStr(TOKEN), timeout_s=2))
-
-    asyncio.run(run())
+        async with speaking(hub) as hub_url:
+            monkeypatch.setenv("HF_ENDPOINT", hub_url)
+            await listed(Hub(SecretStr(TOKEN), timeout_s=2))
     assert [TOKEN in head for head in asked] == [True, False]
 
 

@@ -125,138 +125,119 @@ async def fleet(
         yield Fleet(here, base, members, {name: Work(each) for name, each in gateways.items()}, stacks)
 
 
-def test_each_has_its_share_and_a_kill_loses_nothing(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with fleet(tmp_path) as here:
-            here.hold("local", "m1", "m2")
-            job = await here.evaluate()
-            for work in here.work.values():
-                await work.has(2)
-            assert [work.asked for work in here.work.values()] == [2, 2, 2], "a window each"
+async def test_each_has_its_share_and_a_kill_loses_nothing(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as here:
+        here.hold("local", "m1", "m2")
+        job = await here.evaluate()
+        for work in here.work.values():
+            await work.has(2)
+        assert [work.asked for work in here.work.values()] == [2, 2, 2], "a window each"
+        here.release("m2")
+        await here.work["m2"].has(11)  # all but what the others have
+        await here.leave("m1")
+        await here.work["m2"].has(13)
+        here.release("local")
+        metrics = await here.metrics(job)
+        assert here.answered == {"local": 2 * CHUNK, "m1": 0, "m2": 13 * CHUNK}
+        assert here.members["m2"].headers[0]["x-stepserve-job"] == job
+
+        await here.leave("m2")
+        assert await here.metrics(await here.evaluate()) == metrics, "one gateway's answers"
+        assert here.answered["local"] == 2 * CHUNK + SAMPLES
+
+
+async def test_a_member_that_moves_drains_or_is_cordoned_loses_nothing(tmp_path: Path) -> None:
+    async with fleet(tmp_path, ("m1", "m2", "m3"), lease_s=1.0) as here:
+        here.hold("local", "m1", "m2", "m3")
+        job = await here.evaluate()
+        for work in here.work.values():
+            await work.has(2)
+        moved = here.members["m1"]
+        moved.may_switch.clear()  # control brings it back, not before the job is over
+        moved.active = ModelRef(id="a", path="/elsewhere", digest="sha256:other")
+        here.release("m1")
+        await here.here.post("/fleet/m2/drain")
+        await here.here.post("/fleet/m3/cordon")
+        await until(
+            lambda: here.here.get("/fleet"),
+            lambda seen: [each["state"] for each in seen["gateways"]][1:] == ["joining", "cordoned", "cordoned"],
+        )
+        here.release("local", "m2")
+        metrics = await here.metrics(job)
+        answered = 2 * CHUNK  # a member that drains answers what it has
+        assert here.answered == {"local": SAMPLES - answered, "m1": 0, "m2": answered, "m3": 0}
+        here.release("m3")
+        moved.may_switch.set()
+        await here.here.post("/fleet/m3/uncordon")
+        await states(here.here, {"m1": "ready", "m3": "ready"})
+        assert await here.metrics(await here.evaluate()) == metrics
+        assert here.answered["m1"] > 0
+        assert here.answered["m3"] > 0
+        assert here.answered["m2"] == answered
+
+
+async def test_a_member_that_falls_silent_or_runs_anew_loses_nothing(tmp_path: Path) -> None:
+    async with fleet(tmp_path, lease_s=1.0) as here:
+        here.hold("m1", "m2")
+        job = await here.evaluate()
+        for name in ("m1", "m2"):
+            await here.work[name].has(2)
+        here.members["m1"].beats.clear()
+        await here.leave("m2")
+        async with here.members["m2"].joined(here.here.http):
             here.release("m2")
-            await here.work["m2"].has(11)  # all but what the others have
-            await here.leave("m1")
-            await here.work["m2"].has(13)
-            here.release("local")
-            metrics = await here.metrics(job)
-            assert here.answered == {"local": 2 * CHUNK, "m1": 0, "m2": 13 * CHUNK}
-            assert here.members["m2"].headers[0]["x-stepserve-job"] == job
-
-            await here.leave("m2")
-            assert await here.metrics(await here.evaluate()) == metrics, "one gateway's answers"
-            assert here.answered["local"] == 2 * CHUNK + SAMPLES
-
-    asyncio.run(run())
-
-
-def test_a_member_that_moves_drains_or_is_cordoned_loses_nothing(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with fleet(tmp_path, ("m1", "m2", "m3"), lease_s=1.0) as here:
-            here.hold("local", "m1", "m2", "m3")
-            job = await here.evaluate()
-            for work in here.work.values():
-                await work.has(2)
-            moved = here.members["m1"]
-            moved.may_switch.clear()  # control brings it back, not before the job is over
-            moved.active = ModelRef(id="a", path="/elsewhere", digest="sha256:other")
-            here.release("m1")
-            await here.here.post("/fleet/m2/drain")
-            await here.here.post("/fleet/m3/cordon")
-            await until(
-                lambda: here.here.get("/fleet"),
-                lambda seen: [each["state"] for each in seen["gateways"]][1:] == ["joining", "cordoned", "cordoned"],
-            )
-            here.release("local", "m2")
-            metrics = await here.metrics(job)
-            answered = 2 * CHUNK  # a member that drains answers what it has
-            assert here.answered == {"local": SAMPLES - answered, "m1": 0, "m2": answered, "m3": 0}
-            here.release("m3")
-            moved.may_switch.set()
-            await here.here.post("/fleet/m3/uncordon")
-            await states(here.here, {"m1": "ready", "m3": "ready"})
-            assert await here.metrics(await here.evaluate()) == metrics
-            assert here.answered["m1"] > 0
-            assert here.answered["m3"] > 0
-            assert here.answered["m2"] == answered
-
-    asyncio.run(run())
-
-
-def test_a_member_that_falls_silent_or_runs_anew_loses_nothing(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with fleet(tmp_path, lease_s=1.0) as here:
-            here.hold("m1", "m2")
-            job = await here.evaluate()
-            for name in ("m1", "m2"):
-                await here.work[name].has(2)
-            here.members["m1"].beats.clear()
-            await here.leave("m2")
-            async with here.members["m2"].joined(here.here.http):
-                here.release("m2")
-                await here.metrics(job)
-                assert here.answered["m1"] == 0
-                assert sum(here.answered.values()) == SAMPLES
-                here.release("m1")
-
-    asyncio.run(run())
-
-
-def test_members_go_on_while_controls_own_gateway_is_away(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with fleet(tmp_path) as here:
-            here.hold("local", "m1", "m2")
-            job = await here.evaluate()
-            for work in here.work.values():
-                await work.has(2)
-            await here.leave("local")
-            here.release("m1", "m2")
             await here.metrics(job)
-            assert here.answered["local"] == 0
+            assert here.answered["m1"] == 0
             assert sum(here.answered.values()) == SAMPLES
+            here.release("m1")
 
-    asyncio.run(run())
+
+async def test_members_go_on_while_controls_own_gateway_is_away(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as here:
+        here.hold("local", "m1", "m2")
+        job = await here.evaluate()
+        for work in here.work.values():
+            await work.has(2)
+        await here.leave("local")
+        here.release("m1", "m2")
+        await here.metrics(job)
+        assert here.answered["local"] == 0
+        assert sum(here.answered.values()) == SAMPLES
 
 
-def test_a_member_that_joins_takes_part_in_a_job_that_runs(tmp_path: Path) -> None:
+async def test_a_member_that_joins_takes_part_in_a_job_that_runs(tmp_path: Path) -> None:
     """Nobody knows what its cards have used."""
-
-    async def run() -> None:
-        cards: dict[str, Any] = {
-            "card_reader": Nvml(RecordedNvml(H200)),
-            "telemetry": TelemetrySettings(interval_s=0.1),
-        }
-        async with fleet(tmp_path, (), **cards) as here:
-            here.hold("local")
-            job = await here.evaluate()
-            await here.work["local"].has(2)
-            late = FakeMember("m1")
-            work = here.work["m1"] = Work(late)
-            async with late.joined(here.here.http):
-                await states(here.here, {"m1": "ready"})
-                here.release("local")
-                await here.metrics(job)
-                assert work.answered > 0
-                result = (await here.here.get(f"/jobs/{job}"))["result"]
-                assert (result["gpu_seconds"], result["energy"]) == (None, None)
-
-    asyncio.run(run())
+    cards: dict[str, Any] = {
+        "card_reader": Nvml(RecordedNvml(H200)),
+        "telemetry": TelemetrySettings(interval_s=0.1),
+    }
+    async with fleet(tmp_path, (), **cards) as here:
+        here.hold("local")
+        job = await here.evaluate()
+        await here.work["local"].has(2)
+        late = FakeMember("m1")
+        work = here.work["m1"] = Work(late)
+        async with late.joined(here.here.http):
+            await states(here.here, {"m1": "ready"})
+            here.release("local")
+            await here.metrics(job)
+            assert work.answered > 0
+            result = (await here.here.get(f"/jobs/{job}"))["result"]
+            assert (result["gpu_seconds"], result["energy"]) == (None, None)
 
 
-def test_rows_are_made_by_all_and_each_is_there_once(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with fleet(tmp_path) as here:
-            for gateway in (here.here.gateway, *here.members.values()):
-                gateway.answer = mostly_adds
-            here.hold("m1")
-            config = {"template": "What is {{a}}+{{b}}?", "rows": ROWS[:80], "verify": "executed", "num_examples": 50}
-            made = await here.here.post("/data_gen/jobs", model_id="a", strategy="custom", config=config)
-            await here.work["m1"].has(1)
-            await here.leave("m1")
-            result = (await here.here.job(made["job_id"], "done"))["result"]
-            assert result["accepted"] == 50
-            assert min(here.answered["local"], here.answered["m2"]) > 0
-            shards = (tmp_path / "train_shards_out").glob("*.jsonl")
-            rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
-            assert len({json.dumps(row["messages"]) for row in rows}) == len(rows) == 50
-
-    asyncio.run(run())
+async def test_rows_are_made_by_all_and_each_is_there_once(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as here:
+        for gateway in (here.here.gateway, *here.members.values()):
+            gateway.answer = mostly_adds
+        here.hold("m1")
+        config = {"template": "What is {{a}}+{{b}}?", "rows": ROWS[:80], "verify": "executed", "num_examples": 50}
+        made = await here.here.post("/data_gen/jobs", model_id="a", strategy="custom", config=config)
+        await here.work["m1"].has(1)
+        await here.leave("m1")
+        result = (await here.here.job(made["job_id"], "done"))["result"]
+        assert result["accepted"] == 50
+        assert min(here.answered["local"], here.answered["m2"]) > 0
+        shards = (tmp_path / "train_shards_out").glob("*.jsonl")
+        rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
+        assert len({json.dumps(row["messages"]) for row in rows}) == len(rows) == 50

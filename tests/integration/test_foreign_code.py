@@ -66,21 +66,20 @@ async def _knows_the_engine(here: House) -> None:
 
 
 @pytest.mark.parametrize("trusting", [False, True])
-def test_a_model_that_needs_its_own_code_is_refused_unless_settings_allow_it(trusting: bool, tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path, engine=EngineSettings(trust_remote_code=trusting)) as here:
-            await _knows_the_engine(here)
-            await _with_config(here, "own", auto_map=AUTO_MAP, model_type="of-its-own")
-            if trusting:
-                await here.post("/models/register", id="own", source="t")
-            else:
-                refusal = await here.refused(422, "/models/register", id="own", source="t")
-                assert "auto_map, model_type 'of-its-own'" in refusal
-                assert "INFERENCE_ENGINE__TRUST_REMOTE_CODE" in refusal
-            await _with_config(here, "known", auto_map=AUTO_MAP)  # the engine's own code is taken for it
-            await here.post("/models/register", id="known", source="t")
-
-    asyncio.run(run())
+async def test_a_model_that_needs_its_own_code_is_refused_unless_settings_allow_it(
+    trusting: bool, tmp_path: Path
+) -> None:
+    async with house(tmp_path, engine=EngineSettings(trust_remote_code=trusting)) as here:
+        await _knows_the_engine(here)
+        await _with_config(here, "own", auto_map=AUTO_MAP, model_type="of-its-own")
+        if trusting:
+            await here.post("/models/register", id="own", source="t")
+        else:
+            refusal = await here.refused(422, "/models/register", id="own", source="t")
+            assert "auto_map, model_type 'of-its-own'" in refusal
+            assert "INFERENCE_ENGINE__TRUST_REMOTE_CODE" in refusal
+        await _with_config(here, "known", auto_map=AUTO_MAP)  # the engine's own code is taken for it
+        await here.post("/models/register", id="known", source="t")
 
 
 @pytest.mark.parametrize(
@@ -91,10 +90,7 @@ def test_a_model_that_needs_its_own_code_is_refused_unless_settings_allow_it(tru
         {"text_config": {"experts_implementation": "evil/kernels"}},
     ],
 )
-def test_kernels_of_a_hub_are_refused(config: dict[str, Any], tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            await _with_config(here, "kernels", **config)
-            assert "names kernels of a hub" in await here.refused(422, "/models/register", id="kernels", source="t")
-
-    asyncio.run(run())
+async def test_kernels_of_a_hub_are_refused(config: dict[str, Any], tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await _with_config(here, "kernels", **config)
+        assert "names kernels of a hub" in await here.refused(422, "/models/register", id="kernels", source="t")

@@ -77,32 +77,26 @@ async def lives(file: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-def test_an_event_loop_that_stands_still_is_ended_and_says_where(
+async def test_an_event_loop_that_stands_still_is_ended_and_says_where(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def story() -> None:
-        child = Child("busy", program(FREEZES, tmp_path / "lives"), hang_timeout_s=HANG_S)
-        async with living(child):
-            await until(lambda: lives(tmp_path / "lives"), lambda begun: begun == 2)
-
-    asyncio.run(story())
+    child = Child("busy", program(FREEZES, tmp_path / "lives"), hang_timeout_s=HANG_S)
+    async with living(child):
+        await until(lambda: lives(tmp_path / "lives"), lambda begun: begun == 2)
     assert "the event loop of busy" in caplog.text
     said = capfd.readouterr().err
     assert "busy stood still for 3 s (setting hang_timeout_s) and was ended; starting it again" in said
     assert "a_long_sum" in said, "the stack of what held it up"
 
 
-def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
+async def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
     async def there() -> bool:
         return (tmp_path / "well").exists()
 
-    async def story() -> None:
-        child = Child("slow", program(SLOW_START, tmp_path / "well", 1.5 * HANG_S), hang_timeout_s=HANG_S)
-        async with living(child):
-            await until(there, bool)
-        assert child.starts == 1
-
-    asyncio.run(story())
+    child = Child("slow", program(SLOW_START, tmp_path / "well", 1.5 * HANG_S), hang_timeout_s=HANG_S)
+    async with living(child):
+        await until(there, bool)
+    assert child.starts == 1
 
 
 def test_a_supervisor_that_was_stopped_accuses_nobody(tmp_path: Path) -> None:
@@ -155,7 +149,7 @@ def test_a_gateway_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.Monke
         asyncio.run(run(pulse))
 
 
-def test_a_control_that_is_stopped_is_started_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_control_that_is_stopped_is_started_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """SIGSTOP: it takes connections and answers nothing."""
     layout = settings_of(tmp_path).layout
     layout.create()
@@ -169,20 +163,17 @@ def test_a_control_that_is_stopped_is_started_again(tmp_path: Path, capfd: pytes
         found = [each.pid for each in mine if " ".join(each.cmdline()).startswith("stepserve: control")]
         return found[0] if answer.status_code == 200 and found else None
 
-    async def story() -> None:
-        environment = environment_of(tmp_path, {"install_demo": False})
-        child = Child("control", [sys.executable, "-m", "control"], environment, hang_timeout_s=HANG_S)
-        transport = unix_transport(layout.control_socket)
-        async with (
-            living(child),
-            httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http,
-        ):
-            first = await until(lambda: pid(http), bool)
-            os.kill(first, signal.SIGSTOP)
-            second = await until(lambda: pid(http), lambda now: now not in {None, first})
-            assert not psutil.pid_exists(first)
-            assert second is not None
-            assert (await http.get("/jobs/stats")).status_code == 200
-
-    asyncio.run(story())
+    environment = environment_of(tmp_path, {"install_demo": False})
+    child = Child("control", [sys.executable, "-m", "control"], environment, hang_timeout_s=HANG_S)
+    transport = unix_transport(layout.control_socket)
+    async with (
+        living(child),
+        httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http,
+    ):
+        first = await until(lambda: pid(http), bool)
+        os.kill(first, signal.SIGSTOP)
+        second = await until(lambda: pid(http), lambda now: now not in {None, first})
+        assert not psutil.pid_exists(first)
+        assert second is not None
+        assert (await http.get("/jobs/stats")).status_code == 200
     assert "control stood still for 3 s" in capfd.readouterr().err

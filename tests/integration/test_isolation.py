@@ -3,7 +3,6 @@
 A new route is a decision to be made: it belongs in one of the tables here, or the first test fails.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -300,152 +299,137 @@ async def _owner_and_administrator(here: Shop, path: str) -> tuple[Any, Any]:
     return own.json(), all_of_them.json()
 
 
-def test_another_key_sees_nothing_and_an_administrator_everything(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with shop(tmp_path) as here:
-            traces = [SECRET, MINE, "private", *here.names.values()]
-            for path in LISTS:
-                empty = await here.ask(OTHER, "GET", path)
-                assert empty.status_code == 200, (path, empty.text)
-                assert [trace for trace in traces if trace in empty.text] == [], (path, empty.text)
-                full, _ = await until(partial(_owner_and_administrator, here, path), lambda seen: seen[0] == seen[1])
-                assert full != empty.json(), path
-            # The other one first: nothing that is refused has changed anything.
-            for (method, route), (path, body) in BY_NAME.items():
-                refused = await here.ask(OTHER, method, path, body)
-                assert refused.status_code == 404, (method, route, refused.text)
-                assert SECRET not in refused.text
-            for (method, route), (path, body) in BY_NAME.items():
-                if route.endswith("/events"):
-                    continue
-                assert (await here.ask(MINE, method, path, body)).status_code != 404, (method, route)
-
-    asyncio.run(run())
+async def test_another_key_sees_nothing_and_an_administrator_everything(tmp_path: Path) -> None:
+    async with shop(tmp_path) as here:
+        traces = [SECRET, MINE, "private", *here.names.values()]
+        for path in LISTS:
+            empty = await here.ask(OTHER, "GET", path)
+            assert empty.status_code == 200, (path, empty.text)
+            assert [trace for trace in traces if trace in empty.text] == [], (path, empty.text)
+            full, _ = await until(partial(_owner_and_administrator, here, path), lambda seen: seen[0] == seen[1])
+            assert full != empty.json(), path
+        # The other one first: nothing that is refused has changed anything.
+        for (method, route), (path, body) in BY_NAME.items():
+            refused = await here.ask(OTHER, method, path, body)
+            assert refused.status_code == 404, (method, route, refused.text)
+            assert SECRET not in refused.text
+        for (method, route), (path, body) in BY_NAME.items():
+            if route.endswith("/events"):
+                continue
+            assert (await here.ask(MINE, method, path, body)).status_code != 404, (method, route)
 
 
-def test_by_default_keys_of_one_scope_share_their_work(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with shop(tmp_path, isolated=False) as here:
-            for (method, route), (path, body) in BY_NAME.items():
-                if not route.endswith("/events"):
-                    assert (await here.ask(OTHER, method, path, body)).status_code != 404, (method, route)
-            assert SECRET in (await here.ask(OTHER, "GET", "/jobs")).text
-
-    asyncio.run(run())
+async def test_by_default_keys_of_one_scope_share_their_work(tmp_path: Path) -> None:
+    async with shop(tmp_path, isolated=False) as here:
+        for (method, route), (path, body) in BY_NAME.items():
+            if not route.endswith("/events"):
+                assert (await here.ask(OTHER, method, path, body)).status_code != 404, (method, route)
+        assert SECRET in (await here.ask(OTHER, "GET", "/jobs")).text
 
 
-def test_a_job_reads_nothing_of_another_key(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with shop(tmp_path) as here:
-            layout = here.settings.layout
-            (layout.base / "mine.jsonl").write_bytes(LINES)  # the operator's
-            (layout.base / "link.jsonl").symlink_to(layout.runs / "data_gen" / MADE / "attempts.jsonl")
-            for dataset in (
-                "private",
-                "private.jsonl",
-                "./private",
-                "x/../private",
-                str(layout.datasets / "private.jsonl"),
+async def test_a_job_reads_nothing_of_another_key(tmp_path: Path) -> None:
+    async with shop(tmp_path) as here:
+        layout = here.settings.layout
+        (layout.base / "mine.jsonl").write_bytes(LINES)  # the operator's
+        (layout.base / "link.jsonl").symlink_to(layout.runs / "data_gen" / MADE / "attempts.jsonl")
+        for dataset in (
+            "private",
+            "private.jsonl",
+            "./private",
+            "x/../private",
+            str(layout.datasets / "private.jsonl"),
+        ):
+            for body in (eval_of(dataset), eval_of("common", fewshot_dataset_ref=dataset, num_fewshot=1)):
+                refused = await here.ask(OTHER, "POST", "/eval/jobs", body)
+                assert refused.status_code == 404, (body, refused.text)
+                assert "private.jsonl," not in refused.text
+        missing = await here.ask(OTHER, "POST", "/eval/jobs", eval_of("nowhere"))
+        assert "private" not in missing.text
+
+        def generate(strategy: str, **config: Any) -> dict[str, Any]:
+            return {"model_id": "active", "strategy": strategy, "config": {"num_samples": 1, **config}}
+
+        template = {"prompt_template": "{{ question }}"}
+        configs = [
+            generate("fix_eval_failures", source_eval_run_id=here.names["eval"]),
+            generate("custom", dataset_ref="private", **template),
+            generate("custom", input=f"runs/data_gen/{MADE}/attempts.jsonl", **template),
+            generate("custom", input=f"runs/eval/{here.names['eval']}/samples.jsonl", **template),
+            generate("custom", input=f"train_shards_out/{here.names['shard']}", **template),
+            generate("custom", input="datasets/private.jsonl", **template),
+            generate("custom", input="link.jsonl", **template),
+            generate("custom", input="mine.jsonl", judge={"calibration": "datasets/private.jsonl"}, **template),
+            generate("self_instruct", seed_file=f"runs/data_gen/{MADE}/attempts.jsonl"),
+        ]
+        for config in configs:
+            refused = await here.ask(OTHER, "POST", "/data_gen/jobs", config)
+            assert refused.status_code == 404, (config, refused.text)
+        ends = {"user": "{{ doc.question }}", "assistant": "x"}
+        for reading in (
+            {"dataset_ref": "private"},
+            {"input": f"runs/data_gen/{MADE}/attempts.jsonl"},
+            {"input": "link.jsonl"},
+        ):
+            columns = [{"name": "doc", "kind": "rows", **reading}]
+            previewed: dict[str, Any] = {"config": {"columns": columns, **ends}}
+            for path, body in (
+                ("/data_gen/jobs", generate("pipeline", columns=columns, **ends)),
+                ("/data_gen/pipelines/preview", previewed),
             ):
-                for body in (eval_of(dataset), eval_of("common", fewshot_dataset_ref=dataset, num_fewshot=1)):
-                    refused = await here.ask(OTHER, "POST", "/eval/jobs", body)
-                    assert refused.status_code == 404, (body, refused.text)
-                    assert "private.jsonl," not in refused.text
-            missing = await here.ask(OTHER, "POST", "/eval/jobs", eval_of("nowhere"))
-            assert "private" not in missing.text
-
-            def generate(strategy: str, **config: Any) -> dict[str, Any]:
-                return {"model_id": "active", "strategy": strategy, "config": {"num_samples": 1, **config}}
-
-            template = {"prompt_template": "{{ question }}"}
-            configs = [
-                generate("fix_eval_failures", source_eval_run_id=here.names["eval"]),
-                generate("custom", dataset_ref="private", **template),
-                generate("custom", input=f"runs/data_gen/{MADE}/attempts.jsonl", **template),
-                generate("custom", input=f"runs/eval/{here.names['eval']}/samples.jsonl", **template),
-                generate("custom", input=f"train_shards_out/{here.names['shard']}", **template),
-                generate("custom", input="datasets/private.jsonl", **template),
-                generate("custom", input="link.jsonl", **template),
-                generate("custom", input="mine.jsonl", judge={"calibration": "datasets/private.jsonl"}, **template),
-                generate("self_instruct", seed_file=f"runs/data_gen/{MADE}/attempts.jsonl"),
-            ]
-            for config in configs:
-                refused = await here.ask(OTHER, "POST", "/data_gen/jobs", config)
-                assert refused.status_code == 404, (config, refused.text)
-            ends = {"user": "{{ doc.question }}", "assistant": "x"}
-            for reading in (
-                {"dataset_ref": "private"},
-                {"input": f"runs/data_gen/{MADE}/attempts.jsonl"},
-                {"input": "link.jsonl"},
-            ):
-                columns = [{"name": "doc", "kind": "rows", **reading}]
-                previewed: dict[str, Any] = {"config": {"columns": columns, **ends}}
-                for path, body in (
-                    ("/data_gen/jobs", generate("pipeline", columns=columns, **ends)),
-                    ("/data_gen/pipelines/preview", previewed),
-                ):
-                    refused = await here.ask(OTHER, "POST", path, body)
-                    assert refused.status_code == 404, (body, refused.text)
-                    assert "config.columns.0." in refused.text
-            seen = await here.ask(MINE, "POST", "/data_gen/pipelines/preview", previewed_of("private", ends))
-            assert seen.status_code == 200, seen.text
-            taken = await here.ask(OTHER, "POST", "/data_gen/jobs", generate("custom", input="mine.jsonl", **template))
-            assert taken.status_code != 404, taken.text
-            batch = {"input_file_id": here.names["file"], "endpoint": "/v1/chat/completions"}
-            assert (await here.ask(OTHER, "POST", "/v1/batches", batch)).status_code == 404
-            for promotion in (promotion_of("private"), promotion_of("common", baseline=here.names["eval"])):
-                assert (await here.ask(OTHER, "POST", "/promotions", promotion)).status_code == 404
-            switching = promotion_of("common", on_pass="activate")
-            assert (await here.ask(OTHER, "POST", "/promotions", switching)).status_code == 403
-            assert (await here.ask(ADMIN, "POST", "/promotions", switching)).status_code == 202
-            claimed = await here.made(OTHER, "/shards/claim", {})
-            assert claimed["shard"] is None
-
-    asyncio.run(run())
+                refused = await here.ask(OTHER, "POST", path, body)
+                assert refused.status_code == 404, (body, refused.text)
+                assert "config.columns.0." in refused.text
+        seen = await here.ask(MINE, "POST", "/data_gen/pipelines/preview", previewed_of("private", ends))
+        assert seen.status_code == 200, seen.text
+        taken = await here.ask(OTHER, "POST", "/data_gen/jobs", generate("custom", input="mine.jsonl", **template))
+        assert taken.status_code != 404, taken.text
+        batch = {"input_file_id": here.names["file"], "endpoint": "/v1/chat/completions"}
+        assert (await here.ask(OTHER, "POST", "/v1/batches", batch)).status_code == 404
+        for promotion in (promotion_of("private"), promotion_of("common", baseline=here.names["eval"])):
+            assert (await here.ask(OTHER, "POST", "/promotions", promotion)).status_code == 404
+        switching = promotion_of("common", on_pass="activate")
+        assert (await here.ask(OTHER, "POST", "/promotions", switching)).status_code == 403
+        assert (await here.ask(ADMIN, "POST", "/promotions", switching)).status_code == 202
+        claimed = await here.made(OTHER, "/shards/claim", {})
+        assert claimed["shard"] is None
 
 
-def test_the_same_idempotency_key_and_the_same_work_are_each_keys_own(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with shop(tmp_path) as here:
-            asked = eval_of("common", model_id="other", max_samples=3)
-            named = {"Idempotency-Key": "run-1"}
-            first = await here.made(MINE, "/eval/jobs", asked, **named)
-            second = await here.made(OTHER, "/eval/jobs", asked | {"max_samples": 4}, **named)
-            assert first["job_id"] != second["job_id"]
-            again = await here.made(MINE, "/eval/jobs", asked, **named)
-            assert (again["job_id"], again["existing"]) == (first["job_id"], True)
-            conflict = await here.ask(MINE, "POST", "/eval/jobs", asked | {"max_samples": 5}, **named)
-            assert conflict.status_code == 409
-            assert "'run-1'" in conflict.json()["detail"]
-            deduplicated = await here.made(OTHER, "/eval/jobs", asked | {"dedupe": True})
-            assert deduplicated["job_id"] != first["job_id"]
-            assert (await here.made(MINE, "/eval/jobs", asked | {"dedupe": True}))["job_id"] == first["job_id"]
-
-    asyncio.run(run())
+async def test_the_same_idempotency_key_and_the_same_work_are_each_keys_own(tmp_path: Path) -> None:
+    async with shop(tmp_path) as here:
+        asked = eval_of("common", model_id="other", max_samples=3)
+        named = {"Idempotency-Key": "run-1"}
+        first = await here.made(MINE, "/eval/jobs", asked, **named)
+        second = await here.made(OTHER, "/eval/jobs", asked | {"max_samples": 4}, **named)
+        assert first["job_id"] != second["job_id"]
+        again = await here.made(MINE, "/eval/jobs", asked, **named)
+        assert (again["job_id"], again["existing"]) == (first["job_id"], True)
+        conflict = await here.ask(MINE, "POST", "/eval/jobs", asked | {"max_samples": 5}, **named)
+        assert conflict.status_code == 409
+        assert "'run-1'" in conflict.json()["detail"]
+        deduplicated = await here.made(OTHER, "/eval/jobs", asked | {"dedupe": True})
+        assert deduplicated["job_id"] != first["job_id"]
+        assert (await here.made(MINE, "/eval/jobs", asked | {"dedupe": True}))["job_id"] == first["job_id"]
 
 
-def test_a_data_set_is_written_by_who_put_it(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with shop(tmp_path) as here:
+async def test_a_data_set_is_written_by_who_put_it(tmp_path: Path) -> None:
+    async with shop(tmp_path) as here:
 
-            async def put(key: str, name: str, content: bytes = LINES, **query: Any) -> int:
-                answer = await here.http.put(f"/datasets/{name}", content=content, params=query, headers=stamped(key))
-                return answer.status_code
+        async def put(key: str, name: str, content: bytes = LINES, **query: Any) -> int:
+            answer = await here.http.put(f"/datasets/{name}", content=content, params=query, headers=stamped(key))
+            return answer.status_code
 
-            other = LINES + LINES
-            assert await put(OTHER, "private.jsonl", other, replace=True) == 409
-            assert await put(OTHER, "private.jsonl") == 409  # whether the content is the same is not told
-            assert await put(OTHER, "common.jsonl", other, replace=True) == 409
-            assert await put(OTHER, "common.jsonl") == 200
-            assert await put(OTHER, "broken.jsonl", b"{") == 422
-            assert await put(MINE, "broken.jsonl") == 201  # the name was free again
-            assert await put(MINE, "private.jsonl", other, replace=True) == 201
-            assert await put(ADMIN, "common.jsonl", other, replace=True) == 201
-            for name, seen in (("private", 404), ("broken", 404), ("common", 200)):
-                assert (await here.ask(OTHER, "GET", f"/datasets/{name}")).status_code == seen
-                assert (await here.ask(ADMIN, "GET", f"/datasets/{name}")).status_code == 200
-
-    asyncio.run(run())
+        other = LINES + LINES
+        assert await put(OTHER, "private.jsonl", other, replace=True) == 409
+        assert await put(OTHER, "private.jsonl") == 409  # whether the content is the same is not told
+        assert await put(OTHER, "common.jsonl", other, replace=True) == 409
+        assert await put(OTHER, "common.jsonl") == 200
+        assert await put(OTHER, "broken.jsonl", b"{") == 422
+        assert await put(MINE, "broken.jsonl") == 201  # the name was free again
+        assert await put(MINE, "private.jsonl", other, replace=True) == 201
+        assert await put(ADMIN, "common.jsonl", other, replace=True) == 201
+        for name, seen in (("private", 404), ("broken", 404), ("common", 200)):
+            assert (await here.ask(OTHER, "GET", f"/datasets/{name}")).status_code == seen
+            assert (await here.ask(ADMIN, "GET", f"/datasets/{name}")).status_code == 200
 
 
 @pytest.mark.parametrize("forged", ["x-stepserve-key", "x-stepserve-scopes"])

@@ -1,6 +1,5 @@
 """Bodies that would hold control up while they are read."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,20 +20,17 @@ from tests.integration.postgres import PostgresServer
         ("/v1/batches", b"[" * (MOST_VALUES + 1)),
     ],
 )
-def test_so_many_values_that_none_is_looked_at(tmp_path: Path, path: str, content: bytes) -> None:
+async def test_so_many_values_that_none_is_looked_at(tmp_path: Path, path: str, content: bytes) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(content), 50_000):
             yield content[at : at + 50_000]
 
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            for body in (content, pieces()):
-                response = await opened.http.post(path, content=body, headers={"content-type": "application/json"})
-                assert response.status_code == 413
-                said = response.json()
-                assert str(MOST_VALUES) in (said["error"]["message"] if path.startswith("/v1/") else said["detail"])
-
-    asyncio.run(scenario())
+    async with house(tmp_path) as opened:
+        for body in (content, pieces()):
+            response = await opened.http.post(path, content=body, headers={"content-type": "application/json"})
+            assert response.status_code == 413
+            said = response.json()
+            assert str(MOST_VALUES) in (said["error"]["message"] if path.startswith("/v1/") else said["detail"])
 
 
 UNREADABLE: tuple[tuple[bytes, str | None, str], ...] = (
@@ -52,53 +48,43 @@ UNREADABLE: tuple[tuple[bytes, str | None, str], ...] = (
 
 
 @pytest.mark.parametrize("path", ["/models/register", "/echo/jobs", "/v1/conversations"])
-def test_a_body_that_cannot_be_read_says_why_and_where(tmp_path: Path, path: str) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            for content, field, said in UNREADABLE:
-                response = await opened.http.post(path, content=content)
-                if path.startswith("/v1/"):
-                    error = response.json()["error"]
-                    told = (response.status_code, error["param"], error["type"])
-                    assert told == (400, field, "invalid_request_error")
-                    assert said in error["message"]
-                else:
-                    assert response.status_code == 422
-                    assert said in response.json()["detail"]
-
-    asyncio.run(scenario())
+async def test_a_body_that_cannot_be_read_says_why_and_where(tmp_path: Path, path: str) -> None:
+    async with house(tmp_path) as opened:
+        for content, field, said in UNREADABLE:
+            response = await opened.http.post(path, content=content)
+            if path.startswith("/v1/"):
+                error = response.json()["error"]
+                told = (response.status_code, error["param"], error["type"])
+                assert told == (400, field, "invalid_request_error")
+                assert said in error["message"]
+            else:
+                assert response.status_code == 422
+                assert said in response.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/models/set_active", "/echo/jobs"])
-def test_a_byte_order_mark_is_read_over(tmp_path: Path, path: str) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            plain = await opened.http.post(path, content=b'{"id": "nobody", "model_id": "nobody"}')
-            marked = await opened.http.post(path, content=b'\xef\xbb\xbf{"id": "nobody", "model_id": "nobody"}')
-        assert (marked.status_code, marked.json()) == (plain.status_code, plain.json())
-
-    asyncio.run(scenario())
+async def test_a_byte_order_mark_is_read_over(tmp_path: Path, path: str) -> None:
+    async with house(tmp_path) as opened:
+        plain = await opened.http.post(path, content=b'{"id": "nobody", "model_id": "nobody"}')
+        marked = await opened.http.post(path, content=b'\xef\xbb\xbf{"id": "nobody", "model_id": "nobody"}')
+    assert (marked.status_code, marked.json()) == (plain.status_code, plain.json())
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
-def test_a_body_is_json_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
+async def test_a_body_is_json_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
     """`curl -d` calls it a form."""
-
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            for path in ("/models/set_active", "/echo/jobs"):
-                content = b'{"id": "nobody"}' if path == "/models/set_active" else b'{"model_id": "nobody"}'
-                headers = {"content-type": kind} if kind else {}
-                response = await opened.http.post(path, content=content, headers=headers)
-                assert response.status_code == 404
-                assert "no model is registered as 'nobody'" in response.json()["detail"]
-            newest = (await opened.http.get("/audit?limit=1")).json()["entries"][0]
-            assert (newest["path"], newest["target"]) == ("/models/set_active", "nobody")
-
-    asyncio.run(scenario())
+    async with house(tmp_path) as opened:
+        for path in ("/models/set_active", "/echo/jobs"):
+            content = b'{"id": "nobody"}' if path == "/models/set_active" else b'{"model_id": "nobody"}'
+            headers = {"content-type": kind} if kind else {}
+            response = await opened.http.post(path, content=content, headers=headers)
+            assert response.status_code == 404
+            assert "no model is registered as 'nobody'" in response.json()["detail"]
+        newest = (await opened.http.get("/audit?limit=1")).json()["entries"][0]
+        assert (newest["path"], newest["target"]) == ("/models/set_active", "nobody")
 
 
-def test_a_nul_that_postgresql_cannot_keep_is_refused(
+async def test_a_nul_that_postgresql_cannot_keep_is_refused(
     tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INFERENCE_DATABASE_URL", postgres.new_database("nul"))
@@ -108,26 +94,18 @@ def test_a_nul_that_postgresql_cannot_keep_is_refused(
         "/echo/jobs": {"model_id": "a\0"},
         "/promotions": {"candidate": "\0", "suite": suite},
     }
-
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            answers = [await opened.http.post(path, json=body) for path, body in bodies.items()]
-            answers.append(await opened.http.put("/webhooks/w", json={"url": "http://localhost/\0"}))
-            answers += [await opened.http.get(path) for path in ("/jobs/%00", "/models/%00", "/jobs?text=%00")]
-        assert [each.status_code for each in answers] == [422] * len(answers)
-        assert all("NUL" in each.json()["detail"] for each in answers)
-
-    asyncio.run(scenario())
+    async with house(tmp_path) as opened:
+        answers = [await opened.http.post(path, json=body) for path, body in bodies.items()]
+        answers.append(await opened.http.put("/webhooks/w", json={"url": "http://localhost/\0"}))
+        answers += [await opened.http.get(path) for path in ("/jobs/%00", "/models/%00", "/jobs?text=%00")]
+    assert [each.status_code for each in answers] == [422] * len(answers)
+    assert all("NUL" in each.json()["detail"] for each in answers)
 
 
-def test_a_long_body_of_few_values_is_read(tmp_path: Path) -> None:
+async def test_a_long_body_of_few_values_is_read(tmp_path: Path) -> None:
     """And what is wrong with it is told in few words."""
-
-    async def scenario() -> None:
-        async with house(tmp_path) as opened:
-            content = json.dumps({"id": "m", "tags": [1] * 60_000, "note": "x" * 300_000}).encode()
-            response = await opened.http.post("/models/register", content=content)
-            assert response.status_code == 422
-            assert len(response.json()["detail"]) < 5_000
-
-    asyncio.run(scenario())
+    async with house(tmp_path) as opened:
+        content = json.dumps({"id": "m", "tags": [1] * 60_000, "note": "x" * 300_000}).encode()
+        response = await opened.http.post("/models/register", content=content)
+        assert response.status_code == 422
+        assert len(response.json()["detail"]) < 5_000

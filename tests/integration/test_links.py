@@ -45,7 +45,7 @@ def link_folder(staged: Path, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("put", [link_files, link_folder])
-def test_a_pull_goes_through_no_link_on_its_way(
+async def test_a_pull_goes_through_no_link_on_its_way(
     put: object, tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = add(hub, "acme/tiny", tmp_path / "source")
@@ -53,21 +53,18 @@ def test_a_pull_goes_through_no_link_on_its_way(
     assert callable(put)
     put(tmp_path / "base" / STAGED, tmp_path / "mine")
 
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch) as here:
-            job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
-            assert job["status"] == "done", job["error"]
-            placed = here.layout.models / "acme--tiny"
-            assert all(path.is_file() and not path.is_symlink() for path in placed.iterdir())
-            assert contents(placed) == {name: repository.files[name] for name in contents(placed)}
-            assert (placed / WEIGHTS).stat().st_nlink == 1
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch) as here:
+        job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
+        assert job["status"] == "done", job["error"]
+        placed = here.layout.models / "acme--tiny"
+        assert all(path.is_file() and not path.is_symlink() for path in placed.iterdir())
+        assert contents(placed) == {name: repository.files[name] for name in contents(placed)}
+        assert (placed / WEIGHTS).stat().st_nlink == 1
     assert contents(tmp_path / "mine") == before
 
 
 @pytest.mark.long
-def test_a_snapshot_of_links_in_the_models_place_is_as_good_as_what_they_lead_to(
+async def test_a_snapshot_of_links_in_the_models_place_is_as_good_as_what_they_lead_to(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the hub's own cache has it: each entry leads to a blob. Blobs may be read where models may lie."""
@@ -81,33 +78,30 @@ def test_a_snapshot_of_links_in_the_models_place_is_as_good_as_what_they_lead_to
         (snapshot / name).write_bytes(repository.files[name])
     before = contents(cache)
 
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch) as here:
-            (here.layout.models / "acme--tiny").symlink_to(snapshot)
-            job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
-            assert job["status"] == "failed"
-            assert f"lies outside {here.layout.models}" in job["error"]
-            (here.layout.models / "acme--tiny").unlink()
-            (here.layout.models / "acme--tiny").mkdir()
-            for file in snapshot.iterdir():
-                (here.layout.models / "acme--tiny" / file.name).symlink_to(file)
-            job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
-            assert job["status"] == "failed"
-            assert f"is a link to {(snapshot / 'config.json').resolve()}, outside" in job["error"]
-            (here.layout.models / "acme--tiny" / "config.json").unlink()
-            (here.layout.models / "acme--tiny" / "config.json").symlink_to("config.json")
-            job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
-            assert job["status"] == "failed"
-            assert (await here.get("/models"))["models"] == []
-        async with pulling(hub, tmp_path / "base", monkeypatch, model_roots=[cache]) as here:
-            entry = here.layout.models / "acme--tiny" / "config.json"
-            entry.unlink()
-            entry.symlink_to(snapshot / "config.json")
-            job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
-            assert (job["status"], job["result"]["transferred_bytes"]) == ("done", 0), job["error"]
-            await here.http.delete("/models/acme--tiny", params={"files": "true"})
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch) as here:
+        (here.layout.models / "acme--tiny").symlink_to(snapshot)
+        job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
+        assert job["status"] == "failed"
+        assert f"lies outside {here.layout.models}" in job["error"]
+        (here.layout.models / "acme--tiny").unlink()
+        (here.layout.models / "acme--tiny").mkdir()
+        for file in snapshot.iterdir():
+            (here.layout.models / "acme--tiny" / file.name).symlink_to(file)
+        job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
+        assert job["status"] == "failed"
+        assert f"is a link to {(snapshot / 'config.json').resolve()}, outside" in job["error"]
+        (here.layout.models / "acme--tiny" / "config.json").unlink()
+        (here.layout.models / "acme--tiny" / "config.json").symlink_to("config.json")
+        job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
+        assert job["status"] == "failed"
+        assert (await here.get("/models"))["models"] == []
+    async with pulling(hub, tmp_path / "base", monkeypatch, model_roots=[cache]) as here:
+        entry = here.layout.models / "acme--tiny" / "config.json"
+        entry.unlink()
+        entry.symlink_to(snapshot / "config.json")
+        job = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
+        assert (job["status"], job["result"]["transferred_bytes"]) == ("done", 0), job["error"]
+        await here.http.delete("/models/acme--tiny", params={"files": "true"})
     assert contents(cache) == before
 
 
@@ -131,21 +125,18 @@ def test_a_link_in_a_repository_is_the_text_that_the_hub_sends_for_it(
     asyncio.run(run())
 
 
-def test_a_registered_folder_whose_entries_lead_in_circles_is_refused(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            for name in ("config.json", "tokenizer.json", "model.safetensors"):
-                folder = write_checkpoint(here.layout.models / name.partition(".")[0])
-                (folder / name).unlink()
-                (folder / name).symlink_to("around")
-                (folder / "around").symlink_to(name)
-                refusal = await here.refused(422, "/models/register", id=folder.name, source="t")
-                assert name.partition(".")[0] in refusal
-            (here.layout.models / "self").symlink_to("self")
-            assert "there is no folder" in await here.refused(422, "/models/register", id="self", source="t")
-            assert await here.get("/models") == {"models": []}
-
-    asyncio.run(run())
+async def test_a_registered_folder_whose_entries_lead_in_circles_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            folder = write_checkpoint(here.layout.models / name.partition(".")[0])
+            (folder / name).unlink()
+            (folder / name).symlink_to("around")
+            (folder / "around").symlink_to(name)
+            refusal = await here.refused(422, "/models/register", id=folder.name, source="t")
+            assert name.partition(".")[0] in refusal
+        (here.layout.models / "self").symlink_to("self")
+        assert "there is no folder" in await here.refused(422, "/models/register", id="self", source="t")
+        assert await here.get("/models") == {"models": []}
 
 
 CONTENT = bytes(range(256)) * 4
@@ -153,7 +144,9 @@ CONTENT = bytes(range(256)) * 4
 
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("link", [os.link, os.symlink])
-def test_an_upload_does_not_write_through_a_link_in_its_folder(link: object, restarted: bool, tmp_path: Path) -> None:
+async def test_an_upload_does_not_write_through_a_link_in_its_folder(
+    link: object, restarted: bool, tmp_path: Path
+) -> None:
     """Of the same size, so that nothing but the link tells them apart."""
     outside = tmp_path / "mine.json"
     outside.write_bytes(b"m" * len(CONTENT))
@@ -163,20 +156,6 @@ def test_an_upload_does_not_write_through_a_link_in_its_folder(link: object, res
         end = begin + len(CONTENT) // 2
         headers = {"content-range": f"bytes {begin}-{end - 1}/{len(CONTENT)}"}
         return await http.put(f"{url}/models/m/files/x.json", content=CONTENT[begin:end], headers=headers)
-
-    async def run() -> None:
-        async with httpx.AsyncClient(timeout=240) as http:
-            async with front(tmp_path / "base") as there:
-                assert (await half(there.url, http, 0)).status_code == 200
-                place = there.layout.uploads / "m" / "files" / "x.json"
-                place.unlink()
-                link(outside, place)
-                url = there.url
-                if not restarted:
-                    await goes_on(url, http, place)
-            if restarted:
-                async with front(tmp_path / "base") as there:
-                    await goes_on(there.url, http, place)
 
     async def goes_on(url: str, http: httpx.AsyncClient, place: Path) -> None:
         torn = await half(url, http, len(CONTENT) // 2)
@@ -192,36 +171,41 @@ def test_an_upload_does_not_write_through_a_link_in_its_folder(link: object, res
             True,
         )
 
-    asyncio.run(run())
+    async with httpx.AsyncClient(timeout=240) as http:
+        async with front(tmp_path / "base") as there:
+            assert (await half(there.url, http, 0)).status_code == 200
+            place = there.layout.uploads / "m" / "files" / "x.json"
+            place.unlink()
+            link(outside, place)
+            url = there.url
+            if not restarted:
+                await goes_on(url, http, place)
+        if restarted:
+            async with front(tmp_path / "base") as there:
+                await goes_on(there.url, http, place)
     assert outside.read_bytes() == b"m" * len(CONTENT)
 
 
-def test_an_uploads_book_is_not_written_through_a_link(tmp_path: Path) -> None:
+async def test_an_uploads_book_is_not_written_through_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "mine.json"
     outside.write_bytes(b"mine")
 
-    async def run() -> None:
-        async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
-            folder = there.layout.uploads / "m"
-            folder.mkdir(parents=True)
-            (folder / ".upload.json").hardlink_to(outside)
-            assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
-
-    asyncio.run(run())
+    async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+        folder = there.layout.uploads / "m"
+        folder.mkdir(parents=True)
+        (folder / ".upload.json").hardlink_to(outside)
+        assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
     assert outside.read_bytes() == b"mine"
 
 
-def test_a_folder_of_an_upload_that_became_a_link_gets_no_files(tmp_path: Path) -> None:
+async def test_a_folder_of_an_upload_that_became_a_link_gets_no_files(tmp_path: Path) -> None:
     outside = tmp_path / "mine"
     before = mine(outside)
 
-    async def run() -> None:
-        async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
-            assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
-            (there.layout.uploads / "m" / "files" / "chat_templates").symlink_to(outside)
-            template = await http.put("/models/m/files/chat_templates/notes.txt", content=b"other")
-            assert template.status_code == 200, template.text
-            assert not (there.layout.uploads / "m" / "files" / "chat_templates").is_symlink()
-
-    asyncio.run(run())
+    async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+        assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
+        (there.layout.uploads / "m" / "files" / "chat_templates").symlink_to(outside)
+        template = await http.put("/models/m/files/chat_templates/notes.txt", content=b"other")
+        assert template.status_code == 200, template.text
+        assert not (there.layout.uploads / "m" / "files" / "chat_templates").is_symlink()
     assert contents(outside) == before

@@ -42,7 +42,7 @@ def other_address() -> str:
     return found[0]
 
 
-def test_without_keys_loopback_alone_and_everything_once_there_is_one(other_address: str) -> None:
+async def test_without_keys_loopback_alone_and_everything_once_there_is_one(other_address: str) -> None:
     async def answers(host: str, port: int) -> bool:
         async with httpx.AsyncClient(trust_env=False, timeout=240) as client:
             try:
@@ -55,54 +55,47 @@ def test_without_keys_loopback_alone_and_everything_once_there_is_one(other_addr
             while not await answers(host, port):
                 await asyncio.sleep(0.01)
 
-    async def run() -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        made = asyncio.Event()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    made = asyncio.Event()
 
-        def server(host: str) -> uvicorn.Server:
-            config = uvicorn.Config(well, host=host, port=port, lifespan="off", ws="none", log_config=None)
-            return Quiet(config)
+    def server(host: str) -> uvicorn.Server:
+        config = uvicorn.Config(well, host=host, port=port, lifespan="off", ws="none", log_config=None)
+        return Quiet(config)
 
-        async def reachable() -> None:
-            await made.wait()
+    async def reachable() -> None:
+        await made.wait()
 
-        listener = PublicListener(server, "0.0.0.0", reachable_now=False, reachable=reachable)
-        task = asyncio.create_task(listener.serve())
-        await until("127.0.0.1", port)
-        assert not await answers(other_address, port)
-        async with httpx.AsyncClient(trust_env=False, timeout=240) as kept:  # a connection from before stays
-            await kept.get(f"http://127.0.0.1:{port}/")
-            made.set()
-            await until(other_address, port)
-            assert (await kept.get(f"http://127.0.0.1:{port}/")).status_code == 200
-        assert await answers("127.0.0.1", port)
-        listener.stop()
-        await asyncio.wait_for(task, 240)
-
-    asyncio.run(run())
+    listener = PublicListener(server, "0.0.0.0", reachable_now=False, reachable=reachable)
+    task = asyncio.create_task(listener.serve())
+    await until("127.0.0.1", port)
+    assert not await answers(other_address, port)
+    async with httpx.AsyncClient(trust_env=False, timeout=240) as kept:  # a connection from before stays
+        await kept.get(f"http://127.0.0.1:{port}/")
+        made.set()
+        await until(other_address, port)
+        assert (await kept.get(f"http://127.0.0.1:{port}/")).status_code == 200
+    assert await answers("127.0.0.1", port)
+    listener.stop()
+    await asyncio.wait_for(task, 240)
 
 
-def test_https_with_the_settings_certificate(tmp_path: Path) -> None:
+async def test_https_with_the_settings_certificate(tmp_path: Path) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
     tls = TlsSettings(cert_file=certificate, key_file=key)
-
-    async def run() -> None:
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
-        files = {"ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
-        async with (
-            listening(well, settings_of(tmp_path), **files) as port,
-            httpx.AsyncClient(verify=context, trust_env=False, timeout=240) as client,
-        ):
-            assert (await client.get(f"https://127.0.0.1:{port}/")).text == "well"
-
-    asyncio.run(run())
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    files = {"ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
+    async with (
+        listening(well, settings_of(tmp_path), **files) as port,
+        httpx.AsyncClient(verify=context, trust_env=False, timeout=240) as client,
+    ):
+        assert (await client.get(f"https://127.0.0.1:{port}/")).text == "well"
 
 
 def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:

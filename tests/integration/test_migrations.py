@@ -96,42 +96,38 @@ def test_upgrading_from_empty_gives_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("each_database")
-def test_a_filled_database_of_the_release_before(tmp_path: Path) -> None:
+async def test_a_filled_database_of_the_release_before(tmp_path: Path) -> None:
     """Every row is kept; of what had ended nobody is told, and of what runs everybody is, once it has ended."""
-
-    async def run() -> None:
-        url = url_of(settings_of(tmp_path))
-        engine = create_async_engine(url)
-        try:
-            async with engine.begin() as connection:
-                await connection.run_sync(lambda sync: upgrade(sync, BEFORE))
-                await connection.run_sync(fill)
-                before = await connection.run_sync(counts)
-            await migrate(url)
-            async with engine.begin() as connection:
-                after = await connection.run_sync(counts)
-                assert (before["jobs"], before["activations"], before["models"]) == (5, 3, 1)
-                assert {name: after[name] for name in before} == before
-                for table in ("jobs", "activations"):
-                    due = await connection.execute(text(f"SELECT status FROM {table} WHERE unannounced"))
-                    assert {*due.scalars()} == {"pending", "running"} & {row["status"] for row in ROWS[table]}
-                assert (await connection.execute(text("SELECT policies_due FROM models"))).scalar_one() is None
-        finally:
-            await engine.dispose()
-        database = Database(url)
-        try:
-            history = ActivationLog(database)
-            active, (left,) = await history.active(), await history.unfinished()
-            assert (active and active.id, left.model_id) == ("0", "2")
-            model = ModelRef(id="0", path="/a", digest="sha256:0")
-            begun = await history.begin(model, cause="request", method="auto")
-            assert begun > left.id
-            rollout = await RolloutBook(database).begin(left.id, model, "0", "all", "25%", {"m": 1})
-            assert [step.member_id for step in (await RolloutBook(database).get(rollout)).steps] == ["local", "m"]
-        finally:
-            await database.close()
-
-    asyncio.run(run())
+    url = url_of(settings_of(tmp_path))
+    engine = create_async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda sync: upgrade(sync, BEFORE))
+            await connection.run_sync(fill)
+            before = await connection.run_sync(counts)
+        await migrate(url)
+        async with engine.begin() as connection:
+            after = await connection.run_sync(counts)
+            assert (before["jobs"], before["activations"], before["models"]) == (5, 3, 1)
+            assert {name: after[name] for name in before} == before
+            for table in ("jobs", "activations"):
+                due = await connection.execute(text(f"SELECT status FROM {table} WHERE unannounced"))
+                assert {*due.scalars()} == {"pending", "running"} & {row["status"] for row in ROWS[table]}
+            assert (await connection.execute(text("SELECT policies_due FROM models"))).scalar_one() is None
+    finally:
+        await engine.dispose()
+    database = Database(url)
+    try:
+        history = ActivationLog(database)
+        active, (left,) = await history.active(), await history.unfinished()
+        assert (active and active.id, left.model_id) == ("0", "2")
+        model = ModelRef(id="0", path="/a", digest="sha256:0")
+        begun = await history.begin(model, cause="request", method="auto")
+        assert begun > left.id
+        rollout = await RolloutBook(database).begin(left.id, model, "0", "all", "25%", {"m": 1})
+        assert [step.member_id for step in (await RolloutBook(database).get(rollout)).steps] == ["local", "m"]
+    finally:
+        await database.close()
 
 
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
@@ -148,20 +144,17 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
         asyncio.run(run())
 
 
-def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
-    async def run() -> None:
-        url = database_url(tmp_path / "db.sqlite")
-        engine = create_async_engine(url)
-        async with engine.begin() as connection:
-            await connection.run_sync(lambda sync: upgrade(sync, "0001"))
-            await connection.execute(text(OLD_JOB))
-        await engine.dispose()
-        await migrate(url)
-        database = Database(url)
-        try:
-            job = await JobQueue(database, lease_s=15.0).get("j")
-            assert (job.status, job.priority, job.failures, job.when_inactive) == ("pending", 0, 0, "wait")
-        finally:
-            await database.close()
-
-    asyncio.run(run())
+async def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
+    url = database_url(tmp_path / "db.sqlite")
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: upgrade(sync, "0001"))
+        await connection.execute(text(OLD_JOB))
+    await engine.dispose()
+    await migrate(url)
+    database = Database(url)
+    try:
+        job = await JobQueue(database, lease_s=15.0).get("j")
+        assert (job.status, job.priority, job.failures, job.when_inactive) == ("pending", 0, 0, "wait")
+    finally:
+        await database.close()

@@ -97,125 +97,106 @@ async def ended_job(here: House, **config: Any) -> str:
 
 
 @pytest.mark.usefixtures("each_database")
-def test_the_end_of_a_job_is_told_once_and_signed(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
-            await here.add_active("a")
-            await put(here, "ci", url=there.url, events=["job.*"], secret=SECRET)
-            job_id = await ended_job(here)
-            await there.has(1)
-            await settled(here, state="delivered", attempts=1)
-            [head], [body] = there.heads, there.bodies
-            assert head["line"] == "POST /hook?team=a HTTP/1.1"
-            said = json.loads(body)
-            assert (said["event"], said["data"]["job_id"], said["data"]["status"]) == ("job.done", job_id, "done")
-            signed = f"{head['webhook-id']}.{head['webhook-timestamp']}.".encode() + body
-            key = base64.b64decode(SECRET.removeprefix("whsec_"))
-            signature = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-            # Headers are read in lower case, and base64 is not: the body of the comparison is.
-            assert head["webhook-signature"] == f"v1,{signature}".lower()
-            assert head["webhook-id"] == said["id"]
-        # Another start does not tell it again.
-        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
-        async with receiver() as there, gateway.running(), control(tmp_path, gateway, **ON_THIS_MACHINE) as here:
-            await put(here, "ci", url=there.url, events=["job.*", "activation.*"])
-            await here.add_model("b", 1)
-            await here.post("/models/set_active", id="b")
-            await there.has(1)
-            assert there.events() == ["activation.done"]
-
-    asyncio.run(scenario())
+async def test_the_end_of_a_job_is_told_once_and_signed(tmp_path: Path) -> None:
+    async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
+        await here.add_active("a")
+        await put(here, "ci", url=there.url, events=["job.*"], secret=SECRET)
+        job_id = await ended_job(here)
+        await there.has(1)
+        await settled(here, state="delivered", attempts=1)
+        [head], [body] = there.heads, there.bodies
+        assert head["line"] == "POST /hook?team=a HTTP/1.1"
+        said = json.loads(body)
+        assert (said["event"], said["data"]["job_id"], said["data"]["status"]) == ("job.done", job_id, "done")
+        signed = f"{head['webhook-id']}.{head['webhook-timestamp']}.".encode() + body
+        key = base64.b64decode(SECRET.removeprefix("whsec_"))
+        signature = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+        # Headers are read in lower case, and base64 is not: the body of the comparison is.
+        assert head["webhook-signature"] == f"v1,{signature}".lower()
+        assert head["webhook-id"] == said["id"]
+    # Another start does not tell it again.
+    gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+    async with receiver() as there, gateway.running(), control(tmp_path, gateway, **ON_THIS_MACHINE) as here:
+        await put(here, "ci", url=there.url, events=["job.*", "activation.*"])
+        await here.add_model("b", 1)
+        await here.post("/models/set_active", id="b")
+        await there.has(1)
+        assert there.events() == ["activation.done"]
 
 
-def test_what_is_not_taken_is_sent_again_with_the_same_id_and_then_given_up(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
-            await here.add_active("a")
-            await put(here, "ci", url=there.url, events=["job.done"])
-            there.statuses = [503, 302, 200]
-            await ended_job(here)
-            for attempts, error in ((1, "answered 503"), (2, "answered 302")):
-                await settled(here, state="pending", attempts=attempts, error=error)
-                await by_hand(tmp_path, DUE)
-            await settled(here, state="delivered", attempts=3, error=None)
-            assert len({head["webhook-id"] for head in there.heads}) == 1
+async def test_what_is_not_taken_is_sent_again_with_the_same_id_and_then_given_up(tmp_path: Path) -> None:
+    async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
+        await here.add_active("a")
+        await put(here, "ci", url=there.url, events=["job.done"])
+        there.statuses = [503, 302, 200]
+        await ended_job(here)
+        for attempts, error in ((1, "answered 503"), (2, "answered 302")):
+            await settled(here, state="pending", attempts=attempts, error=error)
+            await by_hand(tmp_path, DUE)
+        await settled(here, state="delivered", attempts=3, error=None)
+        assert len({head["webhook-id"] for head in there.heads}) == 1
 
-            there.statuses = [410]
-            await ended_job(here)
-            dead = await settled(here, state="dead", error="answered 410")
-            retried = await here.post(f"/webhooks/deliveries/{dead['id']}/retry")
-            assert retried["state"] == "pending"
-            await settled(here, state="delivered", id=dead["id"])
-            assert "only a dead one" in await here.refused(409, f"/webhooks/deliveries/{dead['id']}/retry")
-
-    asyncio.run(scenario())
+        there.statuses = [410]
+        await ended_job(here)
+        dead = await settled(here, state="dead", error="answered 410")
+        retried = await here.post(f"/webhooks/deliveries/{dead['id']}/retry")
+        assert retried["state"] == "pending"
+        await settled(here, state="delivered", id=dead["id"])
+        assert "only a dead one" in await here.refused(409, f"/webhooks/deliveries/{dead['id']}/retry")
 
 
-def test_a_job_that_ended_while_control_was_down_is_told_at_its_start(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with receiver() as there:
-            async with house(tmp_path, **ON_THIS_MACHINE) as here:
-                await here.add_active("a")
-                await here.add_model("b", 1)
-                await put(here, "ci", url=there.url, events=["job.cancelled"])
-                made = await here.post("/echo/jobs", model_id="b")
-            await by_hand(tmp_path, "UPDATE jobs SET status = 'cancelled' WHERE status = 'pending'")
-            async with house(tmp_path, **ON_THIS_MACHINE):
-                await there.has(1)
-        assert json.loads(there.bodies[0])["data"]["job_id"] == made["job_id"]
-
-    asyncio.run(scenario())
-
-
-def test_a_switch_that_failed_and_an_engine_that_died_as_a_chat_reads_them(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
+async def test_a_job_that_ended_while_control_was_down_is_told_at_its_start(tmp_path: Path) -> None:
+    async with receiver() as there:
+        async with house(tmp_path, **ON_THIS_MACHINE) as here:
             await here.add_active("a")
             await here.add_model("b", 1)
-            await put(here, "chat", url=there.url, form="slack", events=["activation.failed", "engine.died"])
-            here.gateway.fail_with = "NaN in its weights"
-            failed = await here.http.post("/models/set_active", json={"id": "b"})
-            assert failed.status_code == 500
+            await put(here, "ci", url=there.url, events=["job.cancelled"])
+            made = await here.post("/echo/jobs", model_id="b")
+        await by_hand(tmp_path, "UPDATE jobs SET status = 'cancelled' WHERE status = 'pending'")
+        async with house(tmp_path, **ON_THIS_MACHINE):
             await there.has(1)
-            assert json.loads(there.bodies[0]) == {
-                "text": "b was not activated: NaN in its weights; a serves"
-            }  # fmt: skip
-            at = "2099-01-01T00:00:00+00:00"
-            here.gateway.deaths = [EngineDeath(number=1, model_id="a", active=True, at=at)]
-            await there.has(2)
-            assert json.loads(there.bodies[1]) == {"text": "the engine of a died and is being restarted"}
-            here.gateway.deaths.append(EngineDeath(number=2, model_id="b", active=False, at=at))
-            await there.has(3)
-            assert json.loads(there.bodies[2]) == {"text": "the engine of b died"}
-
-    asyncio.run(scenario())
+    assert json.loads(there.bodies[0])["data"]["job_id"] == made["job_id"]
 
 
-def test_an_address_that_no_setting_names_is_not_connected_to(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with receiver() as there, house(tmp_path) as here:
-            await put(here, "inside", url=there.url)
-            assert (await here.http.post("/webhooks/inside/test")).status_code == 202
-            found = await settled(here, event="test", attempts=1)
-            assert "127.0.0.1 resolves to an address that is not public" in found["error"]
-            assert there.bodies == []
+async def test_a_switch_that_failed_and_an_engine_that_died_as_a_chat_reads_them(tmp_path: Path) -> None:
+    async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
+        await here.add_active("a")
+        await here.add_model("b", 1)
+        await put(here, "chat", url=there.url, form="slack", events=["activation.failed", "engine.died"])
+        here.gateway.fail_with = "NaN in its weights"
+        failed = await here.http.post("/models/set_active", json={"id": "b"})
+        assert failed.status_code == 500
+        await there.has(1)
+        assert json.loads(there.bodies[0]) == {
+            "text": "b was not activated: NaN in its weights; a serves"
+        }  # fmt: skip
+        at = "2099-01-01T00:00:00+00:00"
+        here.gateway.deaths = [EngineDeath(number=1, model_id="a", active=True, at=at)]
+        await there.has(2)
+        assert json.loads(there.bodies[1]) == {"text": "the engine of a died and is being restarted"}
+        here.gateway.deaths.append(EngineDeath(number=2, model_id="b", active=False, at=at))
+        await there.has(3)
+        assert json.loads(there.bodies[2]) == {"text": "the engine of b died"}
 
-    asyncio.run(scenario())
+
+async def test_an_address_that_no_setting_names_is_not_connected_to(tmp_path: Path) -> None:
+    async with receiver() as there, house(tmp_path) as here:
+        await put(here, "inside", url=there.url)
+        assert (await here.http.post("/webhooks/inside/test")).status_code == 202
+        found = await settled(here, event="test", attempts=1)
+        assert "127.0.0.1 resolves to an address that is not public" in found["error"]
+        assert there.bodies == []
 
 
-def test_a_delivery_that_fails_in_a_way_that_nobody_thought_of_counts_as_an_attempt(tmp_path: Path) -> None:
+async def test_a_delivery_that_fails_in_a_way_that_nobody_thought_of_counts_as_an_attempt(tmp_path: Path) -> None:
     """Else it would be made again every few minutes for ever, and nobody could see why."""
-
-    async def scenario() -> None:
-        async with house(tmp_path) as here:
-            await put(here, "odd", url="http://xn--a/")  # which no name is written as
-            assert (await here.http.post("/webhooks/odd/test")).status_code == 202
-            assert "InvalidCodepoint" in (await settled(here, event="test", attempts=1))["error"]
-
-    asyncio.run(scenario())
+    async with house(tmp_path) as here:
+        await put(here, "odd", url="http://xn--a/")  # which no name is written as
+        assert (await here.http.post("/webhooks/odd/test")).status_code == 202
+        assert "InvalidCodepoint" in (await settled(here, event="test", attempts=1))["error"]
 
 
-def test_a_path_of_two_slashes_names_no_other_host() -> None:
+async def test_a_path_of_two_slashes_names_no_other_host() -> None:
     asked: list[str] = []
 
     async def hook(head: str, writer: asyncio.StreamWriter) -> None:
@@ -226,17 +207,14 @@ def test_a_path_of_two_slashes_names_no_other_host() -> None:
         asked.append(f"the other: {head}")
         writer.write(reply(b""))
 
-    async def run() -> None:
-        async with speaking(hook) as url, speaking(other) as elsewhere:
-            path = "//" + elsewhere.removeprefix("http://") + "/h\u00f6k?a=%20b"
-            async with Outbound(url, headers={}, total_timeout_s=10, max_bytes=0) as outbound:
-                assert await outbound.send(path, b"{}", {}) == 200
-            assert asked == [f"POST {path.replace(chr(0xF6), '%C3%B6')} HTTP/1.1"]
-
-    asyncio.run(run())
+    async with speaking(hook) as url, speaking(other) as elsewhere:
+        path = "//" + elsewhere.removeprefix("http://") + "/h\u00f6k?a=%20b"
+        async with Outbound(url, headers={}, total_timeout_s=10, max_bytes=0) as outbound:
+            assert await outbound.send(path, b"{}", {}) == 200
+        assert asked == [f"POST {path.replace(chr(0xF6), '%C3%B6')} HTTP/1.1"]
 
 
-def test_a_target_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_target_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
     facts = site / "others_target-1.0.dist-info"
     facts.mkdir(parents=True)
@@ -250,20 +228,17 @@ def test_a_target_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(site)
     importlib.invalidate_caches()
 
-    async def scenario() -> None:
-        async with house(tmp_path / "base") as here:
-            await here.add_active("a")
-            await put(here, "pager", target="pager", events=["job.done"])
-            job_id = await ended_job(here)
-            await settled(here, state="delivered")
-            [content] = sys.modules["others_target"].seen
-            assert (content["data"]["job_id"], content["event"]) == (job_id, "job.done")
-            assert job_id in content["text"]
-            await put(here, "pager", target="broken")
-            assert (await here.http.post("/webhooks/pager/test")).status_code == 202
-            await settled(here, event="test", error="others_target:broken: OSError: no paper")
-
-    asyncio.run(scenario())
+    async with house(tmp_path / "base") as here:
+        await here.add_active("a")
+        await put(here, "pager", target="pager", events=["job.done"])
+        job_id = await ended_job(here)
+        await settled(here, state="delivered")
+        [content] = sys.modules["others_target"].seen
+        assert (content["data"]["job_id"], content["event"]) == (job_id, "job.done")
+        assert job_id in content["text"]
+        await put(here, "pager", target="broken")
+        assert (await here.http.post("/webhooks/pager/test")).status_code == 202
+        await settled(here, event="test", error="others_target:broken: OSError: no paper")
     del sys.modules["others_target"]
 
 
@@ -280,33 +255,27 @@ def test_a_target_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"target": "nobody"}, "target: 'nobody' is not installed"),
     ],
 )
-def test_a_webhook_that_cannot_work_is_refused(tmp_path: Path, body: dict[str, Any], said: str) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as here:
-            answer = await here.http.put("/webhooks/x", json=body)
-            assert answer.status_code == 422
-            assert said in answer.json()["detail"]
-            assert (await here.get("/webhooks"))["webhooks"] == []
-
-    asyncio.run(scenario())
+async def test_a_webhook_that_cannot_work_is_refused(tmp_path: Path, body: dict[str, Any], said: str) -> None:
+    async with house(tmp_path) as here:
+        answer = await here.http.put("/webhooks/x", json=body)
+        assert answer.status_code == 422
+        assert said in answer.json()["detail"]
+        assert (await here.get("/webhooks"))["webhooks"] == []
 
 
-def test_a_secret_is_shown_once_and_kept(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as here:
-            made = await put(here, "x", url="https://example.com/", events=["job.failed"])
-            assert made["secret"].startswith("whsec_")
-            changed = await put(here, "x", url="https://example.com/2")
-            assert "secret" not in changed
-            [shown] = (await here.get("/webhooks"))["webhooks"]
-            assert "secret" not in shown
-            assert (shown["url"], shown["events"]) == ("https://example.com/2", ["*"])
-            assert await by_hand(tmp_path, f"UPDATE webhooks SET form = 'json' WHERE secret = '{made['secret']}'") == 1
-            assert (await here.http.delete("/webhooks/x")).status_code == 200
-            assert (await here.http.delete("/webhooks/x")).status_code == 404
-            assert "no webhook 'x'" in await here.refused(404, "/webhooks/x/test")
-
-    asyncio.run(scenario())
+async def test_a_secret_is_shown_once_and_kept(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        made = await put(here, "x", url="https://example.com/", events=["job.failed"])
+        assert made["secret"].startswith("whsec_")
+        changed = await put(here, "x", url="https://example.com/2")
+        assert "secret" not in changed
+        [shown] = (await here.get("/webhooks"))["webhooks"]
+        assert "secret" not in shown
+        assert (shown["url"], shown["events"]) == ("https://example.com/2", ["*"])
+        assert await by_hand(tmp_path, f"UPDATE webhooks SET form = 'json' WHERE secret = '{made['secret']}'") == 1
+        assert (await here.http.delete("/webhooks/x")).status_code == 200
+        assert (await here.http.delete("/webhooks/x")).status_code == 404
+        assert "no webhook 'x'" in await here.refused(404, "/webhooks/x/test")
 
 
 def test_an_accuracy_that_fell_is_told_with_its_p(tmp_path: Path) -> None:
@@ -462,13 +431,10 @@ BAD_TRACKERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_tracker_that_cannot_work_is_refused(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as here:
-            for body, said in BAD_TRACKERS:
-                answer = await here.http.put("/webhooks/x", json=body)
-                assert answer.status_code == 422
-                assert said in answer.json()["detail"]
-            assert (await here.get("/webhooks"))["webhooks"] == []
-
-    asyncio.run(scenario())
+async def test_a_tracker_that_cannot_work_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        for body, said in BAD_TRACKERS:
+            answer = await here.http.put("/webhooks/x", json=body)
+            assert answer.status_code == 422
+            assert said in answer.json()["detail"]
+        assert (await here.get("/webhooks"))["webhooks"] == []

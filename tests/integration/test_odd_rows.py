@@ -54,59 +54,47 @@ async def _seen(here: House, id_: str, status: str) -> dict[str, Any]:
     return job
 
 
-def test_an_odd_row_is_failed_or_shown_and_holds_up_no_other(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path, job_lease_s=1.0) as here:
-            await here.add_active("a")
-            for id_, (changes, _) in ODD.items():
-                await by_hand(tmp_path, _insert(id_, changes))
-            polite = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-            await here.job(polite, "done")
-            for id_, (_, (status, error)) in ODD.items():
-                job = await _seen(here, id_, status)
-                assert error is None or error in job["error"], job
-            for path in ("/jobs", "/jobs/stats", "/jobs?status=failed"):
-                await here.get(path)
-            assert (await here.http.get("/metrics")).status_code == 200
-            assert len((await here.get("/jobs"))["jobs"]) == len(ODD) + 1
-
-    asyncio.run(run())
+async def test_an_odd_row_is_failed_or_shown_and_holds_up_no_other(tmp_path: Path) -> None:
+    async with house(tmp_path, job_lease_s=1.0) as here:
+        await here.add_active("a")
+        for id_, (changes, _) in ODD.items():
+            await by_hand(tmp_path, _insert(id_, changes))
+        polite = (await here.post("/echo/jobs", model_id="a"))["job_id"]
+        await here.job(polite, "done")
+        for id_, (_, (status, error)) in ODD.items():
+            job = await _seen(here, id_, status)
+            assert error is None or error in job["error"], job
+        for path in ("/jobs", "/jobs/stats", "/jobs?status=failed"):
+            await here.get(path)
+        assert (await here.http.get("/metrics")).status_code == 200
+        assert len((await here.get("/jobs"))["jobs"]) == len(ODD) + 1
 
 
-def test_an_id_that_leads_out_of_the_runs_makes_no_folder(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            await here.add_active("a")
-            await by_hand(tmp_path, _insert("../../outside", {}))
+async def test_an_id_that_leads_out_of_the_runs_makes_no_folder(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.add_active("a")
+        await by_hand(tmp_path, _insert("../../outside", {}))
 
-            async def look() -> Any:
-                return (await here.get("/jobs"))["jobs"][0]
+        async def look() -> Any:
+            return (await here.get("/jobs"))["jobs"][0]
 
-            job = await until(look, lambda job: job["status"] == "failed")
-            assert "its id is none that a job can have" in job["error"]
-            assert not (tmp_path / "outside").exists()
-
-    asyncio.run(run())
+        job = await until(look, lambda job: job["status"] == "failed")
+        assert "its id is none that a job can have" in job["error"]
+        assert not (tmp_path / "outside").exists()
 
 
-def test_an_unknown_status_is_refused_by_the_database(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            await here.add_active("a")
-            for status in ("'weird'", "NULL"):
-                with pytest.raises(IntegrityError):
-                    await by_hand(tmp_path, _insert("odd", {"status": status}))
-
-    asyncio.run(run())
+async def test_an_unknown_status_is_refused_by_the_database(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.add_active("a")
+        for status in ("'weird'", "NULL"):
+            with pytest.raises(IntegrityError):
+                await by_hand(tmp_path, _insert("odd", {"status": status}))
 
 
-def test_two_hundred_tiny_jobs(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            await here.add_active("a")
-            made = await asyncio.gather(*(here.post("/echo/jobs", model_id="a") for _ in range(200)))
-            assert len({one["job_id"] for one in made}) == 200
-            stats = await until(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 200)
-            assert (stats["failed"], stats["pending"]) == (0, 0)
-
-    asyncio.run(run())
+async def test_two_hundred_tiny_jobs(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.add_active("a")
+        made = await asyncio.gather(*(here.post("/echo/jobs", model_id="a") for _ in range(200)))
+        assert len({one["job_id"] for one in made}) == 200
+        stats = await until(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 200)
+        assert (stats["failed"], stats["pending"]) == (0, 0)

@@ -115,27 +115,23 @@ def _by(answer: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize(("balancer", "asks_again"), [(nginx, True), (vllm_router, False)])
-def test_members_behind_a_balancer_of_others(tmp_path: Path, balancer: Balancer, asks_again: bool) -> None:
+async def test_members_behind_a_balancer_of_others(tmp_path: Path, balancer: Balancer, asks_again: bool) -> None:
     """vLLM's router fails requests for a member that is gone until it has noticed."""
-
-    async def run() -> None:
-        async with members(tmp_path) as there:
-            with balancer(tmp_path, there) as url:
-                async with httpx.AsyncClient(base_url=url, timeout=240, trust_env=False) as http:
-                    await _until_it_answers(http)
-                    homes = {session: _by(await _asked(http, session)) for session in map(str, range(12))}
-                    assert set(homes.values()) == set(NAMES)
-                    for session, home in homes.items():
-                        assert _by(await _asked(http, session)) == home, "a session stays"
-                    too_much = await _asked(http, **{"x-model-version": "0", "x-min-model-version": "0"})
-                    assert "excludes" in too_much.text, "members are asked with the client's headers"
-                    await there["b"].stack.aclose()
-                    if not asks_again:
-                        await _until_it_answers(http, *(each for each, home in homes.items() if home == "b"))
-                    for session in homes:
-                        assert _by(await _asked(http, session)) == "a"
-
-    asyncio.run(run())
+    async with members(tmp_path) as there:
+        with balancer(tmp_path, there) as url:
+            async with httpx.AsyncClient(base_url=url, timeout=240, trust_env=False) as http:
+                await _until_it_answers(http)
+                homes = {session: _by(await _asked(http, session)) for session in map(str, range(12))}
+                assert set(homes.values()) == set(NAMES)
+                for session, home in homes.items():
+                    assert _by(await _asked(http, session)) == home, "a session stays"
+                too_much = await _asked(http, **{"x-model-version": "0", "x-min-model-version": "0"})
+                assert "excludes" in too_much.text, "members are asked with the client's headers"
+                await there["b"].stack.aclose()
+                if not asks_again:
+                    await _until_it_answers(http, *(each for each, home in homes.items() if home == "b"))
+                for session in homes:
+                    assert _by(await _asked(http, session)) == "a"
 
 
 async def _until_it_answers(http: httpx.AsyncClient, *sessions: str) -> None:

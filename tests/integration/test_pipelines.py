@@ -1,6 +1,5 @@
 """A pipeline from its preview to its shards: over HTTP, and with control killed on the way."""
 
-import asyncio
 import random
 import re
 from pathlib import Path
@@ -112,102 +111,96 @@ async def made(base: Path, config: dict[str, Any], lives: list[float]) -> tuple[
 
 
 @pytest.mark.parametrize("config", [CONFIG, SPLIT], ids=["whole rows", "split rows"])
-def test_a_job_that_was_killed_makes_what_one_makes_that_was_not(tmp_path: Path, config: dict[str, Any]) -> None:
-    async def run() -> None:
-        seed = random.randrange(2**32)
-        print(f"seed {seed}")
-        chance = random.Random(seed)
-        job, rows = await made(tmp_path / "killed", config, [chance.uniform(0.0, 0.3) for _ in range(2)])
-        quiet, wanted = await made(tmp_path / "quiet", config, [])
-        assert [attempt["outcome"] for attempt in job["attempts"]].count("lost") >= 1
-        assert job["result"]["attempts"] == quiet["result"]["attempts"] == len(DOCS)
-        assert job["result"]["rejected"] == quiet["result"]["rejected"]
-        assert quiet["result"]["rejected"].keys() == {"not_verified", "truncated"}
-        assert len(rows) == len({row["id"] for row in rows})
-        assert len(rows) + job["result"]["rejected_total"] == config["num_examples"]
-        by_id = {row["id"]: without_its_run(row) for row in rows}
-        assert by_id == {row["id"]: without_its_run(row) for row in wanted}
-
-    asyncio.run(run())
+async def test_a_job_that_was_killed_makes_what_one_makes_that_was_not(tmp_path: Path, config: dict[str, Any]) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    job, rows = await made(tmp_path / "killed", config, [chance.uniform(0.0, 0.3) for _ in range(2)])
+    quiet, wanted = await made(tmp_path / "quiet", config, [])
+    assert [attempt["outcome"] for attempt in job["attempts"]].count("lost") >= 1
+    assert job["result"]["attempts"] == quiet["result"]["attempts"] == len(DOCS)
+    assert job["result"]["rejected"] == quiet["result"]["rejected"]
+    assert quiet["result"]["rejected"].keys() == {"not_verified", "truncated"}
+    assert len(rows) == len({row["id"] for row in rows})
+    assert len(rows) + job["result"]["rejected_total"] == config["num_examples"]
+    by_id = {row["id"]: without_its_run(row) for row in rows}
+    assert by_id == {row["id"]: without_its_run(row) for row in wanted}
 
 
-def test_a_preview_shows_the_jobs_first_rows_and_makes_nothing(tmp_path: Path) -> None:
-    async def run() -> None:
-        settings = settings_of(tmp_path)
-        previews = data_gen.previews_router(Previews(settings.layout))
-        app = create_app(settings, [DataGenKind(settings.layout)], more_routes=[previews], pace=PACE, job_poll_s=0.3)
-        gateway = FakeGateway(settings.layout.gateway_socket)
-        gateway.answer = answers
-        async with (
-            gateway.running(),
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control") as http,
+async def test_a_preview_shows_the_jobs_first_rows_and_makes_nothing(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    previews = data_gen.previews_router(Previews(settings.layout))
+    app = create_app(settings, [DataGenKind(settings.layout)], more_routes=[previews], pace=PACE, job_poll_s=0.3)
+    gateway = FakeGateway(settings.layout.gateway_socket)
+    gateway.answer = answers
+    async with (
+        gateway.running(),
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control") as http,
+    ):
+
+        async def preview(**body: Any) -> httpx.Response:
+            return await http.post("/data_gen/pipelines/preview", json=body)
+
+        assert (await preview(config=CONFIG)).status_code == 404, "no model is active"
+        await activate(tmp_path, http, "b")
+        shown = (await preview(config=CONFIG)).raise_for_status().json()
+        short = (await preview(config=CONFIG, rows=2)).raise_for_status().json()
+        split = (await preview(config=SPLIT, rows=2)).raise_for_status().json()["rows"]
+        for row in split:
+            assert "word" not in row["columns"]
+            assert row["columns"]["words"] == [item["word"] for item in row["items"]] == ["why", "when", "who"]
+            asked_of_it = {item.get("question") for item in row["items"]}
+            assert {example["messages"][0]["content"] for example in row["examples"]} <= asked_of_it
+            assert len(row["examples"]) + len(row["rejected"]) == 3
+        assert any(row["examples"] for row in split)
+        assert (await http.get("/jobs")).json()["jobs"] == []
+        assert not list((tmp_path / "train_shards_out").iterdir())
+        asked = len(gateway.batches)
+        cyclic = [{"name": "a", "kind": "expression", "template": "{{a}}"}]
+        for body, status, reason in (
+            (
+                {"config": CONFIG | {"columns": cyclic, "user": "{{a}}", "assistant": "b"}},
+                422,
+                "config.columns.0: a cycle: a needs a",
+            ),
+            ({"config": CONFIG | {"user": "{{qestion}}"}}, 422, "no column 'qestion' (did you mean question?)"),
+            ({"config": CONFIG, "rows": 51}, 422, "rows"),
+            ({"config": CONFIG, "colour": 1}, 422, "colour"),
+            ({"config": CONFIG, "model_id": "c"}, 404, "c"),
+            ({"config": _asking("c")}, 404, "config.columns.1.model: "),
         ):
+            refused = await preview(**body)
+            assert (refused.status_code, reason in refused.text) == (status, True), refused.text
+        assert len(gateway.batches) == asked
+        not_loaded = await preview(config=_asking("b"))
+        assert (not_loaded.status_code, "models that are loaded" in not_loaded.text) == (409, True), not_loaded.text
 
-            async def preview(**body: Any) -> httpx.Response:
-                return await http.post("/data_gen/pipelines/preview", json=body)
+        job_id = await make_job(http)
 
-            assert (await preview(config=CONFIG)).status_code == 404, "no model is active"
-            await activate(tmp_path, http, "b")
-            shown = (await preview(config=CONFIG)).raise_for_status().json()
-            short = (await preview(config=CONFIG, rows=2)).raise_for_status().json()
-            split = (await preview(config=SPLIT, rows=2)).raise_for_status().json()["rows"]
-            for row in split:
-                assert "word" not in row["columns"]
-                assert row["columns"]["words"] == [item["word"] for item in row["items"]] == ["why", "when", "who"]
-                asked_of_it = {item.get("question") for item in row["items"]}
-                assert {example["messages"][0]["content"] for example in row["examples"]} <= asked_of_it
-                assert len(row["examples"]) + len(row["rejected"]) == 3
-            assert any(row["examples"] for row in split)
-            assert (await http.get("/jobs")).json()["jobs"] == []
-            assert not list((tmp_path / "train_shards_out").iterdir())
-            asked = len(gateway.batches)
-            cyclic = [{"name": "a", "kind": "expression", "template": "{{a}}"}]
-            for body, status, reason in (
-                (
-                    {"config": CONFIG | {"columns": cyclic, "user": "{{a}}", "assistant": "b"}},
-                    422,
-                    "config.columns.0: a cycle: a needs a",
-                ),
-                ({"config": CONFIG | {"user": "{{qestion}}"}}, 422, "no column 'qestion' (did you mean question?)"),
-                ({"config": CONFIG, "rows": 51}, 422, "rows"),
-                ({"config": CONFIG, "colour": 1}, 422, "colour"),
-                ({"config": CONFIG, "model_id": "c"}, 404, "c"),
-                ({"config": _asking("c")}, 404, "config.columns.1.model: "),
-            ):
-                refused = await preview(**body)
-                assert (refused.status_code, reason in refused.text) == (status, True), refused.text
-            assert len(gateway.batches) == asked
-            not_loaded = await preview(config=_asking("b"))
-            assert (not_loaded.status_code, "models that are loaded" in not_loaded.text) == (409, True), not_loaded.text
+        async def look() -> Any:
+            return (await http.get(f"/data_gen/jobs/{job_id}")).json()
 
-            job_id = await make_job(http)
-
-            async def look() -> Any:
-                return (await http.get(f"/data_gen/jobs/{job_id}")).json()
-
-            job = await until(look, lambda seen: seen["status"] in {"done", "failed"})
-            made_rows = (tmp_path / "train_shards_out" / name for name in job["shards"])
-            text = "".join(path.read_text() for path in made_rows)
-        assert (shown["model"], shown["seed"], len(shown["rows"])) == ("a", 11, 10)
-        assert short["rows"] == shown["rows"][:2]
-        assert shown["order"] == ["doc", "level", "draw", "question", "answer", "checked"]
-        kept = [row for row in shown["rows"] if row["examples"]]
-        assert kept
-        for row in shown["rows"]:
-            values = row["columns"]
-            assert values["doc"] == DOCS[row["attempt"]]
-            assert 0 <= values["draw"] <= 1_000_000
-            assert (not row["examples"]) == bool(row["rejected"])
-        for row in kept:
-            (example,) = row["examples"]
-            assert example["messages"][0]["content"] == row["columns"]["question"]
-            assert example["messages"][1]["content"] in text, "the job made the same"
-            assert row["items"] == []
-        numbers = [int(number) for number in re.findall(r"\((\d+)\)", text)]
-        assert {row["columns"]["draw"] for row in kept} <= set(numbers)
-
-    asyncio.run(run())
+        job = await until(look, lambda seen: seen["status"] in {"done", "failed"})
+        made_rows = (tmp_path / "train_shards_out" / name for name in job["shards"])
+        text = "".join(path.read_text() for path in made_rows)
+    assert (shown["model"], shown["seed"], len(shown["rows"])) == ("a", 11, 10)
+    assert short["rows"] == shown["rows"][:2]
+    assert shown["order"] == ["doc", "level", "draw", "question", "answer", "checked"]
+    kept = [row for row in shown["rows"] if row["examples"]]
+    assert kept
+    for row in shown["rows"]:
+        values = row["columns"]
+        assert values["doc"] == DOCS[row["attempt"]]
+        assert 0 <= values["draw"] <= 1_000_000
+        assert (not row["examples"]) == bool(row["rejected"])
+    for row in kept:
+        (example,) = row["examples"]
+        assert example["messages"][0]["content"] == row["columns"]["question"]
+        assert example["messages"][1]["content"] in text, "the job made the same"
+        assert row["items"] == []
+    numbers = [int(number) for number in re.findall(r"\((\d+)\)", text)]
+    assert {row["columns"]["draw"] for row in kept} <= set(numbers)
 
 
 def _asking(model: str) -> dict[str, Any]:

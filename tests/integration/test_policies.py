@@ -1,6 +1,5 @@
 """Policies: a registration alone makes the evals, the promotion and the data generation, once, whatever is killed."""
 
-import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -99,52 +98,46 @@ async def both(base: Path, **changes: Any) -> AsyncIterator[Here]:
 
 
 @pytest.mark.usefixtures("each_database")
-def test_a_registration_alone_makes_every_job_once_over_restarts(tmp_path: Path) -> None:
+async def test_a_registration_alone_makes_every_job_once_over_restarts(tmp_path: Path) -> None:
     policy = {
         "match": {"id": "step-*"},
         "evals": [EVAL, EVAL | {"name": "few", "max_samples": 5}],
         "promotion": PROMOTION,
     }
-
-    async def scenario() -> None:
-        gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
-        async with gateway.running():
-            async with control(tmp_path, gateway) as here:
-                await here.active("old")
-                await here.register("step-1", 1)
-                await here.looked_at()
-                made = await here.put("nightly", policy | {"data_gen": DATA_GEN})
-                assert (made["match"], made["created_by"]) == ({"id": "step-*", "tags": []}, "policy:nightly")
-            # Control goes between the registration and the making of jobs.
-            async with control(tmp_path, gateway, policies_every_s=NEVER_S) as here:
-                await here.register("step-2", 2)
-                await here.register("other", 3)
-                assert await here.jobs() == []
-            async with control(tmp_path, gateway) as here:
-                run = await here.run_of("nightly")
-                assert run["model_id"] == "step-2"
-                assert [step["step"] for step in run["steps"]] == ["evals.0", "evals.1", "promotion", "data_gen"]
-                assert [step["error"] for step in run["steps"]] == [None] * 4
-                jobs = {step["step"]: await here.get(f"/jobs/{step['job_id']}") for step in run["steps"]}
-                assert jobs["evals.0"]["status"] == "done"
-                assert [jobs[step]["config"]["name"] for step in ("evals.0", "evals.1")] == ["nightly", "few"]
-                assert jobs["promotion"]["config"]["baseline"]["id"] == "old"
-                assert jobs["data_gen"]["config"]["config"]["source_eval_run_id"] == jobs["evals.0"]["id"]
-                assert jobs["data_gen"]["created_at"] > jobs["evals.0"]["finished_at"]
-                expected = [(kind, "step-2", "policy:nightly") for kind in ("data_gen", "eval", "eval", "promotion")]
-                assert await here.jobs() == expected
-                # As if control had been killed after it made them, before it wrote that down.
-                await by_hand(
-                    tmp_path, _FORGOTTEN.format(steps=json.dumps([_forgotten(step) for step in run["steps"]]))
-                )
-                again = await here.run_of("nightly")
-                assert again["steps"] == run["steps"]
-                # And the same content once more.
-                await by_hand(tmp_path, "UPDATE models SET policies_due = true WHERE id = 'step-2'")
-                await here.looked_at()
-                assert await here.jobs() == expected
-
-    asyncio.run(scenario())
+    gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+    async with gateway.running():
+        async with control(tmp_path, gateway) as here:
+            await here.active("old")
+            await here.register("step-1", 1)
+            await here.looked_at()
+            made = await here.put("nightly", policy | {"data_gen": DATA_GEN})
+            assert (made["match"], made["created_by"]) == ({"id": "step-*", "tags": []}, "policy:nightly")
+        # Control goes between the registration and the making of jobs.
+        async with control(tmp_path, gateway, policies_every_s=NEVER_S) as here:
+            await here.register("step-2", 2)
+            await here.register("other", 3)
+            assert await here.jobs() == []
+        async with control(tmp_path, gateway) as here:
+            run = await here.run_of("nightly")
+            assert run["model_id"] == "step-2"
+            assert [step["step"] for step in run["steps"]] == ["evals.0", "evals.1", "promotion", "data_gen"]
+            assert [step["error"] for step in run["steps"]] == [None] * 4
+            jobs = {step["step"]: await here.get(f"/jobs/{step['job_id']}") for step in run["steps"]}
+            assert jobs["evals.0"]["status"] == "done"
+            assert [jobs[step]["config"]["name"] for step in ("evals.0", "evals.1")] == ["nightly", "few"]
+            assert jobs["promotion"]["config"]["baseline"]["id"] == "old"
+            assert jobs["data_gen"]["config"]["config"]["source_eval_run_id"] == jobs["evals.0"]["id"]
+            assert jobs["data_gen"]["created_at"] > jobs["evals.0"]["finished_at"]
+            expected = [(kind, "step-2", "policy:nightly") for kind in ("data_gen", "eval", "eval", "promotion")]
+            assert await here.jobs() == expected
+            # As if control had been killed after it made them, before it wrote that down.
+            await by_hand(tmp_path, _FORGOTTEN.format(steps=json.dumps([_forgotten(step) for step in run["steps"]])))
+            again = await here.run_of("nightly")
+            assert again["steps"] == run["steps"]
+            # And the same content once more.
+            await by_hand(tmp_path, "UPDATE models SET policies_due = true WHERE id = 'step-2'")
+            await here.looked_at()
+            assert await here.jobs() == expected
 
 
 _FORGOTTEN = "UPDATE policy_runs SET state = 'open', steps = '{steps}'"
@@ -154,173 +147,152 @@ def _forgotten(step: Any) -> Any:
     return step | {"job_id": None}
 
 
-def test_other_content_in_its_place_is_another_model_and_tags_count(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with both(tmp_path) as here:
-            await here.active("old")
-            await here.put("tagged", {"match": {"tags": ["nightly"]}, "evals": [EVAL]})
-            await here.register("a", 1, tags=["big"])
-            await here.register("b", 2, tags=["nightly", "big"])
-            run = await here.run_of("tagged")
-            assert run["model_id"] == "b"
-            first = run["steps"][0]["job_id"]
-            await until(lambda: here.get(f"/jobs/{first}"), lambda job: job["status"] == "done")
-            await here.register("b", 3, tags=["nightly"], replace=True)
-            await until(here.jobs, lambda jobs: len(jobs) == 2)
-            runs = (await here.get("/policies/tagged"))["runs"]
-            assert [one["model_id"] for one in runs] == ["b", "b"]
-            assert runs[0]["model_digest"] != runs[1]["model_digest"]
-
-    asyncio.run(scenario())
+async def test_other_content_in_its_place_is_another_model_and_tags_count(tmp_path: Path) -> None:
+    async with both(tmp_path) as here:
+        await here.active("old")
+        await here.put("tagged", {"match": {"tags": ["nightly"]}, "evals": [EVAL]})
+        await here.register("a", 1, tags=["big"])
+        await here.register("b", 2, tags=["nightly", "big"])
+        run = await here.run_of("tagged")
+        assert run["model_id"] == "b"
+        first = run["steps"][0]["job_id"]
+        await until(lambda: here.get(f"/jobs/{first}"), lambda job: job["status"] == "done")
+        await here.register("b", 3, tags=["nightly"], replace=True)
+        await until(here.jobs, lambda jobs: len(jobs) == 2)
+        runs = (await here.get("/policies/tagged"))["runs"]
+        assert [one["model_id"] for one in runs] == ["b", "b"]
+        assert runs[0]["model_digest"] != runs[1]["model_digest"]
 
 
-def test_a_step_that_is_refused_says_why_and_stops_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario() -> None:
-        async with both(tmp_path) as here:
-            await here.active("old")
-            few = here.datasets / "few.jsonl"
-            few.write_bytes((here.datasets / "sums.jsonl").read_bytes())
-            evals = [EVAL | {"dataset_ref": "few"}, EVAL]
-            await here.put("p", {"match": {"id": "new"}, "evals": evals, "data_gen": DATA_GEN})
-            few.unlink()
-            await here.register("new", 1)
-            gone, made, data_gen = (await here.run_of("p"))["steps"]
-            assert (gone["job_id"], gone["error"].partition(":")[0]) == (None, "dataset_ref")
-            assert made["job_id"].startswith("eval_")
-            assert (data_gen["job_id"], data_gen["error"]) == (None, "evals.0 was not made")
-            assert f"policy p makes no evals.0 of new: {gone['error']}" in caplog.text
-            assert await here.jobs() == [("eval", "new", "policy:p")]
-
-    asyncio.run(scenario())
-
-
-def test_a_data_generation_waits_for_its_eval(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with both(tmp_path) as here:
-            await here.active("old")
-            await here.put("p", {"match": {"id": "new"}, "evals": [EVAL], "data_gen": DATA_GEN})
-            here.gateway.batch_takes_s = 0.5
-            await here.register("new", 1)
-            waiting = await until(
-                lambda: here.get("/policies/p"),
-                lambda policy: any(run["steps"][1]["waiting_for"] for run in policy["runs"]),
-            )
-            first, second = waiting["runs"][0]["steps"]
-            job_id = first["job_id"]
-            assert (waiting["runs"][0]["state"], second["job_id"], second["waiting_for"]) == ("open", None, job_id)
-            (await here.http.post(f"/jobs/{job_id}/cancel")).raise_for_status()
-            run = await here.run_of("p")
-            assert run["steps"][1]["error"] == f"{job_id} is cancelled, so there are no failures to read"
-            assert (await here.http.delete("/policies/p")).status_code == 200
-            assert (await here.http.get("/policies/p")).status_code == 404
-            assert (await here.get("/policies"))["policies"] == []
-
-    asyncio.run(scenario())
+async def test_a_step_that_is_refused_says_why_and_stops_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with both(tmp_path) as here:
+        await here.active("old")
+        few = here.datasets / "few.jsonl"
+        few.write_bytes((here.datasets / "sums.jsonl").read_bytes())
+        evals = [EVAL | {"dataset_ref": "few"}, EVAL]
+        await here.put("p", {"match": {"id": "new"}, "evals": evals, "data_gen": DATA_GEN})
+        few.unlink()
+        await here.register("new", 1)
+        gone, made, data_gen = (await here.run_of("p"))["steps"]
+        assert (gone["job_id"], gone["error"].partition(":")[0]) == (None, "dataset_ref")
+        assert made["job_id"].startswith("eval_")
+        assert (data_gen["job_id"], data_gen["error"]) == (None, "evals.0 was not made")
+        assert f"policy p makes no evals.0 of new: {gone['error']}" in caplog.text
+        assert await here.jobs() == [("eval", "new", "policy:p")]
 
 
-def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with both(tmp_path, max_pending_jobs=1) as here:
-            await here.active("old")
-            await here.put("p", {"match": {"id": "new"}, "evals": [EVAL, EVAL | {"name": "second"}]})
-            write_checkpoint(tmp_path / "models" / "new", 1)  # there is no room for it, so its jobs wait
-            (await here.http.post("/models/register", json={"id": "new", "source": "t"})).raise_for_status()
-            waiting = await until(
-                lambda: here.get("/policies/p"),
-                lambda policy: any(run["steps"][1]["waiting_for"] for run in policy["runs"]),
-            )
-            first, second = waiting["runs"][0]["steps"]
-            assert second["waiting_for"].startswith("1 jobs are pending")
-            (await here.http.post(f"/jobs/{first['job_id']}/cancel")).raise_for_status()
-            done = (await here.run_of("p"))["steps"][1]
-            assert (done["waiting_for"], (await here.get(f"/jobs/{done['job_id']}"))["config"]["name"]) == (
-                None,
-                "second",
-            )
-
-    asyncio.run(scenario())
+async def test_a_data_generation_waits_for_its_eval(tmp_path: Path) -> None:
+    async with both(tmp_path) as here:
+        await here.active("old")
+        await here.put("p", {"match": {"id": "new"}, "evals": [EVAL], "data_gen": DATA_GEN})
+        here.gateway.batch_takes_s = 0.5
+        await here.register("new", 1)
+        waiting = await until(
+            lambda: here.get("/policies/p"),
+            lambda policy: any(run["steps"][1]["waiting_for"] for run in policy["runs"]),
+        )
+        first, second = waiting["runs"][0]["steps"]
+        job_id = first["job_id"]
+        assert (waiting["runs"][0]["state"], second["job_id"], second["waiting_for"]) == ("open", None, job_id)
+        (await here.http.post(f"/jobs/{job_id}/cancel")).raise_for_status()
+        run = await here.run_of("p")
+        assert run["steps"][1]["error"] == f"{job_id} is cancelled, so there are no failures to read"
+        assert (await here.http.delete("/policies/p")).status_code == 200
+        assert (await here.http.get("/policies/p")).status_code == 404
+        assert (await here.get("/policies"))["policies"] == []
 
 
-def test_rows_that_were_written_by_hand_hold_up_no_others(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with both(tmp_path) as here:
-            await here.active("old")
-            for name in ("a", "b", "c"):
-                await here.put(name, {"match": {"id": "new"}, "evals": [EVAL]})
-            await by_hand(tmp_path, "UPDATE policies SET content = '[]' WHERE name = 'a'")
-            await here.register("new", 1)
-            await here.run_of("c")
-            tried = await here.http.post("/policies/a/dry_run", json={"id": "new"})
-            assert (tried.status_code, "put it again" in tried.json()["detail"]) == (409, True)
-            assert await here.jobs() == [("eval", "new", f"policy:{name}") for name in "bc"]
-            assert (
-                await by_hand(tmp_path, "UPDATE policy_runs SET state = 'open', steps = '[1]' WHERE policy = 'b'") == 1
-            )
-            await here.run_of("b")
-            await here.put("a", {"match": {"id": "later"}, "evals": [EVAL]}, 200)
-            await here.register("later", 2)
-            assert (await here.run_of("a"))["steps"][0]["error"] is None
-
-    asyncio.run(scenario())
+async def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    async with both(tmp_path, max_pending_jobs=1) as here:
+        await here.active("old")
+        await here.put("p", {"match": {"id": "new"}, "evals": [EVAL, EVAL | {"name": "second"}]})
+        write_checkpoint(tmp_path / "models" / "new", 1)  # there is no room for it, so its jobs wait
+        (await here.http.post("/models/register", json={"id": "new", "source": "t"})).raise_for_status()
+        waiting = await until(
+            lambda: here.get("/policies/p"),
+            lambda policy: any(run["steps"][1]["waiting_for"] for run in policy["runs"]),
+        )
+        first, second = waiting["runs"][0]["steps"]
+        assert second["waiting_for"].startswith("1 jobs are pending")
+        (await here.http.post(f"/jobs/{first['job_id']}/cancel")).raise_for_status()
+        done = (await here.run_of("p"))["steps"][1]
+        assert (done["waiting_for"], (await here.get(f"/jobs/{done['job_id']}"))["config"]["name"]) == (
+            None,
+            "second",
+        )
 
 
-def test_a_dry_run_shows_the_jobs_and_makes_none(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with both(tmp_path) as here:
-            await here.active("old")
-            await here.register("new", 1)
-            policy = {"match": {"id": "n*"}, "evals": [EVAL], "promotion": PROMOTION, "data_gen": DATA_GEN}
-            await here.put("p", policy)
-            shown = (await here.http.post("/policies/p/dry_run", json={"id": "new"})).json()
-            assert (shown["matches"], shown["model_id"]) == (True, "new")
-            assert [(step["step"], step["error"]) for step in shown["steps"]] == [
-                ("evals.0", None), ("promotion", None), ("data_gen", None),
-            ]  # fmt: skip
-            assert shown["steps"][0]["request"]["model_id"] == "new"
-            assert shown["steps"][1]["request"]["candidate"] == "new"
-            shown = (await here.http.post("/policies/p/dry_run", json={"id": "active"})).json()
-            assert (shown["matches"], shown["model_id"]) == (False, "old")
-            assert shown["steps"][1]["error"].startswith("promotion.candidate: old is the baseline")
-            assert (await here.http.post("/policies/p/dry_run", json={"id": "none"})).status_code == 404
-            assert await here.jobs() == []
-
-    asyncio.run(scenario())
+async def test_rows_that_were_written_by_hand_hold_up_no_others(tmp_path: Path) -> None:
+    async with both(tmp_path) as here:
+        await here.active("old")
+        for name in ("a", "b", "c"):
+            await here.put(name, {"match": {"id": "new"}, "evals": [EVAL]})
+        await by_hand(tmp_path, "UPDATE policies SET content = '[]' WHERE name = 'a'")
+        await here.register("new", 1)
+        await here.run_of("c")
+        tried = await here.http.post("/policies/a/dry_run", json={"id": "new"})
+        assert (tried.status_code, "put it again" in tried.json()["detail"]) == (409, True)
+        assert await here.jobs() == [("eval", "new", f"policy:{name}") for name in "bc"]
+        assert await by_hand(tmp_path, "UPDATE policy_runs SET state = 'open', steps = '[1]' WHERE policy = 'b'") == 1
+        await here.run_of("b")
+        await here.put("a", {"match": {"id": "later"}, "evals": [EVAL]}, 200)
+        await here.register("later", 2)
+        assert (await here.run_of("a"))["steps"][0]["error"] is None
 
 
-def test_a_policy_that_cannot_work_is_refused_naming_the_field(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with both(tmp_path) as here:
-            for body, said in (
-                ({"evals": [EVAL]}, "match: is missing"),
-                ({"match": {}}, "evals: there is no eval"),
-                ({"match": {"ids": "a"}, "evals": [EVAL]}, "match.ids: unknown field"),
-                ({"match": {}, "evals": [EVAL], "canary": 1}, "canary: unknown field"),
-                ({"match": {}, "evals": [EVAL, EVAL | {"dataset_ref": "none"}]}, "evals.1.dataset_ref: there is no"),
-                ({"match": {}, "evals": [EVAL | {"metrics": ["bleurt"]}]}, "evals.0.metrics: unknown metric 'bleurt'"),
-                ({"match": {}, "evals": [EVAL | {"metric": "f1"}]}, "evals.0.metric: unknown field"),
-                ({"match": {}, "evals": [EVAL | {"model_id": "a"}]}, "evals.0.model_id: is filled in"),
-                ({"match": {}, "evals": [{"metrics": ["f1"]}]}, "evals.0.dataset_ref: is missing"),
-                ({"match": {}, "promotion": PROMOTION | {"candidate": "a"}}, "promotion.candidate: is filled in"),
-                ({"match": {}, "promotion": PROMOTION | {"baseline": "none"}}, "promotion.no model is registered"),
-                (
-                    {"match": {}, "promotion": {"suite": [{"dataset_ref": "sums", "metric": "x"}]}},
-                    "promotion.suite.0.metric: unknown metric 'x'",
-                ),
-                ({"match": {}, "data_gen": DATA_GEN}, "data_gen: is made of the failures of the first eval"),
-                (
-                    {"match": {}, "evals": [EVAL | {"per_example_logging": False}], "data_gen": DATA_GEN},
-                    "evals.0.per_example_logging: ",
-                ),
-                ({"match": {}, "evals": [EVAL], "data_gen": {"config": {"sample": 1}}}, "data_gen.config.sample: "),
-                ({"match": {}, "evals": [EVAL], "data_gen": {"strategy": "x"}}, "data_gen.strategy: is filled in"),
-                ({"match": {}, "evals": [EVAL], "data_gen": {"model_id": "none"}}, "data_gen.model_id: "),
-                (
-                    {"match": {}, "evals": [EVAL], "data_gen": {"config": {"source_eval_run_id": "e"}}},
-                    "data_gen.config.source_eval_run_id: is filled in",
-                ),
-            ):
-                answer = await here.put("p", body, 422)
-                assert answer["detail"].startswith(said), answer["detail"]
-            assert (await here.get("/policies"))["policies"] == []
+async def test_a_dry_run_shows_the_jobs_and_makes_none(tmp_path: Path) -> None:
+    async with both(tmp_path) as here:
+        await here.active("old")
+        await here.register("new", 1)
+        policy = {"match": {"id": "n*"}, "evals": [EVAL], "promotion": PROMOTION, "data_gen": DATA_GEN}
+        await here.put("p", policy)
+        shown = (await here.http.post("/policies/p/dry_run", json={"id": "new"})).json()
+        assert (shown["matches"], shown["model_id"]) == (True, "new")
+        assert [(step["step"], step["error"]) for step in shown["steps"]] == [
+            ("evals.0", None), ("promotion", None), ("data_gen", None),
+        ]  # fmt: skip
+        assert shown["steps"][0]["request"]["model_id"] == "new"
+        assert shown["steps"][1]["request"]["candidate"] == "new"
+        shown = (await here.http.post("/policies/p/dry_run", json={"id": "active"})).json()
+        assert (shown["matches"], shown["model_id"]) == (False, "old")
+        assert shown["steps"][1]["error"].startswith("promotion.candidate: old is the baseline")
+        assert (await here.http.post("/policies/p/dry_run", json={"id": "none"})).status_code == 404
+        assert await here.jobs() == []
 
-    asyncio.run(scenario())
+
+async def test_a_policy_that_cannot_work_is_refused_naming_the_field(tmp_path: Path) -> None:
+    async with both(tmp_path) as here:
+        for body, said in (
+            ({"evals": [EVAL]}, "match: is missing"),
+            ({"match": {}}, "evals: there is no eval"),
+            ({"match": {"ids": "a"}, "evals": [EVAL]}, "match.ids: unknown field"),
+            ({"match": {}, "evals": [EVAL], "canary": 1}, "canary: unknown field"),
+            ({"match": {}, "evals": [EVAL, EVAL | {"dataset_ref": "none"}]}, "evals.1.dataset_ref: there is no"),
+            ({"match": {}, "evals": [EVAL | {"metrics": ["bleurt"]}]}, "evals.0.metrics: unknown metric 'bleurt'"),
+            ({"match": {}, "evals": [EVAL | {"metric": "f1"}]}, "evals.0.metric: unknown field"),
+            ({"match": {}, "evals": [EVAL | {"model_id": "a"}]}, "evals.0.model_id: is filled in"),
+            ({"match": {}, "evals": [{"metrics": ["f1"]}]}, "evals.0.dataset_ref: is missing"),
+            ({"match": {}, "promotion": PROMOTION | {"candidate": "a"}}, "promotion.candidate: is filled in"),
+            ({"match": {}, "promotion": PROMOTION | {"baseline": "none"}}, "promotion.no model is registered"),
+            (
+                {"match": {}, "promotion": {"suite": [{"dataset_ref": "sums", "metric": "x"}]}},
+                "promotion.suite.0.metric: unknown metric 'x'",
+            ),
+            ({"match": {}, "data_gen": DATA_GEN}, "data_gen: is made of the failures of the first eval"),
+            (
+                {"match": {}, "evals": [EVAL | {"per_example_logging": False}], "data_gen": DATA_GEN},
+                "evals.0.per_example_logging: ",
+            ),
+            ({"match": {}, "evals": [EVAL], "data_gen": {"config": {"sample": 1}}}, "data_gen.config.sample: "),
+            ({"match": {}, "evals": [EVAL], "data_gen": {"strategy": "x"}}, "data_gen.strategy: is filled in"),
+            ({"match": {}, "evals": [EVAL], "data_gen": {"model_id": "none"}}, "data_gen.model_id: "),
+            (
+                {"match": {}, "evals": [EVAL], "data_gen": {"config": {"source_eval_run_id": "e"}}},
+                "data_gen.config.source_eval_run_id: is filled in",
+            ),
+        ):
+            answer = await here.put("p", body, 422)
+            assert answer["detail"].startswith(said), answer["detail"]
+        assert (await here.get("/policies"))["policies"] == []

@@ -1,6 +1,5 @@
 """The governor by the clock, on a real database."""
 
-import asyncio
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -24,57 +23,51 @@ class Jobs:
         self.limit = count
 
 
-def test_the_schedule_and_a_choice_in_it(tmp_path: Path) -> None:
-    async def run() -> None:
-        settings = settings_of(tmp_path, power=NIGHTS, max_concurrent_jobs=4)
-        settings.layout.create()
-        database = Database(url_of(settings))
-        await database.migrate()
-        library, jobs = RecordedNvml(H200), Jobs()
-        now = datetime(2025, 11, 22, 21, 0, tzinfo=HERE)
-        choices = PowerChoices(database, clock=lambda: now)
-        governor = Governor(settings, choices, CardSampler(Nvml(library), 1.0), jobs, now=lambda: now)
+async def test_the_schedule_and_a_choice_in_it(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, power=NIGHTS, max_concurrent_jobs=4)
+    settings.layout.create()
+    database = Database(url_of(settings))
+    await database.migrate()
+    library, jobs = RecordedNvml(H200), Jobs()
+    now = datetime(2025, 11, 22, 21, 0, tzinfo=HERE)
+    choices = PowerChoices(database, clock=lambda: now)
+    governor = Governor(settings, choices, CardSampler(Nvml(library), 1.0), jobs, now=lambda: now)
 
-        def limits() -> tuple[float, int]:
-            return library.cards[0]["nvmlDeviceGetPowerManagementLimit"] / 1000, jobs.limit
+    def limits() -> tuple[float, int]:
+        return library.cards[0]["nvmlDeviceGetPowerManagementLimit"] / 1000, jobs.limit
 
-        await governor.apply()
-        assert limits() == (700, 4), "nobody chose anything: the card is left alone"
-        now += timedelta(hours=2)
-        await governor.apply()
-        assert limits() == (220, 1)
-        assert (governor.state.profile, governor.state.source) == ("quiet", "schedule")
-        await governor.choose("max")
-        assert limits() == (350, 2)
-        now += timedelta(hours=24)
-        await governor.apply()
-        assert limits() == (220, 1), "the next night begins anew"
-        now += timedelta(hours=10)
-        await governor.apply()
-        assert limits() == (350, 2), "by day the choice holds again"
-        library.cards[0]["nvmlDeviceGetPowerManagementLimit"] = 500_000
-        await governor.apply()
-        assert limits() == (350, 2), "somebody moved the limit"
-        await database.close()
-
-    asyncio.run(run())
+    await governor.apply()
+    assert limits() == (700, 4), "nobody chose anything: the card is left alone"
+    now += timedelta(hours=2)
+    await governor.apply()
+    assert limits() == (220, 1)
+    assert (governor.state.profile, governor.state.source) == ("quiet", "schedule")
+    await governor.choose("max")
+    assert limits() == (350, 2)
+    now += timedelta(hours=24)
+    await governor.apply()
+    assert limits() == (220, 1), "the next night begins anew"
+    now += timedelta(hours=10)
+    await governor.apply()
+    assert limits() == (350, 2), "by day the choice holds again"
+    library.cards[0]["nvmlDeviceGetPowerManagementLimit"] = 500_000
+    await governor.apply()
+    assert limits() == (350, 2), "somebody moved the limit"
+    await database.close()
 
 
-def test_a_night_without_a_choice_leaves_the_default_behind(tmp_path: Path) -> None:
-    async def run() -> None:
-        settings = settings_of(tmp_path, power=NIGHTS, max_concurrent_jobs=4)
-        settings.layout.create()
-        database = Database(url_of(settings))
-        await database.migrate()
-        library, jobs = RecordedNvml(H200), Jobs()
-        now = datetime(2025, 11, 22, 23, 0, tzinfo=HERE)
-        governor = Governor(settings, PowerChoices(database), CardSampler(Nvml(library), 1.0), jobs, now=lambda: now)
-        await governor.apply()
-        assert library.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 220_000
-        now += timedelta(hours=12)
-        await governor.apply()
-        assert library.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 700_000
-        assert jobs.limit == 4
-        await database.close()
-
-    asyncio.run(run())
+async def test_a_night_without_a_choice_leaves_the_default_behind(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, power=NIGHTS, max_concurrent_jobs=4)
+    settings.layout.create()
+    database = Database(url_of(settings))
+    await database.migrate()
+    library, jobs = RecordedNvml(H200), Jobs()
+    now = datetime(2025, 11, 22, 23, 0, tzinfo=HERE)
+    governor = Governor(settings, PowerChoices(database), CardSampler(Nvml(library), 1.0), jobs, now=lambda: now)
+    await governor.apply()
+    assert library.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 220_000
+    now += timedelta(hours=12)
+    await governor.apply()
+    assert library.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 700_000
+    assert jobs.limit == 4
+    await database.close()

@@ -391,47 +391,41 @@ async def test_what_makes_no_sense_is_refused_naming_the_field(here: Stage) -> N
         assert detail in await here.refused(status, **body), body
 
 
-def test_a_webhook_is_told_of_the_decision_with_its_reasons(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with receiver() as there, stage(tmp_path, webhook_hosts=["127.0.0.1"]) as here:
-            for name, body in (
-                ("ci", {"events": ["promotion.*"]}),
-                ("chat", {"events": ["promotion.*"], "form": "slack"}),
-            ):
-                (await here.http.put(f"/webhooks/{name}", json={"url": there.url, **body})).raise_for_status()
-            await here.add("bad", 0.2)
-            job = await here.promote("bad")
-            await there.has(2)
-            said = {("text" in body): body for body in map(json.loads, there.bodies)}
-            assert (said[False]["event"], said[False]["data"]["reasons"]) == ("promotion.refused", job["reasons"])
-            assert said[False]["data"]["per_metric"] == job["per_metric"]
-            assert said[True]["text"] == f"the promotion of bad is refused: {job['reasons'][0]}"
-
-    asyncio.run(run())
+async def test_a_webhook_is_told_of_the_decision_with_its_reasons(tmp_path: Path) -> None:
+    async with receiver() as there, stage(tmp_path, webhook_hosts=["127.0.0.1"]) as here:
+        for name, body in (
+            ("ci", {"events": ["promotion.*"]}),
+            ("chat", {"events": ["promotion.*"], "form": "slack"}),
+        ):
+            (await here.http.put(f"/webhooks/{name}", json={"url": there.url, **body})).raise_for_status()
+        await here.add("bad", 0.2)
+        job = await here.promote("bad")
+        await there.has(2)
+        said = {("text" in body): body for body in map(json.loads, there.bodies)}
+        assert (said[False]["event"], said[False]["data"]["reasons"]) == ("promotion.refused", job["reasons"])
+        assert said[False]["data"]["per_metric"] == job["per_metric"]
+        assert said[True]["text"] == f"the promotion of bad is refused: {job['reasons'][0]}"
 
 
 @pytest.mark.parametrize("errors", [0.01, 0.5])
-def test_a_few_errors_are_left_out_and_many_fail_the_job(tmp_path: Path, errors: float) -> None:
-    async def run() -> None:
-        async with stage(tmp_path) as here:
-            await here.add("new", 0.9)
-            knows = here.gateway.answers["new"]
+async def test_a_few_errors_are_left_out_and_many_fail_the_job(tmp_path: Path, errors: float) -> None:
+    async with stage(tmp_path) as here:
+        await here.add("new", 0.9)
+        knows = here.gateway.answers["new"]
 
-            def answer(item: BatchItem) -> BatchOutput:
-                said = knows(item)
-                number = int(str(item.messages and item.messages[-1].content.split()[-1].split("+")[0]))
-                return BatchOutput(error="too hot") if (number * 31) % 400 < errors * 400 else said
+        def answer(item: BatchItem) -> BatchOutput:
+            said = knows(item)
+            number = int(str(item.messages and item.messages[-1].content.split()[-1].split("+")[0]))
+            return BatchOutput(error="too hot") if (number * 31) % 400 < errors * 400 else said
 
-            here.gateway.answers["new"] = answer
-            job = await here.promote("new", "done" if errors < 0.02 else "failed", sequential=False)
-            if errors < 0.02:
-                assert (job["decision"], job["per_metric"][0]["left_out"]) == ("promoted", 4)
-            else:
-                assert (job["decision"], await here.active()) == (None, "old")
-                assert job["error"].startswith("new: ")
-                assert job["error"].endswith("too hot")
-
-    asyncio.run(run())
+        here.gateway.answers["new"] = answer
+        job = await here.promote("new", "done" if errors < 0.02 else "failed", sequential=False)
+        if errors < 0.02:
+            assert (job["decision"], job["per_metric"][0]["left_out"]) == ("promoted", 4)
+        else:
+            assert (job["decision"], await here.active()) == (None, "old")
+            assert job["error"].startswith("new: ")
+            assert job["error"].endswith("too hot")
 
 
 @on_stage

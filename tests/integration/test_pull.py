@@ -23,28 +23,24 @@ from tests.unit.control.checkpoint_files import write_checkpoint
 TOKEN = "hf_a_secret_that_nobody_may_read"
 
 
-def test_a_pull_registers_and_activates(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pull_registers_and_activates(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = add(hub, "acme/tiny", tmp_path / "source")
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch) as here:
-            accepted = await pull(here, "acme/tiny", quantize="auto", init=True, tags="a,b")
-            assert accepted["status"] == "accepted"
-            job = await ended(here, accepted["job_id"])
-            assert job["status"] == "done", job["error"]
-            assert job["local_path"] == str(here.layout.models / "acme--tiny")
-            assert (job["preferred_quantized"], job["finished_at"] is not None) == (False, True)
-            assert job["progress"]["done"] == job["progress"]["total"] > LARGE_BYTES
-            (model,) = (await here.get("/models"))["models"]
-            assert (model["id"], model["is_active"], model["tags"]) == ("acme--tiny", True, ["a", "b"])
-            assert (model["source"], model["backend"]) == (f"hub:acme/tiny@{'c' * 12}", "vllm")
-            there = {path.name for path in (here.layout.models / "acme--tiny").iterdir()}
-            assert there == {"config.json", "tokenizer.json", WEIGHTS}, "no pickle, no code, nothing of the way here"
-            assert (here.layout.models / "acme--tiny" / WEIGHTS).read_bytes() == repository.files[WEIGHTS]
-            again = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
-            assert (again["status"], again["result"]["transferred_bytes"]) == ("done", 0)
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch) as here:
+        accepted = await pull(here, "acme/tiny", quantize="auto", init=True, tags="a,b")
+        assert accepted["status"] == "accepted"
+        job = await ended(here, accepted["job_id"])
+        assert job["status"] == "done", job["error"]
+        assert job["local_path"] == str(here.layout.models / "acme--tiny")
+        assert (job["preferred_quantized"], job["finished_at"] is not None) == (False, True)
+        assert job["progress"]["done"] == job["progress"]["total"] > LARGE_BYTES
+        (model,) = (await here.get("/models"))["models"]
+        assert (model["id"], model["is_active"], model["tags"]) == ("acme--tiny", True, ["a", "b"])
+        assert (model["source"], model["backend"]) == (f"hub:acme/tiny@{'c' * 12}", "vllm")
+        there = {path.name for path in (here.layout.models / "acme--tiny").iterdir()}
+        assert there == {"config.json", "tokenizer.json", WEIGHTS}, "no pickle, no code, nothing of the way here"
+        assert (here.layout.models / "acme--tiny" / WEIGHTS).read_bytes() == repository.files[WEIGHTS]
+        again = await ended(here, (await pull(here, "acme/tiny"))["job_id"])
+        assert (again["status"], again["result"]["transferred_bytes"]) == ("done", 0)
 
 
 REFUSALS: list[tuple[str, str]] = [
@@ -64,7 +60,7 @@ REFUSALS: list[tuple[str, str]] = [
 ]
 
 
-def test_what_cannot_be_pulled_is_said_and_nothing_is_seen_of_it(
+async def test_what_cannot_be_pulled_is_said_and_nothing_is_seen_of_it(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(hub, "acme/private", tmp_path / "a").token = TOKEN
@@ -83,78 +79,64 @@ def test_what_cannot_be_pulled_is_said_and_nothing_is_seen_of_it(
     torn.files[WEIGHTS] = torn.files[WEIGHTS][:-100]
     add(hub, "acme/empty", tmp_path / "k").files.clear()
     add_adapter(hub, "acme/adapter", tmp_path / "l")
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch, max_concurrent_pulls=4) as here:
-            jobs = {name: (await pull(here, name, quantize="no"))["job_id"] for name, _ in REFUSALS}
-            for name, words in REFUSALS:
-                job = await ended(here, jobs[name])
-                assert job["status"] == "failed", name
-                assert words in job["error"], name
-                assert (job["local_path"], job["preferred_quantized"]) == (None, None)
-            assert visible(here) == []
-            assert await here.get("/models") == {"models": []}
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch, max_concurrent_pulls=4) as here:
+        jobs = {name: (await pull(here, name, quantize="no"))["job_id"] for name, _ in REFUSALS}
+        for name, words in REFUSALS:
+            job = await ended(here, jobs[name])
+            assert job["status"] == "failed", name
+            assert words in job["error"], name
+            assert (job["local_path"], job["preferred_quantized"]) == (None, None)
+        assert visible(here) == []
+        assert await here.get("/models") == {"models": []}
 
 
-def test_a_hub_that_stalls_and_breaks_off_once_is_gone_on_with(
+async def test_a_hub_that_stalls_and_breaks_off_once_is_gone_on_with(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stalls = add(hub, "acme/stalls", tmp_path / "a")
     stalls.tricks[WEIGHTS] = Trick("stall", 1_000_000, times=1)
     breaks = add(hub, "acme/breaks", tmp_path / "b", seed=1)
     breaks.tricks[WEIGHTS] = Trick("break", 2_000_000, times=1)
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch) as here:
-            for job_id in [(await pull(here, name))["job_id"] for name in hub.repositories]:
-                job = await ended(here, job_id)
-                assert (job["status"], job["attempt"]) == ("done", 1), job["error"]
-            for name, repository in hub.repositories.items():
-                asked = [each for each in hub.fetched(WEIGHTS) if name in each.path]
-                assert [each.range_ is None for each in asked] == [True, False]
-                assert sum(sum(each.sent) for each in asked) <= len(repository.files[WEIGHTS]) + 600_000
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch) as here:
+        for job_id in [(await pull(here, name))["job_id"] for name in hub.repositories]:
+            job = await ended(here, job_id)
+            assert (job["status"], job["attempt"]) == ("done", 1), job["error"]
+        for name, repository in hub.repositories.items():
+            asked = [each for each in hub.fetched(WEIGHTS) if name in each.path]
+            assert [each.range_ is None for each in asked] == [True, False]
+            assert sum(sum(each.sent) for each in asked) <= len(repository.files[WEIGHTS]) + 600_000
 
 
-def test_a_hub_that_is_away_is_waited_for(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hub_that_is_away_is_waited_for(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     add(hub, "acme/tiny", tmp_path / "source")
-
-    async def run() -> None:
+    async with hub.running():
+        pass
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    async with house(tmp_path / "base", hub_timeout_s=1, hub_hosts=[CDN]) as here:
+        job_id = (await pull(here, "acme/tiny"))["job_id"]
+        rests = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"])
+        assert "the connection to the hub fails" in rests["attempts"][0]["error"]
         async with hub.running():
-            pass
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        async with house(tmp_path / "base", hub_timeout_s=1, hub_hosts=[CDN]) as here:
-            job_id = (await pull(here, "acme/tiny"))["job_id"]
-            rests = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"])
-            assert "the connection to the hub fails" in rests["attempts"][0]["error"]
-            async with hub.running():
-                assert (await ended(here, job_id))["status"] == "done"
-
-    asyncio.run(run())
+            assert (await ended(here, job_id))["status"] == "done"
 
 
-def test_the_token_opens_the_repository_and_is_seen_nowhere(
+async def test_the_token_opens_the_repository_and_is_seen_nowhere(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(hub, "acme/private", tmp_path / "source").token = TOKEN
     base = tmp_path / "base"
-
-    async def run() -> None:
-        async with pulling(hub, base, monkeypatch, hf_token=SecretStr(TOKEN)) as here:
-            job = await ended(here, (await pull(here, "acme/private"))["job_id"])
-            assert job["status"] == "done", job["error"]
-            assert TOKEN not in json.dumps(job)
-            assert all(asked.authorization is None for asked in hub.fetched(WEIGHTS)), "a CDN is not the hub"
-        written = [file for file in base.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
-        assert written == []
-
-    asyncio.run(run())
+    async with pulling(hub, base, monkeypatch, hf_token=SecretStr(TOKEN)) as here:
+        job = await ended(here, (await pull(here, "acme/private"))["job_id"])
+        assert job["status"] == "done", job["error"]
+        assert TOKEN not in json.dumps(job)
+        assert all(asked.authorization is None for asked in hub.fetched(WEIGHTS)), "a CDN is not the hub"
+    written = [file for file in base.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+    assert written == []
 
 
-def test_killed_at_any_byte_it_goes_on_there(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_killed_at_any_byte_it_goes_on_there(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository = add(hub, "acme/tiny", tmp_path / "source")
     base = tmp_path / "base"
 
@@ -171,44 +153,39 @@ def test_killed_at_any_byte_it_goes_on_there(tmp_path: Path, hub: FakeHub, monke
         os.kill(process.pid, signal.SIGKILL)
         await process.wait()
 
-    async def run() -> None:
-        async with pulling(hub, base, monkeypatch, max_concurrent_by_type={"pull": 0}) as here:
-            job_id = (await pull(here, "acme/tiny"))["job_id"]
-            hub.pause_s = 0.02
-        async with hub.running():
-            for bytes_there in (1_000_000, 2_500_000):
-                await live_until(bytes_there)
-            assert visible(here) == []
-        hub.pause_s = 0.0
-        async with pulling(hub, base, monkeypatch) as here:
-            job = await ended(here, job_id)
-            assert job["status"] == "done", job["error"]
-            assert (here.layout.models / "acme--tiny" / WEIGHTS).read_bytes() == repository.files[WEIGHTS]
-            begins = [int((each.range_ or "=0-").split("=")[1].rstrip("-")) for each in hub.fetched(WEIGHTS)]
-            assert begins[0] == 0
-            assert begins == sorted(begins)
-            assert begins[-1] >= 2_500_000
-
-    asyncio.run(run())
+    async with pulling(hub, base, monkeypatch, max_concurrent_by_type={"pull": 0}) as here:
+        job_id = (await pull(here, "acme/tiny"))["job_id"]
+        hub.pause_s = 0.02
+    async with hub.running():
+        for bytes_there in (1_000_000, 2_500_000):
+            await live_until(bytes_there)
+        assert visible(here) == []
+    hub.pause_s = 0.0
+    async with pulling(hub, base, monkeypatch) as here:
+        job = await ended(here, job_id)
+        assert job["status"] == "done", job["error"]
+        assert (here.layout.models / "acme--tiny" / WEIGHTS).read_bytes() == repository.files[WEIGHTS]
+        begins = [int((each.range_ or "=0-").split("=")[1].rstrip("-")) for each in hub.fetched(WEIGHTS)]
+        assert begins[0] == 0
+        assert begins == sorted(begins)
+        assert begins[-1] >= 2_500_000
 
 
-def test_cancelled_and_tried_again_it_goes_on(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_and_tried_again_it_goes_on(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository = add(hub, "acme/tiny", tmp_path / "source")
     repository.tricks[WEIGHTS] = Trick("stall", 2_000_000, times=1)
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch, hub_timeout_s=60) as here:
-            job_id = (await pull(here, "acme/tiny"))["job_id"]
-            await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["progress"]["done"] > 1_500_000)
-            await here.post(f"/jobs/{job_id}/cancel")
-            await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempts"][0]["ended_at"])
-            assert visible(here) == []
-            await here.post(f"/jobs/{job_id}/retry")
-            assert (await ended(here, job_id))["status"] == "done"
-            _first, second = hub.fetched(WEIGHTS)
-            assert int((second.range_ or "").removeprefix("bytes=").rstrip("-")) > 1_500_000
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch, hub_timeout_s=60) as here:
+        job_id = (await pull(here, "acme/tiny"))["job_id"]
+        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["progress"]["done"] > 1_500_000)
+        await here.post(f"/jobs/{job_id}/cancel")
+        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempts"][0]["ended_at"])
+        assert visible(here) == []
+        await here.post(f"/jobs/{job_id}/retry")
+        assert (await ended(here, job_id))["status"] == "done"
+        _first, second = hub.fetched(WEIGHTS)
+        assert int((second.range_ or "").removeprefix("bytes=").rstrip("-")) > 1_500_000
 
 
 def test_as_many_at_once_as_allowed_beside_the_engines_jobs(
@@ -238,70 +215,58 @@ def test_as_many_at_once_as_allowed_beside_the_engines_jobs(
     asyncio.run(run())
 
 
-def test_the_same_pull_twice_is_one_and_another_of_that_id_is_refused(
+async def test_the_same_pull_twice_is_one_and_another_of_that_id_is_refused(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(hub, "acme/tiny", tmp_path / "source").tricks[WEIGHTS] = Trick("stall", 0)
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch, hub_timeout_s=60) as here:
-            first = await pull(here, "acme/tiny")
-            second = await pull(here, "acme/tiny")
-            assert (second["job_id"], second["deduplicated"]) == (first["job_id"], True)
-            assert first["job_id"] in await here.refused(409, "/pull", model="acme/tiny", quantize="q8")
-            assert (await here.http.delete("/models/acme--tiny")).status_code == 404
-            await here.post(f"/jobs/{first['job_id']}/cancel")
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch, hub_timeout_s=60) as here:
+        first = await pull(here, "acme/tiny")
+        second = await pull(here, "acme/tiny")
+        assert (second["job_id"], second["deduplicated"]) == (first["job_id"], True)
+        assert first["job_id"] in await here.refused(409, "/pull", model="acme/tiny", quantize="q8")
+        assert (await here.http.delete("/models/acme--tiny")).status_code == 404
+        await here.post(f"/jobs/{first['job_id']}/cancel")
 
 
-def test_an_adapter_is_pulled_onto_its_base(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_adapter_is_pulled_onto_its_base(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_adapter(hub, "acme/tuned", tmp_path / "source")
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch, engine=EngineSettings(max_loras=1)) as here:
-            write_base(here)
-            await here.post("/models/register", id="base", source="t")
-            job = await ended(here, (await pull(here, "acme/tuned"))["job_id"])
-            assert job["status"] == "done", job["error"]
-            newest = (await here.get("/models"))["models"][0]
-            assert (newest["id"], newest["base_model"]) == ("acme--tuned", "base")
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch, engine=EngineSettings(max_loras=1)) as here:
+        write_base(here)
+        await here.post("/models/register", id="base", source="t")
+        job = await ended(here, (await pull(here, "acme/tuned"))["job_id"])
+        assert job["status"] == "done", job["error"]
+        newest = (await here.get("/models"))["models"][0]
+        assert (newest["id"], newest["base_model"]) == ("acme--tuned", "base")
 
 
-def test_a_pulled_model_has_the_engine_that_was_asked_for(
+async def test_a_pulled_model_has_the_engine_that_was_asked_for(
     tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(hub, "acme/tiny", tmp_path / "source")
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch) as here:
-            two_ranks = {"args": {"tensor_parallel_size": 2}}
-            here.gateway.refuse_engines_with = "engine.args.tensor_parallel_size: no"
-            said = await here.refused(422, "/pull", model="acme/tiny", engine=two_ranks)
-            assert said == "engine: args.tensor_parallel_size: no"
-            here.gateway.refuse_engines_with = None
-            job = await ended(here, (await pull(here, "acme/tiny", engine=two_ranks))["job_id"])
-            assert job["status"] == "done", job["error"]
-            assert (await here.get("/models"))["models"][0]["engine"] == two_ranks
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch) as here:
+        two_ranks = {"args": {"tensor_parallel_size": 2}}
+        here.gateway.refuse_engines_with = "engine.args.tensor_parallel_size: no"
+        said = await here.refused(422, "/pull", model="acme/tiny", engine=two_ranks)
+        assert said == "engine: args.tensor_parallel_size: no"
+        here.gateway.refuse_engines_with = None
+        job = await ended(here, (await pull(here, "acme/tiny", engine=two_ranks))["job_id"])
+        assert job["status"] == "done", job["error"]
+        assert (await here.get("/models"))["models"][0]["engine"] == two_ranks
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_folder_that_is_there_is_left_alone(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(hub, "acme/tiny", tmp_path / "source")
-
-    async def run() -> None:
-        async with pulling(hub, tmp_path / "base", monkeypatch) as here:
-            mine = write_checkpoint(here.layout.models / "mine", seed=5)
-            before = (mine / WEIGHTS).read_bytes()
-            job = await ended(here, (await pull(here, "acme/tiny", id="mine"))["job_id"])
-            assert job["status"] == "failed"
-            assert "is there already with other content" in job["error"]
-            assert (mine / WEIGHTS).read_bytes() == before
-
-    asyncio.run(run())
+    async with pulling(hub, tmp_path / "base", monkeypatch) as here:
+        mine = write_checkpoint(here.layout.models / "mine", seed=5)
+        before = (mine / WEIGHTS).read_bytes()
+        job = await ended(here, (await pull(here, "acme/tiny", id="mine"))["job_id"])
+        assert job["status"] == "failed"
+        assert "is there already with other content" in job["error"]
+        assert (mine / WEIGHTS).read_bytes() == before
 
 
 @pytest.fixture(scope="module")

@@ -263,20 +263,14 @@ def test_a_server_killed_in_the_middle_and_started_again(tmp_path: Path) -> None
             server.wait()
 
 
-def test_one_id_pushed_twice_at_once(tmp_path: Path) -> None:
+async def test_one_id_pushed_twice_at_once(tmp_path: Path) -> None:
     source = write_large(tmp_path / "source", seed=1, tensors=80, tensor_bytes=400_000)
-
-    async def run() -> None:
-        async with front(tmp_path / "base") as there:
-            with Client(there.url) as one, Client(there.url) as two:
-                pushes = [
-                    asyncio.to_thread(client.push_checkpoint, source, "m", connections=1) for client in (one, two)
-                ]
-                ended = await asyncio.gather(*pushes, return_exceptions=True)
-                registered = await asyncio.to_thread(one.list_models)
-            assert [model.id for model in registered] == ["m"]
-            for end in ended:
-                assert not isinstance(end, BaseException), end
-                assert end.digest == registered[0].digest
-
-    asyncio.run(run())
+    async with front(tmp_path / "base") as there:
+        with Client(there.url) as one, Client(there.url) as two:
+            pushes = [asyncio.to_thread(client.push_checkpoint, source, "m", connections=1) for client in (one, two)]
+            ended = await asyncio.gather(*pushes, return_exceptions=True)
+            registered = await asyncio.to_thread(one.list_models)
+        assert [model.id for model in registered] == ["m"]
+        for end in ended:
+            assert not isinstance(end, BaseException), end
+            assert end.digest == registered[0].digest

@@ -1,6 +1,5 @@
 """Every part that a route of control asks for is provided by its composition root."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,20 +14,17 @@ from evals.reports import EvalReports
 from tests.integration.house import house
 
 
-def test_what_routes_ask_for_is_there(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with house(tmp_path) as here:
-            services = here.app.state.services
-            assert isinstance(services, Services)
-            more = (datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports(AllowedJudges())))
-            routes = [*here.app.routes, *(route for router in more for route in router.routes)]
-            asked = {
-                kind: route.path for route in routes if isinstance(route, APIRoute) for kind in _kinds(route.dependant)
-            }
-            assert len(asked) > 20
-            assert {kind: path for kind, path in asked.items() if kind not in services} == {}
-
-    asyncio.run(scenario())
+async def test_what_routes_ask_for_is_there(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        services = here.app.state.services
+        assert isinstance(services, Services)
+        more = (datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports(AllowedJudges())))
+        routes = [*here.app.routes, *(route for router in more for route in router.routes)]
+        asked = {
+            kind: route.path for route in routes if isinstance(route, APIRoute) for kind in _kinds(route.dependant)
+        }
+        assert len(asked) > 20
+        assert {kind: path for kind, path in asked.items() if kind not in services} == {}
 
 
 def _kinds(dependant: Dependant) -> Iterator[type]:

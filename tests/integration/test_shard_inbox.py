@@ -112,7 +112,7 @@ def test_a_claim_that_is_not_acknowledged_in_time_is_free_again(tmp_path: Path) 
     with_database(tmp_path, test)
 
 
-def test_the_inbox_over_http(tmp_path: Path) -> None:
+async def test_the_inbox_over_http(tmp_path: Path) -> None:
     async def test(here: House) -> None:
         database = Database(url_of(settings_of(tmp_path)))
         try:
@@ -145,8 +145,5 @@ def test_the_inbox_over_http(tmp_path: Path) -> None:
         await here.refused(404, "/shards/shard_2025-11-22_999.jsonl/ack", claim_id="0")
         assert "claimedby: unknown field" in await here.refused(422, "/shards/claim", claimedby="x")
 
-    async def run() -> None:
-        async with house(tmp_path) as here:
-            await test(here)
-
-    asyncio.run(run())
+    async with house(tmp_path) as here:
+        await test(here)

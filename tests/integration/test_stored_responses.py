@@ -2,7 +2,6 @@
 and its database, over an engine that says what it was shown.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -307,29 +306,26 @@ def test_no_other_key_sees_a_response_or_a_conversation(tmp_path: Path) -> None:
     converse(tmp_path, story)
 
 
-def test_an_answer_waits_for_no_database(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with town(tmp_path, make_engine=Telling, with_control=False) as there, sdk(there) as client:
-            async with running_control(there.settings):
-                await _serve_a_model(there)
-            answer = await client.responses.create(model=MODEL, input="one")
-            assert answer.model_dump()["store"] is True  # it will be, as soon as there is somebody to keep it
-            for asking in (
-                client.responses.create(model=MODEL, input="two", previous_response_id="resp_7"),
-                client.responses.retrieve("resp_7"),
-            ):
-                with pytest.raises(openai.APIStatusError) as caught:
-                    await asking
-                assert (caught.value.status_code, caught.value.code) == (503, "control_down")
-            async with running_control(there.settings):
+async def test_an_answer_waits_for_no_database(tmp_path: Path) -> None:
+    async with town(tmp_path, make_engine=Telling, with_control=False) as there, sdk(there) as client:
+        async with running_control(there.settings):
+            await _serve_a_model(there)
+        answer = await client.responses.create(model=MODEL, input="one")
+        assert answer.model_dump()["store"] is True  # it will be, as soon as there is somebody to keep it
+        for asking in (
+            client.responses.create(model=MODEL, input="two", previous_response_id="resp_7"),
+            client.responses.retrieve("resp_7"),
+        ):
+            with pytest.raises(openai.APIStatusError) as caught:
+                await asking
+            assert (caught.value.status_code, caught.value.code) == (503, "control_down")
+        async with running_control(there.settings):
 
-                async def kept() -> Any:
-                    return await there.http.get(f"/v1/responses/{answer.id}")
+            async def kept() -> Any:
+                return await there.http.get(f"/v1/responses/{answer.id}")
 
-                shown = await until(kept, lambda response: response.status_code == 200)
-                assert shown.json()["output"][0]["content"][0]["text"] == "one"
-
-    asyncio.run(story())
+            shown = await until(kept, lambda response: response.status_code == 200)
+            assert shown.json()["output"][0]["content"][0]["text"] == "one"
 
 
 async def _serve_a_model(there: Town) -> None:
@@ -376,124 +372,100 @@ async def _there(store: ResponseStore, *names: str, owner: str = "k") -> list[st
     return found
 
 
-def test_what_was_not_used_for_long_goes(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with shelf(tmp_path, max_age_days=10) as (store, talks, room, clock):
-            talk = await talks.create("k", {}, [{"role": "user", "content": "x"}])
-            used = await talks.create("k", {}, [])
-            await store.keep([response("a"), response("b", previous_id="a"), response("alone")])
-            clock.now += timedelta(days=8)
-            await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=10_000))
-            await store.context(ContextRequest(owner="k", conversation_id=used.id, max_bytes=10_000))
-            clock.now += timedelta(days=8)
-            await room.drop_old()
-            assert await _there(store, "a", "b", "alone") == ["a", "b"], "all of what is gone on from has been used"
-            assert (await talks.get("k", used.id)).id == used.id
-            with pytest.raises(NotFound):
-                await talks.get("k", talk.id)
-
-    asyncio.run(scenario())
+async def test_what_was_not_used_for_long_goes(tmp_path: Path) -> None:
+    async with shelf(tmp_path, max_age_days=10) as (store, talks, room, clock):
+        talk = await talks.create("k", {}, [{"role": "user", "content": "x"}])
+        used = await talks.create("k", {}, [])
+        await store.keep([response("a"), response("b", previous_id="a"), response("alone")])
+        clock.now += timedelta(days=8)
+        await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=10_000))
+        await store.context(ContextRequest(owner="k", conversation_id=used.id, max_bytes=10_000))
+        clock.now += timedelta(days=8)
+        await room.drop_old()
+        assert await _there(store, "a", "b", "alone") == ["a", "b"], "all of what is gone on from has been used"
+        assert (await talks.get("k", used.id)).id == used.id
+        with pytest.raises(NotFound):
+            await talks.get("k", talk.id)
 
 
-def test_a_key_has_only_so_much_room_and_takes_none_from_others(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with shelf(tmp_path, max_bytes_per_key=10_000) as (store, talks, _, clock):
-            await store.keep([response("first").model_copy(update={"owner": "other"})])
-            for number in range(10):
-                clock.now += timedelta(seconds=1)
-                await store.keep([response(f"r{number}", "x" * 1400)])
-            left = await _there(store, *(f"r{number}" for number in range(10)))
-            assert left == ["r6", "r7", "r8", "r9"]
-            assert await _there(store, "first", owner="other") == ["first"]
+async def test_a_key_has_only_so_much_room_and_takes_none_from_others(tmp_path: Path) -> None:
+    async with shelf(tmp_path, max_bytes_per_key=10_000) as (store, talks, _, clock):
+        await store.keep([response("first").model_copy(update={"owner": "other"})])
+        for number in range(10):
             clock.now += timedelta(seconds=1)
-            talk = await talks.create("k", {}, [{"role": "user", "content": "y" * 6000}])
-            assert await _there(store, *left) == ["r9"]
-            clock.now += timedelta(seconds=1)
-            await store.keep([response("large", "x" * 8000)])
-            assert await _there(store, "r9", "large") == ["large"]
-            with pytest.raises(NotFound):
-                await talks.get("k", talk.id)
-
-    asyncio.run(scenario())
-
-
-def test_what_is_longer_than_a_request_is_not_gone_on_from(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with shelf(tmp_path) as (store, talks, _, _):
-            await store.keep([response("a", "x" * 3000), response("b", "y" * 3000, previous_id="a")])
-            with pytest.raises(Invalid, match=r"^previous_response_id: .* 5000"):
-                await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=5000))
-            talk = await talks.create("k", {}, [{"role": "user", "content": "y" * 6000}])
-            with pytest.raises(Invalid, match=r"^conversation: .* 5000"):
-                await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=5000))
-
-    asyncio.run(scenario())
+            await store.keep([response(f"r{number}", "x" * 1400)])
+        left = await _there(store, *(f"r{number}" for number in range(10)))
+        assert left == ["r6", "r7", "r8", "r9"]
+        assert await _there(store, "first", owner="other") == ["first"]
+        clock.now += timedelta(seconds=1)
+        talk = await talks.create("k", {}, [{"role": "user", "content": "y" * 6000}])
+        assert await _there(store, *left) == ["r9"]
+        clock.now += timedelta(seconds=1)
+        await store.keep([response("large", "x" * 8000)])
+        assert await _there(store, "r9", "large") == ["large"]
+        with pytest.raises(NotFound):
+            await talks.get("k", talk.id)
 
 
-def test_the_same_answer_brought_twice_is_kept_once(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with shelf(tmp_path) as (store, talks, _, _):
-            talk = await talks.create("k", {}, [])
-            said = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
-            once = response("a", conversation_id=talk.id, upto=0)
-            once = once.model_copy(update={"response": {"id": "a", "output": [said]}})
-            await store.keep([once])
-            await store.keep([once])
-            page = await talks.page("k", talk.id, newest_first=False, after=None, limit=10)
-            assert [item.get("role") for item in page.items] == ["user", "assistant"]
-
-    asyncio.run(scenario())
+async def test_what_is_longer_than_a_request_is_not_gone_on_from(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as (store, talks, _, _):
+        await store.keep([response("a", "x" * 3000), response("b", "y" * 3000, previous_id="a")])
+        with pytest.raises(Invalid, match=r"^previous_response_id: .* 5000"):
+            await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=5000))
+        talk = await talks.create("k", {}, [{"role": "user", "content": "y" * 6000}])
+        with pytest.raises(Invalid, match=r"^conversation: .* 5000"):
+            await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=5000))
 
 
-def test_a_chain_that_is_too_long_or_a_circle_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_same_answer_brought_twice_is_kept_once(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as (store, talks, _, _):
+        talk = await talks.create("k", {}, [])
+        said = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
+        once = response("a", conversation_id=talk.id, upto=0)
+        once = once.model_copy(update={"response": {"id": "a", "output": [said]}})
+        await store.keep([once])
+        await store.keep([once])
+        page = await talks.page("k", talk.id, newest_first=False, after=None, limit=10)
+        assert [item.get("role") for item in page.items] == ["user", "assistant"]
+
+
+async def test_a_chain_that_is_too_long_or_a_circle_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MOST_TURNS", 3)
-
-    async def scenario() -> None:
-        async with shelf(tmp_path) as (store, _, _, _):
-            names = "abcd"
-            await store.keep(
-                [response(one, previous_id=last) for last, one in zip((None, *names), names, strict=False)]
-            )
-            before = await store.context(ContextRequest(owner="k", previous_id="c", max_bytes=1 << 20))
-            assert _texts(before.items) == ["a", "b", "c"]
-            with pytest.raises(Invalid, match=r"^previous_response_id: .* more than 3 responses"):
-                await store.context(ContextRequest(owner="k", previous_id="d", max_bytes=1 << 20))
-            await store.keep([response("a", previous_id="b")])
-            round_about = await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
-            assert _texts(round_about.items) == ["a", "b"]
-
-    asyncio.run(scenario())
+    async with shelf(tmp_path) as (store, _, _, _):
+        names = "abcd"
+        await store.keep([response(one, previous_id=last) for last, one in zip((None, *names), names, strict=False)])
+        before = await store.context(ContextRequest(owner="k", previous_id="c", max_bytes=1 << 20))
+        assert _texts(before.items) == ["a", "b", "c"]
+        with pytest.raises(Invalid, match=r"^previous_response_id: .* more than 3 responses"):
+            await store.context(ContextRequest(owner="k", previous_id="d", max_bytes=1 << 20))
+        await store.keep([response("a", previous_id="b")])
+        round_about = await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
+        assert _texts(round_about.items) == ["a", "b"]
 
 
-def test_a_chain_keeps_the_conversation_that_it_began_in_and_is_lost_with_it(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with shelf(tmp_path, max_age_days=30) as (store, talks, room, clock):
-            talk = await talks.create("k", {}, [{"role": "user", "content": "one " * 500}])
-            shown = await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=1 << 20))
-            await store.keep([response("a", conversation_id=talk.id, upto=shown.upto), response("b", previous_id="a")])
-            with pytest.raises(Invalid, match=r"^previous_response_id: .* 2500"):
-                await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=2500))
-            for _ in range(2):
-                clock.now += timedelta(days=20)
-                before = await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
-                assert _texts(before.items) == ["one " * 500, "a", "b"]
-                await room.drop_old()
-            await talks.remove("k", talk.id)
-            with pytest.raises(NotFound, match=talk.id):
-                await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
-
-    asyncio.run(scenario())
+async def test_a_chain_keeps_the_conversation_that_it_began_in_and_is_lost_with_it(tmp_path: Path) -> None:
+    async with shelf(tmp_path, max_age_days=30) as (store, talks, room, clock):
+        talk = await talks.create("k", {}, [{"role": "user", "content": "one " * 500}])
+        shown = await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=1 << 20))
+        await store.keep([response("a", conversation_id=talk.id, upto=shown.upto), response("b", previous_id="a")])
+        with pytest.raises(Invalid, match=r"^previous_response_id: .* 2500"):
+            await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=2500))
+        for _ in range(2):
+            clock.now += timedelta(days=20)
+            before = await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
+            assert _texts(before.items) == ["one " * 500, "a", "b"]
+            await room.drop_old()
+        await talks.remove("k", talk.id)
+        with pytest.raises(NotFound, match=talk.id):
+            await store.context(ContextRequest(owner="k", previous_id="b", max_bytes=1 << 20))
 
 
-def test_a_new_item_never_stands_where_a_deleted_one_stood(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with shelf(tmp_path) as (store, talks, _, _):
-            talk = await talks.create("k", {}, [{"role": "user", "content": text} for text in ("one", "two")])
-            shown = await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=1 << 20))
-            page = await talks.page("k", talk.id, newest_first=True, after=None, limit=1)
-            await talks.remove_item("k", talk.id, page.items[0]["id"])
-            await store.keep([response("a", "three", conversation_id=talk.id, upto=shown.upto)])
-            before = await store.context(ContextRequest(owner="k", previous_id="a", max_bytes=1 << 20))
-            assert _texts(before.items) == ["one", "three"]
-
-    asyncio.run(scenario())
+async def test_a_new_item_never_stands_where_a_deleted_one_stood(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as (store, talks, _, _):
+        talk = await talks.create("k", {}, [{"role": "user", "content": text} for text in ("one", "two")])
+        shown = await store.context(ContextRequest(owner="k", conversation_id=talk.id, max_bytes=1 << 20))
+        page = await talks.page("k", talk.id, newest_first=True, after=None, limit=1)
+        await talks.remove_item("k", talk.id, page.items[0]["id"])
+        await store.keep([response("a", "three", conversation_id=talk.id, upto=shown.upto)])
+        before = await store.context(ContextRequest(owner="k", previous_id="a", max_bytes=1 << 20))
+        assert _texts(before.items) == ["one", "three"]

@@ -373,96 +373,79 @@ async def _names(store: TrafficStore) -> list[str]:
 
 
 @pytest.mark.usefixtures("each_database")
-def test_what_is_brought_twice_is_kept_once_with_its_feedback(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        async with shelf(tmp_path, clock) as (store, _, owner):
-            batch = [exchange(owner, "a", clock.now), exchange(owner, "b", clock.now)]
-            await store.keep(batch)
-            await store.rate(FeedbackOrder(request_id="a", rating=-1, correction="\x00 b"), Principal(owner, None))
-            await store.keep([*batch, exchange("stranger", "c", clock.now), exchange(ANONYMOUS, "d", clock.now)])
-            assert sorted(await _names(store)) == ["a", "b"], "strangers never consented"
-            row = await store.get(owner, "a", owner)
-            assert (row.rating, row.correction) == (-1, "\x00 b")
-            later = exchange(owner, "a", clock.now + timedelta(seconds=1), "other")
-            await store.keep([later, exchange(owner, "a", clock.now)])
-            row = await store.get(owner, "a", owner)
-            assert (row.content["answer"], row.rating) == ("other", None), "nothing was said of this answer"
-
-    asyncio.run(scenario())
+async def test_what_is_brought_twice_is_kept_once_with_its_feedback(tmp_path: Path) -> None:
+    clock = Clock()
+    async with shelf(tmp_path, clock) as (store, _, owner):
+        batch = [exchange(owner, "a", clock.now), exchange(owner, "b", clock.now)]
+        await store.keep(batch)
+        await store.rate(FeedbackOrder(request_id="a", rating=-1, correction="\x00 b"), Principal(owner, None))
+        await store.keep([*batch, exchange("stranger", "c", clock.now), exchange(ANONYMOUS, "d", clock.now)])
+        assert sorted(await _names(store)) == ["a", "b"], "strangers never consented"
+        row = await store.get(owner, "a", owner)
+        assert (row.rating, row.correction) == (-1, "\x00 b")
+        later = exchange(owner, "a", clock.now + timedelta(seconds=1), "other")
+        await store.keep([later, exchange(owner, "a", clock.now)])
+        row = await store.get(owner, "a", owner)
+        assert (row.content["answer"], row.rating) == ("other", None), "nothing was said of this answer"
 
 
-def test_a_consent_that_was_withdrawn_holds_for_what_is_still_on_its_way(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        async with shelf(tmp_path, clock) as (store, book, owner):
-            await book.consent(owner, keep=False, by=owner)
-            await store.keep([exchange(owner, "a", clock.now)])
-            assert await _names(store) == []
-
-    asyncio.run(scenario())
+async def test_a_consent_that_was_withdrawn_holds_for_what_is_still_on_its_way(tmp_path: Path) -> None:
+    clock = Clock()
+    async with shelf(tmp_path, clock) as (store, book, owner):
+        await book.consent(owner, keep=False, by=owner)
+        await store.keep([exchange(owner, "a", clock.now)])
+        assert await _names(store) == []
 
 
-def test_old_traffic_goes_and_so_does_what_is_too_much(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        async with shelf(tmp_path, clock, max_age_days=10, max_bytes=10_000) as (store, _, owner):
-            await store.keep([exchange(owner, "old", clock.now)])
-            clock.now += timedelta(days=11)
-            await store.keep([exchange(owner, "new", clock.now)])
-            await store.drop_old()
-            assert await _names(store) == ["new"]
-            with pytest.raises(NotFound, match="older than 10 days"):
-                await store.get(owner, "old", owner)
-            for number in range(10):
-                clock.now += timedelta(seconds=1)
-                await store.keep([exchange(owner, f"r{number}", clock.now, "x" * 1800)])
-            assert await _names(store) == ["r9", "r8", "r7", "r6"]
-            assert (await store.count(owner))[1] <= 10_000
-            order = FeedbackOrder(request_id="r9", rating=1, correction="y" * 5000)
-            await store.rate(order, Principal(owner, None))
-            assert (await store.count(None))[1] <= 10_000
-            assert await store.remove_all(owner) == len(["r9", "r8"])
-
-    asyncio.run(scenario())
+async def test_old_traffic_goes_and_so_does_what_is_too_much(tmp_path: Path) -> None:
+    clock = Clock()
+    async with shelf(tmp_path, clock, max_age_days=10, max_bytes=10_000) as (store, _, owner):
+        await store.keep([exchange(owner, "old", clock.now)])
+        clock.now += timedelta(days=11)
+        await store.keep([exchange(owner, "new", clock.now)])
+        await store.drop_old()
+        assert await _names(store) == ["new"]
+        with pytest.raises(NotFound, match="older than 10 days"):
+            await store.get(owner, "old", owner)
+        for number in range(10):
+            clock.now += timedelta(seconds=1)
+            await store.keep([exchange(owner, f"r{number}", clock.now, "x" * 1800)])
+        assert await _names(store) == ["r9", "r8", "r7", "r6"]
+        assert (await store.count(owner))[1] <= 10_000
+        order = FeedbackOrder(request_id="r9", rating=1, correction="y" * 5000)
+        await store.rate(order, Principal(owner, None))
+        assert (await store.count(None))[1] <= 10_000
+        assert await store.remove_all(owner) == len(["r9", "r8"])
 
 
 @pytest.mark.usefixtures("each_database")
-def test_answers_to_one_prompt_come_together_however_many_there_are(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        async with shelf(tmp_path, clock) as (store, _, owner):
-            prompts = [f"p{number % 150}" for number in range(450)]
-            batch = [
-                exchange(owner, f"r{number}", clock.now + timedelta(seconds=number)).model_copy(
-                    update={"prompt": prompt}
-                )
-                for number, prompt in enumerate(prompts)
-            ]
-            await store.keep(batch)
-            for number in range(450):
-                await store.rate(FeedbackOrder(request_id=f"r{number}", rating=1), Principal(owner, None))
-            groups: list[Sequence[Any]] = [group async for group in store.rated(Wanted(owner))]
-            assert sorted(len(group) for group in groups) == [3] * 150
-            assert all(len({row.prompt_sha for row in group}) == 1 for group in groups)
-            pages: list[int] = []
-            after: str | None = None
-            while page := await store.page(Wanted(owner), 200, after):
-                pages.append(len(page))
-                after = page[-1].request_id
-            assert pages == [200, 200, 50]
-
-    asyncio.run(scenario())
+async def test_answers_to_one_prompt_come_together_however_many_there_are(tmp_path: Path) -> None:
+    clock = Clock()
+    async with shelf(tmp_path, clock) as (store, _, owner):
+        prompts = [f"p{number % 150}" for number in range(450)]
+        batch = [
+            exchange(owner, f"r{number}", clock.now + timedelta(seconds=number)).model_copy(update={"prompt": prompt})
+            for number, prompt in enumerate(prompts)
+        ]
+        await store.keep(batch)
+        for number in range(450):
+            await store.rate(FeedbackOrder(request_id=f"r{number}", rating=1), Principal(owner, None))
+        groups: list[Sequence[Any]] = [group async for group in store.rated(Wanted(owner))]
+        assert sorted(len(group) for group in groups) == [3] * 150
+        assert all(len({row.prompt_sha for row in group}) == 1 for group in groups)
+        pages: list[int] = []
+        after: str | None = None
+        while page := await store.page(Wanted(owner), 200, after):
+            pages.append(len(page))
+            after = page[-1].request_id
+        assert pages == [200, 200, 50]
 
 
-def test_a_name_of_two_keys_is_no_ones_alone(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        async with shelf(tmp_path, clock) as (store, book, owner):
-            other, _ = await book.create(NewKey(name="k2", keep_traffic=True), "boss")
-            await store.keep([exchange(owner, "a", clock.now), exchange(other.id, "a", clock.now)])
-            with pytest.raises(Conflict, match="key_id"):
-                await store.get(None, "a", "boss")
-            assert (await store.get(None, "a", owner)).owner == owner
-
-    asyncio.run(scenario())
+async def test_a_name_of_two_keys_is_no_ones_alone(tmp_path: Path) -> None:
+    clock = Clock()
+    async with shelf(tmp_path, clock) as (store, book, owner):
+        other, _ = await book.create(NewKey(name="k2", keep_traffic=True), "boss")
+        await store.keep([exchange(owner, "a", clock.now), exchange(other.id, "a", clock.now)])
+        with pytest.raises(Conflict, match="key_id"):
+            await store.get(None, "a", "boss")
+        assert (await store.get(None, "a", owner)).owner == owner

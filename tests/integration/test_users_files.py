@@ -210,7 +210,7 @@ def test_a_removal_that_was_killed_in_the_middle_is_finished_at_the_next_start(t
     tell(base, story)
 
 
-def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) -> None:
+async def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) -> None:
     base = tmp_path / "base"
     mine = base / "checkpoints" / "run-a"
     kept = trained(mine)
@@ -220,30 +220,24 @@ def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) -> Non
     for path in (*mine.rglob("*"), mine):
         os.utime(path, (long_ago, long_ago))
 
-    async def run() -> None:
-        async with front(base) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
-            assert everything(mine) == kept | {"files"}, "the start has removed what is old"
-            for model_id in ("run-a", "linked"):
-                put = await http.put(f"/models/{model_id}/files/config.json", content=b"{}")
-                begun = {"upload": "u", "files": [{"name": "config.json", "size_bytes": 2}]}
-                for answer in (put, await http.post(f"/models/{model_id}/files", json=begun)):
-                    assert answer.status_code == 409, answer.text
-                    assert "holds files that no upload wrote" in answer.json()["detail"]
-                assert (await http.delete(f"/models/{model_id}/files")).status_code == 404
-
-    asyncio.run(run())
+    async with front(base) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+        assert everything(mine) == kept | {"files"}, "the start has removed what is old"
+        for model_id in ("run-a", "linked"):
+            put = await http.put(f"/models/{model_id}/files/config.json", content=b"{}")
+            begun = {"upload": "u", "files": [{"name": "config.json", "size_bytes": 2}]}
+            for answer in (put, await http.post(f"/models/{model_id}/files", json=begun)):
+                assert answer.status_code == 409, answer.text
+                assert "holds files that no upload wrote" in answer.json()["detail"]
+            assert (await http.delete(f"/models/{model_id}/files")).status_code == 404
     assert everything(mine) == kept | {"files"}
 
 
-def test_what_lies_beside_an_upload_outlives_it(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with front(tmp_path) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
-            assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
-            (there.layout.uploads / "m" / "notes.txt").write_text("mine")
-            assert (await http.delete("/models/m/files")).status_code == 200
-            assert everything(there.layout.uploads / "m") == {"notes.txt"}
-
-    asyncio.run(run())
+async def test_what_lies_beside_an_upload_outlives_it(tmp_path: Path) -> None:
+    async with front(tmp_path) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+        assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
+        (there.layout.uploads / "m" / "notes.txt").write_text("mine")
+        assert (await http.delete("/models/m/files")).status_code == 200
+        assert everything(there.layout.uploads / "m") == {"notes.txt"}
 
 
 def test_two_trainings_in_one_folder_leave_each_others_snapshots(tmp_path: Path) -> None:

@@ -43,40 +43,34 @@ def _ui_of_this_process() -> psutil.Process:
     return next(child for child in children if " ".join(child.cmdline()).startswith("stepserve: ui"))
 
 
-def test_it_is_announced_started_again_and_ended(
+async def test_it_is_announced_started_again_and_ended(
     empty: Depot, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(base_dir=tmp_path, port=httpx.URL(empty.url).port or 0, ui_port=_free_port())
 
-    async def story() -> None:
-        ui = web_ui.child_of(settings)
-        assert ui is not None
-        running = asyncio.create_task(announce(settings, ui))
-        await _until_up(settings.ui_port)
-        first = _ui_of_this_process()
-        first.kill()
-        await _until_up(settings.ui_port)
-        assert _ui_of_this_process().pid != first.pid
-        await ui.stop(20)
-        await running
-        assert not await _is_up(settings.ui_port)
-
-    asyncio.run(story())
+    ui = web_ui.child_of(settings)
+    assert ui is not None
+    running = asyncio.create_task(announce(settings, ui))
+    await _until_up(settings.ui_port)
+    first = _ui_of_this_process()
+    first.kill()
+    await _until_up(settings.ui_port)
+    assert _ui_of_this_process().pid != first.pid
+    await ui.stop(20)
+    await running
+    assert not await _is_up(settings.ui_port)
     told = capfd.readouterr().out
     assert f"Web UI                http://127.0.0.1:{settings.ui_port}" in told
 
 
-def test_nothing_is_started_before_the_server_is_ready(tmp_path: Path) -> None:
+async def test_nothing_is_started_before_the_server_is_ready(tmp_path: Path) -> None:
     settings = Settings(base_dir=tmp_path, port=_free_port(), ui_port=_free_port())
     before = psutil.Process().children()
 
-    async def story() -> None:
-        ui = web_ui.child_of(settings)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await announce(settings, ui)
-
-    asyncio.run(story())
+    ui = web_ui.child_of(settings)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await announce(settings, ui)
     assert psutil.Process().children() == before
 
 

@@ -83,21 +83,18 @@ def _kept(renew: Callable[[], Awaitable[bool]], *, lease_s: float = 60.0) -> Sto
     return asyncio.run(keep_lease("j", renew, asyncio.Event(), every_s=0.0, lease_s=lease_s))
 
 
-def test_a_lease_is_renewed_until_the_run_is_over() -> None:
-    async def scenario() -> None:
-        over = asyncio.Event()
-        renewals: list[None] = []
+async def test_a_lease_is_renewed_until_the_run_is_over() -> None:
+    over = asyncio.Event()
+    renewals: list[None] = []
 
-        async def renew() -> bool:
-            renewals.append(None)
-            if len(renewals) == 3:
-                over.set()
-            return True
+    async def renew() -> bool:
+        renewals.append(None)
+        if len(renewals) == 3:
+            over.set()
+        return True
 
-        assert await keep_lease("j", renew, over, every_s=0.0, lease_s=60.0) is None
-        assert len(renewals) == 3
-
-    asyncio.run(scenario())
+    assert await keep_lease("j", renew, over, every_s=0.0, lease_s=60.0) is None
+    assert len(renewals) == 3
 
 
 def test_a_lease_that_is_another_s_ends_the_run() -> None:

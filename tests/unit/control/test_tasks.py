@@ -66,7 +66,7 @@ def test_results_and_errors_are_those_of_the_work() -> None:
         asyncio.run(uncut(wrong()))
 
 
-def test_what_is_repeated_outlives_its_troubles_and_says_each_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_repeated_outlives_its_troubles_and_says_each_once(caplog: pytest.LogCaptureFixture) -> None:
     outcomes = [NotFound("away"), NotFound("away"), None, NotFound("away"), ZeroDivisionError("a defect"), None]
     over, wake = asyncio.Event(), asyncio.Event()
 
@@ -76,13 +76,10 @@ def test_what_is_repeated_outlives_its_troubles_and_says_each_once(caplog: pytes
         if outcome is not None:
             raise outcome
 
-    async def scenario() -> None:
-        task = asyncio.create_task(repeat(work, "the rounds", 3600.0, wake))
-        async with asyncio.timeout(240):
-            await over.wait()
-        task.cancel()
-        await asyncio.wait({task})
-
-    asyncio.run(scenario())
+    task = asyncio.create_task(repeat(work, "the rounds", 3600.0, wake))
+    async with asyncio.timeout(240):
+        await over.wait()
+    task.cancel()
+    await asyncio.wait({task})
     said = [record.getMessage() for record in caplog.records]
     assert said == ["the rounds: not now: away"] * 2 + ["the rounds failed; tried again in 3600 s"]

@@ -1,6 +1,5 @@
 """What stands between a harness and its job: answers that are kept, task files, command lines, the leash."""
 
-import asyncio
 import json
 import os
 import sys
@@ -97,43 +96,32 @@ def test_one_log_is_taken_in_and_several_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("program", "code"), [("exit 3", 3), ("kill -TERM $$", 143), ("true", 0)])
-def test_the_leash_passes_on_how_the_program_ended(tmp_path: Path, program: str, code: int) -> None:
-    async def run() -> None:
-        command = ["/bin/sh", "-c", f"echo said >&2; {program}"]
-        process = await HarnessProcess.start(command, {"PATH": os.environ["PATH"]}, tmp_path, LIMITS, tmp_path / "log")
-        try:
-            assert await process.wait() == code
-        finally:
-            await process.end()
-        assert process.last_words.startswith("said")
-        assert (tmp_path / "log").read_text().startswith("said")
-
-    asyncio.run(run())
+async def test_the_leash_passes_on_how_the_program_ended(tmp_path: Path, program: str, code: int) -> None:
+    command = ["/bin/sh", "-c", f"echo said >&2; {program}"]
+    process = await HarnessProcess.start(command, {"PATH": os.environ["PATH"]}, tmp_path, LIMITS, tmp_path / "log")
+    try:
+        assert await process.wait() == code
+    finally:
+        await process.end()
+    assert process.last_words.startswith("said")
+    assert (tmp_path / "log").read_text().startswith("said")
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    async def run() -> None:
-        process = await HarnessProcess.start(["/none"], {}, tmp_path, LIMITS, tmp_path / "log")
-        try:
-            assert await process.wait() == 127
-        finally:
-            await process.end()
-        assert "/none cannot be started" in process.last_words
-
-    asyncio.run(run())
+async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    process = await HarnessProcess.start(["/none"], {}, tmp_path, LIMITS, tmp_path / "log")
+    try:
+        assert await process.wait() == 127
+    finally:
+        await process.end()
+    assert "/none cannot be started" in process.last_words
 
 
-def test_it_starts_with_nothing_of_ours_and_bounded(tmp_path: Path) -> None:
-    async def run() -> None:
-        code = (
-            "import os, resource; print(sorted(os.environ), resource.getrlimit(resource.RLIMIT_FSIZE)[0], os.getcwd())"
-        )
-        command = [sys.executable, "-I", "-c", code]
-        process = await HarnessProcess.start(command, {"A": "b"}, tmp_path, LIMITS, tmp_path / "log")
-        try:
-            assert await process.wait() == 0
-        finally:
-            await process.end()
-        assert process.last_words == f"['A', 'LC_CTYPE'] {2**20} {tmp_path}"
-
-    asyncio.run(run())
+async def test_it_starts_with_nothing_of_ours_and_bounded(tmp_path: Path) -> None:
+    code = "import os, resource; print(sorted(os.environ), resource.getrlimit(resource.RLIMIT_FSIZE)[0], os.getcwd())"
+    command = [sys.executable, "-I", "-c", code]
+    process = await HarnessProcess.start(command, {"A": "b"}, tmp_path, LIMITS, tmp_path / "log")
+    try:
+        assert await process.wait() == 0
+    finally:
+        await process.end()
+    assert process.last_words == f"['A', 'LC_CTYPE'] {2**20} {tmp_path}"

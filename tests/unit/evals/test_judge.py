@@ -85,14 +85,11 @@ def test_the_verdict_is_the_last_word(court: Court, said: str, correct: bool, pa
         assert part in asked["messages"][0]["content"]
 
 
-def test_what_an_answer_says_is_no_template(court: Court) -> None:
+async def test_what_an_answer_says_is_no_template(court: Court) -> None:
     spec = JudgeSpec(model="big", url=court.url, template="{{prediction}} {{question}}")
 
-    async def run() -> None:
-        async with judge_by_url(spec, AllowedJudges([court.url])) as judge:
-            await judge.grade(_record(), "{{target}}")
-
-    asyncio.run(run())
+    async with judge_by_url(spec, AllowedJudges([court.url])) as judge:
+        await judge.grade(_record(), "{{target}}")
     assert court.asked[0]["messages"][0]["content"] == "{{target}} Capital of France?"
 
 

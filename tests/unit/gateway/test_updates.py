@@ -74,37 +74,30 @@ def updates_of(pusher: SlowPusher, pool: SlowPool) -> Updates:
     return updates
 
 
-def test_a_wrong_announcement_leaves_the_memory_that_is_being_written_to() -> None:
+async def test_a_wrong_announcement_leaves_the_memory_that_is_being_written_to() -> None:
     """Its number would be another file's, while a thread still writes there."""
-
-    async def story() -> None:
-        pusher = SlowPusher()
-        updates = updates_of(pusher, SlowPool())
-        await updates.start("a", None, "key")
-        coming = asyncio.create_task(updates.receive(_SCOPE, nothing, "key"))
-        await pusher.comes.wait()
-        with pytest.raises(BadWeights):
-            await updates.expect(_WRONG, "key")
-        assert pusher.arriving is not None
-        assert os.fstat(pusher.arriving.weights.descriptor)
-        assert not pusher.ended, "no other push may come in yet"
-        pusher.is_there.set()
-        with pytest.raises((UpdateRefused, BadWeights)):
-            await coming
-        assert pusher.ended == [pusher.arriving]
-        with pytest.raises(UpdateRefused):
-            await updates.expect([], "key")
-
-    asyncio.run(story())
+    pusher = SlowPusher()
+    updates = updates_of(pusher, SlowPool())
+    await updates.start("a", None, "key")
+    coming = asyncio.create_task(updates.receive(_SCOPE, nothing, "key"))
+    await pusher.comes.wait()
+    with pytest.raises(BadWeights):
+        await updates.expect(_WRONG, "key")
+    assert pusher.arriving is not None
+    assert os.fstat(pusher.arriving.weights.descriptor)
+    assert not pusher.ended, "no other push may come in yet"
+    pusher.is_there.set()
+    with pytest.raises((UpdateRefused, BadWeights)):
+        await coming
+    assert pusher.ended == [pusher.arriving]
+    with pytest.raises(UpdateRefused):
+        await updates.expect([], "key")
 
 
-def test_the_pause_of_a_trainer_that_is_cut_off_while_it_begins_is_ended() -> None:
-    async def story() -> None:
-        pool = SlowPool()
-        updates = updates_of(SlowPusher(), pool)
-        starting = asyncio.create_task(updates.start("a", "finish", "key"))
-        await until(lambda: pool.asked == ["pause"])
-        starting.cancel()
-        await until(lambda: pool.asked == ["pause", "resume"])
-
-    asyncio.run(story())
+async def test_the_pause_of_a_trainer_that_is_cut_off_while_it_begins_is_ended() -> None:
+    pool = SlowPool()
+    updates = updates_of(SlowPusher(), pool)
+    starting = asyncio.create_task(updates.start("a", "finish", "key"))
+    await until(lambda: pool.asked == ["pause"])
+    starting.cancel()
+    await until(lambda: pool.asked == ["pause", "resume"])

@@ -80,65 +80,56 @@ class Fleet:
             await asyncio.sleep(0)
 
 
-def test_a_switch_that_ends_while_the_database_is_read_is_not_undone() -> None:
-    async def run() -> None:
-        fleet = Fleet([B, B], A, at_once)
-        await fleet.members.open()
-        fleet.members.committed = A
+async def test_a_switch_that_ends_while_the_database_is_read_is_not_undone() -> None:
+    fleet = Fleet([B, B], A, at_once)
+    await fleet.members.open()
+    fleet.members.committed = A
 
-        def commit() -> None:
-            fleet.members.committed = fleet.history.now = B
+    def commit() -> None:
+        fleet.members.committed = fleet.history.now = B
 
-        fleet.history.on_read = commit
+    fleet.history.on_read = commit
+    await fleet.keeper.look()
+    await fleet.idle()
+    assert fleet.members.committed == B
+    assert fleet.bringing.brought == [], "members that serve what is committed were switched back"
+    assert fleet.members.changed.is_set(), "so that it looks again at once"
+    fleet.history.on_read = lambda: None
+    await fleet.keeper.look()
+    assert [fleet.members.state(each)[0] for each in fleet.members.all()] == ["ready", "ready"]
+    await fleet.members.close()
+
+
+async def test_who_waited_for_a_turn_is_not_brought_to_what_was_committed_before() -> None:
+    may_end = asyncio.Event()
+    fleet = Fleet([None] * 10, A, lambda: cast("Awaitable[None]", may_end.wait()))
+    await fleet.members.open()
+    await fleet.keeper.look()
+    await fleet.idle()
+    assert {model for _, model in fleet.bringing.brought} == {"a"}
+    early = len(fleet.bringing.brought)
+    assert early < 10
+    fleet.history.now = B
+    await fleet.keeper.look()
+    may_end.set()
+    await fleet.idle()
+    assert len(fleet.bringing.brought) == early, "the others were brought to a model that is not committed any more"
+    await fleet.keeper.look()
+    await fleet.idle()
+    assert sorted(fleet.bringing.brought[early:]) == [(f"m{number}", "b") for number in range(10)]
+    await fleet.members.close()
+
+
+async def test_an_error_that_nobody_foresaw_has_its_pause_too() -> None:
+    async def fails() -> None:
+        raise KeyError("surprise")
+
+    fleet = Fleet([None], A, fails)
+    await fleet.members.open()
+    for _ in range(3):
         await fleet.keeper.look()
         await fleet.idle()
-        assert fleet.members.committed == B
-        assert fleet.bringing.brought == [], "members that serve what is committed were switched back"
-        assert fleet.members.changed.is_set(), "so that it looks again at once"
-        fleet.history.on_read = lambda: None
-        await fleet.keeper.look()
-        assert [fleet.members.state(each)[0] for each in fleet.members.all()] == ["ready", "ready"]
-        await fleet.members.close()
-
-    asyncio.run(run())
-
-
-def test_who_waited_for_a_turn_is_not_brought_to_what_was_committed_before() -> None:
-    async def run() -> None:
-        may_end = asyncio.Event()
-        fleet = Fleet([None] * 10, A, lambda: cast("Awaitable[None]", may_end.wait()))
-        await fleet.members.open()
-        await fleet.keeper.look()
-        await fleet.idle()
-        assert {model for _, model in fleet.bringing.brought} == {"a"}
-        early = len(fleet.bringing.brought)
-        assert early < 10
-        fleet.history.now = B
-        await fleet.keeper.look()
-        may_end.set()
-        await fleet.idle()
-        assert len(fleet.bringing.brought) == early, "the others were brought to a model that is not committed any more"
-        await fleet.keeper.look()
-        await fleet.idle()
-        assert sorted(fleet.bringing.brought[early:]) == [(f"m{number}", "b") for number in range(10)]
-        await fleet.members.close()
-
-    asyncio.run(run())
-
-
-def test_an_error_that_nobody_foresaw_has_its_pause_too() -> None:
-    async def run() -> None:
-        async def fails() -> None:
-            raise KeyError("surprise")
-
-        fleet = Fleet([None], A, fails)
-        await fleet.members.open()
-        for _ in range(3):
-            await fleet.keeper.look()
-            await fleet.idle()
-        assert fleet.bringing.brought == [("m0", "a")], "asked again and again, without a pause"
-        state, reason = fleet.members.state(fleet.members.get("m0"))
-        assert (state, reason) == ("joining", "unexpected error: KeyError('surprise')")
-        await fleet.members.close()
-
-    asyncio.run(run())
+    assert fleet.bringing.brought == [("m0", "a")], "asked again and again, without a pause"
+    state, reason = fleet.members.state(fleet.members.get("m0"))
+    assert (state, reason) == ("joining", "unexpected error: KeyError('surprise')")
+    await fleet.members.close()

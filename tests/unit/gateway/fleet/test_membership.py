@@ -35,7 +35,7 @@ def test_a_member_has_a_valid_id_on_any_machine(
     TypeAdapter(MemberId).validate_python(found)
 
 
-def test_a_member_whose_heartbeats_are_refused_joins_again_after_a_pause(
+async def test_a_member_whose_heartbeats_are_refused_joins_again_after_a_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
@@ -52,59 +52,55 @@ def test_a_member_whose_heartbeats_are_refused_joins_again_after_a_pause(
     async def sleep(_: float) -> None:
         happened.append("pause")
 
-    async def run() -> None:
-        http = httpx.AsyncClient(base_url="http://head:8765", transport=httpx.MockTransport(control))
-        settings = Settings(base_dir=tmp_path, fleet=FleetSettings(control="http://head:8765", advertise="http://m:1"))
-        empty = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
-        monkeypatch.setattr("gateway.fleet.membership.asyncio.sleep", sleep)
-        member = asyncio.create_task(Membership(settings, http, lambda: empty).run(opened))
-        await enough.wait()
-        member.cancel()
-        await asyncio.wait({member})
-        monkeypatch.undo()
-        assert happened[:6] == ["/fleet/join", "/fleet/heartbeat", "pause"] * 2
-
     async def opened() -> None: ...
 
-    asyncio.run(run())
+    http = httpx.AsyncClient(base_url="http://head:8765", transport=httpx.MockTransport(control))
+    settings = Settings(base_dir=tmp_path, fleet=FleetSettings(control="http://head:8765", advertise="http://m:1"))
+    empty = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
+    monkeypatch.setattr("gateway.fleet.membership.asyncio.sleep", sleep)
+    member = asyncio.create_task(Membership(settings, http, lambda: empty).run(opened))
+    await enough.wait()
+    member.cancel()
+    await asyncio.wait({member})
+    monkeypatch.undo()
+    assert happened[:6] == ["/fleet/join", "/fleet/heartbeat", "pause"] * 2
 
 
-def test_what_control_said_before_a_join_makes_no_member_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_control_said_before_a_join_makes_no_member_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever is not a member any more, or is one again that control has said nothing of yet, may serve what is old."""
     ready = HeartbeatAnswer(state="ready", committed=None).model_dump()
     beats = iter([(200, ready), (404, {"detail": "there is no member 'm'"}), (503, {"detail": "locked"}), (200, ready)])
     seen: list[tuple[str, bool]] = []
     enough = asyncio.Event()
 
-    async def run() -> None:
-        def control(request: httpx.Request) -> httpx.Response:
-            seen.append((request.url.path, member.why_not_ready() is None))
-            if request.url.path == FLEET_JOIN_PATH:
-                answer = JoinAnswer(id="m", heartbeat_s=1, lease_s=500, committed=None)
-                return httpx.Response(200, json=answer.model_dump())
-            status, body = next(beats, (None, ready))
-            if status is None:
-                enough.set()
-            return httpx.Response(status or 200, json=body)
+    def control(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.path, member.why_not_ready() is None))
+        if request.url.path == FLEET_JOIN_PATH:
+            answer = JoinAnswer(id="m", heartbeat_s=1, lease_s=500, committed=None)
+            return httpx.Response(200, json=answer.model_dump())
+        status, body = next(beats, (None, ready))
+        if status is None:
+            enough.set()
+        return httpx.Response(status or 200, json=body)
 
-        async def sleep(_: float) -> None:
-            await pause(0)
+    async def sleep(_: float) -> None:
+        await pause(0)
 
-        async def opened() -> None: ...
+    async def opened() -> None: ...
 
-        pause = asyncio.sleep
-        http = httpx.AsyncClient(base_url="http://head:8765", transport=httpx.MockTransport(control))
-        settings = Settings(base_dir=tmp_path, fleet=FleetSettings(control="http://head:8765", advertise="http://m:1"))
-        empty = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
-        member = Membership(settings, http, lambda: empty)
-        monkeypatch.setattr("gateway.fleet.membership.asyncio.sleep", sleep)
-        running = asyncio.create_task(member.run(opened))
-        await enough.wait()
-        running.cancel()
-        await asyncio.wait({running})
-        monkeypatch.undo()
-
-    asyncio.run(run())
+    pause = asyncio.sleep
+    http = httpx.AsyncClient(base_url="http://head:8765", transport=httpx.MockTransport(control))
+    settings = Settings(base_dir=tmp_path, fleet=FleetSettings(control="http://head:8765", advertise="http://m:1"))
+    empty = GatewayState(boot_id="1", pid=1, active=None, switching_to=None, slots=[], held=0)
+    member = Membership(settings, http, lambda: empty)
+    monkeypatch.setattr("gateway.fleet.membership.asyncio.sleep", sleep)
+    running = asyncio.create_task(member.run(opened))
+    await enough.wait()
+    running.cancel()
+    await asyncio.wait({running})
+    monkeypatch.undo()
     join, beat = FLEET_JOIN_PATH, FLEET_HEARTBEAT_PATH
     assert seen[:7] == [
         (join, False), (beat, False), (beat, True),  # the second one is refused

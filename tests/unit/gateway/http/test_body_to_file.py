@@ -34,29 +34,26 @@ class SlowDisk(ThreadPoolExecutor):
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-def test_who_is_cancelled_waits_for_the_write_that_is_under_way(tmp_path: Path, is_whole: bool) -> None:
+async def test_who_is_cancelled_waits_for_the_write_that_is_under_way(tmp_path: Path, is_whole: bool) -> None:
     """Whoever closes the file would have the rest written to another one, which gets its descriptor."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": PIECE, "more_body": not is_whole}
 
-    async def run() -> None:
-        disk, arrival = SlowDisk(), Arrival()
-        bodies = BodyToFile(20.0, "test")
-        bodies.writers = disk
-        file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
-        there = Destination(file, 0, None)
-        filling = asyncio.create_task(bodies.fill(there, {"type": "http"}, receive, arrival))
-        assert await asyncio.to_thread(disk.begun.wait, 120)
-        filling.cancel()
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert not filling.done(), "the file could be closed now"
-        disk.may.set()
-        await asyncio.wait({filling})
-        os.close(file)
-        assert filling.cancelled()
-        assert arrival.written_bytes == len(PIECE)
-        assert (tmp_path / "file").read_bytes() == PIECE
-
-    asyncio.run(run())
+    disk, arrival = SlowDisk(), Arrival()
+    bodies = BodyToFile(20.0, "test")
+    bodies.writers = disk
+    file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    there = Destination(file, 0, None)
+    filling = asyncio.create_task(bodies.fill(there, {"type": "http"}, receive, arrival))
+    assert await asyncio.to_thread(disk.begun.wait, 120)
+    filling.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not filling.done(), "the file could be closed now"
+    disk.may.set()
+    await asyncio.wait({filling})
+    os.close(file)
+    assert filling.cancelled()
+    assert arrival.written_bytes == len(PIECE)
+    assert (tmp_path / "file").read_bytes() == PIECE

@@ -59,21 +59,16 @@ def _outcome(client: FakeClient) -> tuple[bytes, bytes | None]:
     return client.body, client.headers.get(b"x-cache")
 
 
-def test_the_same_request_is_answered_again_with_who_gave_the_answer() -> None:
-    async def scenario() -> None:
-        desk = Desk()
-        assert _outcome(await desk.ask(**GREEDY)) == (b"1", b"miss")
-        again = await desk.ask(temperature=0, user="x", messages=[], model="a")
-        assert _outcome(again) == (b"1", b"hit")
-        assert (again.headers[b"x-model-id"], again.headers[b"x-model-digest"]) == (b"a", b"sha256:a")
-        assert again.headers[b"content-type"] == b"application/json"
-        assert desk.engine.asked == 1
-        assert _outcome(await desk.ask(**GREEDY, max_tokens=3)) == (b"2", b"miss")
-        assert _outcome(await desk.ask(**GREEDY, headers=[])) == (b"3", None), (
-            "who does not ask for it has no part in it"
-        )
-
-    asyncio.run(scenario())
+async def test_the_same_request_is_answered_again_with_who_gave_the_answer() -> None:
+    desk = Desk()
+    assert _outcome(await desk.ask(**GREEDY)) == (b"1", b"miss")
+    again = await desk.ask(temperature=0, user="x", messages=[], model="a")
+    assert _outcome(again) == (b"1", b"hit")
+    assert (again.headers[b"x-model-id"], again.headers[b"x-model-digest"]) == (b"a", b"sha256:a")
+    assert again.headers[b"content-type"] == b"application/json"
+    assert desk.engine.asked == 1
+    assert _outcome(await desk.ask(**GREEDY, max_tokens=3)) == (b"2", b"miss")
+    assert _outcome(await desk.ask(**GREEDY, headers=[])) == (b"3", None), "who does not ask for it has no part in it"
 
 
 @pytest.mark.parametrize(
@@ -86,67 +81,52 @@ def test_the_same_request_is_answered_again_with_who_gave_the_answer() -> None:
         ("/v1/responses", {"input": "x", "temperature": 0}),
     ],
 )
-def test_what_depends_on_chance_or_is_streamed_is_not_kept(path: str, body: dict[str, Any]) -> None:
-    async def scenario() -> None:
-        desk = Desk("on")
-        assert [_outcome(await desk.ask(path, **body)) for _ in range(2)] == [(b"1", None), (b"2", None)]
-
-    asyncio.run(scenario())
+async def test_what_depends_on_chance_or_is_streamed_is_not_kept(path: str, body: dict[str, Any]) -> None:
+    desk = Desk("on")
+    assert [_outcome(await desk.ask(path, **body)) for _ in range(2)] == [(b"1", None), (b"2", None)]
 
 
 @pytest.mark.parametrize(
     ("path", "body"), [(CHAT, {"messages": [], "seed": 7, "temperature": 1}), ("/v1/embeddings", {"input": "x"})]
 )
-def test_seeds_and_vectors_are_certain(path: str, body: dict[str, Any]) -> None:
-    async def scenario() -> None:
-        desk = Desk("on")
-        assert [_outcome(await desk.ask(path, headers=[], **body)) for _ in range(2)] == [
-            (b"1", b"miss"),
-            (b"1", b"hit"),
-        ]
-
-    asyncio.run(scenario())
+async def test_seeds_and_vectors_are_certain(path: str, body: dict[str, Any]) -> None:
+    desk = Desk("on")
+    assert [_outcome(await desk.ask(path, headers=[], **body)) for _ in range(2)] == [
+        (b"1", b"miss"),
+        (b"1", b"hit"),
+    ]
 
 
-def test_a_switch_ends_what_was_kept_and_keeps_nothing_that_it_ran_under() -> None:
-    async def scenario() -> None:
-        desk = Desk()
-        await desk.ask(**GREEDY)
-        desk.slot.become(model("b"), None)
-        desk.engine.release.clear()
-        desk.engine.entered.clear()
-        under_way = asyncio.create_task(desk.ask(**GREEDY))
-        await desk.engine.entered.wait()
-        desk.slot.become(model("c"), None)
-        desk.slot.become(model("b"), None)
-        desk.engine.release.set()
-        assert _outcome(await under_way) == (b"2", b"miss")
-        assert _outcome(await desk.ask(**GREEDY)) == (b"3", b"miss")
-        assert _outcome(await desk.ask(**GREEDY)) == (b"3", b"hit")
-
-    asyncio.run(scenario())
+async def test_a_switch_ends_what_was_kept_and_keeps_nothing_that_it_ran_under() -> None:
+    desk = Desk()
+    await desk.ask(**GREEDY)
+    desk.slot.become(model("b"), None)
+    desk.engine.release.clear()
+    desk.engine.entered.clear()
+    under_way = asyncio.create_task(desk.ask(**GREEDY))
+    await desk.engine.entered.wait()
+    desk.slot.become(model("c"), None)
+    desk.slot.become(model("b"), None)
+    desk.engine.release.set()
+    assert _outcome(await under_way) == (b"2", b"miss")
+    assert _outcome(await desk.ask(**GREEDY)) == (b"3", b"miss")
+    assert _outcome(await desk.ask(**GREEDY)) == (b"3", b"hit")
 
 
-def test_a_refusal_is_not_kept() -> None:
-    async def scenario() -> None:
-        desk = Desk()
-        desk.engine.status = 400
-        for number in range(2):
-            assert (await desk.ask(**GREEDY)).status == 400
-            assert desk.engine.asked == number + 1
-
-    asyncio.run(scenario())
+async def test_a_refusal_is_not_kept() -> None:
+    desk = Desk()
+    desk.engine.status = 400
+    for number in range(2):
+        assert (await desk.ask(**GREEDY)).status == 400
+        assert desk.engine.asked == number + 1
 
 
-def test_no_key_gets_what_another_asked_for() -> None:
-    async def scenario() -> None:
-        desk = Desk()
-        for key, answer in (("one", b"1"), ("two", b"2"), ("one", b"1")):
-            token = key_id.set(key)
-            assert (await desk.ask(**GREEDY)).body == answer
-            key_id.reset(token)
-
-    asyncio.run(scenario())
+async def test_no_key_gets_what_another_asked_for() -> None:
+    desk = Desk()
+    for key, answer in (("one", b"1"), ("two", b"2"), ("one", b"1")):
+        token = key_id.set(key)
+        assert (await desk.ask(**GREEDY)).body == answer
+        key_id.reset(token)
 
 
 def test_the_room_is_bounded_and_the_oldest_leave() -> None:

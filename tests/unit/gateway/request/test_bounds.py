@@ -312,15 +312,12 @@ def test_a_long_context_takes_what_it_can_hold() -> None:
         (COMPLETIONS, encoded(model="a" * 1_000_000, prompt="x"), "model"),
     ],
 )
-def test_a_refusal_is_in_the_envelope_and_reaches_no_engine(path: str, body: bytes, param: str) -> None:
-    async def scenario() -> None:
-        gate = Gate(1, 1.0)
-        engine = FakeEngine(model("a"))
-        gate.open(Slot(model("a"), engine, 1.0))
-        client = FakeClient(body, path)
-        await Dispatch(router_over(gate), 10_000_000, bounds=BOUNDS)(client.scope, client.receive, client.send)
-        assert client.status == 400
-        assert json.loads(client.body)["error"]["param"] == param
-        assert not engine.entered.is_set()
-
-    asyncio.run(scenario())
+async def test_a_refusal_is_in_the_envelope_and_reaches_no_engine(path: str, body: bytes, param: str) -> None:
+    gate = Gate(1, 1.0)
+    engine = FakeEngine(model("a"))
+    gate.open(Slot(model("a"), engine, 1.0))
+    client = FakeClient(body, path)
+    await Dispatch(router_over(gate), 10_000_000, bounds=BOUNDS)(client.scope, client.receive, client.send)
+    assert client.status == 400
+    assert json.loads(client.body)["error"]["param"] == param
+    assert not engine.entered.is_set()

@@ -1,6 +1,5 @@
 """What a client may not say in the bodies of vLLM's requests."""
 
-import asyncio
 import json
 
 import pytest
@@ -54,13 +53,10 @@ def test_who_steps_back_may(path: str, body: bytes) -> None:
     check(estimate_of(RequestBody(body)), path)
 
 
-def test_a_refusal_names_the_field_in_the_envelope() -> None:
-    async def scenario() -> None:
-        gate = Gate(1, 1.0)
-        gate.open(Slot(model("a"), FakeEngine(model("a")), 1.0))
-        client = FakeClient(b'{"model": "a", "priority": -1}')
-        await Dispatch(router_over(gate), 1024)(client.scope, client.receive, client.send)
-        assert client.status == 400
-        assert json.loads(client.body)["error"]["param"] == "priority"
-
-    asyncio.run(scenario())
+async def test_a_refusal_names_the_field_in_the_envelope() -> None:
+    gate = Gate(1, 1.0)
+    gate.open(Slot(model("a"), FakeEngine(model("a")), 1.0))
+    client = FakeClient(b'{"model": "a", "priority": -1}')
+    await Dispatch(router_over(gate), 1024)(client.scope, client.receive, client.send)
+    assert client.status == 400
+    assert json.loads(client.body)["error"]["param"] == "priority"

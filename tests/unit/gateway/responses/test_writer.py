@@ -49,44 +49,35 @@ async def _running(writer: ResponseWriter, *names: str) -> None:
 
 
 @pytest.mark.parametrize("trouble", [None, 503, 507])
-def test_what_control_cannot_take_now_is_brought_again(trouble: int | None) -> None:
-    async def scenario() -> None:
-        control = Control(trouble)
-        writer = ResponseWriter(control)
-        assert writer.keep(response("a"))
-        assert writer.keep(response("b"))
-        await _running(writer, "a", "b")
-        assert control.batches == [["a", "b"]]
-
-    asyncio.run(scenario())
+async def test_what_control_cannot_take_now_is_brought_again(trouble: int | None) -> None:
+    control = Control(trouble)
+    writer = ResponseWriter(control)
+    assert writer.keep(response("a"))
+    assert writer.keep(response("b"))
+    await _running(writer, "a", "b")
+    assert control.batches == [["a", "b"]]
 
 
-def test_what_control_refuses_holds_up_nothing() -> None:
-    async def scenario() -> None:
-        control = Control(422)
-        writer = ResponseWriter(control)
-        writer.keep(response("a"))
-        await _running(writer, "a")
-        writer.keep(response("b"))
-        await _running(writer, "b")
-        assert control.batches == [["b"]]
-
-    asyncio.run(scenario())
+async def test_what_control_refuses_holds_up_nothing() -> None:
+    control = Control(422)
+    writer = ResponseWriter(control)
+    writer.keep(response("a"))
+    await _running(writer, "a")
+    writer.keep(response("b"))
+    await _running(writer, "b")
+    assert control.batches == [["b"]]
 
 
-def test_one_that_control_cannot_keep_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario() -> None:
-        control = Control(500, 200, 422)
-        writer = ResponseWriter(control)
-        for name in ("a", "odd", "b"):
-            assert writer.keep(response(name))
-        await _running(writer, "a", "odd", "b")
-        assert writer.keep(response("c"))
-        assert writer.keep(response("d"))
-        await _running(writer, "c", "d")
-        assert control.batches == [["a"], ["b"], ["c", "d"]]
-
-    asyncio.run(scenario())
+async def test_one_that_control_cannot_keep_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    control = Control(500, 200, 422)
+    writer = ResponseWriter(control)
+    for name in ("a", "odd", "b"):
+        assert writer.keep(response(name))
+    await _running(writer, "a", "odd", "b")
+    assert writer.keep(response("c"))
+    assert writer.keep(response("d"))
+    await _running(writer, "c", "d")
+    assert control.batches == [["a"], ["b"], ["c", "d"]]
     assert "1 responses are not kept: control answers 422" in caplog.text
 
 
@@ -95,57 +86,45 @@ def test_where_nobody_would_ever_take_them_none_waits() -> None:
     assert (writer.has_room, writer.keep(response("a"))) == (False, False)
 
 
-def test_only_so_much_waits() -> None:
-    async def scenario() -> None:
-        control = Control()
-        writer = ResponseWriter(control, max_waiting_bytes=500)
-        assert writer.keep(response("a", text="x" * 600))
-        assert [writer.has_room, writer.keep(response("b"))] == [False, False]
-        await _running(writer, "a")
-        assert [writer.has_room, writer.keep(response("c"))] == [True, True]
-
-    asyncio.run(scenario())
+async def test_only_so_much_waits() -> None:
+    control = Control()
+    writer = ResponseWriter(control, max_waiting_bytes=500)
+    assert writer.keep(response("a", text="x" * 600))
+    assert [writer.has_room, writer.keep(response("b"))] == [False, False]
+    await _running(writer, "a")
+    assert [writer.has_room, writer.keep(response("c"))] == [True, True]
 
 
-def test_an_answer_that_control_would_not_read_is_not_taken() -> None:
-    async def scenario() -> None:
-        assert not ResponseWriter(Control()).keep(response("a", numbers=[0] * MOST_VALUES))
-
-    asyncio.run(scenario())
+async def test_an_answer_that_control_would_not_read_is_not_taken() -> None:
+    assert not ResponseWriter(Control()).keep(response("a", numbers=[0] * MOST_VALUES))
 
 
-def test_who_names_an_answer_waits_until_it_is_kept_but_not_for_ever() -> None:
-    async def scenario() -> None:
-        control = Control()
-        control.may_answer.clear()
-        writer = ResponseWriter(control)
-        writer.keep(response("a").model_copy(update={"conversation_id": "conv"}))
-        running = asyncio.create_task(writer.run())
-        await writer.settled("k", "b", 10)
-        await writer.settled("other", "a", 10)
-        with pytest.raises(ControlDown):
-            await writer.settled("k", "conv", 0.01)
-        control.may_answer.set()
-        async with asyncio.timeout(240):
-            await writer.settled("k", "conv", 10)
-            await writer.settled("k", "a", 10)
-        running.cancel()
-        await asyncio.wait({running})
-
-    asyncio.run(scenario())
+async def test_who_names_an_answer_waits_until_it_is_kept_but_not_for_ever() -> None:
+    control = Control()
+    control.may_answer.clear()
+    writer = ResponseWriter(control)
+    writer.keep(response("a").model_copy(update={"conversation_id": "conv"}))
+    running = asyncio.create_task(writer.run())
+    await writer.settled("k", "b", 10)
+    await writer.settled("other", "a", 10)
+    with pytest.raises(ControlDown):
+        await writer.settled("k", "conv", 0.01)
+    control.may_answer.set()
+    async with asyncio.timeout(240):
+        await writer.settled("k", "conv", 10)
+        await writer.settled("k", "a", 10)
+    running.cancel()
+    await asyncio.wait({running})
 
 
-def test_what_waits_is_brought_at_the_end() -> None:
-    async def scenario() -> None:
-        control = Control(None)
-        writer = ResponseWriter(control)
-        running = asyncio.create_task(writer.run())
-        writer.keep(response("a"))
-        async with asyncio.timeout(240):
-            while control.statuses:  # until the first try has failed
-                await asyncio.sleep(0)
-        running.cancel()
-        await asyncio.wait({running})
-        assert control.batches == [["a"]]
-
-    asyncio.run(scenario())
+async def test_what_waits_is_brought_at_the_end() -> None:
+    control = Control(None)
+    writer = ResponseWriter(control)
+    running = asyncio.create_task(writer.run())
+    writer.keep(response("a"))
+    async with asyncio.timeout(240):
+        while control.statuses:  # until the first try has failed
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+    assert control.batches == [["a"]]

@@ -77,21 +77,18 @@ def test_few_while_somebody_waits_and_all_again_afterwards() -> None:
     run(test)
 
 
-def test_those_who_wait_come_in_by_themselves_when_people_have_gone() -> None:
-    async def scenario() -> None:
-        share = BatchShare(2, 1, linger_s=0.01)
-        with share.interactive():
-            pass
-        both = asyncio.Barrier(2)
+async def test_those_who_wait_come_in_by_themselves_when_people_have_gone() -> None:
+    share = BatchShare(2, 1, linger_s=0.01)
+    with share.interactive():
+        pass
+    both = asyncio.Barrier(2)
 
-        async def item() -> None:
-            async with share.place():
-                await both.wait()
+    async def item() -> None:
+        async with share.place():
+            await both.wait()
 
-        async with asyncio.timeout(240):
-            await asyncio.gather(item(), item())
-
-    asyncio.run(scenario())
+    async with asyncio.timeout(240):
+        await asyncio.gather(item(), item())
 
 
 def test_an_item_that_is_cancelled_while_it_waits_takes_no_place() -> None:
@@ -122,36 +119,31 @@ def test_one_that_is_cancelled_while_another_leaves_is_only_cancelled() -> None:
     run(test)
 
 
-def test_an_item_takes_as_many_places_as_it_has_answers() -> None:
-    async def scenario() -> None:
-        share = BatchShare(4, 4)
-        inside: list[int] = []
+async def test_an_item_takes_as_many_places_as_it_has_answers() -> None:
+    share = BatchShare(4, 4)
+    inside: list[int] = []
 
-        async def item(sequences: int, leave: asyncio.Event) -> None:
-            async with share.place(sequences):
-                inside.append(sequences)
-                await leave.wait()
-                inside.remove(sequences)
+    async def item(sequences: int, leave: asyncio.Event) -> None:
+        async with share.place(sequences):
+            inside.append(sequences)
+            await leave.wait()
+            inside.remove(sequences)
 
-        leaves = [asyncio.Event() for _ in range(4)]
-        tasks = [
-            asyncio.create_task(item(sequences, leave)) for sequences, leave in zip((3, 2, 1, 9), leaves, strict=True)
-        ]
-        await settled()
-        assert inside == [3], "the second does not fit, and nobody overtakes it"
-        leaves[0].set()
-        await settled()
-        assert inside == [2, 1]
-        leaves[1].set()
-        await settled()
-        assert inside == [1]
-        leaves[2].set()
-        await settled()
-        assert inside == [9], "more than there are places for go in alone"
-        tasks.append(asyncio.create_task(item(1, leaves[3])))
-        await settled()
-        assert inside == [9]
-        leaves[3].set()
-        await asyncio.gather(*tasks)
-
-    asyncio.run(scenario())
+    leaves = [asyncio.Event() for _ in range(4)]
+    tasks = [asyncio.create_task(item(sequences, leave)) for sequences, leave in zip((3, 2, 1, 9), leaves, strict=True)]
+    await settled()
+    assert inside == [3], "the second does not fit, and nobody overtakes it"
+    leaves[0].set()
+    await settled()
+    assert inside == [2, 1]
+    leaves[1].set()
+    await settled()
+    assert inside == [1]
+    leaves[2].set()
+    await settled()
+    assert inside == [9], "more than there are places for go in alone"
+    tasks.append(asyncio.create_task(item(1, leaves[3])))
+    await settled()
+    assert inside == [9]
+    leaves[3].set()
+    await asyncio.gather(*tasks)

@@ -7,94 +7,76 @@ from tests.unit.gateway.fakes import FakeClient, FakeEngine, model
 STREAM = b"text/event-stream; charset=utf-8"
 
 
-def test_an_answer_carries_the_slots_identity() -> None:
-    async def scenario() -> None:
-        slot, client = Slot(model("a"), FakeEngine(model("a")), 1.0), FakeClient(b"hello")
-        await slot.serve(client.scope, client.receive, client.send)
-        assert client.status == 200
-        assert client.body == b"a:hello"
-        assert client.headers[b"x-model-id"] == b"a"
-        assert client.headers[b"x-model-digest"] == b"sha256:a"
-        assert slot.in_flight == 0
-
-    asyncio.run(scenario())
+async def test_an_answer_carries_the_slots_identity() -> None:
+    slot, client = Slot(model("a"), FakeEngine(model("a")), 1.0), FakeClient(b"hello")
+    await slot.serve(client.scope, client.receive, client.send)
+    assert client.status == 200
+    assert client.body == b"a:hello"
+    assert client.headers[b"x-model-id"] == b"a"
+    assert client.headers[b"x-model-digest"] == b"sha256:a"
+    assert slot.in_flight == 0
 
 
-def test_a_slot_is_empty_when_the_last_request_has_left() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine(model("a"))
-        engine.release.clear()
-        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
-        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
-        await engine.entered.wait()
-        assert slot.in_flight == 1
-        assert not await slot.emptied(0.01)
-        engine.release.set()
-        assert await slot.emptied(1.0)
-        await serving
-
-    asyncio.run(scenario())
+async def test_a_slot_is_empty_when_the_last_request_has_left() -> None:
+    engine = FakeEngine(model("a"))
+    engine.release.clear()
+    slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+    serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+    await engine.entered.wait()
+    assert slot.in_flight == 1
+    assert not await slot.emptied(0.01)
+    engine.release.set()
+    assert await slot.emptied(1.0)
+    await serving
 
 
-def test_an_aborted_request_is_told_so() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine(model("a"))
-        engine.release.clear()
-        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
-        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
-        await engine.entered.wait()
-        assert await slot.abort_requests() == 1
-        await serving
-        assert client.status == 503
-        assert "aborted by a switch" in json.loads(client.body)["error"]["message"]
-
-    asyncio.run(scenario())
+async def test_an_aborted_request_is_told_so() -> None:
+    engine = FakeEngine(model("a"))
+    engine.release.clear()
+    slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+    serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+    await engine.entered.wait()
+    assert await slot.abort_requests() == 1
+    await serving
+    assert client.status == 503
+    assert "aborted by a switch" in json.loads(client.body)["error"]["message"]
 
 
-def test_an_aborted_stream_ends_as_an_error_and_not_as_done() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine(model("a"))
-        engine.content_type = STREAM
-        engine.release.clear()
-        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
-        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
-        await engine.entered.wait()
-        await slot.abort_requests()
-        await serving
-        events = client.body.decode().strip().split("\n\n")
-        assert events[0] == "data: one"
-        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "service_unavailable"
-        assert b"[DONE]" not in client.body
-
-    asyncio.run(scenario())
+async def test_an_aborted_stream_ends_as_an_error_and_not_as_done() -> None:
+    engine = FakeEngine(model("a"))
+    engine.content_type = STREAM
+    engine.release.clear()
+    slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+    serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+    await engine.entered.wait()
+    await slot.abort_requests()
+    await serving
+    events = client.body.decode().strip().split("\n\n")
+    assert events[0] == "data: one"
+    assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "service_unavailable"
+    assert b"[DONE]" not in client.body
 
 
-def test_a_failure_of_a_dead_engine_is_a_503_and_not_a_500() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine(model("a"))
-        engine.status = 500
-        engine.release.clear()
-        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
-        serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
-        await engine.entered.wait()
-        engine.dead = True
-        engine.release.set()
-        await serving
-        assert client.status == 503
-        assert client.headers[b"retry-after"]
-
-    asyncio.run(scenario())
+async def test_a_failure_of_a_dead_engine_is_a_503_and_not_a_500() -> None:
+    engine = FakeEngine(model("a"))
+    engine.status = 500
+    engine.release.clear()
+    slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+    serving = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+    await engine.entered.wait()
+    engine.dead = True
+    engine.release.set()
+    await serving
+    assert client.status == 503
+    assert client.headers[b"retry-after"]
 
 
-def test_a_failure_of_a_living_engine_passes_as_it_is() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine(model("a"))
-        engine.status = 500
-        slot, client = Slot(model("a"), engine, 1.0), FakeClient()
-        await slot.serve(client.scope, client.receive, client.send)
-        assert client.status == 500
-
-    asyncio.run(scenario())
+async def test_a_failure_of_a_living_engine_passes_as_it_is() -> None:
+    engine = FakeEngine(model("a"))
+    engine.status = 500
+    slot, client = Slot(model("a"), engine, 1.0), FakeClient()
+    await slot.serve(client.scope, client.receive, client.send)
+    assert client.status == 500
 
 
 class Clearing(FakeEngine):
@@ -111,54 +93,44 @@ class Clearing(FakeEngine):
         await super().clear_cache()
 
 
-def test_a_reload_waits_until_the_cache_is_clear() -> None:
+async def test_a_reload_waits_until_the_cache_is_clear() -> None:
     """Else the frozen requests would go on in the middle of it, with a mixture of weights."""
+    engine = Clearing()
+    slot = Slot(model("a"), engine, 1.0)
 
-    async def scenario() -> None:
-        engine = Clearing()
-        slot = Slot(model("a"), engine, 1.0)
-
-        async def reload() -> int:
-            async with slot.reloading():
-                return engine.cleared
-
-        cleansing = asyncio.create_task(slot.cleanse())
-        await engine.begun.wait()
-        reloading = asyncio.create_task(reload())
-        engine.may_clear.set()
-        assert await reloading == 1
-        await cleansing
-
-    asyncio.run(scenario())
-
-
-def test_who_waits_to_clear_the_cache_does_not_let_frozen_requests_go_on() -> None:
-    async def scenario() -> None:
-        engine = Clearing()
-        slot = Slot(model("a"), engine, 1.0)
-        first = asyncio.create_task(slot.cleanse())
-        await engine.begun.wait()
-        freezing = asyncio.create_task(slot.freeze())
-        second = asyncio.create_task(slot.cleanse())
-        await asyncio.sleep(0)
-        engine.may_clear.set()
-        await asyncio.gather(first, freezing, second)
-        assert engine.frozen
-        await slot.thaw()
-        assert not engine.frozen
-
-    asyncio.run(scenario())
-
-
-def test_nobody_clears_the_cache_during_a_reload() -> None:
-    async def scenario() -> None:
-        engine = FakeEngine(model("a"))
-        slot = Slot(model("a"), engine, 1.0)
+    async def reload() -> int:
         async with slot.reloading():
-            await engine.freeze()
-            await slot.cleanse()
-            assert (engine.frozen, engine.cleared) == (True, 0)
-        await slot.cleanse()
-        assert (engine.frozen, engine.cleared) == (False, 1)
+            return engine.cleared
 
-    asyncio.run(scenario())
+    cleansing = asyncio.create_task(slot.cleanse())
+    await engine.begun.wait()
+    reloading = asyncio.create_task(reload())
+    engine.may_clear.set()
+    assert await reloading == 1
+    await cleansing
+
+
+async def test_who_waits_to_clear_the_cache_does_not_let_frozen_requests_go_on() -> None:
+    engine = Clearing()
+    slot = Slot(model("a"), engine, 1.0)
+    first = asyncio.create_task(slot.cleanse())
+    await engine.begun.wait()
+    freezing = asyncio.create_task(slot.freeze())
+    second = asyncio.create_task(slot.cleanse())
+    await asyncio.sleep(0)
+    engine.may_clear.set()
+    await asyncio.gather(first, freezing, second)
+    assert engine.frozen
+    await slot.thaw()
+    assert not engine.frozen
+
+
+async def test_nobody_clears_the_cache_during_a_reload() -> None:
+    engine = FakeEngine(model("a"))
+    slot = Slot(model("a"), engine, 1.0)
+    async with slot.reloading():
+        await engine.freeze()
+        await slot.cleanse()
+        assert (engine.frozen, engine.cleared) == (True, 0)
+    await slot.cleanse()
+    assert (engine.frozen, engine.cleared) == (False, 1)

@@ -20,44 +20,34 @@ def test_an_engine_that_answers_both_is_well() -> None:
     asyncio.run(grammars_answer(engine(), PATIENCE_S))
 
 
-def test_an_engine_whose_grammars_alone_wait_for_ever_is_not() -> None:
-    async def run() -> None:
-        stuck = engine()
-        stuck.compiles.clear()
-        with pytest.raises(TimeoutError):
-            await grammars_answer(stuck, PATIENCE_S)
-
-    asyncio.run(run())
+async def test_an_engine_whose_grammars_alone_wait_for_ever_is_not() -> None:
+    stuck = engine()
+    stuck.compiles.clear()
+    with pytest.raises(TimeoutError):
+        await grammars_answer(stuck, PATIENCE_S)
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_an_engine_that_gives_no_plain_token_either_is_another_questions_matter(before: bool) -> None:
+async def test_an_engine_that_gives_no_plain_token_either_is_another_questions_matter(before: bool) -> None:
     """It is full or hangs, from the beginning or from when the grammar is asked for."""
-
-    async def run() -> None:
-        full = engine()
-        full.compiles.clear()
-        if before:
-            full.release.clear()
-        else:
-            asyncio.get_running_loop().call_later(PATIENCE_S / 2, full.release.clear)
-        await grammars_answer(full, PATIENCE_S)
-
-    asyncio.run(run())
+    full = engine()
+    full.compiles.clear()
+    if before:
+        full.release.clear()
+    else:
+        asyncio.get_running_loop().call_later(PATIENCE_S / 2, full.release.clear)
+    await grammars_answer(full, PATIENCE_S)
 
 
-def test_an_engine_whose_grammars_wait_for_ever_is_started_again() -> None:
-    async def run() -> None:
-        house = House()
-        house.watchdog.second = Watchdog.within(4 * PATIENCE_S).second
-        house.watchdog.every_s, house.watchdog.deadline_s = PATIENCE_S, 6 * PATIENCE_S
-        async with house.open():
-            await house.pool.activate(ActivateRequest(model=ModelRef(id="m", path="/m", digest="d")))
-            first = house.garage.started[0]
-            first.compiles.clear()
-            async with asyncio.timeout(240):
-                while len(house.garage.started) < 2:
-                    await asyncio.sleep(PATIENCE_S)
-            assert first.stopped
-
-    asyncio.run(run())
+async def test_an_engine_whose_grammars_wait_for_ever_is_started_again() -> None:
+    house = House()
+    house.watchdog.second = Watchdog.within(4 * PATIENCE_S).second
+    house.watchdog.every_s, house.watchdog.deadline_s = PATIENCE_S, 6 * PATIENCE_S
+    async with house.open():
+        await house.pool.activate(ActivateRequest(model=ModelRef(id="m", path="/m", digest="d")))
+        first = house.garage.started[0]
+        first.compiles.clear()
+        async with asyncio.timeout(240):
+            while len(house.garage.started) < 2:
+                await asyncio.sleep(PATIENCE_S)
+        assert first.stopped

@@ -120,18 +120,15 @@ def test_what_control_took_before_it_died_is_brought_again_as_it_was() -> None:
     with_writer(story)
 
 
-def test_what_waits_when_the_gateway_stops_is_still_brought() -> None:
-    async def scenario() -> None:
-        control = Control()
-        writer = TrafficWriter(control, Redactor(ON), ON)
-        running = asyncio.create_task(writer.run())
-        writer.take(exchange("r1"))
-        await asyncio.sleep(0)  # it has begun
-        running.cancel()
-        await asyncio.wait({running})
-        assert [each["request_id"] for each in control.kept] == ["r1"]
-
-    asyncio.run(scenario())
+async def test_what_waits_when_the_gateway_stops_is_still_brought() -> None:
+    control = Control()
+    writer = TrafficWriter(control, Redactor(ON), ON)
+    running = asyncio.create_task(writer.run())
+    writer.take(exchange("r1"))
+    await asyncio.sleep(0)  # it has begun
+    running.cancel()
+    await asyncio.wait({running})
+    assert [each["request_id"] for each in control.kept] == ["r1"]
 
 
 class _Answering:

@@ -63,48 +63,39 @@ def test_a_short_text_waits_for_one_long_text_at_most() -> None:
     asyncio.run(scenario())
 
 
-def test_who_leaves_keeps_the_turn_until_the_thread_is_free() -> None:
-    async def scenario() -> None:
-        renderer = Renderer()
-        long_texts_in_turn(renderer)
-        first, second, third = (
-            asyncio.create_task(renderer.tokenize_prompts_async([{"prompt": name * 70_000}], None)) for name in "abc"
-        )
-        await settled()
-        first.cancel()
-        second.cancel()
-        await settled()
-        assert first.cancelled()
-        assert renderer.waiting == ["a"], "no other beside it"
-        renderer.next.release()
-        await settled()
-        assert renderer.waiting == ["c"]
-        renderer.next.release()
-        assert [each.name for each in await third] == ["c"]
-
-    asyncio.run(scenario())
+async def test_who_leaves_keeps_the_turn_until_the_thread_is_free() -> None:
+    renderer = Renderer()
+    long_texts_in_turn(renderer)
+    first, second, third = (
+        asyncio.create_task(renderer.tokenize_prompts_async([{"prompt": name * 70_000}], None)) for name in "abc"
+    )
+    await settled()
+    first.cancel()
+    second.cancel()
+    await settled()
+    assert first.cancelled()
+    assert renderer.waiting == ["a"], "no other beside it"
+    renderer.next.release()
+    await settled()
+    assert renderer.waiting == ["c"]
+    renderer.next.release()
+    assert [each.name for each in await third] == ["c"]
 
 
-def test_a_text_that_cannot_be_tokenized() -> None:
+async def test_a_text_that_cannot_be_tokenized() -> None:
     async def refused(_prompts: Any, _params: Any) -> Any:
         raise ValueError("no text")
 
-    async def scenario() -> None:
-        renderer = SimpleNamespace(tokenize_prompts_async=refused)
-        long_texts_in_turn(renderer)
-        for _ in range(2):
-            with pytest.raises(ValueError, match="no text"):
-                await renderer.tokenize_prompts_async([{"prompt": "x" * 70_000}], None)
-
-    asyncio.run(scenario())
+    renderer = SimpleNamespace(tokenize_prompts_async=refused)
+    long_texts_in_turn(renderer)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no text"):
+            await renderer.tokenize_prompts_async([{"prompt": "x" * 70_000}], None)
 
 
-def test_prompts_of_tokens_have_no_text() -> None:
-    async def scenario() -> None:
-        renderer = Renderer()
-        long_texts_in_turn(renderer)
-        renderer.next.release()
-        prompts = [{"prompt_token_ids": list(range(100_000))}]
-        assert len(await renderer.tokenize_prompts_async(prompts, None)) == 1
-
-    asyncio.run(scenario())
+async def test_prompts_of_tokens_have_no_text() -> None:
+    renderer = Renderer()
+    long_texts_in_turn(renderer)
+    renderer.next.release()
+    prompts = [{"prompt_token_ids": list(range(100_000))}]
+    assert len(await renderer.tokenize_prompts_async(prompts, None)) == 1
