@@ -3,7 +3,7 @@
 from itertools import groupby
 from typing import Any
 
-from reference.schema import Schema, cell, default_of, resolved, words
+from reference.schema import METHODS, Schema, cell, default_of, resolved, words
 
 _HEAD = """# HTTP routes
 
@@ -16,7 +16,6 @@ _VLLM = (
     "vLLM's own; [its documentation](https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html)"
     " has the fields."
 )
-METHODS = ("get", "post", "put", "delete")
 
 Document = dict[str, Any]
 

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from reference.schema import Schema, resolved
+from reference.schema import METHODS, Schema, resolved
 
 Document = dict[str, Any]
 Side = Literal["request", "answer"]
 
-_METHODS = ("get", "post", "put", "delete")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 _ANY = "anything"
@@ -25,7 +24,7 @@ def breaking(released: Document, now: Document) -> list[str]:
     old_schemas, new_schemas = (each.get("components", {}).get("schemas", {}) for each in (released, now))
     found: list[str] = []
     for path, item in released["paths"].items():
-        for method in (each for each in _METHODS if each in item):
+        for method in (each for each in METHODS if each in item):
             place = f"{method.upper()} {path}"
             new = now["paths"].get(path, {}).get(method)
             if new is None:

@@ -49,6 +49,7 @@ WITHOUT = {
     "POST /pull": "needs a hub that can be reached: [pulling](../models.md)",
     "POST /api/pull": "needs a hub that can be reached: [pulling](../models.md)",
     "PUT /models/{model_id}/weights": "tensors, which the Python client sends: [pushed weights](../weights.md)",
+    "POST /eval/tasks": "needs a file that may be run: [task files](../evals.md#task-files-of-other-harnesses)",
     "POST /update_weights": "tensors, which the Python client sends: [pushed weights](../weights.md)",
     "POST /finish_weight_update": "follows tensors, which the Python client sends: [pushed weights](../weights.md)",
     "GET /ui": "a page for browsers: [the web UI](../ui.md)",
@@ -82,6 +83,7 @@ CALLS: Sequence[Call] = (
     Call("POST /models/register", body={"id": EARLY, "source": "train", "step": 300, "tags": ["night-1"]}),
     Call("GET /models"),
     Call("GET /models/{model_id}", f"/models/{CHECKPOINT}"),
+    Call("PATCH /models/{model_id}", f"/models/{EARLY}", {"keep_alive": "10m"}),
     Call("POST /models/set_active", body={"id": EARLY}),
     Call("POST /models/rollback"),
     Call("GET /models/active"),
@@ -200,6 +202,7 @@ CALLS: Sequence[Call] = (
     Call("GET /eval/jobs/{job_id}/export", "/eval/jobs/{a}/export?format=lm_eval"),
     Call("GET /eval/jobs/{job_id}/flaky", "/eval/jobs/{a}/flaky"),
     Call("POST /eval/jobs/{job_id}/rescore", "/eval/jobs/{a}/rescore", {"metrics": ["accuracy"]}),
+    Call("GET /eval/tasks"),
     Call("GET /eval/history", "/eval/history?limit=1"),
     Call(
         "POST /eval/imports",

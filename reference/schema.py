@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+METHODS = ("get", "post", "put", "patch", "delete")
 Schema = dict[str, Any]
 NOTHING = "\N{EN DASH}"
 _INT64 = 2**63 - 1  # a bound of the format, and of nothing that is meant
