@@ -92,7 +92,7 @@ class _Recorder:
     def _public(self, text: str) -> str:
         for private, public in self._private.items():
             text = text.replace(private, public)
-        return text if "secret" not in self._saved else text.replace(self._saved["secret"], "sk-…")
+        return text if "secret" not in self._saved else text.replace(self._saved["secret"], "sy_…")
 
 
 def _at(response: httpx.Response, place: str) -> Any:
