@@ -83,10 +83,13 @@ class StagedFile:
                 self.prefixes.pop(index, None)
         self.reserved.append((begin, end))
 
-    def release(self, begin: int, end: int, written_bytes: int) -> list[int]:
-        """Ends a reservation of which so much was written; the chunks that are full now, to be proven."""
+    def release(self, begin: int, end: int) -> None:
+        """Ends a reservation. A writer keeps it until what `arrived` is proven: then others may replace the file."""
         if (begin, end) in self.reserved:
             self.reserved.remove((begin, end))
+
+    def arrived(self, begin: int, end: int, written_bytes: int) -> list[int]:
+        """Of a reservation so much was written; the chunks that are full now, to be proven."""
         stop = begin + min(written_bytes, end - begin)
         full = []
         for index in self._touched(begin, stop) if stop > begin else []:

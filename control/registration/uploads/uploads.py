@@ -162,10 +162,14 @@ class Uploads:
             raise Conflict("this piece of an upload came too late: it was given up meanwhile")
         upload, file = ticket.upload, ticket.file
         upload.touched_s = time.monotonic()
-        full = file.release(ticket.begin, ticket.end, request.written_bytes)
+        full = file.arrived(ticket.begin, ticket.end, request.written_bytes)
         current = upload.files.get(file.name) is file
         with _disk(file.name):
-            wrong = await asyncio.to_thread(upload.prove, file.name, full) if current and full else []
+            try:
+                wrong = await asyncio.to_thread(upload.prove, file.name, full) if current and full else []
+                shown = upload.show_file(file.name)
+            finally:
+                file.release(ticket.begin, ticket.end)
             if current and (file.prefixes or (file.complete and upload.name is None)):
                 await asyncio.to_thread(upload.save)
         if request.disk_full:
@@ -179,7 +183,7 @@ class Uploads:
                 f"{file.name}: bytes {chunk.begin} to {chunk.end} have the sha256 {found}, not {chunk.sha256}:"
                 " they are to be sent again"
             )
-        return upload.show_file(file.name)
+        return shown
 
     async def discard(self, model_id: str) -> None:
         """Forgets what has arrived. Raises NotFound, Conflict while bytes come in."""
@@ -325,7 +329,7 @@ class Uploads:
                 idle_s = IDLE_S
             if idle_s >= IDLE_S:
                 del self._tickets[key]
-                ticket.file.release(ticket.begin, ticket.end, 0)
+                ticket.file.release(ticket.begin, ticket.end)
                 ticket.file.doubtful = True
 
     async def _forget(self, upload: Upload) -> None:

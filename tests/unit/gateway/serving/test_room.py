@@ -49,7 +49,9 @@ def test_what_fits(loaded: LoadedModels, memory: Memory, max_loaded: int, obstac
 
 
 @pytest.mark.parametrize(
-    ("leaving", "ends"), [((), False), ((BUSY,), False), ((IDLE,), True), ((BUSY, IDLE), True)], ids=str
+    ("leaving", "ends"),
+    [((), False), ((BUSY,), False), ((IDLE,), True), ((BUSY, IDLE), True)],
+    ids=["none", "busy", "idle", "both"],
 )
 def test_a_slot_that_is_about_to_end(leaving: tuple[Slot, ...], ends: bool) -> None:
     assert is_about_to_end(LoadedModels(leaving=leaving)) == ends
