@@ -35,9 +35,12 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     assert isinstance(terminal, pytest.TerminalReporter)
     failed = [*terminal.getreports("failed"), *terminal.getreports("error")]
     names = {report.nodeid for report in failed}
+    reasons = {_reason(report) for report in failed}
     for report in terminal.getreports("rerun"):
         if report.nodeid not in names:
             terminal.line(f"flaky: {report.nodeid}: {_reason(report)}")
+        elif _reason(report) not in reasons:  # the second try may have met nothing but what the first one left
+            terminal.line(f"at first: {report.nodeid}: {_reason(report)}")
     for report in failed:
         terminal.line(f"{report.nodeid}: {_reason(report)}")
 

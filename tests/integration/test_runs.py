@@ -50,14 +50,23 @@ def test_what_passes_when_run_again_is_named(tmp_path: Path, workers: str) -> No
 
         def test_that_fails():
             raise AssertionError("each time")
+
+        left = Path(__file__).with_name("left")
+
+        def test_that_leaves_something():
+            left.mkdir()
+            raise AssertionError("the cause")
         """,
         "--reruns=1",
         f"-n{workers}",
     )
-    assert "1 failed, 2 passed, 2 rerun" in said
+    assert "2 failed, 2 passed, 3 rerun" in said
     end = said.splitlines()
     assert [line for line in end if line.startswith("flaky: ")] == [
         "flaky: test_it.py::test_of_two_moods: AssertionError: the first try assert 'x' == 'xx' - xx + x"
+    ]
+    assert [line for line in end if line.startswith("at first: ")] == [
+        "at first: test_it.py::test_that_leaves_something: AssertionError: the cause"
     ]
 
 
