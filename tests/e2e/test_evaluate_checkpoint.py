@@ -57,6 +57,7 @@ def test_avg_loss_is_what_prompt_logprobs_say(server: Server) -> None:
     questions = server.base_dir / "datasets" / "wrong.jsonl"
     questions.write_text('{"prompt": "17+25=", "answer": "43"}\n{"prompt": "1", "answer": "zz"}\n')
     job = _evaluate(server, FINAL_ID, dataset_ref="wrong.jsonl", max_tokens=4)
+    questions.unlink()  # an example of another test whose answer happens to be "1" would give a question away
     total = tokens = 0.0
     for prompt, answer in (("17+25=", "43"), ("1", "zz")):
         body = {"model": FINAL_ID, "prompt": prompt + answer, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
