@@ -1,11 +1,20 @@
 """Servers for the pages: one with two checkpoints, an eval of each and a shard; one with a fleet; an empty one."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.ui.control_server import ControlServer, control_server
 from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
+
+
+@pytest.fixture(autouse=True)
+def main_module() -> Iterator[None]:
+    """Streamlit makes a page the main module, which processes that later tests fork would run again at their start."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(scope="session")
