@@ -25,7 +25,7 @@ def test_no_method_of_a_path_has_two_rows() -> None:
         ("DELETE", "/fast/v1/models", ("GET", "HEAD"), "openai"),
         ("DELETE", "/api/tags", ("GET", "HEAD"), "ollama"),
         ("PATCH", "/models/x/files/y", ("POST", "PUT"), "native"),
-        ("PUT", "/models/active", ("GET", "DELETE"), "native"),
+        ("PUT", "/models/active", ("GET", "PATCH", "DELETE"), "native"),
         ("GET", "/v1/nothing", (), "openai"),
         ("POST", "/api/nothing", (), "ollama"),
         ("GET", "/nothing", (), "native"),
