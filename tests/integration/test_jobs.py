@@ -61,7 +61,7 @@ async def test_requests_that_make_no_job(tmp_path: Path) -> None:
         assert "stepz: unknown field" in await here.refused(422, "/echo/jobs", model_id="a", stepz=1)
         assert "steps: 13 is refused" in await here.refused(422, "/echo/jobs", model_id="a", steps=13)
         assert "model_id: is missing" in await here.refused(422, "/echo/jobs")
-        assert await here.get("/jobs") == {"jobs": []}
+        assert await here.get("/jobs") == {"jobs": [], "total": 0}
 
 
 async def test_a_job_waits_for_its_model(tmp_path: Path) -> None:

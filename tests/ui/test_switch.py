@@ -62,10 +62,10 @@ def test_a_switch_that_failed_says_why_and_what_serves(stage: ControlServer) -> 
 
 
 def test_a_switch_that_never_began_leaves_the_question_open(stage: ControlServer) -> None:
-    stage.add("late", 0.9)
+    stage.add("belated", 0.9)
     stage.gateway.refuse_switches_with = (409, "switch_in_progress", "switching to another")
     try:
-        page = _asked(opened("models"), "late")
+        page = _asked(opened("models"), "belated")
         page.button(key="models_switch_yes").click().run()
     finally:
         stage.gateway.refuse_switches_with = None
