@@ -30,8 +30,13 @@ def registered(server: Server) -> Iterator[Server]:
     server.http.post("/models/register", json=register).raise_for_status()
     yield server
     server.wait_ready()
-    server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
-    server.forget(_EARLY_ID)
+    try:
+        # One that could not say goodbye would be waited for by the switch, and fail it.
+        wait_until("no member is left", lambda: members(server) <= {"lost"}, 240.0)
+        answer = server.http.post("/models/set_active", json={"id": FINAL_ID})
+        assert answer.status_code == 200, answer.text
+    finally:
+        server.forget(_EARLY_ID)
 
 
 def fleet(server: Server) -> dict[str, Any]:
@@ -41,6 +46,12 @@ def fleet(server: Server) -> dict[str, Any]:
     return seen
 
 
+def members(server: Server) -> set[str]:
+    """The states of those that have joined; `unknown` while control is away."""
+    states = {each["id"]: each["state"] for each in fleet(server)["gateways"]} or {"local": "unknown", "m1": "unknown"}
+    return {state for name, state in states.items() if name != "local"}
+
+
 def all_ready(server: Server) -> bool:
     states = {each["id"]: each["state"] for each in fleet(server)["gateways"]}
     return states == {"local": "ready", "m1": "ready"}
@@ -48,7 +59,9 @@ def all_ready(server: Server) -> bool:
 
 def serves(*servers: Server) -> list[str]:
     """Which model answers on each, as the answers name it."""
-    return [each.ask("What is 17+25?").headers["x-model-id"] for each in servers]
+    answers = [each.ask("What is 17+25?") for each in servers]
+    assert [answer.status_code for answer in answers] == [200] * len(servers), [answer.text for answer in answers]
+    return [answer.headers["x-model-id"] for answer in answers]
 
 
 def switch(server: Server, model_id: str) -> Any:
