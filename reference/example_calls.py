@@ -111,7 +111,10 @@ CALLS: Sequence[Call] = (
     Call("GET /v1/models"),
     Call("GET /v1/models/{name}", "/v1/models/active"),
     Call("POST /v1/chat/completions", body=_chat(), saved={"request": "header:x-request-id"}),
+    Call("POST /v1/chat/completions/render", body=_chat()),
     Call("POST /v1/completions", body={"model": "active", "prompt": "2+2=", "temperature": 0, "max_tokens": 4}),
+    Call("POST /v1/completions/render", body={"model": "active", "prompt": "2+2=", "max_tokens": 4}),
+    Call("POST /inference/v1/generate", body={"token_ids": [1, 5, 9], "sampling_params": {"max_tokens": 4, "seed": 1}}),
     Call(
         "POST /v1/responses",
         body={"model": "active", "input": _QUESTION, "temperature": 0, "max_output_tokens": 16, "store": True},

@@ -130,6 +130,7 @@ def _shown(path: str) -> list[Row]:
 _V1 = _Family("/v1", "infer", "slot", "openai")
 _CONVERSATIONS = _controls("/v1/conversations", "infer", envelope="openai")
 _API = _Family("/api", "infer", "gateway", "ollama")
+_INFERENCE = _Family("/inference", "infer", "gateway", "openai")
 _TOKENS = tuple(_Family(path, "infer", "slot", "openai", label=path) for path in ("/tokenize", "/detokenize"))
 _MODELS = _controls("/models", "admin", reads="any")
 _JOBS = _controls("/jobs", "jobs")
@@ -150,7 +151,9 @@ _BATCHES = _controls("/v1/batches", "jobs", envelope="openai")
 ROWS: tuple[Row, ...] = (
     # vLLM's own. Whatever else its app has (/health, /metrics, /scale_elastic_ep, /invocations …) is out of reach.
     _V1.row("/v1/chat/completions", "POST", time="answer"),
+    _V1.row("/v1/chat/completions/render", "POST", time="answer"),
     _V1.row("/v1/completions", "POST", time="answer"),
+    _V1.row("/v1/completions/render", "POST", time="answer"),
     _V1.row("/v1/responses", "POST", time="answer"),
     _V1.row("/v1/responses/{response_id}", "GET DELETE", owner="control"),
     _V1.row("/v1/responses/{response_id}/cancel", "POST", owner="control"),
@@ -172,6 +175,7 @@ ROWS: tuple[Row, ...] = (
             ("/generate", "/generate"), ("/chat", "/chat"), ("/solve", "/solve/math"), ("/solve", "/solve/coding"),
         )
     ),
+    _INFERENCE.row("/inference/v1/generate", "POST", time="answer"),
     _API.row("/api/chat", "POST", time="answer"),
     _API.row("/api/generate", "POST", time="answer"),
     _API.row("/api/embed", "POST", time="answer"),
@@ -322,8 +326,8 @@ _OLLAMA_CHANGES = ("pull", "create", "copy", "delete", "push", "blobs")
 _FAMILIES: tuple[_Family, ...] = (
     # What changes models in Ollama's API, and is not served here, is nothing to try with a key for inference.
     *(_Family(f"/api/{name}", "admin", "gateway", "ollama") for name in _OLLAMA_CHANGES),
-    _FILES, _BATCHES, _CONVERSATIONS, _V1, _API, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN, _DATASETS,
-    _SHARDS, _KEYS, _TRAFFIC, _WEBHOOKS, _POLICIES, _FLEET,
+    _FILES, _BATCHES, _CONVERSATIONS, _V1, _API, _INFERENCE, *_TOKENS, _MODELS, _JOBS, _EVAL, _PROMOTIONS, _DATA_GEN,
+    _DATASETS, _SHARDS, _KEYS, _TRAFFIC, _WEBHOOKS, _POLICIES, _FLEET,
     _own("/generate", "infer"), _own("/chat", "infer"), _own("/solve", "infer"),
     _own("/metrics", "metrics", quiet=True),
     *(_own(path, "admin", reads="any") for path in ("/info", "/version", "/status", "/diag", "/openapi.json", "/docs")),

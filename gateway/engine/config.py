@@ -31,7 +31,7 @@ def engine_config(model: ModelRef, settings: EngineSettings) -> tuple[Namespace,
     check_ranks(settings.args)
     patches = ActivePatches.of(settings.patches)
     patches.before_engine(settings)
-    args = parser().parse_args([*serve_flags(model, settings), "--disable-fastapi-docs"])
+    args = parser().parse_args([*serve_flags(model, settings), "--disable-fastapi-docs", "--enable-scale-out"])
     validate_parsed_serve_args(args)
     args.chat_template = model.chat_template  # not as a flag, which would be looked for as a file's name first
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)

@@ -22,6 +22,8 @@ from gateway.dialects.ollama.requests import (
 )
 from gateway.dialects.router import ProtocolAdapters, Route
 from gateway.dialects.served import Served
+from gateway.dialects.tokens import PATH as TOKENS_PATH
+from gateway.dialects.tokens import Tokens, TokensRequest
 from gateway.edge.greeting import Greeting
 from gateway.http.asgi import App
 from gateway.request.bounds import RequestBounds
@@ -62,6 +64,10 @@ def create_routes(
         Route(
             "POST", "/solve/coding", "Solve a problem, with the code",
             solve_coding(prompts, served), request=CodingRequest,
+        ),
+        Route(
+            "POST", TOKENS_PATH, "vLLM: token ids in, token ids out",
+            Tokens(served, bounds), request=TokensRequest,
         ),
         Route("POST", "/api/chat", "Ollama: answer a conversation", asking.chat, request=OllamaChatRequest),
         Route("POST", "/api/generate", "Ollama: answer a prompt", asking.generate, request=OllamaGenerateRequest),

@@ -50,6 +50,7 @@ _VALUES: Mapping[str, int] = {
     "system": 4 * 1024,
     "prompt": 4 * 1024,
     "tokens": 4 * 1024,
+    "token_ids": 4 * 1024,
     "context": 4 * 1024,
     "prompt_embeds": 4 * 1024,
     "stop": 2 * MAX_STOP_TEXTS,
@@ -65,7 +66,7 @@ _VALUES: Mapping[str, int] = {
 }
 # Those that may hold token ids of whole prompts, which cost little: where all of it is such, the body's limit holds.
 _OF_MESSAGES = frozenset({"messages", "tools"})
-_OF_TOKENS = frozenset({"tokens", "context"})
+_OF_TOKENS = frozenset({"tokens", "token_ids", "context"})
 _OF_TOKENS_OR_LISTS_OF_THEM = frozenset({"prompt", "input"})
 # Characters of fields that no context bounds: each is tokenized, looked for at each token, or kept.
 _CHARS: Mapping[str, int] = dict.fromkeys((*_NAMES, *_SAFETY_NAMES), _LONGEST_NAME) | {

@@ -19,7 +19,7 @@ _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_
 _ANSWERS = ("n", "best_of", "num_return_sequences")
 _PROMPTS = frozenset({"prompt", "prompt_embeds", "input"})
 _MANY = frozenset({*_ANSWERS, *_PROMPTS})
-_READ = frozenset({*_BOUNDS, *_MANY, "model", "model_id", "options", "priority", "request_id"})
+_READ = frozenset({*_BOUNDS, *_MANY, "model", "model_id", "options", "priority", "request_id", "sampling_params"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ def estimate_of(body: RequestBody, path: str = "") -> RequestEstimate:
     for name, raw in body.members.items():
         if name in _READ:
             found[name] = _read(name, raw)
+    if isinstance(sampling := found.get("sampling_params"), dict):  # of /inference/v1/generate
+        found |= {name: sampling[name] for name in ("max_tokens", "n") if name in sampling}
     longest = _longest_tokens(found)
     sequences = ONE
     if not _MANY.isdisjoint(found):

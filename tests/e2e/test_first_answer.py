@@ -47,7 +47,7 @@ def test_metrics_hold_vllms_series_and_ours(server: Server) -> None:
 
 
 def test_only_the_public_routes_of_vllm_can_be_reached(server: Server) -> None:
-    for path in ("/scale_elastic_ep", "/invocations", "/inference/v1/generate", "/generative_scoring"):
+    for path in ("/scale_elastic_ep", "/invocations", "/inference/v1/abort_requests", "/v1/completions/derender"):
         assert server.http.post(path, json={}).status_code == 404, path
     for path in ("/load", "/ping", "/server_info/full"):
         assert server.http.get(path).status_code == 404, path
