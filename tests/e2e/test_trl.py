@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from stepserve import Client
 from tests.e2e.environments import python_with, run
-from tests.e2e.server import FINAL, FINAL_ID, REPOSITORY, Server
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, REPOSITORY, Server
 
 
 def test_sft_with_the_callback(server: Server, tmp_path: Path) -> None:
@@ -50,3 +52,24 @@ def test_its_client_generates_and_updates_the_weights(server: Server, tmp_path: 
         assert server.http.get("/weight_info").json()["version"] >= 2
     finally:
         server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
+
+
+@pytest.mark.long
+def test_a_whole_grpo_training_makes_the_reward_rise(server: Server, tmp_path: Path) -> None:
+    """TRL's trainer as it is: it generates with the server and sends it the weights of every step."""
+    python = python_with("trl", beside_ours=True)
+    server.copy_checkpoint(EARLY, "grpo")
+    server.http.post("/models/register", json={"id": "grpo", "source": "test"}).raise_for_status()
+    server.http.post("/models/set_active", json={"id": "grpo"}).raise_for_status()
+    version = int(server.ask("What is 17+25?").headers["x-model-version"])
+    command = [str(python), "-m", "tests.e2e.trl_grpo_run", str(tmp_path / "out"), server.url, "16"]
+    environment = {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    try:
+        history = json.loads(run(command, 1200.0, environment).splitlines()[-1])
+        rewards = [entry["reward"] for entry in history if "reward" in entry]
+        assert len(rewards) == 16
+        assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.1, rewards
+        assert server.ask("What is 17+25?").headers["x-model-version"] == str(version + 16)
+    finally:
+        server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
+        server.forget("grpo")
