@@ -62,14 +62,14 @@ def test_a_whole_grpo_training_makes_the_reward_rise(server: Server, tmp_path: P
     server.http.post("/models/register", json={"id": "grpo", "source": "test"}).raise_for_status()
     server.http.post("/models/set_active", json={"id": "grpo"}).raise_for_status()
     version = int(server.ask("What is 17+25?").headers["x-model-version"])
-    command = [str(python), "-m", "tests.e2e.trl_grpo_run", str(tmp_path / "out"), server.url, "16"]
+    command = [str(python), "-m", "tests.e2e.trl_grpo_run", str(tmp_path / "out"), server.url, "40"]
     environment = {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     try:
         history = json.loads(run(command, 1200.0, environment).splitlines()[-1])
         rewards = [entry["reward"] for entry in history if "reward" in entry]
-        assert len(rewards) == 16
-        assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.1, rewards
-        assert server.ask("What is 17+25?").headers["x-model-version"] == str(version + 16)
+        assert len(rewards) == 40
+        assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1, rewards
+        assert server.ask("What is 17+25?").headers["x-model-version"] == str(version + 40)
     finally:
         server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
         server.forget("grpo")

@@ -16,7 +16,7 @@ from demo.addition import split
 from demo.trainer import START
 from stepserve.client.trl import use_http_weights
 
-QUESTIONS, ANSWERS = 16, 8  # of one step: that many answers to each
+QUESTIONS, ANSWERS = 32, 8  # of one step: that many answers to each
 
 
 def right(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
