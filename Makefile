@@ -42,9 +42,10 @@ format: install-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install-dev  ## Throughput against bare vLLM in the same run, as ratios
-	$(BIN)/python -m benchmarks.gateway
-	$(BIN)/python -m benchmarks.eval
+BENCH ?= bench.json
+bench: install-dev  ## Throughput against bare vLLM in the same run, as ratios, which go into bench.json too
+	$(BIN)/python -m benchmarks.gateway --json $(BENCH)
+	$(BIN)/python -m benchmarks.eval --json $(BENCH)
 
 demo-model: install-dev  ## Train the demo checkpoints again (about five minutes)
 	rm -rf demo/checkpoints.new

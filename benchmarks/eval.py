@@ -28,6 +28,7 @@ import httpx
 import psutil
 
 from benchmarks.processes import CHECKPOINT, MODEL_ID, stepserve
+from benchmarks.record import Metric, add_to
 from demo.addition import Addition, split
 from demo.tokenizer import TURN_END, TURN_START
 from gateway.serving.batch_share import LINGER_S
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--samples", type=int, nargs="*", default=[500, 5000])
     parser.add_argument("--large", type=int, default=100_000, help="samples of the job that memory is measured with")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put the ratios of every round there too")
     args = parser.parse_args()
     training, held_out = split()
     additions = [*held_out, *training]
@@ -215,6 +217,9 @@ def main() -> None:
                     if number:  # the first round warms up
                         ours.append(samples / job)
                         bare.append(samples / alone)
+                name = f"eval job, {samples} samples: samples/s of LLM.generate"
+                ratios = [mine / theirs for mine, theirs in zip(ours, bare, strict=True)]
+                add_to(args.json, [Metric(name=name, better="higher", rounds=ratios)])
                 rate, bare_rate = median(ours), median(bare)
                 print(
                     f"{samples:6d} samples: job {rate:.0f}/s (scored, with avg_loss, from files to files), offline"

@@ -16,6 +16,7 @@ from statistics import median
 from benchmarks.litellm_proxy import litellm_proxy
 from benchmarks.load import Load, chat_load
 from benchmarks.processes import MODEL_ID, bare_vllm, limited_key, stepserve
+from benchmarks.record import Metric, add_to
 
 Server = tuple[str, str | None]  # URL and key
 
@@ -27,7 +28,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 16, 64])
     parser.add_argument("--open", action="store_true", help="demand no key")
     parser.add_argument("--litellm", type=Path, metavar="FOLDER", help="compare with a LiteLLM proxy installed there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put the ratios of every round there too")
     args = parser.parse_args()
+    metrics: list[Metric] = []
     print("clients   server        req/s   of vllm serve    p50 ms (ratio)    p99 ms (ratio)")
     with contextlib.ExitStack() as stack:
         url, bare = stack.enter_context(stepserve()), stack.enter_context(bare_vllm())
@@ -46,6 +49,19 @@ def main() -> None:
                     rounds[name].append(chat_load(at, MODEL_ID, clients, requests, key))
             for name in servers:
                 _report(clients, name, rounds[name], rounds["vllm serve"])
+            metrics += ratios(clients, rounds["stepserve"], rounds["vllm serve"])
+    add_to(args.json, metrics)
+
+
+def ratios(clients: int, loads: list[Load], bare: list[Load]) -> list[Metric]:
+    """Of each round, over the bare server's of the same."""
+    pairs = list(zip(loads, bare, strict=True))
+    per_s = [mine.requests_per_s / theirs.requests_per_s for mine, theirs in pairs]
+    made = [Metric(name=f"chat, {clients} clients: requests/s of vllm serve", better="higher", rounds=per_s)]
+    for name, quantile in (("p50", 0.5), ("p99", 0.99)):
+        waits = [mine.latency_ms(quantile) / theirs.latency_ms(quantile) for mine, theirs in pairs]
+        made.append(Metric(name=f"chat, {clients} clients: {name} of vllm serve", better="lower", rounds=waits))
+    return made
 
 
 def _report(clients: int, name: str, loads: list[Load], bare: list[Load]) -> None:

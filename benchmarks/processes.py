@@ -24,8 +24,10 @@ _START_TIMEOUT_S = 900.0
 
 
 @contextlib.contextmanager
-def stepserve(base_dir: Path | None = None, **settings: object) -> Iterator[str]:
-    """A server on a fresh base directory, or on the given one; yields its URL."""
+def stepserve(base_dir: Path | None = None, *, tree: Path | None = None, **settings: object) -> Iterator[str]:
+    """A server on a fresh base directory, or on the given one; yields its URL. `tree`: another checkout's, run with the
+    packages that are installed here.
+    """
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as base:
         port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
@@ -35,6 +37,8 @@ def stepserve(base_dir: Path | None = None, **settings: object) -> Iterator[str]
             "INFERENCE_UI": "false",
         }
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
+        if tree is not None:
+            environment["PYTHONPATH"] = str(tree)
         with running([str(_BIN / "stepserve"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:
             yield url
 

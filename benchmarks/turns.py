@@ -1,0 +1,135 @@
+"""Two commits side by side, in turns: `python -m benchmarks.turns A [B]`, before a release, in five minutes.
+
+A server of each commit runs on the same checkpoint with the packages that are installed here; both are loaded in turn,
+in many short rounds: chat at 1, 16 and 64 clients, and a switch in place and back. What changed beyond noise is printed
+as `python -m benchmarks.compare` does, and the records are written to A.json and B.json in `--out`. B is the working
+tree unless it is named. Exits with 1 where something is worse.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+
+from benchmarks.compare import changes, report
+from benchmarks.load import chat_load
+from benchmarks.processes import MODEL_ID, stepserve
+from benchmarks.record import Better, Metric, Record
+
+_ROOT = Path(__file__).resolve().parents[1]
+_OTHER = "bench-other"
+_CLIENTS = (1, 16, 64)
+_REQUESTS = 100
+_FEWEST = 6  # rounds, however long they take
+
+
+@contextlib.contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """The files of a commit, for as long as the block runs. Raises CalledProcessError for what is none."""
+    with tempfile.TemporaryDirectory(prefix="stepserve-turns-") as folder:
+        tree = Path(folder) / "tree"
+        _git("worktree", "add", "--detach", str(tree), commit)
+        try:
+            yield tree
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_ROOT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+class Side:
+    """One server and what was measured of it so far."""
+
+    def __init__(self, url: str, commit: str) -> None:
+        self.commit = commit
+        self._url = url
+        self._http = httpx.Client(base_url=url, timeout=240, trust_env=False)
+        self._rounds: dict[tuple[str, Better], list[float]] = {}
+
+    def prepare(self) -> None:
+        """A second model with other weights, to switch to, and a first load that warms up."""
+        early = str(_ROOT / "demo" / "checkpoints" / "step-0500")
+        self._http.post("/models/register", json={"id": _OTHER, "path": early, "source": "bench"}).raise_for_status()
+        chat_load(self._url, MODEL_ID, 16, _REQUESTS)
+        self._switches()
+
+    def measure(self) -> None:
+        """One round."""
+        for clients in _CLIENTS:
+            load = chat_load(self._url, MODEL_ID, clients, max(_REQUESTS, 4 * clients))
+            self._note(f"chat, {clients} clients: requests/s", "higher", load.requests_per_s)
+            self._note(f"chat, {clients} clients: p99 ms", "lower", load.latency_ms(0.99))
+        paused_ms, total_ms = self._switches()
+        self._note("switch in place: paused ms", "lower", paused_ms)
+        self._note("switch in place: total ms", "lower", total_ms)
+
+    def record(self, turns: str) -> Record:
+        metrics = [Metric(name=name, better=better, rounds=rounds) for (name, better), rounds in self._rounds.items()]
+        return Record.of(metrics, self.commit, turns)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _switches(self) -> tuple[float, float]:
+        """To the other model and back: the pauses and the whole times, added up."""
+        paused_ms = total_ms = 0.0
+        for model_id in (_OTHER, MODEL_ID):
+            answer = self._http.post("/models/set_active", json={"id": model_id}).raise_for_status().json()
+            paused_ms, total_ms = paused_ms + answer["paused_ms"], total_ms + answer["total_ms"]
+        return paused_ms, total_ms
+
+    def _note(self, name: str, better: Better, value: float) -> None:
+        self._rounds.setdefault((name, better), []).append(value)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", metavar="A", help="a commit")
+    parser.add_argument("after", metavar="B", nargs="?", help="another one (default: the working tree)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long rounds are begun (default 5)")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.03, help="a change up to this share is none (default 0.03)"
+    )
+    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER")
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        try:
+            commits = [_git("rev-parse", "--short", f"{name}^{{commit}}") for name in (args.before, args.after) if name]
+            trees = [stack.enter_context(checked_out(commit)) for commit in commits]
+        except subprocess.CalledProcessError as error:
+            parser.error(error.stderr.strip())
+        if args.after is None:
+            commits.append("the working tree")
+            trees.append(_ROOT)
+        urls = [stack.enter_context(stepserve(tree=tree)) for tree in trees]
+        sides = [Side(url, commit) for url, commit in zip(urls, commits, strict=True)]
+        for side in sides:
+            stack.callback(side.close)
+            side.prepare()
+        until, rounds = time.monotonic() + 60 * args.minutes, 0
+        while rounds < _FEWEST or time.monotonic() < until:
+            for side in sides if rounds % 2 else reversed(sides):
+                side.measure()
+            rounds += 1
+    turns = uuid4().hex
+    before, after = (side.record(turns) for side in sides)
+    before.write(args.out / "A.json")
+    after.write(args.out / "B.json")
+    found = changes(before, after, args.tolerance)
+    print(f"{rounds} rounds")
+    print(report(before, after, found))
+    return int(any(each.verdict == "worse" for each in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
