@@ -8,6 +8,7 @@ tree unless it is named. Exits with 1 where something is worse.
 
 import argparse
 import contextlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,16 +51,17 @@ def _git(*arguments: str) -> str:
 class Side:
     """One server and what was measured of it so far."""
 
-    def __init__(self, url: str, commit: str) -> None:
+    def __init__(self, url: str, base_dir: Path, commit: str) -> None:
         self.commit = commit
         self._url = url
+        self._base_dir = base_dir
         self._http = httpx.Client(base_url=url, timeout=240, trust_env=False)
         self._rounds: dict[tuple[str, Better], list[float]] = {}
 
     def prepare(self) -> None:
         """A second model with other weights, to switch to, and a first load that warms up."""
-        early = str(_ROOT / "demo" / "checkpoints" / "step-0500")
-        self._http.post("/models/register", json={"id": _OTHER, "path": early, "source": "bench"}).raise_for_status()
+        shutil.copytree(_ROOT / "demo" / "checkpoints" / "step-0500", self._base_dir / "models" / _OTHER)
+        self._http.post("/models/register", json={"id": _OTHER, "source": "bench"}).raise_for_status()
         chat_load(self._url, MODEL_ID, 16, _REQUESTS)
         self._switches()
 
@@ -111,8 +113,10 @@ def main() -> int:
         if args.after is None:
             commits.append("the working tree")
             trees.append(_ROOT)
-        urls = [stack.enter_context(stepserve(tree=tree)) for tree in trees]
-        sides = [Side(url, commit) for url, commit in zip(urls, commits, strict=True)]
+        sides = []
+        for commit, tree in zip(commits, trees, strict=True):
+            base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepserve-turns-")))
+            sides.append(Side(stack.enter_context(stepserve(base, tree=tree)), base, commit))
         for side in sides:
             stack.callback(side.close)
             side.prepare()

@@ -103,11 +103,14 @@ def _package_sources() -> Iterator[str]:
     """Pip's configuration of this machine, and the files that it names, for the build alone."""
     listed = subprocess.run(["pip", "config", "list"], capture_output=True, text=True, timeout=240, check=False)
     values = dict(re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE))
-    files = set()
+    files: set[str] = set()
     for name, value in values.items():
         text = value.replace("\\n", " ")
         yield from ("--env", f"PIP_{name.upper().replace('-', '_')}={text}")
-        files |= {path for path in re.findall(r"(?:file://)?(/[^\s']+)", text) if Path(path).exists()}
+        named = [Path(path) for path in re.findall(r"(?:file://)?(/[^\s']+)", text)]
+        # An index of files leads to others beside it.
+        named = [path.parent if path.name == "simple" else path for path in named]
+        files |= {str(path) for path in named if path.exists()}
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if variable in os.environ:
             yield from ("--env", f"{variable}={os.environ[variable]}")
