@@ -10,6 +10,7 @@ import resource
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -140,19 +141,20 @@ def _documented(image: str, name: str, port: int, number: int) -> list[str]:
     return [each.replace("stepserve:cpu", image) for each in arguments]
 
 
-def _ready(podman: Podman, name: str, url: str) -> httpx.Client:
-    http = httpx.Client(base_url=url, timeout=240, trust_env=False, headers={"authorization": f"Bearer {_KEY}"})
+@contextmanager
+def _ready(podman: Podman, name: str, url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=240, trust_env=False, headers={"authorization": f"Bearer {_KEY}"}) as http:
 
-    def answers() -> bool:
-        running = podman.done("inspect", "--format", "{{.State.Running}}", name)
-        assert running == "true", podman("logs", name).stderr[-4000:]
-        try:
-            return http.get("/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
+        def answers() -> bool:
+            running = podman.done("inspect", "--format", "{{.State.Running}}", name)
+            assert running == "true", podman("logs", name).stderr[-4000:]
+            try:
+                return http.get("/readyz").status_code == 200
+            except httpx.TransportError:
+                return False
 
-    wait_until("the server is ready", answers, _START_S)
-    return http
+        wait_until("the server is ready", answers, _START_S)
+        yield http
 
 
 def _answer(http: httpx.Client) -> tuple[str, str]:
