@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from gateway.http import tracing
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
 from gateway.http.listener import PublicListener
+from gateway.serving.cards import check_devices
 from gateway.serving.slot import Engine
 from stepserve import logs
 from stepserve.child import EXIT_REFUSED
-from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest, ModelRef
+from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest, ModelRef, Placement
+from stepserve.devices import VISIBLE_VARIABLE, cards
 from stepserve.hosts import HostsRefused
-from stepserve.installed_vllm import installed_vllm
+from stepserve.installed_vllm import installed_vllm, is_cpu_build
 from stepserve.privacy import make_private, reserve_socket
 from stepserve.process import allow_many_connections, follow_parent
 from stepserve.setting_origins import load
@@ -63,10 +66,12 @@ async def serve(settings: Settings) -> None:
     """
     layout = settings.layout
 
-    async def start_engine(model: ModelRef) -> Engine:
+    read_cards = None if is_cpu_build() else partial(cards, os.environ.get(VISIBLE_VARIABLE))
+
+    async def start_engine(model: ModelRef, placement: Placement | None) -> Engine:
         # vLLM takes seconds to import; the process answers meanwhile.
         module = await asyncio.to_thread(importlib.import_module, "gateway.engine.engine")
-        engine: Engine = await module.start(model, settings.engine_to_start, layout.logs / logs.ENGINE_LOG)
+        engine: Engine = await module.start(model, settings.engine_to_start, layout.logs / logs.ENGINE_LOG, placement)
         return engine
 
     def ask_engine() -> Capabilities:
@@ -81,6 +86,7 @@ async def serve(settings: Settings) -> None:
         wanted = settings.engine_to_start.with_overrides(asked.engine)
         folder = Path(asked.path) if asked.path is not None else None
         try:
+            check_devices(asked.engine, settings.engine, read_cards() if read_cards is not None else [])
             importlib.import_module("gateway.engine.arguments").check(wanted, folder)
         except EngineArgumentRefused as error:
             return CheckedEngine(refusal=str(error))
@@ -90,7 +96,7 @@ async def serve(settings: Settings) -> None:
         torch: dict[str, Any] = importlib.import_module("gateway.engine.diagnosis").torch_build()
         return {"torch": torch, "patches": registry.report(settings.engine.patches)}
 
-    gateway = create_gateway(settings, start_engine, ask_engine, check_engine, diagnose_engine)
+    gateway = create_gateway(settings, start_engine, ask_engine, check_engine, diagnose_engine, read_cards)
     reserve_socket(layout.gateway_socket)
     public = PublicListener(
         lambda host: _server(gateway.public, settings, host=host, port=settings.port),

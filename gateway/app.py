@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -60,8 +59,9 @@ from gateway.serving.batch_share import BatchShare
 from gateway.serving.canary.canary import Canary
 from gateway.serving.canary.losses import Scorer
 from gateway.serving.canary.shadow import Shadows
+from gateway.serving.cards import Cards, StartPlaced
 from gateway.serving.gate import Gate
-from gateway.serving.memory import memory_for_one_more
+from gateway.serving.memory import HostMemory, Memory
 from gateway.serving.naming import Naming
 from gateway.serving.pool import Pool
 from gateway.serving.preload import Preload
@@ -88,8 +88,9 @@ from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest
 from stepserve.fleet import FLEET_KEYS_PATH
 from stepserve.heartbeat import beat
 from stepserve.loop_lag import LoopLag
+from stepserve.placement import Device
 from stepserve.route_table import Owner, Row
-from stepserve.settings import Settings
+from stepserve.settings import EngineSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,19 +196,24 @@ class Gateway:
 
 def create_gateway(
     settings: Settings,
-    start_engine: StartEngine,
+    start_engine: StartPlaced,
     ask_engine: Callable[[], Capabilities],
     check_engine: Callable[[CheckEngineRequest], CheckedEngine],
     diagnose_engine: Callable[[], dict[str, Any]],
+    read_cards: Callable[[], Sequence[Device]] | None = None,
 ) -> Gateway:
-    """`ask_engine`, `check_engine` and `diagnose_engine` may block for as long as it takes to import vLLM."""
+    """`ask_engine`, `check_engine` and `diagnose_engine` may block for as long as it takes to import vLLM.
+
+    `read_cards`: those that engines may be on; None: engines compute on the CPU.
+    """
     gate, canary = Gate(settings.max_held_requests, settings.hold_timeout_s), Canary()
+    memory, start = _memory(settings.engine, start_engine, read_cards)
     pool = Pool(
         gate,
-        one_at_a_time(start_engine),
+        one_at_a_time(start),
         settings.engine_restart_max_delay_s,
-        partial(memory_for_one_more, settings.engine),
-        max_loaded=settings.max_loaded_models,
+        memory,
+        max_loaded=settings.loaded_models_limit,
         load_wait_s=settings.hold_timeout_s,
         turn_wait_s=settings.longest_turn_wait_s,
         keep_alive_s=settings.model_keep_alive,
@@ -261,7 +267,7 @@ def create_gateway(
 
     slots = through_filters(dispatch)
     answering = traffic.sampled(slots)
-    lag = LoopLag()
+    lag, key_usage = LoopLag(), UsageTotals()
     exposition = Exposition(control, lag)
     information = Information(
         settings,
@@ -292,7 +298,6 @@ def create_gateway(
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)
-    key_usage = UsageTotals()
     store_url = settings.limits.store_url
     rates = Rates(store_url.get_secret_value() if store_url else None)
     key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
@@ -350,6 +355,15 @@ def create_gateway(
         configuration=configuration,
         member=member,
     )
+
+
+def _memory(
+    engine: EngineSettings, start_engine: StartPlaced, read_cards: Callable[[], Sequence[Device]] | None
+) -> tuple[Memory, StartEngine]:
+    if read_cards is None:
+        return HostMemory(engine), lambda model: start_engine(model, None)
+    cards = Cards(engine, read_cards)
+    return cards, cards.starts(start_engine)
 
 
 def _key_sync(settings: Settings, keyring: Keyring, usage: UsageTotals, source: str) -> KeySync:

@@ -73,10 +73,14 @@ class Signature(Message):
     quantization: str | None = None
 
 
+CardName = Annotated[str, Field(pattern=r"^(\d{1,3}(:\d{1,2})?|(GPU|MIG)-[0-9a-zA-Z/-]{1,80})$")]
+
+
 class EngineOverrides(Message, RequestModel):
     """What a model may have otherwise than the `engine` settings say, in the engine it is loaded into.
 
-    `args`: vLLM's engine arguments by their names (stepserve.engine_arguments says which).
+    `args`: vLLM's engine arguments by their names (stepserve.engine_arguments says which). `devices`: the cards that it
+    may go on, by number (`0`, a part of one `0:1`) or id.
     """
 
     max_model_len: Annotated[int, Field(ge=1)] | None = None
@@ -86,6 +90,7 @@ class EngineOverrides(Message, RequestModel):
     cpu_kv_cache_gib: Annotated[int, Field(ge=1)] | None = None
     tool_call_parser: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     reasoning_parser: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    devices: Annotated[list[CardName], Field(min_length=1, max_length=64)] | None = None
     args: ModelArgs = {}
 
     def written(self) -> dict[str, Any]:
@@ -316,13 +321,28 @@ class WeightsVersion(Message):
     label: str | None = None
 
 
+class Placement(Message):
+    """Which cards an engine is on, as CUDA names them, and what it holds of each.
+
+    `kv_cache_bytes`: None: what vLLM finds left in `share`, which is of the whole card. `by`: who said so: the plan, or
+    the setting or argument that somebody has given. `why`: the plan could not be made.
+    """
+
+    devices: list[str]
+    bytes_each: int
+    kv_cache_bytes: int | None
+    share: float
+    by: Literal["plan", "kv_cache_memory_bytes", "gpu_memory_utilization"] = "plan"
+    why: str | None = None
+
+
 class SlotState(Message):
     """`active`: the slot of the active model; the others are loaded beside it, or on their way out.
 
     `model.digest` is of the weights that answer: of a pushed `version` another one than of the registered files.
 
     `fault` says why `health` is not `ok`; `proved_at` (ISO 8601, UTC) is when the last proof ended. `model_runner`:
-    which of vLLM's two implementations computes, `V1` or `V2`.
+    which of vLLM's two implementations computes, `V1` or `V2`. `placement`: None without a card.
     """
 
     model: ModelRef
@@ -337,6 +357,7 @@ class SlotState(Message):
     task: ModelTask = "generate"
     model_runner: str | None = None
     version: WeightsVersion = WeightsVersion()
+    placement: Placement | None = None
 
 
 class FailedLoad(Message):

@@ -1,23 +1,21 @@
 """The devices of this machine that models can go on: its cards, or its memory and cores."""
 
 import os
-import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pynvml
 
 from stepserve.placement import Device
 
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
-_MIB = 1024 * 1024
-_TIMEOUT_S = 10
-
 
 def devices_here() -> list[Device]:
     """Those that this process may use. Blocks for a moment."""
-    return _cards() or [Device("memory", psutil.virtual_memory().available, "cpu")]
+    return cards(os.environ.get(VISIBLE_VARIABLE)) or [Device("memory", psutil.virtual_memory().available, "cpu")]
 
 
 def cores_here() -> list[int]:
@@ -34,31 +32,50 @@ def _place_of(core: int) -> tuple[int, ...]:
         return (0, core)
 
 
-def _cards() -> list[Device]:
-    """As nvidia-smi lists them; none where there is no such program, or no driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, "--query-gpu=index,uuid,memory.free,name", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return cards_in(done.stdout, os.environ.get(VISIBLE_VARIABLE))
+def cards(visible: str | None = None, nvml: Any = pynvml) -> list[Device]:
+    """As NVML has them, named by their numbers; none where there is no driver, or one that fails.
 
-
-def cards_in(listing: str, visible: str | None = None) -> list[Device]:
-    """Of lines such as `0, GPU-5c…, 23028, NVIDIA GeForce RTX 3090`; lines without numbers are left out.
-
-    `visible`: as CUDA_VISIBLE_DEVICES has it, numbers or ids of cards in their order. None: all of them.
+    A card that is split (MIG) is its parts, named `0:1`, each a kind of its own since no model spans two. `visible`: as
+    CUDA_VISIBLE_DEVICES has it, numbers or ids in their order. None: all of them.
     """
-    lines = [[part.strip() for part in line.split(",", 3)] for line in listing.splitlines()]
-    cards = {
-        (parts[0], parts[1]): Device(parts[0], int(parts[2]) * _MIB, parts[3])
-        for parts in lines
-        if len(parts) == 4 and parts[2].isdigit()
-    }
+    try:
+        nvml.nvmlInit()
+        found = [device for number in range(int(nvml.nvmlDeviceGetCount())) for device in _parts(number, nvml)]
+    except nvml.NVMLError:
+        return []
     if visible is None:
-        return list(cards.values())
+        return found
     named = filter(None, map(str.strip, visible.split(",")))
-    return [card for name in named for (index, uuid), card in cards.items() if name == index or uuid.startswith(name)]
+    return [card for name in named for card in found if card.is_called(name)]
+
+
+def _parts(number: int, nvml: Any) -> Iterator[Device]:
+    """The card, or its parts. One whose memory NVML does not tell (it shares the host's) is left out."""
+    handle = nvml.nvmlDeviceGetHandleByIndex(number)
+    kind = str(nvml.nvmlDeviceGetName(handle))
+    if not _is_split(handle, nvml):
+        yield from _device(str(number), handle, kind, nvml)
+        return
+    for part in range(int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))):
+        try:
+            inner = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, part)
+        except nvml.NVMLError:  # so many there could be
+            continue
+        name = f"{number}:{part}"
+        yield from _device(name, inner, f"{kind} MIG {name}", nvml)
+
+
+def _is_split(handle: Any, nvml: Any) -> bool:
+    try:
+        current, _ = nvml.nvmlDeviceGetMigMode(handle)
+    except nvml.NVMLError:  # a card that cannot be
+        return False
+    return bool(current)
+
+
+def _device(name: str, handle: Any, kind: str, nvml: Any) -> Iterator[Device]:
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError:
+        return
+    yield Device(name, int(memory.free), kind, str(nvml.nvmlDeviceGetUUID(handle)), int(memory.total))

@@ -51,6 +51,7 @@ OWNED: Mapping[str, str] = {
         ),
         _ONE_ENGINE,
     ),
+    "device_ids": "it is the field engine.devices of a registration, or the environment's CUDA_VISIBLE_DEVICES",
     "enable_lora": "it is the setting engine.max_loras",
     "lora_target_modules": "the checkpoint's matrices are (engine.max_loras)",
     "lora_modules": "adapters are registered",

@@ -5,7 +5,7 @@ on other machines (decision 0086).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stepserve.address import is_everywhere, loopback_for
@@ -127,7 +127,7 @@ def _shares(settings: Settings, environment: Mapping[str, str]) -> Iterator[Shar
 
 
 def _cards(environment: Mapping[str, str]) -> list[Device]:
-    """Those that were left to this server, by the names that they have there; a part of a card (MIG) has no other.
+    """Those that were left to this server, by the names that they have there; a part of a card (MIG) by its id.
 
     Raises ReplicasRefused.
     """
@@ -139,7 +139,7 @@ def _cards(environment: Mapping[str, str]) -> list[Device]:
         return [Device(name, card.free_bytes, card.kind) for name, card in zip(named, cards, strict=True)]
     if not cards:
         raise ReplicasRefused("No card was found to share out among replicas: `stepserve doctor` says what is wrong.")
-    return cards
+    return [replace(card, name=card.uuid) if ":" in card.name else card for card in cards]
 
 
 def _ports(settings: Settings) -> range:

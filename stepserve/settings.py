@@ -18,6 +18,7 @@ from stepserve.address import is_loopback, normal_url
 from stepserve.contract import ACTIVE_ALIAS, EngineOverrides
 from stepserve.engine_arguments import SettingsArgs
 from stepserve.fleet_settings import FleetSettings
+from stepserve.installed_vllm import is_cpu_build
 from stepserve.keep_alive import KeepAlive
 from stepserve.named_templates import template_text
 from stepserve.paths import Layout
@@ -36,6 +37,7 @@ ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 ALL_PATCHES = frozenset({"all", "*"})
 _SHORTEST_HANG_S = 5.0
+_LOADED_ON_CPU = 2  # models, where max_loaded_models is not given
 
 
 def _whole(value: object) -> object:
@@ -98,6 +100,7 @@ class EngineSettings(Group):
     `start_timeout_s`: a start that takes longer, or a reload in place, has failed; a second is added for each 50 MB of
     weights. `hang_timeout_s`: an engine that makes no step and gives no token for so long is started again. `args`: any
     other of vLLM's engine arguments by its name; the gateway has vLLM check them before it starts an engine.
+    `gpu_memory_utilization`: None: each engine gets what its model needs (stepserve.placement).
     """
 
     max_model_len: Count | None = None
@@ -106,7 +109,7 @@ class EngineSettings(Group):
     batch_beside_interactive: Count | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     seed: int = 0
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     cpu_kv_cache_gib: Count = 1
     trust_remote_code: bool = False
     media_domains: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
@@ -125,7 +128,7 @@ class EngineSettings(Group):
         """What a model's engine is started with: its own settings and arguments before these."""
         if overrides is None:
             return self
-        own = overrides.model_dump(exclude_none=True)
+        own = overrides.model_dump(exclude_none=True, exclude={"devices"})
         return self.model_copy(update=own | {"args": self.args | overrides.args})
 
 
@@ -296,7 +299,7 @@ class Settings(BaseSettings):
     load_in_4bit: bool = False
     load_in_8bit: bool = False
     flash_attention: bool = True
-    max_loaded_models: Count = 2
+    max_loaded_models: Count | None = None
     load_on_request: bool = True
     turn_wait_s: Annotated[float, Field(ge=0)] = 30.0
     model_keep_alive: KeepAlive | None = None
@@ -423,10 +426,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _preload_is_possible(self) -> Self:
-        if len(self.preload) > self.max_loaded_models:
+        limit = self.loaded_models_limit
+        if limit is not None and len(self.preload) > limit:
             raise ValueError(
-                f"preload names {len(self.preload)} models and max_loaded_models is {self.max_loaded_models}, which"
-                " counts the active model"
+                f"preload names {len(self.preload)} models and max_loaded_models is {limit}, which counts the active"
+                " model"
             )
         if self.preload and self.fleet.control is not None:
             raise ValueError("preload: a member of a fleet loads what is committed there, and nothing else")
@@ -458,6 +462,13 @@ class Settings(BaseSettings):
                 f" ({self.batch_items}), or the engine would wait between chunks"
             )
         return self
+
+    @property
+    def loaded_models_limit(self) -> int | None:
+        """None: as many as memory holds, which is known of cards alone."""
+        if self.max_loaded_models is None and is_cpu_build():
+            return _LOADED_ON_CPU
+        return self.max_loaded_models
 
     @property
     def longest_turn_wait_s(self) -> float:

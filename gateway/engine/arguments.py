@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -21,6 +22,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from gateway.engine.cards import all_visible
 from gateway.engine.versions import make_arg_parser
 from gateway.errors import EngineArgumentRefused
 from gateway.serving.parsers import AUTO
@@ -75,9 +77,10 @@ def check(settings: EngineSettings, folder: Path | None = None) -> None:
             raise EngineArgumentRefused(f"engine.args.{name}: {_without_name(str(error))}") from error
         _check_type(name, getattr(parsed, name))
     check_parsers(settings)
-    check_ranks(args)
-    if folder is not None:
-        _check_for_model([*flags, f"--dtype={settings.dtype}"], folder, trust=settings.trust_remote_code)
+    with all_visible() if ranks_of(args) > 1 else nullcontext():
+        check_ranks(args)
+        if folder is not None:
+            _check_for_model([*flags, f"--dtype={settings.dtype}"], folder, trust=settings.trust_remote_code)
 
 
 def check_parsers(settings: EngineSettings) -> None:

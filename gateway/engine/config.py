@@ -47,13 +47,14 @@ def serve_flags(model: ModelRef, settings: EngineSettings) -> list[str]:
         f"--max-num-seqs={settings.max_num_seqs}",
         f"--dtype={settings.dtype}",
         f"--seed={settings.seed}",
-        f"--gpu-memory-utilization={settings.gpu_memory_utilization}",
         "--scheduling-policy=priority",
         f"--worker-extension-cls={WORKER_EXTENSION}",
     ]  # fmt: skip
     flags += ["--allowed-media-domains", *(settings.media_domains or [NO_MEDIA_DOMAIN])]
     flags += load_flags(model)
     flags += lora_flags(model, settings)
+    if settings.gpu_memory_utilization is not None:
+        flags.append(f"--gpu-memory-utilization={settings.gpu_memory_utilization}")
     if settings.max_model_len is not None:
         flags.append(f"--max-model-len={settings.max_model_len}")
     if settings.max_num_batched_tokens is not None:

@@ -27,6 +27,7 @@ from gateway.dialects.reasoning import with_reasoning_content
 from gateway.engine.adapter import AdapterFront, add, arguments_of
 from gateway.engine.batch import run_batch, unserved
 from gateway.engine.cache_check import CacheCheck
+from gateway.engine.cards import placed, visible
 from gateway.engine.config import engine_config
 from gateway.engine.finite import Refusals
 from gateway.engine.metrics import Progress
@@ -58,7 +59,6 @@ from gateway.errors import (
 )
 from gateway.http.asgi import App
 from gateway.serving.batch_share import BatchShare
-from gateway.serving.memory import memory_back
 from gateway.serving.parsers import with_parsers
 from gateway.serving.proof_difference import without_stale_cache
 from stepserve.contract import (
@@ -67,6 +67,7 @@ from stepserve.contract import (
     BatchSampling,
     ModelRef,
     ModelTask,
+    Placement,
     Proof,
     Reference,
 )
@@ -89,6 +90,8 @@ spare_collector()
 
 class Engine:
     """A started engine. Use `start`; every method runs in the event loop that serves requests."""
+
+    placement: Placement | None = None  # known to who chose it (gateway.serving.cards)
 
     def __init__(
         self,
@@ -408,21 +411,21 @@ class Engine:
         return front
 
     async def shutdown(self) -> None:
-        """Ends the engine's processes (seconds); returns when they are gone and their memory is free."""
+        """Ends the engine's processes (seconds); returns when they are gone."""
         self._grammars.close()
         await asyncio.to_thread(_end, self.client, self._family)
         remove(self._segments)
-        await memory_back()
         gc.collect()  # milliseconds: the engine's own objects, and what it was imported from is frozen
 
 
-async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
+async def start(model: ModelRef, settings: EngineSettings, log: Path, placement: Placement | None = None) -> Engine:
     """Starts an engine beside whatever else runs in this process (about 15 s for a tiny model on two cores).
 
-    `log` is where this process's standard output goes; it is read only to name a failure's cause.
+    `placement`: on those cards, with what it gives; None: on all that there are. `log` is where this process's standard
+    output goes; it is read only to name a failure's cause.
     Raises EngineStartFailed.
     """
-    own = settings.with_overrides(model.engine)
+    own = placed(settings.with_overrides(model.engine), placement)
     settings = await asyncio.to_thread(with_parsers, own, Path(model.path), model.chat_template)
     patches = ActivePatches.of(settings.patches)
     mark = LogMark.now(log)
@@ -434,7 +437,11 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path) -> Engine:
     client: AsyncLLM | None = None
     try:
         args, client = await in_time(
-            partial(_start_blocking, model, settings, progress), timeout_s, starting, end=_end_late, late=late
+            partial(_start_blocking, model, settings, progress, placement),
+            timeout_s,
+            starting,
+            end=_end_late,
+            late=late,
         )
         assert client is not None
         try:
@@ -513,17 +520,20 @@ def _end(client: AsyncLLM, family: Family) -> None:
     kill(family, grace_s=_FAMILY_ENDS_WITHIN_S)
 
 
-def _start_blocking(model: ModelRef, settings: EngineSettings, progress: Progress) -> tuple[Namespace, AsyncLLM]:
+def _start_blocking(
+    model: ModelRef, settings: EngineSettings, progress: Progress, placement: Placement | None
+) -> tuple[Namespace, AsyncLLM]:
     os.environ[GUARD_VARIABLE] = str(os.getpid())
     patches = ActivePatches.of(settings.patches)
     patches.announce()
     ensure_start_method()
-    args, config = engine_config(model, settings)
-    client = AsyncLLM.from_vllm_config(
-        config,
-        usage_context=UsageContext.OPENAI_API_SERVER,
-        stat_loggers=stat_loggers(progress),
-    )
+    with visible(placement.devices if placement is not None else ()):
+        args, config = engine_config(model, settings)
+        client = AsyncLLM.from_vllm_config(
+            config,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            stat_loggers=stat_loggers(progress),
+        )
     patches.on_client(client)  # once: an adapter's app, made later, is another front of the same client
     return args, client
 

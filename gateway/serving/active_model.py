@@ -2,28 +2,36 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from gateway.errors import LOAD_FAILURES, EngineReloadFailed, EngineStartFailed, GatewayError, SwitchInProgress
+from gateway.errors import (
+    LOAD_FAILURES,
+    EngineReloadFailed,
+    EngineStartFailed,
+    GatewayError,
+    MethodImpossible,
+    SwitchInProgress,
+)
 from gateway.metrics import ENGINE_DEATHS, PROOF_DIFFERENCE, PROOFS, SWITCH_HOLD, SWITCH_PAUSE, SWITCHES, model_label
 from gateway.serving.adapter import Adapter, surplus
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
 from gateway.serving.ledger import Ledger
+from gateway.serving.memory import Memory
 from gateway.serving.operations import Claim, Shared, ids
 from gateway.serving.slot import Loaded, Slot, StartEngine
 from gateway.serving.switching.adapter import adapter
 from gateway.serving.switching.blue_green import blue_green
 from gateway.serving.switching.in_place import in_place, stage
-from gateway.serving.switching.plan import Memory, Method, Situation, plan, wants_memory
+from gateway.serving.switching.plan import Method, Situation, plan, wants_memory
 from gateway.serving.switching.promote import promote
 from gateway.serving.switching.restart import restart
 from gateway.serving.switching.target import Target
 from gateway.serving.switching.transaction import Outcome, Transaction
 from gateway.serving.weights.versions import Versions
-from stepserve.contract import ActivateRequest, ActivateResult, Proof
+from stepserve.contract import ActivateRequest, ActivateResult, ModelRef, Proof
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +67,7 @@ class ActiveModel:
     ledger: Ledger
     failed: FailedLoads
     start_engine: StartEngine
-    memory: Callable[[], Memory]
+    memory: Memory
     versions: Versions
     first_delay_s: float
     max_delay_s: float
@@ -139,26 +147,44 @@ class ActiveModel:
     def _step(self, activation: Activation, claims: frozenset[Claim], reserved: set[Claim]) -> frozenset[Claim]:
         """One step towards the switch, and what it claims or waits for. Raises MethodImpossible."""
         situation, loaded = self._situation(activation), self.ledger.loaded
-        if wants_memory(situation):  # idle slots give way before it is refused, or takes the longer way, for that
-            if Shared.ROOM in reserved:
-                return frozenset({Shared.ROOM})
-            idle = loaded.idle_longest(but=self.ledger.taken)
-            if idle is not None:
-                log.info("%s leaves: it was used least recently and a switch needs its memory", idle.model.id)
-                self.ledger.retire(idle, 0.0)
-            promised = idle is None and loaded.idle_longest(but=self.ledger.operations.claimed) is not None
-            if promised or any(not slot.in_flight for slot in self.ledger.loaded.leaving):
-                return frozenset({Shared.ROOM})
-        method, other = plan(situation), loaded.other(activation.target.host.id)
+        host = activation.target.host
+        # Idle slots give way before it is refused, or takes the longer way, for that.
+        if wants_memory(situation) and (Shared.ROOM in reserved or self._makes_room(host)):
+            return frozenset({Shared.ROOM})
+        method, other = plan(situation), loaded.other(host.id)
         candidate = other if method == "blue_green" and situation.resident else None
-        twin = other if method == "restart" and other and other.model.digest == activation.target.host.digest else None
+        twin = other if method == "restart" and other and other.model.digest == host.digest else None
         touched = {candidate} if method == "blue_green" else {loaded.active, twin}
         more: frozenset[Claim] = frozenset(slot for slot in touched if slot is not None)
         if method == "restart" or (method == "blue_green" and candidate is None):
             more |= {Shared.ROOM}
-        if not more & reserved:
-            self._start(activation, method, candidate, twin, claims | more)
+        if more & reserved:
+            return more
+        if method == "restart":
+            gone = [slot for slot in touched if slot is not None]
+            shortage = self.memory.shortage(host, gone)
+            if shortage is not None and self._makes_room(host, gone):
+                return more
+            if shortage is not None and gone:
+                raise MethodImpossible(f"method: `restart` is impossible here: {shortage} when what serves has ended.")
+        self._start(activation, method, candidate, twin, claims | more)
         return more
+
+    def _makes_room(self, model: ModelRef, gone: Collection[Slot] = ()) -> bool:
+        """Whether there may be memory for the model soon: an idle slot leaves for it, is about to, or has to be waited
+        for because somebody enters it next. `gone`: slots that end for it anyway.
+        """
+        loaded = self.ledger.loaded
+        idle = loaded.idle(but=self.ledger.taken)
+        leavers = self.memory.leavers(model, idle, gone)
+        if leavers:
+            log.info("%s leaves: it was used least recently and %s needs its memory", leavers[0].model.id, model.id)
+            self.ledger.retire(leavers[0], 0.0)
+            return True
+        if any(not slot.in_flight for slot in loaded.leaving):
+            return True
+        promised = [slot for slot in loaded.idle(but=self.ledger.operations.claimed) if slot not in idle]
+        return bool(promised) and self.memory.leavers(model, [*idle, *promised], gone) is not None
 
     def _start(
         self,
@@ -217,7 +243,7 @@ class ActiveModel:
             running=slot.model.signature if slot else None,
             candidate=host.signature,
             anything_runs=runs,
-            memory=self.memory(),
+            shortage=self.memory.shortage(host),
             wanted=request.method,
             in_flight=request.in_flight,
             hosted=hosted and (request.model.base is not None or isinstance(loaded.serving, Adapter)),
@@ -303,7 +329,9 @@ class ActiveModel:
         reserved |= claims if due else ids(wanted.ids)
         # Engines that are ending give memory back that the new one needs.
         ending = any(slot.dead or not slot.in_flight for slot in self.ledger.loaded.leaving)
-        if due and not blocked and not ending:
+        if not due or blocked or ending:
+            return
+        if self.memory.shortage(wanted.host) is None or not self._makes_room(wanted.host):
             work = wanted.load(self.start_engine)
             self.ledger.operations.start(f"restart {wanted.model.id}", work, claims, partial(self._restarted, wanted))
 

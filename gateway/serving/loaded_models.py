@@ -58,10 +58,10 @@ class LoadedModels:
         alive = (slot for slot in self.hosts if not slot.dead)
         return next((slot for slot in alive if (slot.model.id, slot.model.digest) == (model.id, model.digest)), None)
 
-    def idle_longest(self, but: Collection[object]) -> Slot | None:
-        """The least recently used of the others that nobody is inside of, `but` those; None when there is none."""
+    def idle(self, but: Collection[object]) -> list[Slot]:
+        """Those of the others that nobody is inside of, `but` those; the least recently used first."""
         idle = [slot for slot in self.others if not slot.in_flight and slot not in but]
-        return min(idle, key=lambda slot: slot.use.last_s, default=None)
+        return sorted(idle, key=lambda slot: slot.use.last_s)
 
     def serves(self, serving: Loaded | None, *, keep: bool) -> "LoadedModels":
         """`serving` is the active model from now on. The slot before it stays loaded (`keep`) or leaves."""

@@ -1,52 +1,71 @@
-"""How much memory is free where engines live: the first GPU, or the host (its container's limit counts)."""
+"""Whether one more engine has memory, and who would have to leave for it: of the host, where there are no cards."""
 
-import asyncio
-import time
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 import psutil
-import pynvml
 
-from gateway.serving.switching.plan import ENGINE_OVERHEAD_BYTES, Memory
+from gateway.serving.slot import Slot
 from stepserve.cgroup import Cgroup
+from stepserve.contract import ModelRef
+from stepserve.engine_arguments import ranks_of
+from stepserve.engine_load import load_of
 from stepserve.settings import EngineSettings
 
 _GIB = 1024**3
-_GPU_SETTLES_WITHIN_S = 5.0
-_GPU_POLL_S = 0.2
+
+# What the processes of an engine take on the host beside weights and KV cache (measured: 1.1 GB without a GPU).
+ENGINE_OVERHEAD_BYTES = 1_500_000_000
 
 
-def memory_for_one_more(settings: EngineSettings) -> Memory:
-    """Free bytes, and what one more engine takes beside its weights. Reads NVML and the kernel; does not block."""
-    gpu = _gpu_bytes()
-    if gpu is None:
-        return Memory(host_free_bytes(), settings.cpu_kv_cache_gib * _GIB + ENGINE_OVERHEAD_BYTES)
-    total_bytes, free_bytes = gpu
-    # vLLM takes this share of the whole card for every engine, weights included.
-    return Memory(free_bytes, int(settings.gpu_memory_utilization * total_bytes))
+class Memory(Protocol):
+    """Asks the machine at each call, and does not block. `gone`: slots that are taken for ended."""
+
+    def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
+        """Why one more engine with this model has no memory; None when it has, or when that is not known."""
+        ...
+
+    def leavers(self, model: ModelRef, slots: Sequence[Slot], gone: Collection[Slot] = ()) -> list[Slot] | None:
+        """Those of `slots`, which are in the order in which they had better leave, whose end may make room for it.
+
+        Empty: there is room. None: there would be none if all of them left.
+        """
+        ...
+
+    def more(self, model: ModelRef) -> int:
+        """How many more engines with this model there is room for."""
+        ...
 
 
-async def memory_back() -> None:
-    """Waits, bounded, until a GPU shows what ended processes had on it as free: drivers take a moment.
+class HostMemory:
+    """What an ended engine gives back is not known before it has ended."""
 
-    On the host there is nothing to wait for, once the processes are gone.
-    """
-    before = await asyncio.to_thread(_gpu_bytes)
-    deadline_s = time.monotonic() + _GPU_SETTLES_WITHIN_S
-    while before is not None and time.monotonic() < deadline_s:
-        await asyncio.sleep(_GPU_POLL_S)
-        after = await asyncio.to_thread(_gpu_bytes)
-        if after is None or after[1] <= before[1]:
-            return
-        before = after
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
 
-
-def _gpu_bytes() -> tuple[int, int] | None:
-    try:
-        pynvml.nvmlInit()
-        memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
-    except pynvml.NVMLError:
+    def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
+        if gone:
+            return None
+        if model.signature is None:
+            return "the size of the candidate is not known"
+        needed, free = self._needed_bytes(model), host_free_bytes()
+        if needed > free:
+            return f"a second engine needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
         return None
-    return int(memory.total), int(memory.free)
+
+    def leavers(self, model: ModelRef, slots: Sequence[Slot], gone: Collection[Slot] = ()) -> list[Slot] | None:
+        if self.shortage(model, gone) is None:
+            return []
+        return list(slots) if slots and model.signature is not None else None
+
+    def more(self, model: ModelRef) -> int:
+        return max(0, host_free_bytes() // self._needed_bytes(model))
+
+    def _needed_bytes(self, model: ModelRef) -> int:
+        settings = self._settings.with_overrides(model.engine)
+        cache_bytes = load_of(settings).kv_cache_bytes or settings.cpu_kv_cache_gib * _GIB
+        weights_bytes = model.signature.weights_bytes if model.signature is not None else 0
+        return weights_bytes + ranks_of(settings.args) * cache_bytes + ENGINE_OVERHEAD_BYTES
 
 
 def host_free_bytes() -> int:

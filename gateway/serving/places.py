@@ -3,17 +3,17 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.errors import NoRoom
 from gateway.serving.keep_alive import KeepAlives
 from gateway.serving.ledger import Ledger
+from gateway.serving.memory import Memory
 from gateway.serving.pending_load import PendingLoad, Wait
-from gateway.serving.room import KEPT_ALIVE, KEPT_FOR_CANARY, check_hope, is_about_to_end, obstacle_to
+from gateway.serving.room import KEPT_ALIVE, KEPT_FOR_CANARY, check_hope, in_vain, is_about_to_end, obstacle_to
 from gateway.serving.slot import Loaded, Slot
-from gateway.serving.switching.plan import Memory
-from gateway.serving.turns import Close, Evict, Resident, next_turn
+from gateway.serving.turns import Close, Evict, Resident, as_they_leave, next_turn
 from gateway.serving.use import Use
 from stepserve.contract import ModelRef
 
@@ -27,12 +27,12 @@ _FIRST_USE_S = 30.0  # whoever had a model loaded, a job say, comes within that 
 class Places:
     """`make` does what `next_turn` decides. Only the pool's loop calls this.
 
-    `tried`: the candidate of a canary that runs, which stays.
+    `max_loaded`: None: as many as there is memory for. `tried`: the candidate of a canary that runs, which stays.
     """
 
     ledger: Ledger
-    memory: Callable[[], Memory]
-    max_loaded: int
+    memory: Memory
+    max_loaded: int | None
     turn_wait_s: float
     keep_alives: KeepAlives
     tried: Callable[[], ModelRef | None] = lambda: None
@@ -41,12 +41,15 @@ class Places:
     def make(self, load: PendingLoad, behind: Sequence[PendingLoad]) -> Wait | None:
         """None: there is a place for `load`, the first of those that need one. Raises NoRoom where to wait is vain."""
         loaded = self.ledger.loaded
-        obstacle = obstacle_to(load.target.host, loaded, self.memory(), self.max_loaded)
+        host = load.target.host
+        shortage = self.memory.shortage(host)
+        obstacle = obstacle_to(host, loaded, shortage, self.max_loaded)
         if obstacle is not None and is_about_to_end(loaded):
             return Wait(obstacle)
         waiting = [each.waiting(self._takes_s(each.target.host.id)) for each in (load, *behind)]
         kept = self._kept()
-        stay = {*self.ledger.taken, *kept}
+        useless = self._useless(host, shortage, kept) if shortage is not None else set()
+        stay = {*self.ledger.taken, *kept, *useless}
         residents = [_resident(slot, stays=slot in stay) for slot in loaded.others]
         turn = next_turn(waiting, residents, lambda _: obstacle is None, self.turn_wait_s, now_s())
         self._open_all_but(turn.slot if isinstance(turn, Close | Evict) else None)
@@ -61,10 +64,27 @@ class Places:
                 return Wait(f"`{slot.model.id}` leaves for it")
             case Close(slot):
                 if not slot.closed:
-                    log.info("%s takes no more requests: it is the turn of %s", slot.model.id, load.target.host.id)
+                    log.info("%s takes no more requests: it is the turn of %s", slot.model.id, host.id)
                 slot.closed = True
-        check_hope(load.target.host, obstacle, loaded, kept, patient=load.patient)
+        check_hope(host, obstacle, loaded, kept, patient=load.patient)
         return Wait(f"{obstacle}, and every slot is busy")
+
+    def _useless(self, model: ModelRef, shortage: str, kept: Mapping[Slot, str]) -> set[Slot]:
+        """Slots whose end would not help: they are on other cards, or others are enough. Raises NoRoom where none's
+        would.
+        """
+        loaded = self.ledger.loaded
+        able = [
+            each.slot
+            for each in as_they_leave([_resident(slot) for slot in loaded.others if slot not in kept], now_s())
+        ]
+        leavers = self.memory.leavers(model, able)
+        if leavers is None:
+            check_hope(model, shortage, loaded, kept, patient=True)
+            if self.memory.leavers(model, [*loaded.leaving, *able]) is None:
+                helps = self.memory.leavers(model, [*loaded.leaving, *able, *kept]) is not None
+                raise in_vain(model, shortage, kept if helps else {})
+        return {slot for slot in loaded.others if slot not in (leavers or able)}
 
     def open_all(self) -> None:
         """Nobody waits for a place: what takes no more requests for that reason takes them again."""
@@ -126,7 +146,7 @@ class Places:
             slot.closed = slot.closed and slot is closed
 
 
-def _resident(slot: Slot, *, stays: bool) -> Resident[Slot]:
+def _resident(slot: Slot, *, stays: bool = False) -> Resident[Slot]:
     return Resident(
         slot,
         in_flight=slot.in_flight,

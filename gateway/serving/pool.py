@@ -17,12 +17,12 @@ from gateway.serving.keep_alive import KeepAlives
 from gateway.serving.ledger import Ledger
 from gateway.serving.load_queue import LoadQueue
 from gateway.serving.loaded_models import LoadedModels
+from gateway.serving.memory import Memory
 from gateway.serving.operations import Operations
 from gateway.serving.pauses import Pause, PauseRequest, Pauses, Resume
 from gateway.serving.places import Places, now_s
 from gateway.serving.pushes import Push, Pushes, settle
 from gateway.serving.slot import Loaded, StartEngine
-from gateway.serving.switching.plan import Memory
 from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.tickets import Ticket
 from gateway.serving.watchdog import Watchdog
@@ -65,8 +65,8 @@ class Pool:
     """`activate`, `ask_for`, `load` and `unload` put events into a queue, which `run` takes one by one. What takes time
     (engines that start, switches, slots that end) runs as operations, whose ends are events too.
 
-    Together there are never more than `max_loaded` models, but for the moments in which a switch has both of its own
-    loaded.
+    Together there are never more than `max_loaded` models (None: than there is memory for), but for the moments in
+    which a switch has both of its own loaded.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class Pool:
         gate: Gate,
         start_engine: StartEngine,
         max_restart_delay_s: float,
-        memory: Callable[[], Memory],
+        memory: Memory,
         *,
-        max_loaded: int = 1,
+        max_loaded: int | None = 1,
         load_wait_s: float = 300.0,
         turn_wait_s: float = 30.0,
         keep_alive_s: float | None = None,
@@ -108,6 +108,7 @@ class Pool:
         self._keep_alives = KeepAlives(keep_alive_s)
         places = Places(self._ledger, memory, max_loaded, turn_wait_s, self._keep_alives, tried)
         self._loads = LoadQueue(self._ledger, self._failed, start_engine, places, load_wait_s)
+        self._memory, self._max_loaded = memory, max_loaded
         self._boot_id = uuid.uuid4().hex
         self._watchdog = watchdog or Watchdog()
 
@@ -127,6 +128,15 @@ class Pool:
         """The id of the model that a switch goes to, or is to go to next."""
         activation = self._active.activation
         return activation.request.model.id if activation is not None else None
+
+    @property
+    def max_loaded(self) -> int:
+        """How many models can be loaded together; where memory alone limits that, further ones like the active one."""
+        loaded = self.loaded
+        if self._max_loaded is not None:
+            return self._max_loaded
+        more = self._memory.more(loaded.active.model) if loaded.active is not None else 0
+        return max(1, len(loaded.slots) + more)
 
     def snapshot(self) -> GatewayState:
         return GatewayState(

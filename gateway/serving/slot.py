@@ -23,6 +23,7 @@ from stepserve.contract import (
     InFlightPolicy,
     ModelRef,
     ModelTask,
+    Placement,
     Proof,
     Reference,
     SlotPhase,
@@ -55,6 +56,11 @@ class Engine(AdapterEngine, Protocol):
 
     @property
     def task(self) -> ModelTask: ...
+
+    @property
+    def placement(self) -> Placement | None:
+        """Which cards it is on; None without any."""
+        ...
 
     @property
     def model_runner(self) -> str | None:
@@ -323,6 +329,7 @@ class Slot:
             task=self.engine.task,
             model_runner=self.engine.model_runner,
             version=self.version,
+            placement=self.engine.placement,
         )
 
     async def emptied(self, timeout_s: float) -> bool:

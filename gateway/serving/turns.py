@@ -102,6 +102,16 @@ def in_order(waiting: Sequence[Waiting[W]]) -> list[Waiting[W]]:
     return sorted(waiting, key=lambda each: (not each.patient, each.since_s))
 
 
+def as_they_leave(residents: Sequence[Resident[S]], now_s: float) -> list[Resident[S]]:
+    """Those first whose end costs least, as `next_turn` chooses."""
+    return sorted(
+        residents,
+        key=lambda each: (
+            each.in_flight > 0, each.expects_another(now_s), not each.closed, each.in_flight, each.idle_since_s,
+        ),
+    )  # fmt: skip
+
+
 def _close_at_s(queue: Sequence[Waiting[W]], leavable: Sequence[Resident[S]], turn_wait_s: float) -> float:
     """When a slot has to take no more requests, so that no load begins later than `turn_wait_s` after the oldest
     request for it: each waits for those inside the slot, and for the turns before its own.

@@ -91,7 +91,7 @@ class Information:
             "worker_busy": any(slot.in_flight for slot in state.slots),
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "models_cached": len(state.slots),
-            "cache_limit": self.settings.max_loaded_models,
+            "cache_limit": self.pool.max_loaded,
             "downloads_active": pulls.get("running"),
             "downloads_queued": pulls.get("pending"),
             "control": "up" if control_up else "down",
@@ -116,7 +116,7 @@ class Information:
 
     async def status(self, _: Request) -> Response:
         state = self.pool.snapshot()
-        engine = self.settings.engine
+        engine, limit = self.settings.engine, self.pool.max_loaded
         return JSONResponse(
             {
                 "active": state.active.model_dump() if state.active else None,
@@ -124,9 +124,9 @@ class Information:
                 "paused": state.paused,
                 "held_requests": state.held,
                 "engines": [slot.model_dump() for slot in state.slots],
-                "cache": {"loaded": len(state.slots), "limit": self.settings.max_loaded_models},
+                "cache": {"loaded": len(state.slots), "limit": limit},
                 "cache_size": len(state.slots),
-                "max_cache": self.settings.max_loaded_models,
+                "max_cache": limit,
                 "cached_models": [slot.model.id for slot in state.slots],
                 "vllm_available": installed_vllm() is not None,
                 "transformers_available": _installed("transformers") is not None,

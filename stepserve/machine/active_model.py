@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stepserve.base_lock import BaseInUse, hold
+from stepserve.contract import EngineOverrides, Quantize
 from stepserve.database_file import BackupRefused, file_of
 from stepserve.devices import devices_here
-from stepserve.machine.limits import ranks_of
+from stepserve.engine_load import load_of, shape_of, unforeseen
 from stepserve.machine.trouble import Trouble
-from stepserve.placement import USABLE, Device, Load, Need, Shape, need_of, place
-from stepserve.settings import Settings
+from stepserve.placement import Device, Load, Need, Shape, need_of, place_next
+from stepserve.settings import EngineSettings, Settings
 
 _GIB = 1024**3
-_WEIGHT_BITS = {"q4": 4, "q8": 8}  # of 16
 _ACTIVE = (
     "SELECT models.id, models.path, models.base_model, models.quantize, models.engine"
     " FROM active_model JOIN models ON models.id = active_model.model_id"
@@ -27,7 +27,7 @@ _ACTIVE = (
 class _Served:
     name: str
     folder: Path
-    quantize: str | None = None
+    quantize: Quantize | None = None
     engine: dict[str, Any] | None = None
 
 
@@ -44,18 +44,24 @@ def fit(settings: Settings) -> str:
     if served is None:
         return "no model is active yet"
     try:
-        shape = _shape(served)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        own = EngineOverrides.model_validate(served.engine) if served.engine else None
+        engine = settings.engine.with_overrides(own)
+        shape = shape_of(served.name, served.folder, engine, served.quantize)
+    except (OSError, ValueError) as error:
         return f"{served.name} cannot be estimated: {error}"
+    load = load_of(engine, own.devices if own is not None else None)
     found = devices_here()
     if len(found) == 1 and found[0].kind == "cpu":
-        return _in_memory(shape, _load(settings, served), settings, found[0])
-    return _on_cards(shape, _load(settings, served), _ranks(settings, served), found)
+        return _in_memory(shape, load, engine, found[0])
+    if (argument := unforeseen(engine.args)) is not None:
+        return f"{served.name} cannot be estimated: engine.args.{argument} makes it take more or less"
+    return _on_cards(shape, load, found)
 
 
-def _in_memory(shape: Shape, load: Load, settings: Settings, memory: Device) -> str:
+def _in_memory(shape: Shape, load: Load, engine: EngineSettings, memory: Device) -> str:
     """Without a GPU the cache is what the setting says, whatever the model is."""
-    need = replace(need_of(shape, load, 1), kv_cache_bytes=settings.engine.cpu_kv_cache_gib * _GIB)
+    cache_bytes = load.kv_cache_bytes or engine.cpu_kv_cache_gib * _GIB
+    need = replace(need_of(shape, load, 1), kv_cache_bytes=cache_bytes)
     if need.total_bytes > memory.free_bytes:
         raise Trouble(
             f"{_needs(shape, need)}, and {_gb(memory.free_bytes)} are free: end something else, or lower"
@@ -64,19 +70,18 @@ def _in_memory(shape: Shape, load: Load, settings: Settings, memory: Device) -> 
     return f"{_needs(shape, need)}; {_gb(memory.free_bytes)} are free"
 
 
-def _on_cards(shape: Shape, load: Load, ranks: int, cards: list[Device]) -> str:
-    if ranks == 1:
-        placed = place([(shape, load)], cards[:1])[0]
-        if placed.need is not None:
-            return f"{_needs(shape, placed.need)}; {_gb(cards[0].free_bytes)} are free on card {cards[0].name}"
-    need = need_of(shape, load, ranks)
-    short = [card for card in cards[:ranks] if card.free_bytes * USABLE < need.total_bytes]
-    if short:
+def _on_cards(shape: Shape, load: Load, cards: list[Device]) -> str:
+    """As the gateway places it at its start."""
+    placed = place_next(shape.name, shape, load, cards)
+    if not placed.devices:
         raise Trouble(
-            f"{_needs(shape, need)} on each of {ranks} cards, and {_gb(short[0].free_bytes)} are free on"
-            f" {short[0].name}: end what is on it, shorten INFERENCE_ENGINE__MAX_MODEL_LEN, or see `stepserve plan`"
+            f"{shape.name} {placed.reason}: end what is on the cards, shorten INFERENCE_ENGINE__MAX_MODEL_LEN, or see"
+            " `stepserve plan`"
         )
-    return f"{_needs(shape, need)} on each of {ranks} cards"
+    where = f"card {placed.devices[0]}" if len(placed.devices) == 1 else f"each of cards {', '.join(placed.devices)}"
+    if placed.need is None:
+        return f"{shape.name} takes {_gb(placed.bytes_each)} of {where} (gpu_memory_utilization)"
+    return f"{_needs(shape, placed.need)} on {where}"
 
 
 def _served(settings: Settings) -> _Served | None:
@@ -95,26 +100,9 @@ def _served(settings: Settings) -> _Served | None:
         return _Served(row[0], Path(row[1]), row[3], json.loads(row[4]) if row[4] else None)
     if settings.model_path is None:
         return None
-    wish = "q4" if settings.load_in_4bit else "q8" if settings.load_in_8bit else None
+    wish: Quantize | None = "q4" if settings.load_in_4bit else "q8" if settings.load_in_8bit else None
     folder = settings.model_path.expanduser()
     return _Served(folder.name, folder, wish)
-
-
-def _shape(served: _Served) -> Shape:
-    config = json.loads((served.folder / "config.json").read_bytes())
-    weights_bytes = sum(file.stat().st_size for file in served.folder.glob("*.safetensors"))
-    return Shape.of(served.name, config, weights_bytes * _WEIGHT_BITS.get(served.quantize or "", 16) // 16)
-
-
-def _load(settings: Settings, served: _Served) -> Load:
-    own = served.engine or {}
-    sequences = own.get("max_num_seqs") or settings.engine.max_num_seqs
-    return Load(int(sequences), own.get("max_model_len") or settings.engine.max_model_len)
-
-
-def _ranks(settings: Settings, served: _Served) -> int:
-    own = (served.engine or {}).get("args") or {}
-    return ranks_of({**settings.engine.args, **own})
 
 
 def _needs(shape: Shape, need: Need) -> str:

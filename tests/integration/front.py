@@ -20,7 +20,7 @@ from evals.kind import EvalKind
 from gateway.app import create_gateway
 from gateway.http.connection import guarded
 from gateway.serving.slot import Engine
-from stepserve.contract import CheckedEngine, ModelRef
+from stepserve.contract import CheckedEngine, ModelRef, Placement
 from stepserve.jobs.ports import JobKind
 from stepserve.paths import Layout
 from tests.integration.fake_gateway import FakeGateway
@@ -74,7 +74,7 @@ async def _serve_until_killed(base: Path, port: int) -> None:
         await asyncio.Event().wait()
 
 
-async def _no_engine(model: ModelRef) -> Engine:
+async def _no_engine(model: ModelRef, _: Placement | None) -> Engine:
     raise NotImplementedError(f"no engine here for {model.id}")
 
 

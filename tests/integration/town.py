@@ -16,7 +16,7 @@ from gateway.app import Gateway, create_gateway
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
 from gateway.serving.slot import Engine
-from stepserve.contract import Capabilities, CheckedEngine, ModelRef
+from stepserve.contract import Capabilities, CheckedEngine, ModelRef, Placement
 from stepserve.jobs.ports import JobKind
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
@@ -75,7 +75,7 @@ async def town(
     settings.layout.create()
     engines: list[FakeEngine] = []
 
-    async def start_engine(ref: ModelRef) -> Engine:
+    async def start_engine(ref: ModelRef, _: Placement | None) -> Engine:
         engines.append(make_engine(ref))
         return engines[-1]
 

@@ -7,6 +7,7 @@ from stepserve.contract import MAX_STOP_TEXTS
 from stepserve.engine_arguments import ranks_of
 from stepserve.settings import EngineSettings
 
+_CACHE_GIB = "VLLM_CPU_KVCACHE_SPACE"
 _BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 _IS_BOUND = _BINDING in os.environ  # by whoever started the gateway
 
@@ -31,7 +32,10 @@ def set_for_engine(settings: EngineSettings) -> None:
 
     os.environ["VLLM_COMPUTE_NANS_IN_LOGITS"] = str(int("finite_answers" not in settings.patches.off))
     if current_platform.is_cpu():
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+        if "kv_cache_memory_bytes" in settings.args:  # which the variable would take the place of
+            os.environ.pop(_CACHE_GIB, None)
+        else:
+            os.environ[_CACHE_GIB] = str(settings.cpu_kv_cache_gib)
         if not _IS_BOUND:
             _bind(settings)
 

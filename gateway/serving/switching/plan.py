@@ -22,21 +22,12 @@ IN_PLACE_UNSAFE: dict[str, str] = {
     "GptOssForCausalLM": "MXFP4 experts are shuffled at load",
 }
 
-# What the processes of an engine take on the host beside weights and KV cache (measured: 1.1 GB without a GPU).
-ENGINE_OVERHEAD_BYTES = 1_500_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Free bytes where the weights go (a GPU, or the host), and what one more engine takes there beside its weights."""
-
-    free_bytes: int
-    engine_bytes: int
-
 
 @dataclass(frozen=True, slots=True)
 class Situation:
     """`running` is None when nothing serves; a signature is None when the files were never looked at.
+
+    `shortage`: why there is no memory for the candidate's engine beside all others; None: there is.
 
     `hosted`: the running engine has the candidate's weights already: it is an adapter on them, or their adapter serves.
     `resident`: another engine has them. `reload_obstacle`: what the running engine says of its own layers.
@@ -45,7 +36,7 @@ class Situation:
     running: Signature | None
     candidate: Signature | None
     anything_runs: bool
-    memory: Memory
+    shortage: str | None
     wanted: SwitchMethod = "auto"
     in_flight: InFlightPolicy = "finish"
     hosted: bool = False
@@ -105,7 +96,7 @@ def blue_green_obstacle(situation: Situation) -> str | None:
         return "no engine is running"
     if situation.in_flight == "keep":
         return "in_flight `keep` needs a switch in place"
-    return None if situation.resident else shortage(situation.candidate, situation.memory)
+    return None if situation.resident else situation.shortage
 
 
 def wants_memory(situation: Situation) -> bool:
@@ -116,17 +107,7 @@ def wants_memory(situation: Situation) -> bool:
         return False
     if situation.candidate is None:
         return False
-    return situation.anything_runs and shortage(situation.candidate, situation.memory) is not None
-
-
-def shortage(candidate: Signature | None, memory: Memory) -> str | None:
-    """Why one more engine with this model has no memory, or None when it has."""
-    if candidate is None:
-        return "the size of the candidate is not known"
-    needed = candidate.weights_bytes + memory.engine_bytes
-    if needed > memory.free_bytes:
-        return f"a second engine needs about {needed / 1e9:.1f} GB and {memory.free_bytes / 1e9:.1f} GB are free"
-    return None
+    return situation.anything_runs and situation.shortage is not None
 
 
 def restart_obstacle(situation: Situation) -> str | None:

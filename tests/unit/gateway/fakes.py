@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from gateway.serving.batch_share import BatchShare
 from gateway.serving.gate import Gate
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
-from gateway.serving.switching.plan import Memory
+from gateway.serving.slot import Slot
 from stepserve.contract import (
     BatchItem,
     BatchOutput,
@@ -20,6 +20,7 @@ from stepserve.contract import (
     LoadRequest,
     ModelRef,
     ModelTask,
+    Placement,
     Proof,
     Reference,
     Signature,
@@ -46,6 +47,30 @@ def signature(**changed: str | int | None) -> Signature:
 def reference(name: str) -> Reference:
     """One that only the model of that name fulfils."""
     return Reference(kind="reference", prompts=[name], logprobs=[[-1.0]])
+
+
+class FreeBytes:
+    """Memory of one device: an engine takes its weights and `engine_bytes`. What leaves might make room."""
+
+    def __init__(self, free_bytes: Callable[[], int], engine_bytes: int = 100) -> None:
+        self._free_bytes = free_bytes
+        self._engine_bytes = engine_bytes
+
+    def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
+        if gone:
+            return None
+        if model.signature is None:
+            return "the size of the candidate is not known"
+        needed, free = model.signature.weights_bytes + self._engine_bytes, self._free_bytes()
+        return f"a second engine needs {needed} bytes and {free} are free" if needed > free else None
+
+    def leavers(self, model: ModelRef, slots: Sequence[Slot], gone: Collection[Slot] = ()) -> list[Slot] | None:
+        if self.shortage(model, gone) is None:
+            return []
+        return list(slots) if slots and model.signature is not None else None
+
+    def more(self, model: ModelRef) -> int:
+        return 0
 
 
 class FakeFront:
@@ -122,6 +147,7 @@ class FakeEngine:
         self.may_reload.set()
 
     reload_obstacle: str | None = None
+    placement: Placement | None = None
     model_runner: str | None = "V1"
     world_size = 1
     dtype = "torch.bfloat16"
@@ -335,5 +361,5 @@ class FakeKeeper:
 
 def router_over(gate: Gate, register: Register | None = None) -> Router:
     """Over a gate that the test turns; nothing else is loaded, or can be."""
-    pool = Pool(gate, Garage().start, 1.0, lambda: Memory(free_bytes=0, engine_bytes=0))
+    pool = Pool(gate, Garage().start, 1.0, FreeBytes(lambda: 0))
     return Router(gate, pool, register or Register(), load_on_request=True, max_held=8)

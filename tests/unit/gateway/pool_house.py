@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from gateway.http.asgi import replay, until_disconnected
 from gateway.serving.failed_loads import FailedLoads
 from gateway.serving.gate import Gate
+from gateway.serving.memory import Memory
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.served import Served
-from gateway.serving.switching.plan import Memory
+from gateway.serving.slot import StartEngine
 from gateway.serving.watchdog import Watchdog
 from stepserve.contract import LoadRequest, ModelRef
-from tests.unit.gateway.fakes import FakeClient, Garage, Register
+from tests.unit.gateway.fakes import FakeClient, FreeBytes, Garage, Register
 
 
 class House:
@@ -24,7 +25,7 @@ class House:
     def __init__(
         self,
         *,
-        max_loaded: int = 2,
+        max_loaded: int | None = 2,
         load_wait_s: float = 5.0,
         turn_wait_s: float = 30.0,
         keep_alive_s: float | None = None,
@@ -40,9 +41,9 @@ class House:
         self.tried: Callable[[], ModelRef | None] = lambda: None
         self.pool = Pool(
             self.gate,
-            self.garage.start,
+            self.start_engine(),
             0.01,
-            lambda: Memory(free_bytes=self.memory_of(), engine_bytes=100),
+            self.memory(),
             max_loaded=max_loaded,
             load_wait_s=load_wait_s,
             turn_wait_s=turn_wait_s,
@@ -55,6 +56,15 @@ class House:
         )
         self.register = Register()
         self.router = Router(self.gate, self.pool, self.register, load_on_request=True, max_held=64)
+
+    def memory(self) -> Memory:
+        return FreeBytes(self._free_bytes)
+
+    def _free_bytes(self) -> int:
+        return self.memory_of()
+
+    def start_engine(self) -> StartEngine:
+        return self.garage.start
 
     def _tried(self) -> ModelRef | None:
         return self.tried()

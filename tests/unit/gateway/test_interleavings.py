@@ -25,7 +25,6 @@ from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.served import Served
 from gateway.serving.slot import Slot
-from gateway.serving.switching.plan import Memory
 from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.watchdog import Watchdog
 from gateway.serving.weights.staged import StagedWeights
@@ -38,7 +37,7 @@ from stepserve.contract import (
     Reference,
     WeightsVersion,
 )
-from tests.unit.gateway.fakes import FakeClient, FakeEngine, FakeFront, Register, model, signature
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, FakeFront, FreeBytes, Register, model, signature
 from tests.unit.gateway.virtual_clock import VirtualLoop
 
 A, B = model("a", signature()), model("b", signature())  # the one can be loaded in the other's place
@@ -78,9 +77,9 @@ class Machine:
     def alive(self) -> list["PacedEngine"]:
         return [engine for engine in self.engines if not engine.stopped]
 
-    def memory(self) -> Memory:
+    def free_bytes(self) -> int:
         self.measured_places = self.places
-        return Memory((self.places - len(self.alive)) * NEEDED_BYTES, ENGINE_BYTES)
+        return (self.places - len(self.alive)) * NEEDED_BYTES
 
     async def start(self, ref: ModelRef) -> "PacedEngine":
         self._check_start(ref)
@@ -270,7 +269,7 @@ class Interleavings(RuleBasedStateMachine):
             self.gate,
             self.machine.start,
             8.0,
-            self.machine.memory,
+            FreeBytes(self.machine.free_bytes, ENGINE_BYTES),
             max_loaded=max_loaded,
             load_wait_s=20.0,
             turn_wait_s=turn_wait_s,

@@ -172,6 +172,16 @@ def test_no_room_is_said_at_once(max_loaded: int, free_bytes: int, words: str) -
     run(test, max_loaded=max_loaded)
 
 
+def test_a_model_of_unknown_size_has_nobody_leave_for_it() -> None:
+    async def test(house: House) -> None:
+        await house.enter("a")
+        with pytest.raises(NoRoom, match="the size of the candidate is not known"):
+            await house.load(model("d"))
+        assert loaded(house) == ["a"]
+
+    run(test, max_loaded=3)
+
+
 @pytest.mark.parametrize("fault", ["broken", "unsound"])
 def test_a_failed_load_is_left_alone_until_it_has_cooled_down(fault: str) -> None:
     async def test(house: House) -> None:

@@ -1,11 +1,11 @@
 """Which models go on which devices, for machines that people have. Sizes are those of published models."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
-from stepserve.devices import cards_in
-from stepserve.placement import Device, Load, Placed, Shape, need_of, place
+from stepserve.placement import Device, Load, Placed, Shape, how_many, need_of, place, place_next
 
 GB = 1_000_000_000
 SIZES = {  # parameters, layers, hidden, intermediate, heads, key and value heads, vocabulary
@@ -102,17 +102,86 @@ def test_the_shape_is_read_from_config_json() -> None:
         Shape.of("m", {name: value for name, value in config.items() if name != "vocab_size"}, 10)
 
 
-def test_cards_as_nvidia_smi_says_them() -> None:
-    listing = (
-        "0, GPU-aa11, [N/A], NVIDIA GB10\n1, GPU-bb22, 23028, NVIDIA GeForce RTX 3090\n"
-        "2, GPU-cc33, 81920, NVIDIA H100, 80 GB\n\nNo devices were found\n"
+def next_on(size: str, bits: str, load: Load, *left_gb: float, total_gb: int = 24) -> Placed:
+    cards = [Device(str(n), int(left * GB), "card", total_bytes=total_gb * GB) for n, left in enumerate(left_gb)]
+    return place_next("m", shape(size, bits), load, cards)
+
+
+def test_an_engine_leaves_room_for_another_like_it() -> None:
+    """So a switch without a pause is possible; what else there is becomes its KV cache."""
+    load = Load(256)
+    first = next_on("0.6B", "bf16", load, 24)
+    assert first.need is not None
+    assert (
+        first.need.least_kv_cache_bytes
+        < first.need.kv_cache_bytes
+        < need_of(shape("0.6B", "bf16"), load, 1).kv_cache_bytes
     )
-    small = Device("1", 23028 * 1024 * 1024, "NVIDIA GeForce RTX 3090")
-    large = Device("2", 81920 * 1024 * 1024, "NVIDIA H100, 80 GB")
-    assert cards_in(listing) == [small, large]
-    assert cards_in(listing, "2,1") == [large, small]
-    assert cards_in(listing, "GPU-cc") == [large]
-    assert cards_in(listing, "") == []
+    left = 24 - first.bytes_each / GB + 1e-6
+    second = next_on("0.6B", "bf16", load, left)
+    assert second.need is not None
+    assert second.devices == ("0",)
+    assert second.need.kv_cache_bytes >= second.need.least_kv_cache_bytes
+    assert next_on("0.6B", "bf16", load, left - second.bytes_each / GB).devices == ()
+
+
+def test_an_engine_keeps_no_room_that_another_card_has_or_that_would_be_too_little() -> None:
+    alone = next_on("0.6B", "bf16", Load(256), 24)
+    with_another = next_on("0.6B", "bf16", Load(256), 24, 24)
+    assert with_another.bytes_each > alone.bytes_each
+    large = next_on("8B", "fp8", Load(256), 24)
+    assert large.bytes_each == int(24 * GB * 0.94), "two of them do not fit: it takes all"
+
+
+def test_an_engine_takes_no_more_than_its_sequences_need() -> None:
+    placed = next_on("0.6B", "bf16", Load(8, 1024), 80, total_gb=80)
+    assert placed.need == need_of(shape("0.6B", "bf16"), Load(8, 1024), 1)
+
+
+def test_what_somebody_has_said_counts() -> None:
+    assert next_on("0.6B", "bf16", Load(kv_cache_bytes=GB), 24).need == need_of(
+        shape("0.6B", "bf16"), Load(kv_cache_bytes=GB), 1
+    )
+    half = next_on("0.6B", "bf16", Load(share=0.5), 24)
+    assert (half.devices, half.need, half.bytes_each) == (("0",), None, 12 * GB)
+    assert place_next("m", None, Load(share=0.9), machine(1, 24)).bytes_each == int(21.6 * GB)
+    assert next_on("0.6B", "bf16", Load(share=0.5), 11).devices == ()
+    assert next_on("0.6B", "bf16", Load(ranks=2), 24, 24).devices == ("0", "1")
+    assert next_on("0.6B", "bf16", Load(ranks=2), 24).reason == "it takes 2 devices, and it may have 1"
+
+
+def test_a_model_is_bound_to_devices_by_number_or_id() -> None:
+    cards = [Device("0", 24 * GB, "a", "GPU-aa1"), Device("1", 24 * GB, "a", "GPU-bb2")]
+    for name in ("1", "GPU-bb2", "GPU-bb"):
+        assert place_next("m", shape("0.6B", "bf16"), Load(devices=(name,)), cards).devices == ("1",)
+    for name in ("7", "GPU-cc"):
+        reason = place_next("m", shape("0.6B", "bf16"), Load(devices=(name,)), cards).reason
+        assert reason == f"there is no device {name} here: 0, 1"
+
+
+def test_how_many_engines_fit() -> None:
+    assert how_many(shape("0.6B", "bf16"), Load(32, 4096), machine(1, 24)) == 7
+    assert how_many(shape("8B", "fp8"), Load(32, 4096), machine(2, 24)) == 4
+    assert how_many(shape("70B", "bf16"), Load(), machine(8, 80)) == 2
+    assert how_many(shape("70B", "bf16"), Load(), machine(1, 24)) == 0
+    assert how_many(None, Load(share=0.45), machine(1, 24)) == 2
+
+
+def test_latent_attention_keeps_one_vector_of_a_token() -> None:
+    config = {
+        "hidden_size": 7168, "num_attention_heads": 128, "num_hidden_layers": 61, "vocab_size": 129_280,
+        "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+    }  # fmt: skip
+    load = Load(1, 4096, kv_cache_bytes=None)
+    need = need_of(Shape.of("m", config, GB), load, 8)
+    assert need.kv_cache_bytes == need.least_kv_cache_bytes == (4096 + 512) * 61 * 576 * 2
+
+
+def test_adapters_and_pictures_take_room() -> None:
+    plain = need_of(shape("8B", "bf16"), Load(), 1)
+    assert need_of(shape("8B", "bf16"), Load(adapters=4, adapter_rank=64), 1).total_bytes > plain.total_bytes + GB // 2
+    pictures = need_of(replace(shape("8B", "bf16"), media=True), Load(), 1)
+    assert pictures.total_bytes > plain.total_bytes
 
 
 def test_a_plan_takes_milliseconds() -> None:
@@ -120,4 +189,7 @@ def test_a_plan_takes_milliseconds() -> None:
     place(asked, machine(8, 80))
     started = time.process_time()
     place(asked, machine(8, 80))
+    assert time.process_time() - started < 0.005
+    started = time.process_time()
+    place_next("m", shape("70B", "bf16"), Load(), machine(8, 80))
     assert time.process_time() - started < 0.005
