@@ -81,10 +81,11 @@ class Places:
         leavers = self.memory.leavers(model, able)
         if leavers is None:
             check_hope(model, shortage, loaded, kept, patient=True)
-            if self.memory.leavers(model, [*loaded.leaving, *able]) is None:
-                helps = self.memory.leavers(model, [*loaded.leaving, *able, *kept]) is not None
-                raise in_vain(model, shortage, kept if helps else {})
-        return {slot for slot in loaded.others if slot not in (leavers or able)}
+            leavers = self.memory.leavers(model, [*loaded.leaving, *able])
+        if leavers is None:
+            helps = self.memory.leavers(model, [*loaded.leaving, *able, *kept]) is not None
+            raise in_vain(model, shortage, kept if helps else {})
+        return {slot for slot in loaded.others if slot not in leavers}
 
     def open_all(self) -> None:
         """Nobody waits for a place: what takes no more requests for that reason takes them again."""

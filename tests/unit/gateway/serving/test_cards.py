@@ -1,0 +1,402 @@
+"""Engines on cards: the real pool and the real plan over a played machine whose driver counts what engines take."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import EngineArgumentRefused, EngineStartFailed, LoadFailed, MethodImpossible, NoRoom
+from gateway.serving.cards import Cards, check_devices
+from gateway.serving.memory import Memory
+from gateway.serving.slot import Slot, StartEngine
+from stepserve.contract import ActivateRequest, ActivateResult, EngineOverrides, ModelRef, Placement
+from stepserve.placement import Device
+from stepserve.settings import EngineSettings
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, Garage, model, signature
+from tests.unit.gateway.pool_house import House, scenario, until
+
+GB = 1_000_000_000
+CONFIG = {
+    "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 28,
+    "intermediate_size": 3072, "vocab_size": 32_000, "max_position_embeddings": 4096, "dtype": "bfloat16",
+}  # fmt: skip
+SETTINGS = EngineSettings(max_num_seqs=32)
+
+
+class Driver:
+    """What it shows as used is what engines were given; `late_bytes` are those of ended ones that it shows still."""
+
+    def __init__(self, *sizes_gb: int) -> None:
+        self.sizes_gb = sizes_gb
+        self.placements: list[Placement] = []
+        self.late_bytes = 0
+        self.readings = 0
+
+    def read(self) -> list[Device]:
+        self.readings += 1
+        return [
+            Device(str(n), size * GB - self._used(f"GPU-{n}"), "card", f"GPU-{n}", size * GB)
+            for n, size in enumerate(self.sizes_gb)
+        ]
+
+    def _used(self, uuid: str) -> int:
+        return self.late_bytes + sum(each.bytes_each for each in self.placements if uuid in each.devices)
+
+
+class CardEngine(FakeEngine):
+    def __init__(self, ref: ModelRef, placement: Placement, driver: Driver) -> None:
+        super().__init__(ref)
+        self.given = placement
+        self._driver = driver
+        driver.placements.append(placement)
+
+    async def shutdown(self) -> None:
+        if not self.stopped:
+            self._driver.placements.remove(self.given)
+        await super().shutdown()
+
+
+class CardGarage(Garage):
+    """As vLLM does, it refuses to start an engine where less is free than its share of the card."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.driver = driver
+        self.unplaced: list[str] = []
+
+    async def start_on(self, ref: ModelRef, placement: Placement | None) -> FakeEngine:
+        if placement is None:
+            self.unplaced.append(ref.id)
+            return await self.start(ref)
+        for card in self.driver.read():
+            if card.uuid in placement.devices and card.free_bytes < placement.share * card.total_bytes:
+                raise EngineStartFailed(f"free memory on {card.name} is less than the share")
+        await self.start(ref)
+        self.started[-1] = CardEngine(ref, placement, self.driver)
+        return self.started[-1]
+
+
+class CardHouse(House):
+    def __init__(self, *sizes_gb: int, settings: EngineSettings = SETTINGS, **others: Any) -> None:
+        self.driver = Driver(*sizes_gb)
+        self.cards = Cards(
+            settings, self.driver.read, settles_within_s=others.pop("settles_within_s", 0.1), poll_s=0.001
+        )
+        super().__init__(garage=CardGarage(self.driver), max_loaded=others.pop("max_loaded", None), **others)
+
+    def memory(self) -> Memory:
+        return self.cards
+
+    def start_engine(self) -> StartEngine:
+        garage = self.garage
+        assert isinstance(garage, CardGarage)
+        return self.cards.starts(garage.start_on)
+
+    async def activate(self, ref: ModelRef, **options: Any) -> ActivateResult:
+        return await self.pool.activate(ActivateRequest(model=ref, **options))
+
+    async def occupied(self, ref: ModelRef) -> Callable[[], Awaitable[None]]:
+        """Loads a model and keeps a request inside it until what is returned is called."""
+        await self.load(ref)
+        slot = self.pool.loaded.other(ref.id)
+        assert isinstance(slot, Slot)
+        engine = self.garage.started[-1]
+        engine.release.clear()
+        client = FakeClient(b"")
+        answering = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
+        await engine.entered.wait()
+
+        async def end() -> None:
+            engine.release.set()
+            await answering
+
+        return end
+
+    def where(self) -> dict[str, list[str]]:
+        """The cards of each loaded model."""
+        return {state.model.id: _placement(state.placement).devices for state in self.pool.snapshot().slots}
+
+
+def _placement(placement: Placement | None) -> Placement:
+    assert placement is not None
+    return placement
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[..., ModelRef]:
+    """A model of so many GB of weights; each is of another architecture, so that none goes in another's place."""
+
+    def make(name: str, weights_gb: float, engine: EngineOverrides | None = None) -> ModelRef:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        there = signature(tensors_sha=name, weights_bytes=int(weights_gb * GB))
+        return model(name, there).model_copy(update={"path": str(folder), "engine": engine})
+
+    return make
+
+
+Make = Callable[..., ModelRef]
+
+
+def run(test: Callable[[CardHouse], Awaitable[None]], *sizes_gb: int, **settings: Any) -> None:
+    async def cast(house: House) -> None:
+        assert isinstance(house, CardHouse)
+        await test(house)
+
+    scenario(cast, lambda: CardHouse(*sizes_gb, **settings))()
+
+
+def test_small_models_share_a_card_and_each_gets_the_cache_that_it_needs(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 1))
+        for name in "bc":
+            await house.load(checkpoint(name, 1))
+        assert house.where() == {"a": ["GPU-0"], "b": ["GPU-0"], "c": ["GPU-0"]}
+        states = [_placement(state.placement) for state in house.pool.snapshot().slots]
+        assert all(each.kv_cache_bytes and each.by == "plan" for each in states)
+        assert sum(each.bytes_each for each in states) <= 24 * GB
+
+    run(test, 24)
+
+
+def test_without_a_limit_as_many_models_are_loaded_as_memory_holds(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 3))
+        while len(house.where()) < house.pool.max_loaded:
+            await house.load(checkpoint(f"b{len(house.where())}", 3))
+        count = len(house.where())
+        assert count > 2
+        await house.load(checkpoint("last", 3))
+        assert len(house.where()) == count, "one left for it"
+
+    run(test, 24)
+
+
+def test_a_switch_between_different_models_needs_no_pause_where_two_fit(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 6))
+        assert (await house.activate(checkpoint("b", 6))).method == "blue_green"
+        await until(lambda: len(house.driver.placements) == 1)
+        assert (await house.activate(checkpoint("c", 16))).method == "restart"
+
+    run(test, 24)
+
+
+def test_the_model_leaves_whose_card_is_needed_and_not_the_one_used_least_recently(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 15, EngineOverrides(max_num_seqs=4)))
+        await house.load(checkpoint("near", 3, EngineOverrides(devices=["0"])))
+        await house.load(checkpoint("far", 3))
+        assert house.where() == {"a": ["GPU-0"], "near": ["GPU-0"], "far": ["GPU-1"]}
+        for n, name in enumerate(("near", "far")):
+            slot = house.pool.loaded.other(name)
+            assert isinstance(slot, Slot)
+            slot.use.last_s = float(n)
+        await house.load(checkpoint("large", 18))
+        assert house.where() == {"a": ["GPU-0"], "near": ["GPU-0"], "large": ["GPU-1"]}
+
+    run(test, 24, 24)
+
+
+def test_nobody_leaves_for_a_model_that_fits_nowhere_beside_the_active_one(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 12))
+        await house.load(checkpoint("b", 1))
+        with pytest.raises(NoRoom, match=r"a second engine needs 1\d\.\d GB on each .* the emptiest has"):
+            await house.load(checkpoint("c", 16))
+        assert house.where() == {"a": ["GPU-0"], "b": ["GPU-0"]}
+
+    run(test, 24)
+
+
+def test_who_is_kept_is_named_only_where_that_is_in_the_way(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 8))
+        await house.load(checkpoint("pinned", 1))
+        await house.load(checkpoint("other", 1))
+        house.pool.keep_alive("pinned", -1.0)
+        with pytest.raises(NoRoom, match=r"pinned is to stay \(keep_alive\)"):
+            await house.load(checkpoint("c", 7))
+        with pytest.raises(NoRoom) as refused:
+            await house.load(checkpoint("d", 19))
+        assert "pinned" not in str(refused.value)
+        assert set(house.where()) == {"a", "pinned", "other"}
+
+    run(test, 24)
+
+
+def test_a_model_that_one_card_does_not_hold_spans_two(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 30))
+        assert house.where() == {"a": ["GPU-0", "GPU-1"]}
+        await house.activate(checkpoint("b", 2))
+        assert len(house.where()["b"]) == 1
+
+    run(test, 24, 24)
+
+
+def test_a_switch_ends_idle_models_that_are_in_the_way(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 6))
+        await house.load(checkpoint("b", 6))
+        assert (await house.activate(checkpoint("c", 18))).method == "restart"
+        assert house.where() == {"c": ["GPU-0"]}
+
+    run(test, 24)
+
+
+def test_a_switch_that_has_no_room_ends_nothing(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 6))
+        end = await house.occupied(checkpoint("b", 6))
+        with pytest.raises(MethodImpossible, match=r"a second engine needs .* when what serves has ended"):
+            await house.activate(checkpoint("c", 18))
+        assert set(house.where()) == {"a", "b"}
+        await end()
+
+    run(test, 24)
+
+
+def test_the_active_model_comes_back_before_idle_ones_stay(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 9, EngineOverrides(max_num_seqs=4)))
+        house.garage.broken.add("a")
+        house.garage.started[0].dead = True
+        await until(lambda: house.pool.serving is None and not house.driver.placements)
+        await house.load(checkpoint("b", 16))
+        house.garage.broken.clear()
+        await until(lambda: house.pool.serving is not None)
+        assert house.where() == {"a": ["GPU-0"]}
+
+    run(test, 24)
+
+
+def test_a_start_waits_until_the_driver_shows_what_has_ended_as_free(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        house.driver.late_bytes = 10 * GB
+        switch = asyncio.create_task(house.activate(checkpoint("a", 16)))
+        seen = house.driver.readings
+        await until(lambda: house.driver.readings > seen + 5)
+        assert not house.garage.started
+        house.driver.late_bytes = 0
+        assert (await switch).status == "activated"
+
+    run(test, 24, settles_within_s=240.0)
+
+
+def test_what_another_program_holds_is_not_free(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        house.driver.late_bytes = 10 * GB
+        result = await house.activate(checkpoint("a", 16))
+        assert result.error is not None
+        assert result.error.startswith("`a` has no place: needs ")
+
+    run(test, 24)
+
+
+def test_an_engine_that_does_not_start_holds_nothing(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 6))
+        house.garage.broken.add("b")
+        with pytest.raises(LoadFailed):
+            await house.load(checkpoint("b", 8))
+        await house.load(checkpoint("c", 8))
+        assert set(house.where()) == {"a", "c"}
+
+    run(test, 24)
+
+
+def test_a_share_that_somebody_set_is_what_vllm_gets(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 1))
+        placement = _placement(house.pool.snapshot().slots[0].placement)
+        assert (placement.share, placement.kv_cache_bytes, placement.by) == (0.9, None, "gpu_memory_utilization")
+        with pytest.raises(NoRoom):
+            await house.load(checkpoint("b", 1))
+
+    run(test, 24, settings=EngineSettings(gpu_memory_utilization=0.9))
+
+
+def test_a_cache_that_somebody_set_is_planned_with(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 1, EngineOverrides(args={"kv_cache_memory_bytes": 3 * GB})))
+        placement = _placement(house.pool.snapshot().slots[0].placement)
+        assert (placement.kv_cache_bytes, placement.by) == (3 * GB, "kv_cache_memory_bytes")
+        assert 4 * GB < placement.bytes_each < 7 * GB
+
+    run(test, 24)
+
+
+@pytest.mark.parametrize(
+    ("config", "engine", "why"),
+    [
+        ({"hidden_size": 8}, None, "config.json of a has no num_attention_heads"),
+        (CONFIG, {"args": {"speculative_config": {"method": "ngram"}}}, None),
+        (CONFIG, {"args": {"cpu_offload_gb": 4}}, "engine.args.cpu_offload_gb makes it take more or less"),
+        (CONFIG | {"num_hidden_layers": 4000}, None, "by the plan it needs"),
+    ],
+)
+def test_what_cannot_be_planned_gets_the_usual_share_of_a_card(
+    checkpoint: Make, config: dict[str, Any], engine: dict[str, Any] | None, why: str | None
+) -> None:
+    """An estimate keeps nothing from being tried on a card of its own."""
+    ref = checkpoint("a", 1, EngineOverrides.model_validate(engine) if engine else None)
+    Path(ref.path, "config.json").write_text(json.dumps(config))
+
+    async def test(house: CardHouse) -> None:
+        assert (await house.activate(ref)).status == "activated"
+        placement = _placement(house.pool.snapshot().slots[0].placement)
+        assert (placement.why or "").startswith(why or "")
+        assert (placement.share == 0.9) == (placement.kv_cache_bytes is None) == (why is not None)
+
+    run(test, 24)
+
+
+def test_a_model_that_is_bound_to_a_card_goes_nowhere_else(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 1, EngineOverrides(devices=["GPU-1"])))
+        await house.load(checkpoint("b", 1, EngineOverrides(devices=["1"])))
+        assert house.where() == {"a": ["GPU-1"], "b": ["GPU-1"]}
+        with pytest.raises(NoRoom, match="there is no device 7 here: 0, 1"):
+            await house.load(checkpoint("c", 1, EngineOverrides(devices=["7"])))
+
+    run(test, 24, 24)
+
+
+def test_where_no_card_is_found_vllm_takes_what_it_takes(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 1))
+        assert isinstance(house.garage, CardGarage)
+        assert house.garage.unplaced == ["a"]
+        assert house.pool.snapshot().slots[0].placement is None
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("engine", "cards", "sentence"),
+    [
+        ({}, 0, None),
+        ({"devices": ["1"]}, 2, None),
+        ({"devices": ["0"]}, 0, "engine.devices: no card was found on this machine"),
+        ({"devices": ["0", "2"]}, 2, "engine.devices: there is no card 2 here, but 0, 1"),
+        (
+            {"devices": ["0", "GPU-0"], "args": {"tensor_parallel_size": 2}},
+            2,
+            "engine.devices names 1 cards and engine.args makes the model take 2",
+        ),
+    ],
+)
+def test_devices_of_a_registration_are_checked(engine: dict[str, Any], cards: int, sentence: str | None) -> None:
+    there: Sequence[Device] = Driver(*[24] * cards).read()
+    asked = EngineOverrides.model_validate(engine)
+    if sentence is None:
+        check_devices(asked, SETTINGS, there)
+        return
+    with pytest.raises(EngineArgumentRefused) as refused:
+        check_devices(asked, SETTINGS, there)
+    assert str(refused.value) == sentence
