@@ -224,7 +224,7 @@ class Registry:
         """Raises Invalid. Where the gateway is away it is left for when the model is loaded, and a warning says so."""
         self._engine_unchecked.discard(request.id)
         engine = request.engine
-        if engine is None or not (engine.args or engine.tool_call_parser or engine.reasoning_parser):
+        if engine is None or not (engine.args or engine.tool_call_parser or engine.reasoning_parser or engine.devices):
             return
         if request.quantize != "no" and "quantization" in engine.args:
             raise Invalid("quantize: goes with `no` where engine.args.quantization is given")
@@ -233,7 +233,7 @@ class Registry:
 
     async def check_engine(self, engine: EngineOverrides | None) -> None:
         """Of a model whose files are not here yet. Raises Invalid."""
-        if engine is not None and engine.args:
+        if engine is not None and (engine.args or engine.devices):
             await self._abilities.check_engine(engine)
 
     async def _adapter_row(self, request: RegisterRequest, adapter: Adapter) -> ModelRow:

@@ -53,6 +53,21 @@ async def test_what_is_stepserves_or_the_operators_is_refused_without_vllm(tmp_p
         assert here.gateway.engines_checked == []
 
 
+async def test_a_model_is_bound_to_cards_that_the_gateway_knows(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        write_checkpoint(here.layout.models / "a")
+        said = await here.refused(422, "/models/register", id="a", source="t", engine={"devices": ["first"]})
+        assert "engine.devices" in said
+        assert here.gateway.engines_checked == []
+        here.gateway.refuse_engines_with = "engine.devices: there is no card 7 here, but 0"
+        said = await here.refused(422, "/models/register", id="a", source="t", engine={"devices": ["7"]})
+        assert said == "engine: devices: there is no card 7 here, but 0"
+        assert said == await here.refused(422, "/pull", model="acme/tiny", engine={"devices": ["7"]})
+        here.gateway.refuse_engines_with = None
+        await register(here, engine={"devices": ["0"]})
+        assert (await entry(here))["engine"] == {"devices": ["0"]}
+
+
 async def test_while_the_gateway_is_away_the_check_is_left_for_the_load(tmp_path: Path) -> None:
 
     gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)

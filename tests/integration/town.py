@@ -18,6 +18,7 @@ from gateway.http.connection import guarded
 from gateway.serving.slot import Engine
 from stepserve.contract import Capabilities, CheckedEngine, ModelRef, Placement
 from stepserve.jobs.ports import JobKind
+from stepserve.placement import Device
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
 from tests.integration.house import PACE, settings_of
@@ -67,9 +68,13 @@ async def town(
     make_engine: Callable[[ModelRef], FakeEngine] = FakeEngine,
     kinds: Sequence[JobKind] = (),
     more_routes: Sequence[APIRouter] = (),
+    read_cards: Callable[[], Sequence[Device]] | None = None,
     **changes: Any,
 ) -> AsyncIterator[Town]:
-    """Serves, with one model loaded where control is there to ask for it; on any free port unless `port` is given."""
+    """Serves, with one model loaded where control is there to ask for it; on any free port unless `port` is given.
+
+    `read_cards`: where engines are; None: the CPU.
+    """
     port = int(changes.get("port", 0))
     settings = settings_of(base, **changes)
     settings.layout.create()
@@ -79,7 +84,7 @@ async def town(
         engines.append(make_engine(ref))
         return engines[-1]
 
-    gateway = create_gateway(settings, start_engine, _no_capabilities, lambda _: CheckedEngine(), dict)
+    gateway = create_gateway(settings, start_engine, _no_capabilities, lambda _: CheckedEngine(), dict, read_cards)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway.running())
         port = await stack.enter_async_context(on_port(port, gateway.public, settings, {}))

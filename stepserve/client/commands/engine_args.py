@@ -1,4 +1,4 @@
-"""`--engine-arg key=value`, as several commands take it."""
+"""`--engine-arg key=value` and `--device`, as several commands take them."""
 
 from typing import Annotated, Any
 
@@ -15,6 +15,11 @@ EngineArgs = Annotated[
     ),
 ]
 
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", help="A card that it may go on, by number or id; may be given several times."),
+]
+
 
 def given(args: list[str]) -> dict[str, Any]:
     """The arguments by their names; a value that is JSON is taken as JSON. Raises typer.BadParameter."""
@@ -24,6 +29,7 @@ def given(args: list[str]) -> dict[str, Any]:
         raise typer.BadParameter(str(error), param_hint="--engine-arg") from error
 
 
-def engine_wish(args: list[str] | None) -> dict[str, Any]:
+def engine_wish(args: list[str] | None, devices: list[str] | None = None) -> dict[str, Any]:
     """What the body of a registration or a pull says of them; nothing without any."""
-    return {"engine": {"args": given(args)}} if args else {}
+    wish = ({"args": given(args)} if args else {}) | ({"devices": devices} if devices else {})
+    return {"engine": wish} if wish else {}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stepserve.client.commands.engine_args import EngineArgs, engine_wish
+from stepserve.client.commands.engine_args import Devices, EngineArgs, engine_wish
 from stepserve.client.progress import bytes_bar
 from stepserve.client.results import Activation, Model
 from stepserve.client.terminal import (
@@ -62,6 +62,7 @@ def register(
     base_model: BaseModelOption = None,
     chat_template: TemplateOption = None,
     engine_arg: EngineArgs = None,
+    device: Devices = None,
     keep_alive: Annotated[
         str | None, typer.Option(help="How long it stays loaded when nobody uses it: 300, 5m, 0, or -1 for ever.")
     ] = None,
@@ -82,7 +83,7 @@ def register(
             dry_run=dry_run,
             base_model=base_model,
             chat_template=_template(chat_template),
-            **engine_wish(engine_arg),
+            **engine_wish(engine_arg, device),
             keep_alive=keep_alive,
         )
     if as_json:
