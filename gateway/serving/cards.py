@@ -173,8 +173,8 @@ class Cards:
         return [replace(card, free_bytes=free_bytes(card), total_bytes=card.size_bytes) for card in cards]
 
     def _asked(self, model: ModelRef, cards: Sequence[Device]) -> _Asked:
-        """On as many cards as it takes where no other engine is. One that would not fit there either, which is an
-        estimate, gets vLLM's share of a card, and vLLM says what is wrong.
+        """On as many cards as it takes where no other engine is. One that would not fit there either, by an estimate,
+        gets vLLM's share of a card where that is free, and vLLM says what is wrong.
         """
         settings = self._settings.with_overrides(model.engine)
         load = load_of(settings, model.engine.devices if model.engine is not None else None)
@@ -184,12 +184,12 @@ class Cards:
         if shape is None:
             return _Asked(model, None, replace(load, share=SHARE), why)
         asked = _Asked(model, shape, load)
-        alone = asked.among(self._left(cards, list(self._held.values())))
+        empty = self._left(cards, list(self._held.values()))
+        alone = asked.among(empty)
         if alone.devices:
             return replace(asked, load=replace(load, ranks=len(alone.devices)))
-        if load.kv_cache_bytes is not None:
-            return asked
-        return _Asked(model, None, replace(load, share=SHARE), f"by the plan it {alone.reason}")
+        tried = _Asked(model, None, replace(load, share=SHARE), f"by the plan it {alone.reason}")
+        return tried if load.kv_cache_bytes is None and tried.among(empty).devices else asked
 
     def _estimate(self, model: ModelRef, settings: EngineSettings) -> tuple[Shape | None, str | None]:
         key = (model.path, model.digest, settings.model_dump_json())

@@ -293,7 +293,7 @@ def test_what_another_program_holds_is_not_free(checkpoint: Make) -> None:
         house.driver.late_bytes = 10 * GB
         result = await house.activate(checkpoint("a", 16))
         assert result.error is not None
-        assert result.error.startswith("`a` has no place: needs ")
+        assert result.error.startswith("`a` has no place: needs 17.7 GB on each"), "and not the share of the card"
 
     run(test, 24)
 
