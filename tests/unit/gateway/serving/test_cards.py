@@ -275,6 +275,26 @@ def test_the_active_model_comes_back_before_idle_ones_stay(checkpoint: Make) -> 
     run(test, 24)
 
 
+def test_a_model_that_waits_for_room_does_not_get_that_of_an_active_one_that_died(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        few = EngineOverrides(max_num_seqs=4)
+        await house.activate(checkpoint("a", 9, few))
+        end = await house.occupied(checkpoint("b", 7, few))
+        read = house.driver.readings
+        loading = asyncio.create_task(house.load(checkpoint("c", 7, few)))
+        await until(lambda: house.driver.readings > read)
+        house.garage.asked.clear()
+        house.garage.started[0].dead = True
+        await until(lambda: bool(house.garage.asked))
+        await until(lambda: house.pool.serving is not None)
+        assert house.garage.asked == ["a"]
+        await end()
+        await loading
+        assert set(house.where()) == {"a", "c"}
+
+    run(test, 24)
+
+
 def test_a_start_waits_until_the_driver_shows_what_has_ended_as_free(checkpoint: Make) -> None:
     async def test(house: CardHouse) -> None:
         house.driver.late_bytes = 10 * GB
