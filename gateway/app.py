@@ -59,15 +59,15 @@ from gateway.serving.batch_share import BatchShare
 from gateway.serving.canary.canary import Canary
 from gateway.serving.canary.losses import Scorer
 from gateway.serving.canary.shadow import Shadows
-from gateway.serving.cards import Cards, StartPlaced
+from gateway.serving.cards import Cards
 from gateway.serving.gate import Gate
-from gateway.serving.memory import HostMemory, Memory
+from gateway.serving.memory import HostMemory
 from gateway.serving.naming import Naming
 from gateway.serving.pool import Pool
 from gateway.serving.preload import Preload
 from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
-from gateway.serving.slot import StartEngine
+from gateway.serving.slot import StartPlaced
 from gateway.serving.watchdog import Watchdog
 from gateway.serving.weights.versions import Versions
 from gateway.sidecar.control_link import ControlProxy
@@ -90,7 +90,7 @@ from stepserve.heartbeat import beat
 from stepserve.loop_lag import LoopLag
 from stepserve.placement import Device
 from stepserve.route_table import Owner, Row
-from stepserve.settings import EngineSettings, Settings
+from stepserve.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +206,11 @@ def create_gateway(
 
     `read_cards`: those that engines may be on; None: engines compute on the CPU.
     """
+    memory = HostMemory(settings.engine) if read_cards is None else Cards(settings.engine, read_cards)
     gate, canary = Gate(settings.max_held_requests, settings.hold_timeout_s), Canary()
-    memory, start = _memory(settings.engine, start_engine, read_cards)
     pool = Pool(
         gate,
-        one_at_a_time(start),
+        one_at_a_time(memory.starts(start_engine)),
         settings.engine_restart_max_delay_s,
         memory,
         max_loaded=settings.loaded_models_limit,
@@ -236,8 +236,7 @@ def create_gateway(
         gate, pool, directory, settings.load_on_request, settings.max_held_requests, settings.hold_timeout_s
     )
     preload = Preload(settings.preload, pool, directory)
-    layout = settings.layout
-    bounds = _request_bounds(settings)
+    layout, bounds = settings.layout, _request_bounds(settings)
     aliases = AliasBook(settings.aliases, layout.aliases)
     naming = Naming(aliases.by_name, settings.unknown_model)
     served = Served(pool.snapshot, naming)
@@ -259,7 +258,6 @@ def create_gateway(
         canary,
     )
     filters = filters_of(settings.filters)
-
     traffic = traffic_of(settings, control, filters)
 
     def through_filters(app: App) -> App:
@@ -267,7 +265,7 @@ def create_gateway(
 
     slots = through_filters(dispatch)
     answering = traffic.sampled(slots)
-    lag, key_usage = LoopLag(), UsageTotals()
+    lag = LoopLag()
     exposition = Exposition(control, lag)
     information = Information(
         settings,
@@ -298,6 +296,7 @@ def create_gateway(
     keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)
+    key_usage = UsageTotals()
     store_url = settings.limits.store_url
     rates = Rates(store_url.get_secret_value() if store_url else None)
     key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
@@ -355,15 +354,6 @@ def create_gateway(
         configuration=configuration,
         member=member,
     )
-
-
-def _memory(
-    engine: EngineSettings, start_engine: StartPlaced, read_cards: Callable[[], Sequence[Device]] | None
-) -> tuple[Memory, StartEngine]:
-    if read_cards is None:
-        return HostMemory(engine), lambda model: start_engine(model, None)
-    cards = Cards(engine, read_cards)
-    return cards, cards.starts(start_engine)
 
 
 def _key_sync(settings: Settings, keyring: Keyring, usage: UsageTotals, source: str) -> KeySync:

@@ -3,19 +3,17 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from gateway.errors import EngineArgumentRefused, EngineStartFailed
-from gateway.serving.slot import Engine, Slot, StartEngine
+from gateway.serving.slot import Engine, Slot, StartEngine, StartPlaced
 from stepserve.contract import EngineOverrides, ModelRef, Placement
 from stepserve.engine_load import SHARE, load_of, shape_of, unforeseen
 from stepserve.placement import Device, Load, Placed, Shape, how_many, place_next
 from stepserve.settings import EngineSettings
-
-StartPlaced = Callable[[ModelRef, Placement | None], Awaitable[Engine]]
 
 _SETTLES_WITHIN_S = 5.0
 _POLL_S = 0.2

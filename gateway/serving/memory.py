@@ -5,7 +5,7 @@ from typing import Protocol
 
 import psutil
 
-from gateway.serving.slot import Slot
+from gateway.serving.slot import Engine, Slot, StartEngine, StartPlaced
 from stepserve.cgroup import Cgroup
 from stepserve.contract import ModelRef
 from stepserve.engine_arguments import ranks_of
@@ -60,6 +60,14 @@ class HostMemory:
 
     def more(self, model: ModelRef) -> int:
         return max(0, host_free_bytes() // self._needed_bytes(model))
+
+    def starts(self, start_engine: StartPlaced) -> StartEngine:
+        """Engines by `start_engine`, without a card."""
+
+        async def start(model: ModelRef) -> Engine:
+            return await start_engine(model, None)
+
+        return start
 
     def _needed_bytes(self, model: ModelRef) -> int:
         settings = self._settings.with_overrides(model.engine)

@@ -132,6 +132,7 @@ class Engine(AdapterEngine, Protocol):
 
 
 StartEngine = Callable[[ModelRef], Awaitable[Engine]]
+StartPlaced = Callable[[ModelRef, Placement | None], Awaitable[Engine]]  # on those cards, or without any
 
 
 class Slot:

@@ -7,9 +7,9 @@ from stepserve.contract import MAX_STOP_TEXTS
 from stepserve.engine_arguments import ranks_of
 from stepserve.settings import EngineSettings
 
-_CACHE_GIB = "VLLM_CPU_KVCACHE_SPACE"
 _BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 _IS_BOUND = _BINDING in os.environ  # by whoever started the gateway
+_CACHE_GIB = "VLLM_CPU_KVCACHE_SPACE"
 
 
 def set_defaults(max_sequences_per_request: int) -> None:
