@@ -173,7 +173,8 @@ def create_app(
                 compute_max_bytes=settings.proof_compute_max_bytes,
             )
             abilities = EngineAbilities(gateway)
-            registry = Registry(layout, repository, history, cache, references, abilities, placed, settings)
+            aliases = Aliases(AliasBook(settings.aliases, layout.aliases))
+            registry = Registry(layout, repository, history, cache, references, abilities, placed, aliases, settings)
             try:
                 if registry.templates.default is not None:
                     await asyncio.to_thread(check_given, "default_chat_template", registry.templates.default)
@@ -326,7 +327,7 @@ def create_app(
             background.spawn(policy_runner.run(), name="policies")
             app.state.services = Services(
                 activator,
-                Aliases(AliasBook(settings.aliases, settings.layout.aliases)),
+                aliases,
                 AuditLog(database),
                 batch_kind,
                 canaries,

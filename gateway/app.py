@@ -242,7 +242,8 @@ def create_gateway(
     served = Served(pool.snapshot, naming)
     installed = installed_routes(served)  # before hosts.json is read: no tier is called as a dialect is
     upstream = UpstreamApp(hosts.read(settings.hosts_file, layout.base), settings.max_request_bytes, bounds)
-    configuration = Configuration(settings, aliases, naming, upstream.directory)
+    cards = ModelCards(pool, directory, naming, settings.load_on_request, upstream.directory)
+    configuration = Configuration(settings, aliases, naming, upstream.directory, cards.ids)
     balancing = balancing_of(settings, control, lambda: gate.slot)
     dispatch = Dispatch(
         router,
@@ -271,7 +272,7 @@ def create_gateway(
         settings,
         pool,
         control,
-        ModelCards(pool, directory, naming, settings.load_on_request, upstream.directory),
+        cards,
         Nvml(),
         time.monotonic(),
         exposition,

@@ -18,6 +18,7 @@ GatewayError
 ├── ContentFiltered     400  a filter lets the request not through
 ├── AliasNotFound       404  no alias has that name; carries those there are
 ├── AliasConfigured     409  the alias is the settings', and is changed there
+├── AliasTaken          409  a model has the name that an alias was to get
 ├── NotLoaded           404  the model is registered, not loaded, and requests load nothing here
 ├── UnsupportedEncoding 415  the body is compressed in a way that is not taken there
 ├── RequestTooLarge     413  the body is longer than `max_request_bytes`
@@ -178,6 +179,16 @@ class AliasNotFound(GatewayError):
 class AliasConfigured(GatewayError):
     status = 409
     code = "alias_configured"
+
+
+class AliasTaken(GatewayError):
+    status = 409
+    code = "alias_taken"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"name: `{name}` is the id of a model, which could not be asked for any more: choose another name."
+        )
 
 
 class NotLoaded(GatewayError):

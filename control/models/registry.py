@@ -24,6 +24,7 @@ from control.clock import Clock, iso, utc_now
 from control.database.tables import ModelRow
 from control.errors import Conflict, Invalid, NotFound
 from control.models.activation_log import ActivationLog
+from control.models.aliases import Aliases
 from control.models.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
 from control.models.model_engine import engine_digest, engine_of, engine_signature, with_its_engine
 from control.models.model_roots import ModelRoots
@@ -76,6 +77,7 @@ class Registry:
         references: References,
         abilities: EngineAbilities,
         placed: PlacedFolders,
+        aliases: Aliases,
         settings: Settings,
         clock: Clock = utc_now,
     ) -> None:
@@ -87,6 +89,7 @@ class Registry:
         self._references = references
         self._abilities = abilities
         self._placed = placed
+        self._aliases = aliases
         self._q4_threshold_bytes = settings.model_q4_threshold_bytes
         self._max_loras = settings.engine.max_loras
         self._max_lora_rank = settings.engine.max_lora_rank
@@ -98,11 +101,18 @@ class Registry:
     async def register(self, request: RegisterRequest) -> Registered:
         """Checks the files and takes them in. Registering the same content again changes nothing.
 
-        Raises Invalid for files that are missing, torn or elsewhere, Conflict when the id has other content.
+        Raises Invalid for files that are missing, torn or elsewhere, Conflict when the id has other content or is an
+        alias.
         """
+        await self.check_id(request.id)
         request = await self.named(request)
         folder = await asyncio.to_thread(self.allowed, request)
         return await self.take_in(request, folder)
+
+    async def check_id(self, model_id: str) -> None:
+        """Raises Conflict when a model that is not registered yet could not be asked for, since an alias has its id."""
+        if await self._models.find(model_id) is None:
+            await asyncio.to_thread(self._aliases.check_free, model_id)
 
     async def named(self, request: RegisterRequest) -> RegisterRequest:
         """With the text of the chat template that it names; of a request that has it already the same.

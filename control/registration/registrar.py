@@ -75,6 +75,7 @@ class Registrar:
 
     async def register(self, request: RegisterRequest) -> Registration:
         """Raises as Registry.register; Conflict also when the id's other content may not be replaced now."""
+        await self._registry.check_id(request.id)
         request = await self._registry.named(request)
         if request.path is not None:
             async with self._uploads.alone(request.id):

@@ -24,6 +24,7 @@ async def pull(
     key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)] = None,
 ) -> dict[str, Any]:
     """The same pull asked for while one runs is that one; another of the same id meanwhile is a 409."""
+    await registry.check_id(request.model_id)
     if request.chat_template is not None:
         await asyncio.to_thread(registry.templates.text, request.chat_template)
     await registry.check_engine(request.engine)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.errors import AliasConfigured, AliasNotFound, InvalidRequest
+from gateway.errors import AliasConfigured, AliasNotFound, AliasTaken, InvalidRequest
 from gateway.http.asgi import read_body
 from gateway.request.body import RequestBody
 from gateway.request.unreadable import unreadable
@@ -36,12 +36,13 @@ _LONGEST_BODY_BYTES = 64 * 1024
 
 @dataclass(slots=True)
 class Configuration:
-    """`read` gives the settings as they are now. One change at a time."""
+    """`read` gives the settings as they are now; `models` are the ids of all known models. One change at a time."""
 
     settings: Settings
     aliases: AliasBook
     naming: Naming
     elsewhere: Directory
+    models: Callable[[], Awaitable[Collection[str]]]
     read: Callable[[], Settings] = load
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -85,8 +86,10 @@ class Configuration:
         return JSONResponse({"status": "reloaded", **await self.read_again()})
 
     async def keep(self, name: str, alias: Alias) -> bool:
-        """Whether it is new. Raises AliasConfigured, InvalidRequest."""
+        """Whether it is new. Raises AliasConfigured, InvalidRequest; AliasTaken for a new one with a model's id."""
         async with self._changing:
+            if name not in self.aliases.by_name and name in await self.models():
+                raise AliasTaken(name)
             with _told():
                 return await asyncio.to_thread(self.aliases.put, name, alias)
 

@@ -40,6 +40,11 @@ class ModelCards:
                 return JSONResponse(cards[candidate] | {"id": name})
         raise ModelNotFound(name, cards)
 
+    async def ids(self) -> set[str]:
+        """Of all models that are registered or loaded; only of the loaded ones while control is away."""
+        loaded = {slot.model.id for slot in self.pool.snapshot().slots}
+        return loaded | {each.id for each in await self.directory.listed()}
+
     async def _cards(self) -> dict[str, Card]:
         """By name: what is loaded, what a request would load, the names of both, and what other hosts have."""
         registered = {each.id: each for each in await self.directory.listed()}

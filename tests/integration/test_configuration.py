@@ -60,6 +60,31 @@ def test_what_is_refused_names_why(tmp_path: Path, method: str, path: str, body:
     tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
 
 
+def test_a_name_is_not_both_a_model_and_an_alias(tmp_path: Path) -> None:
+    async def story(there: Town) -> None:
+        write_checkpoint(there.settings.layout.models / "b", 1)
+        for refused in (
+            await there.http.put(f"/aliases/{MODEL}", json={}),
+            await there.http.post("/api/copy", json={"source": "fixed", "destination": MODEL}),
+        ):
+            assert refused.status_code == 409, refused.text
+            assert f"`{MODEL}` is the id of a model" in refused.text
+        assert (await there.http.put("/aliases/b", json={"model": MODEL})).status_code == 201
+        for path, body in (
+            ("/models/register", {"id": "b", "source": "t"}),
+            ("/models/register", {"id": "fixed", "source": "t"}),
+            ("/pull", {"model": "org/x", "id": "b"}),
+        ):
+            answer = await there.http.post(path, json=body)
+            assert answer.status_code == 409, answer.text
+            assert f"id: {body['id']!r} is an alias of {MODEL!r}" in answer.json()["detail"]
+        assert (await there.http.post("/models/register", json={"id": MODEL, "source": "t"})).status_code == 200
+        assert (await there.http.delete("/aliases/b")).status_code == 200
+        assert (await there.http.post("/models/register", json={"id": "b", "source": "t"})).status_code == 200
+
+    tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
+
+
 def test_an_alias_is_read_as_every_body_is(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
         marked = await there.http.put("/aliases/x", content=b"\xef\xbb\xbf" + b'{"model": null}')

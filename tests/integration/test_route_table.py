@@ -104,7 +104,7 @@ def test_the_gateways_routes_are_the_tables(tmp_path: Path) -> None:
     plain = Information(
         unused, unused, unused, ModelCards(unused, unused, Naming(), True), unused, 0.0, unused, unused, unused
     ).app()
-    configuration = Configuration(unused, unused, Naming(), unused)
+    configuration = Configuration(unused, unused, Naming(), unused, unused)
     found = asyncio.run(scenario()) | registered([*plain.routes, *configuration.routes()])
     documents = {(method, path) for method in ("GET", "HEAD") for path in (openapi.PATH, openapi.PAGE_PATH)}
     assert found | documents | STREAMED == rows("gateway")
