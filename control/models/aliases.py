@@ -24,7 +24,9 @@ class Aliases:
         alias = self._book.by_name.get(model_id)
         if alias is None:
             return
-        where = "in the settings (aliases)" if self._book.is_configured(model_id) else f"with DELETE /aliases/{model_id}"
+        where = (
+            "in the settings (aliases)" if self._book.is_configured(model_id) else f"with DELETE /aliases/{model_id}"
+        )
         raise Conflict(
             f"id: {model_id!r} is an alias of {alias.model!r}, and a model of that id could not be asked for:"
             f" remove the alias {where}, or use another id"

@@ -98,6 +98,19 @@ def stop(reason: str, code: int) -> NoReturn:
     raise typer.Exit(code) from None
 
 
+def pair(option: str, text: str) -> tuple[str, Any]:
+    """What `key=value` says, given with an option; a value that is not JSON is a text. Ends the command when there is
+    no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        stop(f"{option} {text}: write key=value.", EXIT_REFUSED)
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
 

@@ -120,7 +120,7 @@ def test_the_rest_of_the_commands(tmp_path: Path) -> None:
             "reachable": True, "version": True, "models": True, "active model": True, "jobs": True, "an answer": False,
         }  # fmt: skip
         wrong = stepserve("datagen", "run", "custom", "--set", "what", url=url)
-        assert (wrong.returncode, wrong.stderr) == (2, "--set what: not key=value.\n")
+        assert (wrong.returncode, wrong.stderr) == (2, "--set what: write key=value.\n")
 
     visit(tmp_path / "base", body)
 

@@ -10,15 +10,14 @@ from stepserve.client.client import Client
 from stepserve.client.commands.object_file import read_object
 from stepserve.client.results import Job
 from stepserve.client.terminal import (
-    EXIT_REFUSED,
     AsJson,
     Host,
     end_with,
     facts,
     follow,
+    pair,
     print_json,
     server_at,
-    stop,
     table,
 )
 
@@ -42,7 +41,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Make a data_gen job and follow it; exit code 1 unless it is done."""
-    settings = ({} if config is None else read_object(config)) | dict(_pair(text) for text in setting or [])
+    settings = ({} if config is None else read_object(config)) | dict(pair("--set", text) for text in setting or [])
     with server_at(host, interrupted="Stopped watching; the job goes on.") as server:
         made = server.datagen_job(model, strategy, settings)
         if not wait:
@@ -177,13 +176,3 @@ def _show(job: Job, *, as_json: bool) -> None:
     result = [(name, json.dumps(value)) for name, value in (job.result or {}).items()]
     shards = "\n".join(job.shards)
     facts(job.id, [("model", job.model_id), ("status", job.status), *result, ("shards", shards), ("error", job.error)])
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        stop(f"--set {text}: not key=value.", EXIT_REFUSED)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value

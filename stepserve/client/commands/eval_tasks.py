@@ -1,6 +1,5 @@
 """`stepserve eval task …`: task files of lm-eval and inspect-ai."""
 
-import json
 import subprocess
 import sys
 from typing import Annotated, Any, Literal
@@ -9,7 +8,7 @@ import typer
 
 from stepserve.client.commands.config import settings_here
 from stepserve.client.results import Job
-from stepserve.client.terminal import EXIT_REFUSED, AsJson, Host, follow, print_json, server_at, stop, table
+from stepserve.client.terminal import AsJson, Host, follow, pair, print_json, server_at, table
 
 _PROGRAM = "evals.harness"
 
@@ -29,7 +28,12 @@ def run_task(
     **options: float | None,
 ) -> Job | None:
     """Makes the job, and follows it where that is wanted."""
-    wanted: dict[str, Any] = {"file": file, "name": task, "args": dict(map(_argument, args)), "metric": metric}
+    wanted: dict[str, Any] = {
+        "file": file,
+        "name": task,
+        "args": dict(pair("--arg", text) for text in args),
+        "metric": metric,
+    }
     wanted = {key: value for key, value in wanted.items() if value} | ({"chat": True} if chat else {})
     more: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     with server_at(host, interrupted="Stopped watching; the job goes on.") as server:
@@ -61,14 +65,3 @@ def install_harness(
     ended = subprocess.run([sys.executable, "-m", _PROGRAM, str(folder), harness], check=False)
     if ended.returncode:
         raise typer.Exit(ended.returncode)
-
-
-def _argument(said: str) -> tuple[str, Any]:
-    """`key=value`; a value that is JSON is that, another a text."""
-    key, is_there, value = said.partition("=")
-    if not is_there:
-        stop(f"--arg {said}: write key=value.", EXIT_REFUSED)
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value

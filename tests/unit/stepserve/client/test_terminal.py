@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import typer
 
 from stepserve.client.log_text import log_text
-from stepserve.client.terminal import table
+from stepserve.client.terminal import EXIT_REFUSED, pair, table
 
 JOB = "data_gen_20251122_053000_k3f9"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -83,3 +84,13 @@ def test_a_message_comes_before_the_facts_and_a_traceback_after_them() -> None:
 @pytest.mark.parametrize("line", ["(EngineCore pid=7) INFO: ready", '{"not": "ours"}', "[1]"])
 def test_other_lines_are_left_as_they_are(line: str) -> None:
     assert log_text(line) == line
+
+
+def test_a_value_of_an_option_is_json_or_else_a_text(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["n=3", "names=[1]", "name=a b", "sum=1+1=2", "empty="]
+    assert [pair("--set", text) for text in given] == [
+        ("n", 3), ("names", [1]), ("name", "a b"), ("sum", "1+1=2"), ("empty", "")
+    ]  # fmt: skip
+    with pytest.raises(typer.Exit) as ended:
+        pair("--arg", "what")
+    assert (ended.value.exit_code, capsys.readouterr().err) == (EXIT_REFUSED, "--arg what: write key=value.\n")
