@@ -90,7 +90,7 @@ def _is_readable(body: bytes) -> bool:
         _members.decode(body)
         if _LONG_NUMBER.search(body) is not None:
             json.loads(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):  # what is no UTF-8 is a ValueError
+    except (msgspec.DecodeError, ValueError, RecursionError):  # bytes that are not UTF-8 are a ValueError
         return False
     return is_utf_8(body)
 

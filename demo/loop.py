@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, help="a file for all numbers as JSON")
     args = parser.parse_args(arguments)
     if args.results is not None and not args.results.parent.is_dir():
-        parser.error(f"--results: there is no folder {args.results.parent}")
+        parser.error(f"--results: the folder {args.results.parent} does not exist")
     plan = Plan(args.rounds, args.examples, tuple(args.epochs), args.exam, args.sealed)
     name = args.name or time.strftime("loop-%Y%m%d-%H%M%S")
     disable_progress_bar()

@@ -298,8 +298,7 @@ def create_gateway(
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)
     key_usage = UsageTotals()
-    store_url = settings.limits.store_url
-    rates = Rates(store_url.get_secret_value() if store_url else None)
+    rates = _rates(settings)
     key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
     response_writer = ResponseWriter(control, keeps=settings.fleet.control is None)
@@ -355,6 +354,11 @@ def create_gateway(
         configuration=configuration,
         member=member,
     )
+
+
+def _rates(settings: Settings) -> Rates:
+    store_url = settings.limits.store_url
+    return Rates(store_url.get_secret_value() if store_url else None)
 
 
 def _key_sync(settings: Settings, keyring: Keyring, usage: UsageTotals, source: str) -> KeySync:

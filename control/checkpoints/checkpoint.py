@@ -61,7 +61,7 @@ def inspect(path: Path, cache: DigestCache) -> Checkpoint:
     """
     folder = path.resolve()
     if not folder.is_dir():
-        raise Invalid(f"there is no folder {path}")
+        raise Invalid(f"the folder {path} does not exist")
     refuse_gguf(folder)
     if not (folder / "config.json").is_file():
         raise Invalid(f"config.json is missing in {path}")

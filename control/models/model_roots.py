@@ -25,7 +25,7 @@ class ModelRoots:
         models = self.layout.models
         folder = models / request.id if request.path is None else self.layout.base / Path(request.path).expanduser()
         if not folder.is_dir():
-            raise Invalid(f"path: there is no folder {folder}")
+            raise Invalid(f"path: the folder {folder} does not exist")
         resolved = folder.resolve()
         roots = [root.resolve() for root in (models, *self.roots)]
         if not _inside(resolved, roots):

@@ -30,7 +30,7 @@ async def note_templates(models: ModelRepository) -> None:
 def _found(row: ModelRow, base: ModelRow | None) -> bool | None:
     folder = Path(row.path)
     if not folder.is_dir():
-        raise Invalid(f"there is no folder {folder}")
+        raise Invalid(f"the folder {folder} does not exist")
     if row.base_model is None:
         return brings_template(folder, row.architecture)
     return brings_another(folder, Path(base.path), base.chat_template) if base is not None else None

@@ -262,7 +262,7 @@ async def test_what_cannot_become_active(tmp_path: Path) -> None:
         shutil.rmtree(here.layout.models / "gone")
         (here.layout.models / "changed" / "tokenizer.json").write_text('{"other": 1}')
         assert "'ghost'" in await here.refused(404, "/models/set_active", id="ghost")
-        assert "there is no folder" in await here.refused(422, "/models/set_active", id="gone")
+        assert "does not exist" in await here.refused(422, "/models/set_active", id="gone")
         assert "under a new id" in await here.refused(422, "/models/set_active", id="changed")
         assert "method: " in await here.refused(422, "/models/set_active", id="changed", method="magic")
         assert here.gateway.activated == []

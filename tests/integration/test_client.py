@@ -105,7 +105,7 @@ def test_errors_carry_status_and_detail(tmp_path: Path) -> None:
         with pytest.raises(NotFound) as gone:
             client.get_job("ghost")
         assert (gone.value.status, gone.value.detail) == (404, "there is no job 'ghost'")
-        with pytest.raises(Invalid, match="path: there is no folder"):
+        with pytest.raises(Invalid, match="path: the folder "):
             client.register_model("ghost", "t")
         with pytest.raises(Invalid, match="engines: unknown field"):
             client.register_model("ghost", "t", engines=1)

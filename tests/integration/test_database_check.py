@@ -264,8 +264,8 @@ async def test_models_deleted_under_a_running_server(tmp_path: Path) -> None:
         await here.add_model("b", seed=1)
         shutil.rmtree(here.layout.models)
         assert [model["id"] for model in (await here.get("/models"))["models"]] == ["b", "a"]
-        assert "there is no folder" in await here.refused(422, "/models/set_active", id="b")
-        assert "there is no folder" in await here.refused(422, "/models/register", id="c", source="t")
+        assert "does not exist" in await here.refused(422, "/models/set_active", id="b")
+        assert "does not exist" in await here.refused(422, "/models/register", id="c", source="t")
         assert (await here.get("/health"))["active_model"] == "a"
         answer = await here.http.delete("/models/b", params={"files": "true"})
         assert answer.status_code == 200, answer.text

@@ -33,7 +33,7 @@ def test_a_deleted_folder_stops_nobody(tmp_path: Path, deleted: str) -> None:
                     assert "db.sqlite" in refused.json()["detail"]
                     continue
                 assert refused.status_code == 422
-                assert f"there is no folder {layout.models / wrong}" in refused.json()["detail"]
+                assert f"the folder {layout.models / wrong} does not exist" in refused.json()["detail"]
             unloaded = await there.http.post("/v1/chat/completions", json={"model": "b", "messages": []})
             assert unloaded.status_code == 503
             assert unloaded.json()["error"]["code"] == "load_failed"

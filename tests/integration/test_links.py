@@ -135,7 +135,7 @@ async def test_a_registered_folder_whose_entries_lead_in_circles_is_refused(tmp_
             refusal = await here.refused(422, "/models/register", id=folder.name, source="t")
             assert name.partition(".")[0] in refusal
         (here.layout.models / "self").symlink_to("self")
-        assert "there is no folder" in await here.refused(422, "/models/register", id="self", source="t")
+        assert "does not exist" in await here.refused(422, "/models/register", id="self", source="t")
         assert await here.get("/models") == {"models": []}
 
 

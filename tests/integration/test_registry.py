@@ -72,7 +72,7 @@ def with_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        ({"id": "ghost", "source": "t"}, "path: there is no folder"),
+        ({"id": "ghost", "source": "t"}, "path: the folder "),
         ({"id": "../a", "source": "t"}, "id: "),
         ({"id": "active", "source": "t"}, "id: 'active' is reserved"),
         ({"id": "x", "source": "t", "path": "/etc"}, "path: /etc lies outside"),

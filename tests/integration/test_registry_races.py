@@ -137,7 +137,7 @@ async def test_a_folder_that_goes_while_it_is_registered_is_no_model(tmp_path: P
     async with house(tmp_path) as here:
         folder = write_checkpoint(here.layout.models / "m")
         shutil.rmtree(folder)
-        assert "there is no folder" in await here.refused(422, "/models/register", id="m", source="t")
+        assert "does not exist" in await here.refused(422, "/models/register", id="m", source="t")
         assert (await here.get("/models"))["models"] == []
 
 

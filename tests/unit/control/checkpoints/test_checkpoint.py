@@ -38,7 +38,7 @@ def test_sharded_weights_are_whole(tmp_path: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    assert "there is no folder" in refusal(tmp_path / "nothing")
+    assert "does not exist" in refusal(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
