@@ -53,13 +53,7 @@ class FileDatasetStore:
 
     async def facts(self, name: str, datasets_dir: Path) -> Facts:
         """Of one file, however long it takes. Raises NotFound, Invalid."""
-        try:
-            path = await asyncio.to_thread(resolve_dataset, name, datasets_dir)
-        except DatasetMissing as error:
-            raise NotFound(str(error)) from error
-        except EvalError as error:
-            raise Invalid(f"name: {error}") from error
-        return await self._facts(path, datasets_dir)
+        return await self._facts(await asyncio.to_thread(_resolved, name, datasets_dir), datasets_dir)
 
     async def versions(self, name: str, datasets_dir: Path) -> tuple[Facts, list[Facts]]:
         """The file's facts, and the contents that it has had, newest first. Raises NotFound, Invalid."""
@@ -98,6 +92,19 @@ class FileDatasetStore:
             aside.unlink(missing_ok=True)
         return await self.facts(name, datasets_dir), True
 
+    async def find(self, name: str, datasets_dir: Path) -> Path:
+        """The file, or link to one, that is meant. Raises NotFound, Invalid."""
+        return await asyncio.to_thread(_find, name, datasets_dir)
+
+    async def remove(self, path: Path) -> None:
+        """What `find` found; the contents that it had stay known. Raises NotFound when it is gone, Invalid."""
+        try:
+            await asyncio.to_thread(path.unlink)
+        except FileNotFoundError as error:
+            raise NotFound(f"name: {path.name} is gone already") from error
+        except OSError as error:
+            raise Invalid(f"name: {path.name} cannot be removed: {error.strerror}") from error
+
     async def _facts(self, path: Path, datasets_dir: Path) -> Facts:
         version = await asyncio.to_thread(_version, path)
         if version in self._known:
@@ -117,6 +124,26 @@ class FileDatasetStore:
             while len(self._known) >= _MOST_KNOWN:
                 del self._known[next(iter(self._known))]
             self._known[version] = task.result()
+
+
+def _resolved(name: str, datasets_dir: Path) -> Path:
+    """Raises NotFound, Invalid."""
+    try:
+        return resolve_dataset(name, datasets_dir)
+    except DatasetMissing as error:
+        raise NotFound(str(error)) from error
+    except EvalError as error:
+        raise Invalid(f"name: {error}") from error
+
+
+def _find(name: str, datasets_dir: Path) -> Path:
+    """Blocks. The server's own files in there are not data sets. Raises NotFound, Invalid."""
+    root, path = datasets_dir.resolve(), _resolved(name, datasets_dir)
+    entries = (root / f"{name}{suffix}" for suffix in ("", *SUFFIXES))
+    entry = next((entry for entry in entries if entry.is_file()), path)
+    if any(part.startswith(".") for part in (*path.relative_to(root).parts, entry.name)):
+        raise NotFound(f"there is no data set {name!r}: see GET /datasets")
+    return entry
 
 
 def _scan(path: Path, datasets_dir: Path) -> Facts:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.metrics import Metric, known_names, metric_named
 from evals.report import report_of
-from evals.rescore import parse_request, records_of, rescore, scores_by, stream_of
+from evals.rescore import RescoreRequest, parse_request, records_of, rescore, scores_by, stream_of
 from evals.sample_page import sample_page
 from evals.saturation import Saturation, saturation_of
 from stepserve.full_disk import is_disk_full
@@ -31,6 +31,7 @@ from stepserve.jobs.errors import Conflict, Invalid, NoSpace
 from stepserve.jobs.eval_ports import DoneEval, ExportFormat, Harness, SampleQuery
 from stepserve.readable import readable
 from stepserve.report.blocks import Document
+from stepserve.request_model import RequestModel
 
 _KEPT_MARKS = 16
 _SHOWN_FLAKY = 500
@@ -40,6 +41,8 @@ _SAME = ("dataset_digest", "template_digest", "seed")
 
 class EvalReports:
     """Rescorings that run are shared by all who ask for the same one, and go on when nobody waits any more."""
+
+    rescore_model: ClassVar[type[RequestModel]] = RescoreRequest
 
     def __init__(self, judges: AllowedJudges | None = None) -> None:
         self._judges = judges or AllowedJudges()

@@ -215,6 +215,7 @@ CALLS: Sequence[Call] = (
         '["exact_match"], "exact_match": 1.0}\n',
     ),
     Call("GET /datasets/{name}/versions", f"/datasets/{EXAM}/versions"),
+    Call("DELETE /datasets/{name}", f"/datasets/{TRAINED}"),
     # Promotions and policies
     Call(
         "POST /promotions",

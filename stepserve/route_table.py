@@ -258,6 +258,7 @@ ROWS: tuple[Row, ...] = (
     _DATASETS.row("/datasets/{name:path}/contamination", "GET"),
     _DATASETS.row("/datasets/{name:path}", "GET"),
     _DATASETS.row("/datasets/{name:path}", "PUT", body="dataset"),
+    _DATASETS.row("/datasets/{name:path}", "DELETE"),
     _SHARDS.row("/shards", "GET"),
     _SHARDS.row("/shards/claim", "POST"),
     _SHARDS.row("/shards/{name}", "GET HEAD"),

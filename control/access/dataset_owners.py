@@ -10,7 +10,7 @@ from control.access.view import View
 from control.errors import Conflict, NoSpace, NotFound
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # of what can be put here over HTTP
-_SUFFIXES = ("", ".jsonl", ".jsonl.gz")  # evals.datasets.resolve_dataset tries them in this order
+DATASET_SUFFIXES = ("", ".jsonl", ".jsonl.gz")  # evals.datasets.resolve_dataset tries them in this order
 
 
 class DatasetOwners:
@@ -33,7 +33,7 @@ class DatasetOwners:
         if view.owner is None:
             return
         root = self._datasets.resolve()
-        for suffix in _SUFFIXES:
+        for suffix in DATASET_SUFFIXES:
             try:
                 path = (root / f"{ref}{suffix}").resolve()
                 if not path.is_relative_to(root) or not path.is_file():
@@ -70,6 +70,11 @@ class DatasetOwners:
             if (first := self.of(name)) != owner and view.owner is not None:
                 raise Conflict(f"name: {name} is taken: choose another one" if first else f"name: {name}: try again")
 
+    def check_may_remove(self, view: View, name: str) -> None:
+        """Raises Conflict for a data set that was not put here with a key that the view sees."""
+        if view.owner is not None and self.of(name) is None:
+            raise Conflict(f"name: {name} was not put here with this key: an administrator may remove it")
+
     def keep(self, owner: str | None, name: str, *, new: bool) -> None:
         """After it was put: a `new` file has its owner even if another try of the same key failed meanwhile."""
         if new and owner is not None and _NAME.fullmatch(name):
@@ -89,7 +94,7 @@ class DatasetOwners:
             aside.unlink(missing_ok=True)
 
     def forget_if_gone(self, name: str) -> None:
-        """After a put that failed."""
+        """After it was removed, or a put failed."""
         if _NAME.fullmatch(name) and not (self._datasets / name).exists():
             with suppress(OSError):
                 (self._owners / name).unlink(missing_ok=True)

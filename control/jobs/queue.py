@@ -116,6 +116,12 @@ class JobQueue:
         async with self._database.transaction() as session:
             return set((await session.scalars(statement)).all())
 
+    async def unfinished(self) -> Sequence[tuple[str, dict[str, Any]]]:
+        """Ids and configs of all jobs that are not over, oldest first."""
+        statement = select(JobRow.id, JobRow.config).where(JobRow.status.in_(LIVE)).order_by(JobRow.created_at)
+        async with self._database.transaction() as session:
+            return [(job_id, config) for job_id, config in await session.execute(statement)]
+
     async def stats(self, view: View = EVERYTHING, job_type: str | None = None) -> dict[str, int]:
         """Jobs by status, of one type or of all, and how many were done in the last hour."""
         hour_ago = self._clock() - timedelta(hours=1)

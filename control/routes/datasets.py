@@ -11,6 +11,7 @@ from control.access.dataset_owners import DatasetOwners
 from control.access.principal import Principal
 from control.access.view import View, Viewer
 from control.models.eval_history import EvalHistory
+from control.routes.job_references import JobReferences
 from control.services import Given
 from stepserve.jobs.eval_ports import DatasetStore
 from stepserve.paths import Layout
@@ -65,6 +66,24 @@ def router_of(store: DatasetStore) -> APIRouter:
             return Response(status_code=_CLIENT_CLOSED)  # nobody reads it
         response.status_code = 201 if new else 200
         return facts | {"existing": not new}
+
+    @router.delete("/datasets/{name:path}")
+    async def remove(
+        name: str,
+        owners: Given[DatasetOwners],
+        layout: Given[Layout],
+        references: Given[JobReferences],
+        view: Viewer,
+    ) -> dict[str, Any]:
+        """The file. What evals on it found, and the contents that it had, stay known."""
+        await asyncio.to_thread(owners.check, view, "name", name)
+        path = await store.find(name, layout.datasets)
+        found = str(path.relative_to(layout.datasets.resolve()))
+        await asyncio.to_thread(owners.check_may_remove, view, found)
+        await references.check_unread(path)
+        await store.remove(path)
+        await asyncio.to_thread(owners.forget_if_gone, found)
+        return {"status": "deleted", "name": found}
 
     return router
 

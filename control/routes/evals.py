@@ -21,6 +21,7 @@ _DIGESTS = ("dataset_digest", "template_digest")
 
 def router_of(reports: EvalReports) -> APIRouter:
     router = APIRouter()
+    schema = {"application/json": {"schema": reports.rescore_model.model_json_schema()}}
 
     @router.get("/eval/compare")
     async def compare(
@@ -87,8 +88,9 @@ def router_of(reports: EvalReports) -> APIRouter:
         done = await eval_history.done(job_id, "job_id", view)
         return await reports.flaky(done, await eval_history.alike(done, reports.series, view))
 
-    @router.post("/eval/jobs/{job_id}/rescore")
+    @router.post("/eval/jobs/{job_id}/rescore", openapi_extra={"requestBody": {"required": True, "content": schema}})
     async def rescore(job_id: str, http: Request, eval_history: Given[EvalHistory], view: Viewer) -> dict[str, Any]:
+        """Other metrics of the answers that were given already."""
         done = await eval_history.done(job_id, "job_id", view)
         return await reports.rescore(done, await http.body())
 

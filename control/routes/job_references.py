@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from control.access.dataset_owners import DatasetOwners
+from control.access.dataset_owners import DATASET_SUFFIXES, DatasetOwners
 from control.access.view import View
 from control.batches.files import FileStore
-from control.errors import NotFound
+from control.errors import Conflict, NotFound
 from control.jobs.queue import JobQueue
 from control.models.eval_history import EvalHistory
 from control.shards.inbox import ShardInbox
 from stepserve.paths import Layout
 
-DATASETS = frozenset({"dataset_ref", "fewshot_dataset_ref", "decontaminate_except"})
+DATASETS = frozenset({"dataset_ref", "fewshot_dataset_ref", "decontaminate_except", "known_sets"})
 EVAL_RUNS = frozenset({"source_eval_run_id"})
 UPLOADED_FILES = frozenset({"input_file_id"})
 BASE_FILES = frozenset({"input", "seed_file", "calibration"})
@@ -52,6 +53,27 @@ class JobReferences:
                     await self.check_file(view, name)
                 elif field in BASE_FILES:
                     await self._check_base_file(view, place + field, name)
+
+    async def check_unread(self, dataset: Path) -> None:
+        """Raises Conflict when a job that is not over names the data set."""
+        for job_id, config in await self._queue.unfinished():
+            if await asyncio.to_thread(self._names, config, dataset):
+                raise Conflict(f"name: {dataset.name} is used by a job that is not over: cancel {job_id} or wait")
+
+    def _names(self, config: dict[str, Any], dataset: Path) -> bool:
+        """Whether a field, however deep inside, means that file. Blocks."""
+        dataset = dataset.resolve()
+        for field, name in _all_named(config):
+            if field in DATASETS:
+                meant = [self._layout.datasets / f"{name}{suffix}" for suffix in DATASET_SUFFIXES]
+            else:
+                meant = [self._layout.base / name] if field in BASE_FILES else []
+            try:
+                if any(path.resolve() == dataset for path in meant):
+                    return True
+            except (OSError, ValueError, RuntimeError):
+                continue
+        return False
 
     async def check_file(self, view: View, file_id: str) -> None:
         """Raises NotFound for a file of another key, just as for one that is not there."""
@@ -103,10 +125,24 @@ def _objects(asked: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "", config
     if isinstance(judge := config.get("judge"), dict):
         yield "config.judge.", judge
+    if isinstance(quality := config.get("quality"), dict):
+        yield "config.quality.", quality
     columns = config.get("columns")
     for number, column in enumerate(columns if isinstance(columns, list) else []):
         if isinstance(column, dict):
             yield f"config.columns.{number}.", column
+
+
+def _all_named(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in there, with the field that it is in."""
+    if isinstance(value, dict):
+        for name, inside in value.items():
+            yield from _all_named(inside, name)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _all_named(each, field)
+    elif isinstance(value, str):
+        yield field, value
 
 
 def _named(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -130,6 +130,7 @@ class AsyncClient:
     contamination = Awaited(calls.contamination)
     flaky_questions = Awaited(calls.flaky_questions)
     put_dataset = Awaited(calls.put_dataset)
+    remove_dataset = Awaited(calls.remove_dataset)
     datagen_job = Awaited(calls.datagen_job)
     get_datagen_job = Awaited(calls.get_datagen_job)
     datagen_report = Awaited(calls.datagen_report)

@@ -139,6 +139,7 @@ class BlockingClient:
     contamination = Blocking(calls.contamination)
     flaky_questions = Blocking(calls.flaky_questions)
     put_dataset = Blocking(calls.put_dataset)
+    remove_dataset = Blocking(calls.remove_dataset)
     datagen_job = Blocking(calls.datagen_job)
     get_datagen_job = Blocking(calls.get_datagen_job)
     datagen_report = Blocking(calls.datagen_report)

@@ -403,6 +403,11 @@ def put_dataset(name: str, content: bytes, *, replace: bool = False) -> Call[Dat
     return Call("PUT", route, Dataset.model_validate, params=params, content=content, headers=headers, timeout_s=600.0)
 
 
+def remove_dataset(name: str) -> Call[Json]:
+    """Deletes the file. Raises Conflict while a job that is not over uses it."""
+    return Call("DELETE", f"/datasets/{quote(name)}", as_it_is)
+
+
 def datagen_job(
     model_id: str,
     strategy: str,

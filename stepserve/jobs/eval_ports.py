@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from stepserve.jobs.ports import JobKind
 from stepserve.report.blocks import Document
+from stepserve.request_model import RequestModel
 
 
 class DatasetStore(Protocol):
@@ -29,6 +30,14 @@ class DatasetStore(Protocol):
         self, name: str, body: AsyncIterator[bytes], datasets_dir: Path, *, replace: bool, digest: str | None
     ) -> tuple[dict[str, Any], bool]:
         """The file's facts, and whether it is new. Raises Invalid, Conflict, NoSpace, and what `body` raises."""
+        ...
+
+    async def find(self, name: str, datasets_dir: Path) -> Path:
+        """The file, or link to one, that is meant. Raises NotFound, Invalid."""
+        ...
+
+    async def remove(self, path: Path) -> None:
+        """What `find` found; the contents that it had stay known. Raises NotFound when it is gone, Invalid."""
         ...
 
 
@@ -95,6 +104,9 @@ class TaskFileJobs(JobKind, Protocol):
 
 class EvalReports(Protocol):
     """What can be said of evals that are done, without an engine."""
+
+    rescore_model: ClassVar[type[RequestModel]]
+    """What `rescore` takes, for the document of all routes."""
 
     async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
         """Raises Invalid, Conflict (no samples were kept)."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -161,6 +162,32 @@ async def test_a_dataset_of_unknown_keys_is_kept_and_says_so(here: Desk) -> None
 
 
 @at_the_desk
+async def test_a_dataset_is_removed_when_no_job_reads_it(here: Desk) -> None:
+    await here.activate("early", 100)
+    await here.activate("late", 200)
+    folder = here.base / "datasets"
+    for name in ("sums.jsonl", "shots.jsonl", "spare.jsonl"):
+        await here.put(name, LINES.encode())
+    (folder / "other.jsonl").symlink_to("spare.jsonl")
+    done = await here.evaluate()
+    fewshot = {"num_fewshot": 1, "fewshot_dataset_ref": str(folder / "shots.jsonl")}
+    waiting = await here.http.post("/eval/jobs", json={**EVAL, "model_id": "early", "when_inactive": "wait", **fewshot})
+    job_id = waiting.json()["job_id"]
+    for name in ("sums", "shots.jsonl"):
+        refused = await here.http.delete(f"/datasets/{name}")
+        assert (refused.status_code, job_id in refused.json()["detail"]) == (409, True), refused.text
+    (await here.http.post(f"/jobs/{job_id}/cancel")).raise_for_status()
+    removed = await here.http.delete("/datasets/sums")
+    assert removed.json() == {"status": "deleted", "name": "sums.jsonl"}
+    assert (await here.http.get(f"/eval/jobs/{done}/report")).status_code == 200
+    assert (await here.http.delete("/datasets/other")).json()["name"] == "other.jsonl"  # the link alone
+    assert {path.name for path in folder.glob("*.jsonl")} == {"shots.jsonl", "spare.jsonl"}
+    for name in ("sums", ".versions", quote(f".versions/{next((folder / '.versions').iterdir()).name}/versions.jsonl")):
+        assert (await here.http.delete(f"/datasets/{name}")).status_code == 404, name
+    assert (await here.http.delete("/datasets/..%2F..%2Fpasswd")).status_code == 422
+
+
+@at_the_desk
 async def test_two_checkpoints_compared_and_lined_up(here: Desk) -> None:
     await here.put("sums.jsonl", LINES.encode())
     await here.activate("late", 200)
@@ -221,6 +248,9 @@ async def test_scored_again_without_the_engine(here: Desk) -> None:
     await here.activate("a", 1)
     first, second = await here.evaluate(), await here.evaluate()
     here.gateway.batches.clear()
+    described = (await here.get("/openapi.json"))["paths"]["/eval/jobs/{job_id}/rescore"]["post"]
+    asked = described["requestBody"]["content"]["application/json"]["schema"]
+    assert (set(asked["properties"]), asked["required"]) == ({"metrics", "judge"}, ["metrics"])
     rescored = await here.http.post(f"/eval/jobs/{first}/rescore", json={"metrics": ["math", "f1", "accuracy"]})
     assert rescored.status_code == 200, rescored.text
     result = rescored.json()

@@ -86,6 +86,7 @@ BY_NAME: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/v1/files/{file_id}/content"): ("/v1/files/{file}/content", None),
     ("GET", "/v1/batches/{batch_id}"): ("/v1/batches/{batch}", None),
     # What changes something, and so comes last.
+    ("DELETE", "/datasets/{name:path}"): ("/datasets/private", None),
     ("POST", "/shards/{name}/nack"): ("/shards/{shard}/nack", {"claim_id": "{claim}"}),
     ("POST", "/shards/{name}/ack"): ("/shards/{shard}/ack", {"claim_id": "{claim}"}),
     ("POST", "/jobs/{job_id}/cancel"): ("/jobs/{waiting}/cancel", {}),
@@ -360,6 +361,7 @@ async def test_a_job_reads_nothing_of_another_key(tmp_path: Path) -> None:
             generate("custom", input="link.jsonl", **template),
             generate("custom", input="mine.jsonl", judge={"calibration": "datasets/private.jsonl"}, **template),
             generate("self_instruct", seed_file=f"runs/data_gen/{MADE}/attempts.jsonl"),
+            generate("self_instruct", quality={"known_sets": ["private"]}),
         ]
         for config in configs:
             refused = await here.ask(OTHER, "POST", "/data_gen/jobs", config)
@@ -427,9 +429,12 @@ async def test_a_data_set_is_written_by_who_put_it(tmp_path: Path) -> None:
         assert await put(MINE, "broken.jsonl") == 201  # the name was free again
         assert await put(MINE, "private.jsonl", other, replace=True) == 201
         assert await put(ADMIN, "common.jsonl", other, replace=True) == 201
+        assert (await here.ask(MINE, "DELETE", "/datasets/common")).status_code == 409
         for name, seen in (("private", 404), ("broken", 404), ("common", 200)):
             assert (await here.ask(OTHER, "GET", f"/datasets/{name}")).status_code == seen
             assert (await here.ask(ADMIN, "GET", f"/datasets/{name}")).status_code == 200
+        assert (await here.ask(MINE, "DELETE", "/datasets/broken.jsonl")).json()["status"] == "deleted"
+        assert await put(OTHER, "broken.jsonl") == 201  # and the name is nobody's
 
 
 @pytest.mark.parametrize("forged", ["x-stepserve-key", "x-stepserve-scopes"])

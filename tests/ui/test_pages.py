@@ -177,6 +177,16 @@ def test_an_eval_is_started_from_the_page(yard: Depot) -> None:
     assert len(yard.http.get("/jobs?type=eval").json()["jobs"]) == before + 1
 
 
+def test_a_dataset_is_removed_once_it_is_chosen(yard: Depot) -> None:
+    yard.http.put("/datasets/spare.jsonl", content=b'{"question": "q", "answer": "a"}\n').raise_for_status()
+    page = opened("evals", tab="Start one")
+    assert page.selectbox(key="evals_removed").value is None
+    page.selectbox(key="evals_removed").select("spare.jsonl")
+    _button(page, "Remove for good").click().run()
+    assert any("spare.jsonl is removed" in element.value for element in page.success), words(page)
+    assert yard.http.get("/datasets/spare.jsonl").status_code == 404
+
+
 def test_data_shows_what_was_accepted_and_examples() -> None:
     page = opened("data")
     assert "Accepted: 3" in words(page)

@@ -1,5 +1,6 @@
 """Evals: start one, see accuracy by step, compare two, read what was answered."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -50,6 +51,8 @@ def _start() -> None:
                 made = server().eval_job(model, name or "eval", str(dataset), ["accuracy"], int(count))
                 st.success(f"{made.job_id} is {made.status}. Its progress is on the page Jobs.")
         _put_dataset()
+        if datasets:
+            _remove_dataset([one.name for one in datasets])
 
 
 def _put_dataset() -> None:
@@ -59,6 +62,15 @@ def _put_dataset() -> None:
             with trouble_shown():
                 put = server(patient=True).put_dataset(file.name, file.getvalue())
                 st.success(f"{put.name} is there.")
+
+
+def _remove_dataset(names: Sequence[str]) -> None:
+    with st.expander("Remove a dataset"), st.form("evals_remove", clear_on_submit=True):
+        name = st.selectbox("File", names, index=None, key="evals_removed")
+        if st.form_submit_button("Remove for good") and name is not None:
+            with trouble_shown():
+                removed = server().remove_dataset(name)
+                st.success(f"{removed['name']} is removed; what evals on it found stays.")
 
 
 @st.fragment(run_every=_EVERY_S)

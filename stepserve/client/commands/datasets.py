@@ -6,7 +6,9 @@ import typer
 
 from stepserve.client.terminal import AsJson, Host, print_json, server_at, table
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: their versions, and what of them is in training data.")
+app = typer.Typer(
+    no_args_is_help=True, help="Datasets: their versions, what of them is in training data, and their end."
+)
 
 Name = Annotated[str, typer.Argument(help="A dataset's name in datasets/.")]
 
@@ -33,6 +35,14 @@ def versions(name: Name, host: Host = None, as_json: AsJson = False) -> None:
         return
     columns = ["first seen", "rows", "added", "removed", "changed", "evals", "digest"]
     table(told["name"], columns, [_version(one) for one in told["versions"]], none=f"No versions of {name}.")
+
+
+@app.command()
+def rm(name: Name, host: Host = None, as_json: AsJson = False) -> None:
+    """Delete a dataset that no job uses. What evals on it found stays."""
+    with server_at(host) as server:
+        removed = server.remove_dataset(name)
+    print_json(removed) if as_json else print(f"{removed['name']} is removed.")
 
 
 @app.command()
