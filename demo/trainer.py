@@ -7,8 +7,9 @@ accuracy, and the shards that it asks for. What a training loop of your own need
 
 import argparse
 import random
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalL
 
 from demo.train import encode, save
 from stepserve import CheckpointHook, Client, Eval, probe_of
+from stepserve.client.errors import StepserveError
 
 START = Path(__file__).parent / "checkpoints" / "step-0300"
 DATASET = "math_eval.jsonl"
+_EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def loop(client: Client, folder: Path, rounds: int, examples: int, steps: int, r
         hook.drain()
         found = hook.results()
         if not found:
-            raise SystemExit("The checkpoint was not evaluated; the log above says why.")
+            sys.exit("The checkpoint was not evaluated; the log above says why.")
         (metrics,) = found
         accuracies.append(metrics.values[f"eval/{Eval(DATASET).label}/accuracy"])
         print(f"step {step:4d}  accuracy {accuracies[-1]:.3f}", flush=True)
@@ -82,16 +85,23 @@ def train_on(model: Qwen3ForCausalLM, tok: PreTrainedTokenizerFast, examples: li
         optimiser.zero_grad(set_to_none=True)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", help="the server (default: INFERENCE_HOST and INFERENCE_PORT)")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--examples", type=int, default=500, help="asked for in each round")
     parser.add_argument("--steps", type=int, default=100, help="of training in each round")
     parser.add_argument("--run", default="demo-trainer")
-    args = parser.parse_args()
-    with Client(args.host) as client, tempfile.TemporaryDirectory() as folder:
-        loop(client, Path(folder), args.rounds, args.examples, args.steps, args.run)
+    args = parser.parse_args(arguments)
+    try:
+        with Client(args.host) as client, tempfile.TemporaryDirectory() as folder:
+            client.health()  # the hook would go on trying, since nothing of it may end a training
+            loop(client, Path(folder), args.rounds, args.examples, args.steps, args.run)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(_EXIT_INTERRUPTED)
+    except (StepserveError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from demo import trainer
 from demo.loop import EARLY, main
 from demo.visit import Visit
 from stepserve import Client
@@ -55,6 +56,15 @@ def as_before(there: Front, client: Client) -> bool:
         ["own"],
         {"own"},
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "said"), [("http://127.0.0.1:9", "127.0.0.1:9"), ("http://127.0.0.1:port", "not the address of a server")]
+)
+def test_a_trainer_without_a_server_ends_with_a_sentence(host: str, said: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        trainer.main(["--host", host])
+    assert said in str(caught.value.code)
 
 
 def test_a_candidate_that_is_not_better_ends_the_loop_with_a_sentence(tmp_path: Path) -> None:

@@ -22,6 +22,24 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
     return hub
 
 
+async def test_a_hub_that_cannot_be_reached_is_said_to_be_so(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hub.running():
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)  # nobody listens there any more
+    async with (
+        town(tmp_path / "base", hub_timeout_s=5, hub_hosts=[CDN]) as here,
+        ollama.AsyncClient(host=here.url, trust_env=False) as client,
+    ):
+        with pytest.raises(ollama.ResponseError, match=r"the connection to the hub fails: .*; pull_.* tries again"):
+            await client.pull("acme/tiny")
+        async for line in await client.pull("acme/tiny", stream=True):
+            if line.status is not None and "the connection to the hub fails" in line.status:
+                break
+        else:
+            pytest.fail("a stream that ends without saying why")
+
+
 async def test_ollama_pull(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     async with hub.running():
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)

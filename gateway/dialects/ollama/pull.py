@@ -1,6 +1,7 @@
 """POST /api/pull: control's own /pull, with its job's progress in Ollama's words."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -33,33 +34,61 @@ class Pull:
         await unless_disconnected(follow, call.receive)
 
     async def _last(self, call: Call, job_id: str) -> None:
-        lines = [line async for line in self._progress(job_id)]
-        await call.answer(lines[-1], 500 if "error" in lines[-1] else 200)
+        """Waits for no second attempt of a job whose first brought nothing: nobody would see why that takes so long."""
+        line: Json = {}
+        async with aclosing(self._news(job_id)) as news:
+            async for job in news:
+                line = _line(job_id, job)
+                if (reason := _stuck(job)) is not None:
+                    line = {"error": f"{reason}; {job_id} tries again by itself: see /jobs/{job_id}"}
+                    break
+        await call.answer(line, 500 if "error" in line else 200)
 
     async def _all(self, call: Call, job_id: str) -> None:
         headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
         await call.send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for line in self._progress(job_id):
-            body = msgspec.json.encode(line) + b"\n"
-            await call.send({"type": "http.response.body", "body": body, "more_body": True})
+        await _write(call, {"status": "pulling manifest"})
+        async for job in self._news(job_id):
+            await _write(call, _line(job_id, job))
         await call.send({"type": "http.response.body", "body": b""})
 
-    async def _progress(self, job_id: str) -> AsyncIterator[Json]:
-        """Ends with `success` or an `error`; the job goes on when its reader leaves."""
-        yield {"status": "pulling manifest"}
+    async def _news(self, job_id: str) -> AsyncGenerator[Json]:
+        """The job's states, the last of which is its end or a `detail` that says why there are no more.
+
+        The job goes on when its reader leaves.
+        """
         events = EventData()
         try:
             async with self.control.listen(f"/jobs/{job_id}/events") as pieces:
                 async for piece in pieces:
                     for data in events.feed(piece):
                         job = msgspec.json.decode(data)
-                        yield _line(job_id, job)
+                        yield job
                         if job.get("status") in ("done", "failed", "cancelled"):
                             return
         except Unserved as error:
-            yield {"error": str(error)}
+            yield {"detail": str(error)}
             return
-        yield {"error": f"the news of {job_id} ended before it did: see /jobs/{job_id}"}
+        yield {"detail": f"the news of {job_id} ended before it did: see /jobs/{job_id}"}
+
+
+async def _write(call: Call, line: Json) -> None:
+    body = msgspec.json.encode(line) + b"\n"
+    await call.send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def _stuck(job: Json) -> str | None:
+    """Why a job waits for its next attempt, when the files have not begun to come."""
+    if job.get("status") != "pending" or (job.get("progress") or {}).get("done"):
+        return None
+    return _complaint(job)
+
+
+def _complaint(job: Json) -> str | None:
+    """What its last attempt ended with. Only some of a job's news have its attempts."""
+    attempts = job.get("attempts") or [{}]
+    reason: str | None = attempts[-1].get("error")
+    return reason
 
 
 def _line(job_id: str, job: Json) -> Json:
@@ -71,7 +100,8 @@ def _line(job_id: str, job: Json) -> Json:
         case None:
             return {"error": str(job.get("detail", "the job cannot be followed"))}
     progress = job.get("progress") or {}
-    line: Json = {"status": f"pulling {job_id}"}
+    waits = job.get("status") == "pending" and _complaint(job)
+    line: Json = {"status": f"pulling {job_id}" + (f", which waits for its next attempt: {waits}" if waits else "")}
     if progress.get("total"):
         line |= {"digest": job_id, "total": progress["total"], "completed": progress["done"]}
     return line
