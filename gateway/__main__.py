@@ -192,6 +192,7 @@ def main() -> None:
     terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w")  # for a refusal: standard error is a file from here on
     logs.redirect_output(settings.layout.logs / logs.ENGINE_LOG)
     environment.set_defaults(settings.max_sequences_per_request)
+    environment.keep_sockets_in(settings.layout.engine_sockets)
     tracing.prepare(settings.telemetry)
     code = 1
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from stepserve.privacy import check_socket_folder, tighten
 
 _LONGEST_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS
+_ENGINE_SOCKET_NAME = 36  # characters: vLLM names each by a UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,11 @@ class Layout:
     @property
     def control_socket(self) -> Path:
         return self._socket("control.sock")
+
+    @property
+    def engine_sockets(self) -> Path:
+        """Sockets between the gateway and its engines, which are killed with it; made by the gateway."""
+        return self._socket(f"engines/{'0' * _ENGINE_SOCKET_NAME}").parent
 
     def create(self) -> None:
         """Makes every folder, and closes what the server keeps to other users of the machine; `models` is the user's.

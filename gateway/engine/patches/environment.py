@@ -1,12 +1,14 @@
 """What vLLM reads from the environment: set before it is imported, here and where engines begin."""
 
 import os
+from pathlib import Path
 
 from gateway.engine.patches.patch import Patch
 from stepserve.contract import MAX_STOP_TEXTS
 from stepserve.engine_arguments import ranks_of
 from stepserve.settings import EngineSettings
 
+_SOCKETS = "VLLM_RPC_BASE_PATH"
 _BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 _IS_BOUND = _BINDING in os.environ  # by whoever started the gateway
 _CACHE_GIB = "VLLM_CPU_KVCACHE_SPACE"
@@ -24,6 +26,19 @@ def set_defaults(max_sequences_per_request: int) -> None:
     os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(max_sequences_per_request))
     os.environ.setdefault("VLLM_MAX_COMPLETION_PROMPTS", str(max_sequences_per_request))
     os.environ.setdefault("VLLM_MAX_STOP_STRINGS", str(MAX_STOP_TEXTS))  # 4 otherwise, which is OpenAI's limit alone
+
+
+def keep_sockets_in(folder: Path) -> None:
+    """Where vLLM's sockets lie, unless the variable was set; what killed processes left there is removed. Blocks.
+
+    Raises OSError.
+    """
+    if _SOCKETS in os.environ:
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for left in folder.iterdir():
+        left.unlink(missing_ok=True)
+    os.environ[_SOCKETS] = str(folder)
 
 
 def set_for_engine(settings: EngineSettings) -> None:
@@ -57,8 +72,9 @@ def _bind(settings: EngineSettings) -> None:
 PATCH = Patch(
     name="environment",
     changes="No downloads, usage reports or redirects of media, 2 s for a worker's end, bounds on `n`, prompts and stop"
-    " strings, the size of the CPU's KV cache, whether NaN is counted, and which cores a rank computes on where a model"
-    " has more than one. All but the size and the counting leave a variable as it was set.",
+    " strings, sockets in the base directory instead of /tmp, the size of the CPU's KV cache, whether NaN is counted,"
+    " and which cores a rank computes on where a model has more than one. All but the size and the counting leave a"
+    " variable as it was set.",
     why="vLLM has no flags for these.",
     without="vLLM would download, report, follow redirects to hosts that are not allowed, and wait longer at an end.",
     gain="Not a matter of speed.",

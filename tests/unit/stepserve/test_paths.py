@@ -16,6 +16,7 @@ def test_a_base_directory_too_deep_for_a_socket_gets_a_short_one(tmp_path: Path)
     layout, other = Layout(deep, deep / "models"), Layout(deep / "other", deep / "models")
     assert len(str(layout.gateway_socket)) < 104
     assert layout.gateway_socket != other.gateway_socket
+    assert len(str(layout.engine_sockets)) + 1 + 36 < 104, "vLLM names its sockets by UUIDs"
     layout.create()
     assert layout.gateway_socket.parent.stat().st_mode & 0o777 == 0o700
     assert (deep / "datasets").is_dir()
