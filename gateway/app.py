@@ -235,7 +235,10 @@ def create_gateway(
     router = Router(
         gate, pool, directory, settings.load_on_request, settings.max_held_requests, settings.hold_timeout_s
     )
-    preload = Preload(settings.preload, pool, directory)
+    keyring = Keyring(settings.access, settings.layout.key_cache)
+    key_usage = UsageTotals()
+    key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
+    preload = Preload(settings.preload, pool, directory, key_sync.control_answers)
     layout, bounds = settings.layout, _request_bounds(settings)
     aliases = AliasBook(settings.aliases, layout.aliases)
     naming = Naming(aliases.by_name, settings.unknown_model)
@@ -294,12 +297,9 @@ def create_gateway(
         adapters.add(route)
     for route in describe(gate, control, adapters.routes, [*information.routes, *configuration.routes()]):
         adapters.add(route)
-    keyring = Keyring(settings.access, layout.key_cache)
     usage.boot_id = pool.snapshot().boot_id
     tracer = tracer_of(settings.telemetry)
-    key_usage = UsageTotals()
     rates = _rates(settings)
-    key_sync = _key_sync(settings, keyring, key_usage, pool.snapshot().boot_id)
     deadlines = Deadlines(settings.limits)
     response_writer = ResponseWriter(control, keeps=settings.fleet.control is None)
     public = PublicApp(

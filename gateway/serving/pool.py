@@ -111,6 +111,7 @@ class Pool:
         self._memory, self._max_loaded = memory, max_loaded
         self._boot_id = uuid.uuid4().hex
         self._watchdog = watchdog or Watchdog()
+        self._moved = asyncio.Event()
 
     @property
     def loaded(self) -> LoadedModels:
@@ -250,6 +251,11 @@ class Pool:
         """What the model of that id is registered with from now on, loaded or not; None: what the settings say."""
         self._events.put_nowait(_KeepAlive(name, keep_alive_s, registered=True))
 
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Returns when that holds; it is looked at after every event that the pool has taken."""
+        while not holds():
+            await self._moved.wait()
+
     async def run(self) -> None:
         """The writer task: takes events until cancelled; then ends every engine."""
         try:
@@ -278,6 +284,8 @@ class Pool:
         self._loads.advance(reserved)
         self._ledger.advance()
         self._watchdog.look_at(*self.loaded.slots)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     async def _next_event(self) -> _Event | None:
         """None when it is time to look whether an engine died, a slot became idle, or a restart is due."""

@@ -1,8 +1,9 @@
 """Models that are loaded at the start, in addition to the active one."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError, LoadFailed, Unserved
@@ -12,19 +13,19 @@ from stepserve.contract import LoadRequest
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 0.5
 _ACTIVE_COMES_WITHIN_S = 15.0  # after control answers: it then asks for the model that was active before
 
 
 @dataclass(slots=True)
 class Preload:
     """Each in turn, once, and never in place of another model. One that does not load ends nothing:
-    the log says why, and `outcomes`, which is for people.
+    the log says why, and `outcomes`, which is for people. `control_answers` returns at the next answer of control's.
     """
 
     models: Sequence[str]
     pool: Pool
     directory: Directory
+    control_answers: Callable[[], Awaitable[object]]
     outcomes: dict[str, str] = field(default_factory=dict, init=False)
 
     async def run(self) -> None:
@@ -52,7 +53,7 @@ class Preload:
                 self._fail(name, str(error))
                 return None
             except Unserved:
-                await asyncio.sleep(_LOOK_S)
+                await self.control_answers()
                 continue
             if wanted is None:
                 self._fail(name, f"no model is registered as {name!r}: see GET /models")
@@ -60,13 +61,10 @@ class Preload:
 
     async def _active_is_there(self) -> None:
         """Its engine starts first; where none becomes active, nobody waits for it."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + _ACTIVE_COMES_WITHIN_S
-        while True:
-            over = self.pool.serving is not None or loop.time() >= until_s
-            if over and self.pool.switching_to is None:
-                return
-            await asyncio.sleep(_LOOK_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ACTIVE_COMES_WITHIN_S):
+                await self.pool.until(lambda: self.pool.serving is not None)
+        await self.pool.until(lambda: self.pool.switching_to is None)
 
     def _fail(self, name: str, reason: str) -> None:
         self.outcomes[name] = reason

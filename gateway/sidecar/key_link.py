@@ -45,6 +45,7 @@ class KeySync:
         self._away = False
         self._compared = False
         self._others_may = asyncio.Event()
+        self._answered = asyncio.Event()
         self._client = control
         self._path = path
         self._look()
@@ -63,6 +64,10 @@ class KeySync:
     async def others_may(self) -> None:
         """Waits until other machines may reach the server."""
         await self._others_may.wait()
+
+    async def control_answers(self) -> None:
+        """Returns at the next exchange in which control answers."""
+        await self._answered.wait()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -101,6 +106,8 @@ class KeySync:
             return
         self._away = False
         self._compared = True
+        answered, self._answered = self._answered, asyncio.Event()
+        answered.set()
         self._usage.heard(told)
         if keys is not None:
             self.put(keys, known[1])

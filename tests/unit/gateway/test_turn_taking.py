@@ -254,7 +254,7 @@ def test_whoever_had_a_model_loaded_may_come_before_it_leaves_again() -> None:
 
 def test_what_is_loaded_at_the_start_takes_nobodys_place() -> None:
     async def test(town: Town) -> None:
-        preload = Preload(["a", "b", "nope"], town.pool, town.register)
+        preload = Preload(["a", "b", "nope"], town.pool, town.register, asyncio.Event().wait)
         await preload.run()
         assert town.garage.asked == ["a"]
         assert preload.outcomes["a"] == "loaded"
