@@ -27,6 +27,7 @@ from control.errors import (
 )
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
 from stepserve.contract import (
+    CANARY_ANSWERS_WAIT_S,
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
@@ -237,9 +238,11 @@ class GatewayClient:
         return await self._post(GATEWAY_CANARY_PATH, order, CanaryReport, STATE_TIMEOUT_S)
 
     async def canary_answers(self, canary_id: str, said: CanaryVerdicts) -> CanaryAnswers:
-        """Hands in what its judge has said; what that is to read next. Raises GatewayUnavailable."""
+        """Hands in what its judge has said; what that is to read next, which is waited for where some is wanted. Raises
+        GatewayUnavailable.
+        """
         path = GATEWAY_CANARY_ANSWERS_PATH.format(canary_id=canary_id)
-        return await self._post(path, said, CanaryAnswers, STATE_TIMEOUT_S)
+        return await self._post(path, said, CanaryAnswers, CANARY_ANSWERS_WAIT_S + STATE_TIMEOUT_S)
 
     async def end_canary(self, canary_id: str) -> None:
         """Raises GatewayUnavailable."""

@@ -4,6 +4,7 @@ token. The types are the contract's.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,9 +17,10 @@ from starlette.routing import Route
 from gateway.access.job_charge import charged
 from gateway.access.usage import UsageTotals
 from gateway.errors import DigestMismatch, GatewayError
-from gateway.http.asgi import ClientDisconnected, unless_disconnected, until_disconnected
+from gateway.http.asgi import ClientDisconnected, Receive, unless_disconnected, until_disconnected
 from gateway.inference.internal import Inference
 from gateway.serving.canary.canary import Canary
+from gateway.serving.canary.judging import Taken
 from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
@@ -27,6 +29,7 @@ from gateway.status.usage import UsageBook
 from gateway.traffic.judged import in_words
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
 from stepserve.contract import (
+    CANARY_ANSWERS_WAIT_S,
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
@@ -169,7 +172,7 @@ def create_private_app(
 
     async def judged(request: Request) -> Response:
         async def run(said: CanaryVerdicts) -> CanaryAnswers:
-            taken = canary.answers(request.path_params["canary_id"], said)
+            taken = await _to_read(canary, request.path_params["canary_id"], said, request.receive)
             return await asyncio.to_thread(in_words, taken)
 
         return await _answer(request, CanaryVerdicts, run)
@@ -200,6 +203,17 @@ def create_private_app(
         ],
         middleware=[Middleware(Traced)],
     )
+
+
+async def _to_read(canary: Canary, canary_id: str, said: CanaryVerdicts, receive: Receive) -> list[Taken]:
+    """What a judge is to read next, the first answer of which is waited for. Raises ClientDisconnected."""
+    taken = canary.answers(canary_id, said)
+    if taken or not said.wanted:
+        return taken
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CANARY_ANSWERS_WAIT_S):
+            await unless_disconnected(canary.until_answers(canary_id), receive)
+    return canary.answers(canary_id, said.model_copy(update={"verdicts": []}))
 
 
 async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[BaseModel]]) -> Response:

@@ -27,6 +27,7 @@ CONTROL_METRICS_PATH = "/metrics"
 GATEWAY_ASK_PATH = "/ask"
 GATEWAY_CANARY_PATH = "/canary"
 GATEWAY_CANARY_ANSWERS_PATH = "/canary/{canary_id}/answers"
+CANARY_ANSWERS_WAIT_S = 15.0  # at most, for the first answer that a judge may read
 
 # Control's, asked by the gateway when the body of an upload comes in. In no table of public routes, so nobody else can.
 OPEN_PIECE_PATH = "/uploads/open"

@@ -20,14 +20,16 @@ from stepserve.jobs.ports import BatchEngine
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16
-_LOOK_EVERY_S: Final = 1.0
+_RETRY_S: Final = 1.0
 _NOT_LOADED_PAUSE_S: Final = 5.0
 _NO_VERDICT: Final = "its reply has neither CORRECT nor INCORRECT"
 
 
 class CanaryReader(Protocol):
     async def canary_answers(self, canary_id: str, said: CanaryVerdicts) -> CanaryAnswers:
-        """Hands in verdicts; what is to be read next. Raises GatewayUnavailable."""
+        """Hands in verdicts; what is to be read next, which is waited for where some is wanted. Raises
+        GatewayUnavailable.
+        """
         ...
 
 
@@ -72,13 +74,11 @@ class _Reading:
                 answers = (await self._gateway.canary_answers(self._canary_id, said)).answers
             except ServiceError as error:  # where it is more than a moment, whoever watches the canary finds out too
                 log.warning("the judge of %s gets no answers: %s", self._canary_id, error)
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.sleep(_RETRY_S)
                 continue
-            verdicts = []
-            if answers:
-                verdicts = await self._read(answers)
-            else:
-                await asyncio.sleep(_LOOK_EVERY_S if self._is_loaded else _NOT_LOADED_PAUSE_S)
+            verdicts = await self._read(answers) if answers else []
+            if not self._is_loaded:
+                await asyncio.sleep(_NOT_LOADED_PAUSE_S)
 
     async def _loaded(self) -> None:
         """It takes no place that another model needs, so it may have to wait for room, or to be loaded again."""

@@ -248,7 +248,7 @@ async def test_scored_again_without_the_engine(here: Desk) -> None:
     await here.activate("a", 1)
     first, second = await here.evaluate(), await here.evaluate()
     here.gateway.batches.clear()
-    described = (await here.get("/openapi.json"))["paths"]["/eval/jobs/{job_id}/rescore"]["post"]
+    described = (await here.http.get("/openapi.json")).json()["paths"]["/eval/jobs/{job_id}/rescore"]["post"]
     asked = described["requestBody"]["content"]["application/json"]["schema"]
     assert (set(asked["properties"]), asked["required"]) == ({"metrics", "judge"}, ["metrics"])
     rescored = await here.http.post(f"/eval/jobs/{first}/rescore", json={"metrics": ["math", "f1", "accuracy"]})

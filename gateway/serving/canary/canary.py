@@ -1,5 +1,6 @@
 """The canary that runs now, if one does: whom its candidate answers, how that goes, and how it ended."""
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -54,14 +55,15 @@ class _Run:
 
 
 class Canary:
-    """One at a time. Every method is a step without an `await`. `shadows` asks the candidate what nobody waits for;
-    None: nobody can.
+    """One at a time. Every method that changes something is a step without an `await`. `shadows` asks the candidate
+    what nobody waits for; None: nobody can.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.shadows: Shadows | None = None
         self._clock = clock
         self._run: _Run | None = None
+        self._taken = asyncio.Event()
 
     def order(self, order: CanaryOrder) -> CanaryReport:
         """Begins it. The same order again asks after it, which keeps it going; one that was lost begins again. That its
@@ -95,6 +97,20 @@ class Canary:
         next_ones = run.judging.handed(said)
         self.judge(run)
         return next_ones if run.is_running else []
+
+    async def until_answers(self, canary_id: str) -> None:
+        """Returns when there is an answer for its judge to read: never, where it does not run any more."""
+        while not self._has_answers(canary_id):
+            await self._taken.wait()
+
+    def _has_answers(self, canary_id: str) -> bool:
+        run = self._run
+        return run is not None and run.order.id == canary_id and run.judging is not None and run.judging.has_answers
+
+    def took(self) -> None:
+        """Answers for a judge; wakes whoever waits for them."""
+        taken, self._taken = self._taken, asyncio.Event()
+        taken.set()
 
     @property
     def tried(self) -> ModelRef | None:
@@ -291,12 +307,14 @@ class Trial:
         if judging is not None and self._run.is_running:
             of_candidate = answered_by == self._run.order.candidate.digest
             judging.take(path, body, content, is_stream=is_stream, of_candidate=of_candidate)
+            self._canary.took()
 
     def take_both(self, answered: Answered, candidate: bytes) -> None:
         """The answers of active model and shadow, for a judge if it was drawn."""
         judging = self._run.judging
         if judging is not None and self.drawn and self._run.is_running:
             judging.take_both(answered.path, answered.body, answered.answer, candidate)
+            self._canary.took()
 
     def shadow(self, answered: Answered) -> None:
         shadows, run = self._canary.shadows, self._run

@@ -113,6 +113,10 @@ class Judging:
         while new and old:
             yield new.popleft(), old.popleft()
 
+    @property
+    def has_answers(self) -> bool:
+        return bool(self._waiting)
+
     def forget(self) -> None:
         """The answers that wait."""
         self._waiting.clear()

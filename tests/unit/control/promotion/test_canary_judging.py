@@ -59,6 +59,8 @@ class Stage:
             raise self.on_answers.pop()
         self.told.append(said)
         found, self.waiting = self.waiting[: said.wanted], self.waiting[said.wanted :]
+        if said.wanted and not found:
+            await asyncio.Event().wait()
         return CanaryAnswers(answers=found)
 
     async def load_beside(self, model_id: str) -> None:

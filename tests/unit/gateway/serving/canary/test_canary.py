@@ -527,6 +527,24 @@ async def test_a_judge_reads_as_many_answers_of_each_and_ends_a_canary_whose_can
 
 
 @on_stage
+async def test_a_judge_waits_for_the_first_answer_and_is_told_of_it_at_once(here: Stage) -> None:
+    asked = order(share=1.0, judge=JUDGE)
+    here.canary.order(asked)
+    here.engine("new").says = says("a good one")
+    judge = Judge(here, asked)
+    assert judge.reads() == 0
+    waiting = asyncio.create_task(here.canary.until_answers(asked.id))
+    other = asyncio.create_task(here.canary.until_answers("another one"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await here.ask(1)
+    async with asyncio.timeout(240):
+        await waiting
+    assert (judge.reads(), other.done()) == (1, False)
+    other.cancel()
+
+
+@on_stage
 async def test_a_judge_that_is_away_ends_nothing_and_shows_nothing(here: Stage) -> None:
     asked = order(share=0.5, judge=JUDGE)
     here.canary.order(asked)
