@@ -22,7 +22,7 @@ class InferenceKind:
     route: ClassVar[str] = "/inference"
     request_model: ClassVar[builtins.type[JobRequest]] = InferenceJobRequest
 
-    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002 - the port's
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         return request.model_dump(mode="json")
 
     def identity(self, config: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class DataGenKind:
             "source_digest": strategy.digest,
         }
 
-    def identity(self, config: dict[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002 - the port's
+    def identity(self, config: dict[str, Any]) -> dict[str, Any] | None:
         """No two are the same: a second one adds to what the first one made."""
         return None
 

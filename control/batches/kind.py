@@ -42,7 +42,7 @@ class BatchKind:
         self._files = files
         self._max_sequences = max_sequences
 
-    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002 - the port's
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """Reads every line once. Blocks; raises Invalid and NotFound."""
         assert isinstance(request, BatchJobRequest)
         facts = scan(self._files.path(request.input_file_id), request.endpoint, self._max_sequences)

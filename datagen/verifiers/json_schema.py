@@ -43,7 +43,7 @@ class JsonSchema:
     ) -> None:
         await self._rendering.__aexit__(kind, error, trace)
 
-    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:  # noqa: ARG002 - the protocol's
+    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
         try:
             made = await self._rendering.answer(
                 {"row": {}, "texts": [], "said": code_of(candidate.reply), "schema": _SCHEMA}, "verifiers: the schema"

@@ -27,7 +27,7 @@ class Math:
         self._workers = ScoringWorkers()
 
     @classmethod
-    def open(cls, config: MathConfig, sources: Sources) -> Self:  # noqa: ARG003 - the protocol's
+    def open(cls, config: MathConfig, sources: Sources) -> Self:
         return cls(config)
 
     async def __aenter__(self) -> Self:
@@ -39,7 +39,7 @@ class Math:
     ) -> None:
         await self._workers.__aexit__(kind, error, trace)
 
-    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:  # noqa: ARG002 - the protocol's
+    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
         wanted = candidate.row.get(self._field)
         if not isinstance(wanted, str | int | float) or isinstance(wanted, bool):
             return Verdict(passed=False, score=0.0, why=f"the row has no answer in {self._field!r}")

@@ -31,10 +31,10 @@ class Numeric:
         self._config = config
 
     @classmethod
-    def open(cls, config: NumericConfig, sources: Sources) -> Self:  # noqa: ARG003 - the protocol's
+    def open(cls, config: NumericConfig, sources: Sources) -> Self:
         return cls(config)
 
-    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:  # noqa: ARG002 - the protocol's
+    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
         field = self._config.answer_field
         wanted = number_of(str(candidate.row.get(field, "")))
         if wanted is None:

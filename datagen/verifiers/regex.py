@@ -35,10 +35,10 @@ class Regex:
             raise Refused("pattern", f"is not a regular expression: {error}") from error
 
     @classmethod
-    def open(cls, config: RegexConfig, sources: Sources) -> Self:  # noqa: ARG003 - the protocol's
+    def open(cls, config: RegexConfig, sources: Sources) -> Self:
         return cls(config)
 
-    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:  # noqa: ARG002 - the protocol's
+    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
         try:
             async with self._turn:
                 found = await asyncio.to_thread(self._is_found, candidate.reply.strip())

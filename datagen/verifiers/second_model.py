@@ -28,7 +28,7 @@ class SecondModel:
         self._sampling = BatchSampling(max_tokens=config.max_tokens)
 
     @classmethod
-    def open(cls, config: SecondModelConfig, sources: Sources) -> Self:  # noqa: ARG003 - the protocol's
+    def open(cls, config: SecondModelConfig, sources: Sources) -> Self:
         return cls(config)
 
     @property

@@ -37,7 +37,7 @@ class UnitTests:
             raise Refused("name", reason)
         return cls(config)
 
-    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:  # noqa: ARG002 - the protocol's
+    async def verify(self, candidate: Candidate, ask: Asking) -> Verdict:
         tests = candidate.row.get(self._config.tests_field)
         if isinstance(tests, list):
             tests = "\n".join(map(str, tests))

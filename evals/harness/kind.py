@@ -53,7 +53,7 @@ class TaskFileKind:
     async def listing(self) -> dict[str, Any]:
         return await asyncio.to_thread(self._listing)
 
-    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:  # noqa: ARG002 - the port's
+    def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         """The config of an eval whose dataset is the task. Blocks; raises Invalid or NotFound."""
         assert isinstance(request, TaskJobRequest)
         file = self._files.find(request.task.file, request.task.harness)

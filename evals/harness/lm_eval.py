@@ -17,7 +17,7 @@ _ANSWER_TIMEOUT_S = 3600  # batch work may wait long behind people
 class LmEval:
     """Implements evals.harness.order.HarnessProgram."""
 
-    def refusal(self, task: TaskSpec, options: TaskOptions) -> str | None:  # noqa: ARG002 - the port's
+    def refusal(self, task: TaskSpec, options: TaskOptions) -> str | None:
         for field, given in (("name", task.name), ("args", task.args)):
             if given:
                 return f"task.{field}: is for tasks of inspect-ai; a task file of lm-eval says all in itself"
