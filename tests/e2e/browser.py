@@ -10,7 +10,8 @@ import httpx
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import debian
-from tests.e2e.server import Server, free_port, wait_until
+from tests.e2e.server import Server, free_port
+from tests.eventually import wait_until
 
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 _START_LIMIT_S = 240.0

@@ -7,14 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx
 import psutil
+
+from tests.eventually import wait_until as wait_until  # noqa: PLC0414 - tests/e2e/test_fleet.py has it from here
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo" / "checkpoints"
@@ -25,16 +26,6 @@ PATCHES_VARIABLE = "INFERENCE_ENGINE__PATCHES"
 _START_TIMEOUT_S = 600.0
 _GONE_WITHIN_S = 5.0  # a large process that was killed takes a moment to go
 _STOP_TIMEOUT_S = 40.0  # a figure for the stop itself is tests/e2e/test_stopping.py's
-
-
-def wait_until(what: str, happened: Callable[[], bool], timeout_s: float) -> float:
-    """Polls until `happened` is true; returns the seconds it took. Fails the test after `timeout_s`."""
-    started = time.monotonic()
-    while not happened():
-        waited = time.monotonic() - started
-        assert waited < timeout_s, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.1)
-    return time.monotonic() - started
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
@@ -96,8 +87,12 @@ class Server:
             return False
 
     def wait_ready(self) -> float:
-        assert self.process.poll() is None, self.terminal()
-        return wait_until("the server is ready", self.ready, _START_TIMEOUT_S)
+        """Fails at once, with what the server has said, when it ends instead."""
+        return wait_until("the server is ready", self.ready, _START_TIMEOUT_S, given_up=self._ended)
+
+    def _ended(self) -> str | None:
+        code = self.process.poll()
+        return None if code is None else f"it ended with {code}: {self.terminal()}"
 
     def processes(self) -> list[psutil.Process]:
         """The supervisor and everything below it."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of
+from tests.eventually import wait_until
 
 
 @pytest.fixture(scope="module")

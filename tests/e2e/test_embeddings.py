@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, wait_until
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server
+from tests.eventually import wait_until
 
 TEXTS = ["What is 17+25?", "hello world", "hello word"]
 MODULES = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")

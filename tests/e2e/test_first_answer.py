@@ -2,7 +2,8 @@
 
 import re
 
-from tests.e2e.server import FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import FINAL_ID, Server, answer_of
+from tests.eventually import wait_until
 
 
 def test_a_fresh_server_adds(server: Server) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.server import Server, answer_of, wait_until
+from tests.e2e.server import Server, answer_of
+from tests.eventually import wait_until
 
 PATHS = ["/v1/chat/completions", "/v1/messages", "/generate", "/api/chat"]
 

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from evals.tally import TIMING_KEYS
-from tests.e2e.server import EARLY, FINAL_ID, Server, kill, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, kill
+from tests.eventually import wait_until
 
 SAMPLES = 2000
 VICTIMS = ["stepserve: gateway", "stepserve: control", "stepserve: engine starter", "VLLM::EngineCore"]

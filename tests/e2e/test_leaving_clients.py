@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.server import FINAL, Server, wait_until
+from tests.e2e.server import FINAL, Server
+from tests.eventually import wait_until
 
 CLIENTS = 24
 MESSAGES = [{"role": "user", "content": "Tell me everything."}]

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.server import FINAL_ID, Server, wait_until
+from tests.e2e.server import FINAL_ID, Server
+from tests.eventually import wait_until
 
 PROMPT = "<|im_start|>user\nWhat is 17+25?<|im_end|>\n<|im_start|>assistant\n"
 MESSAGES = [{"role": "user", "content": "What is 17+25?"}]

@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.server import FINAL, REPOSITORY, free_port, kill, wait_until
+from tests.e2e.server import FINAL, REPOSITORY, free_port, kill
+from tests.eventually import wait_until
 
 pytestmark = pytest.mark.long
 

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from tests.e2e.adapters import write_adapter
-from tests.e2e.server import EARLY, FINAL, FINAL_ID, REPOSITORY, Server, answer_of, title_of, wait_until
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, REPOSITORY, Server, answer_of, title_of
 from tests.e2e.test_switching import Load
+from tests.eventually import wait_until
 
 EARLY_ID = "early"
 SWITCHES = 20

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stepserve.setting_sources import CONFIG_NAME
-from tests.e2e.server import Server, wait_until
+from tests.e2e.server import Server
+from tests.eventually import wait_until
 
 _LIMIT_S = 240.0
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.server import EARLY, FINAL_ID, Server, free_port, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, free_port
+from tests.eventually import wait_until
 
 pytestmark = [
     pytest.mark.long,

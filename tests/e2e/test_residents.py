@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of, title_of, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, answer_of, title_of
+from tests.eventually import wait_until
 
 BESIDE_ID = "beside-0300"
 QUESTION = "What is 58+67?"

@@ -13,7 +13,8 @@ from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from tests.e2e.server import FINAL_ID, Server, wait_until
+from tests.e2e.server import FINAL_ID, Server
+from tests.eventually import wait_until
 
 QUESTION: MessageParam = {"role": "user", "content": "What is 17+25?"}
 GREEDY = {"temperature": 0}

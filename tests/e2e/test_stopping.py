@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 
 from stepserve.client.events import EventReader
-from tests.e2e.server import FINAL_ID, Server, wait_until
+from tests.e2e.server import FINAL_ID, Server
+from tests.eventually import wait_until
 
 STREAMS = 64
 DRAIN_S = 5.0

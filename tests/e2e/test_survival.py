@@ -16,7 +16,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.e2e.server import FINAL, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import FINAL, FINAL_ID, Server, answer_of
+from tests.eventually import wait_until
 
 
 def test_inference_goes_on_without_control(server: Server) -> None:

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.e2e.server import DEMO, EARLY, FINAL, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import DEMO, EARLY, FINAL, FINAL_ID, Server, answer_of
+from tests.eventually import wait_until
 
 MIDDLE_ID, EARLY_ID = "switch-0500", "switch-0300"
 

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.server import Server, answer_of, free_port, wait_until
+from tests.e2e.server import Server, answer_of, free_port
+from tests.eventually import wait_until
 from tests.prometheus import DEPLOY, program
 
 _OF_CARDS = re.compile(r"stepserve_gpu_|stepserve_energy_joules_per|stepserve:|ALERTS")

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.e2e.environments import python_with
-from tests.e2e.server import REPOSITORY, free_port, wait_until
+from tests.e2e.server import REPOSITORY, free_port
+from tests.eventually import wait_until
 
 pytestmark = pytest.mark.long
 

@@ -23,7 +23,8 @@ from stepserve.client import Client, probe_of
 from stepserve.client.errors import Conflict, Invalid
 from stepserve.delta import MEDIA_TYPE
 from stepserve.probe import METADATA_KEY
-from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of, wait_until
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, answer_of
+from tests.eventually import wait_until
 
 EARLY_ID = "early-for-pushes"
 ROUTE = f"/models/{EARLY_ID}/weights"

@@ -17,9 +17,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.server import FINAL, FINAL_ID, REPOSITORY, Server, free_port, kill, wait_until
+from tests.e2e.server import FINAL, FINAL_ID, REPOSITORY, Server, free_port, kill
 from tests.e2e.yardstick.outcome import differing, outcomes
 from tests.e2e.yardstick.record import requests
+from tests.eventually import wait_until
 
 _START_LIMIT_S, _STOP_LIMIT_S = 280.0, 20.0
 

@@ -8,8 +8,9 @@ import httpx
 
 from control.__main__ import main
 from stepserve.unix_http import unix_transport
+from tests.eventually import eventually
 from tests.integration.forked import Forked
-from tests.integration.house import settings_of, until
+from tests.integration.house import settings_of
 
 
 class DoomedControl:
@@ -35,7 +36,7 @@ class DoomedControl:
                     return (await http.get("/health")).status_code == 200
             return False
 
-        await until(answers, lambda it_does: it_does)
+        await eventually(answers, lambda it_does: it_does)
 
     async def set_active(self, model_id: str) -> None:
         await self.ask("POST", "/models/set_active", id=model_id)

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse, Response
 from stepserve import __version__
 from stepserve.contract import ModelRef
 from stepserve.fleet import MEMBER_PREFIX, MEMBER_STAGE_PATH, StageAnswer, StageRequest
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import until
 from tests.integration.serving import serving
 
 HEARTBEAT_S = 0.05
@@ -89,7 +89,7 @@ class FakeMember(FakeGateway):
 
     async def told_that(self, state: str) -> None:
         """Returns once control says so in its answers."""
-        await until(lambda: asyncio.sleep(0, self.told), lambda told: told.get("state") == state)
+        await eventually(lambda: asyncio.sleep(0, self.told), lambda told: told.get("state") == state)
 
     async def _beat_for_ever(self) -> None:
         while True:

@@ -24,9 +24,9 @@ from stepserve.process import follow_parent
 from stepserve.setting_origins import load
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import until
 from tests.integration.serving import serving
 
 SHARE, HOLD, ENDED = "share.json", "hold", "ended"
@@ -97,7 +97,7 @@ async def _member(settings: Settings) -> AsyncIterator[None]:
             except httpx.TransportError:
                 return False
 
-        await until(may_join, bool)
+        await eventually(may_join, bool)
         member = FakeMember(str(settings.fleet.id), settings.port)
         member.batch_takes_s = BATCH_S
         async with member.joined(control):

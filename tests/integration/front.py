@@ -23,8 +23,9 @@ from gateway.serving.slot import Engine
 from stepserve.contract import CheckedEngine, ModelRef, Placement
 from stepserve.jobs.ports import JobKind
 from stepserve.paths import Layout
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.integration.serving import serving
 
 
@@ -63,7 +64,7 @@ async def front(base: Path, port: int = 0, *, makes_data: bool = False, **change
         serving_public = serving(gateway.public, listener, lifespan="off", http=guarded(settings.limits))
         await stack.enter_async_context(serving_public)
         async with httpx.AsyncClient(base_url=url, timeout=240) as http:
-            await until(
+            await eventually(
                 lambda: http.get("/models"), lambda answer: answer.status_code != 503
             )  # the keys are not known yet
         yield Front(url, layout, fake, app, control)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,14 @@ from control.telemetry.cards import CardReader
 from stepserve.jobs.ports import JobKind
 from stepserve.paths import Layout
 from stepserve.settings import Settings
+from tests.eventually import DEADLINE_S, eventually
 from tests.integration.echo_kind import EchoKind
 from tests.integration.fake_gateway import FakeGateway
 from tests.unit.control.checkpoint_files import write_checkpoint
 
+until = eventually  # tests/integration/test_fleet*.py still call it so
+
 PACE = PollIntervals(out_of_step_s=0.05, in_step_s=0.2)
-DEADLINE_S = 240.0  # of a machine that is busy: a test that fails waits so long, no other
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ class House:
 
     async def job(self, job_id: str, status: str) -> Any:
         """The job, once it has this status."""
-        return await until(lambda: self.get(f"/jobs/{job_id}"), lambda job: job["status"] == status)
+        return await eventually(lambda: self.get(f"/jobs/{job_id}"), lambda job: job["status"] == status)
 
 
 async def by_hand(base: Path, statement: str) -> int:
@@ -106,20 +108,6 @@ async def by_hand(base: Path, statement: str) -> int:
             return (await connection.execute(text(statement))).rowcount
     finally:
         await engine.dispose()
-
-
-async def until(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool]) -> Any:
-    """What `look` sees once it is `enough`; fails after DEADLINE_S showing what it saw last."""
-    seen = None
-    pause_s = 0.01
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not enough(seen := await look()):
-                await asyncio.sleep(pause_s)
-                pause_s = min(1.5 * pause_s, 0.1)  # a look costs control milliseconds, which is what is waited for
-    except TimeoutError:
-        raise AssertionError(f"still {seen}") from None
-    return seen
 
 
 def settings_of(base: Path, **changes: Any) -> Settings:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.eventually import eventually
 from tests.integration.adapter_files import write_adapter
 from tests.integration.fake_hub import FakeHub, Repository
-from tests.integration.house import House, house, until
+from tests.integration.house import House, house
 from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint, write_shard
 
 WEIGHTS = "model.safetensors"
@@ -51,7 +52,7 @@ async def pull(here: House, model: str, **body: Any) -> Any:
 
 
 async def ended(here: House, job_id: str) -> Any:
-    return await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] in {"done", "failed"})
+    return await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] in {"done", "failed"})
 
 
 def visible(here: House) -> list[str]:

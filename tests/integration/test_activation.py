@@ -14,8 +14,9 @@ from control.errors import GatewayUnavailable, Superseded
 from control.gateway_client import GatewayClient
 from control.jobs.engine_borrow import ActivatorSwitcher
 from stepserve.contract import ActivateRequest, FailedLoad, ModelRef, Proof
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, by_hand, control, house, settings_of, until
+from tests.integration.house import House, by_hand, control, house, settings_of
 
 
 async def active_id(here: House) -> str:
@@ -252,7 +253,7 @@ async def test_a_client_that_leaves_does_not_stop_the_switch(tmp_path: Path) -> 
         client.cancel()
         await asyncio.wait({client})
         here.gateway.may_switch.set()
-        await until(lambda: here.http.get("/models/active"), lambda response: response.status_code == 200)
+        await eventually(lambda: here.http.get("/models/active"), lambda response: response.status_code == 200)
 
 
 async def test_what_cannot_become_active(tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ async def test_a_gateway_that_restarts_gets_its_model_back(tmp_path: Path) -> No
         async with gateway.running():
             async with asyncio.timeout(240):
                 await gateway.switch_asked.wait()
-            await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+            await eventually(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
         assert gateway.activated == ["a", "a"]
 
 
@@ -351,7 +352,7 @@ async def test_a_failed_load_is_left_to_cool_down(tmp_path: Path) -> None:
             await looks.acquire()
         assert here.gateway.activated == ["a"]
         here.gateway.failed_loads = []
-        await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+        await eventually(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
 
 
 async def test_a_failed_load_of_other_content_does_not_count(tmp_path: Path) -> None:
@@ -361,7 +362,7 @@ async def test_a_failed_load_of_other_content_does_not_count(tmp_path: Path) -> 
             FailedLoad(id="a", digest="sha256:other", error="no", failed_at="then", retry_in_s=9.0)
         ]
         here.gateway.active = None
-        await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+        await eventually(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
 
 
 async def leave_unfinished(base: Path, model_id: str) -> ModelRef:
@@ -391,7 +392,7 @@ async def test_an_interrupted_switch_that_the_gateway_finished_is_done(tmp_path:
         assert row["status"] == "running", "nothing is decided before the gateway answers"
         gateway.active = target
         async with gateway.running():
-            await until(lambda: active_id(here), lambda model_id: model_id == "b")
+            await eventually(lambda: active_id(here), lambda model_id: model_id == "b")
             row = (await here.get("/models/activations"))["activations"][0]
             assert (row["id"], row["status"]) == ("b", "done")
 
@@ -407,7 +408,7 @@ async def test_a_switch_whose_end_the_database_does_not_take_is_settled_when_it_
         )
         assert (await here.http.post("/models/set_active", json={"id": "b"})).status_code >= 500
         await by_hand(tmp_path, "DROP TRIGGER full")
-        await until(lambda: active_id(here), lambda model_id: model_id == "b")
+        await eventually(lambda: active_id(here), lambda model_id: model_id == "b")
         assert here.gateway.activated == ["a", "b"], "and it was not taken back meanwhile"
         history = (await here.get("/models/activations"))["activations"]
         assert [(row["id"], row["status"]) for row in history] == [("b", "done"), ("a", "done")]
@@ -419,7 +420,7 @@ async def test_an_interrupted_switch_that_did_not_happen_is_failed(tmp_path: Pat
         await here.add_model("b", seed=1)
     await leave_unfinished(tmp_path, "b")
     async with house(tmp_path) as here:
-        row = await until(
+        row = await eventually(
             lambda: here.get("/models/activations"), lambda body: body["activations"][0]["status"] != "running"
         )
         assert row["activations"][0]["error"] == "interrupted"

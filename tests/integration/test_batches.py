@@ -11,7 +11,8 @@ import pytest
 from control.batches.answers import Answers
 from control.batches.requests import Line
 from stepserve.contract import AskItem, AskOutput
-from tests.integration.house import House, control, house, until
+from tests.eventually import eventually
+from tests.integration.house import House, control, house
 from tests.integration.standing import Standing, standing
 
 ENDPOINT = "/v1/chat/completions"
@@ -40,7 +41,7 @@ async def batch_of(opened: House, content: bytes) -> Any:
 
 async def ended(opened: House, batch_id: str) -> Any:
     over = {"completed", "failed", "cancelled"}
-    return await until(lambda: opened.get(f"/v1/batches/{batch_id}"), lambda batch: batch["status"] in over)
+    return await eventually(lambda: opened.get(f"/v1/batches/{batch_id}"), lambda batch: batch["status"] in over)
 
 
 async def answers_of(opened: House, file_id: str) -> dict[str, Any]:
@@ -182,7 +183,7 @@ async def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None
 
         opened.gateway.before_reply = hold
         batch = await batch_of(opened, jsonl(*(line(number) for number in range(64))))
-        await until(
+        await eventually(
             lambda: opened.get(f"/v1/batches/{batch['id']}"),
             lambda shown: (
                 (opened.layout.runs / "batch" / batch["id"] / "output.jsonl").exists()
@@ -212,7 +213,7 @@ async def test_a_batch_goes_on_where_its_control_was_stopped(tmp_path: Path) -> 
         opened.gateway.before_reply = hold
         batch = await batch_of(opened, jsonl(*(line(number) for number in range(64))))
         output = opened.layout.runs / "batch" / batch["id"] / "output.jsonl"
-        await until(
+        await eventually(
             lambda: opened.get(f"/v1/batches/{batch['id']}"),
             lambda _: output.exists() and output.read_bytes().count(b"\n") == 32,
         )

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import control, house, settings_of, until
+from tests.integration.house import control, house, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 async def test_an_empty_base_gets_the_demo(tmp_path: Path) -> None:
     for _ in range(2):
         async with house(tmp_path, install_demo=True) as here:
-            await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+            await eventually(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
             (model,) = (await here.get("/models"))["models"]
             assert (model["id"], model["source"], model["tags"], model["step"]) == (
                 "demo-step-1500", "demo", ["demo"], 1500,
@@ -28,7 +29,7 @@ async def test_the_operators_folder_is_served_wherever_it_lies(tmp_path: Path) -
     gateway = FakeGateway(settings_of(base).layout.gateway_socket)
     async with gateway.running(), control(base, gateway, model_path=folder) as here:
         assert (await here.get("/models/active"))["id"] == "my-model"
-        await until(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
+        await eventually(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
     (folder / "tokenizer.json").write_text('{"other": 1}')
     async with gateway.running(), control(base, gateway, model_path=folder) as here:
         assert (await here.get("/models/active"))["id"].startswith("my-model-")

@@ -12,7 +12,7 @@ import pytest
 from stepserve import AsyncClient
 from stepserve.client.errors import Conflict, NotFound
 from stepserve.settings import Alias
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -231,7 +231,7 @@ def test_keep_alive_unloads_and_pins(tmp_path: Path) -> None:
         assert (await there.chat(model="c")).status_code == 200
         assert await loaded() == {MODEL, "c"}
         assert (await generate("c", 0)).json()["done_reason"] == "unload"
-        await until(loaded, lambda names: names == {MODEL})
+        await eventually(loaded, lambda names: names == {MODEL})
         assert (await generate(MODEL, 0)).status_code == 200
         assert await loaded() == {MODEL}, "the active model stays"
 

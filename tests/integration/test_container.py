@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from tests.debian import program
-from tests.e2e.server import free_port, wait_until
+from tests.e2e.server import free_port
+from tests.eventually import wait_until
 
 pytestmark = pytest.mark.long
 

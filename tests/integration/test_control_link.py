@@ -12,9 +12,10 @@ import httpx
 from control.__main__ import main
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.unix_http import unix_transport
+from tests.eventually import eventually
 from tests.integration.forked import Forked
 from tests.integration.front import front
-from tests.integration.house import settings_of, until
+from tests.integration.house import settings_of
 from tests.unit.gateway.fakes import FakeClient
 
 WATCHERS = 110
@@ -71,7 +72,7 @@ async def test_a_control_that_is_stopped_is_a_503_and_not_a_wait_without_end(tmp
             httpx.AsyncClient(transport=unix_transport(path), base_url="http://control", timeout=240) as owner,
             httpx.AsyncClient(transport=httpx.ASGITransport(link), base_url="http://gateway", timeout=240) as http,
         ):
-            await until(lambda: _status(owner, "/health"), lambda status: status == 200)
+            await eventually(lambda: _status(owner, "/health"), lambda status: status == 200)
             assert (await http.get("/models")).status_code == 200
             control.send(signal.SIGSTOP)
             async with asyncio.timeout(240):
@@ -79,7 +80,7 @@ async def test_a_control_that_is_stopped_is_a_503_and_not_a_wait_without_end(tmp
             for answer in answers:
                 assert (answer.status_code, answer.json()["code"]) == (503, "control_down")
             control.send(signal.SIGCONT)
-            await until(lambda: _status(http, "/models"), lambda status: status == 200)
+            await eventually(lambda: _status(http, "/models"), lambda status: status == 200)
     finally:
         await link.close()
         control.kill()

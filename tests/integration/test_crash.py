@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.integration.doomed_control import DoomedControl
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, control, settings_of, until
+from tests.integration.house import House, control, settings_of
 
 # After control's request came in, and after the gateway's answer went out: hashing, the row, the wire, the commit.
 MOMENTS_MS = [0, 1, 2, 4, 8, 16, 32]
@@ -30,7 +31,7 @@ async def story(here: House, gateway: FakeGateway) -> tuple[str, list[str]]:
         active = (await here.get("/models/active"))["id"]
         return active, gateway.active.id if gateway.active else None, [row["status"] for row in rows]
 
-    active, _, statuses = await until(look, lambda seen: seen[0] == seen[1] and "running" not in seen[2])
+    active, _, statuses = await eventually(look, lambda seen: seen[0] == seen[1] and "running" not in seen[2])
     return active, statuses
 
 
@@ -77,7 +78,7 @@ def test_killed_before_the_gateway_answers_and_the_candidate_fails(tmp_path: Pat
         doomed.kill()
         await client
         gateway.may_switch.set()
-        await until(lambda: asyncio.sleep(0, gateway.switching_to), lambda target: target is None)
+        await eventually(lambda: asyncio.sleep(0, gateway.switching_to), lambda target: target is None)
         gateway.fail_with = None
 
     assert crash(tmp_path, killing) == ("a", ["failed", "done"])

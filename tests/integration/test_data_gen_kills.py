@@ -17,10 +17,11 @@ import httpx
 from control.app import create_app
 from datagen.kind import DataGenKind
 from stepserve.contract import BatchItem, BatchOutput
+from tests.eventually import DEADLINE_S, eventually
 from tests.integration.datagen_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import Forked
-from tests.integration.house import DEADLINE_S, PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 KILLS = 4
@@ -120,7 +121,7 @@ async def test_control_killed_at_any_moment(tmp_path: Path) -> None:
                 trainer.take()
                 return (await http.get("/jobs/stats")).json()
 
-            await until(look, lambda seen: seen["done"] == len(jobs))
+            await eventually(look, lambda seen: seen["done"] == len(jobs))
             trainer.take()
             found = [(await http.get(f"/data_gen/jobs/{job}")).json() for job in jobs]
     assert before > 0, "the kills came while shards were made"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -42,7 +42,7 @@ def test_a_deleted_folder_stops_nobody(tmp_path: Path, deleted: str) -> None:
             async def back() -> Any:
                 return (await there.chat()).status_code
 
-            assert await until(back, lambda status: status == 200) == 200
+            assert await eventually(back, lambda status: status == 200) == 200
             active = await there.http.get("/models/active")
             if deleted == "the base directory":
                 assert active.status_code == 503

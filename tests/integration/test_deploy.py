@@ -21,7 +21,8 @@ import yaml
 
 from stepserve import hosts
 from tests import debian
-from tests.e2e.server import free_port, kill, wait_until
+from tests.e2e.server import free_port, kill
+from tests.eventually import wait_until
 from tests.threaded_server import threaded
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from control.jobs.runner import JobRunner
-from tests.integration.house import house, until
+from tests.eventually import eventually
+from tests.integration.house import house
 
 MARGIN_BYTES = 256 * 1024 * 1024
 
@@ -65,7 +66,9 @@ async def test_a_disk_that_is_full_all_the_same_ends_no_job(tmp_path: Path) -> N
         await here.add_active("a")
         here.kind.crash = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples.jsonl")
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-        resting = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1 and job["error"])
+        resting = await eventually(
+            lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1 and job["error"]
+        )
         assert (resting["status"], resting["error"]) == (
             "pending",
             "the disk of samples.jsonl is full: the job goes on when there is space",

@@ -22,8 +22,9 @@ from evals.judge import AllowedJudges
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, by_hand, settings_of, until
+from tests.integration.house import PACE, by_hand, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
@@ -65,7 +66,7 @@ class Desk:
         async def look() -> Any:
             return (await self.http.get(f"/jobs/{job_id}")).json()
 
-        job = await until(look, lambda job: job["status"] in ("done", "failed"))
+        job = await eventually(look, lambda job: job["status"] in ("done", "failed"))
         assert job["status"] == status, job["error"]
         return job_id
 

@@ -14,7 +14,8 @@ from control.checkpoints.digest_cache import DigestCache
 from control.models.reference_maker import ReferenceMaker
 from control.models.registry import Registry
 from stepserve.settings import EngineSettings
-from tests.integration.house import House, house, until
+from tests.eventually import eventually
+from tests.integration.house import House, house
 from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints" / "step-1500"
@@ -62,7 +63,7 @@ async def _knows_the_engine(here: House) -> None:
     async def look() -> bool:
         return here.app.state.services[Registry]._abilities.known is not None
 
-    await until(look, bool)
+    await eventually(look, bool)
 
 
 @pytest.mark.parametrize("trusting", [False, True])

@@ -15,7 +15,8 @@ import pytest
 from stepserve.child import Child
 from stepserve.heartbeat import Pulse
 from stepserve.unix_http import unix_transport
-from tests.integration.house import settings_of, until
+from tests.eventually import eventually
+from tests.integration.house import settings_of
 from tests.integration.programs import environment_of
 from tests.integration.town import town
 
@@ -82,7 +83,7 @@ async def test_an_event_loop_that_stands_still_is_ended_and_says_where(
 ) -> None:
     child = Child("busy", program(FREEZES, tmp_path / "lives"), hang_timeout_s=HANG_S)
     async with living(child):
-        await until(lambda: lives(tmp_path / "lives"), lambda begun: begun == 2)
+        await eventually(lambda: lives(tmp_path / "lives"), lambda begun: begun == 2)
     assert "the event loop of busy" in caplog.text
     said = capfd.readouterr().err
     assert "busy stood still for 3 s (setting hang_timeout_s) and was ended; starting it again" in said
@@ -95,7 +96,7 @@ async def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
 
     child = Child("slow", program(SLOW_START, tmp_path / "well", 1.5 * HANG_S), hang_timeout_s=HANG_S)
     async with living(child):
-        await until(there, bool)
+        await eventually(there, bool)
     assert child.starts == 1
 
 
@@ -121,7 +122,7 @@ asyncio.run(main())
         supervisor = await asyncio.create_subprocess_exec(
             *program(script), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
-        await until(there, bool)
+        await eventually(there, bool)
         (child,) = psutil.Process(supervisor.pid).children()
         supervisor.send_signal(signal.SIGSTOP)
         child.suspend()  # and it is as long without a beat as its supervisor without a look
@@ -140,8 +141,8 @@ def test_a_gateway_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.Monke
             return pulse._came()
 
         async with town(tmp_path, with_control=False):
-            await until(came, bool)
-            await until(came, bool)
+            await eventually(came, bool)
+            await eventually(came, bool)
 
     with Pulse() as pulse:
         for name, value in pulse.variable.items():
@@ -170,9 +171,9 @@ async def test_a_control_that_is_stopped_is_started_again(tmp_path: Path, capfd:
         living(child),
         httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http,
     ):
-        first = await until(lambda: pid(http), bool)
+        first = await eventually(lambda: pid(http), bool)
         os.kill(first, signal.SIGSTOP)
-        second = await until(lambda: pid(http), lambda now: now not in {None, first})
+        second = await eventually(lambda: pid(http), lambda now: now not in {None, first})
         assert not psutil.pid_exists(first)
         assert second is not None
         assert (await http.get("/jobs/stats")).status_code == 200

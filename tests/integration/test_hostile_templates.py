@@ -13,8 +13,9 @@ import pytest
 from control.app import create_app
 from datagen.kind import DataGenKind
 from stepserve.contract import BatchItem, BatchOutput
+from tests.eventually import DEADLINE_S, eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import DEADLINE_S, PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 LONG = "a" * 300_000
@@ -45,7 +46,7 @@ class Here:
         return (await self.http.get(f"/jobs/{job_id}")).json()
 
     async def ended(self, job_id: str) -> Any:
-        return await until(lambda: self.seen(job_id), lambda job: job["status"] not in {"pending", "running"})
+        return await eventually(lambda: self.seen(job_id), lambda job: job["status"] not in {"pending", "running"})
 
     def rows(self, rows: list[dict[str, Any]]) -> str:
         path = self.base / "datasets" / "rows.jsonl"
@@ -103,7 +104,7 @@ def test_a_job_that_freezes_its_worker_fails_and_others_go_on(
 
         here.gateway.answer = answer
         frozen = await here.job(**config, dataset_ref=here.rows(ROWS), num_examples=2)
-        await until(lambda: here.seen(frozen), lambda job: job["status"] == "running")
+        await eventually(lambda: here.seen(frozen), lambda job: job["status"] == "running")
         polite = await here.ended(await here.job(template="Say {{n}}", rows=[{"n": "this"}], num_examples=1))
         assert polite["status"] == "done"
         job = await here.ended(frozen)
@@ -127,7 +128,7 @@ def test_a_frozen_job_can_be_cancelled(tmp_path: Path) -> None:
         async with asyncio.timeout(DEADLINE_S):
             await asked.wait()
         assert (await here.http.post(f"/jobs/{frozen}/cancel")).json()["status"] == "cancelled"
-        job = await until(lambda: here.seen(frozen), lambda job: job["attempts"][-1]["ended_at"] is not None)
+        job = await eventually(lambda: here.seen(frozen), lambda job: job["attempts"][-1]["ended_at"] is not None)
         assert (job["status"], job["attempts"][-1]["outcome"]) == ("cancelled", "cancelled")
 
     _tell(tmp_path, story, limit_s=3600.0)

@@ -34,8 +34,9 @@ from stepserve.contract import BatchOutput
 from stepserve.jobs.ports import JobKind
 from stepserve.route_table import match
 from stepserve.settings import Settings
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -175,7 +176,7 @@ class Shop:
         async def look() -> Any:
             return (await self.ask(MINE, "GET", path)).json()
 
-        seen = await until(look, lambda job: job["status"] in {"done", "completed", "failed"})
+        seen = await eventually(look, lambda job: job["status"] in {"done", "completed", "failed"})
         assert seen["status"] != "failed", seen
         return seen
 
@@ -307,7 +308,7 @@ async def test_another_key_sees_nothing_and_an_administrator_everything(tmp_path
             empty = await here.ask(OTHER, "GET", path)
             assert empty.status_code == 200, (path, empty.text)
             assert [trace for trace in traces if trace in empty.text] == [], (path, empty.text)
-            full, _ = await until(partial(_owner_and_administrator, here, path), lambda seen: seen[0] == seen[1])
+            full, _ = await eventually(partial(_owner_and_administrator, here, path), lambda seen: seen[0] == seen[1])
             assert full != empty.json(), path
         # The other one first: nothing that is refused has changed anything.
         for (method, route), (path, body) in BY_NAME.items():

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from control.errors import JobPaused
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, by_hand, control, house, settings_of, until
+from tests.integration.house import House, by_hand, control, house, settings_of
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -70,7 +71,7 @@ async def test_a_job_waits_for_its_model(tmp_path: Path) -> None:
         await here.add_model("b", seed=1)
         job_id = (await here.post("/echo/jobs", model_id="b"))["job_id"]
         said = "room to load b (max_loaded_models), or its activation (not possible now: b has no room)"
-        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"] == said)
+        await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"] == said)
         await here.post("/models/set_active", id="b")
         assert (await here.job(job_id, "done"))["waiting_for"] is None
 
@@ -115,7 +116,7 @@ async def test_cancelling_by_hand(tmp_path: Path) -> None:
         assert await here.get("/jobs/stats?type=pull") == none
         assert (await here.http.get("/jobs/stats?type=colour")).status_code == 422
         for job in (running, pending):
-            ended = await until(partial(here.get, f"/jobs/{job}"), lambda shown: shown["finished_at"])
+            ended = await eventually(partial(here.get, f"/jobs/{job}"), lambda shown: shown["finished_at"])
             assert ended["created_at"] <= ended["finished_at"]
 
 
@@ -125,7 +126,9 @@ async def test_a_job_set_to_pending_by_hand_runs_again(tmp_path: Path) -> None:
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
         await here.job(job_id, "done")
         await by_hand(tmp_path, "UPDATE jobs SET status='pending'")
-        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("done", 2))
+        await eventually(
+            lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("done", 2)
+        )
 
 
 async def test_a_crash_fails_that_job_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -144,7 +147,7 @@ async def test_a_paused_job_says_why_and_goes_on_when_it_can(tmp_path: Path) -> 
         here.kind.crash = JobPaused("the disk is full")
         await here.add_active("a")
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-        paused = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["error"] and job["waiting_for"])
+        paused = await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["error"] and job["waiting_for"])
         assert (paused["status"], paused["error"]) == ("pending", "the disk is full")
         assert paused["waiting_for"].startswith("its next attempt")
         here.kind.crash = None
@@ -164,7 +167,9 @@ async def test_a_model_that_left_the_engine_sends_the_job_back(tmp_path: Path) -
         await here.add_active("a", seed=0)
         here.gateway.refuse_batches_with = (404, "model_not_found")
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("pending", 1))
+        await eventually(
+            lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("pending", 1)
+        )
         here.gateway.refuse_batches_with = None
         await here.post("/models/set_active", id="a")
         assert (await here.job(job_id, "done"))["attempt"] == 2
@@ -317,7 +322,7 @@ async def test_no_more_jobs_at_a_time_than_allowed(tmp_path: Path) -> None:
         here.kind.may_go.clear()
         for _ in range(3):
             await here.post("/echo/jobs", model_id="a")
-        stats = await until(lambda: here.get("/jobs/stats"), lambda stats: stats["running"] == 2)
+        stats = await eventually(lambda: here.get("/jobs/stats"), lambda stats: stats["running"] == 2)
         assert stats["pending"] == 1
         here.kind.may_go.set()
-        await until(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 3)
+        await eventually(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 3)

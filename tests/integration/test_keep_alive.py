@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -25,7 +25,7 @@ async def loaded(there: Town) -> set[str]:
 
 
 async def come_to(there: Town, check: Callable[[set[str]], bool]) -> None:
-    await until(lambda: loaded(there), check)
+    await eventually(lambda: loaded(there), check)
 
 
 def test_a_models_keep_alive_counts_and_is_changed(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_models_are_loaded_at_the_start_and_one_that_is_not_there_is_named(tmp_p
         async def outcomes() -> Any:
             return (await there.http.get("/status")).json()["preload"]
 
-        await until(outcomes, lambda found: found == preloaded)
+        await eventually(outcomes, lambda found: found == preloaded)
         assert (await there.chat()).status_code == 200
 
     tell(tmp_path, register_both)

@@ -17,10 +17,11 @@ from control.app import create_app
 from evals.kind import EvalKind
 from evals.tally import TIMING_KEYS
 from stepserve.contract import BatchItem, BatchOutput
+from tests.eventually import eventually
 from tests.integration.eval_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import CONTEXT, Forked
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 KILLS = 10
@@ -72,7 +73,7 @@ async def make_jobs(base: Path, http: httpx.AsyncClient) -> list[str]:
 
 async def results(base: Path, http: httpx.AsyncClient, jobs: list[str]) -> list[dict[str, Any]]:
     """metrics.json of each, without times, once all are done; every sample is there once."""
-    await until(lambda: stats(http), lambda seen: seen["done"] == len(jobs))
+    await eventually(lambda: stats(http), lambda seen: seen["done"] == len(jobs))
     found = []
     for job_id, samples in zip(jobs, SAMPLES, strict=True):
         folder = base / "runs" / "eval" / job_id

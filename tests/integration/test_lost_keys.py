@@ -16,7 +16,8 @@ import pytest
 from pydantic import SecretStr
 
 from stepserve.access_settings import AccessSettings
-from tests.integration.house import by_hand, until
+from tests.eventually import eventually
+from tests.integration.house import by_hand
 from tests.integration.programs import STEPSERVE, environment_of
 from tests.integration.town import Town, bearer, running_control, town
 
@@ -40,7 +41,7 @@ async def answering(there: Town) -> None:
         except httpx.TransportError:
             return False
 
-    await until(look, bool)
+    await eventually(look, bool)
 
 
 async def asked(there: Town, key: str | None = None) -> int:
@@ -52,7 +53,7 @@ async def until_asked(there: Town, key: str | None, status: int) -> None:
     async def look() -> int:
         return await asked(there, key)
 
-    assert await until(look, lambda seen: seen == status) == status
+    assert await eventually(look, lambda seen: seen == status) == status
 
 
 async def new_key(there: Town, **fields: Any) -> str:

@@ -9,9 +9,10 @@ import pytest
 
 from stepserve.contract import ModelRef
 from stepserve.named_templates import BUILT_IN, template_text
+from tests.eventually import eventually
 from tests.integration.adapter_files import write_adapter, write_base
 from tests.integration.fake_hub import FakeHub
-from tests.integration.house import House, by_hand, house, until
+from tests.integration.house import House, by_hand, house
 from tests.integration.pulls import add, ended, pull, pulling
 from tests.integration.test_adapters import ENGINE
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -193,8 +194,8 @@ async def test_models_of_before_it_was_noted_are_looked_at_when_control_starts(t
         assert (await row(here, "base"))["warnings"] == []
         shutil.rmtree(here.layout.models / "gone")
     async with house(tmp_path, engine=ENGINE) as here:
-        await until(lambda: row(here, "base"), lambda model: model["warnings"] == [warning])
-        await until(lambda: row(here, "own"), lambda model: model["chat_template"] == "checkpoint")
+        await eventually(lambda: row(here, "base"), lambda model: model["warnings"] == [warning])
+        await eventually(lambda: row(here, "own"), lambda model: model["chat_template"] == "checkpoint")
         assert (await row(here, "gone"))["warnings"] == []
 
 

@@ -23,8 +23,9 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput, EngineDeath
 from stepserve.outbound import Outbound
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, House, by_hand, control, house, settings_of, until
+from tests.integration.house import PACE, House, by_hand, control, house, settings_of
 from tests.integration.wild_server import reply, speaking
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -60,7 +61,7 @@ class Receiver:
         async def look() -> int:
             return len(self.bodies)
 
-        await until(look, lambda seen: seen >= count)
+        await eventually(look, lambda seen: seen >= count)
 
 
 @asynccontextmanager
@@ -87,12 +88,12 @@ async def settled(here: House, **wanted: Any) -> Any:
         found = (await here.get("/webhooks/deliveries"))["deliveries"]
         return found[0] if found else {}
 
-    return await until(look, lambda seen: wanted.items() <= seen.items())
+    return await eventually(look, lambda seen: wanted.items() <= seen.items())
 
 
 async def ended_job(here: House, **config: Any) -> str:
     made = await here.post("/echo/jobs", model_id="a", **config)
-    await until(lambda: here.get(f"/jobs/{made['job_id']}"), lambda job: job["status"] in {"done", "failed"})
+    await eventually(lambda: here.get(f"/jobs/{made['job_id']}"), lambda job: job["status"] in {"done", "failed"})
     return str(made["job_id"])
 
 
@@ -318,7 +319,7 @@ def test_an_accuracy_that_fell_is_told_with_its_p(tmp_path: Path) -> None:
                     await http.post("/models/set_active", json={"id": model})
                     asked = {"model_id": model, "name": "sums", "dataset_ref": "sums", "metrics": ["numeric"]}
                     jobs.append((await http.post("/eval/jobs", json=asked)).json()["job_id"])
-                    await until(lambda: _job(http, jobs[-1]), lambda job: job["status"] == "done")
+                    await eventually(lambda: _job(http, jobs[-1]), lambda job: job["status"] == "done")
                 await there.has(1)
                 said = json.loads(there.bodies[0])
                 assert (said["event"], said["data"]["job_id"], said["data"]["before"]) == (
@@ -393,7 +394,7 @@ def test_trackers_get_the_numbers_by_step_and_hold_up_nobody(tmp_path: Path, mon
                     (await http.post("/models/set_active", json={"id": model})).raise_for_status()
                     asked = {"model_id": model, "name": "sums", "dataset_ref": "sums", "metrics": ["numeric"]}
                     jobs.append((await http.post("/eval/jobs", json=asked)).raise_for_status().json()["job_id"])
-                    await until(lambda: _job(http, jobs[-1]), lambda job: job["status"] == "done")
+                    await eventually(lambda: _job(http, jobs[-1]), lambda job: job["status"] == "done")
                 await there.has(2)
                 folder = settings.layout.trackers
 
@@ -402,7 +403,7 @@ def test_trackers_get_the_numbers_by_step_and_hold_up_nobody(tmp_path: Path, mon
                     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
                 options = {"run": "seven", "more": "x"}
-                assert sorted(await until(logged, lambda seen: len(seen) == 2)) == [
+                assert sorted(await eventually(logged, lambda seen: len(seen) == 2)) == [
                     ["seven", 300, {"sums/numeric": 0.25}, options, True],
                     ["seven/b", 0, {"sums/numeric": 0.25}, options, True],
                 ]
@@ -413,7 +414,7 @@ def test_trackers_get_the_numbers_by_step_and_hold_up_nobody(tmp_path: Path, mon
                     told = await http.get("/webhooks/deliveries", params={"webhook": "broken"})
                     return {one["error"] for one in told.json()["deliveries"]}
 
-                await until(errors, lambda seen: seen == {"break_: OSError: no paper"})
+                await eventually(errors, lambda seen: seen == {"break_: OSError: no paper"})
 
     asyncio.run(scenario())
 

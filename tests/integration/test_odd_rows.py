@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from tests.integration.house import House, by_hand, house, until
+from tests.eventually import eventually
+from tests.integration.house import House, by_hand, house
 
 PENDING = {
     "type": "'echo'", "model_id": "'a'", "model_digest": "(SELECT digest FROM models LIMIT 1)", "status": "'pending'",
@@ -50,7 +51,7 @@ def _insert(id_: str, changes: dict[str, str]) -> str:
 
 
 async def _seen(here: House, id_: str, status: str) -> dict[str, Any]:
-    job: dict[str, Any] = await until(lambda: here.get(f"/jobs/{id_}"), lambda job: job["status"] == status)
+    job: dict[str, Any] = await eventually(lambda: here.get(f"/jobs/{id_}"), lambda job: job["status"] == status)
     return job
 
 
@@ -78,7 +79,7 @@ async def test_an_id_that_leads_out_of_the_runs_makes_no_folder(tmp_path: Path) 
         async def look() -> Any:
             return (await here.get("/jobs"))["jobs"][0]
 
-        job = await until(look, lambda job: job["status"] == "failed")
+        job = await eventually(look, lambda job: job["status"] == "failed")
         assert "its id is none that a job can have" in job["error"]
         assert not (tmp_path / "outside").exists()
 
@@ -96,5 +97,5 @@ async def test_two_hundred_tiny_jobs(tmp_path: Path) -> None:
         await here.add_active("a")
         made = await asyncio.gather(*(here.post("/echo/jobs", model_id="a") for _ in range(200)))
         assert len({one["job_id"] for one in made}) == 200
-        stats = await until(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 200)
+        stats = await eventually(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 200)
         assert (stats["failed"], stats["pending"]) == (0, 0)

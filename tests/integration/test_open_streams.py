@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 
+from tests.eventually import DEADLINE_S, eventually
 from tests.integration.echo_kind import EchoKind
-from tests.integration.house import DEADLINE_S, by_hand, until
+from tests.integration.house import by_hand
 from tests.integration.town import MODEL, Town, bearer, tell
 
 
@@ -125,14 +126,14 @@ def test_an_upload_of_a_revoked_key(tmp_path: Path) -> None:
             )
             writer.write(head.encode() + bytes(range(1, 251)) * 16_000)
             await writer.drain()
-            await until(lambda: _uploaded(there), lambda files: files != [])
+            await eventually(lambda: _uploaded(there), lambda files: files != [])
             await revoke(there, key)
             said = await reader.read()
         writer.close()
         assert b"401" in said.split(b"\r\n")[0]
         assert b"is revoked" in said
         assert not (there.settings.layout.models / "m").exists()
-        files = await until(lambda: _uploaded(there), lambda files: files[0]["received_bytes"] > 0)
+        files = await eventually(lambda: _uploaded(there), lambda files: files[0]["received_bytes"] > 0)
         assert files[0]["complete"] is False
         assert (await there.owner.delete("/models/m/files")).status_code == 200
 

@@ -13,8 +13,9 @@ from control.routes import data_gen
 from datagen.kind import DataGenKind
 from datagen.pipelines.preview import Previews
 from stepserve.contract import BatchItem, BatchOutput
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.integration.test_data_gen_kills import EACH_TAKES_S, Trainer, control, live_and_die
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -104,7 +105,7 @@ async def made(base: Path, config: dict[str, Any], lives: list[float]) -> tuple[
                 trainer.take()
                 return (await http.get(f"/data_gen/jobs/{job_id}")).json()
 
-            job = await until(look, lambda seen: seen["status"] in {"done", "failed"})
+            job = await eventually(look, lambda seen: seen["status"] in {"done", "failed"})
     trainer.take()
     assert set(trainer.taken) == set(job["shards"])
     return job, [row for name in job["shards"] for row in trainer.taken[name]]
@@ -181,7 +182,7 @@ async def test_a_preview_shows_the_jobs_first_rows_and_makes_nothing(tmp_path: P
         async def look() -> Any:
             return (await http.get(f"/data_gen/jobs/{job_id}")).json()
 
-        job = await until(look, lambda seen: seen["status"] in {"done", "failed"})
+        job = await eventually(look, lambda seen: seen["status"] in {"done", "failed"})
         made_rows = (tmp_path / "train_shards_out" / name for name in job["shards"])
         text = "".join(path.read_text() for path in made_rows)
     assert (shown["model"], shown["seed"], len(shown["rows"])) == ("a", 11, 10)

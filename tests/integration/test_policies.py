@@ -15,8 +15,9 @@ from datagen.kind import DataGenKind
 from evals.kind import EvalKind
 from stepserve.contract import BatchItem, BatchOutput
 from stepserve.jobs.ports import JobKind
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, by_hand, settings_of, until
+from tests.integration.house import PACE, by_hand, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 EVAL: dict[str, Any] = {"dataset_ref": "sums", "metrics": ["numeric"]}
@@ -63,14 +64,14 @@ class Here:
 
     async def run_of(self, name: str) -> Any:
         """The policy's only run, once it is over."""
-        seen = await until(
+        seen = await eventually(
             lambda: self.get(f"/policies/{name}"), lambda policy: [run["state"] for run in policy["runs"]] == ["over"]
         )
         return seen["runs"][0]
 
     async def looked_at(self) -> None:
         """Once no model waits for its policies."""
-        await until(
+        await eventually(
             lambda: by_hand(self.base, "UPDATE models SET policies_due = true WHERE policies_due"), lambda due: due == 0
         )
 
@@ -156,9 +157,9 @@ async def test_other_content_in_its_place_is_another_model_and_tags_count(tmp_pa
         run = await here.run_of("tagged")
         assert run["model_id"] == "b"
         first = run["steps"][0]["job_id"]
-        await until(lambda: here.get(f"/jobs/{first}"), lambda job: job["status"] == "done")
+        await eventually(lambda: here.get(f"/jobs/{first}"), lambda job: job["status"] == "done")
         await here.register("b", 3, tags=["nightly"], replace=True)
-        await until(here.jobs, lambda jobs: len(jobs) == 2)
+        await eventually(here.jobs, lambda jobs: len(jobs) == 2)
         runs = (await here.get("/policies/tagged"))["runs"]
         assert [one["model_id"] for one in runs] == ["b", "b"]
         assert runs[0]["model_digest"] != runs[1]["model_digest"]
@@ -189,7 +190,7 @@ async def test_a_data_generation_waits_for_its_eval(tmp_path: Path) -> None:
         await here.put("p", {"match": {"id": "new"}, "evals": [EVAL], "data_gen": DATA_GEN})
         here.gateway.batch_takes_s = 0.5
         await here.register("new", 1)
-        waiting = await until(
+        waiting = await eventually(
             lambda: here.get("/policies/p"),
             lambda policy: any(run["steps"][1]["waiting_for"] for run in policy["runs"]),
         )
@@ -210,7 +211,7 @@ async def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
         await here.put("p", {"match": {"id": "new"}, "evals": [EVAL, EVAL | {"name": "second"}]})
         write_checkpoint(tmp_path / "models" / "new", 1)  # there is no room for it, so its jobs wait
         (await here.http.post("/models/register", json={"id": "new", "source": "t"})).raise_for_status()
-        waiting = await until(
+        waiting = await eventually(
             lambda: here.get("/policies/p"),
             lambda policy: any(run["steps"][1]["waiting_for"] for run in policy["runs"]),
         )

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 
 from control.promotion.files import replay
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import settings_of, until
+from tests.integration.house import settings_of
 from tests.integration.test_kills import control, live_and_die
 from tests.integration.test_promotions import QUESTIONS, SUITE, knowing
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -53,7 +54,7 @@ async def decided(base: Path, http: httpx.AsyncClient, jobs: dict[str, str]) -> 
     async def stats() -> Any:
         return (await http.get("/jobs/stats")).json()
 
-    await until(stats, lambda seen: seen["done"] == len(jobs))
+    await eventually(stats, lambda seen: seen["done"] == len(jobs))
     found = {}
     for candidate, job_id in jobs.items():
         job = (await http.get(f"/promotions/{job_id}")).json()

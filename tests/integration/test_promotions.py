@@ -14,8 +14,9 @@ from control.app import create_app
 from control.promotion.files import replay
 from evals.kind import EvalKind
 from stepserve.contract import BatchItem, BatchOutput, CanaryAnswer, CanaryJudging
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.integration.test_notifications import receiver
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -62,7 +63,7 @@ class Stage:
         return (await self.http.get(f"/promotions/{job_id}")).json()
 
     async def over(self, job_id: str, status: str = "done") -> Any:
-        seen = await until(lambda: self.look(job_id), lambda one: one["status"] in {"done", "failed", "cancelled"})
+        seen = await eventually(lambda: self.look(job_id), lambda one: one["status"] in {"done", "failed", "cancelled"})
         assert seen["status"] == status, seen["error"]
         return seen
 
@@ -164,7 +165,7 @@ async def test_a_copy_is_not_better_but_no_worse_either(here: Stage) -> None:
 async def test_the_baselines_answers_are_asked_once(here: Stage) -> None:
     body = {"model_id": "old", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], "max_samples": 300}
     made = (await here.http.post("/eval/jobs", json=body)).json()
-    await until(lambda: here.http.get(f"/jobs/{made['job_id']}"), lambda seen: seen.json()["status"] == "done")
+    await eventually(lambda: here.http.get(f"/jobs/{made['job_id']}"), lambda seen: seen.json()["status"] == "done")
     here.gateway.batches.clear()
     await here.add("copy", 0.5)
     first = await here.promote("copy")
@@ -183,7 +184,7 @@ async def test_the_baselines_answers_are_asked_once(here: Stage) -> None:
 async def test_a_stored_run_is_a_baseline_that_is_asked_nothing(here: Stage) -> None:
     body = {"model_id": "old", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], "max_samples": 100}
     run = (await here.http.post("/eval/jobs", json=body)).json()["job_id"]
-    await until(lambda: here.http.get(f"/jobs/{run}"), lambda seen: seen.json()["status"] == "done")
+    await eventually(lambda: here.http.get(f"/jobs/{run}"), lambda seen: seen.json()["status"] == "done")
     await here.add("new", 0.9)
     await here.activate("new")
     here.gateway.batches.clear()
@@ -249,7 +250,7 @@ async def test_who_switched_meanwhile_has_the_last_word(here: Stage) -> None:
     await here.add("third", 0.5)
     here.gateway.batch_takes_s = 0.3
     job_id = await here.ask(candidate="new", on_pass="activate")
-    await until(lambda: here.look(job_id), lambda _: here.asked_of("new") > 0)
+    await eventually(lambda: here.look(job_id), lambda _: here.asked_of("new") > 0)
     here.gateway.beside.update({model.id: model for model in [here.gateway.active] if model is not None})
     await here.activate("third")
     job = await here.over(job_id)
@@ -283,7 +284,7 @@ async def test_it_is_cancelled_and_goes_on_where_it_was(here: Stage) -> None:
     await here.add("copy", 0.5)
     here.gateway.batch_takes_s = 0.05
     job_id = await here.ask(candidate="copy")
-    await until(lambda: here.look(job_id), lambda job: job["progress"]["done"])
+    await eventually(lambda: here.look(job_id), lambda job: job["progress"]["done"])
     (await here.http.post(f"/jobs/{job_id}/cancel")).raise_for_status()
     cancelled = await here.over(job_id, "cancelled")
     assert cancelled["decision"] is None
@@ -320,7 +321,7 @@ async def test_a_candidate_without_room_waits_and_is_not_switched_to(here: Stage
     await here.add("new", 0.9)
     here.gateway.has_room_for.clear()
     job_id = await here.ask(candidate="new", on_pass="activate")
-    waits = await until(lambda: here.look(job_id), lambda job: "no room" in (job["waiting_for"] or ""))
+    waits = await eventually(lambda: here.look(job_id), lambda job: "no room" in (job["waiting_for"] or ""))
     assert (waits["status"], here.gateway.activated) == ("pending", ["old"])
     here.gateway.has_room_for.add("new")
     assert (await here.over(job_id))["decision"] == "promoted"
@@ -508,19 +509,19 @@ async def test_what_a_canary_sees_is_there_while_it_runs(here: Stage) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["running"]
     job_id = await here.ask(candidate="new", on_pass="activate", canary=CANARY)
-    seen = await until(lambda: here.look(job_id), lambda job: job["canary"])
+    seen = await eventually(lambda: here.look(job_id), lambda job: job["canary"])
     assert (seen["status"], seen["decision"], seen["canary"]["state"]) == ("running", None, "running")
     assert (seen["canary"]["candidate"]["requests"], seen["canary"]["latency_ratio"]) == (10, 1.25)
     assert seen["canary"]["guards"] == [{"guard": "errors", "value": 0.004, "limit": 0.02, "evidence": 0.5}]
     here.gateway.canary_requests = 11
-    await until(lambda: here.look(job_id), lambda job: job["canary"]["active"]["requests"] == 11)
+    await eventually(lambda: here.look(job_id), lambda job: job["canary"]["active"]["requests"] == 11)
     here.gateway.canary_states = ["passed"]
     over = await here.over(job_id)
     assert (over["canary"]["state"], over["canary"]["guards"]) == ("passed", seen["canary"]["guards"])
     await here.add("newer", 0.95)
     here.gateway.canary_states = ["running"]
     job_id = await here.ask(candidate="newer", on_pass="activate", canary=CANARY)
-    await until(lambda: here.look(job_id), lambda job: job["canary"])
+    await eventually(lambda: here.look(job_id), lambda job: job["canary"])
     (await here.http.post(f"/jobs/{job_id}/cancel")).raise_for_status()
     assert (await here.over(job_id, "cancelled"))["canary"] is None
 
@@ -580,7 +581,7 @@ async def test_a_judge_of_this_server_reads_answers_while_the_canary_runs(here: 
     here.gateway.answers["wise"] = judges
     asked = {"model": "wise", "max_drop": 0.2, "share": 0.5, "min_answers": 5}
     job_id = await here.ask(candidate="new", on_pass="activate", canary={**CANARY, "judge": asked})
-    seen = await until(
+    seen = await eventually(
         lambda: here.look(job_id), lambda job: bool(job["canary"]) and job["canary"]["judge"]["pairs"] > 0
     )
     judged = {"pairs": 2, "candidate_good": 0.5, "active_good": 1, "unread": 1}

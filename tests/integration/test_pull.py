@@ -13,9 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from stepserve.settings import EngineSettings
+from tests.eventually import eventually
 from tests.integration.adapter_files import write_base
 from tests.integration.fake_hub import FakeHub, Trick
-from tests.integration.house import House, house, until
+from tests.integration.house import House, house
 from tests.integration.pulls import CDN, LARGE_BYTES, WEIGHTS, add, add_adapter, ended, pull, pulling, visible
 from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -114,7 +115,7 @@ async def test_a_hub_that_is_away_is_waited_for(tmp_path: Path, hub: FakeHub, mo
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     async with house(tmp_path / "base", hub_timeout_s=1, hub_hosts=[CDN]) as here:
         job_id = (await pull(here, "acme/tiny"))["job_id"]
-        rests = await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"])
+        rests = await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"])
         assert "the connection to the hub fails" in rests["attempts"][0]["error"]
         async with hub.running():
             assert (await ended(here, job_id))["status"] == "done"
@@ -178,9 +179,9 @@ async def test_cancelled_and_tried_again_it_goes_on(
     repository.tricks[WEIGHTS] = Trick("stall", 2_000_000, times=1)
     async with pulling(hub, tmp_path / "base", monkeypatch, hub_timeout_s=60) as here:
         job_id = (await pull(here, "acme/tiny"))["job_id"]
-        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["progress"]["done"] > 1_500_000)
+        await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["progress"]["done"] > 1_500_000)
         await here.post(f"/jobs/{job_id}/cancel")
-        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempts"][0]["ended_at"])
+        await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempts"][0]["ended_at"])
         assert visible(here) == []
         await here.post(f"/jobs/{job_id}/retry")
         assert (await ended(here, job_id))["status"] == "done"
@@ -202,7 +203,7 @@ def test_as_many_at_once_as_allowed_beside_the_engines_jobs(
             here.kind.may_go.clear()
             echo = (await here.post("/echo/jobs", model_id="a"))["job_id"]
             jobs = [(await pull(here, name))["job_id"] for name in names]
-            await until(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 2)
+            await eventually(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 2)
             stats = await here.get("/jobs/stats")
             assert (stats["running"], stats["pending"]) == (3, 2)
             hub.may_send.set()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.integration.fake_hub import FakeHub
-from tests.integration.house import until
 from tests.integration.mounts import small_file_system
 from tests.integration.pulls import WEIGHTS, add, ended, pull, pulling
 
@@ -26,7 +26,7 @@ async def test_a_disk_that_fills_up_meanwhile(
     changes = {"models_dir": small_disk, "hub_timeout_s": 60, "min_free_disk_bytes": 0}
     async with pulling(hub, tmp_path / "base", monkeypatch, **changes) as here:
         job_id = (await pull(here, "acme/tiny"))["job_id"]
-        await until(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 1)
+        await eventually(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 1)
         filler = small_disk / "filler"
         with contextlib.suppress(OSError), filler.open("wb") as stream:
             while True:
@@ -37,7 +37,9 @@ async def test_a_disk_that_fills_up_meanwhile(
         assert f"{WEIGHTS} cannot be written: No space left on device" in job["error"]
         filler.unlink()
         await here.post(f"/jobs/{job_id}/retry")
-        assert (await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] == "done"))["local_path"]
+        assert (await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] == "done"))[
+            "local_path"
+        ]
 
 
 async def test_a_pull_pauses_before_the_disk_is_full(
@@ -48,7 +50,7 @@ async def test_a_pull_pauses_before_the_disk_is_full(
     changes = {"models_dir": small_disk, "hub_timeout_s": 60, "min_free_disk_bytes": 20_000_000}
     async with pulling(hub, tmp_path / "base", monkeypatch, **changes) as here:
         job_id = (await pull(here, "acme/tiny"))["job_id"]
-        await until(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 1)
+        await eventually(lambda: here.get("/jobs/stats"), lambda stats: hub.at_once == 1)
         filler = small_disk / "filler"
         filler.write_bytes(bytes(65_000_000))
         paused = await here.job(job_id, "pending")

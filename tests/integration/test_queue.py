@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from control.errors import GatewayUnavailable
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, by_hand, control, house, settings_of, until
+from tests.integration.house import House, by_hand, control, house, settings_of
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -21,7 +22,7 @@ async def make(here: House, **body: Any) -> str:
 
 
 async def active_is(here: House, model_id: str) -> None:
-    await until(lambda: here.get("/models/active"), lambda model: model["id"] == model_id)
+    await eventually(lambda: here.get("/models/active"), lambda model: model["id"] == model_id)
 
 
 async def test_higher_priorities_first_then_the_oldest(tmp_path: Path) -> None:
@@ -43,11 +44,11 @@ async def test_a_type_has_its_own_limit(tmp_path: Path) -> None:
         here.kind.may_go.clear()
         for _ in range(4):
             await make(here)
-        await until(lambda: here.get("/jobs/stats"), lambda stats: stats["running"] == 2)
+        await eventually(lambda: here.get("/jobs/stats"), lambda stats: stats["running"] == 2)
         await asyncio.sleep(0.2)
         assert (await here.get("/jobs/stats"))["running"] == 2
         here.kind.may_go.set()
-        await until(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 4)
+        await eventually(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 4)
 
 
 async def test_a_full_queue_says_so(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ async def test_what_can_pass_is_tried_again_after_a_rest_that_outlives_restarts(
             await here.job(await make(here), "done")  # so the switch, which ends rests, has been noticed
             here.kind.crash = GatewayUnavailable("the gateway is away")
             job_id = await make(here)
-            waiting = await until(
+            waiting = await eventually(
                 lambda: here.get(f"/jobs/{job_id}"), lambda job: "next attempt" in (job["waiting_for"] or "")
             )
             announced, _, at = waiting["waiting_for"].partition(", at ")
@@ -91,7 +92,9 @@ async def test_attempts_that_get_nowhere_come_to_an_end(tmp_path: Path) -> None:
         await here.add_active("a")
         here.kind.crash = GatewayUnavailable("the gateway is away")
         job_id = await make(here)
-        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("pending", 1))
+        await eventually(
+            lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("pending", 1)
+        )
         await by_hand(tmp_path, "UPDATE jobs SET not_before = NULL")
         job = await here.job(job_id, "failed")
         assert job["error"] == "given up after 2 attempts that got nowhere: the gateway is away"
@@ -196,7 +199,7 @@ async def test_a_job_whose_model_left_its_place_beside_comes_back_to_it(tmp_path
         await here.job(await make(here, model_id="b"), "done")
         here.gateway.beside.clear()
         job_id = await make(here, model_id="b")
-        await until(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1)
+        await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1)
         await by_hand(tmp_path, "UPDATE jobs SET not_before = NULL")
         assert (await here.job(job_id, "done"))["attempt"] == 2
 

@@ -16,7 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.server import FINAL_ID, free_port, kill, wait_until
+from tests.e2e.server import FINAL_ID, free_port, kill
+from tests.eventually import wait_until
 from tests.integration import fake_replica
 from tests.integration.programs import REPOSITORY, STEPSERVE, environment_of, stepserve
 from tests.integration.test_refused_starts import refused

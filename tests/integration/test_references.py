@@ -11,8 +11,9 @@ import pytest
 
 from control.errors import ReferenceFailed
 from stepserve.contract import Reference
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, control, house, settings_of, until
+from tests.integration.house import House, control, house, settings_of
 from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -100,7 +101,7 @@ async def test_a_switch_waits_for_the_reference_that_is_being_computed(tmp_path:
         await here.add_model("a")
         await begun.wait()
         switch = asyncio.create_task(here.post("/models/set_active", id="a"))
-        await until(lambda: here.get("/models/activations"), lambda body: bool(body["activations"]))
+        await eventually(lambda: here.get("/models/activations"), lambda body: bool(body["activations"]))
         assert here.gateway.asked == []
         may_go.set()
         await switch
@@ -145,11 +146,11 @@ async def test_the_wait_for_a_reference_is_shown_and_counted(tmp_path: Path) -> 
             rows: list[dict[str, Any]] = (await here.get("/models/activations"))["activations"]
             return rows[0] if rows else {"phase": None}
 
-        waiting = await until(newest, lambda row: row["phase"] == "waiting_for_reference")
-        later = await until(newest, lambda row: row["reference_wait_ms"] > waiting["reference_wait_ms"])
+        waiting = await eventually(newest, lambda row: row["phase"] == "waiting_for_reference")
+        later = await eventually(newest, lambda row: row["reference_wait_ms"] > waiting["reference_wait_ms"])
         assert (later["status"], later["total_ms"]) == ("running", None)
         may_end.set()
-        switch = await until(newest, lambda row: row["phase"] == "switching")
+        switch = await eventually(newest, lambda row: row["phase"] == "switching")
         assert switch["reference_wait_ms"] >= later["reference_wait_ms"]
         here.gateway.may_switch.set()
         answer = await switching

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.request.body import RequestBody
+from tests.eventually import eventually
 from tests.integration import misbehaving, test_upstream
-from tests.integration.house import until
 from tests.integration.misbehaving import Upstream
 from tests.integration.town import MODEL, Town, tell
 
@@ -52,7 +52,7 @@ async def large_bodies() -> list[int]:
 
 
 async def nothing_is_left() -> None:
-    await until(large_bodies, lambda lengths: not lengths)
+    await eventually(large_bodies, lambda lengths: not lengths)
 
 
 @pytest.mark.usefixtures("_uncollected")

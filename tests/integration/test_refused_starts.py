@@ -18,7 +18,8 @@ import pytest
 from stepserve.base_lock import hold
 from stepserve.child import EXIT_REFUSED
 from stepserve.paths import Layout
-from tests.e2e.server import free_port, wait_until
+from tests.e2e.server import Server, free_port
+from tests.eventually import wait_until
 from tests.integration.mounts import small_file_system
 from tests.integration.programs import REPOSITORY, Ended, environment_of, python, stepserve
 
@@ -172,3 +173,11 @@ def test_sockets_left_by_a_crash_are_in_nobodys_way(layout: Layout) -> None:
 def _listens(address: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(address)) == 0
+
+
+def test_a_server_of_the_e2e_tests_that_ends_is_not_waited_for(tmp_path: Path) -> None:
+    with (
+        pytest.raises(AssertionError, match=r"it will not be that the server is ready: it ended with 2: .* INFERENCE_MAX_CACH:"),
+        Server(tmp_path, max_cach="2") as server,
+    ):
+        server.wait_ready()

@@ -19,9 +19,9 @@ import pytest
 
 from stepserve.child import EXIT_REFUSED, Child
 from stepserve.paths import Layout
-from tests.e2e.server import EARLY, FINAL_ID, free_port, kill, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, free_port, kill
+from tests.eventually import eventually, wait_until
 from tests.integration import fake_replica
-from tests.integration.house import until
 from tests.integration.programs import STEPSERVE, Ended, environment_of, stepserve
 from tests.integration.test_refused_starts import refused
 
@@ -155,7 +155,7 @@ def test_only_a_member_is_started_again_when_it_refuses_later(
         if not insists:
             await running
             return
-        await until(lambda: asyncio.sleep(0, child.starts), lambda starts: starts == 3)
+        await eventually(lambda: asyncio.sleep(0, child.starts), lambda starts: starts == 3)
         await child.stop(0.0)
         await running
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stepserve.settings import Alias
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -116,7 +116,7 @@ def test_a_registration_with_all_of_its_fields_null(tmp_path: Path) -> None:
         answer = await there.http.post("/models/register", json=body)
         assert answer.status_code == 200, answer.text
         assert (await there.http.get("/models/b")).json()["tags"] == []
-        await until(lambda: there.http.get("/readyz"), lambda ready: ready.status_code == 200)
+        await eventually(lambda: there.http.get("/readyz"), lambda ready: ready.status_code == 200)
 
     tell(tmp_path, story)
 

@@ -12,7 +12,8 @@ from stepserve.starters.fleet_key import NAME, fleet_key
 from stepserve.starters.order import Order
 from stepserve.starters.placing import ClusterRefused
 from stepserve.starters.replica_actor import ReplicaActor
-from tests.e2e.server import free_port, wait_until
+from tests.e2e.server import free_port
+from tests.eventually import wait_until
 from tests.integration.town import Town, bearer, tell
 
 NEVER = threading.Event()

@@ -20,7 +20,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.server import free_port, wait_until
+from tests.e2e.server import free_port
+from tests.eventually import wait_until
 from tests.integration.programs import REPOSITORY, environment_of
 from tests.threaded_server import threaded
 

@@ -24,7 +24,8 @@ from gateway.http.asgi import Receive, Scope, Send, read_body
 from stepserve.contract import ModelRef
 from stepserve.settings import FilterSetting
 from stepserve.stored_responses import ContextRequest, KeptResponse, StoredResponsesSettings
-from tests.integration.house import settings_of, until
+from tests.eventually import eventually
+from tests.integration.house import settings_of
 from tests.integration.standing import Standing, standing
 from tests.integration.town import MODEL, Town, running_control, tell, town
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -324,7 +325,7 @@ async def test_an_answer_waits_for_no_database(tmp_path: Path) -> None:
             async def kept() -> Any:
                 return await there.http.get(f"/v1/responses/{answer.id}")
 
-            shown = await until(kept, lambda response: response.status_code == 200)
+            shown = await eventually(kept, lambda response: response.status_code == 200)
             assert shown.json()["output"][0]["content"][0]["text"] == "one"
 
 

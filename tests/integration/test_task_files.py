@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from stepserve.contract import AskItem
+from tests.eventually import DEADLINE_S, eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import DEADLINE_S, until
 from tests.integration.serving import serving
 from tests.integration.task_control import (
     WRONG,
@@ -51,7 +51,7 @@ async def over(http: httpx.AsyncClient, job_id: str) -> Any:
     async def look() -> Any:
         return (await http.get(f"/jobs/{job_id}")).json()
 
-    return await until(look, lambda job: job["status"] in {"done", "failed", "cancelled"})
+    return await eventually(look, lambda job: job["status"] in {"done", "failed", "cancelled"})
 
 
 async def failure(http: httpx.AsyncClient, **changes: Any) -> str:
@@ -64,14 +64,14 @@ async def read_when_there(path: Path) -> str:
     async def look() -> str:
         return path.read_text() if path.exists() else ""
 
-    return str(await until(look, bool))
+    return str(await eventually(look, bool))
 
 
 async def ended(*pids: int) -> None:
     async def look() -> list[int]:
         return [pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in _state(pid)]
 
-    await until(look, lambda left: not left)
+    await eventually(look, lambda left: not left)
 
 
 def _state(pid: int) -> str:

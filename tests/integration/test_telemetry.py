@@ -6,7 +6,8 @@ from pathlib import Path
 
 from control.telemetry.nvml import Nvml
 from stepserve.settings import PowerSettings, TelemetrySettings
-from tests.integration.house import House, house, until
+from tests.eventually import eventually
+from tests.integration.house import House, house
 from tests.unit.control.recorded_nvml import GTX, H200, NVMLError, RecordedNvml
 
 FAST = TelemetrySettings(interval_s=0.1)
@@ -39,7 +40,7 @@ async def test_gpu_shows_every_card_the_first_on_top(tmp_path: Path) -> None:
         assert [card["name"] for card in seen["gpus"]] == ["NVIDIA H200", "NVIDIA GeForce GTX 750 Ti"]
         assert seen["gpus"][0]["processes"] == [{"pid": 77, "name": "python", "memory_mb": 4000}]
         library.cards[0]["nvmlDeviceGetTemperature"] = 88
-        await until(lambda: here.get("/gpu"), lambda gpu: gpu["temperature_gpu"] == 88)
+        await eventually(lambda: here.get("/gpu"), lambda gpu: gpu["temperature_gpu"] == 88)
 
 
 async def test_no_gpu_says_why(tmp_path: Path) -> None:
@@ -66,19 +67,19 @@ async def test_a_profile_limits_cards_and_jobs_at_once_and_after_a_restart(tmp_p
     async with house(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
         await here.add_active("a")
         await held_jobs(here, 3)
-        await until(lambda: running(here), lambda count: count == 1)
+        await eventually(lambda: running(here), lambda count: count == 1)
         chosen = (await here.http.post("/settings/power_profile?profile=max")).json()
         assert chosen == {
             "status": "success", "profile": "max", "source": "chosen", "power_limit_w": 350,
             "card_power_limit_w": 350, "max_concurrent_jobs": 2, "power_applied": True,
         }  # fmt: skip
         assert library.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 350_000
-        await until(lambda: running(here), lambda count: count == 2)
+        await eventually(lambda: running(here), lambda count: count == 2)
         here.kind.may_go.set()
-        await until(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 3)
+        await eventually(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 3)
     fresh = RecordedNvml(H200)
     async with house(tmp_path, card_reader=Nvml(fresh), telemetry=FAST) as here:
-        state = await until(lambda: here.get("/settings/power_profile"), lambda shown: shown["power_applied"])
+        state = await eventually(lambda: here.get("/settings/power_profile"), lambda shown: shown["power_applied"])
         assert (state["profile"], state["max_concurrent_jobs"], state["power_limit_w"]) == ("max", 2, 350)
         assert fresh.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 350_000
 
@@ -108,10 +109,12 @@ async def test_a_job_says_what_it_used_and_which_request_made_it(tmp_path: Path)
     library = RecordedNvml(H200)
     async with house(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
         await here.add_active("a")
-        await until(lambda: metric(here, "stepserve_gpus"), lambda gpus: gpus == 1)
+        await eventually(lambda: metric(here, "stepserve_gpus"), lambda gpus: gpus == 1)
         (job_id,) = await held_jobs(here, 1)
         library.cards[0]["nvmlDeviceGetTotalEnergyConsumption"] += 500_000
-        await until(lambda: metric(here, 'stepserve_energy_joules_total{class="idle"'), lambda joules: joules == 500)
+        await eventually(
+            lambda: metric(here, 'stepserve_energy_joules_total{class="idle"'), lambda joules: joules == 500
+        )
         # It draws on: whenever the job's end is looked at, there is something that nobody has been given yet.
         counter = itertools.count(1_501_000, 1_000)
         library.cards[0]["nvmlDeviceGetTotalEnergyConsumption"] = lambda: next(counter)

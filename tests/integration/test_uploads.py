@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.eventually import eventually
 from tests.integration.front import Front, front
-from tests.integration.house import until
 from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -229,7 +229,7 @@ def test_a_client_that_dies_leaves_what_it_sent(tmp_path: Path) -> None:
         content = bytes(range(1, 251)) * 20_000
         async with _half_sent(there.url, len(content), content[:4_000_000]):
             await asyncio.to_thread(_until_written, there.layout.uploads / "m" / "files" / "x.json")
-        files = await until(lambda: _files(http), lambda files: files[0]["received_bytes"] > 0)
+        files = await eventually(lambda: _files(http), lambda files: files[0]["received_bytes"] > 0)
         received = files[0]["received_bytes"]
         assert received >= 2_000_000
         rest = {"content-range": f"bytes {received}-{len(content) - 1}/{len(content)}"}

@@ -10,7 +10,7 @@ import pytest
 
 from stepserve.access_settings import AccessSettings
 from stepserve.settings import WeightsSettings
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.test_weights import OTHER, digest_of_files, safetensors, served
 from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -100,7 +100,7 @@ def test_a_piece_that_is_wrong_ends_the_update(tmp_path: Path, content: object, 
         late = await post(there, "/finish_weight_update")
         assert (late.status_code, late.json()["code"]) == (409, "update_refused")
         assert words in late.json()["detail"]
-        await until(lambda: is_paused(there), lambda paused: not paused)
+        await eventually(lambda: is_paused(there), lambda paused: not paused)
         assert await served(there) == before
         assert there.engine.reloads == 0
 
@@ -176,7 +176,7 @@ def test_a_trainer_that_says_nothing_more_loses_its_update(tmp_path: Path) -> No
     async def story(there: Town) -> None:
         await begun(there, "?mode=wait")
         assert await is_paused(there)
-        await until(lambda: is_updating(there), lambda updating: not updating)
+        await eventually(lambda: is_updating(there), lambda updating: not updating)
         late = await post(there, "/finish_weight_update")
         assert (late.status_code, "said nothing for 0.2 s" in late.text) == (409, True)
         assert (await served(there))[0] == "0"
@@ -192,7 +192,7 @@ def test_a_trainer_that_is_cut_off_in_the_middle_of_a_piece(tmp_path: Path) -> N
         head = f"POST /update_weights HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         with socket.create_connection((host, int(port))) as trainer:
             trainer.sendall(head + body[:64])
-        await until(lambda: is_updating(there), lambda updating: not updating)
+        await eventually(lambda: is_updating(there), lambda updating: not updating)
         assert "The body ended after" in (await post(there, "/finish_weight_update")).json()["detail"]
         await begun(there)
         await post(there, "/update_weights", content=body)
@@ -227,7 +227,7 @@ def test_a_pause_holds_requests_and_refuses_switches(tmp_path: Path) -> None:
         assert (await there.http.get("/health")).status_code == 200
         assert (await there.http.get("/status")).json()["paused"]
         later = asyncio.create_task(there.chat())
-        await until(lambda: _held(there), lambda held: held == 1)
+        await eventually(lambda: _held(there), lambda held: held == 1)
         write_checkpoint(there.settings.layout.models / "b", seed=5)
         await post(there, "/models/register", json={"id": "b", "source": "t"})
         switch = await post(there, "/models/set_active", json={"id": "b"})

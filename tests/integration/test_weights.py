@@ -18,7 +18,7 @@ from stepserve.client.errors import Invalid
 from stepserve.client.weights import PushedWeights
 from stepserve.probe import METADATA_KEY
 from stepserve.settings import WeightsSettings
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import weights
 
@@ -87,7 +87,7 @@ def test_control_leaves_pushed_weights_alone(tmp_path: Path) -> None:
             looks.append(1)
             return await served(there)
 
-        await until(look, lambda now: now != ("1", pushed["digest"]) or len(looks) > 20)
+        await eventually(look, lambda now: now != ("1", pushed["digest"]) or len(looks) > 20)
         assert await served(there) == ("1", pushed["digest"])
 
     tell(tmp_path, story)
@@ -142,10 +142,10 @@ def test_a_trainer_that_goes_away_in_the_middle(tmp_path: Path) -> None:
         for framing in (f"content-length: {len(body)}\r\n\r\n".encode(), b"transfer-encoding: chunked\r\n\r\n40\r\n"):
             with socket.create_connection((host, int(port))) as trainer:
                 trainer.sendall(f"PUT {ROUTE} HTTP/1.1\r\nhost: {host}\r\n".encode() + framing + body[:64])
-                await until(lambda: _is_pushing(there), bool)
+                await eventually(lambda: _is_pushing(there), bool)
                 refused = await there.http.put(ROUTE, content=body)
                 assert (refused.status_code, refused.json()["code"]) == (409, "push_in_progress")
-            await until(lambda: _is_pushing(there), lambda pushing: not pushing)
+            await eventually(lambda: _is_pushing(there), lambda pushing: not pushing)
         assert await served(there) == before
 
     tell(tmp_path, story)
@@ -175,7 +175,7 @@ def test_a_request_waits_for_the_version_that_it_demands(tmp_path: Path) -> None
             return await there.http.post("/v1/chat/completions", json={"model": MODEL}, headers=named)
 
         waiting = [asyncio.create_task(ask(x_min_model_version="1")), asyncio.create_task(ask(x_model_version="1"))]
-        await until(lambda: _held(there), lambda held: held == 2)
+        await eventually(lambda: _held(there), lambda held: held == 2)
         await there.http.put(ROUTE, content=safetensors(OTHER))
         for answer in await asyncio.gather(*waiting):
             assert (answer.status_code, answer.headers["x-model-version"]) == (200, "1")
@@ -207,7 +207,7 @@ def test_a_push_may_become_a_checkpoint(tmp_path: Path) -> None:
             models = (await there.http.get("/models")).json()["models"]
             return {model["id"]: model for model in models}
 
-        models = await until(registered, lambda found: "a-v1" in found)
+        models = await eventually(registered, lambda found: "a-v1" in found)
         assert models["a-v1"]["digest"] == pushed["digest"]
         assert not (torn / "model.safetensors").exists(), "a killed server's, which nobody else will ever remove"
         answer = await there.http.post("/models/set_active", json={"id": "a-v1"})
@@ -230,7 +230,7 @@ def test_every_second_version_becomes_a_checkpoint_by_a_setting(tmp_path: Path) 
             models = (await there.http.get("/models")).json()["models"]
             return {model["id"]: model for model in models}
 
-        models = await until(registered, lambda found: "a-v2" in found)
+        models = await eventually(registered, lambda found: "a-v2" in found)
         assert (models["a-v2"]["digest"], models["a-v2"]["tags"]) == (pushed[1]["digest"], ["pushed"])
         assert {"a-v1", "a-v3"}.isdisjoint(models)
 

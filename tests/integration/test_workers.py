@@ -8,8 +8,9 @@ import pytest
 
 from control.jobs.attempt import RunLock
 from control.jobs.ending import Done, Requeued
+from tests.eventually import eventually
 from tests.integration.crew import MovedClock, crew
-from tests.integration.house import settings_of, until
+from tests.integration.house import settings_of
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -22,7 +23,7 @@ async def test_three_workers_run_each_job_once(tmp_path: Path) -> None:
         jobs = [await here.job() for _ in range(JOBS)]
         for _ in range(3):
             await here.hire()
-        await until(here.queue.stats, lambda stats: stats["done"] == JOBS)
+        await eventually(here.queue.stats, lambda stats: stats["done"] == JOBS)
         assert here.kind.runs == dict.fromkeys(jobs, 1)
         owners = {(await here.queue.attempts(job_id))[0].owner for job_id in jobs}
         assert len(owners) == 3, "all took part"
@@ -35,13 +36,13 @@ async def test_a_clock_that_jumps_takes_no_job_from_who_runs_it(tmp_path: Path, 
         here.kind.may_go.clear()
         await here.hire(LEASE_S)
         job_id = await here.job()
-        await until(here.queue.stats, lambda stats: stats["running"] == 1)
+        await eventually(here.queue.stats, lambda stats: stats["running"] == 1)
         await here.hire(LEASE_S)
         clock.off = timedelta(hours=hours)
         await asyncio.sleep(3 * LEASE_S)
         assert (here.kind.runs[job_id], (await here.queue.get(job_id)).status) == (1, "running")
         here.kind.may_go.set()
-        await until(here.queue.stats, lambda stats: stats["done"] == 1)
+        await eventually(here.queue.stats, lambda stats: stats["done"] == 1)
         assert (await here.queue.get(job_id)).attempt == 1
 
 
@@ -77,6 +78,6 @@ async def test_a_run_that_still_lives_keeps_others_out_of_its_files(tmp_path: Pa
         folder.mkdir(parents=True)
         with RunLock(folder):
             await here.hire()
-            attempts = await until(lambda: here.queue.attempts(job_id), lambda rows: rows and rows[0].ended_at)
+            attempts = await eventually(lambda: here.queue.attempts(job_id), lambda rows: rows and rows[0].ended_at)
             assert (attempts[0].outcome, attempts[0].error) == ("released", "an earlier attempt is still alive")
             assert here.kind.runs[job_id] == 0

@@ -19,9 +19,10 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput
 from stepserve.paths import Layout
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.integration.serving import serving
 from tests.ui.in_thread import Running, in_thread
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -84,7 +85,7 @@ class ControlServer:
         async def look() -> str | None:
             return await asyncio.to_thread(self.state_of, member_id)
 
-        self.running.do(until(look, lambda seen: seen == state))
+        self.running.do(eventually(look, lambda seen: seen == state))
 
     def decided(self, job_id: str) -> dict[str, Any]:
         """The promotion, once it is over."""
@@ -105,7 +106,7 @@ class ControlServer:
         async def look() -> Any:
             return (await asyncio.to_thread(self.http.get, f"/promotions/{job_id}")).json()
 
-        self.running.do(until(look, lambda seen: seen["canary"]))
+        self.running.do(eventually(look, lambda seen: seen["canary"]))
 
     def copy(self, job_id: str, count: int) -> None:
         """Puts as many older copies of a job beside it, each of another id."""

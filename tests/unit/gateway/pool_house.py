@@ -105,8 +105,3 @@ def scenario(test: Callable[[House], Awaitable[None]], make: Callable[[], House]
 
     wrapped.__name__ = getattr(test, "__name__", "scenario")
     return wrapped
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0)

@@ -9,8 +9,9 @@ import pytest
 from gateway.errors import LoadFailed, ModelNotFound, NoRoom, NotLoaded, Unserved
 from gateway.serving.slot import Slot
 from stepserve.contract import ActivateRequest
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, Register, model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 A, B, C = (model(name, signature()) for name in "abc")
 
@@ -129,7 +130,7 @@ def test_a_busy_one_stays_until_it_is_idle() -> None:
         with pytest.raises(NoRoom):
             await house.load(B, wait=False)
         asking = asyncio.create_task(house.enter("b"))
-        await until(lambda: house.router.held == 1)
+        await eventually(lambda: house.router.held == 1)
         assert not engine.stopped
         engine.release.set()
         assert (await asking).model.id == "b"
@@ -215,7 +216,7 @@ def test_one_that_died_is_loaded_again_when_asked_for() -> None:
     async def test(house: House) -> None:
         await house.enter("a")
         house.garage.started[0].dead = True
-        await until(lambda: loaded(house) == [])
+        await eventually(lambda: loaded(house) == [])
         await house.enter("a")
         assert len(house.garage.started) == 2
 
@@ -229,7 +230,7 @@ def test_other_content_under_the_same_id_replaces_what_is_loaded() -> None:
         new = await house.enter("a")
         assert new is not old
         assert new.model.digest == "sha256:new"
-        await until(lambda: house.garage.started[0].stopped)
+        await eventually(lambda: house.garage.started[0].stopped)
 
     run(test)
 
@@ -254,7 +255,7 @@ def test_an_unload_ends_the_wait_for_a_load() -> None:
         with pytest.raises(Unserved, match="unloaded"):
             await asking
         house.garage.may_start.set()
-        await until(lambda: bool(house.garage.started) and house.garage.started[0].stopped)
+        await eventually(lambda: bool(house.garage.started) and house.garage.started[0].stopped)
         assert loaded(house) == []
 
     run(test)

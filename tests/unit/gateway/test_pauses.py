@@ -8,8 +8,9 @@ from gateway.errors import DrainFailed, ModelPaused, PushInProgress, SwitchInPro
 from gateway.serving.pauses import PauseRequest
 from gateway.serving.slot import Slot
 from stepserve.contract import ActivateRequest, InFlightPolicy
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeEngine, model, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 from tests.unit.gateway.test_pushes import push_of, pushed
 
 A, B = model("a", signature()), model("b", signature())
@@ -42,7 +43,7 @@ async def test_who_comes_during_a_pause_is_answered_after_it(house: House) -> No
     await house.pool.pause(pause_of(house))
     assert house.pool.snapshot().paused
     later = asyncio.create_task(house.ask())
-    await until(lambda: house.pool.snapshot().held == 1)
+    await eventually(lambda: house.pool.snapshot().held == 1)
     await house.pool.resume()
     assert await later == b"a:"
     assert not house.pool.snapshot().paused
@@ -68,7 +69,7 @@ async def test_a_pause_waits_for_who_is_inside(house: House) -> None:
     engine = await started(house)
     asking = await inside(house, engine)
     pausing = asyncio.create_task(house.pool.pause(pause_of(house)))
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     engine.release.set()
     assert await asking == b"a:"
     await pausing
@@ -138,7 +139,7 @@ async def test_a_pause_that_nobody_ends_is_over_by_itself(house: House) -> None:
     engine = await started(house)
     asking = await inside(house, engine)
     await house.pool.pause(pause_of(house, "keep", limit_s=0.05))
-    await until(lambda: not house.pool.snapshot().paused)
+    await eventually(lambda: not house.pool.snapshot().paused)
     engine.release.set()
     assert await asking == b"a:"
     assert not engine.frozen
@@ -166,7 +167,7 @@ async def test_an_engines_death_ends_the_pause(house: House) -> None:
     engine = await started(house)
     await house.pool.pause(pause_of(house, "keep"))
     engine.dead = True
-    await until(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
+    await eventually(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
     assert not house.pool.snapshot().paused
     assert await house.ask() == b"a:"
 
@@ -197,7 +198,7 @@ async def test_a_pause_asked_for_again_while_it_begins_is_the_same(house: House)
     engine = await started(house)
     asking = await inside(house, engine)
     first, again = [asyncio.create_task(house.pool.pause(pause_of(house))) for _ in range(2)]
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     engine.release.set()
     assert await asking == b"a:"
     await asyncio.gather(first, again)
@@ -211,7 +212,7 @@ async def test_abort_waits_for_nobody_whom_an_earlier_pause_waits_for(house: Hou
     engine = await started(house)
     asking = await inside(house, engine)
     first = asyncio.create_task(house.pool.pause(pause_of(house)))
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     await house.pool.pause(pause_of(house, "abort"))
     assert b"aborted" in await asking
     await first

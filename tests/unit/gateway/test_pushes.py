@@ -9,8 +9,9 @@ from gateway.serving.slot import Slot
 from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import ActivateRequest, InFlightPolicy, LoadRequest, ModelRef, Reference, WeightsVersion
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 A, B = model("a", signature()), model("b", signature())
 OTHER = model("other", signature(tensors_sha="x"))
@@ -74,9 +75,9 @@ async def test_a_request_inside_finishes_first_and_others_wait(house: House) -> 
     inside = asyncio.create_task(house.ask())
     await engine.entered.wait()
     pushing = asyncio.create_task(pushed(house, push_of(house)))
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     later = asyncio.create_task(house.ask())
-    await until(lambda: house.pool.snapshot().held == 1)
+    await eventually(lambda: house.pool.snapshot().held == 1)
     assert engine.reloads == 0
     engine.release.set()
     assert await inside == b"a:"
@@ -180,10 +181,10 @@ async def test_an_engine_that_dies_comes_back_with_the_files(house: House) -> No
     request = push_of(house)
     await pushed(house, request)
     house.garage.started[0].dead = True
-    await until(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
+    await eventually(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
     assert house.garage.started[1].ref == A
     assert house.pool.snapshot().pushed is None
-    await until(lambda: request.weights.descriptor < 0)
+    await eventually(lambda: request.weights.descriptor < 0)
 
 
 @scenario
@@ -197,7 +198,7 @@ async def test_when_nothing_can_be_put_back_a_new_engine_has_the_files(house: Ho
     engine.may_reload.set()
     result = await pushing
     assert (result.restored, result.error is not None) == (False, True)
-    await until(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
+    await eventually(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
     assert await house.ask() == b"a:"
 
 
@@ -261,6 +262,6 @@ def test_pushed_weights_do_not_stay_beside_the_next_model() -> None:
         await house.load(OTHER)
         await pushed(house, push_of(house))
         assert (await house.pool.activate(ActivateRequest(model=OTHER))).status == "activated"
-        await until(lambda: [slot.model.id for slot in house.pool.snapshot().slots] == ["other"])
+        await eventually(lambda: [slot.model.id for slot in house.pool.snapshot().slots] == ["other"])
 
     run()

@@ -3,8 +3,9 @@
 import asyncio
 
 from stepserve.contract import ActivateRequest, InFlightPolicy
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeEngine, model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 A, B = model("a", signature()), model("b", signature())
 
@@ -38,7 +39,7 @@ async def test_who_came_meanwhile_is_counted_and_finishes_first(house: House) ->
     inside = asyncio.create_task(house.ask())
     await engine.entered.wait()
     engine.may_stage.set()
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     assert engine.reloads == 0
     engine.release.set()
     assert await inside == b"a:"

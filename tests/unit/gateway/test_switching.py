@@ -7,8 +7,9 @@ import pytest
 from gateway.errors import LoadFailed
 from gateway.http.asgi import replay
 from stepserve.contract import ActivateRequest, ModelRef
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 A, B = model("a", signature()), model("b", signature())
 OTHER = model("other", signature(tensors_sha="x"))
@@ -34,9 +35,9 @@ async def test_in_place_a_request_inside_finishes_first_and_others_wait(house: H
     inside = asyncio.create_task(house.ask())
     await engine.entered.wait()
     switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     later = asyncio.create_task(house.ask())
-    await until(lambda: house.pool.snapshot().held == 1)
+    await eventually(lambda: house.pool.snapshot().held == 1)
     assert engine.reloads == 0
     engine.release.set()
     assert await inside == b"a:"
@@ -120,8 +121,8 @@ async def test_blue_green_nobody_waits_and_the_old_one_finishes(house: House) ->
     assert not old.stopped
     old.release.set()
     assert await inside == b"a:"
-    await until(lambda: old.stopped)
-    await until(lambda: len(house.pool.snapshot().slots) == 1)
+    await eventually(lambda: old.stopped)
+    await eventually(lambda: len(house.pool.snapshot().slots) == 1)
 
 
 @scenario
@@ -161,7 +162,7 @@ def test_a_model_loaded_beside_that_fails_its_proof_does_not_take_over() -> None
         result = await house.pool.activate(ActivateRequest(model=model("b", signature()), reference=reference("c")))
         assert (result.status, result.rolled_back_to) == ("failed", "a")
         assert await house.ask() == b"a:"
-        await until(lambda: house.garage.started[1].stopped)
+        await eventually(lambda: house.garage.started[1].stopped)
 
     run()
 
@@ -197,7 +198,7 @@ async def _requests_during_a_switch(house: House, load_on_request: bool) -> None
     switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=OTHER, method="blue_green")))
     await house.garage.starting.wait()
     asking = [asyncio.create_task(house.enter("other")) for _ in range(4)]
-    await until(lambda: house.router.held == 4)
+    await eventually(lambda: house.router.held == 4)
     house.garage.may_start.set()
     assert (await switching).status == "activated"
     active = await house.enter("active")
@@ -288,14 +289,14 @@ async def test_a_restart_of_a_model_loaded_beside_ends_its_engine_first(house: H
     await house.load(B)
     beside, asking = await _asking(house, "b")
     switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B, method="restart")))
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     waiting = asyncio.create_task(house.enter("b"))
-    await until(lambda: house.gate.held == 1)
+    await eventually(lambda: house.gate.held == 1)
     assert house.garage.asked == ["a", "b"], "no second engine while requests are inside the first"
     house.garage.may_start.clear()
     beside.release.set()
     assert await asking == b"b:"
-    await until(lambda: house.garage.asked == ["a", "b", "b"])
+    await eventually(lambda: house.garage.asked == ["a", "b", "b"])
     assert [engine.stopped for engine in house.garage.started] == [True, True]
     house.garage.may_start.set()
     assert (await switching).status == "activated"
@@ -328,7 +329,7 @@ async def test_in_place_to_a_model_loaded_beside_leaves_its_requests_their_engin
     assert not beside.stopped
     beside.release.set()
     assert await asking == b"b:"
-    await until(lambda: beside.stopped)
+    await eventually(lambda: beside.stopped)
 
 
 @scenario
@@ -338,7 +339,7 @@ async def test_a_model_loaded_beside_takes_over_from_one_that_does_not_start(hou
     await house.load(B)
     house.garage.broken.add("a")
     house.garage.started[0].dead = True
-    await until(lambda: bool(house.pool.snapshot().failed_loads))
+    await eventually(lambda: bool(house.pool.snapshot().failed_loads))
     result = await house.pool.activate(ActivateRequest(model=B))
     assert (result.status, result.method, result.paused_ms) == ("activated", "blue_green", 0.0)
     assert await house.ask() == b"b:"

@@ -17,8 +17,8 @@ from gateway.serving.slot import Slot
 from gateway.serving.weights.check import Announced, Expected
 from stepserve.settings import WeightsSettings
 from stepserve.shard import Tensor
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import model
-from tests.unit.gateway.pool_house import until
 
 _WRONG = [Announced("nobody's", "U8", (1,))]
 _SCOPE: Scope = {}
@@ -98,6 +98,6 @@ async def test_the_pause_of_a_trainer_that_is_cut_off_while_it_begins_is_ended()
     pool = SlowPool()
     updates = updates_of(SlowPusher(), pool)
     starting = asyncio.create_task(updates.start("a", "finish", "key"))
-    await until(lambda: pool.asked == ["pause"])
+    await eventually(lambda: pool.asked == ["pause"])
     starting.cancel()
-    await until(lambda: pool.asked == ["pause", "resume"])
+    await eventually(lambda: pool.asked == ["pause", "resume"])

@@ -4,8 +4,9 @@ import pytest
 
 from gateway.errors import CanaryRunning, NoRoom
 from stepserve.contract import ActivateRequest, ModelRef
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import model, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 BASE = model("base", signature())
 OTHER = model("other", signature())
@@ -79,7 +80,9 @@ async def test_a_dead_engine_comes_back_with_its_adapter(house: House) -> None:
     await activate(house, BASE)
     await activate(house, adapter())
     house.garage.started[0].dead = True
-    await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None and not house.gate.slot.dead)
+    await eventually(
+        lambda: len(house.garage.started) == 2 and house.gate.slot is not None and not house.gate.slot.dead
+    )
     assert await house.ask() == b"sha256:tuned1:"
 
 

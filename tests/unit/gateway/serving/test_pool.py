@@ -8,8 +8,9 @@ from gateway.errors import EngineReloadFailed, MethodImpossible, NoRoom, SwitchI
 from gateway.serving.self_check import SelfCheck
 from gateway.serving.slot import Slot
 from stepserve.contract import ActivateRequest, BatchItem, BatchSampling, ProveRequest
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 
 @scenario
@@ -31,7 +32,7 @@ async def test_requests_during_a_switch_wait_and_the_old_engine_ends_first(house
     await house.garage.starting.wait()
     assert house.garage.started[0].stopped
     asking = [asyncio.create_task(house.ask()) for _ in range(5)]
-    await until(lambda: house.pool.snapshot().held == 5)
+    await eventually(lambda: house.pool.snapshot().held == 5)
     assert house.pool.snapshot().switching_to == "b"
     house.garage.may_start.set()
     result = await switching
@@ -47,7 +48,7 @@ async def test_a_request_inside_finishes_on_the_weights_it_began_with(house: Hou
     asking = asyncio.create_task(house.ask())
     await old.entered.wait()
     switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("b"))))
-    await until(lambda: house.gate.slot is None)
+    await eventually(lambda: house.gate.slot is None)
     assert not old.stopped
     old.release.set()
     assert await asking == b"a:"
@@ -110,7 +111,7 @@ async def test_when_neither_loads_the_old_one_is_tried_until_it_does(house: Hous
     with pytest.raises(Unserved):
         await house.ask()
     house.garage.broken.clear()
-    await until(lambda: house.gate.slot is not None)
+    await eventually(lambda: house.gate.slot is not None)
     assert await house.ask() == b"a:"
 
 
@@ -119,11 +120,11 @@ async def test_a_dead_engine_is_replaced(house: House) -> None:
     await house.pool.activate(ActivateRequest(model=model("a")))
     house.garage.broken.add("a")
     house.garage.started[0].dead = True
-    await until(lambda: bool(house.pool.snapshot().failed_loads))
+    await eventually(lambda: bool(house.pool.snapshot().failed_loads))
     with pytest.raises(Unserved, match="does not start"):
         await house.ask()
     house.garage.broken.clear()
-    await until(lambda: house.gate.slot is not None)
+    await eventually(lambda: house.gate.slot is not None)
     assert house.garage.started[0].stopped
     assert await house.ask() == b"a:"
     assert house.pool.snapshot().failed_loads == []
@@ -136,7 +137,7 @@ async def test_a_dead_engine_is_replaced_by_one_that_says_what_the_newest_refere
     check = SelfCheck(lambda: house.pool.serving, 0.0)
     await check.prove(ProveRequest(model=model("a"), reference=reference("a")))
     house.garage.started[0].dead = True
-    await until(lambda: house.pool.serving not in (None, before))
+    await eventually(lambda: house.pool.serving not in (None, before))
     now = house.pool.serving
     assert now is not None
     assert now.soundness.proof is not None
@@ -161,7 +162,7 @@ async def test_a_switch_goes_on_when_its_caller_leaves(house: House) -> None:
     await house.garage.starting.wait()
     caller.cancel()
     house.garage.may_start.set()
-    await until(lambda: house.gate.slot is not None)
+    await eventually(lambda: house.gate.slot is not None)
     assert await house.ask() == b"a:"
 
 
@@ -181,7 +182,7 @@ async def test_an_engine_that_hangs_is_replaced(house: House) -> None:
     stuck = house.garage.started[0]
     stuck.release.clear()
     asking = asyncio.create_task(house.ask())
-    await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
+    await eventually(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
     assert stuck.stopped
     assert await house.ask() == b"a:"
     assert b"died" in await asking
@@ -196,7 +197,7 @@ async def test_a_batch_in_an_engine_that_hangs_is_given_up(house: House) -> None
     assert slot is not None
     with pytest.raises(Unserved, match="died"):
         await slot.batch([BatchItem(prompt="1")], BatchSampling())
-    await until(lambda: house.gate.slot not in (None, slot))
+    await eventually(lambda: house.gate.slot not in (None, slot))
 
 
 @scenario
@@ -210,7 +211,7 @@ async def test_an_engine_is_replaced_when_the_second_question_is_never_answered(
     house.watchdog.every_s = house.watchdog.deadline_s = 0.02
     house.watchdog.second = second
     await house.pool.activate(ActivateRequest(model=model("a")))
-    await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
+    await eventually(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
     assert house.garage.started[0].stopped
     assert await house.ask() == b"a:"
 
@@ -228,7 +229,7 @@ async def test_an_answer_that_comes_late_is_asked_for_again(house: House) -> Non
     house.watchdog.every_s, house.watchdog.deadline_s = 0.02, 30.0
     house.watchdog.second = late_at_first
     await house.pool.activate(ActivateRequest(model=model("a")))
-    await until(lambda: asked >= 20)
+    await eventually(lambda: asked >= 20)
     assert len(house.garage.started) == 1
 
 
@@ -286,13 +287,13 @@ async def test_nobody_counts_on_the_memory_of_an_engine_that_is_started_again(ho
     house.garage.may_start.clear()
     house.garage.started[0].dead = True
     house.memory_of = lambda: 10_000 if house.garage.started[-1].dead else 0  # what the dead engine had is free
-    await until(lambda: house.garage.asked == ["a", "a"])
+    await eventually(lambda: house.garage.asked == ["a", "a"])
     loading = asyncio.create_task(house.load(model("b", signature())))
     for _ in range(100):
         await asyncio.sleep(0)
     assert house.garage.asked == ["a", "a"]
     house.garage.may_start.set()
-    await until(lambda: house.gate.slot is not None)
+    await eventually(lambda: house.gate.slot is not None)
     assert await house.ask() == b"a:"
     with pytest.raises(NoRoom):
         await loading
@@ -305,7 +306,7 @@ async def test_two_that_measure_the_same_memory_do_not_both_take_it(house: House
     await house.pool.activate(ActivateRequest(model=model("a", signature())))
     house.garage.may_start.clear()
     loading = asyncio.create_task(house.load(model("b", signature())))
-    await until(lambda: house.garage.asked == ["a", "b"])
+    await eventually(lambda: house.garage.asked == ["a", "b"])
     other = model("c", signature(architecture="LlamaForCausalLM"))
     switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=other)))
     for _ in range(100):
@@ -324,7 +325,7 @@ def test_a_defect_in_a_switch_costs_the_slot_and_not_the_pool() -> None:
         await house.pool.activate(ActivateRequest(model=model("a", signature())))
         with pytest.raises(EngineReloadFailed, match="nobody thought of this"):
             await house.pool.activate(ActivateRequest(model=model("defect", signature()), method="in_place"))
-        await until(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
+        await eventually(lambda: len(house.garage.started) == 2 and house.gate.slot is not None)
         assert await house.ask() == b"a:"
 
     run()

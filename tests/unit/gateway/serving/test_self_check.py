@@ -9,8 +9,9 @@ import pytest
 from gateway.errors import SwitchInProgress, Unserved
 from gateway.serving.self_check import SelfCheck
 from stepserve.contract import ActivateRequest, ModelRef, ProveRequest, SlotState
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeEngine, model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 BASE = model("a", signature())
 TUNED = ModelRef(id="tuned", path="/models/tuned", digest="sha256:tuned", base=BASE)
@@ -61,13 +62,13 @@ async def test_a_model_that_turned_bad_is_found(house: House) -> None:
         assert engine.proofs == []
         engine.turned_bad = True
         clock.now_s = 600.0
-        await until(lambda: active(house).health == "failed")
+        await eventually(lambda: active(house).health == "failed")
         assert engine.proofs == ["gentle"]
         assert engine.cleared == 1, "what it computed may not be finite and must not reach the next request"
         assert "the proof of the model that serves was not passed: NaN" in (active(house).fault or "")
         engine.turned_bad = False
         clock.now_s = 1200.0
-        await until(lambda: active(house).health == "ok")
+        await eventually(lambda: active(house).health == "ok")
         assert active(house).fault is None
 
 
@@ -83,7 +84,7 @@ async def test_live_traffic_is_left_alone_for_a_period_longer(house: House) -> N
         await some_ticks()
         assert engine.proofs == []
         clock.now_s = 1200.0
-        await until(lambda: engine.proofs == ["gentle"])
+        await eventually(lambda: engine.proofs == ["gentle"])
     engine.release.set()
     await asking
 
@@ -106,7 +107,7 @@ async def test_a_refused_answer_has_the_model_proved_soon(house: House) -> None:
         assert active(house).health == "suspect"
         assert active(house).fault == "2 answers since the last proof were refused: their numbers were not finite"
         clock.now_s = 30.0
-        await until(lambda: active(house).health == "ok")
+        await eventually(lambda: active(house).health == "ok")
         assert (engine.proofs, engine.cleared, engine.frozen) == (["gentle"], 1, False)
         engine.not_finite = 3
         await some_ticks()
@@ -121,9 +122,9 @@ async def test_a_switch_waits_for_a_proof_that_runs(house: House) -> None:
     async with checking(house) as clock:
         await some_ticks()
         clock.now_s = 600.0
-        await until(lambda: engine.proofs == ["gentle"])
+        await eventually(lambda: engine.proofs == ["gentle"])
         switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("b", signature()))))
-        await until(lambda: house.gate.slot is None)
+        await eventually(lambda: house.gate.slot is None)
         await some_ticks()
         assert engine.reloads == 0
         engine.may_prove.set()

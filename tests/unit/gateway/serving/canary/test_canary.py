@@ -37,8 +37,9 @@ from stepserve.contract import (
 )
 from stepserve.request_id import key_id
 from stepserve.settings import Alias
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, signature
-from tests.unit.gateway.pool_house import House, until
+from tests.unit.gateway.pool_house import House
 
 SHARE = 0.25
 
@@ -392,7 +393,7 @@ async def settled(here: Stage, asked: CanaryOrder, compared: int) -> CanaryRepor
         report = here.canary.order(asked)
         return report.compared >= compared or report.state != "running"
 
-    await until(is_over)
+    await eventually(is_over)
     return here.canary.order(asked)
 
 
@@ -427,7 +428,7 @@ async def test_a_shadow_compares_what_both_models_make_of_the_answer_that_was_gi
     here.engine("old").nats, here.engine("new").nats = 0.25, 0.75
     here.shadow("five")
     assert await here.ask(1) == "old"
-    await until(lambda: here.canary.order(asked).active.loss is not None)
+    await eventually(lambda: here.canary.order(asked).active.loss is not None)
     report = here.canary.order(asked)
     assert (report.candidate.loss, report.active.loss) == (0.75, 0.25)
     await here.house.pool.unload("new", forced=True)
