@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What fails is run once more, and named as flaky if it passes then: a defect to be found. Not after a hang.
 PYTEST := $(BIN)/python -m pytest --durations=25 --reruns 1 --rerun-except Timeout
 
-.PHONY: run test unit test-e2e soak lint types style format bench demo-model docs reference examples screenshots wheels release clean-dist lock install install-dev clean
+.PHONY: run test unit test-e2e coverage soak lint types style format bench demo-model docs reference examples screenshots wheels release clean-dist lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
@@ -22,6 +22,15 @@ unit: install-dev  ## The tests that start no engine, on every core
 
 test-e2e: install-dev
 	$(PYTEST) tests/e2e
+
+# In one process, which every line of a test costs some of: minutes where the cores are busy. `make test` does without.
+PURE := tests/unit/evals/test_{compare,error_share,exact_match,flaky,formats,intervals,paired_tests,sample,sample_ids,scorers,tally}.py \
+	tests/unit/gateway/{filtering,request} tests/unit/gateway/balancing/test_choice.py \
+	tests/unit/gateway/serving/{canary,test_naming.py,test_room.py,test_turns.py}
+coverage: install-dev  ## Branches of the pure packages that their tests reach, with a floor (pyproject.toml)
+	mkdir -p build
+	bash -c '$(BIN)/python -m coverage run -m pytest -q -p no:cacheprovider $(PURE)'
+	$(BIN)/python -m coverage report
 
 soak: install-dev  ## The tests that take long: other programs' environments, SLURM and systemd, the comparison with a bare vLLM
 	$(PYTEST) -m long tests/e2e tests/integration

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from evals.intervals import standard_error, wilson_95
+from evals.intervals import mean_error, standard_error, wilson_95
 
 
 # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I, method 3.
@@ -34,3 +34,8 @@ def test_standard_error_of_a_half() -> None:
     assert standard_error(50, 100) == pytest.approx(0.05)
     assert standard_error(0, 100) == 0.0
     assert math.isclose(standard_error(1, 4), math.sqrt(3) / 8)
+
+
+def test_one_value_has_a_mean_and_no_error() -> None:
+    assert mean_error([0.25]) == (0.25, None)
+    assert mean_error([1.0, 3.0]) == (2.0, 1.0)

@@ -61,6 +61,11 @@ def test_counts() -> None:
     }  # fmt: skip
 
 
+def test_without_an_answer_there_is_no_mean() -> None:
+    metrics = _metrics(_record(correct=False, error="the engine died"))
+    assert (metrics["accuracy"], metrics["accuracy_ci95"], metrics["engine_errors"]) == (None, None, 1)
+
+
 def test_loss_is_weighted_by_tokens() -> None:
     metrics = _metrics(
         _record(reference_logprob=-1.0, reference_tokens=1), _record(reference_logprob=-5.0, reference_tokens=3)

@@ -231,6 +231,12 @@ def test_another_hosts_way_to_write_events_is_filtered(form: bytes) -> None:
     assert b"s123" not in client.body
 
 
+def test_an_event_that_cannot_be_looked_into_is_not_sent_on() -> None:
+    client, _ = through([b'data: "s123"\n\n', b"data: {s123\n\n", delta(content="fine"), DONE])
+    assert b"s123" not in client.body
+    assert events(client)[0]["choices"][0]["delta"]["content"] == "fine"
+
+
 def test_arguments_of_a_streamed_call_are_redacted() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": "s1'}}
     rest = {"index": 0, "function": {"arguments": '23", "b": "s1'}}
