@@ -1,26 +1,14 @@
 """OpenTelemetry: a span for each request, the parent of vLLM's own; none at all without an endpoint."""
 
-import logging
+import importlib
 import os
 from typing import Protocol
-
-import requests
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.http.asgi import Scope
 from stepserve.settings import TelemetrySettings
 
-log = logging.getLogger(__name__)
-
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _PROTOCOL_VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
-_CARRIED = ("traceparent", "tracestate")
 
 
 class Span(Protocol):
@@ -47,51 +35,6 @@ def prepare(settings: TelemetrySettings) -> None:
 def tracer_of(settings: TelemetrySettings) -> Tracer | None:
     if settings.traces_endpoint is None:
         return None
-    return _OpenTelemetry(settings.traces_endpoint, settings.traces_sample_ratio)
-
-
-class _OpenTelemetry:
-    def __init__(self, endpoint: str, sample_ratio: float) -> None:
-        resource = Resource.create({"service.name": "stepserve"})
-        self._provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
-        session = requests.Session()
-        session.max_redirects = 0  # the keys that OTEL_EXPORTER_OTLP_HEADERS has would go along
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, session=session)))
-        self._tracer = self._provider.get_tracer("stepserve.gateway")
-        self._propagator = TraceContextTextMapPropagator()
-
-    def begin(self, scope: Scope, route: str, request_id: str) -> Span:
-        given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        span = self._tracer.start_span(
-            f"{scope['method']} {route}",
-            context=self._propagator.extract({key: given[key] for key in _CARRIED if key in given}),
-            kind=trace.SpanKind.SERVER,
-            attributes={
-                "http.request.method": scope["method"],
-                "url.path": scope["path"],
-                "http.route": route,
-                "stepserve.request_id": request_id,
-            },
-        )
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, trace.set_span_in_context(span))
-        others = [pair for pair in scope["headers"] if pair[0].decode("latin-1") not in _CARRIED]
-        scope["headers"] = [*others, *((key.encode(), value.encode()) for key, value in carrier.items())]
-        return _RequestSpan(span)
-
-    def close(self) -> None:
-        self._provider.shutdown()
-
-
-class _RequestSpan:
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
-
-    def end(self, status: int, model: str) -> None:
-        span = self._span
-        span.set_attribute("http.response.status_code", status)
-        if model:
-            span.set_attribute("gen_ai.request.model", model)
-        if status >= 500:
-            span.set_status(trace.StatusCode.ERROR)
-        span.end()
+    module = importlib.import_module("gateway.http.open_telemetry")
+    tracer: Tracer = module.OpenTelemetry(settings.traces_endpoint, settings.traces_sample_ratio)
+    return tracer

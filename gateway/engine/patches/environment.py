@@ -72,8 +72,8 @@ def _bind(settings: EngineSettings) -> None:
 PATCH = Patch(
     name="environment",
     changes="No downloads, usage reports or redirects of media, 2 s for a worker's end, bounds on `n`, prompts and stop"
-    " strings, and sockets in the base directory instead of /tmp. Besides the size of the CPU's KV cache, whether NaN is"
-    " counted, and which cores a rank computes on where a model has more than one. All but the size and the counting"
+    " strings, and sockets in the base directory instead of /tmp. Besides the size of the CPU's KV cache, whether NaN"
+    " is counted, and which cores a rank computes on where a model has more than one. All but the size and the counting"
     " leave a variable as it was set.",
     why="vLLM has no flags for these.",
     without="vLLM would download, report, follow redirects to hosts that are not allowed, and wait longer at an end.",
