@@ -26,13 +26,19 @@ from control.errors import (
     WrongWeights,
 )
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
-from stepserve.contract import (
+from stepserve.canary import (
     CANARY_ANSWERS_WAIT_S,
+    GATEWAY_CANARY_ANSWERS_PATH,
+    GATEWAY_CANARY_PATH,
+    CanaryAnswers,
+    CanaryOrder,
+    CanaryReport,
+    CanaryVerdicts,
+)
+from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
-    GATEWAY_CANARY_ANSWERS_PATH,
-    GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_KEEP_ALIVE_PATH,
@@ -47,10 +53,6 @@ from stepserve.contract import (
     AskResult,
     BatchRequest,
     BatchResult,
-    CanaryAnswers,
-    CanaryOrder,
-    CanaryReport,
-    CanaryVerdicts,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,

@@ -10,7 +10,8 @@ from control.promotion.canary_judging import CanaryReader, judging
 from control.promotion.canary_request import CanaryRequest
 from control.promotion.set_run import Loader
 from evals.run_files import read_json, write_json
-from stepserve.contract import CanaryJudging, CanaryOrder, CanaryReport, ModelRef
+from stepserve.canary import CanaryJudging, CanaryOrder, CanaryReport
+from stepserve.contract import ModelRef
 from stepserve.jobs.ports import BatchEngine
 
 CANARY_FILE: Final = "canary.json"

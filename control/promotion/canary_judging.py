@@ -13,7 +13,7 @@ from control.errors import ServiceError
 from control.promotion.canary_request import CanaryJudge
 from control.promotion.set_run import Loader
 from evals.judge import Judge, judge_by_id
-from stepserve.contract import CanaryAnswer, CanaryAnswers, CanaryVerdict, CanaryVerdicts
+from stepserve.canary import CanaryAnswer, CanaryAnswers, CanaryVerdict, CanaryVerdicts
 from stepserve.jobs.errors import BadJob
 from stepserve.jobs.ports import BatchEngine
 

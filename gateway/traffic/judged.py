@@ -6,7 +6,7 @@ from gateway.filtering.answers import SHAPES
 from gateway.request.body import RequestBody
 from gateway.serving.canary.judging import Taken
 from gateway.traffic.said import NotText, NoWords, Prompt, answered, asked
-from stepserve.contract import CanaryAnswer, CanaryAnswers
+from stepserve.canary import CanaryAnswer, CanaryAnswers
 
 
 def in_words(taken: Iterable[Taken]) -> CanaryAnswers:

@@ -10,12 +10,24 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from stepserve.canary import (
+    GATEWAY_CANARY_ANSWERS_PATH,
+    GATEWAY_CANARY_PATH,
+    CanaryAnswer,
+    CanaryAnswers,
+    CanaryArm,
+    CanaryGuard,
+    CanaryJudged,
+    CanaryOrder,
+    CanaryReport,
+    CanaryState,
+    CanaryVerdict,
+    CanaryVerdicts,
+)
 from stepserve.contract import (
     GATEWAY_ACTIVATE_PATH,
     GATEWAY_ASK_PATH,
     GATEWAY_BATCH_PATH,
-    GATEWAY_CANARY_ANSWERS_PATH,
-    GATEWAY_CANARY_PATH,
     GATEWAY_CAPABILITIES_PATH,
     GATEWAY_CHECK_ENGINE_PATH,
     GATEWAY_LOAD_PATH,
@@ -33,16 +45,6 @@ from stepserve.contract import (
     BatchOutput,
     BatchRequest,
     BatchResult,
-    CanaryAnswer,
-    CanaryAnswers,
-    CanaryArm,
-    CanaryGuard,
-    CanaryJudged,
-    CanaryOrder,
-    CanaryReport,
-    CanaryState,
-    CanaryVerdict,
-    CanaryVerdicts,
     Capabilities,
     CheckedEngine,
     CheckEngineRequest,

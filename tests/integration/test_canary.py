@@ -6,7 +6,7 @@ import pytest
 
 from control.errors import Conflict
 from control.gateway_client import GatewayClient
-from stepserve.contract import CanaryOrder
+from stepserve.canary import CanaryOrder
 from tests.integration.town import MODEL, Town, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 

@@ -17,7 +17,8 @@ from control.app import create_app
 from control.models.registration import RegisterRequest
 from control.models.registry import Registry
 from evals.kind import EvalKind
-from stepserve.contract import BatchItem, BatchOutput, CanaryJudging
+from stepserve.canary import CanaryJudging
+from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint

@@ -13,7 +13,8 @@ import pytest
 from control.app import create_app
 from control.promotion.files import replay
 from evals.kind import EvalKind
-from stepserve.contract import BatchItem, BatchOutput, CanaryAnswer, CanaryJudging
+from stepserve.canary import CanaryAnswer, CanaryJudging
+from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of

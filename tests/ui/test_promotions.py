@@ -8,9 +8,9 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Progress
 from typer.testing import CliRunner
 
+from stepserve.canary import CanaryVerdict
 from stepserve.client.cli import app
 from stepserve.client.results import Promotion
-from stepserve.contract import CanaryVerdict
 from tests.ui.control_server import ACTIVE, ControlServer
 from tests.ui.page import cells, opened, words
 from ui import promotion_words

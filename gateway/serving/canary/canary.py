@@ -15,7 +15,8 @@ from gateway.serving.canary.choice import takes_part, unit_of
 from gateway.serving.canary.guards import Arm, Judged, Limits, breach, ratio, standing, too_few
 from gateway.serving.canary.judging import LONGEST_BYTES, Judging, Taken
 from gateway.serving.canary.shadow import Answered, Shadows
-from stepserve.contract import CanaryArm, CanaryOrder, CanaryReport, CanaryState, CanaryVerdicts, ModelRef
+from stepserve.canary import CanaryArm, CanaryOrder, CanaryReport, CanaryState, CanaryVerdicts
+from stepserve.contract import ModelRef
 
 _SHOWN: frozenset[CanaryState] = frozenset({"passed", "undecided", "breached"})
 LEASE_S = 30.0

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stepserve.contract import CanaryGuard
+from stepserve.canary import CanaryGuard
 
 ALPHA = 0.01
 _SHOWN = math.log(1 / ALPHA)  # so large a capital, as a logarithm, has a chance of ALPHA by luck alone

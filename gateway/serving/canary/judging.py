@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.serving.canary.choice import takes_part
 from gateway.serving.canary.guards import Judged
-from stepserve.contract import CanaryJudged, CanaryJudging, CanaryVerdicts
+from stepserve.canary import CanaryJudged, CanaryJudging, CanaryVerdicts
 
 _MOST_WAITING = 64
 _MOST_AHEAD = 16  # answers of the candidate that wait for one of the active model

@@ -8,18 +8,8 @@ import pytest
 from control.errors import Conflict, JobPaused
 from control.promotion.canary import CANARY_FILE, CanaryBoard, reason_of, run_canary
 from control.promotion.canary_request import CanaryRequest
-from stepserve.contract import (
-    AskRequest,
-    AskResult,
-    BatchRequest,
-    BatchResult,
-    CanaryAnswers,
-    CanaryArm,
-    CanaryOrder,
-    CanaryReport,
-    CanaryVerdicts,
-    ModelRef,
-)
+from stepserve.canary import CanaryAnswers, CanaryArm, CanaryOrder, CanaryReport, CanaryVerdicts
+from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult, ModelRef
 
 CANDIDATE = ModelRef(id="new", path="", digest="sha256:new")
 ARM = CanaryArm(requests=3, errors=3, latency_s=None, tokens=None)

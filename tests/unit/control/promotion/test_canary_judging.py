@@ -11,12 +11,7 @@ from pydantic import ValidationError
 from control.errors import GatewayUnavailable, ModelNotServed, NoRoom, ServiceError
 from control.promotion.canary import CanaryBoard, reason_of, run_canary
 from control.promotion.canary_request import CanaryRequest
-from stepserve.contract import (
-    AskRequest,
-    AskResult,
-    BatchOutput,
-    BatchRequest,
-    BatchResult,
+from stepserve.canary import (
     CanaryAnswer,
     CanaryAnswers,
     CanaryArm,
@@ -24,8 +19,8 @@ from stepserve.contract import (
     CanaryOrder,
     CanaryReport,
     CanaryVerdicts,
-    ModelRef,
 )
+from stepserve.contract import AskRequest, AskResult, BatchOutput, BatchRequest, BatchResult, ModelRef
 
 CANDIDATE = ModelRef(id="new", path="", digest="sha256:new")
 ARM = CanaryArm(requests=30, errors=0, latency_s=0.1, tokens=5)

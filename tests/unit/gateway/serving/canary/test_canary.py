@@ -19,11 +19,7 @@ from gateway.serving.canary.losses import CHAT, COMPLETIONS, Scorer, answered_te
 from gateway.serving.canary.shadow import AT_ONCE, Shadows
 from gateway.serving.naming import Naming
 from gateway.traffic.judged import in_words
-from stepserve.contract import (
-    ActivateRequest,
-    AskOutput,
-    AskRequest,
-    AskResult,
+from stepserve.canary import (
     CanaryAnswer,
     CanaryJudged,
     CanaryOrder,
@@ -31,6 +27,12 @@ from stepserve.contract import (
     CanaryState,
     CanaryVerdict,
     CanaryVerdicts,
+)
+from stepserve.contract import (
+    ActivateRequest,
+    AskOutput,
+    AskRequest,
+    AskResult,
     Continuations,
     EngineOverrides,
     ModelRef,
