@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binom
 
 from tests.e2e.server import DEMO, EARLY, FINAL, FINAL_ID, Server
 
 DATASET = "math_eval.jsonl"
 MIDDLE = DEMO / "step-0500"
+ALPHA = 0.05
 COPIES = int(os.environ.get("PROMOTION_COPIES", "200"))  # which take a minute and a half
 
 
@@ -87,14 +89,17 @@ def test_a_judge_that_gives_no_verdict_breaches_nothing_and_lets_nothing_pass(se
 def test_a_copy_is_no_more_often_superior_than_alpha(server: Server) -> None:
     """Answers are drawn, so that the model and its copy differ by chance alone; the margin forbids nothing.
 
-    No answer of an earlier promotion is used again where seconds are compared.
+    Of a checkpoint that knows a part of the additions, so that chance decides many questions. No answer of an earlier
+    promotion is used again where seconds are compared.
     """
-    _register(server, "copied", FINAL)
+    for name in ("original", "copied"):
+        _register(server, name, MIDDLE)
+    server.http.post("/models/set_active", json={"id": "original"}).raise_for_status()
     suite = [{"dataset_ref": DATASET, "metric": "accuracy", "temperature": 1.5}]
     body = {
         "candidate": "copied",
         "suite": suite,
-        "rule": {"margin": 0.5},
+        "rule": {"margin": 0.5, "alpha": ALPHA},
         "max_samples": 60,
         "guards": {"latency": 1000},
     }
@@ -107,8 +112,11 @@ def test_a_copy_is_no_more_often_superior_than_alpha(server: Server) -> None:
     found = Counter(str(job["decision"]) for job in decided)
     changed = sum(job["per_metric"][0]["fixed"] + job["per_metric"][0]["broken"] for job in decided)
     print(f"{COPIES} promotions of a copy: {dict(found)}; {changed} questions came out otherwise")
-    assert found["promoted"] <= max(1, 0.05 * COPIES)
-    server.forget("copied")
+    assert changed >= COPIES, "without chance there is nothing to be seen"
+    assert found["promoted"] <= binom.ppf(0.999, COPIES, ALPHA)
+    server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
+    for name in ("original", "copied"):
+        server.forget(name)
 
 
 def _register(server: Server, name: str, folder: Path) -> None:
