@@ -99,6 +99,7 @@ from control.routes import (
 )
 from control.routes import files as file_routes
 from control.routes import fleet as fleet_routes
+from control.routes import history as history_routes
 from control.routes import telemetry as machine
 from control.routes import uploads as uploads_routes
 from control.routes.job_display import JobDisplay
@@ -109,6 +110,7 @@ from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox
 from control.tasks import Tasks
 from control.telemetry.cards import CardReader
+from control.telemetry.history import History
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from control.traffic.consents import Consents
@@ -141,6 +143,7 @@ def create_app(
     eval_reports: EvalReports | None = None,
     notify_every_s: float = 2.0,
     policies_every_s: float = 2.0,
+    history_every_s: float = 1.0,
 ) -> FastAPI:
     """The application; its lifespan opens the database, migrates it, and runs the reconciler and the runner.
 
@@ -281,6 +284,8 @@ def create_app(
             lag = LoopLag()
             background.spawn(lag.run(), name="loop lag")
             background.spawn(telemetry.run(), name="processor load")
+            measured = History(database, gateway, telemetry, history_every_s)
+            background.spawn(measured.run(), name="history")
             background.spawn(beat(), name="heartbeat")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(keeper.run(), name="fleet keeper")
@@ -350,6 +355,7 @@ def create_app(
                 layout,
                 loading,
                 LocalMember(gateway, members, settings.fleet),
+                measured,
                 members,
                 model_files,
                 notifier,
@@ -397,6 +403,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         shards,
         data_gen,
         machine,
+        history_routes,
         logs,
         metrics,
         pull,

@@ -67,6 +67,7 @@ from stepserve.contract import (
 )
 from stepserve.fleet import MEMBER_PREFIX, MEMBER_STAGE_PATH, StageAnswer, StageRequest
 from stepserve.request_id import forwarded
+from stepserve.serving_report import GATEWAY_SERVING_PATH, ServingReport
 from stepserve.unix_http import unix_transport
 
 STATE_TIMEOUT_S = 5.0
@@ -149,6 +150,12 @@ class GatewayClient:
         with translated():
             response = await self._client.get(GATEWAY_USAGE_PATH)
         return _answer(response, UsageReport)
+
+    async def serving(self) -> ServingReport:
+        """Raises GatewayUnavailable."""
+        with translated():
+            response = await self._client.get(GATEWAY_SERVING_PATH)
+        return _answer(response, ServingReport)
 
     async def capabilities(self) -> Capabilities:
         """The first time, the gateway may have to load vLLM for it. Raises GatewayUnavailable."""

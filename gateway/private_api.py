@@ -25,6 +25,7 @@ from gateway.serving.pool import Pool
 from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
 from gateway.sidecar.key_link import KeySync
+from gateway.status.serving import serving_report
 from gateway.status.usage import UsageBook
 from gateway.traffic.judged import in_words
 from stepserve.access import GATEWAY_KEYS_PATH, GATEWAY_RECOVERED_KEYS_PATH, KeySet
@@ -65,6 +66,7 @@ from stepserve.contract import (
 )
 from stepserve.fleet import MEMBER_STAGE_PATH, StageAnswer, StageRequest
 from stepserve.request_id import Traced
+from stepserve.serving_report import GATEWAY_SERVING_PATH
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -91,6 +93,9 @@ def create_private_app(
 
     async def used(_: Request) -> Response:
         return _json(usage.report(sum(slot.in_flight for slot in pool.snapshot().slots)))
+
+    async def serving(_: Request) -> Response:
+        return _json(serving_report(pool.snapshot(), usage.report(0)))
 
     async def capabilities(_: Request) -> Response:
         return _json(await asyncio.to_thread(ask_engine))
@@ -193,6 +198,7 @@ def create_private_app(
             Route(GATEWAY_RECOVERED_KEYS_PATH, keys, methods=["PUT"]),
             Route(GATEWAY_STATE_PATH, state, methods=["GET"]),
             Route(GATEWAY_USAGE_PATH, used, methods=["GET"]),
+            Route(GATEWAY_SERVING_PATH, serving, methods=["GET"]),
             Route(GATEWAY_CAPABILITIES_PATH, capabilities, methods=["GET"]),
             Route(GATEWAY_CHECK_ENGINE_PATH, check, methods=["POST"]),
             Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),

@@ -74,6 +74,7 @@ CALLS: Sequence[Call] = (
     Call("GET /status"),
     Call("GET /system"),
     Call("GET /gpu", status=503),
+    Call("GET /history", "/history?window_s=60&samples=2"),
     Call("GET /diag"),
     Call("GET /config"),
     Call("POST /config/reload"),

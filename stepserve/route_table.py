@@ -300,6 +300,7 @@ ROWS: tuple[Row, ...] = (
     _FLEET.row("/fleet/{member_id}/uncordon", "POST"),
     _controls("/gpu", "admin", reads="any").row("/gpu", "GET"),
     _controls("/system", "admin", reads="any").row("/system", "GET"),
+    _controls("/history", "metrics").row("/history", "GET"),
     _controls("/settings", "admin").row("/settings/power_profile", "GET POST"),
     _controls("/logs", "admin").row("/logs/{component}", "GET"),
     _controls("/pull", "admin").row("/pull", "POST"),
@@ -336,7 +337,7 @@ _FAMILIES: tuple[_Family, ...] = (
     *(_own(path, "admin", quiet=True) for path in ("/livez", "/readyz", "/health")),
     _own("/ui", "admin"), _own("/config", "admin"),
     *(_own(f"/{name}", "weights") for name in _OF_TRAINERS),
-    *(_controls(path, "admin", reads="any") for path in ("/gpu", "/system")),
+    *(_controls(path, "admin", reads="any") for path in ("/gpu", "/system")), _controls("/history", "metrics"),
     *(_controls(path, "admin") for path in ("/audit", "/settings", "/logs", "/pull")),
 )  # fmt: skip
 _TIERS = _Family("/{tier}/v1", "infer", "upstream", "openai")

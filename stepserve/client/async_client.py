@@ -22,6 +22,7 @@ from stepserve.client.errors import (
     WaitedTooLong,
 )
 from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
+from stepserve.client.history import history
 from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
 from stepserve.client.results import Health, Job, JobNews
 from stepserve.client.weights import (
@@ -86,6 +87,7 @@ class AsyncClient:
     config = Awaited(calls.config)
     gpu_stats = Awaited(calls.gpu_stats)
     system_stats = Awaited(calls.system_stats)
+    history = Awaited(history)
     power_profile = Awaited(calls.power_profile)
     set_power_profile = Awaited(calls.set_power_profile)
     aliases = Awaited(calls.aliases)

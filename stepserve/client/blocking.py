@@ -27,6 +27,7 @@ from stepserve.client.errors import (
 )
 from stepserve.client.events import EventReader, chat_piece, is_event_stream, news_of
 from stepserve.client.file_sender import FileSender
+from stepserve.client.history import history
 from stepserve.client.options import PATIENCE_S, RECONNECT_PAUSE_S, RETRY_S, SILENCE_S, TIMEOUT_S, Away, Options
 from stepserve.client.results import Health, Job, JobNews
 from stepserve.client.weights import (
@@ -95,6 +96,7 @@ class BlockingClient:
     config = Blocking(calls.config)
     gpu_stats = Blocking(calls.gpu_stats)
     system_stats = Blocking(calls.system_stats)
+    history = Blocking(history)
     power_profile = Blocking(calls.power_profile)
     set_power_profile = Blocking(calls.set_power_profile)
     aliases = Blocking(calls.aliases)

@@ -64,6 +64,7 @@ from stepserve.contract import (
     WeightsVersion,
 )
 from stepserve.request_id import JOB_ID_HEADER
+from stepserve.serving_report import GATEWAY_SERVING_PATH, ServingReport
 from tests.integration.serving import serving
 
 
@@ -109,6 +110,8 @@ class FakeGateway:
         self.batch_takes_s = 0.0
         self.before_batch: Callable[[BatchRequest], Awaitable[None]] | None = None
         self.headers: list[dict[str, str]] = []  # of each batch
+        self.served = 0  # requests
+        self.first_token_counts = [0, 0, 0]  # within 0.1 s, within 1 s, later
         self.canary_states: list[CanaryState] = ["passed"]
         self.canary_requests = 10  # of each side
         self.canaries: list[CanaryOrder] = []
@@ -158,6 +161,21 @@ class FakeGateway:
         @app.get(GATEWAY_USAGE_PATH)
         async def usage() -> UsageReport:
             return self._usage()
+
+        @app.get(GATEWAY_SERVING_PATH)
+        async def served() -> ServingReport:
+            return ServingReport(
+                boot_id=str(self.boot),
+                active=self.active.id if self.active else None,
+                version=self.pushed,
+                requests=self.served,
+                running=1,
+                waiting=2,
+                tokens={self.active.id: 10 * self.served} if self.active else {},
+                first_token_bounds_s=[0.1, 1.0],
+                first_token_counts=self.first_token_counts,
+                deaths=self.deaths,
+            )
 
         @app.get(GATEWAY_CAPABILITIES_PATH)
         async def capabilities() -> Capabilities:

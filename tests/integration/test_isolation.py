@@ -49,7 +49,7 @@ MADE = "data_gen_20260101_000000_aaaa"
 SHARED = {
     ("GET", "/models"), ("GET", "/models/active"), ("GET", "/models/activations"), ("GET", "/models/{model_id}/files"),
     ("GET", "/models/{model_id}"),
-    ("GET", "/gpu"), ("GET", "/system"), ("GET", "/eval/tasks"),
+    ("GET", "/gpu"), ("GET", "/system"), ("GET", "/history"), ("GET", "/eval/tasks"),
 }  # fmt: skip
 
 # Lists: of the other key's they have nothing.
