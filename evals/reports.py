@@ -24,6 +24,7 @@ from evals.kind import EvalKind
 from evals.metrics import Metric, known_names, metric_named
 from evals.report import report_of
 from evals.rescore import RescoreRequest, parse_request, records_of, rescore, scores_by, stream_of
+from evals.sample_index import SampleIndices
 from evals.sample_page import sample_page
 from evals.saturation import Saturation, saturation_of
 from stepserve.full_disk import is_disk_full
@@ -47,6 +48,7 @@ class EvalReports:
     def __init__(self, judges: AllowedJudges | None = None) -> None:
         self._judges = judges or AllowedJudges()
         self._running: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}
+        self._indices = SampleIndices()
         self._flaky: dict[tuple[str, ...], Mapping[str, Flakiness]] = {}
 
     async def compare(self, a: DoneEval, b: DoneEval, metric: str | None) -> dict[str, Any]:
@@ -70,8 +72,14 @@ class EvalReports:
             self._running[key].add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(self._running[key])
 
-    async def samples(self, done: DoneEval, wanted: SampleQuery, others: Sequence[DoneEval] = ()) -> dict[str, Any]:
-        page = await asyncio.to_thread(sample_page, done, wanted)
+    async def samples(
+        self,
+        done: DoneEval,
+        wanted: SampleQuery,
+        others: Sequence[DoneEval] = (),
+        changed_from: DoneEval | None = None,
+    ) -> dict[str, Any]:
+        page = await asyncio.to_thread(sample_page, done, wanted, self._indices, changed_from)
         marks = await self._marks(done, others)
         for sample in page["samples"]:
             sample["flaky"] = marks.get(sample["id"])

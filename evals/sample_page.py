@@ -1,14 +1,16 @@
 """Samples of an eval that is done, for a person to read: the worst first."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from evals.error_share import failure_of
 from evals.metrics import Metric, decided_by
 from evals.record import SampleRecord
-from evals.rescore import records_of
+from evals.sample_index import SampleIndex, SampleIndices
+from evals.samples_log import SAMPLES_FILE
+from stepserve.jobs.errors import Conflict
 from stepserve.jobs.eval_ports import DoneEval, SampleQuery, Verdict
 
-_WORST_FIRST: tuple[Verdict, ...] = ("failed", "wrong", "right")
 _SHOWN = frozenset(
     {
         "id", "index", "input", "target", "prediction", "extracted", "score", "finish_reason", "prompt_tokens",
@@ -17,14 +19,33 @@ _SHOWN = frozenset(
 )  # fmt: skip
 
 
-def sample_page(done: DoneEval, wanted: SampleQuery) -> dict[str, Any]:
-    """`total` is of all samples that fit, `samples` those from `offset` on. Blocks. Raises Conflict."""
+def sample_page(
+    done: DoneEval, wanted: SampleQuery, indices: SampleIndices, changed_from: DoneEval | None = None
+) -> dict[str, Any]:
+    """`total` is of all samples that fit, `samples` those from `offset` on; `metrics` and `finish_reasons` are those
+    that samples can be chosen by. Blocks. Raises Conflict, Invalid.
+    """
     main = decided_by(done.config, done.result)
-    fitting = [record for record in records_of(done) if _fits(record, wanted, main)]
-    fitting.sort(key=lambda record: (_WORST_FIRST.index(verdict_of(record, main)), record.index))
-    page = fitting[wanted.offset : wanted.offset + wanted.limit]
-    samples = [_shown(record, main) for record in page]
-    return {"job_id": done.job_id, "total": len(fitting), "offset": wanted.offset, "samples": samples}
+    index = _index_of(done, main, indices)
+    other = None
+    if changed_from is not None:
+        other = _index_of(changed_from, decided_by(changed_from.config, changed_from.result), indices)
+    fitting = index.fitting(wanted, other)
+    if wanted.text:
+        fitting = _with_text(index, fitting, wanted.text)
+    lines = index.lines(fitting[wanted.offset : wanted.offset + wanted.limit])
+    samples = [_shown(SampleRecord.model_validate_json(line), main) for line in lines]
+    if other is not None:
+        for sample in samples:
+            sample["verdict_before"] = other.verdict_of(sample["id"])
+    return {
+        "job_id": done.job_id,
+        "total": len(fitting),
+        "offset": wanted.offset,
+        "samples": samples,
+        "metrics": sorted(index.scores),
+        "finish_reasons": sorted(reason for reason in index.finish_reasons if reason is not None),
+    }
 
 
 def verdict_of(record: SampleRecord, main: Metric) -> Verdict:
@@ -34,18 +55,32 @@ def verdict_of(record: SampleRecord, main: Metric) -> Verdict:
     return "right" if record.correct else "wrong"
 
 
+def _index_of(done: DoneEval, main: Metric, indices: SampleIndices) -> SampleIndex:
+    try:
+        return indices.of(done.run_dir / SAMPLES_FILE, main)
+    except FileNotFoundError:
+        raise Conflict(f"{done.job_id} kept no samples (per_example_logging was false, or they were deleted)") from None
+
+
+def _with_text(index: SampleIndex, places: Sequence[int], text: str) -> list[int]:
+    """Those in whose id, question, reference or answers it is, in any case.
+
+    A plain word is looked for in a line as it is written first, which spares most of them being read.
+    """
+    sought = text.casefold()
+    plain = sought.encode() if sought.isascii() and sought.isprintable() and not set(sought) & set('"\\') else None
+    found = []
+    for place, line in zip(places, index.lines(places), strict=True):
+        if plain is not None and line.isascii() and b"\\u" not in line and plain not in line.lower():
+            continue
+        if any(sought in each.casefold() for each in _texts(SampleRecord.model_validate_json(line))):
+            found.append(place)
+    return found
+
+
 def _shown(record: SampleRecord, main: Metric) -> dict[str, Any]:
     shown = record.model_dump(include=set(_SHOWN))
     return shown | {"verdict": verdict_of(record, main), "error": failure_of(record, main)}
-
-
-def _fits(record: SampleRecord, wanted: SampleQuery, main: Metric) -> bool:
-    if wanted.ids and record.id not in wanted.ids:
-        return False
-    if wanted.verdict is not None and verdict_of(record, main) != wanted.verdict:
-        return False
-    sought = wanted.text.casefold()
-    return not sought or any(sought in text.casefold() for text in _texts(record))
 
 
 def _texts(record: SampleRecord) -> list[str]:

@@ -40,14 +40,37 @@ def router_of(reports: EvalReports) -> APIRouter:
         sample_id: Annotated[list[str] | None, Query(alias="id", max_length=1000)] = None,
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        finish_reason: Annotated[str | None, Query(max_length=100)] = None,
+        min_tokens: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
+        max_tokens: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
+        metric: Annotated[str | None, Query(max_length=200)] = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        changed_from: str | None = None,
     ) -> dict[str, Any]:
         """What the engine failed on first, then wrong answers, then right ones, each in the dataset's order.
+
+        `min_tokens` and `max_tokens` are of the answer, `min_score` and `max_score` by `metric`. `changed_from`:
+        another eval; only samples whose verdict was another one there, which is `verdict_before`.
 
         `flaky`: whether the `answer`, or also the `verdict`, differs between identical runs.
         """
         done = await eval_history.done(job_id, "job_id", view)
-        wanted = SampleQuery(verdict, text, frozenset(sample_id or ()), offset, limit)
-        return await reports.samples(done, wanted, await eval_history.alike(done, reports.series, view))
+        before = None if changed_from is None else await eval_history.done(changed_from, "changed_from", view)
+        wanted = SampleQuery(
+            verdict,
+            text,
+            frozenset(sample_id or ()),
+            offset,
+            limit,
+            finish_reason,
+            min_tokens,
+            max_tokens,
+            metric,
+            min_score,
+            max_score,
+        )
+        return await reports.samples(done, wanted, await eval_history.alike(done, reports.series, view), before)
 
     @router.get("/eval/jobs/{job_id}/report", response_model=None)
     async def report(
@@ -143,4 +166,5 @@ def _point(entry: HistoryEntry, series: str, reports: EvalReports) -> dict[str, 
         "metrics": {name: value.get("mean") for name, value in metrics.items()},
         "metrics_ci95": {name: value.get("ci95") for name, value in metrics.items()},
         "saturated": reports.saturation(result),
+        "energy_j": (result.get("energy") or {}).get("joules"),
     }

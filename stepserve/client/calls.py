@@ -265,10 +265,13 @@ def eval_samples(
     *,
     offset: int = 0,
     limit: int = 50,
+    **more: str | float | None,
 ) -> Call[Json]:
-    """Questions and answers of an eval that is done, wrong ones first."""
+    """Questions and answers of an eval that is done, wrong ones first. `more`: `finish_reason`, `min_tokens`,
+    `max_tokens`, `metric`, `min_score`, `max_score`, and `changed_from`: an eval where their verdict was another one.
+    """
     query = [("id", one) for one in ids]
-    more = _given(verdict=verdict, text=text or None, offset=offset, limit=limit)
+    more = _given(verdict=verdict, text=text or None, offset=offset, limit=limit, **more)
     path = f"/eval/jobs/{_part(job_id)}/samples?{urlencode([*query, *more.items()])}"
     return Call("GET", path, as_it_is)
 

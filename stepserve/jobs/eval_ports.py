@@ -80,13 +80,21 @@ class DoneEval:
 
 @dataclass(frozen=True, slots=True)
 class SampleQuery:
-    """Which samples of an eval to show: of one verdict, of these ids, with `text` in question, reference or answer."""
+    """Which samples of an eval to show: of one verdict, of these ids, with `text` in question, reference or answer,
+    of so many completion tokens, that ended so, with such a score by `metric`.
+    """
 
     verdict: Verdict | None = None
     text: str = ""
     ids: frozenset[str] = frozenset()
     offset: int = 0
     limit: int = 50
+    finish_reason: str | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    metric: str | None = None
+    min_score: float | None = None
+    max_score: float | None = None
 
 
 class TaskFileJobs(JobKind, Protocol):
@@ -116,8 +124,16 @@ class EvalReports(Protocol):
         """`body` is JSON. Raises Invalid, Conflict (no samples were kept)."""
         ...
 
-    async def samples(self, done: DoneEval, wanted: SampleQuery, others: Sequence[DoneEval] = ()) -> dict[str, Any]:
-        """Those that `flaky` finds among `done` and `others` are marked. Raises Conflict (no samples were kept)."""
+    async def samples(
+        self,
+        done: DoneEval,
+        wanted: SampleQuery,
+        others: Sequence[DoneEval] = (),
+        changed_from: DoneEval | None = None,
+    ) -> dict[str, Any]:
+        """Those that `flaky` finds among `done` and `others` are marked. `changed_from`: only samples whose verdict was
+        another one there. Raises Conflict (no samples were kept), Invalid (a metric that was not measured).
+        """
         ...
 
     async def report(self, done: DoneEval) -> Document:
