@@ -184,3 +184,16 @@ def _shown(row: Row) -> Row:
 
 def _at(when: datetime | None) -> float:
     return 0.0 if when is None else when.timestamp()
+
+
+def draw_plain(points: list[Row], title: str) -> None:
+    """`step` and `value` alone, as points on a line."""
+    spec = {
+        "height": 160,
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": {"field": "step", "type": "quantitative", "title": "training step"},
+            "y": {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}},
+        },
+    }
+    st.vega_lite_chart(pd.DataFrame(points), spec, alt=f"{title} by training step")

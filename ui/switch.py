@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import streamlit as st
 
 from stepserve.client.calls import InFlight, Method
-from stepserve.client.errors import Failed, Invalid
+from stepserve.client.client import Client
+from stepserve.client.errors import Failed, Forbidden, Invalid, Unavailable
 from stepserve.client.results import Activation, Model, PastActivation
-from ui import gauges, question
+from ui import question
 from ui.choice import choose_model
 from ui.connection import server
 from ui.format import NOTHING, milliseconds
@@ -23,6 +24,7 @@ _IN_FLIGHT: dict[InFlight, str] = {
 _QUESTION = "models_switch"
 _OUTCOME = "models_outcome"
 _LOOKED_BACK = 100
+_NOW_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,21 @@ def _explain(wish: Wish) -> bool:
         return False
     st.text(cut(f"{active or 'no model'} → {target}"))
     _last_proof(past, models[target])
-    seen = gauges.ask(there)
-    now = "" if seen is None else f" Now {seen.running:.0f} are answered and {seen.waiting:.0f} wait."
+    now = _under_way(there)
     st.write(f"Requests under way {_IN_FLIGHT[wish.in_flight]}; new ones wait.{now}")
     st.write(_expected_pause(past, wish.method))
     return True
+
+
+def _under_way(there: Client) -> str:
+    """Empty for a key that may not see it, and while the server cannot say."""
+    try:
+        samples = there.history(_NOW_S, 1)["samples"]
+    except (Forbidden, Unavailable):
+        return ""
+    if not samples or samples[-1]["running"] is None:
+        return ""
+    return f" Now {samples[-1]['running']:.0f} are answered and {samples[-1]['waiting']:.0f} wait."
 
 
 def _before(past: Sequence[PastActivation], models: dict[str, Model], active: str | None) -> str | None:

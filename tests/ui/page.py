@@ -5,19 +5,17 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 PAGES = (
-    "overview", "playground", "solve", "models", "evals", "promotions", "data", "jobs", "fleet", "system",
+    "overview", "playground", "solve", "runs", "models", "evals", "promotions", "data", "jobs", "fleet", "keys",
+    "system",
 )  # fmt: skip
 
 _GUARD_S = 120.0  # of a page that hangs: the first one imports what draws charts
 
 
 def _script(name: str) -> None:
-    import importlib  # noqa: PLC0415 - Streamlit runs this function's text as a script of its own
+    from ui import navigation  # noqa: PLC0415 - Streamlit runs this function's text as a script of its own
 
-    from ui import connection  # noqa: PLC0415 - likewise
-
-    connection.ask_for_key()
-    importlib.import_module(f"ui.views.{name}").show()
+    navigation.draw(name)
 
 
 def opened(name: str, key: str | None = None, tab: str | None = None, **address: str) -> AppTest:

@@ -33,11 +33,19 @@ def test_every_page_shows_without_an_error(name: str) -> None:
     assert page.title[0].value.lower() == name
 
 
-def test_overview_tells_the_active_model_and_how_busy_it_is() -> None:
+def test_overview_tells_what_serves_since_when_and_what_its_switch_cost() -> None:
     seen = words(opened("overview"))
-    assert f"Active model: {MODEL}" in seen
-    assert "Health: ok" in seen
-    assert "Requests running: 0" in seen
+    assert re.search(
+        rf"\*\*{MODEL}\*\* serves since 20\d\d-.* UTC \(.*\)\. Its switch paused requests for \d+ ms;", seen
+    )
+    assert re.search(r"its proof \(\w+\) passed", seen)
+    assert "Requests waiting: 0" in seen
+    assert "No job runs or waits." in seen
+
+
+def test_every_page_names_what_serves() -> None:
+    for name in ("jobs", "playground"):
+        assert f":green[●] **{MODEL}** serves" in words(opened(name))
 
 
 def test_a_chat_is_streamed_with_its_times() -> None:
@@ -150,9 +158,11 @@ def test_a_model_without_a_chat_template_is_warned_of_and_can_be_given_one(yard:
     assert (models["bare"]["chat_template"], models["chatting"]["chat_template"]) == (None, "registered")
 
 
-def test_compare_shows_what_was_fixed_with_both_answers() -> None:
+def test_compare_begins_with_a_sentence_and_shows_what_was_fixed_with_both_answers() -> None:
     page = opened("evals", tab="Compare")
     seen = words(page)
+    assert page.subheader[0].value.startswith(f"{MODEL} is better than {EARLY}: +50.0 points (")
+    assert page.subheader[0].value.endswith("), 6 fixed, 0 broken, p = 0.031.")
     assert "Fixed: 6" in seen
     assert "Broken: 0" in seen
     answers = [element.value for element in page.code]
@@ -167,6 +177,40 @@ def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:
     assert "1 to 10 of 12" in words(page)
     page.text_input(key="samples_text").set_value("What is 21+22?").run()
     assert "1 to 1 of 1" in words(page)
+
+
+def _eval_of(yard: Depot, model_id: str) -> str:
+    """Its first one."""
+    jobs = yard.http.get("/jobs?type=eval&status=done").json()["jobs"]
+    return str(next(job["id"] for job in reversed(jobs) if job["model_id"] == model_id))
+
+
+def test_samples_are_chosen_by_what_changed_and_become_a_dataset(yard: Depot) -> None:
+    late, early = _eval_of(yard, MODEL), _eval_of(yard, EARLY)
+    page = opened("evals", tab="Samples", eval=late, since=early, samples_changed="true")
+    assert "1 to 6 of 6" in words(page)
+    assert "(was wrong)" in words(page)
+    page.text_input(key="samples_dataset_name").set_value("changed")
+    _button(page, "Make the dataset").click().run()
+    assert "changed.jsonl is there, with 6 questions." in page.success[0].value
+    assert yard.http.get("/datasets/changed.jsonl").json()["samples"] == 6
+    body = {"model_id": EARLY, "name": "again", "dataset_ref": "changed.jsonl", "when_inactive": "switch"}
+    job = yard.done("/eval/jobs", body)
+    yard.activate(MODEL)
+    assert yard.http.get(f"/jobs/{job}").json()["result"]["accuracy"] == 0.0, "they are those that early got wrong"
+
+
+def test_samples_are_chosen_by_length_ending_and_score(yard: Depot) -> None:
+    page = opened("evals", tab="Samples", eval=_eval_of(yard, EARLY))
+    page.number_input(key="samples_least").set_value(3).run()
+    assert "No sample fits." in words(page)
+    page.number_input(key="samples_least").set_value(2).run()
+    page.selectbox(key="samples_ended").select("stop").run()
+    assert "1 to 10 of 12" in words(page)
+    metric = page.selectbox(key="samples_metric")
+    metric.select(metric.options[-1]).run()
+    page.slider(key="samples_score").set_range(0.0, 0.5).run()
+    assert "1 to 6 of 6" in words(page)
 
 
 def test_an_eval_is_started_from_the_page(yard: Depot) -> None:

@@ -154,10 +154,10 @@ def test_a_measure_is_drawn_by_step_with_what_was_decided_and_switched(stage: Co
     refused, promoted = stage.promote("early"), stage.promote("late", on_pass="activate")
     unplaced = stage.promote("unplaced", baseline=ACTIVE)
     stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
-    page = opened("promotions", tab="By step")
+    page = opened("runs")
     assert not page.error, words(page)
-    assert "numeric on sums.jsonl" in page.selectbox(key="promotions_measure").options
-    page.selectbox(key="promotions_measure").select("numeric on sums.jsonl").run()
+    assert "numeric on sums.jsonl" in page.selectbox(key="runs_measure").options
+    page.selectbox(key="runs_measure").select("numeric on sums.jsonl").run()
     rows = cells(page)
     (metric,) = refused["per_metric"]
     assert {(row["step"], row["model"], row["what"]) for row in rows if row["step"] in {100, 300}} >= {
@@ -168,15 +168,19 @@ def test_a_measure_is_drawn_by_step_with_what_was_decided_and_switched(stage: Co
     low = max(0.0, metric["a"] + metric["interval"][0])
     assert by_job[refused["job_id"]]["interval"].startswith(f"{100 * low:.1f} % to ")
     assert unplaced["job_id"] not in by_job, "its model has no step"
-    (measured,) = [row for row in rows if row["what"] == "eval"]
+    (measured,) = [row for row in rows if (row["what"], row["model"]) == ("eval", "late")]
     assert measured["score"] == "90.0 %"
     assert " % to " in measured["interval"]
     switched = next(row for row in rows if row["what"] == "made active")
     assert switched[""] == f"by promotion {promoted['job_id']}"
+    labels = [box.label for box in page.checkbox]
+    assert any(one.startswith("**step 300** · late · 90.0 % (") and one.endswith(" · promoted") for one in labels)
+    assert "**step 100** · early · not measured · refused" in labels
+    assert str(refused["reasons"][0]) in words(page), "why it was refused"
     (chart,) = page.get("vega_lite_chart")
     spec = json.loads(chart.proto.spec)
     assert {layer["mark"]["type"] for layer in spec["layer"]} == {"rule", "line", "point"}
-    page.selectbox(key="promotions_measure").select("accuracy on sums.jsonl").run()
+    page.selectbox(key="runs_measure").select("accuracy on sums.jsonl").run()
     assert {row["what"] for row in cells(page)} <= {"eval", "made active"}, "no promotion asked for that"
 
 

@@ -1,6 +1,7 @@
 """Training data: start a job, watch what is rejected and why, read examples, download shards."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -38,8 +39,13 @@ def _start() -> None:
         model = choose_model("Model", "data_model")
         if model is None:
             return
+        address.follow("strategy", "data_strategy", list(_STRATEGIES), next(iter(_STRATEGIES)))
         strategy = st.selectbox(
-            "Strategy", list(_STRATEGIES), key="data_strategy", format_func=lambda name: f"{name}: {_STRATEGIES[name]}"
+            "Strategy",
+            list(_STRATEGIES),
+            key="data_strategy",
+            format_func=lambda name: f"{name}: {_STRATEGIES[name]}",
+            on_change=partial(address.remember, "strategy", "data_strategy"),
         )
         config: dict[str, Any] = {"num_examples": int(st.number_input("Examples", 1, 1_000_000, 100, key="data_count"))}
         if not _more(str(strategy), config):

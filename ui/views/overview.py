@@ -1,152 +1,153 @@
-"""Is it well, what serves, how busy is it: drawn anew every two seconds."""
+"""What serves, how busy it is, what runs, what went wrong, and what happened: drawn anew every few seconds."""
 
-import time
-from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
-from stepserve.client.errors import Forbidden, StepserveError, Unavailable
-from stepserve.client.results import Gpu, Health, JobStats, System
-from ui import gauges
+from stepserve.client.errors import Forbidden, NotFound, StepserveError, Unavailable
+from stepserve.client.results import JobsPage, Model, PastActivation
+from ui import card_bars, guide, now, serving_line, timeline
 from ui.charts import lines
 from ui.connection import server, soon, trouble_shown
-from ui.format import NOTHING, duration
-from ui.gauges import Gauges
+from ui.format import NOTHING, milliseconds, percent
 from ui.harmless import harmless
 
-_EVERY_S = 2.0
-_KEPT = 150  # five minutes
-_COLOURS = {"ok": "green", "loading": "blue", "degraded": "orange", "error": "red"}
-
-
-@dataclass(slots=True)
-class Trend:
-    """What this visitor has seen since the page was opened."""
-
-    rows: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    requests: float | None = None
-    at_s: float = 0.0
-
-    def rate(self, requests: float, now_s: float) -> float | None:
-        """Requests a second since the last look; None at the first one and after the server has begun anew."""
-        before, passed_s = self.requests, now_s - self.at_s
-        self.requests, self.at_s = requests, now_s
-        return None if before is None or requests < before or passed_s <= 0 else (requests - before) / passed_s
+_EVERY_S = 3.0
+_CHARTS_EVERY_S = 10.0
+_LOOKED_BACK = 50  # switches and failed jobs
+_RECENT_S = 10  # what a rate of now is taken over
+_WINDOWS = {"15 min": 900, "1 h": 3600, "1 d": 86_400, "7 d": 604_800, "30 d": 2_592_000}
+_NO_JOBS = JobsPage(jobs=[], total=0)
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 def show() -> None:
     st.title("Overview")
+    guide.draw()
     _live()
+    st.subheader("What happened")
+    st.radio("Time", list(_WINDOWS), index=1, key="overview_window", horizontal=True, bind="query-params")
+    _charts()
 
 
 @st.fragment(run_every=_EVERY_S)
 def _live() -> None:
     with trouble_shown():
         there = server()
-        health, jobs, system, gpu = (
-            soon(there.health), soon(there.job_stats), soon(there.system_stats), soon(there.gpu_stats)
-        )  # fmt: skip
-        metrics = soon(partial(gauges.ask, there))
-        _status(health.result(), jobs)
-        trend: Trend = st.session_state.setdefault("trend", Trend())
-        row: dict[str, float] = {"time": time.time()}
-        _traffic(row, trend, metrics)
-        _memory(row, system)
-        _cards(row, gpu)
-        trend.rows.append(row)
-        _charts(trend)
+        health = soon(there.health)
+        active, past = soon(there.active_model), soon(partial(there.list_activations, limit=_LOOKED_BACK))
+        history = soon(partial(there.history, _RECENT_S, 1))
+        lists = [
+            soon(partial(there.jobs_page, None, status, limit=_LOOKED_BACK))
+            for status in ("running", "pending", "failed")
+        ]
+        gpu, system, models = soon(there.gpu_stats), soon(there.system_stats), soon(there.list_models)
+        switches = _known(past, list[PastActivation]())
+        serving_line.draw(health.result(), _known(active, None), switches)
+        _traffic(_known(history, None))
+        running, waiting, failed = (_known(page, _NO_JOBS) for page in lists)
+        left, right = st.columns(2)
+        with left:
+            now.draw_jobs(running.jobs, waiting.jobs[::-1], waiting.total)
+        with right:
+            now.draw_attention(failed.jobs, switches)
+        st.subheader("Machine")
+        if (cards := _known(gpu, None)) is not None:
+            loaded = _known(models, list[Model]())
+            card_bars.draw(cards, loaded)
+        if (seen := _known(system, None)) is not None:
+            memory = f"{seen.ram_used_gb:.1f} of {seen.ram_total_gb:.1f} GB of memory"
+            st.progress(min(1.0, seen.cpu_load), text=f"Processor {percent(seen.cpu_load)}")
+            st.progress(min(1.0, seen.ram_percent / 100), text=memory)
 
 
-def _status(health: Health, stats: "Future[JobStats]") -> None:
-    colour = _COLOURS[health.status]
-    active, state, uptime, jobs = st.columns([3, 2, 2, 2])  # names of models are long, and so is "23 h 59 min"
-    active.metric("Active model", health.active_model or NOTHING, help=health.active_model)
-    state.metric("Health", health.status)
-    uptime.metric("Up for", duration(health.uptime_seconds))
-    with jobs:
-        _jobs(stats)
-    if health.status != "ok":
-        said = (
-            health.fault
-            or {
-                "loading": "A model is being loaded; requests wait or are refused until it is there.",
-                "degraded": "Inference goes on; the control process does not answer: models and jobs are out of reach.",
-                "error": "No engine serves. The log of api_server on the page System says why.",
-            }[health.status]
-        )
-        st.markdown(f":{colour}[{said}]")
-    if health.active_model is None and health.status == "loading":
-        st.info("No model is active. Register and activate one on the page Models.", icon=":material/deployed_code:")
-
-
-def _jobs(asked: "Future[JobStats]") -> None:
-    try:
-        stats = asked.result()
-    except (Forbidden, Unavailable):
-        st.metric("Jobs", NOTHING)
-        return
-    st.metric("Jobs running / waiting", f"{stats.running} / {stats.pending}")
-
-
-def _traffic(row: dict[str, float], trend: Trend, asked: "Future[Gauges | None]") -> None:
-    seen = asked.result()
-    rate, running, waiting = st.columns(3)
-    per_s = None if seen is None else trend.rate(seen.requests, time.monotonic())
-    rate.metric("Requests/s", NOTHING if per_s is None else f"{per_s:.1f}")
-    running.metric("Requests running", NOTHING if seen is None else f"{seen.running:.0f}")
-    waiting.metric("Requests waiting", NOTHING if seen is None else f"{seen.waiting:.0f}")
-    if seen is not None:
-        row |= {"running": seen.running, "waiting": seen.waiting} | ({} if per_s is None else {"requests/s": per_s})
-
-
-def _memory(row: dict[str, float], asked: "Future[System]") -> None:
-    try:
-        system = asked.result()
-    except (Forbidden, Unavailable):
-        return
-    row |= {"CPU %": 100 * system.cpu_load, "RAM %": system.ram_percent}
-
-
-def _cards(row: dict[str, float], asked: "Future[Gpu]") -> None:
-    gpu = _gpu(asked)
-    if gpu is None:
-        st.caption("No GPU is seen here, so processor and memory are drawn alone.")
-        return
-    for index, card in enumerate(gpu.gpus or [gpu.as_json()]):
-        total = card.get("memory_total_mb") or 0
-        row[f"GPU {index} %"] = card.get("utilization_gpu") or 0.0
-        row[f"GPU {index} memory %"] = 100 * (card.get("memory_used_mb") or 0) / total if total else 0.0
-        st.caption(
-            f"{card.get('name')}: {card.get('temperature_gpu')} °C, {card.get('power_draw_w')} of"
-            f" {card.get('power_limit_w')} W, {card.get('memory_used_mb')} of {total} MB"
-        )
-
-
-def _gpu(asked: "Future[Gpu]") -> Gpu | None:
+def _known(asked: "Future[T]", otherwise: D) -> T | D:
+    """What is not there, or not for this key, is left out; the rest of the page says why the server does not answer."""
     try:
         return asked.result()
-    except Unavailable:
-        return None
+    except (Forbidden, NotFound, Unavailable):
+        return otherwise
     except StepserveError as error:
         st.caption(harmless(str(error)))
-        return None
+        return otherwise
 
 
-def _charts(trend: Trend) -> None:
-    table = pd.DataFrame(list(trend.rows))
-    table["time"] = pd.to_datetime(table["time"], unit="s", utc=True)
-    load, traffic = st.columns(2)
-    shares = [name for name in table.columns if name.endswith("%")]
-    if shares:
-        load.subheader("Load")
-        with load:
-            lines(table, shares, "%")
-    counts = [name for name in ("requests/s", "running", "waiting") if name in table.columns]
-    if counts:
-        traffic.subheader("Traffic")
-        with traffic:
-            lines(table, counts, None)
+def _traffic(history: dict[str, Any] | None) -> None:
+    """Of the last seconds; of the newest sample that the gateway answered in."""
+    samples = history["samples"] if history else []
+    newest: dict[str, Any] = samples[-1] if samples else {}
+    rate, half, most, waiting, tokens = st.columns(5)
+    rate.metric("Requests/s", _number(newest.get("requests_per_s")))
+    half.metric("First token p50", _first_token(newest.get("first_token_p50_s")))
+    most.metric("First token p99", _first_token(newest.get("first_token_p99_s")))
+    waiting.metric("Requests waiting", _number(newest.get("waiting"), "{:.0f}"))
+    speeds: dict[str, float] = newest.get("tokens_per_s") or {}
+    known = newest.get("requests_per_s") is not None
+    tokens.metric("Tokens/s", f"{sum(speeds.values()):.0f}" if known else NOTHING)
+    if len(speeds) > 1:
+        st.caption(harmless("Tokens/s: " + ", ".join(f"{model} {speed:.0f}" for model, speed in speeds.items())))
+
+
+def _number(value: float | None, form: str = "{:.1f}") -> str:
+    return NOTHING if value is None else form.format(value)
+
+
+def _first_token(seconds: float | None) -> str:
+    return NOTHING if seconds is None else milliseconds(1000 * seconds)
+
+
+@st.fragment(run_every=_CHARTS_EVERY_S)
+def _charts() -> None:
+    with trouble_shown():
+        there = server()
+        window_s = _WINDOWS[st.session_state["overview_window"]]
+        asked = soon(partial(there.history, window_s, 300))
+        past = soon(partial(there.list_activations, limit=1000))
+        promotions = soon(partial(there.jobs_page, "promotion", "done", limit=_LOOKED_BACK))
+        history = _known(asked, None)
+        if history is None:
+            st.caption("What was served is shown to keys with the scope metrics.")
+            return
+        earliest = datetime.now(UTC) - timedelta(seconds=window_s)
+        switches = _known(past, list[PastActivation]())
+        rows = timeline.marks(switches, _known(promotions, _NO_JOBS).jobs, history["marks"], earliest)
+        timeline.draw(history["samples"], rows)
+        _more(history["samples"])
+
+
+def _more(samples: list[dict[str, Any]]) -> None:
+    if not samples:
+        return
+    table = pd.DataFrame([_row(sample) for sample in samples])
+    table["time"] = pd.to_datetime(table["time"], utc=True)
+    left, right = st.columns(2)
+    for column, heading, names, unit in (
+        (left, "First token and queue", ["first token p50 ms", "first token p99 ms", "waiting"], None),
+        (right, "Load", [name for name in table.columns if name.endswith("%")], "%"),
+    ):
+        with column:
+            st.caption(heading)
+            lines(table, names, unit)
+
+
+def _row(sample: dict[str, Any]) -> dict[str, Any]:
+    row = {
+        "time": sample["at"],
+        "first token p50 ms": _in_ms(sample["first_token_p50_s"]),
+        "first token p99 ms": _in_ms(sample["first_token_p99_s"]),
+        "waiting": sample["waiting"],
+        "CPU %": sample["cpu_percent"],
+        "RAM %": sample["ram_percent"],
+    }
+    for number, card in enumerate(sample["cards"]):
+        row[f"GPU {number} %"] = card["utilization_gpu"]
+    return row
+
+
+def _in_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds

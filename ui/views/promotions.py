@@ -1,6 +1,4 @@
-"""Promotions: may a checkpoint take the place of what serves? Those under way, the decisions, a measure by training
-step, and a form.
-"""
+"""Promotions: may a checkpoint take the place of what serves? Those under way, the decisions, and a form."""
 
 from functools import partial
 from typing import Any
@@ -9,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from stepserve.client.results import Job
-from ui import address, paging, promotion_detail, promotion_form, step_curve
+from ui import address, paging, promotion_detail, promotion_form
 from ui.connection import server, soon, trouble_shown
 from ui.format import NOTHING, points
 from ui.harmless import harmless
@@ -20,20 +18,15 @@ from ui.visitor import local
 _EVERY_S = 3.0
 _SHOWN = 5  # under way, of each status
 _LISTED = 20
-_LOOKED_AT = 100  # newest promotions and evals, for the measures that there are
-_DRAWN = 200  # evals and switches by step; a browser takes a second for 500
 _PAGE = "promotions_page"
 
 
 def show() -> None:
     st.title("Promotions")
-    decisions, by_step, start = address.tabs("promotions_tab", ("Decisions", "By step", "Start one"))
+    decisions, start = address.tabs("promotions_tab", ("Decisions", "Start one"))
     if decisions.open:
         with decisions:
             _decisions()
-    if by_step.open:
-        with by_step:
-            _by_step()
     if start.open:
         with start:
             promotion_form.draw()
@@ -60,40 +53,6 @@ def _decisions() -> None:
         chosen = choose_job("Promotion", promotion_form.PARAMETER, type="promotion", title=_title)
         if chosen is not None:
             promotion_detail.draw(there.get_promotion(chosen))
-
-
-def _by_step() -> None:
-    """Read once, and not every few seconds: a training's history changes with its next checkpoint."""
-    with trouble_shown():
-        there = server()
-        models = soon(there.list_models)
-        activations = soon(partial(there.list_activations, limit=_DRAWN))
-        newest = soon(partial(there.eval_history_page, limit=_LOOKED_AT))
-        jobs = there.jobs_page("promotion", "done", limit=_LOOKED_AT).jobs
-        measures = step_curve.measures_of(jobs, newest.result().points)
-        if not measures:
-            st.info("No promotion is decided and no eval is done yet.")
-            return
-        names = {f"{metric} on {dataset}": (metric, dataset) for metric, dataset in measures}
-        chosen = st.selectbox("Measure", list(names), key="promotions_measure", bind="query-params")
-        metric, dataset = names[chosen]
-        steps = step_curve.steps_of(models.result())
-        history = there.eval_history_page(dataset, limit=_DRAWN)
-        rows = [
-            *step_curve.of_evals(history.points, metric),
-            *step_curve.of_promotions(jobs, (metric, dataset), steps),
-            *step_curve.of_switches(activations.result(), steps),
-        ]
-        if not rows:
-            st.info("None of the models that were measured has a training step; give one where they are registered.")
-            return
-        step_curve.draw(rows)
-        st.caption(
-            "Lines are evals with their 95 % intervals. A diamond is a candidate of a promotion: its bar is how far its"
-            " difference to the baseline may lie, from what the baseline scored. A dashed line is where a model became"
-            f" active. Only models with a step are shown, and the newest {_DRAWN} evals and {_LOOKED_AT} promotions."
-        )
-        st.dataframe(step_curve.table(rows), hide_index=True)
 
 
 def _under_way(job: Job) -> None:

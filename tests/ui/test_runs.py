@@ -1,0 +1,52 @@
+"""A run of training: its checkpoints, which one serves, and two of them compared."""
+
+import pytest
+
+from tests.ui.control_server import ControlServer
+from tests.ui.page import opened, words
+
+
+@pytest.fixture(autouse=True)
+def _of_the_stage(stage: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", stage.url)
+
+
+def _measured(stage: ControlServer, model_id: str) -> str:
+    body = {"model_id": model_id, "name": "n", "dataset_ref": "sums.jsonl", "metrics": ["numeric"]}
+    job = str(stage.http.post("/eval/jobs", json=body).raise_for_status().json()["job_id"])
+    stage.ended(job)
+    return job
+
+
+def test_two_checkpoints_that_are_ticked_are_compared_the_earlier_first(stage: ControlServer) -> None:
+    stage.add("step-500", 0.5, step=500)
+    stage.add("step-1500", 1.0, step=1500)
+    stage.add("step-2000", 1.0, step=2000)
+    late, early = _measured(stage, "step-1500"), _measured(stage, "step-500")
+    page = opened("runs")
+    page.selectbox(key="runs_measure").select("numeric on sums.jsonl").run()
+    boxes = {box.label.split(" · ")[1]: box for box in page.checkbox}
+    assert "100.0 % (" in boxes["step-1500"].label
+    assert boxes["step-2000"].disabled, "nobody has measured it"
+    assert page.button(key="runs_compare").disabled
+    boxes["step-1500"].check().run()
+    boxes["step-500"].check().run()
+    page.button(key="runs_compare").click().run()
+    assert not page.exception
+    said = page.subheader[0].value
+    assert said.startswith("step-1500 is better than step-500: +50.0 points (")
+    assert said.endswith("30 fixed, 0 broken, p < 0.001.")
+    assert (page.query_params["a"], page.query_params["b"]) == (early, late)
+
+
+def test_the_one_that_serves_is_marked(stage: ControlServer) -> None:
+    stage.add("serving-900", 0.9, step=900)
+    _measured(stage, "serving-900")
+    stage.http.post("/models/set_active", json={"id": "serving-900"}).raise_for_status()
+    try:
+        page = opened("runs")
+        (line,) = [box.label for box in page.checkbox if "**serves**" in box.label]
+        assert line.startswith("**step 900** · serving-900 · ")
+        assert "**serving-900** serves" in words(page)
+    finally:
+        stage.http.post("/models/set_active", json={"id": "old"}).raise_for_status()
