@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, tzinfo
 
+from stepserve.client import words
+
 NOTHING = "\N{EN DASH}"
 
 
@@ -20,20 +22,11 @@ def size(count_bytes: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return NOTHING if seconds is None else words.duration(seconds)
 
 
 def milliseconds(value: float | None) -> str:
-    return NOTHING if value is None else duration(value / 1000) if value >= 1000 else f"{value:.0f} ms"
+    return duration(None if value is None else value / 1000)
 
 
 def moment(when: datetime | None, zone: tzinfo = UTC) -> str:

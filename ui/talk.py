@@ -1,4 +1,4 @@
-"""A streamed chat with its times."""
+"""A streamed chat with its times, and all that an answer may have besides text."""
 
 import json
 import time
@@ -10,43 +10,63 @@ from stepserve.client.errors import StepserveError
 
 
 class Talk:
-    """Iterating gives the answer's pieces as they come; the rest is known when it has ended.
+    """Iterating tells that more has come; what has come so far is in `text`, `thought`, `calls` and `likely`.
 
-    `tokens` is what the server counted, None until it said so. Raises StepserveError while it is iterated, also for an
-    error in the middle of the stream.
+    `calls`: the tools that the model wants called, as `{"name", "arguments"}`. `likely`: each token of the answer with
+    its log-probability, where they were asked for. `tokens` is what the server counted, None until it said so. Raises
+    StepserveError while it is iterated, also for an error in the middle of the stream.
     """
 
-    def __init__(self, server: Client, model: str, messages: Sequence[Mapping[str, str]], **sampling: Any) -> None:
+    def __init__(self, server: Client, model: str, messages: Sequence[Mapping[str, Any]], **more: Any) -> None:
         self._server = server
-        self._body = {"model": model, "messages": list(messages), "stream": True, **sampling}
+        self._body = {"model": model, "messages": list(messages), "stream": True, **more}
         self._body["stream_options"] = {"include_usage": True}
         self.text = ""
+        self.thought = ""
+        self.calls: list[dict[str, str]] = []
+        self.likely: list[tuple[str, float]] = []
         self.model = model
         self.tokens: int | None = None
         self.first_s: float | None = None
         self.total_s = 0.0
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[None]:
         started = time.monotonic()
         for _, data in self._server.events("/v1/chat/completions", "POST", silence_s=600.0, json=self._body):
             self.total_s = time.monotonic() - started
             if data == "[DONE]":
                 return
-            piece = self._piece(json.loads(data))
-            if piece:
+            if self._take(json.loads(data)):
                 self.first_s = self.first_s or self.total_s
-                self.text += piece
-                yield piece
+                yield
 
-    def _piece(self, chunk: dict[str, Any]) -> str:
+    def _take(self, chunk: dict[str, Any]) -> bool:
+        """Whether there is something new to be shown."""
         if "error" in chunk:
             raise StepserveError(str(chunk["error"].get("message", chunk["error"])))
         self.model = chunk.get("model", self.model)
         if chunk.get("usage"):
             self.tokens = chunk["usage"].get("completion_tokens")
-        choices = chunk.get("choices") or [{}]
-        delta = choices[0].get("delta", {})
-        return str(delta.get("content") or "")
+        choice = (chunk.get("choices") or [{}])[0]
+        delta = choice.get("delta") or {}
+        said = str(delta.get("content") or "")
+        thought = str(delta.get("reasoning_content") or delta.get("reasoning") or "")
+        self.text += said
+        self.thought += thought
+        for call in delta.get("tool_calls") or []:
+            self._take_call(call)
+        logprobs = (choice.get("logprobs") or {}).get("content") or []
+        self.likely += [(str(one["token"]), float(one["logprob"])) for one in logprobs]
+        return bool(said or thought or delta.get("tool_calls"))
+
+    def _take_call(self, piece: Mapping[str, Any]) -> None:
+        """A call comes in pieces: its name first, then its arguments."""
+        index = int(piece.get("index", len(self.calls)))
+        while len(self.calls) <= index:
+            self.calls.append({"name": "", "arguments": ""})
+        function = piece.get("function") or {}
+        for field in ("name", "arguments"):
+            self.calls[index][field] += str(function.get(field) or "")
 
     @property
     def summary(self) -> str:

@@ -26,6 +26,7 @@ from stepserve.client.commands import (
     power,
     promote,
     status,
+    top,
     traffic,
     up,
 )
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command()(up.up)
 app.command()(join.join)
 app.command()(status.status)
+app.command()(top.top)
 app.add_typer(models.app, name="models")
 app.add_typer(evals.app, name="eval")
 app.add_typer(datasets.app, name="datasets")

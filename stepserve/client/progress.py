@@ -18,6 +18,7 @@ from rich.progress import (
 
 from stepserve.client.results import JobNews
 from stepserve.client.results import Progress as JobProgress
+from stepserve.client.words import duration
 
 
 @contextmanager
@@ -66,5 +67,5 @@ def _pace(progress: JobProgress) -> str:
     if progress.rate_per_s:
         parts.append(f"{progress.rate_per_s:.1f}/s")
     if progress.eta_s is not None:
-        parts.append(f"{progress.eta_s:.0f} s left")
+        parts.append(f"{duration(progress.eta_s)} left")
     return ", ".join(parts)

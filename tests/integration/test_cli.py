@@ -16,11 +16,13 @@ from control.activation.activator import Activator, SwitchWish
 from control.app import create_app
 from control.models.registration import RegisterRequest
 from control.models.registry import Registry
+from control.routes import evals
 from evals.kind import EvalKind
+from evals.reports import EvalReports
 from stepserve.canary import CanaryJudging
 from stepserve.contract import BatchItem, BatchOutput
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
+from tests.integration.house import PACE, settings_of, until
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 Ended = tuple[int, str, str]
@@ -48,7 +50,8 @@ async def served(base: Path) -> AsyncIterator[tuple[str, FakeGateway]]:
     """Control with evals, its model active, on TCP; the URL and its gateway."""
     settings = settings_of(base)
     gateway = FakeGateway(settings.layout.gateway_socket)
-    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.3)
+    routes = [evals.router_of(EvalReports())]
+    app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.3)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=1))
     async with gateway.running():
@@ -207,6 +210,60 @@ async def test_a_promotion_ends_with_a_code_for_scripts(tmp_path: Path) -> None:
         assert "0/candidate.jsonl is not what the decision was made of" in err
         code, _, err = await stepserve("promote", "--replay", str(tmp_path), url=url)
         assert (code, err) == (2, f"{tmp_path} has no decision.json: the promotion has not been decided.\n")
+
+
+async def test_two_models_are_compared_with_what_changed(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, gateway):
+        lines = [json.dumps({"question": f"{number}?", "answer": "yes"}) for number in range(40)]
+        (tmp_path / "datasets" / "sums.jsonl").write_text("\n".join(lines))
+        gateway.answers = {"a": _saying("no"), "late": _saying("yes")}
+        gateway.has_room_for = {"late"}
+        write_checkpoint(tmp_path / "models" / "late", 1)
+        code, _, err = await stepserve("models", "register", "late", "--step", "1500", url=url)
+        assert code == 0, err
+        jobs = [
+            json.loads((await stepserve("eval", "run", "sums", "--model", model, "--json", url=url))[1])["id"]
+            for model in ("a", "late")
+        ]
+        sentence = "late is better than a: +100.0 points (100.0 to 100.0), 40 fixed, 0 broken, p < 0.001."
+        code, out, err = await stepserve("eval", "compare", *jobs, "--show", "2", url=url)
+        assert (code, out.splitlines()[0]) == (0, sentence), err
+        assert out.splitlines()[-2:] == ["fixed\t0?\tyes\tno\tyes", "fixed\t1?\tyes\tno\tyes"]
+        code, out, err = await stepserve("models", "diff", "a", "late", url=url)
+        assert code == 0, err
+        assert "step\t\t1500" in out.splitlines()
+        assert out.splitlines()[-1] == f"sums.jsonl: {sentence}"
+        code, out, _ = await stepserve("models", "diff", "a", "a", "--json", url=url)
+        assert json.loads(out)["differs"] == {}
+        code, _, err = await stepserve("models", "diff", "a", "ghost", url=url)
+        assert (code, "ghost" in err) == (2, True)
+
+
+async def test_top_in_a_pipe_is_one_look_as_lines(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, gateway):
+        gateway.batch_takes_s = 60.0
+        _, job, _ = await stepserve("eval", "run", "d", "--no-wait", url=url)
+        async with httpx.AsyncClient(base_url=url, timeout=240) as http:
+
+            async def look() -> str:
+                return str((await http.get(f"/jobs/{job.strip()}")).json()["status"])
+
+            await until(look, lambda status: status == "running")
+            await until(lambda: http.get("/history"), lambda told: told.json()["samples"])
+            gateway.served = 30
+            await until(
+                lambda: http.get("/history?window_s=10&samples=1"),
+                lambda told: told.json()["samples"][-1]["requests_per_s"],
+            )
+        code, out, err = await stepserve("top", url=url)
+        assert code == 0, err
+        lines = out.splitlines()
+        assert lines[lines.index("Jobs: 1 running, 0 waiting") + 2].startswith(f"{job.strip()}\ta\t")
+        traffic = dict(zip(*(line.split("\t") for line in lines[lines.index("Traffic") + 1 :][:2]), strict=True))
+        assert (traffic["running"], traffic["waiting"]) == ("1", "2")
+        assert float(traffic["requests/s"]) > 0
+        assert traffic["tokens/s"].startswith("a ")
+        await stepserve("jobs", "cancel", job.strip(), url=url)
 
 
 def _saying(text: str) -> Callable[[BatchItem], BatchOutput]:

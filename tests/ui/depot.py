@@ -30,6 +30,7 @@ from tests.unit.gateway.fakes import FakeEngine
 EARLY = "early"
 LINES = "".join(json.dumps({"question": f"What is {a}+{a + 1}?", "answer": 2 * a + 1}) + "\n" for a in range(10, 22))
 ECHO = "Say: "
+THINK = "Think: "
 ENDLESS = "What is the last digit of pi?"
 _SUM = re.compile(r"(\d+)\+(\d+)")
 
@@ -69,13 +70,27 @@ class AddingEngine(FakeEngine):
             }
             await _answer(send, b"application/json", json.dumps(whole).encode())
             return
-        chunks: list[dict[str, Any]] = [
-            {"choices": [{"index": 0, "delta": {"content": letter}, "finish_reason": None}]} for letter in said
-        ]
+        chunks = [_chunk(delta, letter) for delta, letter in _deltas(body, said)]
         chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": usage}]
         kind = {"object": "chat.completion.chunk"}
         events = [f"data: {json.dumps(head | kind | chunk)}\n\n" for chunk in chunks]
         await _answer(send, b"text/event-stream; charset=utf-8", "".join([*events, "data: [DONE]\n\n"]).encode())
+
+
+def _deltas(body: dict[str, Any], said: str) -> list[tuple[dict[str, Any], str | None]]:
+    """What is streamed, with the token whose log-probability comes along."""
+    if body.get("tools"):
+        name = body["tools"][0]["function"]["name"]
+        pieces = ({"name": name, "arguments": '{"a": '}, {"arguments": "1}"})
+        return [({"tool_calls": [{"index": 0, "function": piece}]}, None) for piece in pieces]
+    thought = [({"reasoning_content": "Hm. "}, None)] if THINK in body["messages"][-1]["content"] else []
+    return [*thought, *(({"content": letter}, letter if body.get("logprobs") else None) for letter in said)]
+
+
+def _chunk(delta: dict[str, Any], token: str | None) -> dict[str, Any]:
+    """The first letter of an answer is likely, others are not."""
+    logprobs = None if token is None else {"content": [{"token": token, "logprob": -0.01 if token == "4" else -3.0}]}
+    return {"choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}]}
 
 
 async def _answer(send: Send, content_type: bytes, body: bytes) -> None:
@@ -134,4 +149,4 @@ def depot(base: Path, **changes: Any) -> Iterator[Depot]:
         yield Depot(running.it.url, running.it.settings, http)
 
 
-__all__ = ["EARLY", "LINES", "MODEL", "Depot", "depot"]
+__all__ = ["EARLY", "LINES", "MODEL", "THINK", "Depot", "depot"]

@@ -1,19 +1,24 @@
 """The pages over a real gateway and control, with something in them."""
 
+import base64
 import json
 import re
+import shlex
+import zlib
 
 import pytest
 from streamlit.commands.page_config import _get_favicon_string
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
-from tests.ui.depot import EARLY, ECHO, ENDLESS, MODEL, Depot
+from tests.ui.depot import EARLY, ECHO, ENDLESS, MODEL, THINK, Depot
 from tests.ui.page import PAGES, opened, words
 from tests.unit.control.checkpoint_files import write_checkpoint
 from ui.__main__ import APP
+from ui.conversation import Conversation
 from ui.harmless import as_markdown, cut, harmless
 from ui.icon import ICON
+from ui.token_colours import as_html
 
 
 @pytest.fixture(autouse=True)
@@ -118,14 +123,82 @@ def test_the_icon_is_shipped() -> None:
     assert "page_icon=ICON" in APP.read_text()
 
 
-def test_two_models_answer_side_by_side() -> None:
-    page = opened("playground")
-    page.toggle[0].set_value(True).run()
-    page.selectbox[1].select(EARLY).run()
+def test_several_models_answer_side_by_side_and_go_on_from_their_own_answers() -> None:
+    page = opened("playground", models=f"active,{EARLY},{MODEL}")
+    assert page.multiselect[0].value == ["active", EARLY, MODEL]
     page.chat_input[0].set_value("What is 10+11?").run()
     said = [element.value for element in page.text]
-    assert "21" in said
-    assert "22" in said
+    assert (said.count("21"), said.count("22")) == (2, 1)
+    asked = [json.loads(_body_of(code.value)) for code in page.code if code.value.startswith("curl ")]
+    assert [one["model"] for one in asked] == ["active", EARLY, MODEL]
+    page.chat_input[0].set_value("What is 1+1?").run()
+    asked = [json.loads(_body_of(code.value)) for code in page.code if code.value.startswith("curl ")]
+    assert [one["messages"][1]["content"] for one in asked] == ["21", "22", "21"]
+
+
+def _body_of(curl: str) -> str:
+    return shlex.split(curl.replace("\\\n", " "))[-1]
+
+
+def test_thoughts_are_folded_and_tokens_are_coloured_by_how_likely_they_were() -> None:
+    page = opened("playground")
+    page.toggle(key="playground_logprobs").set_value(True).run()
+    page.chat_input[0].set_value(f"{THINK}What is 17+25?").run()
+    assert "Hm." in [text.value for text in next(one for one in page.expander if one.label == "Thinking").text]
+    (drawn,) = [one.proto.body for one in page.get("html")]
+    assert re.findall(r'background:#(\w+);[^>]*title="([\d.]+) %">(\d)<', drawn) == [
+        ("d6f5d6", "99.0", "4"),
+        ("ffc9c9", "5.0", "2"),
+    ]
+
+
+def test_tokens_are_escaped() -> None:
+    drawn = as_html([("<img src=http://192.0.2.1/>", -0.1), ('"><script>', -9.0)])
+    assert "<img" not in drawn
+    assert "<script" not in drawn
+    assert "&lt;img src=http://192.0.2.1/&gt;" in drawn
+
+
+def test_a_tool_that_would_be_called_is_shown_and_what_is_not_json_is_named() -> None:
+    page = opened("playground")
+    page.text_area(key="playground_tools").set_value("[").run()
+    assert page.warning[0].value.startswith("The tools are not valid JSON: ")
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    page.text_area(key="playground_tools").set_value(json.dumps([tool])).run()
+    page.chat_input[0].set_value("What is 1+1?").run()
+    assert 'add({"a": 1})' in [code.value for code in page.code]
+
+
+def test_a_conversation_is_a_link_and_commands_that_ask_it_again(yard: Depot) -> None:
+    page = opened("playground", models=EARLY)
+    page.slider(key="playground_temperature").set_value(0.0)
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}}}
+    page.text_area(key="playground_schema").set_value(json.dumps(schema))
+    page.text_area(key="playground_system").set_value("Add.").run()
+    page.chat_input[0].set_value("What is 10+11?").run()
+    link = next(code.value for code in page.code if "?conversation=" in code.value)
+    other = opened("playground", conversation=link.partition("?conversation=")[2])
+    assert [element.value for element in other.text] == ["What is 10+11?", "22"]
+    assert other.multiselect[0].value == [EARLY]
+    assert other.text_area(key="playground_system").value == "Add."
+    curl = next(code.value for code in other.code if code.value.startswith("curl "))
+    body = json.loads(_body_of(curl))
+    assert (body["temperature"], body["response_format"]["json_schema"]["schema"]) == (0.0, schema)
+    assert body["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "What is 10+11?"}]
+    answer = yard.http.post("/v1/chat/completions", json=body).json()
+    assert answer["choices"][0]["message"]["content"] == "22"
+    python = next(code.value for code in other.code if code.value.startswith("import os"))
+    compile(python, "python", "exec")
+
+
+@pytest.mark.parametrize("text", ["", "!!!", "eJw", "x" * 50])
+def test_an_address_that_holds_no_conversation_says_so(text: str) -> None:
+    assert Conversation.of_link(text) is None
+
+
+def test_a_link_that_would_unpack_to_megabytes_is_none() -> None:
+    bomb = zlib.compress(b'{"models": ["' + b"x" * 50_000_000 + b'"]}')
+    assert Conversation.of_link(base64.urlsafe_b64encode(bomb).decode()) is None
 
 
 def test_an_answer_is_set_apart_from_its_solution() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stepserve.client.commands import eval_tasks
+from stepserve.client.commands import eval_compare, eval_tasks
 from stepserve.client.commands.reports import Format, Out, deliver, format_for
 from stepserve.client.results import EvalPoint, Job
 from stepserve.client.terminal import (
@@ -82,23 +82,6 @@ def show(
     with server_at(host) as server:
         job = server.get_eval_job(job_id)
     _show(job, as_json=as_json)
-
-
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(help="An eval job's id: before.")],
-    b: Annotated[str, typer.Argument(help="Another's: after.")],
-    host: Host = None,
-    as_json: AsJson = False,
-) -> None:
-    """Two evals sample by sample: what was fixed, what was broken, and whether it can be chance."""
-    with server_at(host) as server:
-        compared = server.compare_evals(a, b)
-    if as_json:
-        print_json(compared)
-        return
-    shown = {key: value for key, value in compared.items() if not isinstance(value, dict) and not key.endswith("_ids")}
-    facts(f"{a} → {b}", [(key, _number(value)) for key, value in shown.items()])
 
 
 @app.command()
@@ -196,6 +179,7 @@ def task(
         end_with(job)
 
 
+app.command()(eval_compare.compare)
 app.command("tasks")(eval_tasks.list_tasks)
 app.command("install-harness")(eval_tasks.install_harness)
 

@@ -6,6 +6,7 @@ import typer
 
 from stepserve.client.results import Job, MadeJob
 from stepserve.client.terminal import AsJson, Host, end_with, follow, print_json, server_at, table
+from stepserve.client.words import duration, moment
 
 app = typer.Typer(no_args_is_help=True, help="Look at jobs, watch, cancel and retry them.")
 
@@ -62,7 +63,6 @@ def _row(job: Job) -> list[str]:
     progress = job.progress
     done = f"{progress.done}/{progress.total}" if progress.total is not None else ""
     if progress.eta_s is not None:
-        done += f", {progress.eta_s:.0f} s left"
+        done += f", {duration(progress.eta_s)} left"
     waiting = f"waits for {job.waiting_for}" if job.waiting_for else ""
-    created = f"{job.created_at:%Y-%m-%d %H:%M:%S}" if job.created_at else ""
-    return [job.id, job.model_id or "", job.status, done, created, job.error or waiting]
+    return [job.id, job.model_id or "", job.status, done, moment(job.created_at), job.error or waiting]

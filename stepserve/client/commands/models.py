@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from stepserve.client.commands import model_diff
 from stepserve.client.commands.engine_args import Devices, EngineArgs, engine_wish
 from stepserve.client.progress import bytes_bar
 from stepserve.client.results import Activation, Model
@@ -20,6 +21,7 @@ from stepserve.client.terminal import (
     server_at,
     table,
 )
+from stepserve.client.words import duration, moment
 
 app = typer.Typer(no_args_is_help=True, help="List, register, push, activate and remove models.")
 
@@ -181,6 +183,9 @@ def rm(
         _show_removal(removed["removal"], dry_run=dry_run)
 
 
+app.command()(model_diff.diff)
+
+
 @app.command()
 def pull(
     model: Annotated[str, typer.Argument(help="A repository of the hub, such as Qwen/Qwen3-0.6B.")],
@@ -235,9 +240,10 @@ def _show_removal(removal: dict[str, Any], *, dry_run: bool) -> None:
 
 def _show_switch(switched: Activation) -> None:
     proof = switched.proof or {}
-    paused = f"{switched.paused_ms:.0f} ms" if switched.paused_ms is not None else None
-    total = f"{switched.total_ms:.0f} ms" if switched.total_ms is not None else None
-    waited = f"{switched.reference_wait_ms:.0f} ms" if switched.reference_wait_ms else None
+    paused, total, waited = (
+        duration(None if ms is None else ms / 1000)
+        for ms in (switched.paused_ms, switched.total_ms, switched.reference_wait_ms or None)
+    )
     facts(
         f"{switched.id} is active",
         [("before", switched.previous), ("method", switched.method), ("paused", paused), ("in all", total),
@@ -247,6 +253,13 @@ def _show_switch(switched: Activation) -> None:
 
 def _row(model: Model) -> list[str]:
     marks = ("*" if model.is_active else "") + ("" if model.loaded or not model.is_active else "?")
-    created = f"{model.created_at:%Y-%m-%d %H:%M}" if model.created_at else ""
     step = "" if model.step is None else str(model.step)
-    return [marks, model.id, step, bytes_in_words(model.size_bytes), model.source or "", ", ".join(model.tags), created]
+    return [
+        marks,
+        model.id,
+        step,
+        bytes_in_words(model.size_bytes),
+        model.source or "",
+        ", ".join(model.tags),
+        moment(model.created_at),
+    ]

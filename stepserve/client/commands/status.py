@@ -6,6 +6,7 @@ from stepserve.client.client import Client
 from stepserve.client.errors import NotFound, Refused, Unavailable
 from stepserve.client.results import ActiveModel, JobStats
 from stepserve.client.terminal import EXIT_FAILED, AsJson, Host, facts, print_json, server_at
+from stepserve.client.words import duration, moment
 
 
 def status(host: Host = None, as_json: AsJson = False) -> None:
@@ -30,11 +31,11 @@ def status(host: Host = None, as_json: AsJson = False) -> None:
                 ("active model", active.id if active else health.active_model),
                 ("fault", health.fault),
                 ("digest", active.digest if active else None),
-                ("since", active.since if active else None),
+                ("since", moment(active.since) if active else None),
                 ("control", health.control),
                 ("GPU", health.gpu.get("device_name")),
                 ("jobs", ", ".join(f"{count} {name}" for name, count in counted.items() if count)),
-                ("up for", f"{health.uptime_seconds:.0f} s" if health.uptime_seconds is not None else None),
+                ("up for", duration(health.uptime_seconds)),
             ],
         )
     if health.status not in {"ok", "degraded"}:
