@@ -14,18 +14,17 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import psutil
 from playwright.sync_api import Page, expect
 
 from tests.e2e.browser import IDLE, browser, web_ui
-from tests.e2e.server import Server
 from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
 
 PAGES = (
-    "Overview", "Playground", "Solve", "Models", "Evals", "Promotions", "Data", "Jobs", "Fleet", "System",
+    "Overview", "Playground", "Solve", "Runs", "Models", "Evals", "Promotions", "Data", "Jobs", "Fleet", "Keys",
+    "System",
 )  # fmt: skip
 
 
@@ -87,30 +86,33 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=7)
     told = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, full(Path(folder), told.jobs, told.models) as there:
-        server = cast("Server", SimpleNamespace(url=there.url, base_dir=Path(folder)))
-        with web_ui(server) as url, browser() as chrome:
-            page = chrome.new_page(viewport={"width": 1280, "height": 900})
-            expect.set_options(timeout=60_000)
-            began = time.perf_counter()
-            page.goto(url)
-            page.locator(IDLE).wait_for()
-            opened_s = time.perf_counter() - began  # the program itself comes with the first page
-            took: dict[str, list[float]] = {name: [] for name in PAGES}
-            worked: dict[str, list[float]] = {name: [] for name in PAGES}
-            processor = Processor()
-            for _ in range(told.rounds + 1):
-                for name in (*PAGES[1:], PAGES[0]):
-                    before = processor.spent_s()
-                    took[name].append(seen_s(page, name))
-                    worked[name].append(processor.spent_s() - before)
-    print(f"{told.jobs} jobs, {told.models} models, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
-    print(f"opened in {opened_s:.2f} s; then from page to page:")
-    for name, times in took.items():
-        first, *later = times
-        spent = median(worked[name][1:])
-        print(f"{name:11s} first {first:5.2f} s   then {median(later):5.2f} s   at best {min(later):5.2f} s"
-              f"   processor {spent:5.2f} s")  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        full(Path(folder), told.jobs, told.models) as there,
+        web_ui(there.url, Path(folder)) as url,
+        browser() as chrome,
+    ):
+                page = chrome.new_page(viewport={"width": 1280, "height": 900})
+                expect.set_options(timeout=60_000)
+                began = time.perf_counter()
+                page.goto(url)
+                page.locator(IDLE).wait_for()
+                opened_s = time.perf_counter() - began  # the program itself comes with the first page
+                took: dict[str, list[float]] = {name: [] for name in PAGES}
+                worked: dict[str, list[float]] = {name: [] for name in PAGES}
+                processor = Processor()
+                for _ in range(told.rounds + 1):
+                    for name in (*PAGES[1:], PAGES[0]):
+                        before = processor.spent_s()
+                        took[name].append(seen_s(page, name))
+                        worked[name].append(processor.spent_s() - before)
+        print(f"{told.jobs} jobs, {told.models} models, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
+        print(f"opened in {opened_s:.2f} s; then from page to page:")
+        for name, times in took.items():
+            first, *later = times
+            spent = median(worked[name][1:])
+            print(f"{name:11s} first {first:5.2f} s   then {median(later):5.2f} s   at best {min(later):5.2f} s"
+                  f"   processor {spent:5.2f} s")  # fmt: skip
 
 
 if __name__ == "__main__":

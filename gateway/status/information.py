@@ -4,7 +4,7 @@ import asyncio
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from gateway.status.model_cards import ModelCards
 from stepserve import __version__, web_ui
 from stepserve.contract import GatewayState, SlotState
 from stepserve.installed_vllm import installed_vllm
-from stepserve.setting_origins import redacted
+from stepserve.setting_origins import origins, redacted
 from stepserve.settings import Settings
 
 _PULLS, _PULLS_TIMEOUT_S = "/jobs/stats?type=pull", 2.0
@@ -163,8 +163,12 @@ class Information:
     async def info(self, _: Request) -> Response:
         return JSONResponse(self._paths() | {"version": __version__})
 
-    async def config(self, _: Request) -> Response:
-        return JSONResponse(self._config())
+    async def config(self, request: Request) -> Response:
+        """With `?origins=true` each setting by its full name, and where it has its value from."""
+        if request.query_params.get("origins", "").lower() != "true":
+            return JSONResponse(self._config())
+        found = await asyncio.to_thread(origins, self.settings)  # it reads the config file
+        return JSONResponse({"settings": [asdict(each) for each in found]})
 
     def _config(self) -> dict[str, Any]:
         """The settings in force, and where they lead to on disk."""

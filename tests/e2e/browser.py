@@ -5,12 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import debian
-from tests.e2e.server import Server, free_port
+from tests.e2e.server import free_port
 from tests.eventually import wait_until
 
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
@@ -31,12 +32,12 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def web_ui(server: Server) -> Iterator[str]:
-    """The UI of this server; its URL."""
+def web_ui(api_url: str, folder: Path) -> Iterator[str]:
+    """The UI of the server at `api_url`; its URL. What it prints goes into `folder`."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "ui", "--port", str(port), "--api-url", server.url]
-    with (server.base_dir / "ui.txt").open("w") as output:
+    command = [sys.executable, "-m", "ui", "--port", str(port), "--api-url", api_url]
+    with (folder / "ui.txt").open("w") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_until("the web UI is ready", lambda: _is_up(url), _START_LIMIT_S)

@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="stepserve-") as folder, Server(Path(folder)) as server:
         server.wait_ready()
         _fill(server)
-        with web_ui(server) as url, browser() as chrome:
+        with web_ui(server.url, server.base_dir) as url, browser() as chrome:
             page = chrome.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
             expect.set_options(timeout=_PATIENCE_MS)
             page.set_default_timeout(_PATIENCE_MS)
@@ -78,9 +78,9 @@ def _overview(page: Page, server: Server) -> None:
 
 
 def _playground(page: Page, _: Server) -> None:
-    page.get_by_text("Side by side with a second model").click()
-    page.get_by_role("combobox").nth(1).click()
+    page.get_by_role("combobox").first.click()
     page.get_by_role("option", name=f"run7-step-{STEPS[0]}").click()
+    page.keyboard.press("Escape")
     page.get_by_placeholder("Ask, for example").fill(_QUESTION)
     page.keyboard.press("Enter")
     expect(page.get_by_text("tokens · ")).to_have_count(2)
@@ -123,11 +123,13 @@ _PAGES: dict[str, Callable[[Page, Server], None]] = {
     "overview": _overview,
     "playground": _playground,
     "solve": _solve,
+    "runs": _evals,
     "models": _models,
     "evals": _evals,
     "evals-compare": _compare,
     "data": _data,
     "jobs": _shown,
+    "keys": _shown,
     "system": _shown,
 }
 

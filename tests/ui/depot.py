@@ -32,6 +32,7 @@ LINES = "".join(json.dumps({"question": f"What is {a}+{a + 1}?", "answer": 2 * a
 ECHO = "Say: "
 THINK = "Think: "
 ENDLESS = "What is the last digit of pi?"
+FAILING = "What is 1/0?"
 _SUM = re.compile(r"(\d+)\+(\d+)")
 
 
@@ -51,6 +52,8 @@ class AddingEngine(FakeEngine):
         if any(ENDLESS in str(item.messages) for item in items):
             await asyncio.Event().wait()
         asked = [item.messages[-1].content if item.messages else str(item.prompt) for item in items]
+        if any(FAILING in one for one in asked):
+            return [BatchOutput(error="the engine cannot divide by zero") for _ in items]
         return [
             BatchOutput(text=self.said(one), finish_reason="stop", prompt_tokens=9, completion_tokens=2)
             for one in asked

@@ -42,10 +42,10 @@ def _registered() -> None:
         if not models:
             say_no_models()
             return
+        switch.choose(models)  # before the table, in which a keyboard takes many steps
         st.dataframe(pd.DataFrame([_row(model) for model in models]), hide_index=True)
         st.caption(f"{len(models)} registered, the newest first")
         _warn([warning for model in models for warning in model.warnings])
-        switch.choose(models)
 
 
 def _warn(warnings: list[str]) -> None:

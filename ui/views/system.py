@@ -1,28 +1,32 @@
-"""The machine: cards, disks, power profile, logs."""
+"""The machine: cards, disks, power profile; its logs; its settings and where each comes from."""
 
+import json
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from stepserve.client.errors import Unavailable
+from ui import address, log_lines
 from ui.connection import server, trouble_shown
 from ui.format import NOTHING, percent
 
 _EVERY_S = 3.0
-_LOGS = ("api_server", "gpu_worker", "jobs")
 
 
 def show() -> None:
     st.title("System")
-    _machine()
-    _power()
-    st.subheader("Logs")
-    component, lines = st.columns(2)
-    component.selectbox("Of", _LOGS, key="system_log", bind="query-params")
-    lines.selectbox("Lines", (50, 200, 1000), key="system_lines", bind="query-params")
-    st.text_input("Only lines with", key="system_log_filter", bind="query-params")
-    _log()
+    machine, logs, settings = address.tabs("system_tab", ("Machine", "Logs", "Settings"))
+    if machine.open:
+        with machine:
+            _machine()
+            _power()
+    if logs.open:
+        with logs:
+            log_lines.draw()
+    if settings.open:
+        with settings:
+            _settings()
 
 
 @st.fragment(run_every=_EVERY_S)
@@ -74,10 +78,21 @@ def _power() -> None:
                 st.caption(f"The cards' limit was not changed: {told.get('reason') or 'no card, or no right to'}.")
 
 
-@st.fragment(run_every=_EVERY_S)
-def _log() -> None:
+def _settings() -> None:
+    """Each with where it comes from; secrets are asterisks."""
     with trouble_shown():
-        tail = server().logs(st.session_state["system_log"], lines=st.session_state["system_lines"])
-        sought = st.session_state.get("system_log_filter", "")
-        shown = [str(line) for line in tail.lines if sought in str(line)]
-        st.code("\n".join(shown) or "No such line.", language=None, height=400)
+        told = server().get("/config", {"origins": True})["settings"]
+        changed = st.toggle("Only what is not a default", value=True, key="system_changed")
+        sought = st.text_input("Find", key="system_setting", placeholder="part of a setting's name").strip().casefold()
+        rows = [
+            {"setting": one["name"], "value": _text(one["value"]), "from": one["origin"]}
+            for one in told
+            if sought in one["name"].casefold() and not (changed and one["origin"] == "default")
+        ]
+        if rows:
+            st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.caption(f"{len(rows)} of {len(told)} settings. They are changed in the config file or the environment.")
+
+
+def _text(value: Any) -> str:
+    return NOTHING if value is None else value if isinstance(value, str) else json.dumps(value)

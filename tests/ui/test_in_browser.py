@@ -1,0 +1,143 @@
+"""What a person finds on the pages in a browser, with the mouse alone, and without one.
+
+Each test of a question begins at the overview, follows what can be clicked, and counts the clicks.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.browser import browser, open_page, web_ui
+from tests.ui.depot import EARLY, ENDLESS, FAILING, LINES, Depot, depot
+from tests.ui.page import PAGES
+
+LATE = "step-1500"
+_PATIENCE_MS = 240_000
+_TABS = 30
+_RULES = (
+    "color-contrast", "heading-order", "page-has-heading-one", "button-name", "link-name", "label", "image-alt",
+    "aria-valid-attr-value", "duplicate-id-aria", "document-title", "html-has-lang",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A server with two measured checkpoints, a job that runs, one that failed, and its web UI at `url`."""
+
+    depot: Depot
+    url: str
+    running: str
+    failed: str
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def box(chrome: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    base = tmp_path_factory.mktemp("box")
+    with depot(base, max_concurrent_jobs=2) as there, web_ui(there.url, base) as url:
+        there.register(EARLY, 300)
+        there.register(LATE, 1500)
+        for name, content in (("sums", LINES), ("endless", _line(ENDLESS)), ("failing", _line(FAILING))):
+            there.http.put(f"/datasets/{name}.jsonl", content=content.encode()).raise_for_status()
+        there.evaluate(EARLY)
+        there.evaluate(LATE)
+        failed = _job(there, "failing")
+        with there.http.stream("GET", f"/jobs/{failed}/events") as events:  # ends with the job
+            for _ in events.iter_text():
+                pass
+        yield Box(there, url, _job(there, "endless"), failed)
+
+
+def _line(question: str) -> str:
+    return json.dumps({"question": question, "answer": "7"})
+
+
+def _job(there: Depot, dataset: str) -> str:
+    body = {"model_id": LATE, "name": dataset, "dataset_ref": f"{dataset}.jsonl"}
+    return str(there.http.post("/eval/jobs", json=body).raise_for_status().json()["job_id"])
+
+
+@pytest.fixture
+def page(chrome: Browser, box: Box) -> Iterator[Page]:
+    """A visitor at the overview. What the console complains of fails the test, and so does asking another host."""
+    context = chrome.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(_PATIENCE_MS)
+    expect.set_options(timeout=_PATIENCE_MS)
+    visitor = context.new_page()
+    trouble: list[str] = []
+    visitor.on("pageerror", lambda error: trouble.append(str(error)))
+    visitor.on("request", lambda request: trouble.extend(_elsewhere(request.url)))
+    open_page(visitor, box.url, "overview")
+    yield visitor
+    context.close()
+    assert not trouble
+
+
+def _elsewhere(url: str) -> list[str]:
+    where = urlsplit(url)
+    return [url] if where.scheme in {"http", "https", "ws", "wss"} and where.hostname != "127.0.0.1" else []
+
+
+def test_which_checkpoint_serves_since_when_and_how_long_its_switch_paused(page: Page) -> None:
+    line = page.get_by_test_id("stMain").get_by_text(re.compile(rf"{LATE} serves since \d{{4}}-"))
+    expect(line).to_contain_text(re.compile(r"\(.* ago|just now\)"))
+    expect(line).to_contain_text(re.compile(r"paused requests for [\d.]+ m?s; its proof \(\w+\) passed"))
+
+
+def test_what_the_box_does_now_and_why_a_job_failed(page: Page, box: Box) -> None:
+    expect(page.get_by_text(f"eval of {LATE} on endless.jsonl: 0 of 1").first).to_be_visible()
+    expect(page.get_by_text("the engine cannot divide by zero").first).to_be_visible()
+    page.get_by_role("link", name=f"eval of {LATE} on failing.jsonl failed").click()
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    shown = page.locator(f".st-key-job_{box.failed}")
+    expect(shown.get_by_text("the engine cannot divide by zero").first).to_be_visible()
+    expect(page.locator(f".st-key-job_{box.running}")).to_have_count(0)
+
+
+def test_whether_the_later_checkpoint_is_really_better(page: Page) -> None:
+    page.get_by_role("link", name="Runs").click()
+    for step in ("step 1,500", "step 300"):
+        page.get_by_test_id("stCheckbox").filter(has_text=step).click()
+    page.get_by_role("button", name="Compare").click()
+    said = page.get_by_role("heading", name=re.compile(f"^{LATE} is better than {EARLY}: "))
+    expect(said).to_contain_text("6 fixed, 0 broken, p = 0.031.")
+    page.get_by_role("link", name="All samples whose verdict changed").click()
+    expect(page.get_by_text("(was wrong)").first).to_be_visible()
+
+
+def test_the_form_of_a_switch_is_reached_with_the_keyboard(page: Page, box: Box) -> None:
+    open_page(page, box.url, "models")
+    wanted = page.get_by_role("combobox", name=re.compile("Switch to"))
+    expect(wanted).to_be_visible()
+    for _ in range(_TABS):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("one => one === document.activeElement"):
+            return
+    pytest.fail(f"not reached with {_TABS} tabs")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_no_barriers(page: Page, box: Box, name: str) -> None:
+    """Contrast, the order of headings, and a name for everything that can be used."""
+    open_page(page, box.url, name)
+    found = Axe().run(page, options={"runOnly": {"type": "rule", "values": list(_RULES)}})
+    assert not found.violations_count, found.generate_report()
+
+
+def test_every_page_fits_a_narrow_screen(page: Page, box: Box) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    for name in PAGES:
+        open_page(page, box.url, name)
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, f"{name} is wider than the screen"
