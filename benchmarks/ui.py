@@ -92,20 +92,20 @@ def main() -> None:
         web_ui(there.url, Path(folder)) as url,
         browser() as chrome,
     ):
-                page = chrome.new_page(viewport={"width": 1280, "height": 900})
-                expect.set_options(timeout=60_000)
-                began = time.perf_counter()
-                page.goto(url)
-                page.locator(IDLE).wait_for()
-                opened_s = time.perf_counter() - began  # the program itself comes with the first page
-                took: dict[str, list[float]] = {name: [] for name in PAGES}
-                worked: dict[str, list[float]] = {name: [] for name in PAGES}
-                processor = Processor()
-                for _ in range(told.rounds + 1):
-                    for name in (*PAGES[1:], PAGES[0]):
-                        before = processor.spent_s()
-                        took[name].append(seen_s(page, name))
-                        worked[name].append(processor.spent_s() - before)
+        page = chrome.new_page(viewport={"width": 1280, "height": 900})
+        expect.set_options(timeout=60_000)
+        began = time.perf_counter()
+        page.goto(url)
+        page.locator(IDLE).wait_for()
+        opened_s = time.perf_counter() - began  # the program itself comes with the first page
+        took: dict[str, list[float]] = {name: [] for name in PAGES}
+        worked: dict[str, list[float]] = {name: [] for name in PAGES}
+        processor = Processor()
+        for _ in range(told.rounds + 1):
+            for name in (*PAGES[1:], PAGES[0]):
+                before = processor.spent_s()
+                took[name].append(seen_s(page, name))
+                worked[name].append(processor.spent_s() - before)
         print(f"{told.jobs} jobs, {told.models} models, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
         print(f"opened in {opened_s:.2f} s; then from page to page:")
         for name, times in took.items():

@@ -62,6 +62,7 @@ def _flags(address: str, port: int) -> list[str]:
         "server.maxUploadSize": 2048,
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
+        "theme.light.textColor": "#111318",  # what stands in captions is 60 % of it, and has to be read
         "client.showErrorDetails": "none",
         "logger.level": "warning",
         "logger.hideWelcomeMessage": "true",

@@ -24,7 +24,7 @@ def draw() -> None:
         st.info("Two evals of the same dataset are needed. The tab *Start one* makes them.")
         return
     told = server(patient=True).compare_evals(before, after)
-    st.subheader(harmless(comparison.sentence(told)))
+    st.header(harmless(comparison.sentence(told)))
     st.caption(f"{_how_sure(told)} {comparison.doubt(told)}")
     for column, (label, value) in zip(
         st.columns(4),

@@ -20,7 +20,7 @@ def draw() -> None:
         model = choose_model("Model", "evals_model")
         if model is None:
             return
-        kind = st.radio("What it is asked", _KINDS, key="evals_kind", horizontal=True)
+        kind = st.radio("Questions from", _KINDS, key="evals_kind", horizontal=True)
         if kind == _DATASET:
             _of_dataset(model)
         else:

@@ -24,7 +24,7 @@ def title(job: Job) -> str:
 
 
 def draw_jobs(running: Sequence[Job], waiting: Sequence[Job], waiting_in_all: int) -> None:
-    st.subheader("Now")
+    st.header("Now")
     if not running and not waiting:
         st.caption("No job runs or waits.")
     for job in running:
@@ -39,7 +39,7 @@ def draw_jobs(running: Sequence[Job], waiting: Sequence[Job], waiting_in_all: in
 
 def draw_attention(failed: Sequence[Job], switches: Sequence[PastActivation]) -> None:
     """What failed within the last day, each with the way to it."""
-    st.subheader("Needs attention")
+    st.header("Needs attention")
     earliest = datetime.now(UTC) - _RECENT
     jobs = [job for job in failed if (job.completed_at or job.created_at or earliest) > earliest]
     bad = [one for one in switches if one.status == "failed" and one.started_at and one.started_at > earliest]

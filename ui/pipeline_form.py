@@ -72,7 +72,7 @@ def draw() -> None:
 def _preview(found: Mapping[str, Any]) -> None:
     rows = found["rows"]
     kept, examples = sum(bool(row["examples"]) for row in rows), sum(len(row["examples"]) for row in rows)
-    st.subheader("Preview")
+    st.header("Preview")
     st.caption(
         f"{kept} of {len(rows)} rows would be kept, {examples} examples. To begin a job with the same values, put"
         f" `seed = {found['seed']}` into the pipeline."

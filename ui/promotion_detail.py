@@ -25,7 +25,7 @@ def draw(job: Promotion) -> None:
     _SHOW[tone](harmless(said))
     _progress(job)
     asked = Asked.of(job.config)
-    st.subheader("The question")
+    st.header("The question")
     if asked is None:
         st.caption("Another version of the server stored it, in a form that this page does not know.")
         st.json(job.config, expanded=1)
@@ -56,7 +56,7 @@ def _progress(job: Promotion) -> None:
 
 
 def _came_out(job: Promotion, asked: Asked) -> None:
-    st.subheader("The result, and how sure it is")
+    st.header("The result, and how sure it is")
     metrics = job.per_metric or []
     for metric in metrics:
         said = [
@@ -148,7 +148,7 @@ def _numbers(metric: dict[str, Any]) -> dict[str, Any]:
 
 def _items(job: Promotion) -> None:
     items = job.items or []
-    st.subheader("Questions that decided")
+    st.header("Questions that decided")
     pages = (len(items) - 1) // _ITEMS_A_PAGE + 1
     page = 1
     if pages > 1:
@@ -164,7 +164,7 @@ def _items(job: Promotion) -> None:
 
 
 def _canary(canary: dict[str, Any]) -> None:
-    st.subheader("The canary")
+    st.header("The canary")
     tell = {"passed": st.success, "running": st.info}.get(canary["state"], st.warning)
     tell(harmless(words.canary_said(canary)))
     if judged := canary.get("judge"):
@@ -186,7 +186,7 @@ def _canary(canary: dict[str, Any]) -> None:
 
 
 def _switch(activation: dict[str, Any]) -> None:
-    st.subheader("The switch")
+    st.header("The switch")
     said = [f"{activation.get('status')}: {activation.get('id')}"]
     if activation.get("paused_ms") is not None:
         said.append(f"requests were paused for {duration(activation['paused_ms'] / 1000)}")

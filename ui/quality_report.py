@@ -28,20 +28,20 @@ def draw_report(report: Mapping[str, Any]) -> None:
         place.metric(label, value)
     _limits(report.get("limits", []))
     if job["rows"]:
-        st.subheader("Lengths")
+        st.header("Lengths")
         _lengths(job["lengths"])
-    st.subheader("Dropped, by reason")
+    st.header("Dropped, by reason")
     if made["rejected"]:
         _bars([{"what": reason, "count": count} for reason, count in made["rejected"].items()], "count", None)
     else:
         st.caption("Nothing was rejected.")
-    st.subheader("Yield, by verifier")
+    st.header("Yield, by verifier")
     if made["by_verifier"]:
         _verifiers(made["by_verifier"])
     else:
         st.caption("Nothing was verified.")
     if job["rows"]:
-        st.subheader("Share, by source")
+        st.header("Share, by source")
         _sources(job["sources"], job["rows"])
 
 

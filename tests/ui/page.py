@@ -32,7 +32,7 @@ def opened(name: str, key: str | None = None, tab: str | None = None, **address:
 def words(page: AppTest) -> str:
     """Everything on it that can be read."""
     kinds = (
-        "title", "subheader", "markdown", "caption", "text", "code", "info", "success", "warning", "error",
+        "title", "header", "markdown", "caption", "text", "code", "info", "success", "warning", "error",
     )  # fmt: skip
     found = [str(element.value) for kind in kinds for element in getattr(page, kind)]
     return "\n".join([*found, *(f"{metric.label}: {metric.value}" for metric in page.metric)])

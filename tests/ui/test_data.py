@@ -140,4 +140,4 @@ def test_what_cannot_be_a_pipeline_is_said_in_words(written: str, said: str) -> 
             button.click().run()
     assert not page.exception
     assert said in words(page)
-    assert "Preview" not in [element.value for element in page.subheader]
+    assert "Preview" not in [element.value for element in page.header]

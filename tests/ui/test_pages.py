@@ -234,8 +234,8 @@ def test_a_model_without_a_chat_template_is_warned_of_and_can_be_given_one(yard:
 def test_compare_begins_with_a_sentence_and_shows_what_was_fixed_with_both_answers() -> None:
     page = opened("evals", tab="Compare")
     seen = words(page)
-    assert page.subheader[0].value.startswith(f"{MODEL} is better than {EARLY}: +50.0 points (")
-    assert page.subheader[0].value.endswith("), 6 fixed, 0 broken, p = 0.031.")
+    assert page.header[0].value.startswith(f"{MODEL} is better than {EARLY}: +50.0 points (")
+    assert page.header[0].value.endswith("), 6 fixed, 0 broken, p = 0.031.")
     assert "Fixed: 6" in seen
     assert "Broken: 0" in seen
     answers = [element.value for element in page.code]

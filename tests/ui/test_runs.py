@@ -33,7 +33,7 @@ def test_two_checkpoints_that_are_ticked_are_compared_the_earlier_first(stage: C
     boxes["step-500"].check().run()
     page.button(key="runs_compare").click().run()
     assert not page.exception
-    said = page.subheader[0].value
+    said = page.header[0].value
     assert said.startswith("step-1500 is better than step-500: +50.0 points (")
     assert said.endswith("30 fixed, 0 broken, p < 0.001.")
     assert (page.query_params["a"], page.query_params["b"]) == (early, late)

@@ -59,7 +59,7 @@ def _live() -> None:
         members: list[Member] = fleet["gateways"]
         _summary(fleet, members)
         _rollout(fleet)
-        st.subheader("Gateways")
+        st.header("Gateways")
         st.dataframe(pd.DataFrame([_row(member) for member in members]), hide_index=True)
         _actions(members)
 
@@ -109,7 +109,7 @@ def _rollout(fleet: Fleet) -> None:
         with st.expander("Its steps"):
             st.dataframe(table, hide_index=True)
         return
-    st.subheader(f"Rollout {title}")
+    st.header(f"Rollout {title}")
     st.progress(proved / len(steps), text=f"{rollout['state'].replace('_', ' ')}: {proved} of {len(steps)} proved")
     st.caption(f"{_PHASES[rollout['state']]} Waves: {rollout['wave']}, policy: {rollout['policy']}.")
     if rollout["error"]:

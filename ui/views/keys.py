@@ -64,7 +64,7 @@ def _one(keys: list[dict[str, Any]]) -> None:
         }
         st.vega_lite_chart(days, spec, alt="Tokens a day, by model")
         st.dataframe(days, hide_index=True)
-    if key["status"] == "active" and st.button("Revoke …", key="keys_revoke"):
+    if key["status"] == "valid" and st.button("Revoke …", key="keys_revoke"):
         question.ask(_QUESTION, key)
 
 

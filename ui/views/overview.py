@@ -30,7 +30,7 @@ def show() -> None:
     st.title("Overview")
     guide.draw()
     _live()
-    st.subheader("What happened")
+    st.header("What happened")
     st.radio("Time", list(_WINDOWS), index=1, key="overview_window", horizontal=True, bind="query-params")
     _charts()
 
@@ -56,7 +56,7 @@ def _live() -> None:
             now.draw_jobs(running.jobs, waiting.jobs[::-1], waiting.total)
         with right:
             now.draw_attention(failed.jobs, switches)
-        st.subheader("Machine")
+        st.header("Machine")
         if (cards := _known(gpu, None)) is not None:
             loaded = _known(models, list[Model]())
             card_bars.draw(cards, loaded)
@@ -111,7 +111,7 @@ def _charts() -> None:
         promotions = soon(partial(there.jobs_page, "promotion", "done", limit=_LOOKED_BACK))
         history = _known(asked, None)
         if history is None:
-            st.caption("What was served is shown to keys with the scope metrics.")
+            st.caption("The history of traffic needs a key with the scope metrics.")
             return
         earliest = datetime.now(UTC) - timedelta(seconds=window_s)
         switches = _known(past, list[PastActivation]())

@@ -88,7 +88,7 @@ def _curve(
 
 def _checkpoints(checkpoints: Sequence[Checkpoint], measure: Measure) -> None:
     """Each with a box; two that are ticked can be compared."""
-    st.subheader("Checkpoints")
+    st.header("Checkpoints")
     st.caption("Tick two that are measured to compare them.")
     begin = paging.offset_of(_PAGE, _LISTED)
     shown = checkpoints[begin : begin + _LISTED]

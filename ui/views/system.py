@@ -36,11 +36,11 @@ def _machine() -> None:
         load, memory = st.columns(2)
         load.metric("Processor", percent(system.cpu_load))
         memory.metric("Memory", f"{system.ram_used_gb:.1f} of {system.ram_total_gb:.1f} GB")
-        st.subheader("Disks")
+        st.header("Disks")
         for disk in system.disk:
             said = f"{disk['mount']}: {disk['used_gb']:.0f} of {disk['total_gb']:.0f} GB"
             st.progress(min(1.0, disk["percent"] / 100), text=said)
-        st.subheader("GPU")
+        st.header("GPU")
         try:
             gpu = server().gpu_stats()
         except Unavailable as error:
@@ -62,7 +62,7 @@ def _card(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _power() -> None:
-    st.subheader("Power profile")
+    st.header("Power profile")
     with trouble_shown():
         now = server().power_profile()
         names = list(now.get("profiles") or ("quiet", "normal", "max"))
