@@ -1,6 +1,7 @@
 """The overview's parts: marks on the time line, cards as bars, what needs attention."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_marks_are_of_everything_that_changed_what_answers_the_newest_first() ->
         completed_at=NOON + timedelta(minutes=1),
         result={"decision": "rolled_back"},
     )
-    told = [
+    told: list[dict[str, Any]] = [
         {"at": (NOON + timedelta(minutes=2)).isoformat(), "kind": "death", "model": "b", "said": None},
         {"at": (NOON + timedelta(minutes=3)).isoformat(), "kind": "push", "model": "b", "said": "version 4"},
     ]
