@@ -145,7 +145,7 @@ def draw(rows: list[Row]) -> None:
                 {"type": "point", "filled": True, "size": 50},
                 {"x": where, "y": height, "color": series, "tooltip": tips},
             ),
-            layer(tried, {"type": "rule"}, {**whiskers, "color": colour}),
+            layer(tried, {"type": "rule"}, {**whiskers, "color": {**colour, "legend": None}}),
             layer(
                 tried,
                 {"type": "point", "filled": True, "size": 110, "shape": "diamond"},
