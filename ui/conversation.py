@@ -45,7 +45,7 @@ class Conversation(BaseModel):
 
     models: list[str] = Field(min_length=1, max_length=MOST_MODELS)
     system: str = ""
-    sampling: dict[str, float] = {}
+    sampling: dict[str, int | float] = {}
     schema_text: str = ""
     tools_text: str = ""
     logprobs: bool = False

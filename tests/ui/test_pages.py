@@ -182,6 +182,8 @@ def test_a_conversation_is_a_link_and_commands_that_ask_it_again(yard: Depot) ->
     assert other.multiselect[0].value == [EARLY]
     assert other.text_area(key="playground_system").value == "Add."
     curl = next(code.value for code in other.code if code.value.startswith("curl "))
+    assert '"max_tokens": 256' in curl
+    assert "256.0" not in curl
     body = json.loads(_body_of(curl))
     assert (body["temperature"], body["response_format"]["json_schema"]["schema"]) == (0.0, schema)
     assert body["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "What is 10+11?"}]

@@ -97,7 +97,7 @@ def _controls(models: list[str]) -> Conversation:
             placeholder='{"type": "object", "properties": {"sum": {"type": "integer"}}}',
         )
         tools = st.text_area("Tools, as a JSON list of OpenAI's form", key="playground_tools", height=80)
-    sampling: dict[str, float] = {"temperature": temperature, "top_p": top_p, "max_tokens": int(max_tokens)}
+    sampling: dict[str, int | float] = {"temperature": temperature, "top_p": top_p, "max_tokens": int(max_tokens)}
     return Conversation(
         models=models,
         system=system,
