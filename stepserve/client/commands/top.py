@@ -39,11 +39,11 @@ def top(
                 for row in (columns, *rows):
                     print("\t".join(row))
             return
-        with Live(_drawn(look(server)), screen=True, auto_refresh=False) as live:
+        with Live(drawn(look(server)), screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(every_s)
                 try:
-                    live.update(_drawn(look(server)), refresh=True)
+                    live.update(drawn(look(server)), refresh=True)
                 except StepserveError as error:
                     live.update(Text(str(error)), refresh=True)
 
@@ -139,16 +139,18 @@ def _job(job: Job) -> list[str]:
     return [job.id, job.model_id or "", progress, duration(job.progress.eta_s), remark]
 
 
-def _drawn(parts: Sequence[Part]) -> RenderableType:
-    drawn: list[RenderableType] = []
+def drawn(parts: Sequence[Part]) -> RenderableType:
+    """Ids and numbers stay in one piece; where the terminal is too narrow, texts are broken."""
+    shown: list[RenderableType] = []
     for title, columns, rows in parts:
-        shown = Table(title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False)
-        for column in columns:
-            shown.add_column(column, overflow="fold", header_style="dim")
+        one = Table(title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False)
+        for number, column in enumerate(columns):
+            is_whole = not any(" " in row[number] for row in rows)
+            one.add_column(Text(column), no_wrap=is_whole, overflow="fold", header_style="dim")
         for row in rows:
-            shown.add_row(*map(Text, row))
-        drawn += [shown, Text("")]
-    return Group(*drawn)
+            one.add_row(*map(Text, row))
+        shown += [one, Text("")]
+    return Group(*shown)
 
 
 def _number(value: float | None, form: str) -> str:
