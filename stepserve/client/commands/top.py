@@ -143,13 +143,13 @@ def drawn(parts: Sequence[Part]) -> RenderableType:
     """Ids and numbers stay in one piece; where the terminal is too narrow, texts are broken."""
     shown: list[RenderableType] = []
     for title, columns, rows in parts:
-        one = Table(title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False)
+        one = Table(box=None, pad_edge=False)
         for number, column in enumerate(columns):
             is_whole = not any(" " in row[number] for row in rows)
             one.add_column(Text(column), no_wrap=is_whole, overflow="fold", header_style="dim")
         for row in rows:
             one.add_row(*map(Text, row))
-        shown += [one, Text("")]
+        shown += [Text(title, style="bold"), one, Text("")]
     return Group(*shown)
 
 
