@@ -3,8 +3,15 @@
 from datetime import datetime
 
 
-def moment(when: datetime | None) -> str:
-    """To the second, in this machine's time zone with its name: `2026-01-31 07:40:00 CET`."""
+def moment(when: datetime | str | None) -> str:
+    """To the second, in this machine's time zone with its name: `2026-01-31 07:40:00 CET`. A text is ISO 8601; what is
+    not stays as it is.
+    """
+    if isinstance(when, str):
+        try:
+            when = datetime.fromisoformat(when)
+        except ValueError:
+            return str(when)
     return "" if when is None else when.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 

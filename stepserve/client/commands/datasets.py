@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from stepserve.client.terminal import AsJson, Host, print_json, server_at, table
+from stepserve.client.words import moment
 
 app = typer.Typer(
     no_args_is_help=True, help="Datasets: their versions, what of them is in training data, and their end."
@@ -79,4 +80,4 @@ def contamination(
 def _version(one: dict[str, Any]) -> list[str]:
     changes = one["changes"] or dict.fromkeys(("added", "removed", "changed"), "")
     counts = [str(changes[key]) for key in ("added", "removed", "changed")]
-    return [one["first_seen_at"], str(one["rows"]), *counts, str(len(one["evals"])), one["digest"]]
+    return [moment(one["first_seen_at"]), str(one["rows"]), *counts, str(len(one["evals"])), one["digest"]]

@@ -14,6 +14,7 @@ from stepserve.access import CONTROL_RECOVER_PATH
 from stepserve.client.client import Client
 from stepserve.client.errors import StepserveError
 from stepserve.client.terminal import AsJson, Host, exit_code, facts, print_json, server_at, stop, table
+from stepserve.client.words import moment
 from stepserve.paths import Layout
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
@@ -82,7 +83,7 @@ def show(key_id: KeyId, local: Local = False, host: Host = None, as_json: AsJson
         print_json(key)
         return
     days = key.pop("usage_by_day")
-    facts(key["name"], [(field, ", ".join(value) if field == "scopes" else value) for field, value in key.items()])
+    facts(key["name"], [(field, _shown(field, value)) for field, value in key.items()])
     columns = ["day", "model", "requests", "prompt_tokens", "completion_tokens"]
     table("", columns, [[str(day[column]) for column in columns] for day in days], none="It was not used yet.")
 
@@ -136,6 +137,12 @@ def _server(host: str | None, *, local: bool) -> Iterator[Client]:
         stop(str(error), exit_code(error))
 
 
+def _shown(field: str, value: Any) -> Any:
+    if field == "scopes":
+        return ", ".join(value)
+    return moment(value) if field.endswith("_at") else value
+
+
 def _row(key: dict[str, Any]) -> list[str]:
     named = (("requests_per_min", "requests/min"), ("tokens_per_min", "tokens/min"), ("max_concurrent", "at once"))
     limits = ", ".join(f"{key[field]} {words}" for field, words in named if key[field] is not None)
@@ -146,7 +153,7 @@ def _row(key: dict[str, Any]) -> list[str]:
         key["status"],
         ", ".join(key["scopes"]),
         limits,
-        (key["expires_at"] or "")[:10],
+        moment(key["expires_at"]),
         str(used["requests"]),
         str(used["prompt_tokens"] + used["completion_tokens"]),
     ]

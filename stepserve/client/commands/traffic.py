@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from stepserve.client.terminal import AsJson, Host, bytes_in_words, facts, print_json, server_at, table
+from stepserve.client.words import moment
 
 app = typer.Typer(no_args_is_help=True, help="Requests and answers that are kept to learn from.")
 
@@ -73,7 +74,7 @@ def list_(
         print_json(shown)
         return
     rows = [
-        [one["request_id"], one["key_id"], one["answered_at"][:19], one["model"], _opinion(one["feedback"])]
+        [one["request_id"], one["key_id"], moment(one["answered_at"]), one["model"], _opinion(one["feedback"])]
         for one in shown["requests"]
     ]
     table("", ["request", "key", "answered", "model", "feedback"], rows, none="Nothing is kept.")
