@@ -35,6 +35,7 @@ from stepserve.client.results import (
     Version,
 )
 from stepserve.client.wire import Call, as_it_is
+from stepserve.fleet import RolloutPolicy, Wave
 
 Json = dict[str, Any]
 InFlight = Literal["finish", "keep", "abort"]
@@ -165,11 +166,17 @@ def set_active_model(
     in_flight: InFlight | None = None,
     timeout_s: float | None = None,
     method: Method | None = None,
+    wave: Wave | None = None,
+    policy: RolloutPolicy | None = None,
 ) -> Call[Activation]:
-    """Switches. Raises Failed or Invalid when the candidate does not come up; the old model then goes on serving."""
+    """Switches. Raises Failed or Invalid when the candidate does not come up; the old model then goes on serving.
+
+    On a fleet: `wave`: how many gateways switch at once; `policy`: whether one that fails takes all back.
+    """
     body = {"id": id, **_given(in_flight=in_flight, timeout_s=timeout_s, method=method)}
+    params = _given(wave=wave, policy=policy)
     silence_s = (timeout_s or 300.0) + _SWITCH_MARGIN_S
-    return Call("POST", "/models/set_active", Activation.model_validate, body=body, timeout_s=silence_s)
+    return Call("POST", "/models/set_active", Activation.model_validate, params=params, body=body, timeout_s=silence_s)
 
 
 def roll_back() -> Call[Activation]:
