@@ -3,6 +3,7 @@
 INFERENCE_URL and INFERENCE_API_KEY (with the scope `admin`) say which server, as for every client.
 """
 
+import logging
 from typing import Annotated
 
 import kopf
@@ -12,7 +13,7 @@ from stepserve.client import AsyncClient
 from stepserve.client.errors import StepserveError
 from stepserve.client.terminal import EXIT_REFUSED, stop
 from stepserve.operator.driver import Driver
-from stepserve.operator.handlers import registry_of, settings_of
+from stepserve.operator.handlers import as_steps, registry_of, settings_of
 from stepserve.operator.observer import Observer
 
 
@@ -25,6 +26,8 @@ def main(
 ) -> None:
     """Bring a Stepserve server to the models that the CheckpointRollouts of a namespace name."""
     kopf.configure(log_format=kopf.LogFormat.JSON)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each look
+    logging.getLogger("kopf.objects").addFilter(as_steps)
     try:
         client = AsyncClient(retry_s=0)
     except StepserveError as error:

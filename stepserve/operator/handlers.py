@@ -1,5 +1,6 @@
 """What kopf calls for a CheckpointRollout: one handler, for whatever happened to it."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from stepserve.operator.driver import Advance, Driver, refused
 from stepserve.operator.observer import Observer
 from stepserve.operator.rollout import GROUP, PLURAL, VERSION, Rollout, RolloutStatus, SpecRefused, status_of
 
+_AGAIN = "Handler 'reconcile' failed temporarily: "
 _PREFIX = f"kopf.{GROUP}"
 _REQUEST_TIMEOUT_S = 30.0
 _AFTER_A_FAULT_S = 10.0
@@ -30,14 +32,14 @@ def registry_of(driver: Driver, observer: Observer) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    def log_in(**given: Any) -> kopf.ConnectionInfo | None:
+    async def log_in(**given: Any) -> kopf.ConnectionInfo | None:
         connection = kopf.login_with_service_account(**given) or kopf.login_with_kubeconfig(**given)
         if connection is not None:
             observer.connect(connection)
         return connection
 
     @kopf.on.startup(registry=registry)
-    def start(**_: Any) -> None:
+    async def start(**_: Any) -> None:
         observer.start()
 
     @kopf.on.cleanup(registry=registry)
@@ -62,6 +64,15 @@ def registry_of(driver: Driver, observer: Observer) -> kopf.OperatorRegistry:
             raise kopf.TemporaryError(f"{advance.reason}: {advance.message}", delay=advance.again_in_s)
 
     return registry
+
+
+def as_steps(record: logging.LogRecord) -> bool:
+    """A filter of kopf's log, for which a handler that is to be called again has failed."""
+    text = record.getMessage()
+    if text.startswith(_AGAIN):
+        record.msg, record.args = text.removeprefix(_AGAIN), ()
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    return True
 
 
 def _tell(body: kopf.Body, before: RolloutStatus, advance: Advance) -> None:
