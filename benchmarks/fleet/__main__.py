@@ -2,14 +2,17 @@
 
 Everything runs on a virtual clock with the service times and failures that are given; what decides is the real code:
 the gateway's choice of a member and its breakers, control's plan of a rollout. Heartbeats are answered by a real
-control, in this process. No engine is started, and nothing of this machine's is changed.
+control, in this process. A job is fed in real time, over real sockets, to a process that plays the members. No engine
+is started, and nothing of this machine's is changed.
 """
 
 import argparse
 import asyncio
 from statistics import fmean
 
+from benchmarks.fleet.answering import SAMPLES_AT_ONCE
 from benchmarks.fleet.balancing import Affinity, Fleet, Policy
+from benchmarks.fleet.feeding import feed
 from benchmarks.fleet.heartbeats import cost_of
 from benchmarks.fleet.rollout import Simulation, Times
 from stepserve.fleet import RolloutPolicy, Wave
@@ -36,7 +39,10 @@ def main() -> None:
     parser.add_argument("--switch-s", type=float, default=6.0, help="to load and prove it")
     parser.add_argument("--fails", type=float, default=0.01, help="chance that a member's proof fails")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=["balancing", "rollouts", "heartbeats"])
+    parser.add_argument("--only", choices=["balancing", "rollouts", "heartbeats", "feeding"])
+    parser.add_argument(
+        "--sample-s", type=float, default=1.0, help="of a job: more where this machine is too slow for all of them"
+    )
     args = parser.parse_args()
     sizes = [*(size for size in _SMALLER if size < args.members), args.members]
     if args.only in {None, "balancing"}:
@@ -45,6 +51,8 @@ def main() -> None:
         _rollouts(sizes, Times(files_s=args.files_s, switch_s=args.switch_s), args.fails, args.seed)
     if args.only in {None, "heartbeats"}:
         _heartbeats(sizes)
+    if args.only in {None, "feeding"}:
+        _feeding(sizes, args.sample_s)
 
 
 def _balancing(sizes: list[int], seconds: float, killed: int, seed: int) -> None:
@@ -95,6 +103,19 @@ def _heartbeats(sizes: list[int]) -> None:
         print(
             f"{size:7d}   {cost.heartbeats_per_s:12.1f}   {cost.heartbeat_ms:7.2f}   {cost.show_ms:16.1f}"
             f"   {cost.take_ms:10.1f}   {cost.view_bytes / 1e3:4.0f}   {cost.control_cores:16.3f}",
+            flush=True,
+        )
+
+
+def _feeding(sizes: list[int], sample_s: float) -> None:
+    print()
+    print(f"a job, fed by control to gateways that have {SAMPLES_AT_ONCE} samples at a time, {sample_s:g} s each")
+    print("members   samples/s   of possible   CPU µs a sample   cores of control   cores at 1 s a sample")
+    for size in sizes:
+        fed = asyncio.run(feed(size, 20.0, sample_s))
+        print(
+            f"{size:7d}   {fed.samples_per_s:9.0f}   {fed.samples_per_s / fed.possible_per_s:11.0%}"
+            f"   {fed.sample_us:15.1f}   {fed.cores:16.3f}   {fed.sample_us * size * SAMPLES_AT_ONCE / 1e6:21.2f}",
             flush=True,
         )
 

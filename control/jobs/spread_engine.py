@@ -119,6 +119,7 @@ class SpreadEngine:
     _here: _Local = field(init=False)
     _loads: dict[tuple[JobGateway, Content], _Load] = field(init=False, default_factory=dict)
     _room: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _seen: dict[Content, Sequence[JobGateway]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._here = _Local(self.local)
@@ -183,7 +184,18 @@ class SpreadEngine:
         model_id, digest = content
         if digest is None or not self.fleet.has_members:
             return []
-        return [each for each in self.fleet.serving(model_id, digest) if not self._rests(each, content)]
+        return [each for each in self._serving(model_id, digest) if not self._rests(each, content)]
+
+    def _serving(self, model_id: str, digest: str) -> Sequence[JobGateway]:
+        """As the fleet says, asked once in a turn of the event loop: of many members that is most of what a request
+        costs.
+        """
+        known = self._seen.get((model_id, digest))
+        if known is None:
+            if not self._seen:
+                asyncio.get_running_loop().call_soon(self._seen.clear)
+            known = self._seen[model_id, digest] = self.fleet.serving(model_id, digest)
+        return known
 
     async def _ask(self, gateway: JobGateway, piece: _Piece) -> BatchResult:
         """Raises what the gateway's engine raises, and GatewayUnavailable for a member that is out meanwhile."""
@@ -221,7 +233,10 @@ class SpreadEngine:
             asking.cancel()
 
     def _load(self, gateway: JobGateway, content: Content) -> _Load:
-        return self._loads.setdefault((gateway, content), _Load())
+        load = self._loads.get((gateway, content))
+        if load is None:
+            load = self._loads[gateway, content] = _Load()
+        return load
 
     def _rests(self, gateway: JobGateway, content: Content) -> bool:
         return self.clock_s() < self._load(gateway, content).rests_until_s

@@ -145,6 +145,18 @@ def test_each_gets_the_next_as_it_answers() -> None:
     run(story)
 
 
+def test_the_fleet_is_asked_once_for_all_that_happens_at_a_moment_and_again_for_the_next() -> None:
+    async def story(here: Here) -> None:
+        for _ in range(10):
+            assert here.engine.window_items(MODEL) == 3 * WINDOW
+        assert here.fleet.looks.qsize() == 1
+        here.fleet.members[0].is_out = True
+        await asyncio.sleep(0)
+        assert here.engine.window_items(MODEL) == 2 * WINDOW
+
+    run(story)
+
+
 def test_without_members_nothing_waits_here() -> None:
     async def story(here: Here) -> None:
         here.local.may_answer.clear()
