@@ -4,17 +4,26 @@ INFERENCE_URL and INFERENCE_API_KEY (with the scope `admin`) say which server, a
 """
 
 import logging
+import sys
 from typing import Annotated
 
-import kopf
 import typer
 
 from stepserve.client import AsyncClient
 from stepserve.client.errors import StepserveError
 from stepserve.client.terminal import EXIT_REFUSED, stop
 from stepserve.operator.driver import Driver
-from stepserve.operator.handlers import as_steps, registry_of, settings_of
-from stepserve.operator.observer import Observer
+
+try:
+    import kopf
+
+    from stepserve.operator.handlers import as_steps, registry_of, settings_of
+    from stepserve.operator.observer import Observer
+except ModuleNotFoundError as error:
+    if error.name != "kopf":
+        raise
+    sys.stderr.write("The operator needs kopf, of the extra `operator`: pip install 'stepserve[operator]'.\n")
+    raise SystemExit(EXIT_REFUSED) from None
 
 
 def main(

@@ -23,7 +23,7 @@ from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_kubernetes import Kubernetes
 from tests.integration.front import Front, front
 from tests.integration.house import DEADLINE_S, until
-from tests.integration.programs import REPOSITORY, environment_of
+from tests.integration.programs import REPOSITORY, environment_of, python
 from tests.integration.test_promotions import knowing
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -50,13 +50,13 @@ class Cluster:
     def gateway(self) -> FakeGateway:
         return self.server.gateway
 
-    def start(self, **settings: object) -> None:
+    def start(self, probe_port: int = 0, **settings: object) -> None:
         command = [sys.executable, "-m", "stepserve.operator", "--namespace", NAMESPACE]
         given = {"KUBECONFIG": self.folder / "kubeconfig", "INFERENCE_URL": self.server.url}
         given |= {"INFERENCE_API_KEY": KEY} | settings
         with (self.folder / "operator.log").open("ab") as log:
             self.operator = psutil.Popen(
-                [*command, "--probe-port", "0", "--observe-every-s", "0.2"],
+                [*command, "--probe-port", str(probe_port), "--observe-every-s", "0.2"],
                 cwd=self.folder,
                 env=environment_of(self.folder, given),
                 stderr=log,
@@ -210,9 +210,10 @@ def write_kubeconfig(file: Path, port: int) -> None:
 
 async def test_a_rollout_switches_once_and_says_what_serves(tmp_path: Path) -> None:
     async with cluster(tmp_path) as here:
-        here.start()
+        here.start(probe := free_port())
         await here.create("production", model="b")
         found = await here.until("production", "Serving")
+        assert (await here.kubernetes.get(f"http://127.0.0.1:{probe}/healthz")).status_code == 200
         said = found["status"]
         assert (said["active"], said["previous"], said["method"], said["pausedMs"]) == ("b", "a", "restart", 10.0)
         assert true_conditions(found) == ["Serving"]
@@ -228,6 +229,15 @@ async def test_a_rollout_switches_once_and_says_what_serves(tmp_path: Path) -> N
         assert (await here.kubernetes.get(f"{RESOURCES}/production")).status_code == 404
         assert here.gateway.active is not None
         assert here.gateway.active.id == "b"
+
+
+def test_without_kopf_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "kopf.py").write_text("raise ModuleNotFoundError('No module named kopf', name='kopf')")
+    path = f"{tmp_path}:{REPOSITORY}"
+    ended = python(tmp_path, "-m", "stepserve.operator", "--namespace", "n", PYTHONPATH=path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "pip install 'stepserve[operator]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("ends", ["before the restart", "after it"])
