@@ -43,6 +43,6 @@ def _lacks(facts: Facts, committed: Committed | None) -> str | None:
     """What it lacks for requests, empty where that is on its way; None: nothing."""
     if committed is None:
         return "no model is active: POST /models/set_active"
-    if facts.serves is None or facts.serves not in {committed, facts.target}:
+    if facts.serves is None or facts.serves not in (committed, facts.target):
         return facts.trouble or ""
     return None if facts.serving else facts.trouble or "its engine takes no requests now"

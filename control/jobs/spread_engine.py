@@ -78,15 +78,21 @@ class _Load:
     def work(self) -> tuple[int, int]:
         return self.items, self.given
 
+    def rests(self, now_s: float) -> bool:
+        return now_s < self.rests_until_s
+
     def fail(self, now_s: float) -> float | None:
         """How long it is left alone from now on; None: it is already. All that a gateway had when it died fails at
         once, which is one failure.
         """
-        if now_s < self.rests_until_s:
+        if self.rests(now_s):
             return None
         rest_s = self.next_rest_s
         self.rests_until_s, self.next_rest_s = now_s + rest_s, min(2 * rest_s, _LONGEST_REST_S)
         return rest_s
+
+
+_Candidate = tuple[JobGateway, _Load]
 
 
 @dataclass(slots=True)
@@ -119,7 +125,7 @@ class SpreadEngine:
     _here: _Local = field(init=False)
     _loads: dict[tuple[JobGateway, Content], _Load] = field(init=False, default_factory=dict)
     _room: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    _seen: dict[Content, Sequence[JobGateway]] = field(init=False, default_factory=dict)
+    _seen: dict[Content, list[_Candidate]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._here = _Local(self.local)
@@ -128,7 +134,7 @@ class SpreadEngine:
         """As JobContext.window_items."""
         content = (model.id, model.digest)
         others = len(self._members(content))
-        rests = others > 0 and self._rests(self._here, content)
+        rests = others > 0 and self._load(self._here, content).rests(self.clock_s())
         return self.own_window_items * (others + (not rests))
 
     async def generate(self, request: BatchRequest) -> BatchResult:
@@ -163,38 +169,44 @@ class SpreadEngine:
             candidates = self._candidates(piece, tried)
             if not candidates:
                 return None
-            gateway = min(candidates, key=lambda each: self._load(each, piece.content).work)
-            items = self._load(gateway, piece.content).items
-            fits = items + len(piece.request.items) <= self.own_window_items
-            if fits or not items or not self.fleet.has_members:
+            gateway, load = min(candidates, key=_work)
+            fits = load.items + len(piece.request.items) <= self.own_window_items
+            if fits or not load.items or not self.fleet.has_members:
                 return gateway
             await is_set_within(self._room, self.look_every_s)
 
-    def _candidates(self, piece: _Piece, tried: set[JobGateway]) -> list[JobGateway]:
+    def _candidates(self, piece: _Piece, tried: set[JobGateway]) -> list[_Candidate]:
         """Control's own gateway is the last resort, also while it rests."""
-        found: list[JobGateway] = []
+        found: list[_Candidate] = []
         if piece.failures < MAX_FAILURES:
-            found = [each for each in self._members(piece.content) if each not in tried]
-        if self._here not in tried and (not found or not self._rests(self._here, piece.content)):
-            found.insert(0, self._here)
+            found = self._members(piece.content)
+            if tried:
+                found = [each for each in found if each[0] not in tried]
+        if self._here not in tried:
+            load = self._load(self._here, piece.content)
+            if not found or not load.rests(self.clock_s()):
+                found.insert(0, (self._here, load))
         return found
 
-    def _members(self, content: Content) -> list[JobGateway]:
+    def _members(self, content: Content) -> list[_Candidate]:
         """Those that serve it and are not left alone now."""
-        model_id, digest = content
-        if digest is None or not self.fleet.has_members:
+        if content[1] is None or not self.fleet.has_members:
             return []
-        return [each for each in self._serving(model_id, digest) if not self._rests(each, content)]
+        now_s = self.clock_s()
+        return [each for each in self._serving(content) if not each[1].rests(now_s)]
 
-    def _serving(self, model_id: str, digest: str) -> Sequence[JobGateway]:
+    def _serving(self, content: Content) -> list[_Candidate]:
         """As the fleet says, asked once in a turn of the event loop: of many members that is most of what a request
         costs.
         """
-        known = self._seen.get((model_id, digest))
+        known = self._seen.get(content)
         if known is None:
+            model_id, digest = content
+            assert digest is not None
             if not self._seen:
                 asyncio.get_running_loop().call_soon(self._seen.clear)
-            known = self._seen[model_id, digest] = self.fleet.serving(model_id, digest)
+            known = [(each, self._load(each, content)) for each in self.fleet.serving(model_id, digest)]
+            self._seen[content] = known
         return known
 
     async def _ask(self, gateway: JobGateway, piece: _Piece) -> BatchResult:
@@ -238,5 +250,6 @@ class SpreadEngine:
             load = self._loads[gateway, content] = _Load()
         return load
 
-    def _rests(self, gateway: JobGateway, content: Content) -> bool:
-        return self.clock_s() < self._load(gateway, content).rests_until_s
+
+def _work(candidate: _Candidate) -> tuple[int, int]:
+    return candidate[1].work
