@@ -1,6 +1,5 @@
 """What was served and measured: a sample a second for an hour in memory, one a minute for a month in the database."""
 
-import asyncio
 import logging
 import time
 from collections import deque
@@ -15,7 +14,7 @@ from control.database.database import Database
 from control.database.history_tables import MinuteRow
 from control.errors import ServiceError
 from control.gateway_client import GatewayClient
-from control.tasks import uncut
+from control.tasks import repeat, uncut
 from control.telemetry.samples import Sample, merged, sample_of, thinned
 from control.telemetry.system import SystemSeen
 from control.telemetry.telemetry import Telemetry
@@ -27,6 +26,7 @@ SECONDS_KEPT = 3600
 DAYS_KEPT = 31
 _MINUTE_S = 60.0
 _SYSTEM_EVERY_S = 5.0  # it touches every mount
+_LEAST_S = 0.001  # of a sample, since rates are per second of it
 
 
 class History:
@@ -50,15 +50,11 @@ class History:
         self._before: ServingReport | None = None
         self._system: SystemSeen | None = None
         self._system_at_s = -_SYSTEM_EVERY_S
+        self._last_s = time.monotonic()
 
     async def run(self) -> None:
         """For ever, until cancelled. A database that does not answer loses minutes and nothing else."""
-        last_s = time.monotonic()
-        while True:
-            await asyncio.sleep(self._every_s)
-            now_s = time.monotonic()
-            await self._look(now_s - last_s, now_s)
-            last_s = now_s
+        await repeat(self._look, "history", self._every_s)
 
     async def between(self, since: datetime, step_s: float) -> list[Sample]:
         """One for each step since then, the oldest first. Raises DatabaseUnavailable."""
@@ -75,7 +71,9 @@ class History:
                 kept.append(Sample.model_validate(row.content))
         return thinned([sample for sample in kept if sample.at < first] + recent, step_s)
 
-    async def _look(self, span_s: float, now_s: float) -> None:
+    async def _look(self) -> None:
+        now_s = time.monotonic()
+        span_s, self._last_s = max(_LEAST_S, now_s - self._last_s), now_s
         report: ServingReport | None = None
         with suppress(ServiceError):
             report = await self._gateway.serving()
