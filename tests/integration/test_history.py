@@ -32,6 +32,8 @@ async def test_traffic_cards_and_a_death_are_in_it(tmp_path: Path) -> None:
         assert (busy["running"], busy["waiting"]) == (1, 2)
         assert busy["cards"][0]["power_draw_w"] == 214.37
         assert [(mark["kind"], mark["model"]) for mark in told["marks"]] == [("death", "a")]
+        (whole,) = (await here.get("/history?window_s=600&samples=1"))["samples"]
+        assert whole["span_s"] >= busy["span_s"]
         refused = await here.http.get("/history?window_s=0")
         assert refused.status_code == 422
 
