@@ -27,6 +27,7 @@ from control.fleet.bringing import Bringer
 from control.fleet.files import ModelFiles
 from control.fleet.job_members import JobMembers
 from control.fleet.keeper import Keeper
+from control.fleet.kept_versions import KeptVersions
 from control.fleet.local import LocalMember
 from control.fleet.member_book import MemberBook
 from control.fleet.members import Members
@@ -92,6 +93,7 @@ from control.routes import (
     policies,
     promotions,
     pull,
+    pushes,
     shards,
     stored_responses,
     traffic,
@@ -205,19 +207,21 @@ def create_app(
             stack.push_async_callback(members.close)
             await members.open()
             model_files = ModelFiles(repository)
-            bringer = Bringer(registry, references, model_files, members)
-            rollouts = Rollouts(RolloutBook(database), members, bringer)
+            versions = KeptVersions(layout)
+            bringer = Bringer(registry, references, model_files, versions, members)
+            rollouts = Rollouts(RolloutBook(database), members, bringer, settings.fleet.step_timeout_s)
             await rollouts.open()
-            keeper = Keeper(members, rollouts, bringer, history, every_s=pace.in_step_s)
             activator = Activator(
                 registry,
                 history,
                 gateway,
                 references,
                 rollouts,
+                versions,
                 on_change=switched,
                 proof_wait_s=settings.proof_wait_s,
             )
+            keeper = Keeper(members, rollouts, bringer, history, activator.adopt, every_s=pace.in_step_s)
             loading = Loading(registry, references, gateway)
             uploads = Uploads(layout.uploads, placed, cache, repository.folders)
             await asyncio.to_thread(uploads.forget_old)
@@ -414,6 +418,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         promotions,
         policies,
         fleet_routes,
+        pushes,
         stored_responses,
         conversations,
         traffic,

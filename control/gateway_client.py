@@ -65,7 +65,15 @@ from stepserve.contract import (
     UnloadRequest,
     UsageReport,
 )
-from stepserve.fleet import MEMBER_PREFIX, MEMBER_STAGE_PATH, StageAnswer, StageRequest
+from stepserve.fleet import (
+    GATEWAY_KEEP_PATH,
+    GATEWAY_TAKE_PATH,
+    MEMBER_PREFIX,
+    MEMBER_STAGE_PATH,
+    KeptVersion,
+    StageAnswer,
+    StageRequest,
+)
 from stepserve.request_id import forwarded
 from stepserve.serving_report import GATEWAY_SERVING_PATH, ServingReport
 from stepserve.unix_http import unix_transport
@@ -174,6 +182,16 @@ class GatewayClient:
         runs, WrongWeights.
         """
         return await self._watched(self._post(GATEWAY_ACTIVATE_PATH, request, ActivateResult, None))
+
+    async def take(self, kept: KeptVersion) -> ActivateResult:
+        """Has pushed weights put into the active model. What is said and raised is as of `activate`."""
+        return await self._watched(self._post(GATEWAY_TAKE_PATH, kept, ActivateResult, None))
+
+    async def keep(self) -> KeptVersion:
+        """Has the gateway of this machine write the weights to disk that were pushed to it. Raises as `activate`."""
+        with translated():
+            response = await self._client.post(GATEWAY_KEEP_PATH, timeout=httpx.Timeout(STATE_TIMEOUT_S, read=None))
+        return _answer(response, KeptVersion)
 
     async def stage(self, request: StageRequest) -> StageAnswer:
         """Has a member get a model's files, however long that takes. Raises as `activate`, and NoSpace."""

@@ -44,9 +44,11 @@ from gateway.inference.internal import Inference
 from gateway.inference.response_cache import ResponseCache
 from gateway.inference.routes import create_routes
 from gateway.private_api import create_private_app
+from gateway.pushing.over_fleet import FleetPushes
 from gateway.pushing.persist import Persisting
 from gateway.pushing.pusher import Pusher
 from gateway.pushing.routes import WeightsRoutes
+from gateway.pushing.taking import VersionTaker
 from gateway.pushing.trainer_routes import TrainerRoutes
 from gateway.pushing.updates import Updates
 from gateway.request.bounds import RequestBounds
@@ -283,14 +285,7 @@ def create_gateway(
         preload,
         member.membership if member is not None else None,
     ).app()
-    pusher, persisting = (
-        Pusher(
-            pool,
-            BodyToFile(settings.limits.body_timeout_s, "push", at_once_bytes=512 * 1024),
-            settings.weights.persist_every,
-        ),
-        Persisting(control, layout.models),
-    )
+    pusher, persisting, versions = _pushing(settings, pool, control, balancing)
     trainers = TrainerRoutes(Updates(pusher, pool, settings.weights), pusher, persisting)
     adapters = create_routes(settings, answering, served, control, pool, configuration, bounds, installed)
     for route in (*trainers.routes(), traffic.feedback):
@@ -329,6 +324,7 @@ def create_gateway(
         key_sync,
         key_usage,
         canary,
+        versions,
         member.files.stage if member is not None else None,
     )
     if member is not None:
@@ -359,6 +355,16 @@ def create_gateway(
 def _rates(settings: Settings) -> Rates:
     store_url = settings.limits.store_url
     return Rates(store_url.get_secret_value() if store_url else None)
+
+
+def _pushing(
+    settings: Settings, pool: Pool, control: ControlProxy, balancing: Balancing | None
+) -> tuple[Pusher, Persisting, VersionTaker]:
+    layout = settings.layout
+    pushes = FleetPushes(pool, control, balancing.link, layout) if balancing is not None else None
+    bodies = BodyToFile(settings.limits.body_timeout_s, "push", at_once_bytes=512 * 1024)
+    pusher = Pusher(pool, bodies, settings.weights.persist_every, head=settings.fleet.control, fleet=pushes)
+    return pusher, Persisting(control, layout.models), VersionTaker(pusher, pushes, layout)
 
 
 def _key_sync(settings: Settings, keyring: Keyring, usage: UsageTotals, source: str) -> KeySync:

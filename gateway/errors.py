@@ -317,6 +317,14 @@ class PushRefused(GatewayError):
     code = "push_refused"
 
 
+class FleetPushFailed(GatewayError):
+    code = "fleet_push_failed"
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 class DeltaBaseGone(GatewayError):
     status = 409
     code = "delta_base_unavailable"

@@ -19,6 +19,7 @@ from gateway.access.usage import UsageTotals
 from gateway.errors import DigestMismatch, GatewayError
 from gateway.http.asgi import ClientDisconnected, Receive, unless_disconnected, until_disconnected
 from gateway.inference.internal import Inference
+from gateway.pushing.taking import VersionTaker
 from gateway.serving.canary.canary import Canary
 from gateway.serving.canary.judging import Taken
 from gateway.serving.pool import Pool
@@ -64,7 +65,14 @@ from stepserve.contract import (
     ProveRequest,
     UnloadRequest,
 )
-from stepserve.fleet import MEMBER_STAGE_PATH, StageAnswer, StageRequest
+from stepserve.fleet import (
+    GATEWAY_KEEP_PATH,
+    GATEWAY_TAKE_PATH,
+    MEMBER_STAGE_PATH,
+    KeptVersion,
+    StageAnswer,
+    StageRequest,
+)
 from stepserve.request_id import Traced
 from stepserve.serving_report import GATEWAY_SERVING_PATH
 
@@ -82,6 +90,7 @@ def create_private_app(
     key_link: KeySync,
     key_usage: UsageTotals,
     canary: Canary,
+    versions: VersionTaker,
     stage: Callable[[StageRequest], Awaitable[StageAnswer]] | None = None,
 ) -> Starlette:
     """`ask_engine` and `check_engine` may block for as long as it takes to import vLLM. `stage`: of a fleet's member,
@@ -108,6 +117,12 @@ def create_private_app(
 
     async def activate(request: Request) -> Response:
         return await _answer(request, ActivateRequest, pool.activate)
+
+    async def take(request: Request) -> Response:
+        return await _answer(request, KeptVersion, versions.take)
+
+    async def keep(_: Request) -> Response:
+        return await _answered(versions.keep())
 
     async def batch(request: Request) -> Response:
         async def run(asked: BatchRequest) -> BatchResult:
@@ -202,6 +217,8 @@ def create_private_app(
             Route(GATEWAY_CAPABILITIES_PATH, capabilities, methods=["GET"]),
             Route(GATEWAY_CHECK_ENGINE_PATH, check, methods=["POST"]),
             Route(GATEWAY_ACTIVATE_PATH, activate, methods=["POST"]),
+            Route(GATEWAY_TAKE_PATH, take, methods=["POST"]),
+            Route(GATEWAY_KEEP_PATH, keep, methods=["POST"]),
             Route(GATEWAY_BATCH_PATH, batch, methods=["POST"]),
             Route(GATEWAY_LOAD_PATH, load, methods=["POST"]),
             Route(GATEWAY_PROVE_PATH, prove, methods=["POST"]),
@@ -227,9 +244,16 @@ async def _to_read(canary: Canary, canary_id: str, said: CanaryVerdicts, receive
 async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[BaseModel]]) -> Response:
     try:
         asked = kind.model_validate_json(await request.body())
-        return _json(await run(asked))
     except ValidationError as error:
         return JSONResponse({"detail": str(error), "code": "invalid"}, 422)
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it
+    return await _answered(run(asked))
+
+
+async def _answered(work: Awaitable[BaseModel]) -> Response:
+    try:
+        return _json(await work)
     except (ClientDisconnected, ClientDisconnect):
         return Response(status_code=499)  # nobody reads it
     except GatewayError as error:

@@ -293,7 +293,7 @@ class ActivateResult(Message):
     status: Literal["activated", "failed"]
     id: str
     previous: str | None
-    method: Literal["in_place", "blue_green", "restart", "adapter", "none"]
+    method: Literal["in_place", "blue_green", "restart", "adapter", "push", "none"]
     paused_ms: float
     held_ms: float = 0.0
     total_ms: float
@@ -311,8 +311,8 @@ class ActivateResult(Message):
 
 
 class WeightsVersion(Message):
-    """Which weights a model answers with. `number` 0: those of its registered files, 1 and more: a push's, which the
-    gateway has in memory alone; a model's pushes have numbers that only grow. `label`: the trainer's own name.
+    """Which weights a model answers with. `number` 0: those of its registered files, 1 and more: a push's; a model's
+    pushes have numbers that only grow. `label`: the trainer's own name.
     """
 
     number: int = 0

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from stepserve import __version__
-from stepserve.contract import Message, ModelRef
+from stepserve.contract import InFlightPolicy, Message, ModelRef, Reference, WeightsVersion
 from stepserve.placement import Device
 
 FLEET_PATH = "/fleet"
@@ -23,6 +23,10 @@ FLEET_FILES_PATH = "/fleet/files"
 
 MEMBER_PREFIX = "/internal/member"
 MEMBER_STAGE_PATH = "/stage"
+GATEWAY_TAKE_PATH = "/weights/take"  # of a gateway's private API
+GATEWAY_KEEP_PATH = "/weights/keep"
+CONTROL_PUSHES_PATH = "/internal/pushes"  # of control's own socket
+KEPT_VERSION_FILE = ".version.json"  # in the folder of a KeptVersion, which is its content
 
 LOCAL_MEMBER = "local"
 """The id of the gateway beside control, which never joins: it is on control's machine, over a Unix socket."""
@@ -111,11 +115,12 @@ class RolloutStep(Message):
 
 
 class RolloutView(Message):
-    """The rollout that runs, or the last one."""
+    """The rollout that runs, or the last one. `version`: of weights that were pushed; 0: a switch to files."""
 
     id: int
     model: str
     digest: str
+    version: int = 0
     previous: str
     policy: RolloutPolicy
     wave: Wave
@@ -217,6 +222,24 @@ class StageRequest(Message):
 
     model: ModelRef
     manifests: list[FileManifest]
+
+
+class KeptVersion(Message):
+    """Weights that were pushed, as a checkpoint on disk, for gateways to serve in place of the registered files.
+
+    `files_digest`: of those files; `digest`: what a registration of these weights would have. `folder` is absolute, and
+    holds all of them in one file, model.safetensors. `reference`: what the trainer says that they answer. `timeout_s`:
+    how long the requests inside may take to end.
+    """
+
+    model: str
+    files_digest: str
+    digest: str
+    version: WeightsVersion
+    folder: str
+    reference: Reference | None = None
+    in_flight: InFlightPolicy = "finish"
+    timeout_s: float = 300.0
 
 
 class StageAnswer(Message):

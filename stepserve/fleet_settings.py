@@ -20,7 +20,8 @@ class FleetSettings(BaseModel):
     `id`: the member's name (default: the machine's name and the port). `advertise`: the URL at which control and a
     balancer reach this gateway (default: the address that leads to control). `ca_file`: a PEM file of authorities that
     certificates within the fleet may be signed by, in addition to the system's. `lease_s`: of control: after so long a
-    silence a member is lost.
+    silence a member is lost. `step_timeout_s`: of control: so long one member may take, in a switch or a push, to get
+    its files, and again to load and prove them, before it has failed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -34,6 +35,7 @@ class FleetSettings(BaseModel):
     advertise: str | None = None
     ca_file: Path | None = None
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    step_timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
 
     @field_validator("control", "advertise")
     @classmethod

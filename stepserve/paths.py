@@ -115,6 +115,14 @@ class Layout:
         return self.base / "weights_versions.json"
 
     @property
+    def pushed(self) -> Path:
+        """The version of the active model's weights that a fleet serves; made when weights are pushed to one."""
+        return self.base / "pushed"
+
+    def pushed_version(self, model_id: str, number: int) -> Path:
+        return self.pushed / f"{model_id}-v{number}"
+
+    @property
     def gateway_socket(self) -> Path:
         return self._socket("gateway.sock")
 

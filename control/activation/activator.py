@@ -1,6 +1,7 @@
 """The Activator: the one writer of what the gateway serves. One switch at a time."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,6 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from control.clock import iso
 from control.database.tables import ActivationRow
 from control.errors import ActivationFailed, Conflict, DatabaseUnavailable, JobError, ServiceError, Superseded
+from control.fleet.bringing import Wanted
+from control.fleet.kept_versions import KeptVersions
+from control.fleet.local import serves_files_of
 from control.fleet.rollouts import Order, Rollouts
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog, ActiveModel
@@ -29,7 +33,7 @@ from stepserve.contract import (
     Reference,
     SwitchMethod,
 )
-from stepserve.fleet import RolloutPolicy, Wave
+from stepserve.fleet import KeptVersion, RolloutPolicy, Wave
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +90,7 @@ class Activator:
         gateway: GatewayClient,
         references: References,
         rollouts: Rollouts,
+        versions: KeptVersions,
         on_change: Callable[[], None],
         proof_wait_s: float,
         clock_s: Callable[[], float] = time.monotonic,
@@ -95,6 +100,7 @@ class Activator:
         self._gateway = gateway
         self._references = references
         self._rollouts = rollouts
+        self._versions = versions
         self._on_change = on_change
         self._proof_wait_s = proof_wait_s
         self._clock_s = clock_s
@@ -102,6 +108,7 @@ class Activator:
         self._tasks = Tasks()
         self._target: str | None = None
         self._switching: asyncio.Task[ActivateResult] | None = None
+        self._pushes = False  # and nobody who asks for a switch joins that
         self.left_open = False
         """Whether the database did not take the end of a switch, whose activation is still `running`."""
 
@@ -140,8 +147,7 @@ class Activator:
 
         Raises as `set_active`; Conflict while any switch runs. After a failure the id has its content as before.
         """
-        if self._switching is not None:
-            raise Conflict(f"a switch to {self._target} is running: try again when it is over")
+        self._check_idle()
         return await self._alone(model.id, self._change(model, wish, cause, on_success, self._clock_s()))
 
     async def roll_back(self, wish: SwitchWish) -> ActivateResult:
@@ -151,12 +157,43 @@ class Activator:
             raise Conflict("there is no earlier active model to go back to")
         return await self.set_active(previous, wish, cause="rollback")
 
-    async def restore(self, model_id: str) -> ActivateResult:
-        """Brings the gateway to the model that already is the active one; not an activation of the history.
+    async def push(self, pushed: KeptVersion) -> ActivateResult:
+        """Has weights that were pushed to control's own gateway served by the whole fleet, or by nobody.
+
+        What failed and was taken back is a result. Raises Conflict (a switch runs, or the model is another by now),
+        GatewayUnavailable, Invalid.
+        """
+        self._check_idle()
+        self._pushes = True
+        try:
+            return await self._alone(pushed.model, self._push(pushed, self._clock_s()))
+        except ActivationFailed as error:
+            return error.result
+
+    async def adopt(self) -> None:
+        """Commits what was pushed to control's own gateway while it had no members, so that they serve it too.
+
+        Raises GatewayUnavailable; ServiceError when it cannot be kept on disk.
+        """
+        state, active = await self._gateway.state(), await self._history.active()
+        if self._switching is not None or self.left_open or active is None or state.pushed is None:
+            return
+        number = state.pushed.number
+        if state.active is None or (state.active.id, state.active.digest) != (active.id, active.digest):
+            return
+        if number <= active.version.number or await self._history.is_taken_back(active.id, number):
+            return
+        kept = await self._gateway.keep()
+        if self._switching is None and kept.version.number == number and kept.files_digest == active.digest:
+            await self._history.commit(await self._history.begin_push(kept, cause="member"), None)
+            await self._versions.tidy(await self._history.active())
+
+    async def restore(self, active: ActiveModel) -> ActivateResult:
+        """Brings the gateway to what already is committed; not an activation of the history.
 
         Raises as `set_active`.
         """
-        return await self._alone(model_id, self._restore(model_id))
+        return await self._alone(active.id, self._restore(active))
 
     async def close(self) -> None:
         """Lets go of a switch under way: its activation stays `running` and is resolved at the next start."""
@@ -165,7 +202,7 @@ class Activator:
     async def _alone(self, model_id: str, work: Coroutine[Any, Any, ActivateResult]) -> ActivateResult:
         if self._switching is not None:
             work.close()
-            if self._target != model_id:
+            if self._target != model_id or self._pushes:
                 raise Conflict(f"a switch to {self._target} is running: try again when it is over")
             return await asyncio.shield(self._switching)
         self._target = model_id
@@ -175,7 +212,13 @@ class Activator:
 
     def _over(self, _task: asyncio.Task[ActivateResult]) -> None:
         self._target = self._switching = self._progress = None
+        self._pushes = False
         self._on_change()
+
+    def _check_idle(self) -> None:
+        """Raises Conflict."""
+        if self._switching is not None:
+            raise Conflict(f"a switch to {self._target} is running: try again when it is over")
 
     async def _switch(
         self, model_id: str, wish: SwitchWish, cause: str, condition: SwitchCondition | None, asked_s: float
@@ -194,8 +237,10 @@ class Activator:
         if (
             is_active
             and state is not None
-            and serves(state, model)
+            and serves_files_of(state, model)
             and state.pushed is None
+            and active is not None
+            and not active.version.number
             and state.active is not None
             and state.active.is_loaded_as(model)
         ):
@@ -253,30 +298,72 @@ class Activator:
         asked_s: float,
     ) -> ActivateResult:
         activation_id = await self._history.begin(model, cause=cause, method=wish.method)
+        result = await self._concluded(activation_id, self._carry_out(activation_id, model, wish, asked_s), on_success)
+        await self._registry.want_reference(model.id)
+        return result
+
+    async def _push(self, pushed: KeptVersion, asked_s: float) -> ActivateResult:
+        active = await self._history.active()
+        if active is None or (active.id, active.digest) != (pushed.model, pushed.files_digest):
+            raise Conflict(f"{pushed.model} was switched or registered anew while its weights came in: push again")
+        model = await self._registry.proven(active.id)
+        activation_id = await self._history.begin_push(pushed, cause="push")
+        self._progress = Progress(activation_id, "switching", self._clock_s())
+
+        async def carried_out() -> ActivateResult:
+            reference = await self._references.stored(model.digest)
+            wanted = Wanted(await self._request(model, reference, SwitchWish()), pushed)
+            result = await self._rollouts.roll_out(
+                Order(activation_id, wanted, active, "all", "25%"),
+                local=lambda: self._gateway.take(pushed),
+                back=lambda: self._restore(active),
+            )
+            return result.model_copy(update={"total_ms": self._ms_since(asked_s)})
+
+        return await self._concluded(activation_id, carried_out(), None)
+
+    async def _carry_out(self, activation_id: int, model: ModelRef, wish: SwitchWish, asked_s: float) -> ActivateResult:
+        self._progress = Progress(activation_id, "waiting_for_reference", self._clock_s())
+        reference, waited_ms = await self._awaited_reference(model, wish)
+        self._progress = Progress(activation_id, "switching", self._clock_s(), waited_ms)
+        result = await self._everywhere(activation_id, model, reference, wish)
+        proof = result.proof
+        if reference is None and proof is not None:
+            proof = self._explained(proof, model)
+        measured = {"total_ms": self._ms_since(asked_s), "reference_wait_ms": waited_ms, "proof": proof}
+        return result.model_copy(update=measured)
+
+    async def _concluded(
+        self,
+        activation_id: int,
+        work: Coroutine[Any, Any, ActivateResult],
+        on_success: Callable[[], Awaitable[None]] | None,
+    ) -> ActivateResult:
+        """The end of `work`, in the rows that count. Raises what it raises, and ActivationFailed."""
         try:
-            return await self._carry_out(activation_id, model, wish, on_success, asked_s)
+            result = await self._ended(activation_id, work, on_success)
         except (DatabaseUnavailable, SQLAlchemyError):
             self.left_open = True
             raise
+        except ServiceError:
+            await self._tidy()
+            raise
+        await self._tidy()
+        return result
 
-    async def _carry_out(
+    async def _tidy(self) -> None:
+        """Of versions that nobody needs now; where the database does not answer that waits for the next switch."""
+        with contextlib.suppress(DatabaseUnavailable, SQLAlchemyError):
+            await self._versions.tidy(await self._history.active())
+
+    async def _ended(
         self,
         activation_id: int,
-        model: ModelRef,
-        wish: SwitchWish,
+        work: Coroutine[Any, Any, ActivateResult],
         on_success: Callable[[], Awaitable[None]] | None,
-        asked_s: float,
     ) -> ActivateResult:
-        self._progress = Progress(activation_id, "waiting_for_reference", self._clock_s())
         try:
-            reference, waited_ms = await self._awaited_reference(model, wish)
-            self._progress = Progress(activation_id, "switching", self._clock_s(), waited_ms)
-            result = await self._everywhere(activation_id, model, reference, wish)
-            proof = result.proof
-            if reference is None and proof is not None:
-                proof = self._explained(proof, model)
-            measured = {"total_ms": self._ms_since(asked_s), "reference_wait_ms": waited_ms, "proof": proof}
-            result = result.model_copy(update=measured)
+            result = await work
         except ServiceError as error:
             await self._history.fail(activation_id, str(error))
             await self._rollouts.settled(activation_id, committed=False)
@@ -290,16 +377,21 @@ class Activator:
             await on_success()
         await self._history.commit(activation_id, result)
         await self._rollouts.settled(activation_id, committed=True)
-        await self._registry.want_reference(model.id)
         log.info(
-            "%s is active (%s, %.0f ms, paused %.0f ms)", model.id, result.method, result.total_ms, result.paused_ms
+            "%s is active (%s, %.0f ms, paused %.0f ms)", result.id, result.method, result.total_ms, result.paused_ms
         )
         return result
 
-    async def _restore(self, model_id: str) -> ActivateResult:
-        model = await self._registry.proven(model_id)
-        reference = await self._references.stored(model.digest)
-        result = await self._ask(await self._request(model, reference, SwitchWish()))
+    async def _restore(self, active: ActiveModel) -> ActivateResult:
+        """Its files, and the version that was pushed over them where one is committed."""
+        model, kept = await self._registry.proven(active.id), await self._versions.of(active)
+        result = None
+        if kept is None or not serves_files_of(await self._gateway.state(), model):
+            reference = await self._references.stored(model.digest)
+            result = await self._ask(await self._request(model, reference, SwitchWish()))
+        if kept is not None and (result is None or result.status == "activated"):
+            result = await self._gateway.take(kept)
+        assert result is not None, "one of the two was asked"
         if result.status == "failed":
             raise ActivationFailed(result)
         return result
@@ -311,11 +403,12 @@ class Activator:
         request = await self._request(model, reference, wish)
         if not self._rollouts.has_members:
             return await self._ask(request)
-        active = await self._history.active()
-        previous_id = active.id if active is not None else None
-        order = Order(activation_id, request, previous_id, wish.policy, wish.wave)
+        previous = await self._history.active()
+        if previous is None:
+            return await self._ask(request)
+        order = Order(activation_id, Wanted(request), previous, wish.policy, wish.wave)
         return await self._rollouts.roll_out(
-            order, local=lambda: self._ask(request), back=lambda: self._restore(previous_id or model.id)
+            order, local=lambda: self._ask(request), back=lambda: self._restore(previous)
         )
 
     async def _request(self, model: ModelRef, reference: Reference | None, wish: SwitchWish) -> ActivateRequest:
@@ -348,10 +441,6 @@ def _check(condition: SwitchCondition, model: ModelRef, active: ActiveModel | No
         raise Superseded(f"{active.id} became active meanwhile, and {model.id} was not compared with it")
 
 
-def serves(state: GatewayState, model: ModelRef) -> bool:
-    return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)
-
-
 def show(row: ActivationRow, progress: Progress | None = None) -> dict[str, Any]:
     """An entry of GET /models/activations; `progress` of the one that runs."""
     runs = progress is not None and progress.activation_id == row.id and row.status == "running"
@@ -360,6 +449,7 @@ def show(row: ActivationRow, progress: Progress | None = None) -> dict[str, Any]
         "activation_id": row.id,
         "id": row.model_id,
         "digest": row.digest,
+        "version": row.version,
         "previous": row.previous,
         "cause": row.cause,
         "status": row.status,

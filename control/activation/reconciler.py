@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from control.activation.activator import Activator, serves
+from control.activation.activator import Activator
 from control.database.tables import ActivationRow
 from control.errors import GatewayUnavailable, ServiceError
+from control.fleet.local import facts_of, serves_files_of
 from control.fleet.rollouts import Rollouts
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog, ActiveModel
 from stepserve.contract import FailedLoad, GatewayState, ModelRef
+from stepserve.fleet import Committed
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +98,11 @@ class Reconciler:
         if state.switching_to is not None or (interrupted and self._activator.target is not None):
             return interrupted
         for row in interrupted:
-            serves_it = state.active is not None and (state.active.id, state.active.digest) == (
-                row.model_id,
-                row.digest,
-            )
+            if row.version:
+                served = facts_of(state, versioned=True).serves
+                serves_it = served == Committed(model=row.model_id, digest=row.digest, version=row.version)
+            else:
+                serves_it = serves_files_of(state, ModelRef(id=row.model_id, path="", digest=row.digest))
             verdict = await self._rollouts.verdict(row.id)
             counts = serves_it if verdict is None else verdict
             if counts:
@@ -114,7 +117,7 @@ class Reconciler:
     async def _reconcile(self, state: GatewayState, before: ActiveModel | None) -> bool:
         """True when there is nothing to do. `before` was wanted when the state was asked for."""
         wanted = await self._history.active()
-        if wanted is None or serves(state, _ref(wanted)):
+        if wanted is None or await self._is_served(state, wanted):
             return True
         if wanted != before:  # a switch has ended since, and the state may be older than that
             return False
@@ -122,11 +125,18 @@ class Reconciler:
             return False
         if any(_is_of(failed, wanted) and failed.retry_in_s > 0 for failed in state.failed_loads):
             return False
-        log.info(
-            "the gateway serves %s, not %s: bringing it there", state.active.id if state.active else None, wanted.id
-        )
-        await self._activator.restore(wanted.id)
+        log.info("the gateway serves %s, not %s: bringing it there", state.active.id if state.active else None, wanted)
+        await self._activator.restore(wanted)
         return True
+
+    async def _is_served(self, state: GatewayState, wanted: ActiveModel) -> bool:
+        """Weights that were pushed since are left alone, unless they are a push to the fleet that was taken back."""
+        if not serves_files_of(state, _ref(wanted)):
+            return False
+        number = state.pushed.number if state.pushed is not None else 0
+        if number <= wanted.version.number:
+            return number == wanted.version.number
+        return not await self._history.is_taken_back(wanted.id, number)
 
     def _note(self, trouble: str, level: int) -> None:
         """Once, however long it lasts."""

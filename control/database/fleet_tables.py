@@ -38,7 +38,9 @@ class FleetMemberRow(Base):
 
 
 class RolloutRow(Base):
-    """A switch of the whole fleet, of one activation. Open while its state is not one of the last two."""
+    """A switch of the whole fleet, of one activation. Open while its state is not one of the last two. `version`: of
+    weights that were pushed; 0: registered files.
+    """
 
     __tablename__ = "rollouts"
 
@@ -53,6 +55,7 @@ class RolloutRow(Base):
     error: Mapped[str | None]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(default=0, server_default="0")
 
     __table_args__ = (
         CheckConstraint("state IN ('staging', 'committing', 'rolling_back', 'committed', 'rolled_back')", name="state"),

@@ -150,7 +150,11 @@ class ModelRow(Base):
 
 
 class ActivationRow(Base):
-    """One switch, asked for by `cause`; kept when its model is deleted. status: running, done, failed."""
+    """One switch, asked for by `cause`; kept when its model is deleted. status: running, done, failed.
+
+    `version`: of weights that were pushed to a fleet, then `digest` is theirs; 0: the registered files. `version_label`
+    is the trainer's name of it.
+    """
 
     __tablename__ = "activations"
 
@@ -172,6 +176,8 @@ class ActivationRow(Base):
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     unannounced: Mapped[bool | None] = mapped_column(default=True)
+    version: Mapped[int] = mapped_column(default=0, server_default="0")
+    version_label: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint("status IN ('running', 'done', 'failed')", name="status"),
@@ -181,12 +187,17 @@ class ActivationRow(Base):
 
 
 class ActiveModelRow(Singleton, Base):
-    """The model that ought to be served."""
+    """The model that ought to be served. `version`, `version_label`, `version_digest`: of the pushed weights that a
+    fleet serves in place of its files; 0, None, None: none.
+    """
 
     __tablename__ = "active_model"
 
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     since: Mapped[datetime]
+    version: Mapped[int] = mapped_column(default=0, server_default="0")
+    version_label: Mapped[str | None]
+    version_digest: Mapped[str | None]
 
 
 class PlacedFolderRow(Base):

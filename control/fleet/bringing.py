@@ -1,14 +1,18 @@
-"""Bringing one member to a model: its files there, then the switch with the member's own proof."""
+"""Bringing one member to a model, and to weights that were pushed into it: files there, then the member's own proof."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from control.errors import GatewayUnavailable, ServiceError
 from control.fleet.files import ModelFiles
+from control.fleet.kept_versions import KeptVersions
+from control.fleet.local import serves_files_of
 from control.fleet.members import Member, Members
+from control.models.activation_log import ActiveModel
 from control.models.references import References
 from control.models.registry import Registry
 from stepserve.contract import ActivateRequest, ActivateResult, ModelRef
-from stepserve.fleet import Committed, StageRequest
+from stepserve.fleet import Committed, KeptVersion, StageRequest
 
 
 class SwitchFailed(ServiceError):
@@ -23,26 +27,50 @@ class MemberLost(SwitchFailed):
     """… since it does not answer any more."""
 
 
-def committed_as(model: ModelRef) -> Committed:
-    return Committed(model=model.id, digest=model.digest)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What gateways are to serve: a registered model, by a `request` that has control's paths, or `kept` in place of
+    its files.
+    """
+
+    request: ActivateRequest
+    kept: KeptVersion | None = None
+
+    @property
+    def committed(self) -> Committed:
+        model, kept = self.request.model, self.kept
+        if kept is None:
+            return Committed(model=model.id, digest=model.digest)
+        return Committed(model=model.id, digest=kept.digest, version=kept.version.number)
+
+    def __str__(self) -> str:
+        name = self.request.model.id
+        return name if self.kept is None else f"version {self.kept.version.number} of {name}"
 
 
 class Bringer:
-    def __init__(self, registry: Registry, references: References, files: ModelFiles, members: Members) -> None:
+    def __init__(
+        self, registry: Registry, references: References, files: ModelFiles, versions: KeptVersions, members: Members
+    ) -> None:
         self._registry = registry
         self._references = references
         self._files = files
+        self._versions = versions
         self._members = members
 
-    async def request_for(self, model_id: str) -> ActivateRequest:
-        """A switch to a registered model as it lies here, with what it is proved by. Raises NotFound, Invalid."""
-        model = await self._registry.proven(model_id)
+    async def wanted(self, active: ActiveModel) -> Wanted:
+        """What is committed, with what it is proved by. Raises NotFound, Invalid."""
+        model = await self._registry.proven(active.id)
         reference = await self._references.stored(model.digest)
         base_reference = await self._references.stored(model.base.digest) if model.base else None
-        return ActivateRequest(model=model, reference=reference, base_reference=base_reference)
+        request = ActivateRequest(model=model, reference=reference, base_reference=base_reference)
+        return Wanted(request, await self._versions.of(active))
 
-    async def staging_of(self, model: ModelRef) -> StageRequest:
+    async def staging_of(self, wanted: Wanted) -> StageRequest:
         """Raises Invalid when its files cannot be read."""
+        model, kept = wanted.request.model, wanted.kept
+        if kept is not None:
+            model = ModelRef(id=kept.model, path=kept.folder, digest=kept.digest)
         parts = [each for each in (model, model.base) if each is not None]
         manifests = [await self._files.manifest_at(each.id, each.digest, Path(each.path)) for each in parts]
         return StageRequest(model=model, manifests=manifests)
@@ -56,30 +84,38 @@ class Bringer:
         except ServiceError as error:
             raise SwitchFailed(f"it could not get the files: {error}") from error
 
-    async def switch(self, member: Member, request: ActivateRequest) -> ActivateResult:
-        """The member serves the model now, proved; `request.model` has the member's own paths. Raises SwitchFailed."""
+    async def switch(self, member: Member, wanted: Wanted, there: ModelRef) -> ActivateResult:
+        """The member serves it now, proved; `there` has the member's own paths. Raises SwitchFailed."""
         try:
-            result = await member.client.activate(request)
+            if wanted.kept is None:
+                request = wanted.request.model_copy(update={"model": there})
+                result = await member.client.activate(request)
+            else:
+                result = await member.client.take(wanted.kept.model_copy(update={"folder": there.path}))
         except GatewayUnavailable as error:
             raise MemberLost(str(error)) from error
         except ServiceError as error:
             raise SwitchFailed(str(error)) from error
         if result.status == "failed":
-            raise SwitchFailed(result.error or "the model did not come up", result)
-        await self._members.note_switched(member, committed_as(request.model))
+            raise SwitchFailed(result.error or f"{wanted} did not come up", result)
+        await self._members.note_switched(member, wanted.committed)
         return result
 
-    async def bring(self, member: Member, request: ActivateRequest) -> None:
-        """To the model of `request`, which has control's paths, unless it serves that already. Raises SwitchFailed."""
-        wanted = request.model
+    async def bring(self, member: Member, wanted: Wanted) -> None:
+        """Unless it serves that already; pushed weights after the files that they were pushed over. Raises
+        SwitchFailed.
+        """
         try:
             state = await member.client.state()
         except ServiceError as error:
             raise MemberLost(str(error)) from error
         serves = next((slot for slot in state.slots if slot.active and slot.phase == "ready"), None)
         served = serves and Committed(model=serves.model.id, digest=serves.model.digest, version=serves.version.number)
-        if served == committed_as(wanted):
-            await self._members.note_switched(member, committed_as(wanted))
+        if served == wanted.committed:
+            await self._members.note_switched(member, wanted.committed)
             return
-        there = await self.stage(member, await self.staging_of(wanted))
-        await self.switch(member, request.model_copy(update={"model": there}))
+        steps = [wanted]
+        if wanted.kept is not None and not serves_files_of(state, wanted.request.model):
+            steps = [Wanted(wanted.request), wanted]
+        for step in steps:
+            await self.switch(member, step, await self.stage(member, await self.staging_of(step)))

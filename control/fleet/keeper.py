@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from control.errors import ServiceError
+from control.errors import GatewayUnavailable, ServiceError
 from control.fleet.bringing import Bringer
 from control.fleet.members import Member, Members
 from control.fleet.rollouts import Rollouts
-from control.models.activation_log import ActivationLog
+from control.models.activation_log import ActivationLog, ActiveModel
 from control.tasks import Tasks, repeat
 from stepserve.fleet import Committed
 
@@ -32,7 +32,10 @@ class _Rest:
 
 
 class Keeper:
-    """Leaves a member alone while a rollout has it, or one of an earlier process is not settled yet."""
+    """Leaves a member alone while a rollout has it, or one of an earlier process is not settled yet.
+
+    `adopt` commits weights that were pushed to control's own gateway before it had members.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Keeper:
         rollouts: Rollouts,
         bringer: Bringer,
         history: ActivationLog,
+        adopt: Callable[[], Awaitable[None]],
         every_s: float,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,6 +51,7 @@ class Keeper:
         self._rollouts = rollouts
         self._bringer = bringer
         self._history = history
+        self._adopt = adopt
         self._every_s = every_s
         self._clock_s = clock_s
         self._tasks = Tasks()
@@ -64,22 +69,27 @@ class Keeper:
     async def look(self) -> None:
         """Learns what is committed, and begins with every member that should be brought there."""
         await self._members.note_lost()
+        if not self._members.is_empty and not self._rollouts.unsettled:
+            try:
+                await self._adopt()
+            except GatewayUnavailable as error:  # what it had in memory alone is gone, or it answers the next look
+                log.info("whether weights were pushed to control's own gateway is not known: %s", error)
         before = self._members.committed
         active = await self._history.active()
         if self._members.committed != before:  # a switch has ended meanwhile, and what was read may be older
             self._members.changed.set()
             return
-        committed = None if active is None else Committed(model=active.id, digest=active.digest)
+        committed = None if active is None else active.committed
         if committed != self._members.committed:
             self._members.committed = committed
             self._rests.clear()
         self._rests = {member: rest for member, rest in self._rests.items() if self._members.find(member.id) is member}
-        if committed is None or self._rollouts.unsettled:
+        if active is None or self._rollouts.unsettled:
             return
         for member in self._members.all():
-            if self._is_due(member, committed):
+            if self._is_due(member, active.committed):
                 self._busy.add(member)
-                self._tasks.spawn(self._bring(member, committed), name=f"bring {member.id} to {committed.model}")
+                self._tasks.spawn(self._bring(member, active), name=f"bring {member.id} to {active}")
 
     def _is_due(self, member: Member, committed: Committed) -> bool:
         if member in self._busy or self._members.state(member)[0] != "joining" or member.target is not None:
@@ -89,14 +99,15 @@ class Keeper:
         rest = self._rests.get(member)
         return rest is None or rest.committed != committed or self._clock_s() >= rest.until_s
 
-    async def _bring(self, member: Member, committed: Committed) -> None:
+    async def _bring(self, member: Member, active: ActiveModel) -> None:
+        committed = active.committed
         try:
             async with self._turns:
                 if self._members.committed != committed or self._members.find(member.id) is not member:
                     return  # while it waited for its turn
-                await self._bringer.bring(member, await self._bringer.request_for(committed.model))
+                await self._bringer.bring(member, await self._bringer.wanted(active))
             self._rests.pop(member, None)
-            log.info("%s serves %s", member.id, committed.model)
+            log.info("%s serves %s", member.id, active)
         except (ServiceError, SQLAlchemyError) as error:
             self._rest(member, committed, str(error))
         except Exception as error:

@@ -7,7 +7,7 @@ from control.fleet.members import Members
 from control.fleet.states import Facts, state_of
 from control.gateway_client import GatewayClient
 from stepserve import __version__
-from stepserve.contract import GatewayState
+from stepserve.contract import GatewayState, ModelRef
 from stepserve.devices import devices_here
 from stepserve.fleet import LOCAL_MEMBER, Committed, FleetDevice, FleetMember, fleet_devices
 from stepserve.fleet_settings import FleetSettings
@@ -49,14 +49,24 @@ class LocalMember:
             state = await self._gateway.state()
         except ServiceError as error:
             return Facts(silent_s=0.0, left=True), str(error)
-        return facts_of(state), None
+        return facts_of(state, versioned=self._is_versioned), None
+
+    @property
+    def _is_versioned(self) -> bool:
+        """Whether weights that were pushed are the fleet's, or else control's own gateway's, which is alone."""
+        committed = self._members.committed
+        return not self._members.is_empty or (committed is not None and committed.version > 0)
 
 
-def facts_of(state: GatewayState) -> Facts:
-    """Weights that were pushed are a version of the active model's files, so they count as that model."""
+def facts_of(state: GatewayState, *, versioned: bool) -> Facts:
+    """Not `versioned`: weights that were pushed count as the active model, as its files do."""
     slot = next((each for each in state.slots if each.active), None)
     active = state.active
-    serves = Committed(model=active.id, digest=active.digest) if active is not None and slot is not None else None
+    serves = None
+    if active is not None and slot is not None:
+        serves = Committed(model=active.id, digest=active.digest)
+        if versioned and slot.version.number:
+            serves = Committed(model=active.id, digest=slot.model.digest, version=slot.version.number)
     return Facts(
         silent_s=0.0,
         serving=slot is not None and slot.phase == "ready" and slot.health != "failed",
@@ -64,3 +74,8 @@ def facts_of(state: GatewayState) -> Facts:
         in_flight=sum(each.in_flight for each in state.slots),
         in_turn=state.switching_to is not None,
     )
+
+
+def serves_files_of(state: GatewayState, model: ModelRef) -> bool:
+    """Whether a gateway's active model is that, though weights may have been pushed into it since."""
+    return state.active is not None and (state.active.id, state.active.digest) == (model.id, model.digest)

@@ -12,8 +12,7 @@ from control.database.database import Database
 from control.database.fleet_tables import RolloutRow, RolloutStepRow
 from control.database.tables import ActivationRow
 from control.fleet.rollout_plan import Phase, Rollout, Step, StepState
-from stepserve.contract import ModelRef
-from stepserve.fleet import LOCAL_MEMBER, RolloutPolicy, RolloutStep, RolloutView, Wave
+from stepserve.fleet import LOCAL_MEMBER, Committed, RolloutPolicy, RolloutStep, RolloutView, Wave
 
 _OVER = ("committed", "rolled_back")
 
@@ -37,6 +36,7 @@ class StoredRollout:
             id=self.row.id,
             model=self.row.model_id,
             digest=self.row.digest,
+            version=self.row.version,
             previous=self.row.previous_id,
             policy=self.rollout.policy,
             wave=cast("Wave", self.row.wave),
@@ -56,19 +56,22 @@ class RolloutBook:
     async def begin(
         self,
         activation_id: int,
-        model: ModelRef,
+        committed: Committed,
         previous_id: str,
         policy: RolloutPolicy,
         wave: Wave,
         members: Mapping[str, int],
     ) -> int:
-        """`members`: the wave of each; control's own gateway is added as wave 0."""
+        """To what is `committed` when it ends well. `members`: the wave of each; control's own gateway is added as wave
+        0.
+        """
         now = self._clock()
         async with self._database.alone() as session:
             row = RolloutRow(
                 activation_id=activation_id,
-                model_id=model.id,
-                digest=model.digest,
+                model_id=committed.model,
+                digest=committed.digest,
+                version=committed.version,
                 previous_id=previous_id,
                 policy=policy,
                 wave=wave,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from control.errors import ServiceError
-from control.fleet.bringing import Bringer, MemberLost, SwitchFailed, committed_as
+from control.fleet.bringing import Bringer, MemberLost, SwitchFailed, Wanted
 from control.fleet.members import Member, Members
 from control.fleet.rollout_book import RolloutBook
 from control.fleet.rollout_plan import (
@@ -27,8 +27,9 @@ from control.fleet.rollout_plan import (
     next_action,
     waves,
 )
+from control.models.activation_log import ActiveModel
 from control.tasks import uncut
-from stepserve.contract import ActivateRequest, ActivateResult, MemberSwitch, ModelRef
+from stepserve.contract import ActivateResult, MemberSwitch, ModelRef
 from stepserve.fleet import LOCAL_MEMBER, Committed, RolloutPolicy, RolloutView, StageRequest, Wave
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,11 @@ Switch = Callable[[], Awaitable[ActivateResult]]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A switch of the fleet. `request`: for control's own gateway, with control's paths. `previous_id`: what is
-    committed until this one is.
-    """
+    """A switch of the fleet, or a push to it. `previous`: what is committed until this one is."""
 
     activation_id: int
-    request: ActivateRequest
-    previous_id: str | None
+    wanted: Wanted
+    previous: ActiveModel
     policy: RolloutPolicy
     wave: Wave
 
@@ -55,7 +54,8 @@ class _Run:
     """What a rollout that is carried out has in memory alone; without it, it is rolled back."""
 
     id: int
-    order: Order
+    wanted: Wanted
+    previous: ActiveModel
     members: dict[str, Member]
     staging: StageRequest
     there: dict[str, ModelRef] = field(default_factory=dict)
@@ -73,7 +73,10 @@ class _Run:
 
 
 class Rollouts:
-    def __init__(self, book: RolloutBook, members: Members, bringer: Bringer) -> None:
+    """`step_timeout_s`: how long one member may take to get its files, and again to switch, before it has failed."""
+
+    def __init__(self, book: RolloutBook, members: Members, bringer: Bringer, step_timeout_s: float) -> None:
+        self._step_timeout_s = step_timeout_s
         self._book = book
         self._members = members
         self._bringer = bringer
@@ -105,16 +108,16 @@ class Rollouts:
         calls `settled`. Raises what `local` raises, once all are back.
         """
         others = self._members.ready()
-        if not others or order.previous_id is None:
+        if not others:
             return await local()
-        staging = await self._bringer.staging_of(order.request.model)
+        wanted, previous = order.wanted, order.previous
+        staging = await self._bringer.staging_of(wanted)
         turns = waves((member.id for member in others), order.wave)
-        model = order.request.model
         rollout_id = await uncut(
-            self._book.begin(order.activation_id, model, order.previous_id, order.policy, order.wave, turns)
+            self._book.begin(order.activation_id, wanted.committed, previous.id, order.policy, order.wave, turns)
         )
-        run = _Run(rollout_id, order, {member.id: member for member in others}, staging)
-        log.info("rollout %d of %s to %d gateways begins", run.id, model.id, len(others) + 1)
+        run = _Run(rollout_id, wanted, previous, {member.id: member for member in others}, staging)
+        log.info("rollout %d of %s to %d gateways begins", run.id, wanted, len(others) + 1)
         try:
             return await self._drive(run, local, back)
         finally:
@@ -143,7 +146,8 @@ class Rollouts:
             if stored is None:
                 return
             if committed:
-                self._members.committed = Committed(model=stored.row.model_id, digest=stored.row.digest)
+                row = stored.row
+                self._members.committed = Committed(model=row.model_id, digest=row.digest, version=row.version)
                 await self._leave_behind(stored.row.id, stored.rollout)
             if stored.rollout.phase not in {"committed", "rolled_back"}:
                 await uncut(self._book.move(stored.row.id, "committed" if committed else "rolled_back"))
@@ -199,10 +203,15 @@ class Rollouts:
         await uncut(self._book.step(run.id, names, during))
 
         async def one(name: str) -> None:
+            limit_s = self._step_timeout_s
             try:
-                await act(run, run.members[name])
+                async with asyncio.timeout(limit_s):
+                    await act(run, run.members[name])
             except SwitchFailed as error:
                 await self._fail(run, name, error)
+            except TimeoutError:
+                late = SwitchFailed(f"it took longer than {limit_s:g} s (setting fleet.step_timeout_s)")
+                await self._fail(run, name, late)
             else:
                 await uncut(self._book.step(run.id, [name], after))
 
@@ -213,10 +222,9 @@ class Rollouts:
 
     async def _commit(self, run: _Run, member: Member) -> None:
         member.in_turn = True
-        member.target = committed_as(run.order.request.model)
+        member.target = run.wanted.committed
         try:
-            request = run.order.request.model_copy(update={"model": run.there[member.id]})
-            run.results[member.id] = await self._bringer.switch(member, request)
+            run.results[member.id] = await self._bringer.switch(member, run.wanted, run.there[member.id])
         finally:
             member.in_turn = False
 
@@ -254,15 +262,14 @@ class Rollouts:
                 await self._members.hold(member.id, "cordon", f"rollout {rollout_id}: {step.error}")
 
     async def _roll_back(self, run: _Run, rollout: Rollout, reason: str, back: Switch) -> ActivateResult:
-        previous_id = run.order.previous_id
-        assert previous_id is not None, "a rollout has something to go back to"
-        log.error("rollout %d goes back to %s: %s", run.id, previous_id, reason)
+        previous = run.previous
+        log.error("rollout %d goes back to %s: %s", run.id, previous, reason)
         await uncut(self._book.move(run.id, "rolling_back", reason))
         touched = [step.member for step in rollout.steps if step.wave and step.state not in {"pending", "staged"}]
         for name in touched:
             run.members[name].target, run.members[name].in_turn = None, True
         local_serves_it = any(step.wave == 0 and step.state == "proved" for step in rollout.steps)
-        tasks = [self._bring_back(run.members[name], previous_id) for name in touched]
+        tasks = [self._bring_back(run.members[name], previous) for name in touched]
         if local_serves_it:
             tasks.append(self._local_back(back))
         left = [trouble for trouble in await _all(tasks) if trouble is not None]
@@ -272,29 +279,29 @@ class Rollouts:
         own = run.results.get(LOCAL_MEMBER)
         if own is not None and own.status == "failed":
             return own.model_copy(update={"gateways": run.gateways()})
-        where = f"; not back yet: {', '.join(left)}" if left else f"; all are back at {previous_id}"
+        where = f"; not back yet: {', '.join(left)}" if left else f"; all are back at {previous}"
         return ActivateResult(
             status="failed",
-            id=run.order.request.model.id,
-            previous=previous_id,
+            id=run.wanted.request.model.id,
+            previous=previous.id,
             method=own.method if own is not None else "none",
             paused_ms=own.paused_ms if own is not None else 0.0,
             total_ms=0.0,
             in_flight=own.in_flight if own is not None else 0,
             proof=next((each.proof for each in run.failed.values() if each.proof is not None), None),
             error=f"{reason}{where}",
-            rolled_back_to=previous_id,
+            rolled_back_to=previous.id,
             gateways=run.gateways(),
         )
 
-    async def _bring_back(self, member: Member, model_id: str) -> str | None:
+    async def _bring_back(self, member: Member, previous: ActiveModel) -> str | None:
         """The member's id when it did not work: the keeper tries again, before the member counts as ready."""
         if self._members.find(member.id) is not member or self._members.is_lost(member):
             return member.id
         try:
-            await self._bringer.bring(member, await self._bringer.request_for(model_id))
+            await self._bringer.bring(member, await self._bringer.wanted(previous))
         except ServiceError as error:
-            log.error("%s could not be brought back to %s: %s", member.id, model_id, error)
+            log.error("%s could not be brought back to %s: %s", member.id, previous, error)
             return member.id
         return None
 

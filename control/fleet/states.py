@@ -33,10 +33,20 @@ def state_of(facts: Facts, committed: Committed | None, lease_s: float) -> tuple
         return "lost", f"it has said nothing for {lease_s:g} s"
     if facts.hold is not None:
         return "draining" if facts.hold == "drain" and facts.in_flight else "cordoned", facts.hold_reason
-    if facts.in_turn:
+    if facts.in_turn or _is_early(facts, committed):
         return "switching", None
     lacks = _lacks(facts, committed)
     return ("ready", None) if lacks is None else ("joining", lacks or None)
+
+
+def _is_early(facts: Facts, committed: Committed | None) -> bool:
+    """Whether it serves weights that are being pushed to the fleet: the model is the committed one, so nothing else
+    would keep requests away from them until they are.
+    """
+    serves = facts.serves
+    if committed is None or serves is None or serves != facts.target or serves == committed:
+        return False
+    return serves.model == committed.model
 
 
 def _lacks(facts: Facts, committed: Committed | None) -> str | None:

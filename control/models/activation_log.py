@@ -1,8 +1,9 @@
 """SQL of activations: their history, and which model is the active one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,15 +12,31 @@ from control.clock import Clock, utc_now
 from control.database.database import Database
 from control.database.tables import ActivationRow, ActiveModelRow, ModelRow
 from control.errors import NotFound
-from stepserve.contract import ActivateResult, ModelRef, SwitchMethod
+from stepserve.contract import ActivateResult, ModelRef, SwitchMethod, WeightsVersion
+from stepserve.fleet import Committed, KeptVersion
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel:
+    """`digest`: of the registered files; `version_digest`: of the pushed `version` that a fleet serves in their place,
+    where that is not 0.
+    """
+
     id: str
     path: str
     digest: str
     since: datetime
+    version: WeightsVersion = field(default_factory=WeightsVersion)
+    version_digest: str | None = None
+
+    @property
+    def committed(self) -> Committed:
+        """As gateways say what they serve."""
+        digest = self.version_digest if self.version.number else self.digest
+        return Committed(model=self.id, digest=digest or self.digest, version=self.version.number)
+
+    def __str__(self) -> str:
+        return f"{self.id} (version {self.version.number})" if self.version.number else self.id
 
 
 class ActivationLog:
@@ -31,32 +48,36 @@ class ActivationLog:
 
     async def active(self) -> ActiveModel | None:
         async with self._database.transaction() as session:
-            statement = select(ModelRow, ActiveModelRow.since).join(
-                ActiveModelRow, ActiveModelRow.model_id == ModelRow.id
-            )
+            statement = select(ModelRow, ActiveModelRow).join(ActiveModelRow, ActiveModelRow.model_id == ModelRow.id)
             found = (await session.execute(statement)).one_or_none()
         if found is None:
             return None
-        model, since = found
-        return ActiveModel(model.id, model.path, model.digest, since)
+        model, active = found
+        version = WeightsVersion(number=active.version, label=active.version_label)
+        return ActiveModel(model.id, model.path, model.digest, active.since, version, active.version_digest)
 
     async def begin(self, model: ModelRef, *, cause: str, method: SwitchMethod) -> int:
         """The new activation's id; it is `running` until `commit` or `fail`. Raises NotFound: deleted meanwhile."""
         async with self._database.alone() as session:
             if await session.get(ModelRow, model.id) is None:
                 raise NotFound(f"{model.id} was deleted before the switch to it began")
-            row = ActivationRow(
-                model_id=model.id,
-                digest=model.digest,
-                previous=await session.scalar(select(ActiveModelRow.model_id)),
-                cause=cause,
-                requested_method=method,
-                status="running",
-                started_at=self._clock(),
+            return await self._add(session, model.id, model.digest, cause=cause, requested_method=method)
+
+    async def begin_push(self, pushed: KeptVersion, *, cause: str) -> int:
+        """As `begin`, of weights that are pushed to a fleet. Nobody is notified of its end."""
+        version = {"version": pushed.version.number, "version_label": pushed.version.label, "unannounced": None}
+        async with self._database.alone() as session:
+            return await self._add(
+                session, pushed.model, pushed.digest, cause=cause, requested_method="push", **version
             )
-            session.add(row)
-            await session.flush()
-            return row.id
+
+    async def is_taken_back(self, model_id: str, number: int) -> bool:
+        """Whether a version was pushed to a fleet and did not become what it serves."""
+        failed = select(ActivationRow.id).where(
+            ActivationRow.model_id == model_id, ActivationRow.version == number, ActivationRow.status == "failed"
+        )
+        async with self._database.transaction() as session:
+            return await session.scalar(failed.limit(1)) is not None
 
     async def commit(self, activation_id: int, result: ActivateResult | None) -> None:
         """Marks it done and makes its model the active one, both or neither. No result: nobody heard how it went.
@@ -71,7 +92,7 @@ class ActivationLog:
                 _copy(result, row)
             later = select(ActivationRow.id).where(ActivationRow.id > activation_id, ActivationRow.status == "done")
             if await session.scalar(later.limit(1)) is None:
-                await self._move(session, row.model_id)
+                await self._move(session, row)
 
     async def fail(self, activation_id: int, error: str, result: ActivateResult | None = None) -> None:
         async with self._database.transaction() as session:
@@ -118,13 +139,29 @@ class ActivationLog:
             )
             return await session.scalar(statement)
 
-    async def _move(self, session: AsyncSession, model_id: str) -> None:
+    async def _add(self, session: AsyncSession, model_id: str, digest: str, **fields: Any) -> int:
+        row = ActivationRow(
+            model_id=model_id,
+            digest=digest,
+            previous=await session.scalar(select(ActiveModelRow.model_id)),
+            status="running",
+            started_at=self._clock(),
+            **fields,
+        )
+        session.add(row)
+        await session.flush()
+        return row.id
+
+    async def _move(self, session: AsyncSession, row: ActivationRow) -> None:
         active = await session.get(ActiveModelRow, 1)
         if active is None:
-            session.add(ActiveModelRow(singleton=1, model_id=model_id, since=self._clock()))
-        elif active.model_id != model_id:
-            active.model_id = model_id
+            active = ActiveModelRow(singleton=1, model_id=row.model_id, since=self._clock())
+            session.add(active)
+        elif active.model_id != row.model_id:
+            active.model_id = row.model_id
             active.since = self._clock()
+        active.version, active.version_label = row.version, row.version_label
+        active.version_digest = row.digest if row.version else None
 
 
 def _copy(result: ActivateResult, row: ActivationRow) -> None:

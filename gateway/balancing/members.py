@@ -71,6 +71,14 @@ class Members:
             self._index()
             self._announce()
 
+    @property
+    def is_fleet(self) -> bool:
+        """Whether weights that are pushed here are for others too: members that are there, or away, or still to come to
+        a version that was committed.
+        """
+        versioned = self.committed is not None and self.committed.version > 0
+        return versioned or any(name != LOCAL_MEMBER for name in self.all)
+
     def committed_model(self, name: str | None) -> str | None:
         """The model that the fleet answers with to this name; None where it is another's."""
         if self.committed is None:
@@ -129,9 +137,8 @@ class Members:
         return found if demand is None else [each for each in found if demand.is_met(self._version_of(each))]
 
     def _is_served_here(self, model: str, digest: str | None) -> bool:
-        """Weights that were pushed to this gateway are a version of the files that control knows."""
         here = self.here()
-        return here is not None and here.model == model and (here.digest == digest or here.version > 0)
+        return here is not None and (here.model, here.digest) == (model, digest)
 
     def _version_of(self, member: Member) -> int:
         """What this gateway serves itself it knows better than control."""

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from gateway.errors import (
     BadWeights,
+    ControlElsewhere,
     DeltaBaseGone,
     GatewayError,
     InvalidField,
@@ -26,6 +27,7 @@ from gateway.errors import (
     RequestTooLarge,
     SwitchInProgress,
     Unserved,
+    UpdateRefused,
 )
 from gateway.http.asgi import Receive, Scope
 from gateway.http.body_to_file import Arrival, BodyToFile, Destination
@@ -100,16 +102,28 @@ class Arriving:
             self.weights.close()
 
 
+class Carrier(Protocol):
+    """Who carries a push out over a fleet; gateway.pushing.over_fleet.FleetPushes is it."""
+
+    @property
+    def is_fleet(self) -> bool: ...
+
+    async def push(self, request: PushRequest) -> Pushed: ...
+
+
 @dataclass(slots=True)
 class Pusher:
     """A model's files are read at its first push: what it consists of, and the hashes of its tensors.
 
     `persist_every`: one of so many versions is kept for the disk whether its push asks for that or not; None: none.
+    `head`: the URL of the fleet's head, on a member, where nobody pushes. `fleet`: whom a head's pushes are for.
     """
 
     pool: Pool
     bodies: BodyToFile
     persist_every: int | None = None
+    head: str | None = None
+    fleet: Carrier | None = None
     _receiving: str | None = field(default=None, init=False)
     _expected: tuple[ModelRef, Expected] | None = field(default=None, init=False)
     _of_files: tuple[str, Checked] | None = field(default=None, init=False)
@@ -129,6 +143,20 @@ class Pusher:
                 raise ModelNotFound(name, [wanted.id, ACTIVE_ALIAS])
             raise PushRefused(f"`{name}` is not the active model, which alone takes pushes: POST /models/set_active.")
         return serving.host
+
+    def check_here(self) -> None:
+        """Raises ControlElsewhere on a member of a fleet: what is pushed there alone would be taken back."""
+        if self.head is not None:
+            raise ControlElsewhere(self.head)
+
+    def check_alone(self, route: str) -> None:
+        """Of a `route` that can hold the requests of this gateway alone. Raises UpdateRefused in a fleet."""
+        self.check_here()
+        if self.fleet is not None and self.fleet.is_fleet:
+            raise UpdateRefused(
+                f"{route} would hold the requests of this gateway alone, and it is the head of a fleet: leave it out."
+                " Each gateway holds its requests while it takes the weights."
+            )
 
     def target(self, name: str) -> Slot:
         """As `active`, if weights can be pushed into it now. Raises PushRefused (it has adapters), MethodImpossible."""
@@ -152,6 +180,7 @@ class Pusher:
 
     async def push(self, name: str, options: PushOptions, scope: Scope, receive: Receive) -> Outcome:
         """Raises whatever refuses it; nothing was changed then. An outcome may be that it failed, too."""
+        self.check_here()
         try:
             slot = self.target(name)
             with self._alone(slot.model.id):
@@ -168,6 +197,7 @@ class Pusher:
 
     async def begin(self, name: str) -> "Arriving":
         """Weights that come in pieces; no other push comes in until they are `end`ed. Raises as `push`."""
+        self.check_here()
         slot = self.target(name)
         self._begin(slot.model.id)
         try:
@@ -188,7 +218,8 @@ class Pusher:
         kept = arriving.weights.duplicate() if options.persist or self._is_due(request.version.number) else None
         arriving.hand_over()
         try:
-            pushed = await self.pool.push(request)  # whose the weights are from here on
+            carry = self.pool if self.fleet is None else self.fleet
+            pushed = await carry.push(request)  # whose the weights are from here on
         except BaseException:
             if kept is not None:
                 kept.close()
@@ -244,17 +275,19 @@ class Pusher:
         """Raises BadWeights, InvalidField, PushRefused."""
         slot, before, expected = arriving.slot, arriving.before, arriving.expected
         checked = await self._checked(arriving)
-        changed = checked.changed(await self._served(slot))
+        changed = checked.changed(await self.served(slot))
         reference = _reference_in(checked, slot.engine.max_model_len_tokens)
         try:
             version = WeightsVersion(number=await self.pool.versions.next(before.id), label=options.label)
         except OSError as error:
             raise Unserved(f"The version's number cannot be written to disk: {error.strerror}.", 5.0) from error
         model = before.model_copy(update={"digest": await asyncio.to_thread(expected.digest, checked)})
+        registered = self.pool.snapshot().active or before
         return PushRequest(
             slot=slot,
             before=before,
             model=model,
+            files_digest=registered.digest,
             version=version,
             weights=arriving.weights,
             changed=changed,
@@ -282,7 +315,7 @@ class Pusher:
         arriving.become(made)
         return made.checked
 
-    async def _served(self, slot: Slot) -> Checked:
+    async def served(self, slot: Slot) -> Checked:
         """What the slot answers with now. Raises PushRefused."""
         if slot.weights is not None and slot.weights.checked is not None:
             return slot.weights.checked

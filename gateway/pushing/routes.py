@@ -92,7 +92,7 @@ def _failed(outcome: Outcome, error: GatewayError) -> Json:
         "rolled_back_to": slot.version.number if outcome.pushed.restored else None,
         "paused_ms": outcome.pushed.paused_ms,
         "proof": proof.model_dump() if proof is not None else None,
-    }
+    } | _gateways(outcome)
 
 
 def _pushed(outcome: Outcome) -> Json:
@@ -115,7 +115,13 @@ def _pushed(outcome: Outcome) -> Json:
         "held_ms": pushed.held_ms,
         "in_flight": pushed.in_flight,
         "proof": pushed.proof.model_dump() if pushed.proof is not None else None,
-    }
+    } | _gateways(outcome)
+
+
+def _gateways(outcome: Outcome) -> Json:
+    """On a fleet alone."""
+    gateways = outcome.pushed.gateways
+    return {"gateways": [each.model_dump() for each in gateways]} if gateways else {}
 
 
 def _check_type(scope: Scope, options: PushOptions) -> None:

@@ -69,6 +69,7 @@ class Updates:
             )
             error.status = 422
             raise error
+        self.pusher.check_here()
         self.pusher.target(name)
         if self._update is not None:
             raise UpdateRefused(self._under_way)
@@ -82,6 +83,7 @@ class Updates:
 
     async def pause(self, name: str, in_flight: InFlightPolicy) -> None:
         """Raises as `Pusher.active` and `Pool.pause`."""
+        self.pusher.check_alone("POST /pause")
         slot = self.pusher.active(name)
         await self.pool.pause(PauseRequest(slot, in_flight, self.settings.max_pause_s))
 
@@ -89,6 +91,8 @@ class Updates:
         """`in_flight`: requests are held from now on; None: from `finish` on. Raises UpdateRefused, and as
         `Pusher.begin` and `Pool.pause`.
         """
+        if in_flight is not None:
+            self.pusher.check_alone("?mode= of POST /start_weight_update")
         if not self._is_initialised:
             raise UpdateRefused("No update can start: POST /init_weight_transfer_engine first.")
         if self._update is not None:

@@ -63,6 +63,7 @@ from stepserve.contract import (
     UsageReport,
     WeightsVersion,
 )
+from stepserve.fleet import GATEWAY_TAKE_PATH, KeptVersion
 from stepserve.request_id import JOB_ID_HEADER
 from stepserve.serving_report import GATEWAY_SERVING_PATH, ServingReport
 from tests.integration.serving import serving
@@ -77,6 +78,8 @@ class FakeGateway:
         self.server: uvicorn.Server | None = None
         self.active: ModelRef | None = None
         self.pushed = 0  # the version of the active model's weights
+        self.pushed_digest = ""
+        self.taken: list[KeptVersion] = []
         self.switching_to: str | None = None
         self.failed_loads: list[FailedLoad] = []
         self.deaths: list[EngineDeath] = []
@@ -190,6 +193,10 @@ class FakeGateway:
         async def activate(request: ActivateRequest) -> Response:
             return await self._activate(request)
 
+        @app.post(GATEWAY_TAKE_PATH, response_model=None)
+        async def take(kept: KeptVersion) -> Response:
+            return await self._take(kept)
+
         @app.post(GATEWAY_LOAD_PATH, response_model=None)
         async def load(request: LoadRequest) -> Response:
             if request.model.id not in self.has_room_for:
@@ -296,9 +303,10 @@ class FakeGateway:
     def _state(self) -> GatewayState:
         slots = []
         if self.active is not None:
+            digest = self.pushed_digest or self.active.digest
             slots.append(
                 SlotState(
-                    model=self.active,
+                    model=self.active.model_copy(update={"digest": digest}),
                     active=True,
                     phase="ready",
                     in_flight=0,
@@ -332,7 +340,7 @@ class FakeGateway:
         finally:
             self.switching_to = None
         if self.fail_with is None:
-            self.active, self.pushed = request.model, 0
+            self.active, self.pushed, self.pushed_digest = request.model, 0, ""
             self.activated.append(request.model.id)
         result = ActivateResult(
             status="activated" if self.fail_with is None else "failed",
@@ -345,6 +353,29 @@ class FakeGateway:
             proof=self.proof,
             error=self.fail_with,
             rolled_back_to=previous if self.fail_with else None,
+        )
+        self.on_answer()
+        return JSONResponse(result.model_dump())
+
+    async def _take(self, kept: KeptVersion) -> Response:
+        """As a switch goes."""
+        if self.active is None or (self.active.id, self.active.digest) != (kept.model, kept.files_digest):
+            return _refuse(409, "push_refused", f"{kept.model} is not active with {kept.files_digest}")
+        self.taken.append(kept)
+        self.switch_asked.set()
+        await self.may_switch.wait()
+        if self.fail_with is None:
+            self.pushed, self.pushed_digest = kept.version.number, kept.digest
+        result = ActivateResult(
+            status="activated" if self.fail_with is None else "failed",
+            id=kept.model,
+            previous=kept.model,
+            method="push",
+            paused_ms=10.0,
+            total_ms=20.0,
+            in_flight=0,
+            proof=self.proof,
+            error=self.fail_with,
         )
         self.on_answer()
         return JSONResponse(result.model_dump())

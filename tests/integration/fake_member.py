@@ -82,7 +82,7 @@ class FakeMember(FakeGateway):
         active = self.active
         body = {
             "id": self.name, "token": self.token, "serving": active is not None,
-            "model": active.id if active else None, "digest": active.digest if active else None,
+            "model": active.id if active else None, "digest": self.pushed_digest or (active.digest if active else None),
             "version": self.pushed,
         }  # fmt: skip
         return await self.http.post("/fleet/heartbeat", json=body | changes)

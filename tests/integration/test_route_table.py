@@ -54,7 +54,7 @@ STREAMED = {
 PRIVATE = {
     ("GET", "/health"), ("GET", "/metrics"), ("GET", "/loadable"), ("GET", "/loadable/{model_id:path}"),
     ("POST", "/uploads/open"), ("POST", "/uploads/close"),
-    ("POST", "/internal/keys/sync"), ("POST", "/internal/keys/recover"),
+    ("POST", "/internal/pushes"), ("POST", "/internal/keys/sync"), ("POST", "/internal/keys/recover"),
     ("POST", "/internal/responses/keep"), ("POST", "/internal/responses/context"),
     ("POST", "/internal/traffic/keep"), ("POST", "/internal/traffic/feedback"),
     ("POST", "/inference/jobs"), ("GET", "/inference/jobs/{job_id}"),

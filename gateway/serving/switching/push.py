@@ -9,7 +9,7 @@ from gateway.errors import DrainFailed, GatewayError, ProofFailed
 from gateway.serving.slot import Slot
 from gateway.serving.switching.in_place import load_and_prove, put_back
 from gateway.serving.weights.staged import StagedWeights
-from stepserve.contract import InFlightPolicy, ModelRef, Proof, Reference, WeightsVersion
+from stepserve.contract import InFlightPolicy, MemberSwitch, ModelRef, Proof, Reference, WeightsVersion
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class PushRequest:
     """`weights` have been checked: they are `model`'s, which is the one that `slot` has, with another digest.
+    `files_digest` is that of its registered files.
 
     `changed`: how many of all `tensors` have other bytes than what serves. `reference`: what the trainer says that they
     must answer.
@@ -25,6 +26,7 @@ class PushRequest:
     slot: Slot
     before: ModelRef
     model: ModelRef
+    files_digest: str
     version: WeightsVersion
     weights: StagedWeights
     changed: int
@@ -36,7 +38,9 @@ class PushRequest:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """How a push ended: `error` None, or what served before serves again (`restored`), or the engine is lost."""
+    """How a push ended: `error` None, or what served before serves again (`restored`), or the engine is lost.
+    `gateways`: how it went on each of a fleet.
+    """
 
     paused_ms: float
     held_ms: float
@@ -44,6 +48,7 @@ class Pushed:
     proof: Proof | None = None
     error: GatewayError | None = None
     restored: bool = True
+    gateways: tuple[MemberSwitch, ...] = ()
 
 
 @dataclass(slots=True)

@@ -35,10 +35,18 @@ class Versions:
     async def next(self, model_id: str) -> int:
         """A number that no version of the model has had, nor will have after a crash. Raises OSError."""
         number = self._last.get(model_id, 0) + 1
+        await self._write(model_id, number)
+        return number
+
+    async def reach(self, model_id: str, number: int) -> None:
+        """Another gateway has given that number, which is not given again here. Raises OSError."""
+        if number > self._last.get(model_id, 0):
+            await self._write(model_id, number)
+
+    async def _write(self, model_id: str, number: int) -> None:
         self._last[model_id] = number
         if self.file is not None:
             await asyncio.to_thread(write_whole, self.file, json.dumps(self._last))
-        return number
 
     def announce(self) -> None:
         """Something else may serve than before."""

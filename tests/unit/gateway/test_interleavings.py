@@ -344,6 +344,7 @@ class Interleavings(RuleBasedStateMachine):
             slot=slot,
             before=slot.model,
             model=model,
+            files_digest="sha256:files",
             version=WeightsVersion(number=self.pushed),
             weights=weights,
             changed=1,

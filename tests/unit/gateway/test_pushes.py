@@ -35,6 +35,7 @@ def push_of(
         slot=slot,
         before=slot.model,
         model=slot.model.model_copy(update={"digest": f"sha256:pushed-{number}"}),
+        files_digest="sha256:files",
         version=WeightsVersion(number=number, label=f"step-{number}"),
         weights=weights,
         changed=3,

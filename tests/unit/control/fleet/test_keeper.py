@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from control.fleet.keeper import Keeper
 from control.fleet.member_book import MemberBook
 from control.fleet.members import Member, Members
 from control.fleet.rollouts import Rollouts
-from control.models.activation_log import ActivationLog
+from control.models.activation_log import ActivationLog, ActiveModel
 from stepserve.fleet import Committed
 from stepserve.fleet_settings import FleetSettings
 
@@ -43,7 +44,7 @@ class History:
     async def active(self) -> Any:
         read = self.now
         self.on_read()
-        return SimpleNamespace(id=read.model, digest=read.digest)
+        return ActiveModel(read.model, "/", read.digest, datetime.now(UTC))
 
 
 class Bringing:
@@ -53,8 +54,8 @@ class Bringing:
         self.brought: list[tuple[str, str]] = []
         self._work = work
 
-    async def request_for(self, model_id: str) -> str:
-        return model_id
+    async def wanted(self, active: ActiveModel) -> str:
+        return active.id
 
     async def bring(self, member: Member, request: str) -> None:
         self.brought.append((member.id, request))
@@ -72,7 +73,7 @@ class Fleet:
         self.members = Members(cast("MemberBook", Book(served)), FleetSettings())
         rollouts = cast("Rollouts", SimpleNamespace(unsettled=False))
         bringer, history = cast("Bringer", self.bringing), cast("ActivationLog", self.history)
-        self.keeper = Keeper(self.members, rollouts, bringer, history, every_s=60.0, clock_s=lambda: 0.0)
+        self.keeper = Keeper(self.members, rollouts, bringer, history, at_once, every_s=60.0, clock_s=lambda: 0.0)
 
     async def idle(self) -> None:
         """Returns once nothing more happens by itself."""

@@ -1,0 +1,240 @@
+"""Pushes of weights to a head with real gateways as members, over engines that are told what to answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from gateway.errors import EngineReloadFailed
+from stepserve.contract import ModelRef
+from stepserve.fleet_settings import FleetSettings
+from tests.e2e.server import free_port
+from tests.integration.house import until
+from tests.integration.test_fleet_rollout import Answering
+from tests.integration.test_weights import OTHER, safetensors
+from tests.integration.town import MODEL, Town, bearer, town
+from tests.unit.control.checkpoint_files import weights
+
+ROUTE = f"/models/{MODEL}/weights"
+PHASES = ("/init_weight_transfer_engine", {"init_info": {"backend": "http"}})
+
+
+class Refusing(Answering):
+    """Takes no pushed weights while `refuses`."""
+
+    refuses = False
+
+    async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
+        if self.refuses and weights is not None:
+            raise EngineReloadFailed("a tensor cannot be copied on this machine")
+        await super().reload(model, weights)
+
+
+@dataclass
+class Pair:
+    """The head, and gateways that join when they are told to."""
+
+    head: Town
+    base: Path
+    stack: AsyncExitStack
+    admin: dict[str, str]
+    trainer: dict[str, str]
+    joins: SecretStr
+    engines: dict[str, Refusing] = field(default_factory=dict)
+    names: list[str] = field(default_factory=lambda: ["local"])
+
+    async def join(self, name: str) -> Town:
+        """Its state is not waited for."""
+        self.names.append(name)
+        settings = FleetSettings(control=self.head.url, api_key=self.joins, id=name, lease_s=30.0)
+
+        def make(ref: ModelRef) -> Refusing:
+            self.engines[name] = Refusing(ref)
+            return self.engines[name]
+
+        member = await self.stack.enter_async_context(
+            town(self.base / name, with_control=False, port=free_port(), fleet=settings, make_engine=make)
+        )
+        assert member.gateway.member is not None
+        joining = asyncio.create_task(member.gateway.member.membership.run(lambda: asyncio.sleep(0)))
+        self.stack.push_async_callback(_ended, joining)
+        return member
+
+    async def seen(self, enough: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async def look() -> dict[str, Any]:
+            shown: dict[str, Any] = (await self.head.owner.get("/fleet")).json()
+            return shown
+
+        found: dict[str, Any] = await until(look, enough)
+        return found
+
+    async def all_serve(self, version: int) -> dict[str, Any]:
+        """Once every gateway is there, and ready with that version."""
+
+        def do(shown: dict[str, Any]) -> bool:
+            served = [(each["id"], each["state"], each["version"], each["digest"]) for each in shown["gateways"]]
+            return served == [(name, "ready", version, shown["committed"]["digest"]) for name in self.names]
+
+        return await self.seen(do)
+
+    async def push(self, tensors: dict[str, bytes] = OTHER, **params: str) -> httpx.Response:
+        return await self.head.http.put(ROUTE, params=params, content=safetensors(tensors), headers=self.trainer)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def pair(base: Path, *members: str) -> AsyncIterator[Pair]:
+    async with AsyncExitStack() as stack:
+        head = await stack.enter_async_context(
+            town(base / "head", make_engine=Refusing, fleet=FleetSettings(lease_s=30.0))
+        )
+        admin = bearer(await head.key(scopes=["admin"]))
+        trainer = bearer(await head.key(scopes=["weights", "infer"]))
+        there = Pair(head, base, stack, admin, trainer, SecretStr(await head.key(scopes=["fleet"])))
+        for name in members:
+            await there.join(name)
+        if members:
+            await there.all_serve(0)
+            await until(lambda: asyncio.sleep(0, head.gateway.balancing), lambda parts: parts.link.members.is_fleet)
+        yield there
+
+
+async def test_a_push_is_served_by_all_gateways_and_by_one_that_joins_later(tmp_path: Path) -> None:
+    async with pair(tmp_path, "m1", "m2") as there:
+        answer = await there.push(version="step-7")
+        assert answer.status_code == 200, answer.text
+        pushed = answer.json()
+        assert (pushed["version"], pushed["weight_version"]) == (1, "step-7")
+        went = {each["id"]: (each["method"], each["proof"]["kind"], each["error"]) for each in pushed["gateways"]}
+        assert went == dict.fromkeys(("local", "m1", "m2"), ("push", "changed", None))
+        shown = await there.all_serve(1)
+        assert shown["committed"] == {"model": MODEL, "digest": pushed["digest"], "version": 1}
+        assert (shown["rollout"]["version"], shown["rollout"]["state"]) == (1, "committed")
+        assert [step["wave"] for step in shown["rollout"]["steps"]] == [0, 1, 2]
+
+        await there.join("m3")
+        await there.all_serve(1)
+        assert there.engines["m3"].weights == there.engines["m1"].weights
+
+        answer = await there.push(weights(9))
+        assert (answer.status_code, answer.json()["version"]) == (200, 2), answer.text
+        await there.all_serve(2)
+        kept = [each.name for each in there.head.settings.layout.pushed.iterdir()]
+        assert kept == [f"{MODEL}-v2"], "a version that nobody needs any more takes room"
+
+        answer = await there.head.http.post("/models/set_active", json={"id": MODEL}, headers=there.admin)
+        assert answer.status_code == 200, answer.text
+        await there.all_serve(0)
+        assert not list(there.head.settings.layout.pushed.iterdir())
+
+
+async def test_a_push_that_one_member_does_not_take_is_taken_back_everywhere(tmp_path: Path) -> None:
+    async with pair(tmp_path, "m1", "m2") as there:
+        first = (await there.push()).json()
+        there.engines["m2"].refuses = True
+        answer = await there.push(weights(9))
+        assert answer.status_code == 500
+        body = answer.json()
+        assert "m2 failed" in body["detail"]
+        assert "a tensor cannot be copied on this machine" in body["detail"]
+        assert body["rolled_back_to"] == 1
+        assert {each["id"]: each["error"] is None for each in body["gateways"]} == {
+            "local": True, "m1": True, "m2": False,
+        }  # fmt: skip
+        there.engines["m2"].refuses = False
+        shown = await there.all_serve(1)
+        assert shown["committed"]["digest"] == first["digest"]
+        assert shown["rollout"]["state"] == "rolled_back"
+
+        third = await there.push(weights(9))
+        assert (third.status_code, third.json()["version"]) == (200, 3), "a number is not given twice"
+        await there.all_serve(3)
+
+
+async def test_what_was_pushed_before_there_were_members_is_theirs_too(tmp_path: Path) -> None:
+    async with pair(tmp_path) as there:
+        answer = await there.push(version="alone")
+        assert answer.status_code == 200, answer.text
+        assert "gateways" not in answer.json()
+        assert not there.head.settings.layout.pushed.exists(), "nobody needs it on disk"
+        await there.join("m1")
+        shown = await there.all_serve(1)
+        assert shown["committed"]["version"] == 1
+        assert shown["committed"]["digest"] == answer.json()["digest"]
+
+
+async def test_a_gateway_whose_engine_died_is_brought_to_the_version_again(tmp_path: Path) -> None:
+    async with pair(tmp_path, "m1") as there:
+        assert (await there.push()).status_code == 200
+        await there.all_serve(1)
+        there.engines["m1"].dead = True
+        there.head.engine.dead = True
+        await there.seen(lambda shown: shown["gateways"][1]["state"] != "ready")
+        await there.all_serve(1)
+
+
+async def test_updates_in_phases_and_deltas_reach_the_members(tmp_path: Path) -> None:
+    async with pair(tmp_path, "m1") as there:
+
+        async def post(path: str, **asked: Any) -> httpx.Response:
+            return await there.head.http.post(path, headers=there.trainer, **asked)
+
+        for path in ("/pause", "/start_weight_update?mode=wait"):
+            refused = await post(path, json={})
+            assert (refused.status_code, refused.json()["code"]) == (409, "update_refused"), refused.text
+            assert "would hold the requests of this gateway alone" in refused.json()["detail"]
+        for path, body in (PHASES, ("/start_weight_update", {})):
+            assert (await post(path, json=body)).status_code == 200
+        assert (await post("/update_weights", content=safetensors(OTHER))).status_code == 200
+        finished = await post("/finish_weight_update", json={"weight_version": "step-9"})
+        assert finished.status_code == 200, finished.text
+        assert [each["id"] for each in finished.json()["gateways"]] == ["local", "m1"]
+        await there.all_serve(1)
+
+
+async def test_a_member_names_the_head_to_who_pushes_there(tmp_path: Path) -> None:
+    async with pair(tmp_path) as there:
+        member = await there.join("m1")
+        await there.all_serve(0)
+        for method, path, sent in (
+            ("PUT", ROUTE, {"content": safetensors(OTHER)}),
+            ("POST", PHASES[0], {"json": PHASES[1]}),
+            ("POST", "/pause", {}),
+        ):
+            answer = await member.http.request(method, path, headers=there.trainer, **sent)  # type: ignore[arg-type]
+            assert answer.status_code == 421, (path, answer.text)
+            assert there.head.url in answer.json()["detail"]
+
+
+async def test_clients_of_the_head_see_committed_versions_alone(tmp_path: Path) -> None:
+    async with pair(tmp_path, "m1", "m2") as there:
+        over = asyncio.Event()
+
+        async def asking() -> list[int]:
+            seen = []
+            while not over.is_set():
+                body = {"model": "active", "messages": [{"role": "user", "content": "?"}]}
+                answer = await there.head.http.post("/v1/chat/completions", json=body, headers=there.trainer)
+                assert answer.status_code == 200, answer.text
+                seen.append(int(answer.headers["x-model-version"]))
+            return seen
+
+        clients = [asyncio.create_task(asking()) for _ in range(3)]
+        assert (await there.push()).status_code == 200
+        there.engines["m2"].refuses = True
+        assert (await there.push(weights(9))).status_code == 500
+        there.engines["m2"].refuses = False
+        assert (await there.push(weights(5))).status_code == 200
+        over.set()
+        for seen in await asyncio.gather(*clients):
+            assert 2 not in seen, "an answer of a version that was taken back"
+            assert seen == sorted(seen), "an answer of an older version after a newer one"
