@@ -25,7 +25,9 @@ from control.database.database import Database, url_of
 from control.errors import ServiceError
 from control.fleet.bringing import Bringer
 from control.fleet.files import ModelFiles
+from control.fleet.job_loading import FleetLoading
 from control.fleet.job_members import JobMembers
+from control.fleet.job_share import JobShare
 from control.fleet.keeper import Keeper
 from control.fleet.kept_versions import KeptVersions
 from control.fleet.local import LocalMember
@@ -251,6 +253,17 @@ def create_app(
                 retries=settings.job_retries,
                 max_standalone=settings.max_concurrent_pulls,
             )
+            beside = FleetLoading(loading, bringer, members)
+            stack.push_async_callback(beside.close)
+            share = JobShare(
+                beside,
+                bringer,
+                members,
+                settings.fleet.job_share,
+                is_wanted=queue.has_live,
+                is_switching=lambda: activator.target is not None,
+                every_s=pace.in_step_s,
+            )
             canaries = CanaryBoard()
             promotion_kind = PromotionKind(judges, loading, activator, gateway, canaries, layout.runs)
             runner = JobRunner(
@@ -265,12 +278,12 @@ def create_app(
                     layout=layout,
                     limits=limits,
                     shards=ShardBook(database),
-                    loader=loading,
+                    loader=beside,
                     meter=telemetry.of_job,
                 ),
                 switcher=switcher,
                 reaper=Reaper(queue, EngineBorrows(database), switcher, settings.job_lease_s, frozen_pid=stood_still()),
-                loader=loading,
+                loader=share,
                 limits=limits,
             )
             written = (layout.base, layout.runs)
@@ -293,6 +306,7 @@ def create_app(
             background.spawn(beat(), name="heartbeat")
             background.spawn(reconciler.run(), name="reconciler")
             background.spawn(keeper.run(), name="fleet keeper")
+            background.spawn(share.run(), name="share for jobs")
             background.spawn(references.run(), name="references")
             background.spawn(note_templates(repository), name="chat templates")
             await governor.start(background)

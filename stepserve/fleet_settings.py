@@ -21,7 +21,8 @@ class FleetSettings(BaseModel):
     balancer reach this gateway (default: the address that leads to control). `ca_file`: a PEM file of authorities that
     certificates within the fleet may be signed by, in addition to the system's. `lease_s`: of control: after so long a
     silence a member is lost. `step_timeout_s`: of control: so long one member may take, in a switch or a push, to get
-    its files, and again to load and prove them, before it has failed.
+    its files, and again to load and prove them, before it has failed. `job_share`: of control: the share of all
+    gateways that may be set apart for jobs whose model is not active, where none has room for it beside; 0: none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -35,6 +36,7 @@ class FleetSettings(BaseModel):
     advertise: str | None = None
     ca_file: Path | None = None
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    job_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     step_timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
 
     @field_validator("control", "advertise")

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from control.database.fleet_tables import FleetMemberRow
 from control.errors import Conflict, Forbidden, GatewayUnavailable, Invalid, NotFound, ServiceError
@@ -30,7 +30,10 @@ from stepserve.fleet_settings import FleetSettings
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A member of this moment. `heard_s`: by the clock of Members. The rest is as in control.fleet.states.Facts."""
+    """A member of this moment. `heard_s`: by the clock of Members. `apart`: the model that jobs have it for.
+    `beside`: what was loaded there for jobs beside what it `serves`, as far as is known. The rest is as in
+    control.fleet.states.Facts.
+    """
 
     row: FleetMemberRow
     client: GatewayClient
@@ -44,6 +47,8 @@ class Member:
     in_turn: bool = False
     target: Committed | None = None
     trouble: str | None = None
+    apart: Committed | None = None
+    beside: set[Committed] = field(default_factory=set)
 
     @property
     def id(self) -> str:
@@ -112,6 +117,16 @@ class Members:
 
     def ready(self) -> list[Member]:
         return [member for member in self._members.values() if self.state(member)[0] == "ready"]
+
+    def apart_for(self, model: Committed) -> list[Member]:
+        """Those that are set apart for it, and serve it."""
+        apart = [each for each in self._members.values() if each.apart == model == each.serves and each.serving]
+        return [each for each in apart if each.hold is None and not self.is_lost(each)]
+
+    def set_apart(self, member: Member, model: Committed | None) -> None:
+        """For jobs of that model alone; None: no more, and it is brought to what is committed."""
+        member.apart = model
+        self.changed.set()
 
     def counts(self) -> dict[MemberState, int]:
         counted: dict[MemberState, int] = {}
@@ -190,6 +205,8 @@ class Members:
         await uncut(self._book.hold(member_id, hold, reason))
         member = self._members.get(member_id, member)  # it may have joined anew meanwhile
         member.hold, member.reason = hold, reason
+        if hold is None:
+            member.apart = None
         self.changed.set()
         return member
 
@@ -232,6 +249,7 @@ class Members:
             left=member.left,
             hold=member.hold,
             hold_reason=member.reason,
+            apart=member.apart.model if member.apart is not None else None,
             serving=member.serving,
             serves=member.serves,
             in_flight=member.in_flight,

@@ -8,6 +8,7 @@ from stepserve.fleet import Committed, MemberState
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Of one member. `silent_s`: since its last heartbeat. `left`: it said that it stops. `hold`: `drain` or `cordon`.
+    `apart`: the model that jobs have it for.
 
     `serving`: its engine takes requests. `target`: in a rollout, what it serves once its proof is passed. `in_turn`: it
     is being switched in a rollout. `trouble`: why it could not be brought to what is committed.
@@ -17,6 +18,7 @@ class Facts:
     left: bool = False
     hold: str | None = None
     hold_reason: str | None = None
+    apart: str | None = None
     serving: bool = False
     serves: Committed | None = None
     in_flight: int = 0
@@ -33,6 +35,8 @@ def state_of(facts: Facts, committed: Committed | None, lease_s: float) -> tuple
         return "lost", f"it has said nothing for {lease_s:g} s"
     if facts.hold is not None:
         return "draining" if facts.hold == "drain" and facts.in_flight else "cordoned", facts.hold_reason
+    if facts.apart is not None:
+        return "cordoned", f"set apart for jobs of {facts.apart} (setting fleet.job_share)"
     if facts.in_turn or _is_early(facts, committed):
         return "switching", None
     lacks = _lacks(facts, committed)

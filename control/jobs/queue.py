@@ -174,6 +174,12 @@ class JobQueue:
             )
             return (await session.scalars(first)).all()
 
+    async def has_live(self, model_id: str) -> bool:
+        """Whether jobs for that model wait or run."""
+        live = select(JobRow.id).where(JobRow.model_id == model_id, JobRow.status.in_(LIVE))
+        async with self._database.transaction() as session:
+            return await session.scalar(live.limit(1)) is not None
+
     async def take_borrowing(self, owner: str, types: Collection[str], models: Collection[str]) -> JobRow | None:
         """The first pending job, for one of these models, that may borrow the engine, now leased to `owner`, and the
         borrow written down.

@@ -80,10 +80,10 @@ class Fleet:
     def answered(self) -> dict[str, int]:
         return {name: work.answered for name, work in self.work.items()}
 
-    async def evaluate(self) -> str:
+    async def evaluate(self, model_id: str = "a") -> str:
         lines = [json.dumps({"id": f"q{n}", "question": f"{n}?", "answer": str(n % 3)}) for n in range(SAMPLES)]
         (self.base / "datasets" / "d.jsonl").write_text("\n".join(lines))
-        made = await self.here.post("/eval/jobs", model_id="a", name="n", dataset_ref="d.jsonl")
+        made = await self.here.post("/eval/jobs", model_id=model_id, name="n", dataset_ref="d.jsonl")
         job: str = made["job_id"]
         return job
 
@@ -101,7 +101,12 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    base: Path, names: Iterable[str] = ("m1", "m2"), *, lease_s: float = LONG_S, **changes: Any
+    base: Path,
+    names: Iterable[str] = ("m1", "m2"),
+    *,
+    lease_s: float = LONG_S,
+    job_share: float = 0.0,
+    **changes: Any,
 ) -> AsyncIterator[Fleet]:
     """The model `a` active everywhere; gateways answer as greedy sampling does, the same wherever it is asked."""
     settings = settings_of(base)
@@ -113,7 +118,7 @@ async def fleet(
         small: dict[str, Any] = {
             "batch_items": CHUNK,
             "batch_window_items": WINDOW,
-            "fleet": FleetSettings(lease_s=lease_s),
+            "fleet": FleetSettings(lease_s=lease_s, job_share=job_share),
         }
         here = await stack.enter_async_context(control(base, local, kinds=kinds, **small, **changes))
         await here.add_active("a")
@@ -241,3 +246,54 @@ async def test_rows_are_made_by_all_and_each_is_there_once(tmp_path: Path) -> No
         shards = (tmp_path / "train_shards_out").glob("*.jsonl")
         rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
         assert len({json.dumps(row["messages"]) for row in rows}) == len(rows) == 50
+
+
+async def test_a_job_runs_wherever_its_model_can_be_loaded_beside_the_active_one(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as here:
+        await here.here.add_model("b", seed=1)
+        here.members["m1"].has_room_for.add("b")
+        metrics = await here.metrics(await here.evaluate("b"))
+        assert here.answered == {"local": 0, "m1": SAMPLES, "m2": 0}
+        assert [model.id for model in here.members["m1"].staged] == ["a", "b"]
+        assert {name: each.active and each.active.id for name, each in here.members.items()} == {"m1": "a", "m2": "a"}
+
+        here.work["local"].gateway.has_room_for.add("b")
+        here.members["m1"].beside.clear()  # left for something else
+        assert await here.metrics(await here.evaluate("b")) == metrics
+
+
+async def test_a_share_of_the_fleet_is_set_apart_for_a_job_and_given_back_after_it(tmp_path: Path) -> None:
+    async with fleet(tmp_path, ("m1", "m2", "m3"), job_share=0.25) as here:
+        await here.here.add_model("b", seed=1)
+        for name in here.members:
+            here.hold(name)
+        job = await here.evaluate("b")
+        shown = await until(
+            lambda: here.here.get("/fleet"), lambda seen: any(each["model"] == "b" for each in seen["gateways"])
+        )
+        apart = [each for each in shown["gateways"] if each["state"] == "cordoned"]
+        assert len(apart) == 1, "a quarter of four"
+        name = apart[0]["id"]
+        assert apart[0]["reason"] == "set apart for jobs of b (setting fleet.job_share)"
+        await here.work[name].has(2)
+        assert shown["committed"]["model"] == "a"
+        others = [each for each in here.members if each != name]
+        answer = await here.here.http.post("/models/set_active", json={"id": "b"})
+        assert answer.status_code == 200, answer.text
+        assert {each["id"] for each in answer.json()["gateways"]} == {"local", *others}, "it takes no part in a switch"
+        await here.here.post("/models/set_active", id="a")
+
+        here.release(*here.members)
+        await here.metrics(job)
+        assert here.answered[name] == SAMPLES
+        await states(here.here, dict.fromkeys(here.members, "ready"))
+        assert {each.active and each.active.id for each in here.members.values()} == {"a"}
+
+
+async def test_without_a_share_a_job_that_has_no_room_waits(tmp_path: Path) -> None:
+    async with fleet(tmp_path, ("m1",)) as here:
+        await here.here.add_model("b", seed=1)
+        job = await here.evaluate("b")
+        shown = await until(lambda: here.here.get(f"/jobs/{job}"), lambda seen: "room" in str(seen.get("waiting_for")))
+        assert shown["status"] == "pending"
+        assert {each["state"] for each in (await here.here.get("/fleet"))["gateways"]} == {"ready"}

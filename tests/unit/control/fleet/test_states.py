@@ -38,6 +38,13 @@ def test_the_state_follows_from_the_facts(facts: Facts, state: MemberState) -> N
     assert state_of(facts, A, LEASE_S)[0] == state
 
 
+def test_weights_that_are_being_pushed_are_kept_from_clients_until_they_are_committed() -> None:
+    early = Committed(model="a", digest="sha256:cc", version=1)
+    proved = replace(READY, serves=early, target=early)
+    assert state_of(proved, A, LEASE_S)[0] == "switching"
+    assert state_of(proved, early, LEASE_S)[0] == "ready"
+
+
 def test_weights_that_were_pushed_there_are_not_what_is_committed() -> None:
     pushed = replace(READY, serves=Committed(model="a", digest="sha256:cc", version=1))
     assert state_of(pushed, A, LEASE_S)[0] == "joining"

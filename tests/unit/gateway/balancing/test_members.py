@@ -80,17 +80,19 @@ def test_which_names_the_fleet_answers_to() -> None:
 
 @pytest.mark.parametrize(
     ("here", "able"),
-    [(HERE, True), (None, False), (Serving(MODEL, "sha256:1", 0), False), (Serving(MODEL, "sha256:pushed", 1), True)],
+    [(HERE, True), (None, False), (Serving(MODEL, "sha256:1", 0), False), (Serving(MODEL, "sha256:pushed", 1), False)],
 )
 def test_this_gateway_is_asked_for_what_control_says_it_serves(here: Serving | None, able: bool) -> None:
     members = members_of(view(member(LOCAL_MEMBER)), here)
     assert chosen(members, asked()) == (LOCAL_MEMBER if able else None)
 
 
-def test_weights_pushed_here_are_a_version_that_only_this_gateway_has() -> None:
+def test_weights_pushed_here_are_asked_for_once_control_says_that_they_are_the_fleets() -> None:
     members = members_of(view(member(LOCAL_MEMBER), member("a")), Serving(MODEL, "sha256:pushed", 3))
-    assert [chosen(members, asked(demand=Demand(3, exact))) for exact in (True, False)] == [LOCAL_MEMBER] * 2
+    assert [chosen(members, asked(demand=Demand(3, exact))) for exact in (True, False)] == [None] * 2
     assert chosen(members, asked(demand=Demand(0, True))) == "a"
+    members.put(view(member(LOCAL_MEMBER, version=3, digest="sha256:pushed"), member("a")))
+    assert [chosen(members, asked(demand=Demand(3, exact))) for exact in (True, False)] == [LOCAL_MEMBER] * 2
     assert members.newest(MODEL) == 3
 
 
