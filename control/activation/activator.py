@@ -5,13 +5,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from control.clock import iso
-from control.database.tables import ActivationRow
+from control.activation.progress import Progress
+from control.activation.wishes import SwitchCondition, SwitchWish, check
 from control.errors import ActivationFailed, Conflict, DatabaseUnavailable, JobError, ServiceError, Superseded
 from control.fleet.bringing import Wanted
 from control.fleet.kept_versions import KeptVersions
@@ -25,56 +25,14 @@ from control.tasks import Tasks
 from stepserve.contract import (
     ActivateRequest,
     ActivateResult,
-    GatewayState,
-    InFlightPolicy,
     ModelRef,
     Proof,
     ProveRequest,
     Reference,
-    SwitchMethod,
 )
-from stepserve.fleet import KeptVersion, RolloutPolicy, Wave
+from stepserve.fleet import KeptVersion
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchWish:
-    """How a switch is to go; the same fields as the gateway's ActivateRequest.
-
-    `spares_pushed`: it is refused where it would end weights that were pushed, which are on no disk. On a fleet, `wave`
-    says how many gateways switch at once, and `policy` whether one that fails takes all back.
-    """
-
-    method: SwitchMethod = "auto"
-    in_flight: InFlightPolicy = "finish"
-    timeout_s: float = 300.0
-    spares_pushed: bool = False
-    wave: Wave = "25%"
-    policy: RolloutPolicy = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchCondition:
-    """What has to be so still when the switch begins: the content of its model, and what is active (None: nothing, or
-    the model itself already), as its files are.
-    """
-
-    digest: str
-    active_digest: str | None
-
-
-Phase = Literal["waiting_for_reference", "switching"]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Of the activation that runs; `since_s` by the Activator's clock."""
-
-    activation_id: int
-    phase: Phase
-    since_s: float
-    reference_wait_ms: float = 0.0
 
 
 class Activator:
@@ -229,7 +187,7 @@ class Activator:
         asks = is_active or wish.spares_pushed or condition is not None
         state = await self._gateway.state() if asks else None
         if condition is not None:
-            _check(condition, model, active, state)
+            check(condition, model, active, state)
             if not is_active and await self._history.is_done(cause):
                 raise Superseded(f"{model.id} was made active by the {cause} already, and another model after it")
         if wish.spares_pushed and state is not None and state.active is not None and state.pushed is not None:
@@ -428,41 +386,3 @@ class Activator:
             return await self._gateway.activate(request)
         except JobError as error:
             raise Conflict(f"the gateway refused {request.model.id}: {error}") from error
-
-
-def _check(condition: SwitchCondition, model: ModelRef, active: ActiveModel | None, state: GatewayState | None) -> None:
-    """Raises Superseded. Weights that were pushed are of no file, so a switch would end them for good."""
-    if state is not None and state.active is not None and state.pushed is not None:
-        pushed = f"version {state.pushed.number} of {state.active.id}"
-        raise Superseded(f"{pushed} was pushed meanwhile, and {model.id} was not compared with it")
-    if model.digest != condition.digest:
-        raise Superseded(f"{model.id} has other content now ({model.digest}) than what was to become active")
-    if active is not None and active.digest not in {model.digest, condition.active_digest}:
-        raise Superseded(f"{active.id} became active meanwhile, and {model.id} was not compared with it")
-
-
-def show(row: ActivationRow, progress: Progress | None = None) -> dict[str, Any]:
-    """An entry of GET /models/activations; `progress` of the one that runs."""
-    runs = progress is not None and progress.activation_id == row.id and row.status == "running"
-    mine = progress if runs else None
-    return {
-        "activation_id": row.id,
-        "id": row.model_id,
-        "digest": row.digest,
-        "version": row.version,
-        "previous": row.previous,
-        "cause": row.cause,
-        "status": row.status,
-        "requested_method": row.requested_method,
-        "method": row.method,
-        "paused_ms": row.paused_ms,
-        "total_ms": row.total_ms,
-        "reference_wait_ms": mine.reference_wait_ms if mine else row.reference_wait_ms,
-        "phase": mine.phase if mine else None,
-        "in_flight": row.in_flight,
-        "proof": row.proof,
-        "error": row.error,
-        "rolled_back_to": row.rolled_back_to,
-        "started_at": iso(row.started_at),
-        "finished_at": iso(row.finished_at),
-    }

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 class FleetLoading:
     """Implements control.jobs.side_loader.ModelLoader.
 
-    Control's own gateway and every ready member are asked at once. Those that are slower than the first take part in the
-    job as soon as they have it.
+    Control's own gateway and every ready member are asked at once. Those that are slower than the first take part in
+    the job as soon as they have it.
     """
 
     def __init__(self, loading: Loading, bringer: Bringer, members: Members) -> None:

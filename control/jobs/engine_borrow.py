@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 
 from sqlalchemy import delete, select
 
-from control.activation.activator import Activator, SwitchWish
+from control.activation.activator import Activator
+from control.activation.wishes import SwitchWish
 from control.database.database import Database
 from control.database.tables import ActivationRow, ActiveModelRow, EngineBorrowRow, JobRow
 from control.errors import Conflict, GatewayUnavailable

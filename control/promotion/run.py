@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from control.activation.activator import SwitchCondition, SwitchWish
+from control.activation.wishes import SwitchCondition, SwitchWish
 from control.errors import ActivationFailed, Conflict, GatewayUnavailable, ServiceError, Superseded
 from control.promotion.canary import CanaryBoard, CanaryGateway, reason_of, run_canary
 from control.promotion.files import ACTIVATION_FILE, CONFIG_FILE, DECISION_FILE, set_folder, write_decision

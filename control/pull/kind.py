@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from control.activation.activator import Activator, SwitchWish
+from control.activation.activator import Activator
+from control.activation.wishes import SwitchWish
 from control.checkpoints.adapter_kinds import check_kind
 from control.checkpoints.architecture import check_architecture
 from control.checkpoints.checkpoint import Checkpoint, check_no_kernels, quantization_of

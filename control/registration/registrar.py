@@ -11,7 +11,8 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from control.activation.activator import Activator, SwitchWish
+from control.activation.activator import Activator
+from control.activation.wishes import SwitchWish
 from control.checkpoints.adapter import Adapter
 from control.checkpoints.layout import check_layout
 from control.database.tables import ModelRow

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
-from control.activation.activator import Activator, SwitchWish, show
+from control.activation.activator import Activator
+from control.activation.progress import show
+from control.activation.wishes import SwitchWish
 from control.clock import iso
 from control.errors import NotFound
 from control.models.activation_log import ActivationLog

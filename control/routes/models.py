@@ -5,7 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from control.activation.activator import Activator, SwitchWish
+from control.activation.activator import Activator
+from control.activation.wishes import SwitchWish
 from control.errors import Conflict, GatewayUnavailable
 from control.gateway_client import GatewayClient
 from control.models.activation_log import ActivationLog

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from control.activation.activator import Activator, SwitchCondition, SwitchWish
+from control.activation.activator import Activator
+from control.activation.wishes import SwitchCondition, SwitchWish
 from control.database.database import database_url
 from control.errors import GatewayUnavailable, Superseded
 from control.gateway_client import GatewayClient

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from control.activation.activator import Activator, SwitchWish
+from control.activation.activator import Activator
+from control.activation.wishes import SwitchWish
 from control.app import create_app
 from control.models.registration import RegisterRequest
 from control.models.registry import Registry
