@@ -33,6 +33,7 @@ from control.fleet.kept_versions import KeptVersions
 from control.fleet.local import LocalMember
 from control.fleet.member_book import MemberBook
 from control.fleet.members import Members
+from control.fleet.pace import Pace
 from control.fleet.rollout_book import RolloutBook
 from control.fleet.rollouts import Rollouts
 from control.gateway_client import GatewayClient
@@ -207,7 +208,7 @@ def create_app(
 
             members = Members(MemberBook(database), settings.fleet)
             stack.push_async_callback(members.close)
-            await members.open()
+            await members.open(settings.replicas.is_former)
             model_files = ModelFiles(repository)
             versions = KeptVersions(layout)
             bringer = Bringer(registry, references, model_files, versions, members)
@@ -379,6 +380,7 @@ def create_app(
                 notifier,
                 outbox,
                 owners,
+                Pace(settings.fleet.send_bytes_per_s),
                 policy_book,
                 queue,
                 registrar,

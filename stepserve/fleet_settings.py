@@ -23,6 +23,7 @@ class FleetSettings(BaseModel):
     silence a member is lost. `step_timeout_s`: of control: so long one member may take, in a switch or a push, to get
     its files, and again to load and prove them, before it has failed. `job_share`: of control: the share of all
     gateways that may be set apart for jobs whose model is not active, where none has room for it beside; 0: none.
+    `send_bytes_per_s`: of control: how fast files go to all members together; None: as fast as it goes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -36,6 +37,7 @@ class FleetSettings(BaseModel):
     advertise: str | None = None
     ca_file: Path | None = None
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    send_bytes_per_s: Annotated[float, Field(ge=1e6)] | None = None
     job_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     step_timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_REPLICAS = 64
+_NAME = "replica-"
 
 
 class ReplicaSettings(BaseModel):
@@ -23,3 +24,14 @@ class ReplicaSettings(BaseModel):
     first_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     ray: Annotated[str, Field(min_length=1)] | None = None
     placement: Literal["spread", "pack"] = "spread"
+
+    @property
+    def members(self) -> list[str]:
+        """The ids of the gateways that are started in addition to the server's own."""
+        numbers = range(2 if self.ray is None else 1, self.count + 1)
+        return [f"{_NAME}{number}" for number in numbers]
+
+    def is_former(self, member_id: str) -> bool:
+        """Whether a start with more replicas has named it so, and this one starts none of that name."""
+        number = member_id.removeprefix(_NAME)
+        return number != member_id and number.isdecimal() and member_id not in self.members

@@ -69,8 +69,8 @@ def replicas_of(settings: Settings, environment: Mapping[str, str]) -> Replicas:
     head, *others = _shares(settings, environment)
     folder = settings.layout.replicas
     members = (
-        Replica(f"replica-{number}", port, share, folder / f"replica-{number}")
-        for number, (port, share) in enumerate(zip(ports, others, strict=True), 2)
+        Replica(name, port, share, folder / name)
+        for name, port, share in zip(settings.replicas.members, ports, others, strict=True)
     )
     return Replicas(head, tuple(members))
 

@@ -78,10 +78,17 @@ class Members:
         self.committed: Committed | None = None
         self.changed = asyncio.Event()
 
-    async def open(self) -> None:
-        """Takes the members of the database up: each has a lease's time to be heard again."""
+    async def open(self, is_former: Callable[[str], bool] = lambda _: False) -> None:
+        """Takes the members of the database up: each has a lease's time to be heard again.
+
+        `is_former`: the ids of replicas that this server started before and does not start now. They are forgotten,
+        unless a person keeps them out; who is alive by that name all the same joins again by itself.
+        """
         for row in await self._book.all():
-            self._take(row)
+            if is_former(row.id) and row.hold is None:
+                await self._book.remove(row.id)
+            else:
+                self._take(row)
 
     async def close(self) -> None:
         for member in self._members.values():

@@ -1,6 +1,5 @@
 """/fleet: the gateways that serve what this control plane commits, and what they ask of it."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,6 +10,7 @@ from control.access.usage_book import UsageBook
 from control.fleet.files import ModelFiles
 from control.fleet.local import LocalMember
 from control.fleet.members import Members
+from control.fleet.pace import Pace, PacedFile
 from control.fleet.rollouts import Rollouts
 from control.routes.keys import sync
 from control.services import Given
@@ -63,11 +63,14 @@ async def manifest(model_id: str, files: Given[ModelFiles]) -> FileManifest:
 
 @router.get("/files/{model_id}/{name:path}", response_class=FileResponse)
 async def content(
-    model_id: str, name: str, files: Given[ModelFiles], digest: Annotated[str, Query(max_length=100)]
+    model_id: str,
+    name: str,
+    files: Given[ModelFiles],
+    pace: Given[Pace],
+    digest: Annotated[str, Query(max_length=100)],
 ) -> FileResponse:
     """A file of a manifest with that `digest`, or a range of it (`Range`)."""
-    path: Path = await files.path(model_id, name, digest)
-    return FileResponse(path, media_type="application/octet-stream")
+    return PacedFile(await files.path(model_id, name, digest), pace)
 
 
 @router.post("/{member_id}/drain")

@@ -84,8 +84,7 @@ class Cluster:
     def _begin(self, control: str, bundle: dict[str, float], key: str | None) -> None:
         strategies = ray.util.scheduling_strategies
         kind = ray.remote(ReplicaActor)
-        for number in range(self._settings.replicas.count):
-            name = f"replica-{number + 1}"
+        for number, name in enumerate(self._settings.replicas.members):
             place = strategies.PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=number)
             options = {"num_cpus": bundle["CPU"], "num_gpus": bundle.get("GPU", 0), "scheduling_strategy": place}
             actor = kind.options(**options, max_restarts=-1, max_concurrency=2)

@@ -17,6 +17,7 @@ from control.fleet.rollout_book import RolloutBook
 from control.fleet.rollout_plan import Phase
 from stepserve.contract import Proof
 from stepserve.fleet_settings import FleetSettings
+from stepserve.replica_settings import ReplicaSettings
 from tests.e2e.server import free_port
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
@@ -344,6 +345,22 @@ async def test_a_member_that_was_lost_is_not_ready_because_control_was_restarted
             assert (await here.get("/fleet"))["gateways"][1]["state"] == "joining"
             answer = await here.http.post("/models/set_active", json={"id": "b"})
             assert answer.status_code == 200, answer.text
+
+
+async def test_replicas_of_an_earlier_larger_start_are_forgotten(tmp_path: Path) -> None:
+    """Those that `up --replicas` named, and no others."""
+    local = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
+    four, two = ReplicaSettings(count=4), ReplicaSettings(count=2)
+    async with local.running():
+        async with control(tmp_path, local, fleet=FleetSettings(lease_s=60), replicas=four) as here:
+            await here.add_active("a", seed=0)
+            async with AsyncExitStack() as stack:
+                for name in ("replica-2", "replica-3", "replica-4", "m1"):
+                    await stack.enter_async_context(FakeMember(name).joined(here.http))
+                await here.post("/fleet/replica-4/cordon")
+        async with control(tmp_path, local, fleet=FleetSettings(lease_s=60), replicas=two) as here:
+            names = [each["id"] for each in (await here.get("/fleet"))["gateways"]]
+            assert names == ["local", "m1", "replica-2", "replica-4"], "a person keeps the last one out"
 
 
 async def test_control_killed_outright(tmp_path: Path) -> None:
