@@ -36,6 +36,7 @@ GatewayError
 ├── PushInProgress      409  weights are being pushed; carries whose
 ├── ModelPaused         409  a trainer has paused the active model; carries for how long at most
 ├── UpdateRefused       409  a phase of an update that is not its turn, or of none that is under way
+├── FleetPushFailed     500  a member of the fleet did not take the weights, and all are back; or 422, by a proof
 ├── PushRefused         409  the model is not one, or not any more, whose weights can be pushed now
 ├── DeltaBaseGone       409  a delta of weights is for others than those that serve; carries which may be its base
 ├── PushBroken          400  the body ended before the weights were complete
