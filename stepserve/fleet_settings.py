@@ -37,7 +37,7 @@ class FleetSettings(BaseModel):
     advertise: str | None = None
     ca_file: Path | None = None
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
-    send_bytes_per_s: Annotated[float, Field(ge=1e6)] | None = None
+    send_bytes_per_s: Annotated[int, Field(ge=1_000_000)] | None = None
     job_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     step_timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
 
