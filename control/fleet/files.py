@@ -14,6 +14,7 @@ from stepserve.client.errors import StepserveError
 from stepserve.fleet import FLEET_FILES_PATH, FileEntry, FileManifest
 
 _READ_BYTES = 4 * 1024 * 1024
+_MOST_HASHES = 1000  # then those of files that are gone are forgotten
 
 
 class ModelFiles:
@@ -51,7 +52,12 @@ class ModelFiles:
         return names[name]
 
     def _entries(self, folder: Path) -> list[FileEntry]:
-        return [self._entry(name, path) for name, path in _names(folder).items()]
+        entries = [self._entry(name, path) for name, path in _names(folder).items()]
+        if len(self._hashes) > _MOST_HASHES:  # versions that are pushed come and go
+            with self._lock:
+                self._hashes = {path: known for path, known in self._hashes.items() if path.exists()}
+            self._offered = {digest: there for digest, there in self._offered.items() if there.exists()}
+        return entries
 
     def _entry(self, name: str, path: Path) -> FileEntry:
         try:

@@ -7,13 +7,16 @@ what came in for that is still in memory here.
 import asyncio
 import json
 import logging
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from gateway.balancing.view_link import ViewLink
 from gateway.errors import ControlDown, FleetPushFailed, GatewayError, PushRefused, Unserved
 from gateway.pushing.kept import keep
+from gateway.pushing.persist import parts_in
 from gateway.serving.pool import Pool
 from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.sidecar.control_link import ControlProxy
@@ -42,6 +45,10 @@ class FleetPushes:
     link: ViewLink
     layout: Layout
     _pending: _Pending | None = field(default=None, init=False)
+    _leftovers: list[Path] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._leftovers = parts_in(self.layout.pushed)  # of a process that was killed while it wrote
 
     @property
     def is_fleet(self) -> bool:
@@ -56,7 +63,10 @@ class FleetPushes:
         pending = self._pending = _Pending(request)
         try:
             folder = self.layout.pushed_version(request.model.id, request.version.number)
+            leftovers, self._leftovers = self._leftovers, []
             try:
+                for part in leftovers:
+                    await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
                 kept = await asyncio.to_thread(keep, request, folder)
             except OSError as error:
                 raise Unserved(f"The weights cannot be kept in {folder}: {error.strerror or error}.", 5.0) from error

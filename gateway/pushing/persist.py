@@ -34,7 +34,7 @@ class Persisting:
     _leftovers: list[Path] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._leftovers = list(self.folder.glob(f".*{_PART}"))  # of a process that was killed while it wrote
+        self._leftovers = parts_in(self.folder)  # of a process that was killed while it wrote
 
     def begin(self, outcome: Outcome) -> str:
         """Returns the id that the weights of `outcome` will be registered under. What goes wrong later is logged."""
@@ -68,6 +68,11 @@ class Persisting:
             log.error("pushed weights are not on disk as %s: %s", name, error)
         finally:
             weights.close()
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """Checkpoints that were not written to their end."""
+    return list(folder.glob(f".*{_PART}"))
 
 
 def write_checkpoint(folder: Path, source: Path, weights: StagedWeights) -> None:

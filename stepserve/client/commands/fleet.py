@@ -26,7 +26,8 @@ def status(host: Host = None, as_json: AsJson = False) -> None:
     print(f"Committed: {committed['model']} ({committed['digest']})." if committed else "No model is active.")
     if rollout is not None and rollout["state"] not in {"committed", "rolled_back"}:
         steps = ", ".join(f"{step['member']} {step['state']}" for step in rollout["steps"])
-        print(f"Rollout {rollout['id']} to {rollout['model']}: {rollout['state']} ({steps}).")
+        version = f" version {rollout['version']}" if rollout["version"] else ""
+        print(f"Rollout {rollout['id']} to {rollout['model']}{version}: {rollout['state']} ({steps}).")
 
 
 @app.command()
