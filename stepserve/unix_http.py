@@ -31,9 +31,9 @@ def expect_late_readiness(loop: asyncio.AbstractEventLoop) -> None:
 def unix_transport(socket: Path) -> httpx.AsyncHTTPTransport:
     """As many connections as there are requests: an event stream has one for as long as it is watched.
 
-    Idle ones are dropped sooner than either process would, so none is stale, and one is kept: of several that have ended
-    a request that is cancelled in its first moment would close the first and forget the others (httpcore 1.0). No TLS is
-    ever spoken there, so none is prepared: reading the certificates alone takes 60 ms.
+    Idle ones are dropped sooner than either process would, so none is stale, and one is kept: of several that have
+    ended a request that is cancelled in its first moment would close the first and forget the others (httpcore 1.0). No
+    TLS is ever spoken there, so none is prepared: reading the certificates alone takes 60 ms.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=3.0)
     return httpx.AsyncHTTPTransport(uds=str(socket), verify=False, limits=limits)
