@@ -222,8 +222,8 @@ async def test_a_proof_is_in_the_answer_and_in_the_history(tmp_path: Path) -> No
         row = (await here.get("/models/activations"))["activations"][0]
         assert {name: row[name] for name in row if name not in {"started_at", "finished_at", "digest"}} == {
             "activation_id": 2, "id": "b", "previous": "a", "cause": "request", "status": "done", "phase": None,
-            "requested_method": "restart", "method": "restart", "paused_ms": 10.0, "total_ms": answer["total_ms"],
-            "reference_wait_ms": answer["reference_wait_ms"], "in_flight": 0,
+            "version": 0, "requested_method": "restart", "method": "restart", "paused_ms": 10.0,
+            "total_ms": answer["total_ms"], "reference_wait_ms": answer["reference_wait_ms"], "in_flight": 0,
             "proof": answer["proof"], "error": None, "rolled_back_to": None,
         }  # fmt: skip
 

@@ -20,6 +20,7 @@ from control.fleet.rollout_book import RolloutBook
 from control.jobs.queue import JobQueue
 from control.models.activation_log import ActivationLog
 from stepserve.contract import ModelRef
+from stepserve.fleet import Committed
 from tests.integration.house import settings_of
 
 OLD_JOB = """
@@ -124,7 +125,8 @@ async def test_a_filled_database_of_the_release_before(tmp_path: Path) -> None:
         model = ModelRef(id="0", path="/a", digest="sha256:0")
         begun = await history.begin(model, cause="request", method="auto")
         assert begun > left.id
-        rollout = await RolloutBook(database).begin(left.id, model, "0", "all", "25%", {"m": 1})
+        committed = Committed(model=model.id, digest=model.digest)
+        rollout = await RolloutBook(database).begin(left.id, committed, "0", "all", "25%", {"m": 1})
         assert [step.member_id for step in (await RolloutBook(database).get(rollout)).steps] == ["local", "m"]
     finally:
         await database.close()
