@@ -36,7 +36,7 @@ class PushedWeights(Result):
     own name. Requests were answered while it was received and checked.
 
     `changed` of all `tensors` have other bytes than before; `proof["kind"]` says what was checked. `base`: what
-    came, in `received_bytes`, was a delta for the weights with that digest.
+    came, in `received_bytes`, was a delta for the weights with that digest. `gateways`: on a fleet, how it went on each.
     """
 
     id: str
@@ -55,6 +55,7 @@ class PushedWeights(Result):
     in_flight: int
     proof: dict[str, Any] | None = None
     persisted_as: str | None = None
+    gateways: list[dict[str, Any]] | None = None
 
 
 class ExpectedTensor(Result):

@@ -47,6 +47,7 @@ def test_a_push_to_a_fleet_of_two(server: Server, final: list[float], tmp_path: 
             member.wait_ready()
             wait_until("both are ready", lambda: all_ready(server), 240.0)
             pushed = client.push_weights(load_file(FINAL / "model.safetensors"), version="step-1500")
+            assert {each["id"] for each in pushed.gateways or []} == {"local", "m1"}
             assert said(member) == (str(pushed.version), final), "a member answers as a fresh engine does"
             wait_until("both serve it", lambda: all_ready(server), 240.0)
             for _ in range(8):  # by whichever of the two

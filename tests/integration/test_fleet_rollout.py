@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -75,16 +76,17 @@ def _by_member(answer: httpx.Response) -> bool:
     return by == "m1"
 
 
-async def asking(head: Town, headers: dict[str, str], over: asyncio.Event) -> list[tuple[int, str, str]]:
-    """Status, model and gateway of one answer after another."""
-    seen = []
+Seen = list[tuple[int, str, str]]
+"""Status, model and gateway of one answer after another."""
+
+
+async def asking(head: Town, headers: dict[str, str], over: asyncio.Event, seen: Seen) -> None:
     while not over.is_set():
         answer = await ask(head, headers)
         said = answer.headers
         seen.append((answer.status_code, said.get("x-model-id", ""), said.get("x-stepserve-gateway", "")))
         if answer.status_code == 200:
             assert json.loads(answer.content)["choices"][0]["message"]["content"] == said["x-model-id"]
-    return seen
 
 
 def changes(models: list[str]) -> list[str]:
@@ -95,18 +97,26 @@ def changes(models: list[str]) -> list[str]:
 def test_clients_of_the_head_see_what_is_committed_and_nothing_else(tmp_path: Path) -> None:
     async def run() -> None:
         async with pair(tmp_path) as (head, admin, client):
-            over = asyncio.Event()
-            clients = [asyncio.create_task(asking(head, client, over)) for _ in range(4)]
+            over, answers = asyncio.Event(), [Seen() for _ in range(4)]
+            clients = [asyncio.create_task(asking(head, client, over, seen)) for seen in answers]
+
+            def all_see(name: str) -> bool:
+                return all(seen and seen[-1][1] == name for seen in answers)
+
+            await until(lambda: asyncio.sleep(0, "a"), all_see)
             for name, status in (("b", 200), ("a", 200), ("bad", 500), ("b", 200)):
                 answer = await head.http.post("/models/set_active", json={"id": name}, headers=admin)
                 assert answer.status_code == status, answer.text
                 assert {each["id"] for each in answer.json()["gateways"]} == {"local", "m1"}
+                if status == 200:  # each client, however seldom it has its turn
+                    await until(partial(asyncio.sleep, 0, name), all_see)
             await until(lambda: ask(head, client), _by_member)
             over.set()
-            for seen in await asyncio.gather(*clients):
+            await asyncio.gather(*clients)
+            for seen in answers:
                 assert {status for status, _, _ in seen} == {200}
                 assert changes([model for _, model, _ in seen]) == ["a", "b", "a", "b"]
-                assert {by for _, _, by in seen} == {"local", "m1"}
+            assert {by for seen in answers for _, _, by in seen} == {"local", "m1"}
 
     asyncio.run(run())
 
