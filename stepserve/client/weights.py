@@ -36,7 +36,7 @@ class PushedWeights(Result):
     own name. Requests were answered while it was received and checked.
 
     `changed` of all `tensors` have other bytes than before; `proof["kind"]` says what was checked. `base`: what
-    came, in `received_bytes`, was a delta for the weights with that digest. `gateways`: on a fleet, how it went on each.
+    came, in `received_bytes`, was a delta for the weights with that digest. `gateways`: how it went on each of a fleet.
     """
 
     id: str
