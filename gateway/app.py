@@ -325,7 +325,7 @@ def create_gateway(
         key_usage,
         canary,
         versions,
-        member.files.stage if member is not None else None,
+        member.files if member is not None else None,
     )
     if member is not None:
         outermost = MemberDoor(outermost, private, member.membership.token)

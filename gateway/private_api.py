@@ -11,12 +11,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.access.job_charge import charged
 from gateway.access.usage import UsageTotals
 from gateway.errors import DigestMismatch, GatewayError
+from gateway.fleet.files import MemberFiles
 from gateway.http.asgi import ClientDisconnected, Receive, unless_disconnected, until_disconnected
 from gateway.inference.internal import Inference
 from gateway.pushing.taking import VersionTaker
@@ -68,9 +69,9 @@ from stepserve.contract import (
 from stepserve.fleet import (
     GATEWAY_KEEP_PATH,
     GATEWAY_TAKE_PATH,
+    MEMBER_FILES_PATH,
     MEMBER_STAGE_PATH,
     KeptVersion,
-    StageAnswer,
     StageRequest,
 )
 from stepserve.request_id import Traced
@@ -91,10 +92,10 @@ def create_private_app(
     key_usage: UsageTotals,
     canary: Canary,
     versions: VersionTaker,
-    stage: Callable[[StageRequest], Awaitable[StageAnswer]] | None = None,
+    files: MemberFiles | None = None,
 ) -> Starlette:
-    """`ask_engine` and `check_engine` may block for as long as it takes to import vLLM. `stage`: of a fleet's member,
-    which may have to fetch a model's files.
+    """`ask_engine` and `check_engine` may block for as long as it takes to import vLLM. `files`: of a fleet's member,
+    which may have to fetch a model's, and sends them to other members.
     """
 
     async def state(_: Request) -> Response:
@@ -182,10 +183,6 @@ def create_private_app(
 
         return await _answer(request, AskRequest, run)
 
-    async def get_files(request: Request) -> Response:
-        assert stage is not None, "a route of members alone"
-        return await _answer(request, StageRequest, stage)
-
     async def trial(request: Request) -> Response:
         async def run(asked: CanaryOrder) -> CanaryReport:
             return canary.order(asked)
@@ -205,7 +202,7 @@ def create_private_app(
 
     return Starlette(
         routes=[
-            *([Route(MEMBER_STAGE_PATH, get_files, methods=["POST"])] if stage is not None else []),
+            *(_file_routes(files) if files is not None else []),
             Route(GATEWAY_CANARY_PATH, trial, methods=["POST"]),
             Route(GATEWAY_CANARY_ANSWERS_PATH, judged, methods=["POST"]),
             Route(GATEWAY_CANARY_PATH + "/{canary_id}", end_trial, methods=["DELETE"]),
@@ -239,6 +236,24 @@ async def _to_read(canary: Canary, canary_id: str, said: CanaryVerdicts, receive
         async with asyncio.timeout(CANARY_ANSWERS_WAIT_S):
             await unless_disconnected(canary.until_answers(canary_id), receive)
     return canary.answers(canary_id, said.model_copy(update={"verdicts": []}))
+
+
+def _file_routes(files: MemberFiles) -> list[Route]:
+    """Of a member alone."""
+
+    async def stage(request: Request) -> Response:
+        return await _answer(request, StageRequest, files.stage)
+
+    async def send(request: Request) -> Response:
+        path = files.path(request.path_params["digest"], request.path_params["name"])
+        if path is None:
+            return JSONResponse({"detail": "this member does not have that file", "code": "not_found"}, 404)
+        return FileResponse(path, media_type="application/octet-stream")
+
+    return [
+        Route(MEMBER_STAGE_PATH, stage, methods=["POST"]),
+        Route(MEMBER_FILES_PATH + "/{digest}/{name:path}", send, methods=["GET"]),
+    ]
 
 
 async def _answer(request: Request, kind: type[R], run: Callable[[R], Awaitable[BaseModel]]) -> Response:

@@ -6,6 +6,8 @@ socket: on a member that API lies under MEMBER_PREFIX of its public port, for wh
 Times are seconds (`_s`).
 """
 
+import hashlib
+import hmac
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -23,6 +25,7 @@ FLEET_FILES_PATH = "/fleet/files"
 
 MEMBER_PREFIX = "/internal/member"
 MEMBER_STAGE_PATH = "/stage"
+MEMBER_FILES_PATH = "/files"  # then a digest and a file's name: for other members, with a ticket
 GATEWAY_TAKE_PATH = "/weights/take"  # of a gateway's private API
 GATEWAY_KEEP_PATH = "/weights/keep"
 CONTROL_PUSHES_PATH = "/internal/pushes"  # of control's own socket
@@ -214,14 +217,35 @@ class FileManifest(Message):
     files: list[FileEntry]
 
 
-class StageRequest(Message):
-    """Has a member get a model's files: its own where they lie at the same path, or control's.
+class FileSource(Message):
+    """Another member that has a model's files. `ticket` lets whoever shows it read them there, and nothing else, until
+    `expires_s` (since 1970).
+    """
 
-    `manifests` has the model's, and its base's where it is an adapter.
+    url: str
+    ticket: str
+    expires_s: int
+
+    @property
+    def authorization(self) -> str:
+        return f"Ticket {self.expires_s}.{self.ticket}"
+
+
+def file_ticket(token: str, digest: str, expires_s: int) -> str:
+    """For the files of a model with that digest, on the member that joined with `token`, which it does not tell."""
+    return hmac.new(token.encode(), f"{digest} {expires_s}".encode(), hashlib.sha256).hexdigest()
+
+
+class StageRequest(Message):
+    """Has a member get a model's files: its own where they lie at the same path, or another's.
+
+    `manifests` has the model's, and its base's where it is an adapter. `source`: who sends the model's, control if that
+    fails; None: control.
     """
 
     model: ModelRef
     manifests: list[FileManifest]
+    source: FileSource | None = None
 
 
 class KeptVersion(Message):

@@ -8,6 +8,7 @@ from control.fleet.files import ModelFiles
 from control.fleet.kept_versions import KeptVersions
 from control.fleet.local import serves_files_of
 from control.fleet.members import Member, Members
+from control.fleet.sources import FileSources
 from control.models.activation_log import ActiveModel
 from control.models.references import References
 from control.models.registry import Registry
@@ -57,6 +58,7 @@ class Bringer:
         self._files = files
         self._versions = versions
         self._members = members
+        self._sources = FileSources(members)
 
     async def wanted(self, active: ActiveModel) -> Wanted:
         """What is committed, with what it is proved by. Raises NotFound, Invalid."""
@@ -78,7 +80,8 @@ class Bringer:
     async def stage(self, member: Member, staging: StageRequest) -> ModelRef:
         """The model where the member has it, every file's hash checked there. Raises SwitchFailed."""
         try:
-            return (await member.client.stage(staging)).model
+            async with self._sources.sending(staging.model.digest, member) as source:
+                return (await member.client.stage(staging.model_copy(update={"source": source}))).model
         except GatewayUnavailable as error:
             raise MemberLost(str(error)) from error
         except ServiceError as error:

@@ -18,7 +18,16 @@ from gateway.errors import StageFailed, StageNoSpace
 from stepserve.contract import ModelRef
 from stepserve.durable import put_in_place, sync
 from stepserve.file_names import RULE, can_be_sent
-from stepserve.fleet import FLEET_FILES_PATH, FileEntry, FileManifest, StageAnswer, StageRequest
+from stepserve.fleet import (
+    FLEET_FILES_PATH,
+    MEMBER_FILES_PATH,
+    MEMBER_PREFIX,
+    FileEntry,
+    FileManifest,
+    FileSource,
+    StageAnswer,
+    StageRequest,
+)
 from stepserve.own_files import is_own, open_own
 
 log = logging.getLogger(__name__)
@@ -27,15 +36,22 @@ _CHUNK_BYTES = 1024 * 1024
 _ATTEMPTS = 5  # in a row that bring nothing
 _PAUSE_S = 1.0
 _SPARE_BYTES = 100_000_000
+_MOST_PLACES = 100
 _KEPT = 2  # models that nothing serves now, for the way back
 
 
 class MemberFiles:
-    """`folder` is this module's own; `in_use` names the folders that are loaded now, which stay."""
+    """`folder` is this module's own; `in_use` names the folders that are loaded now, which stay. `peers`: the way to
+    other members.
+    """
 
-    def __init__(self, folder: Path, control: httpx.AsyncClient, in_use: Callable[[], Iterable[Path]]) -> None:
+    def __init__(
+        self, folder: Path, control: httpx.AsyncClient, peers: httpx.AsyncClient, in_use: Callable[[], Iterable[Path]]
+    ) -> None:
         self._folder = folder
         self._control = control
+        self._peers = peers
+        self._places: dict[str, tuple[Path, frozenset[str]]] = {}  # by digest
         self._in_use = in_use
         self._verified: dict[Path, tuple[tuple[int, int, int], str]] = {}
         self._turns = asyncio.Lock()
@@ -45,9 +61,9 @@ class MemberFiles:
         by_model = {manifest.model: manifest for manifest in request.manifests}
         keep = set(map(self._folder_of, request.manifests))
         async with self._turns:
-            model, fetched_bytes = await self._place(request.model, by_model, keep)
+            model, fetched_bytes = await self._place(request.model, by_model, keep, request.source)
             if model.base is not None:
-                base, more_bytes = await self._place(model.base, by_model, keep)
+                base, more_bytes = await self._place(model.base, by_model, keep, None)
                 model, fetched_bytes = model.model_copy(update={"base": base}), fetched_bytes + more_bytes
             await self._tidy(keep, _KEPT)
         return StageAnswer(model=model, fetched_bytes=fetched_bytes)
@@ -56,7 +72,7 @@ class MemberFiles:
         return self._folder / hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:32]
 
     async def _place(
-        self, model: ModelRef, manifests: dict[str, FileManifest], keep: set[Path]
+        self, model: ModelRef, manifests: dict[str, FileManifest], keep: set[Path], source: FileSource | None
     ) -> tuple[ModelRef, int]:
         manifest = manifests.get(model.id)
         if manifest is None or not manifest.files:
@@ -64,16 +80,33 @@ class MemberFiles:
         for file in manifest.files:
             if not can_be_sent(file.name):
                 raise StageFailed(f"{file.name!r} is not a name of a model's file ({RULE})")
+        names = frozenset(file.name for file in manifest.files)
         if await asyncio.to_thread(self._has_all, Path(model.path), manifest.files):
+            self._note(manifest.digest, Path(model.path), names)
             return model, 0
         folder = self._folder_of(manifest)
         try:
-            fetched_bytes = await self._fetch_all(folder, manifest, keep)
+            fetched_bytes = await self._fetch_all(folder, manifest, keep, source)
         except OSError as error:
             raise StageFailed(f"{folder} cannot be written: {error.strerror or error}") from error
+        self._note(manifest.digest, folder, names)
         return model.model_copy(update={"path": str(folder)}), fetched_bytes
 
-    async def _fetch_all(self, folder: Path, manifest: FileManifest, keep: set[Path]) -> int:
+    def _note(self, digest: str, folder: Path, names: frozenset[str]) -> None:
+        """It can be sent to others from there; the last few are known."""
+        self._places.pop(digest, None)
+        self._places[digest] = folder, names
+        if len(self._places) > _MOST_PLACES:
+            del self._places[next(iter(self._places))]
+
+    def path(self, digest: str, name: str) -> Path | None:
+        """Where a file of a model lies that was staged here; None: it was not, or is gone."""
+        folder, names = self._places.get(digest, (None, frozenset()))
+        if folder is None or name not in names or not (folder / name).is_file():
+            return None
+        return folder / name
+
+    async def _fetch_all(self, folder: Path, manifest: FileManifest, keep: set[Path], source: FileSource | None) -> int:
         """How many bytes came over the network."""
         missing = [file for file in manifest.files if not await asyncio.to_thread(self._has, folder, file)]
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
@@ -88,11 +121,11 @@ class MemberFiles:
             )
         fetched_bytes = 0
         for file in missing:
-            fetched_bytes += await self._fetch(folder, manifest, file)
+            fetched_bytes += await self._fetch(folder, manifest, file, source)
         return fetched_bytes
 
-    async def _fetch(self, folder: Path, manifest: FileManifest, file: FileEntry) -> int:
-        """Goes on where an earlier attempt, or an earlier process, stopped."""
+    async def _fetch(self, folder: Path, manifest: FileManifest, file: FileEntry, source: FileSource | None) -> int:
+        """Goes on where an earlier attempt, or an earlier process, stopped; from control where `source` fails."""
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         part = _part(target)
@@ -102,11 +135,15 @@ class MemberFiles:
             begin = part.stat().st_size
             try:
                 if begin < file.size_bytes:
-                    await self._receive(part, manifest, file, begin)
+                    await self._receive(part, manifest, file, begin, source)
                 break
             except (httpx.HTTPError, OSError) as error:
                 if isinstance(error, OSError):
                     raise
+                if source is not None:
+                    log.info("%s of %s does not come from %s: %r", file.name, manifest.model, source.url, error)
+                    source = None
+                    continue
                 now = part.stat().st_size
                 fetched_bytes += now - begin
                 failures = 0 if now > begin else failures + 1
@@ -124,12 +161,20 @@ class MemberFiles:
         self._verified[target] = (_stamp(target), file.sha256)
         return fetched_bytes + file.size_bytes - begin
 
-    async def _receive(self, part: Path, manifest: FileManifest, file: FileEntry, begin: int) -> None:
+    async def _receive(
+        self, part: Path, manifest: FileManifest, file: FileEntry, begin: int, source: FileSource | None
+    ) -> None:
         """Raises httpx.HTTPError, StageFailed for what control refuses."""
-        url = f"{FLEET_FILES_PATH}/{manifest.model}/{file.name}"
         headers = {"range": f"bytes={begin}-"} if begin else {}
-        async with self._control.stream("GET", url, params={"digest": manifest.digest}, headers=headers) as answer:
-            if 400 <= answer.status_code < 500:
+        if source is None:
+            url = f"{FLEET_FILES_PATH}/{manifest.model}/{file.name}"
+            asked = self._control.stream("GET", url, params={"digest": manifest.digest}, headers=headers)
+        else:
+            url = f"{source.url}{MEMBER_PREFIX}{MEMBER_FILES_PATH}/{manifest.digest}/{file.name}"
+            headers["authorization"] = source.authorization
+            asked = self._peers.stream("GET", url, headers=headers)
+        async with asked as answer:
+            if source is None and 400 <= answer.status_code < 500:
                 said = (await answer.aread())[:300].decode(errors="replace")
                 raise StageFailed(f"control refuses {file.name} of {manifest.model}: {answer.status_code} {said}")
             answer.raise_for_status()

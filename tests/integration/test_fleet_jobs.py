@@ -152,7 +152,7 @@ async def test_each_has_its_share_and_a_kill_loses_nothing(tmp_path: Path) -> No
 
 
 async def test_a_member_that_moves_drains_or_is_cordoned_loses_nothing(tmp_path: Path) -> None:
-    async with fleet(tmp_path, ("m1", "m2", "m3"), lease_s=1.0) as here:
+    async with fleet(tmp_path, ("m1", "m2", "m3")) as here:
         here.hold("local", "m1", "m2", "m3")
         job = await here.evaluate()
         for work in here.work.values():

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from gateway.errors import JoinRefused, StageFailed, StageNoSpace
 from gateway.fleet.files import MemberFiles
 from gateway.fleet.membership import Membership, control_client
 from stepserve.contract import GatewayState, ModelRef
-from stepserve.fleet import FileEntry, FileManifest, StageRequest
+from stepserve.fleet import FileEntry, FileManifest, FileSource, StageRequest, file_ticket
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
 from tests.integration.echo_kind import EchoKind
@@ -184,7 +185,7 @@ async def test_a_member_fetches_what_it_lacks(tmp_path: Path) -> None:
             asked.append((request.url.path.rpartition("/")[2], request.headers.get("range", "")))
 
         here.http.event_hooks["request"].append(note)
-        files = MemberFiles(tmp_path / "m", here.http, list)
+        files = MemberFiles(tmp_path / "m", here.http, here.http, list)
         request, manifest = await staging(here)
         same = await files.stage(
             request.model_copy(update={"model": request.model.model_copy(update={"path": str(source)})})
@@ -221,13 +222,56 @@ async def test_a_member_fetches_what_it_lacks(tmp_path: Path) -> None:
         assert (await files.stage(request)).fetched_bytes == len(whole), "what is wrong is not kept"
 
 
+async def test_a_member_fetches_from_another_and_from_control_where_that_fails(tmp_path: Path) -> None:
+    async with house(tmp_path / "head") as here, httpx.AsyncClient() as peers:
+        await here.add_active("a")
+        async with member(tmp_path / "m1", "http://head", None) as there:
+            assert there.gateway.member is not None
+            token = there.gateway.member.membership.token
+            request, manifest = await staging(here)
+            seen = request.model.model_copy(update={"path": str(here.layout.models / "a")})
+            await there.gateway.member.files.stage(request.model_copy(update={"model": seen}))
+            asked: list[str] = []
+
+            async def note(sent: httpx.Request) -> None:
+                asked.append(sent.url.path)
+
+            here.http.event_hooks["request"].append(note)
+            later, past = int(time.time()) + 600, int(time.time()) - 600
+            for number, (expires_s, digest, secret, from_control) in enumerate((
+                (later, manifest.digest, token, False),
+                (past, manifest.digest, token, True),
+                (later, "sha256:other", token, True),
+                (later, manifest.digest, "x" * 40, True),
+            )):  # fmt: skip
+                asked.clear()
+                ticket = file_ticket(secret, digest, expires_s)
+                source = FileSource(url=there.url, ticket=ticket, expires_s=expires_s)
+                files = MemberFiles(tmp_path / f"m{number}", here.http, peers, list)
+                placed = await files.stage(request.model_copy(update={"source": source}))
+                for file in manifest.files:
+                    fetched = Path(placed.model.path) / file.name
+                    assert hashlib.sha256(fetched.read_bytes()).hexdigest() == file.sha256
+                assert bool(asked) == from_control, (number, asked)
+
+            ticket = file_ticket(token, manifest.digest, later)
+            headers = {"authorization": f"Ticket {later}.{ticket}"}
+            for path, status in (
+                (f"/internal/member/files/{manifest.digest}/config.json", 200),
+                (f"/internal/member/files/{manifest.digest}/../state", 401),
+                (f"/internal/member/files/{manifest.digest}/none", 404),
+                ("/internal/member/state", 401),
+            ):
+                assert (await there.http.get(path, headers=headers)).status_code == status, path
+
+
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
 async def test_a_link_in_the_place_of_a_half_fetched_file_is_not_written_through(
     tmp_path: Path, link: Callable[[Path, Path], None]
 ) -> None:
     async with house(tmp_path / "head") as here:
         await here.add_model("a")
-        files = MemberFiles(tmp_path / "m", here.http, list)
+        files = MemberFiles(tmp_path / "m", here.http, here.http, list)
         request, _ = await staging(here)
         weights = Path((await files.stage(request)).model.path) / "model.safetensors"
         whole, mine = weights.read_bytes(), tmp_path / "mine"
@@ -243,7 +287,7 @@ async def test_an_empty_file_is_a_file_too(tmp_path: Path) -> None:
         await here.add_model("a")
         (here.layout.models / "a" / "merges.txt").touch()
         request, _ = await staging(here)
-        folder = Path((await MemberFiles(tmp_path / "m", here.http, list).stage(request)).model.path)
+        folder = Path((await MemberFiles(tmp_path / "m", here.http, here.http, list).stage(request)).model.path)
         assert (folder / "merges.txt").read_bytes() == b""
 
 
@@ -267,7 +311,7 @@ def test_room_is_wanted_only_for_what_is_to_come_and_made_of_what_nothing_serves
                 each.mkdir(parents=True)
             wrong = FileEntry(name="config.json", size_bytes=size_bytes, sha256="0" * 64)
             wanted = manifest.model_copy(update={"files": [wrong]})
-            files = MemberFiles(tmp_path / "m", here.http, lambda: earlier[:1])
+            files = MemberFiles(tmp_path / "m", here.http, here.http, lambda: earlier[:1])
             request = request.model_copy(update={"manifests": [wanted]})
             monkeypatch.setattr("gateway.fleet.files.shutil.disk_usage", disk_usage)
 
@@ -293,7 +337,7 @@ def test_room_is_wanted_only_for_what_is_to_come_and_made_of_what_nothing_serves
 async def test_files_come_in_ranges_by_content_and_nothing_else_does(tmp_path: Path) -> None:
     async with house(tmp_path / "head") as here:
         await here.add_model("a")
-        files = MemberFiles(tmp_path / "m", here.http, list)
+        files = MemberFiles(tmp_path / "m", here.http, here.http, list)
         request, manifest = await staging(here)
         first = manifest.files[0]
 
@@ -327,7 +371,7 @@ async def test_files_come_in_ranges_by_content_and_nothing_else_does(tmp_path: P
 async def test_a_member_keeps_a_few_models_and_those_that_are_loaded(tmp_path: Path) -> None:
     async with house(tmp_path / "head") as here:
         loaded: list[Path] = []
-        files = MemberFiles(tmp_path / "m", here.http, lambda: loaded)
+        files = MemberFiles(tmp_path / "m", here.http, here.http, lambda: loaded)
         folders = []
         for number in range(5):
             await here.add_model(f"a{number}", seed=number)

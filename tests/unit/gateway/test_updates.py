@@ -36,6 +36,12 @@ class SlowPusher:
     def target(self, name: str) -> None:
         pass
 
+    def check_here(self) -> None:
+        pass
+
+    def check_alone(self, route: str) -> None:
+        pass
+
     async def begin(self, name: str) -> Arriving:
         expected = Expected({"one": Tensor("one", "U8", (1,), 0, 1)}, {}, None)
         self.arriving = Arriving(cast("Slot", None), model("a"), expected)
