@@ -16,6 +16,7 @@ from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
 from tests.integration.house import until
 from tests.integration.test_fleet_rollout import Answering
+from tests.integration.test_weight_deltas import ONE, delta, put
 from tests.integration.test_weights import OTHER, safetensors
 from tests.integration.town import MODEL, Town, bearer, town
 from tests.unit.control.checkpoint_files import weights
@@ -199,6 +200,14 @@ async def test_updates_in_phases_and_deltas_reach_the_members(tmp_path: Path) ->
         assert finished.status_code == 200, finished.text
         assert [each["id"] for each in finished.json()["gateways"]] == ["local", "m1"]
         await there.all_serve(1)
+
+        there.head.http.headers.update(there.trainer)
+        changed = await delta(there.head, OTHER, ONE)
+        answer = await put(there.head, finished.json()["digest"], changed)
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["changed"], len(answer.json()["gateways"])) == (1, 2)
+        await there.all_serve(2)
+        assert all(data in there.engines["m1"].weights for data in ONE.values()), "what a member was given"
 
 
 async def test_a_member_names_the_head_to_who_pushes_there(tmp_path: Path) -> None:
