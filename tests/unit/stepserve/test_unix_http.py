@@ -50,18 +50,20 @@ def test_a_request_that_is_cancelled_leaves_no_socket_open(tmp_path: Path, turns
             await all_there.wait()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
-        async with await asyncio.start_unix_server(serve, file) as server:
-            async with httpx.AsyncClient(transport=unix_transport(file), base_url="http://control") as client:
-                await asyncio.gather(*(client.get("/") for _ in range(3)))
-                server.close()
-                for writer in writers:
-                    writer.close()
-                    await writer.wait_closed()
-                asking = asyncio.create_task(client.get("/"))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+        async with (
+            await asyncio.start_unix_server(serve, file) as server,
+            httpx.AsyncClient(transport=unix_transport(file), base_url="http://control") as client,
+        ):
+            await asyncio.gather(*(client.get("/") for _ in range(3)))
+            server.close()
+            for writer in writers:
+                writer.close()
+                await writer.wait_closed()
+            asking = asyncio.create_task(client.get("/"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
