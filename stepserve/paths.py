@@ -145,11 +145,13 @@ class Layout:
         working = (self.datasets, self.logs, self.eval_runs, self.shards, self.references, self.uploads, self.files)
         for folder in (self.models, *working):
             folder.mkdir(parents=True, exist_ok=True)
-        sockets = self.gateway_socket.parent
-        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        socket_folders = {self.gateway_socket.parent, self.engine_sockets.parent}
+        for folder in socket_folders:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in self.kept_private:
             tighten(path)
-        check_socket_folder(sockets)
+        for folder in socket_folders:
+            check_socket_folder(folder)
 
     @property
     def kept_private(self) -> tuple[Path, ...]:

@@ -22,6 +22,16 @@ def test_a_base_directory_too_deep_for_a_socket_gets_a_short_one(tmp_path: Path)
     assert (deep / "datasets").is_dir()
 
 
+def test_a_base_directory_too_deep_for_an_engines_sockets_alone_has_a_place_for_them(tmp_path: Path) -> None:
+    base = tmp_path / ("d" * (78 - len(str(tmp_path))))
+    layout = Layout(base, base / "models")
+    layout.create()
+    assert layout.gateway_socket.is_relative_to(base)
+    assert not layout.engine_sockets.is_relative_to(base)
+    assert mode(layout.engine_sockets.parent) == 0o700
+    layout.engine_sockets.parent.rmdir()
+
+
 def test_a_base_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
