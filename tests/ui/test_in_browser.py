@@ -25,6 +25,9 @@ _RULES = (
     "aria-valid-attr-value", "duplicate-id-aria", "document-title", "html-has-lang",
 )  # fmt: skip
 
+# Streamlit fades what is being drawn anew, for as long as that takes.
+_UNFADED = "[data-stale] { opacity: 1 !important; transition: none !important }"
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -69,19 +72,25 @@ def _job(there: Depot, dataset: str) -> str:
 
 
 @pytest.fixture
-def page(chrome: Browser, box: Box) -> Iterator[Page]:
-    """A visitor at the overview. What the console complains of fails the test, and so does asking another host."""
+def visitor(chrome: Browser) -> Iterator[Page]:
+    """One that has opened nothing yet. What the console complains of fails the test, and so does asking another host."""
     context = chrome.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(_PATIENCE_MS)
     expect.set_options(timeout=_PATIENCE_MS)
-    visitor = context.new_page()
+    page = context.new_page()
     trouble: list[str] = []
-    visitor.on("pageerror", lambda error: trouble.append(str(error)))
-    visitor.on("request", lambda request: trouble.extend(_elsewhere(request.url)))
-    open_page(visitor, box.url, "overview")
-    yield visitor
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("request", lambda request: trouble.extend(_elsewhere(request.url)))
+    yield page
     context.close()
     assert not trouble
+
+
+@pytest.fixture
+def page(visitor: Page, box: Box) -> Page:
+    """A visitor at the overview."""
+    open_page(visitor, box.url, "overview")
+    return visitor
 
 
 def _elsewhere(url: str) -> list[str]:
@@ -116,28 +125,29 @@ def test_whether_the_later_checkpoint_is_really_better(page: Page) -> None:
     expect(page.get_by_text("(was wrong)").first).to_be_visible()
 
 
-def test_the_form_of_a_switch_is_reached_with_the_keyboard(page: Page, box: Box) -> None:
-    open_page(page, box.url, "models")
-    wanted = page.get_by_role("combobox", name=re.compile("Switch to"))
+def test_the_form_of_a_switch_is_reached_with_the_keyboard(visitor: Page, box: Box) -> None:
+    open_page(visitor, box.url, "models")
+    wanted = visitor.get_by_role("combobox", name=re.compile("Switch to"))
     expect(wanted).to_be_visible()
     for _ in range(_TABS):
-        page.keyboard.press("Tab")
+        visitor.keyboard.press("Tab")
         if wanted.evaluate("one => one === document.activeElement"):
             return
     pytest.fail(f"not reached with {_TABS} tabs")
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_has_no_barriers(page: Page, box: Box, name: str) -> None:
+def test_a_page_has_no_barriers(visitor: Page, box: Box, name: str) -> None:
     """Contrast, the order of headings, and a name for everything that can be used."""
-    open_page(page, box.url, name)
-    found = Axe().run(page, options={"runOnly": {"type": "rule", "values": list(_RULES)}})
+    open_page(visitor, box.url, name)
+    visitor.add_style_tag(content=_UNFADED)
+    found = Axe().run(visitor, options={"runOnly": {"type": "rule", "values": list(_RULES)}})
     assert not found.violations_count, found.generate_report()
 
 
-def test_every_page_fits_a_narrow_screen(page: Page, box: Box) -> None:
-    page.set_viewport_size({"width": 390, "height": 800})
+def test_every_page_fits_a_narrow_screen(visitor: Page, box: Box) -> None:
+    visitor.set_viewport_size({"width": 390, "height": 800})
     for name in PAGES:
-        open_page(page, box.url, name)
-        expect(page.get_by_test_id("stException")).to_have_count(0)
-        assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, f"{name} is wider than the screen"
+        open_page(visitor, box.url, name)
+        expect(visitor.get_by_test_id("stException")).to_have_count(0)
+        assert visitor.evaluate("document.scrollingElement.scrollWidth") <= 390, f"{name} is wider than the screen"

@@ -39,7 +39,7 @@ def test_a_key_is_asked_for_and_then_used(empty: Depot, monkeypatch: pytest.Monk
         assert name == "overview" or "Enter a key in the sidebar" in page.error[0].value, name
     page.text_input(key="api_key").set_value(key).run()
     assert not page.error, words(page)
-    assert f"Active model: {MODEL}" in words(opened("overview", key))
+    assert f"**{MODEL}** serves since" in words(opened("overview", key))
     jobs_key = {"authorization": f"Bearer {key}"}
     small = empty.http.post("/keys", json={"name": "small", "scopes": ["infer"]}, headers=jobs_key).json()["key"]
     assert "Enter a key with that scope" in opened("jobs", small).error[0].value
