@@ -73,7 +73,7 @@ def _job(there: Depot, dataset: str) -> str:
 
 @pytest.fixture
 def visitor(chrome: Browser) -> Iterator[Page]:
-    """One that has opened nothing yet. What the console complains of fails the test, and so does asking another host."""
+    """One who has opened nothing yet. What the console complains of fails the test, and asking another host does."""
     context = chrome.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(_PATIENCE_MS)
     expect.set_options(timeout=_PATIENCE_MS)
