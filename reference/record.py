@@ -26,8 +26,10 @@ def record() -> list[Example]:
     with tempfile.TemporaryDirectory(prefix="stepserve-examples-") as folder:
         base = Path(folder)
         shutil.copytree(REPOSITORY / "demo" / "checkpoints" / EARLY_FILES, base / "models" / EARLY)
-        settings = {"traffic__on": "true", "traffic__without_keys": "true"}
-        with stepserve(base, **settings) as url, httpx.Client(base_url=url, timeout=300, trust_env=False) as http:
+        with (
+            stepserve(base, traffic__on="true", traffic__without_keys="true") as url,
+            httpx.Client(base_url=url, timeout=300, trust_env=False) as http,
+        ):
             return list(
                 _Recorder(http, {str(base): "/home/you/llm", str(REPOSITORY): "/home/you/stepserve"}).examples()
             )

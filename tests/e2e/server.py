@@ -15,7 +15,7 @@ from typing import Self
 import httpx
 import psutil
 
-from tests.eventually import wait_until as wait_until  # noqa: PLC0414 - tests/e2e/test_fleet.py has it from here
+from tests.eventually import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo" / "checkpoints"

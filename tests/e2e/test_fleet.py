@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.server import EARLY, FINAL_ID, Server, kill, wait_until
+from tests.e2e.server import EARLY, FINAL_ID, Server, kill
+from tests.eventually import wait_until
 
 _EARLY_ID = "fleet-early"
 

@@ -8,8 +8,9 @@ import pytest
 from safetensors.torch import load_file
 
 from stepserve.client import Client
-from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, kill, wait_until
+from tests.e2e.server import EARLY, FINAL, FINAL_ID, Server, kill
 from tests.e2e.test_fleet import Member, all_ready, fleet
+from tests.eventually import wait_until
 
 _EARLY_ID = "early-for-a-fleet"
 PROMPT = "What is 17+25? 42. What is 9+8? 17."

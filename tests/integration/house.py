@@ -26,8 +26,6 @@ from tests.integration.echo_kind import EchoKind
 from tests.integration.fake_gateway import FakeGateway
 from tests.unit.control.checkpoint_files import write_checkpoint
 
-until = eventually  # tests/integration/test_fleet*.py still call it so
-
 PACE = PollIntervals(out_of_step_s=0.05, in_step_s=0.2)
 
 

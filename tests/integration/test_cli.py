@@ -22,8 +22,9 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.canary import CanaryJudging
 from stepserve.contract import BatchItem, BatchOutput
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of, until
+from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 Ended = tuple[int, str, str]
@@ -249,10 +250,10 @@ async def test_top_in_a_pipe_is_one_look_as_lines(tmp_path: Path) -> None:
             async def look() -> str:
                 return str((await http.get(f"/jobs/{job.strip()}")).json()["status"])
 
-            await until(look, lambda status: status == "running")
-            await until(lambda: http.get("/history"), lambda told: told.json()["samples"])
+            await eventually(look, lambda status: status == "running")
+            await eventually(lambda: http.get("/history"), lambda told: told.json()["samples"])
             gateway.served = 30
-            await until(
+            await eventually(
                 lambda: http.get("/history?window_s=10&samples=1"),
                 lambda told: told.json()["samples"][-1]["requests_per_s"],
             )

@@ -19,9 +19,10 @@ from stepserve.contract import Proof
 from stepserve.fleet_settings import FleetSettings
 from stepserve.replica_settings import ReplicaSettings
 from tests.e2e.server import free_port
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import House, by_hand, control, house, settings_of, until
+from tests.integration.house import House, by_hand, control, house, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 LEASE_S = 1.0
@@ -48,7 +49,7 @@ async def states(here: House, wanted: dict[str, str]) -> dict[str, Any]:
         found = {each["id"]: each["state"] for each in seen["gateways"]}
         return all(found.get(name) == state for name, state in wanted.items())
 
-    seen: dict[str, Any] = await until(lambda: here.get("/fleet"), enough)
+    seen: dict[str, Any] = await eventually(lambda: here.get("/fleet"), enough)
     return seen
 
 
@@ -190,7 +191,7 @@ def moments(local: FakeGateway, m1: FakeMember, m2: FakeMember) -> dict[str, Mom
         m1.may_switch.set()
 
     async def m1_is_brought_back() -> None:
-        await until(lambda: asyncio.sleep(0, m1.asked[-1].model.id), lambda asked: asked == "a")
+        await eventually(lambda: asyncio.sleep(0, m1.asked[-1].model.id), lambda asked: asked == "a")
 
     return {
         "the members get files": Moment(block_files, m1.on_stage.wait, m1.may_stage.set),
@@ -281,7 +282,7 @@ async def test_control_killed_between_two_rows(tmp_path: Path) -> None:
                 await by_hand(tmp_path, row)
             async with control(tmp_path, local, fleet=settings) as here:
                 m1.http = m2.http = here.http
-                last = await until(
+                last = await eventually(
                     partial(here.get, "/models/activations"),
                     lambda seen: seen["activations"][0]["status"] != "running",
                 )
@@ -340,7 +341,7 @@ async def test_a_member_that_was_lost_is_not_ready_because_control_was_restarted
             await here.add_model("b", seed=1)
             async with m1.joined(here.http):
                 await states(here, {"m1": "ready"})
-            await until(lambda: here.get("/fleet"), lambda seen: seen["gateways"][1]["model"] is None)
+            await eventually(lambda: here.get("/fleet"), lambda seen: seen["gateways"][1]["model"] is None)
         async with control(tmp_path, local, fleet=FleetSettings(lease_s=60)) as here:
             assert (await here.get("/fleet"))["gateways"][1]["state"] == "joining"
             answer = await here.http.post("/models/set_active", json={"id": "b"})
@@ -374,7 +375,7 @@ async def test_control_killed_outright(tmp_path: Path) -> None:
         stack.callback(lambda: process.kill() if process.returncode is None else None)
         await stack.enter_async_context(local.running())
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=240))
-        await until(lambda: answers(http), lambda there: there)
+        await eventually(lambda: answers(http), lambda there: there)
         write_checkpoint(tmp_path / "models" / "a", 0)
         write_checkpoint(tmp_path / "models" / "b", 1)
         for name in ("a", "b"):
@@ -390,7 +391,7 @@ async def test_control_killed_outright(tmp_path: Path) -> None:
         await process.wait()
         assert isinstance((await asyncio.gather(switching, return_exceptions=True))[0], httpx.TransportError)
         m1.may_switch.set()
-        await until(lambda: asyncio.sleep(0, m1.active), lambda active: active is not None and active.id == "b")
+        await eventually(lambda: asyncio.sleep(0, m1.active), lambda active: active is not None and active.id == "b")
 
         async with control(tmp_path, local, fleet=FleetSettings(lease_s=LEASE_S)) as here:
             m1.http = here.http
@@ -408,7 +409,7 @@ async def answers(http: httpx.AsyncClient) -> bool:
 
 async def settled(here: House) -> Any:
     """GET /fleet, once the last rollout has ended."""
-    return await until(
+    return await eventually(
         lambda: here.get("/fleet"), lambda seen: seen["rollout"]["state"] in {"committed", "rolled_back"}
     )
 
@@ -435,7 +436,7 @@ async def test_weights_that_were_pushed_to_a_member_are_replaced_though_they_are
     """A trainer's first push is often what lies on the disk."""
     async with fleet(tmp_path, ["m1"]) as (here, members):
         members["m1"].pushed = 1
-        activated = await until(lambda: asyncio.sleep(0, members["m1"].activated), lambda seen: len(seen) > 1)
+        activated = await eventually(lambda: asyncio.sleep(0, members["m1"].activated), lambda seen: len(seen) > 1)
         assert (activated, members["m1"].pushed) == (["a", "a"], 0)
         await states(here, {"m1": "ready"})
 

@@ -16,9 +16,10 @@ from stepserve.contract import BatchRequest, ModelRef
 from stepserve.fleet_settings import FleetSettings
 from stepserve.jobs.ports import JobKind
 from stepserve.settings import TelemetrySettings
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import House, control, settings_of, until
+from tests.integration.house import House, control, settings_of
 from tests.integration.test_data_gen_kills import ROWS, mostly_adds
 from tests.integration.test_fleet import states
 from tests.integration.test_kills import greedy
@@ -51,7 +52,7 @@ class Work:
 
     async def has(self, requests: int) -> None:
         """Returns once it was asked so often, all told."""
-        await until(lambda: asyncio.sleep(0, self.asked), lambda asked: asked >= requests)
+        await eventually(lambda: asyncio.sleep(0, self.asked), lambda asked: asked >= requests)
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Fleet:
 
     async def metrics(self, job: str) -> dict[str, Any]:
         """Once it is done, without times; every sample is there once, and one attempt was enough."""
-        ended = await until(
+        ended = await eventually(
             lambda: self.here.get(f"/jobs/{job}"), lambda seen: seen["status"] not in {"pending", "running"}
         )
         assert (ended["status"], [each["outcome"] for each in ended["attempts"]]) == ("done", ["done"]), ended
@@ -163,7 +164,7 @@ async def test_a_member_that_moves_drains_or_is_cordoned_loses_nothing(tmp_path:
         here.release("m1")
         await here.here.post("/fleet/m2/drain")
         await here.here.post("/fleet/m3/cordon")
-        await until(
+        await eventually(
             lambda: here.here.get("/fleet"),
             lambda seen: [each["state"] for each in seen["gateways"]][1:] == ["joining", "cordoned", "cordoned"],
         )
@@ -268,7 +269,7 @@ async def test_a_share_of_the_fleet_is_set_apart_for_a_job_and_given_back_after_
         for name in here.members:
             here.hold(name)
         job = await here.evaluate("b")
-        shown = await until(
+        shown = await eventually(
             lambda: here.here.get("/fleet"), lambda seen: any(each["model"] == "b" for each in seen["gateways"])
         )
         apart = [each for each in shown["gateways"] if each["state"] == "cordoned"]
@@ -294,6 +295,8 @@ async def test_without_a_share_a_job_that_has_no_room_waits(tmp_path: Path) -> N
     async with fleet(tmp_path, ("m1",)) as here:
         await here.here.add_model("b", seed=1)
         job = await here.evaluate("b")
-        shown = await until(lambda: here.here.get(f"/jobs/{job}"), lambda seen: "room" in str(seen.get("waiting_for")))
+        shown = await eventually(
+            lambda: here.here.get(f"/jobs/{job}"), lambda seen: "room" in str(seen.get("waiting_for"))
+        )
         assert shown["status"] == "pending"
         assert {each["state"] for each in (await here.here.get("/fleet"))["gateways"]} == {"ready"}

@@ -20,8 +20,9 @@ from stepserve.contract import GatewayState, ModelRef
 from stepserve.fleet import FileEntry, FileManifest, FileSource, StageRequest, file_ticket
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
+from tests.eventually import eventually
 from tests.integration.echo_kind import EchoKind
-from tests.integration.house import House, house, settings_of, until
+from tests.integration.house import House, house, settings_of
 from tests.integration.town import Town, bearer, town
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
@@ -56,7 +57,7 @@ async def ready(there: Town, wanted: int) -> Any:
     async def look() -> httpx.Response:
         return await there.http.get("/readyz")
 
-    return (await until(look, lambda answer: answer.status_code == wanted)).json()
+    return (await eventually(look, lambda answer: answer.status_code == wanted)).json()
 
 
 async def test_a_member_has_controls_keys_and_what_is_committed_there(tmp_path: Path) -> None:
@@ -138,10 +139,12 @@ async def test_a_member_answers_for_jobs_and_for_control_alone(tmp_path: Path) -
         admin = await head.key(scopes=["admin"])
         async with member(tmp_path / "m1", head.url, await head.key(scopes=["fleet"]), make) as there:
             await ready(there, 200)
-            await until(lambda: head.owner.get("/fleet"), lambda seen: seen.json()["gateways"][1]["state"] == "ready")
+            await eventually(
+                lambda: head.owner.get("/fleet"), lambda seen: seen.json()["gateways"][1]["state"] == "ready"
+            )
             made = (await head.owner.post("/echo/jobs", json={"model_id": "a", "steps": 6})).json()
             look = f"/jobs/{made['job_id']}"
-            job = (await until(lambda: head.owner.get(look), lambda seen: seen.json()["status"] == "done")).json()
+            job = (await eventually(lambda: head.owner.get(look), lambda seen: seen.json()["status"] == "done")).json()
             assert job["result"]["texts"] == ["a"] * 6
             assert [engine.batched for engine in (head.engine, *engines)] == [3, 3]
 

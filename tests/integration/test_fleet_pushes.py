@@ -14,7 +14,7 @@ from gateway.errors import EngineReloadFailed
 from stepserve.contract import ModelRef
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.test_fleet_rollout import Answering
 from tests.integration.test_weight_deltas import ONE, delta, put
 from tests.integration.test_weights import OTHER, safetensors
@@ -72,7 +72,7 @@ class Pair:
             shown: dict[str, Any] = (await self.head.owner.get("/fleet")).json()
             return shown
 
-        found: dict[str, Any] = await until(look, enough)
+        found: dict[str, Any] = await eventually(look, enough)
         return found
 
     async def all_serve(self, version: int) -> dict[str, Any]:
@@ -106,7 +106,9 @@ async def pair(base: Path, *members: str) -> AsyncIterator[Pair]:
             await there.join(name)
         if members:
             await there.all_serve(0)
-            await until(lambda: asyncio.sleep(0, head.gateway.balancing), lambda parts: parts.link.members.is_fleet)
+            await eventually(
+                lambda: asyncio.sleep(0, head.gateway.balancing), lambda parts: parts.link.members.is_fleet
+            )
         yield there
 
 

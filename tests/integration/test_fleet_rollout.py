@@ -16,7 +16,7 @@ from gateway.http.asgi import Receive, Scope, Send, send_json
 from stepserve.contract import ModelRef
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
-from tests.integration.house import until
+from tests.eventually import eventually
 from tests.integration.town import Town, bearer, town
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
@@ -59,7 +59,7 @@ async def pair(base: Path) -> AsyncIterator[tuple[Town, dict[str, str], dict[str
             assert member.gateway.member is not None
             joining = asyncio.create_task(member.gateway.member.membership.run(lambda: asyncio.sleep(0)))
             try:
-                await until(lambda: ask(head, client), _by_member)
+                await eventually(lambda: ask(head, client), _by_member)
                 yield head, admin, client
             finally:
                 joining.cancel()
@@ -103,14 +103,14 @@ def test_clients_of_the_head_see_what_is_committed_and_nothing_else(tmp_path: Pa
             def all_see(name: str) -> bool:
                 return all(seen and seen[-1][1] == name for seen in answers)
 
-            await until(lambda: asyncio.sleep(0, "a"), all_see)
+            await eventually(lambda: asyncio.sleep(0, "a"), all_see)
             for name, status in (("b", 200), ("a", 200), ("bad", 500), ("b", 200)):
                 answer = await head.http.post("/models/set_active", json={"id": name}, headers=admin)
                 assert answer.status_code == status, answer.text
                 assert {each["id"] for each in answer.json()["gateways"]} == {"local", "m1"}
                 if status == 200:  # each client, however seldom it has its turn
-                    await until(partial(asyncio.sleep, 0, name), all_see)
-            await until(lambda: ask(head, client), _by_member)
+                    await eventually(partial(asyncio.sleep, 0, name), all_see)
+            await eventually(lambda: ask(head, client), _by_member)
             over.set()
             await asyncio.gather(*clients)
             for seen in answers:

@@ -14,18 +14,19 @@ from control.telemetry.history import History
 from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from stepserve.contract import EngineDeath
+from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import house, settings_of, until
+from tests.integration.house import house, settings_of
 from tests.unit.control.recorded_nvml import H200, RecordedNvml
 
 
 async def test_traffic_cards_and_a_death_are_in_it(tmp_path: Path) -> None:
     async with house(tmp_path, card_reader=Nvml(RecordedNvml(H200))) as here:
         await here.add_active("a")
-        await until(lambda: here.get("/history"), lambda told: told["samples"])
+        await eventually(lambda: here.get("/history"), lambda told: told["samples"])
         here.gateway.served, here.gateway.first_token_counts = 40, [40, 0, 0]
         here.gateway.deaths = [EngineDeath(number=1, model_id="a", active=True, at=utc_now().isoformat())]
-        told = await until(lambda: here.get("/history?window_s=600&samples=600"), lambda seen: seen["marks"])
+        told = await eventually(lambda: here.get("/history?window_s=600&samples=600"), lambda seen: seen["marks"])
         busy: dict[str, Any] = next(sample for sample in told["samples"] if sample["requests_per_s"])
         assert busy["tokens_per_s"]["a"] == pytest.approx(10 * busy["requests_per_s"], abs=0.01)
         assert 0 < busy["first_token_p50_s"] < busy["first_token_p99_s"] <= 0.1
@@ -63,9 +64,9 @@ async def test_minutes_are_there_after_a_restart_and_go_after_a_month(tmp_path: 
         async def minutes() -> Any:
             return await after.between(began, 60.0)
 
-        early = await until(minutes, bool)
+        early = await eventually(minutes, bool)
         assert early[0].at < began + timedelta(minutes=2)
-        late = await until(minutes, lambda seen: len(seen) > 2 and seen[0].at > began + timedelta(days=38))
+        late = await eventually(minutes, lambda seen: len(seen) > 2 and seen[0].at > began + timedelta(days=38))
         assert {minute.requests for minute in late[1:]} == {60}, "two samples of 30 each"
         running.cancel()
         await asyncio.wait({running})

@@ -19,10 +19,10 @@ from stepserve import AsyncClient
 from stepserve.access_settings import AccessSettings
 from stepserve.operator.rollout import RolloutSpec, RolloutStatus
 from tests.e2e.server import free_port
+from tests.eventually import DEADLINE_S, eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_kubernetes import Kubernetes
 from tests.integration.front import Front, front
-from tests.integration.house import DEADLINE_S, until
 from tests.integration.programs import REPOSITORY, environment_of, python
 from tests.integration.test_promotions import knowing
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -100,7 +100,7 @@ class Cluster:
             newest = said.get("observedGeneration") == found["metadata"]["generation"]
             return newest and said.get("phase") == phase and reason in {None, reason_of(found)}
 
-        found: Rollout = await until(lambda: self.look(name), there)
+        found: Rollout = await eventually(lambda: self.look(name), there)
         return found
 
     async def order(self, **trouble: Any) -> None:
@@ -126,13 +126,13 @@ class Cluster:
         self.gateway.switch_asked.clear()
 
     async def until_over(self) -> None:
-        await until(self.activations, lambda rows: all(state != "running" for _, state in rows))
+        await eventually(self.activations, lambda rows: all(state != "running" for _, state in rows))
 
     async def until_log(self, text: str, times: int) -> None:
         async def count() -> int:
             return (self.folder / "operator.log").read_text().count(text)
 
-        await until(count, lambda seen: seen >= times)
+        await eventually(count, lambda seen: seen >= times)
 
     async def activations(self) -> list[tuple[str, str]]:
         """Oldest first."""
@@ -174,7 +174,7 @@ async def cluster(base: Path) -> AsyncIterator[Cluster]:
         await here.activate("a")
         await here.register("b", 1)
         here.gateway.switch_asked.clear()
-        await until(lambda: answers(kubernetes), bool)
+        await eventually(lambda: answers(kubernetes), bool)
         yield here
         assert (await here.told())["forbidden"] == [], "its Role is too small"
 
@@ -413,7 +413,7 @@ async def test_a_switch_that_is_to_be_earned(tmp_path: Path) -> None:
             here.gateway.has_room_for.add(model)
         here.start()
         await here.create("production", model="b", promotion=SUITE)
-        found = await until(lambda: here.look("production"), lambda one: "jobId" in one.get("status", {}))
+        found = await eventually(lambda: here.look("production"), lambda one: "jobId" in one.get("status", {}))
         here.kill()
         here.start()
         served = await here.until("production", "Serving")
@@ -439,7 +439,7 @@ async def test_a_promotion_that_nobody_wants_any_more_is_cancelled(tmp_path: Pat
         here.gateway.before_batch = hangs
         here.start()
         await here.create("production", model="b", promotion=SUITE)
-        found = await until(lambda: here.look("production"), lambda one: "jobId" in one.get("status", {}))
+        found = await eventually(lambda: here.look("production"), lambda one: "jobId" in one.get("status", {}))
         await here.change("production", promotion=None)
         await here.until("production", "Serving")
         async with here.client() as client:

@@ -15,8 +15,9 @@ from gateway.serving.slot import Slot, StartEngine
 from stepserve.contract import ActivateRequest, ActivateResult, EngineOverrides, ModelRef, Placement
 from stepserve.placement import Device
 from stepserve.settings import EngineSettings
+from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, Garage, model, signature
-from tests.unit.gateway.pool_house import House, scenario, until
+from tests.unit.gateway.pool_house import House, scenario
 
 GB = 1_000_000_000
 CONFIG = {
@@ -180,7 +181,7 @@ def test_a_switch_between_different_models_needs_no_pause_where_two_fit(checkpoi
     async def test(house: CardHouse) -> None:
         await house.activate(checkpoint("a", 6))
         assert (await house.activate(checkpoint("b", 6))).method == "blue_green"
-        await until(lambda: len(house.driver.placements) == 1)
+        await eventually(lambda: len(house.driver.placements) == 1)
         assert (await house.activate(checkpoint("c", 16))).method == "restart"
 
     run(test, 24)
@@ -266,10 +267,10 @@ def test_the_active_model_comes_back_before_idle_ones_stay(checkpoint: Make) -> 
         await house.activate(checkpoint("a", 9, EngineOverrides(max_num_seqs=4)))
         house.garage.broken.add("a")
         house.garage.started[0].dead = True
-        await until(lambda: house.pool.serving is None and not house.driver.placements)
+        await eventually(lambda: house.pool.serving is None and not house.driver.placements)
         await house.load(checkpoint("b", 16))
         house.garage.broken.clear()
-        await until(lambda: house.pool.serving is not None)
+        await eventually(lambda: house.pool.serving is not None)
         assert house.where() == {"a": ["GPU-0"]}
 
     run(test, 24)
@@ -282,11 +283,11 @@ def test_a_model_that_waits_for_room_does_not_get_that_of_an_active_one_that_die
         end = await house.occupied(checkpoint("b", 7, few))
         read = house.driver.readings
         loading = asyncio.create_task(house.load(checkpoint("c", 7, few)))
-        await until(lambda: house.driver.readings > read)
+        await eventually(lambda: house.driver.readings > read)
         house.garage.asked.clear()
         house.garage.started[0].dead = True
-        await until(lambda: bool(house.garage.asked))
-        await until(lambda: house.pool.serving is not None)
+        await eventually(lambda: bool(house.garage.asked))
+        await eventually(lambda: house.pool.serving is not None)
         assert house.garage.asked == ["a"]
         await end()
         await loading
@@ -300,7 +301,7 @@ def test_a_start_waits_until_the_driver_shows_what_has_ended_as_free(checkpoint:
         house.driver.late_bytes = 10 * GB
         switch = asyncio.create_task(house.activate(checkpoint("a", 16)))
         seen = house.driver.readings
-        await until(lambda: house.driver.readings > seen + 5)
+        await eventually(lambda: house.driver.readings > seen + 5)
         assert not house.garage.started
         house.driver.late_bytes = 0
         assert (await switch).status == "activated"
