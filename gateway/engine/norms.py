@@ -56,7 +56,7 @@ def _fused_add_rms_norm(
 
 @cache
 def cuts_off() -> bool:
-    """Whether this processor's kernels make no bfloat16 larger than it is in float32; rounding would, every other time."""
+    """Whether these kernels make no bfloat16 larger than it is in float32: rounding would, every other time."""
     row = torch.linspace(-3, 3, 128).to(torch.bfloat16).view(1, -1)
     weight = torch.ones(row.shape[-1], dtype=row.dtype)
     made = torch.empty_like(row)
