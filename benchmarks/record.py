@@ -8,13 +8,13 @@
 
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
+from benchmarks.commits import working_tree
 from stepserve.installed_vllm import installed_vllm
 
 Better = Literal["higher", "lower"]
@@ -41,7 +41,7 @@ class Record(BaseModel):
     def of(cls, metrics: list[Metric], commit: str | None = None, turns: str | None = None) -> Self:
         """Of measurements on this machine; `commit` None: that of the working tree."""
         return cls(
-            commit=commit or _commit(),
+            commit=commit or working_tree(),
             made=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             python=platform.python_version(),
             vllm=installed_vllm() or "none",
@@ -60,7 +60,7 @@ class Record(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "the file"
-            raise ValueError(f"{path} is no record of a benchmark: {place}: {first['msg']}") from error
+            raise ValueError(f"{path} is not a record of a benchmark: {place}: {first['msg']}") from error
 
     def write(self, path: Path) -> None:
         path.write_text(self.model_dump_json(indent=1) + "\n")
@@ -80,10 +80,3 @@ def add_to(path: Path | None, metrics: list[Metric]) -> None:
             names = {each.name for each in metrics}
             made.metrics = [each for each in former.metrics if each.name not in names] + metrics
     made.write(path)
-
-
-def _commit() -> str:
-    """With a mark where the tree has changes."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    return ended.stdout.strip() or "unknown"

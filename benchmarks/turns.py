@@ -13,39 +13,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 
+from benchmarks.commits import ROOT, checked_out, git
 from benchmarks.compare import changes, report
 from benchmarks.load import chat_load
 from benchmarks.processes import MODEL_ID, stepserve
 from benchmarks.record import Better, Metric, Record
 
-_ROOT = Path(__file__).resolve().parents[1]
 _OTHER = "bench-other"
 _CLIENTS = (1, 16, 64)
 _REQUESTS = 100
 _FEWEST = 6  # rounds, however long they take
-
-
-@contextlib.contextmanager
-def checked_out(commit: str) -> Iterator[Path]:
-    """The files of a commit, for as long as the block runs. Raises CalledProcessError for what is none."""
-    with tempfile.TemporaryDirectory(prefix="stepserve-turns-") as folder:
-        tree = Path(folder) / "tree"
-        _git("worktree", "add", "--detach", str(tree), commit)
-        try:
-            yield tree
-        finally:
-            _git("worktree", "remove", "--force", str(tree))
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(_ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 class Side:
@@ -60,7 +42,7 @@ class Side:
 
     def prepare(self) -> None:
         """A second model with other weights, to switch to, and a first load that warms up."""
-        shutil.copytree(_ROOT / "demo" / "checkpoints" / "step-0500", self._base_dir / "models" / _OTHER)
+        shutil.copytree(ROOT / "demo" / "checkpoints" / "step-0500", self._base_dir / "models" / _OTHER)
         self._http.post("/models/register", json={"id": _OTHER, "source": "bench"}).raise_for_status()
         chat_load(self._url, MODEL_ID, 16, _REQUESTS)
         self._switches()
@@ -106,13 +88,13 @@ def main() -> int:
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         try:
-            commits = [_git("rev-parse", "--short", f"{name}^{{commit}}") for name in (args.before, args.after) if name]
+            commits = [git("rev-parse", "--short", f"{name}^{{commit}}") for name in (args.before, args.after) if name]
             trees = [stack.enter_context(checked_out(commit)) for commit in commits]
         except subprocess.CalledProcessError as error:
             parser.error(error.stderr.strip())
         if args.after is None:
             commits.append("the working tree")
-            trees.append(_ROOT)
+            trees.append(ROOT)
         sides = []
         for commit, tree in zip(commits, trees, strict=True):
             base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepserve-turns-")))
