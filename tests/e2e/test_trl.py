@@ -9,6 +9,8 @@ from stepserve import Client
 from tests.e2e.environments import python_with, run
 from tests.e2e.server import EARLY, FINAL, FINAL_ID, REPOSITORY, Server
 
+_STEPS = 12  # of GRPO; ten are enough to take the reward from 0.4 to 0.6
+
 
 def test_sft_with_the_callback(server: Server, tmp_path: Path) -> None:
     python = python_with("trl", beside_ours=True)
@@ -62,14 +64,14 @@ def test_a_whole_grpo_training_makes_the_reward_rise(server: Server, tmp_path: P
     server.http.post("/models/register", json={"id": "grpo", "source": "test"}).raise_for_status()
     server.http.post("/models/set_active", json={"id": "grpo"}).raise_for_status()
     version = int(server.ask("What is 17+25?").headers["x-model-version"])
-    command = [str(python), "-m", "tests.e2e.trl_grpo_run", str(tmp_path / "out"), server.url, "40"]
+    command = [str(python), "-m", "tests.e2e.trl_grpo_run", str(tmp_path / "out"), server.url, str(_STEPS)]
     environment = {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     try:
-        history = json.loads(run(command, 1200.0, environment).splitlines()[-1])
+        history = json.loads(run(command, 600.0, environment).splitlines()[-1])
         rewards = [entry["reward"] for entry in history if "reward" in entry]
-        assert len(rewards) == 40
-        assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.1, rewards
-        assert server.ask("What is 17+25?").headers["x-model-version"] == str(version + 40)
+        assert len(rewards) == _STEPS
+        assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1, rewards
+        assert server.ask("What is 17+25?").headers["x-model-version"] == str(version + _STEPS)
     finally:
         server.http.post("/models/set_active", json={"id": FINAL_ID}).raise_for_status()
         server.forget("grpo")
