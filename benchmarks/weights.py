@@ -31,6 +31,7 @@ from stepserve.client.weights import PushedWeights
 
 EARLY = CHECKPOINT.parent / "step-0300"
 QUESTIONS = [f"What is {a}+{b}?" for a, b in ((17, 25), (48, 37), (99, 1), (60, 35), (28, 64), (73, 19))]
+PARTS = ("pause", "load", "memory", "larger")
 TIMEOUT = aiohttp.ClientTimeout(total=120)
 
 
@@ -42,16 +43,20 @@ def main() -> None:
     parser.add_argument("--larger-mb", type=int, default=400)
     parser.add_argument("--many", type=int, default=200)
     parser.add_argument("--deltas", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-weights-") as folder:
         base = Path(folder)
         with stepserve(base_dir=base, proof_compute_max_bytes=0) as url, Client(url) as client:
             sources = [load_file(EARLY / "model.safetensors"), load_file(CHECKPOINT / "model.safetensors")]
-            against_switches(base, client, sources, args.pushes)
-            under_load(url, client, sources, args.loaded_pushes, args.streams)
-            for delta in (False, True):
-                memory(client, sources, args.many, delta=delta)
-            if args.larger_mb:
+            if "pause" in args.only:
+                against_switches(base, client, sources, args.pushes)
+            if "load" in args.only:
+                under_load(url, client, sources, args.loaded_pushes, args.streams)
+            if "memory" in args.only:
+                for delta in (False, True):
+                    memory(client, sources, args.many, delta=delta)
+            if "larger" in args.only:
                 tensors = throughput(base, client, args.larger_mb)
                 deltas(client, tensors, args.deltas)
 

@@ -30,6 +30,8 @@ GATEWAY_TAKE_PATH = "/weights/take"  # of a gateway's private API
 GATEWAY_KEEP_PATH = "/weights/keep"
 CONTROL_PUSHES_PATH = "/internal/pushes"  # of control's own socket
 KEPT_VERSION_FILE = ".version.json"  # in the folder of a KeptVersion, which is its content
+KEPT_DELTA_FILE = ".delta"  # beside it, where the version came as a delta: what came, as in stepserve.delta
+WEIGHTS_FILE = "model.safetensors"
 
 LOCAL_MEMBER = "local"
 """The id of the gateway beside control, which never joins: it is on control's machine, over a Unix socket."""
@@ -209,12 +211,20 @@ class FileEntry(Message):
     sha256: str
 
 
+class FileDelta(Message):
+    """A file (KEPT_DELTA_FILE) that makes a version's WEIGHTS_FILE, byte for byte, of the one with the digest `base`."""
+
+    base: str
+    file: FileEntry
+
+
 class FileManifest(Message):
-    """The files that make a model, an adapter's without its base's."""
+    """The files that make a model, an adapter's without its base's. `delta`: a short way to the weights."""
 
     model: str
     digest: str
     files: list[FileEntry]
+    delta: FileDelta | None = None
 
 
 class FileSource(Message):
@@ -252,8 +262,9 @@ class KeptVersion(Message):
     """Weights that were pushed, as a checkpoint on disk, for gateways to serve in place of the registered files.
 
     `files_digest`: of those files; `digest`: what a registration of these weights would have. `folder` is absolute, and
-    holds all of them in one file, model.safetensors. `reference`: what the trainer says that they answer. `timeout_s`:
-    how long the requests inside may take to end.
+    holds all of them in one file, WEIGHTS_FILE. `delta_base`: the digest of the version that KEPT_DELTA_FILE is for;
+    None: there is no such file. `reference`: what the trainer says that they answer. `timeout_s`: how long the requests
+    inside may take to end.
     """
 
     model: str
@@ -261,13 +272,14 @@ class KeptVersion(Message):
     digest: str
     version: WeightsVersion
     folder: str
+    delta_base: str | None = None
     reference: Reference | None = None
     in_flight: InFlightPolicy = "finish"
     timeout_s: float = 300.0
 
 
 class StageAnswer(Message):
-    """The model with the paths of the member's machine. `fetched_bytes`: how much came from control."""
+    """The model with the paths of the member's machine. `fetched_bytes`: how much came over the network."""
 
     model: ModelRef
     fetched_bytes: int = 0

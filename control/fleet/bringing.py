@@ -73,8 +73,10 @@ class Bringer:
         model, kept = wanted.request.model, wanted.kept
         if kept is not None:
             model = ModelRef(id=kept.model, path=kept.folder, digest=kept.digest)
-        parts = [each for each in (model, model.base) if each is not None]
-        manifests = [await self._files.manifest_at(each.id, each.digest, Path(each.path)) for each in parts]
+        delta_base = kept.delta_base if kept is not None else None
+        manifests = [await self._files.manifest_at(model.id, model.digest, Path(model.path), delta_base)]
+        if (base := model.base) is not None:
+            manifests.append(await self._files.manifest_at(base.id, base.digest, Path(base.path)))
         return StageRequest(model=model, manifests=manifests)
 
     async def stage(self, member: Member, staging: StageRequest) -> ModelRef:

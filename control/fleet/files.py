@@ -11,7 +11,7 @@ from control.errors import Conflict, Invalid, NotFound
 from control.models.repository import ModelRepository
 from stepserve.client.checkpoint import look
 from stepserve.client.errors import StepserveError
-from stepserve.fleet import FLEET_FILES_PATH, FileEntry, FileManifest
+from stepserve.fleet import FLEET_FILES_PATH, KEPT_DELTA_FILE, FileDelta, FileEntry, FileManifest
 
 _READ_BYTES = 4 * 1024 * 1024
 _MOST_HASHES = 1000  # then those of files that are gone are forgotten
@@ -32,20 +32,31 @@ class ModelFiles:
         row = await self._models.get(model_id)
         return await self.manifest_at(row.id, row.digest, Path(row.path))
 
-    async def manifest_at(self, model_id: str, digest: str, folder: Path) -> FileManifest:
-        """What makes the model that lies in a folder, an adapter's own files without its base's. Raises Invalid."""
+    async def manifest_at(
+        self, model_id: str, digest: str, folder: Path, delta_base: str | None = None
+    ) -> FileManifest:
+        """What makes the model that lies in a folder, an adapter's own files without its base's. Raises Invalid.
+
+        `delta_base`: the digest of the version that the folder's KEPT_DELTA_FILE is for.
+        """
+        delta, file = None, folder / KEPT_DELTA_FILE
         async with self._turns.setdefault(
             folder, asyncio.Lock()
         ):  # many members ask at once, and one reading is enough
             files = await asyncio.to_thread(self._entries, folder)
+            if delta_base is not None and await asyncio.to_thread(file.is_file):
+                entry = await asyncio.to_thread(self._entry, KEPT_DELTA_FILE, file)
+                delta = FileDelta(base=delta_base, file=entry)
         self._offered[digest] = folder
-        return FileManifest(model=model_id, digest=digest, files=files)
+        return FileManifest(model=model_id, digest=digest, files=files, delta=delta)
 
     async def path(self, model_id: str, name: str, digest: str) -> Path:
         """Where a file of a manifest lies. Raises NotFound, Invalid, Conflict."""
         folder = self._offered.get(digest)
         if folder is None:
             raise Conflict(f"digest: ask for GET {FLEET_FILES_PATH}/{model_id} first, {digest} is not offered now")
+        if name == KEPT_DELTA_FILE and await asyncio.to_thread((folder / name).is_file):
+            return folder / name
         names = await asyncio.to_thread(_names, folder)
         if name not in names:
             raise NotFound(f"{name!r} is not a file of {model_id}")

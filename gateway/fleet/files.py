@@ -1,6 +1,7 @@
 """A model's files on a member: the same folder where it is seen here too, else fetched from control, in ranges.
 
-Every byte is checked by the hash that control gives, whichever way it came.
+Of a file that another model here has too, or that a delta makes of one, nothing but the delta is fetched. Every byte is
+checked by the hash that control gives, whichever way it came.
 """
 
 import asyncio
@@ -9,19 +10,24 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
 from gateway.errors import StageFailed, StageNoSpace
+from gateway.fleet.patching import PatchFailed, patch
 from stepserve.contract import ModelRef
 from stepserve.durable import put_in_place, sync
 from stepserve.file_names import RULE, can_be_sent
 from stepserve.fleet import (
     FLEET_FILES_PATH,
+    KEPT_DELTA_FILE,
     MEMBER_FILES_PATH,
     MEMBER_PREFIX,
+    WEIGHTS_FILE,
+    FileDelta,
     FileEntry,
     FileManifest,
     FileSource,
@@ -69,7 +75,8 @@ class MemberFiles:
         return StageAnswer(model=model, fetched_bytes=fetched_bytes)
 
     def _folder_of(self, manifest: FileManifest) -> Path:
-        return self._folder / hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:32]
+        content = manifest.model_dump_json(exclude={"delta"})
+        return self._folder / hashlib.sha256(content.encode()).hexdigest()[:32]
 
     async def _place(
         self, model: ModelRef, manifests: dict[str, FileManifest], keep: set[Path], source: FileSource | None
@@ -80,7 +87,9 @@ class MemberFiles:
         for file in manifest.files:
             if not can_be_sent(file.name):
                 raise StageFailed(f"{file.name!r} is not a name of a model's file ({RULE})")
-        names = frozenset(file.name for file in manifest.files)
+        if manifest.delta is not None and manifest.delta.file.name != KEPT_DELTA_FILE:
+            raise StageFailed(f"{manifest.delta.file.name!r} is not the name of a delta ({KEPT_DELTA_FILE})")
+        names = frozenset([KEPT_DELTA_FILE, *(file.name for file in manifest.files)])
         if await asyncio.to_thread(self._has_all, Path(model.path), manifest.files):
             self._note(manifest.digest, Path(model.path), names)
             return model, 0
@@ -110,10 +119,11 @@ class MemberFiles:
         """How many bytes came over the network."""
         missing = [file for file in manifest.files if not await asyncio.to_thread(self._has, folder, file)]
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-        lacks_bytes, free_bytes = await asyncio.to_thread(_room, folder, missing)
+        needed = missing if manifest.delta is None else [*missing, manifest.delta.file]
+        lacks_bytes, free_bytes = await asyncio.to_thread(_room, folder, needed)
         if lacks_bytes > free_bytes:  # going on is worth more than the way back to what nothing serves
             await self._tidy(keep, 0)
-            lacks_bytes, free_bytes = await asyncio.to_thread(_room, folder, missing)
+            lacks_bytes, free_bytes = await asyncio.to_thread(_room, folder, needed)
         if lacks_bytes > free_bytes:
             raise StageNoSpace(
                 f"{manifest.model} needs {lacks_bytes / 1e9:.2f} GB more in {folder}:"
@@ -121,8 +131,49 @@ class MemberFiles:
             )
         fetched_bytes = 0
         for file in missing:
+            if await asyncio.to_thread(self._copied, folder, file):
+                continue
+            delta = manifest.delta if file.name == WEIGHTS_FILE else None
+            base = self.path(delta.base, WEIGHTS_FILE) if delta is not None else None
+            if delta is not None and base is not None:
+                if not await asyncio.to_thread(self._has, folder, delta.file):
+                    fetched_bytes += await self._fetch(folder, manifest, delta.file, source)
+                if await asyncio.to_thread(self._patched, folder, file, delta, base):
+                    continue
             fetched_bytes += await self._fetch(folder, manifest, file, source)
         return fetched_bytes
+
+    def _copied(self, folder: Path, file: FileEntry) -> bool:
+        """Whether the file is there now, from another folder here that has the same. Blocks. Raises OSError."""
+        for path, (_, sha256) in list(self._verified.items()):
+            if sha256 == file.sha256 and self._has(path.parent, file.model_copy(update={"name": path.name})):
+                return self._is_made(folder, file, partial(shutil.copyfile, path))
+        return False
+
+    def _patched(self, folder: Path, file: FileEntry, delta: FileDelta, base: Path) -> bool:
+        """Whether the file is there now, made by the delta. Blocks. Raises OSError."""
+        try:
+            return self._is_made(folder, file, partial(patch, base, folder / delta.file.name))
+        except PatchFailed as error:
+            log.warning("the weights of %s are fetched whole, their delta does not fit: %s", delta.base, error)
+            return False
+
+    def _is_made(self, folder: Path, file: FileEntry, make: Callable[[Path], object]) -> bool:
+        """Whether `make` wrote what the file is to be. Blocks. Raises OSError, and what `make` raises."""
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = _part(target)
+        part.unlink(missing_ok=True)  # a link would be written through
+        try:
+            make(part)
+            if _sha256(part) != file.sha256:
+                return False
+            sync(part)
+            put_in_place(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        self._verified[target] = (_stamp(target), file.sha256)
+        return True
 
     async def _fetch(self, folder: Path, manifest: FileManifest, file: FileEntry, source: FileSource | None) -> int:
         """Goes on where an earlier attempt, or an earlier process, stopped; from control where `source` fails."""

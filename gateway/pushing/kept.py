@@ -7,34 +7,36 @@ from pathlib import Path
 
 from gateway.errors import BadWeights, NoRoom, PushRefused
 from gateway.pushing.persist import write_checkpoint
-from gateway.pushing.pusher import Pusher
+from gateway.pushing.pusher import Delta, Pusher
 from gateway.serving.memory import host_free_bytes
 from gateway.serving.slot import Slot
 from gateway.serving.switching.push import PushRequest
 from gateway.serving.weights.check import check
 from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import ModelRef, Reference, WeightsVersion
-from stepserve.durable import write_whole
-from stepserve.fleet import KEPT_VERSION_FILE, KeptVersion
+from stepserve.durable import write_whole, written_aside
+from stepserve.fleet import KEPT_DELTA_FILE, KEPT_VERSION_FILE, WEIGHTS_FILE, KeptVersion
 
-_WEIGHTS = "model.safetensors"
 _COPIED_BYTES = 64 * 1024 * 1024
 _SPARE_BYTES = 256 * 1024 * 1024
 
 
-def keep(request: PushRequest, folder: Path) -> KeptVersion:
-    """What is about to be pushed. Blocks. Raises OSError."""
+def keep(request: PushRequest, folder: Path, delta: Delta | None) -> KeptVersion:
+    """What is about to be pushed; also the `delta` that it came as, for members that have its base. Blocks. Raises
+    OSError.
+    """
     kept = KeptVersion(
         model=request.model.id,
         files_digest=request.files_digest,
         digest=request.model.digest,
         version=request.version,
         folder=str(folder),
+        delta_base=delta.base if delta is not None else None,
         reference=request.reference,
         in_flight=request.in_flight,
         timeout_s=request.timeout_s,
     )
-    _write(kept, Path(request.model.path), request.weights)
+    _write(kept, Path(request.model.path), request.weights, delta)
     return kept
 
 
@@ -55,7 +57,7 @@ def keep_served(
         folder=str(folder),
         reference=reference,
     )
-    _write(kept, Path(active.path), weights)
+    _write(kept, Path(active.path), weights, None)
     return kept
 
 
@@ -74,7 +76,7 @@ async def read(kept: KeptVersion, pusher: Pusher) -> PushRequest:
     weights = StagedWeights()
     try:
         try:
-            await asyncio.to_thread(_copy, Path(kept.folder) / _WEIGHTS, weights.descriptor)
+            await asyncio.to_thread(_copy, Path(kept.folder) / WEIGHTS_FILE, weights.descriptor)
         except OSError as error:
             raise BadWeights([f"{kept.folder} cannot be read ({error.strerror or error})"]) from error
         weights.checked = await asyncio.to_thread(check, weights.path, expected)
@@ -99,12 +101,15 @@ async def read(kept: KeptVersion, pusher: Pusher) -> PushRequest:
         raise
 
 
-def _write(kept: KeptVersion, source: Path, weights: StagedWeights) -> None:
+def _write(kept: KeptVersion, source: Path, weights: StagedWeights, delta: Delta | None) -> None:
     """Blocks. Raises OSError."""
     folder = Path(kept.folder)
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     write_checkpoint(folder, source, weights)
+    if delta is not None:
+        with written_aside(folder / KEPT_DELTA_FILE) as part:
+            shutil.copyfile(delta.body.path, part)
     write_whole(folder / KEPT_VERSION_FILE, kept.model_dump_json())
 
 

@@ -17,6 +17,7 @@ from gateway.balancing.view_link import ViewLink
 from gateway.errors import ControlDown, FleetPushFailed, GatewayError, PushRefused, Unserved
 from gateway.pushing.kept import keep
 from gateway.pushing.persist import parts_in
+from gateway.pushing.pusher import Delta
 from gateway.serving.pool import Pool
 from gateway.serving.switching.push import Pushed, PushRequest
 from gateway.sidecar.control_link import ControlProxy
@@ -55,7 +56,7 @@ class FleetPushes:
         """By control's last view."""
         return self.link.members.is_fleet
 
-    async def push(self, request: PushRequest) -> Pushed:
+    async def push(self, request: PushRequest, delta: Delta | None) -> Pushed:
         """As `Pool.push`, for this gateway alone where it has no members. Raises ControlDown in addition."""
         await self.link.look()
         if not self.is_fleet:
@@ -67,7 +68,7 @@ class FleetPushes:
             try:
                 for part in leftovers:
                     await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
-                kept = await asyncio.to_thread(keep, request, folder)
+                kept = await asyncio.to_thread(keep, request, folder, delta)
             except OSError as error:
                 raise Unserved(f"The weights cannot be kept in {folder}: {error.strerror or error}.", 5.0) from error
             return await self._carried_out(pending, kept)

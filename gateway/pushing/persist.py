@@ -15,6 +15,7 @@ from gateway.serving.weights.check import Checked
 from gateway.serving.weights.staged import StagedWeights
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.durable import put_in_place, sync_tree
+from stepserve.fleet import WEIGHTS_FILE
 from stepserve.probe import METADATA_KEY
 from stepserve.shard import header_of
 
@@ -87,7 +88,7 @@ def write_checkpoint(folder: Path, source: Path, weights: StagedWeights) -> None
                 shutil.copytree(file, part / file.name)
             elif not file.name.startswith(".") and ".safetensors" not in file.suffixes and _is_kept(file):
                 shutil.copy2(file, part / file.name)
-        _write_weights(part / "model.safetensors", weights.descriptor, weights.checked)
+        _write_weights(part / WEIGHTS_FILE, weights.descriptor, weights.checked)
         sync_tree(part)
         put_in_place(part, folder)
     except BaseException:

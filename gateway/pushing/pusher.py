@@ -74,7 +74,7 @@ class Outcome:
 @dataclass(slots=True)
 class Arriving:
     """Weights that come in for `before`, which `slot` answered as when they began to; all of them, or what makes them
-    of `base`. Its owner closes it.
+    of `base`: that is `delta` once they are made. Its owner closes it.
     """
 
     slot: Slot
@@ -84,6 +84,7 @@ class Arriving:
     weights: StagedWeights = field(default_factory=StagedWeights)
     length_bytes: int = 0
     receiving_s: float = 0.0
+    delta: StagedWeights | None = field(default=None, init=False)
     _is_handed_over: bool = False
 
     def hand_over(self) -> None:
@@ -91,15 +92,23 @@ class Arriving:
         self._is_handed_over = True
 
     def become(self, weights: StagedWeights) -> None:
-        """What has come in made these, and is of no use any more."""
-        self.weights.close()
-        self.weights = weights
+        """What has come in made these."""
+        self.delta, self.weights = self.weights, weights
 
     def close(self) -> None:
-        if self.base is not None:
-            self.base.close()
+        for each in (self.base, self.delta):
+            if each is not None:
+                each.close()
         if not self._is_handed_over:
             self.weights.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A body, as stepserve.delta says, that makes other weights of those with the digest `base`."""
+
+    base: str
+    body: StagedWeights
 
 
 class Carrier(Protocol):
@@ -108,7 +117,8 @@ class Carrier(Protocol):
     @property
     def is_fleet(self) -> bool: ...
 
-    async def push(self, request: PushRequest) -> Pushed: ...
+    async def push(self, request: PushRequest, delta: Delta | None) -> Pushed:
+        """`delta`: how the weights came, where they did not come whole; its owner closes it."""
 
 
 @dataclass(slots=True)
@@ -218,8 +228,10 @@ class Pusher:
         kept = arriving.weights.duplicate() if options.persist or self._is_due(request.version.number) else None
         arriving.hand_over()
         try:
-            carry = self.pool if self.fleet is None else self.fleet
-            pushed = await carry.push(request)  # whose the weights are from here on
+            if self.fleet is None:  # whose the weights are from here on
+                pushed = await self.pool.push(request)
+            else:
+                pushed = await self.fleet.push(request, _delta_of(arriving, options))
         except BaseException:
             if kept is not None:
                 kept.close()
@@ -323,6 +335,12 @@ class Pusher:
         if self._of_files is None or self._of_files[0] != model.digest:
             self._of_files = (model.digest, await asyncio.to_thread(checked_files, Path(model.path)))
         return self._of_files[1]
+
+
+def _delta_of(arriving: Arriving, options: PushOptions) -> Delta | None:
+    if arriving.delta is None or options.base is None:
+        return None
+    return Delta(options.base, arriving.delta)
 
 
 def base_of(slot: Slot) -> str | None:

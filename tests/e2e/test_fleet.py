@@ -16,10 +16,10 @@ _EARLY_ID = "fleet-early"
 
 
 class Member(Server):
-    """A gateway that joins `server` as m1."""
+    """A gateway that joins `server`."""
 
-    def __init__(self, base: Path, server: Server) -> None:
-        self.arguments = ["join", server.url, "--id", "m1", "--zone", "here", "--label", "tier=fast"]
+    def __init__(self, base: Path, server: Server, name: str = "m1") -> None:
+        self.arguments = ["join", server.url, "--id", name, "--zone", "here", "--label", "tier=fast"]
         super().__init__(base)
 
 

@@ -188,14 +188,14 @@ async def test_a_member_fetches_what_it_lacks(tmp_path: Path) -> None:
             asked.append((request.url.path.rpartition("/")[2], request.headers.get("range", "")))
 
         here.http.event_hooks["request"].append(note)
-        files = MemberFiles(tmp_path / "m", here.http, here.http, list)
         request, manifest = await staging(here)
-        same = await files.stage(
+        same = await MemberFiles(tmp_path / "same", here.http, here.http, list).stage(
             request.model_copy(update={"model": request.model.model_copy(update={"path": str(source)})})
         )
         assert (same.model.path, same.fetched_bytes) == (str(source), 0), "the folder is seen here too"
 
         asked.clear()
+        files = MemberFiles(tmp_path / "m", here.http, here.http, list)
         first = await files.stage(request)
         folder = Path(first.model.path)
         assert folder.parent == tmp_path / "m"

@@ -1,6 +1,7 @@
 """Pushes of weights to a head with real gateways as members, over engines that are told what to answer."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,16 +10,21 @@ from typing import Any
 
 import httpx
 from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.errors import EngineReloadFailed
 from stepserve.contract import ModelRef
+from stepserve.fleet import MEMBER_PREFIX, MEMBER_STAGE_PATH, StageAnswer, StageRequest
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
 from tests.eventually import eventually
 from tests.integration.test_fleet_rollout import Answering
 from tests.integration.test_weight_deltas import ONE, delta, put
 from tests.integration.test_weights import OTHER, safetensors
-from tests.integration.town import MODEL, Town, bearer, town
+from tests.integration.town import MODEL, Town, bearer, listening, town
 from tests.unit.control.checkpoint_files import weights
 
 ROUTE = f"/models/{MODEL}/weights"
@@ -38,6 +44,34 @@ class Refusing(Answering):
 
 
 @dataclass
+class Elsewhere:
+    """The way to a member on another machine, which does not see control's folders. `fetched_bytes`: of each staging.
+    `deltas`: whether it was told of one.
+    """
+
+    url: str
+    fetched_bytes: list[int] = field(default_factory=list)
+    deltas: list[bool] = field(default_factory=list)
+
+    async def carry(self, request: Request) -> Response:
+        content = await request.body()
+        is_staging = request.url.path == MEMBER_PREFIX + MEMBER_STAGE_PATH
+        if is_staging:
+            asked = StageRequest.model_validate_json(content)
+            model = asked.model.model_copy(update={"path": f"/elsewhere{asked.model.path}"})
+            content = asked.model_copy(update={"model": model}).model_dump_json().encode()
+            self.deltas.append(asked.manifests[0].delta is not None)
+        headers = {name: value for name, value in request.headers.items() if name != "content-length"}
+        async with httpx.AsyncClient(base_url=self.url, timeout=240) as http:
+            path = f"{request.url.path}?{request.url.query}"
+            answer = await http.request(request.method, path, content=content, headers=headers)
+        if is_staging and answer.status_code == 200:
+            self.fetched_bytes.append(StageAnswer.model_validate_json(answer.content).fetched_bytes)
+        kind = answer.headers.get("content-type")
+        return Response(answer.content, answer.status_code, media_type=kind)
+
+
+@dataclass
 class Pair:
     """The head, and gateways that join when they are told to."""
 
@@ -50,17 +84,26 @@ class Pair:
     engines: dict[str, Refusing] = field(default_factory=dict)
     names: list[str] = field(default_factory=lambda: ["local"])
 
-    async def join(self, name: str) -> Town:
+    async def join_from_elsewhere(self, name: str) -> Elsewhere:
+        """A member that does not see the head's files."""
+        port = free_port()
+        way = Elsewhere(f"http://127.0.0.1:{port}")
+        app = Starlette(routes=[Route("/{path:path}", way.carry, methods=["GET", "POST", "PUT", "DELETE"])])
+        there = await self.stack.enter_async_context(listening(app, self.head.settings))
+        await self.join(name, port=port, advertise=f"http://127.0.0.1:{there}")
+        return way
+
+    async def join(self, name: str, *, port: int | None = None, advertise: str | None = None) -> Town:
         """Its state is not waited for."""
         self.names.append(name)
-        settings = FleetSettings(control=self.head.url, api_key=self.joins, id=name, lease_s=30.0)
+        settings = FleetSettings(control=self.head.url, api_key=self.joins, id=name, lease_s=30.0, advertise=advertise)
 
         def make(ref: ModelRef) -> Refusing:
             self.engines[name] = Refusing(ref)
             return self.engines[name]
 
         member = await self.stack.enter_async_context(
-            town(self.base / name, with_control=False, port=free_port(), fleet=settings, make_engine=make)
+            town(self.base / name, with_control=False, port=port or free_port(), fleet=settings, make_engine=make)
         )
         assert member.gateway.member is not None
         joining = asyncio.create_task(member.gateway.member.membership.run(lambda: asyncio.sleep(0)))
@@ -210,6 +253,58 @@ async def test_updates_in_phases_and_deltas_reach_the_members(tmp_path: Path) ->
         assert (answer.json()["changed"], len(answer.json()["gateways"])) == (1, 2)
         await there.all_serve(2)
         assert all(data in there.engines["m1"].weights for data in ONE.values()), "what a member was given"
+
+
+async def test_a_delta_goes_to_members_as_a_delta(tmp_path: Path) -> None:
+    async with pair(tmp_path) as there:
+        there.head.http.headers.update(there.trainer)
+        way = await there.join_from_elsewhere("m1")
+        await there.all_serve(0)
+        whole = await there.push()
+        assert whole.status_code == 200, whole.text
+        await there.all_serve(1)
+        assert way.fetched_bytes[-1] >= 96, "the first version comes whole"
+
+        changed = await delta(there.head, OTHER, ONE)
+        answer = await put(there.head, whole.json()["digest"], changed)
+        assert answer.status_code == 200, answer.text
+        await there.all_serve(2)
+        assert way.fetched_bytes[-1] == len(changed), "nothing but what the trainer sent"
+        assert all(data in there.engines["m1"].weights for data in ONE.values()), "what the member serves"
+
+        late = await there.join_from_elsewhere("m2")
+        await there.all_serve(2)
+        assert there.engines["m2"].weights == there.engines["m1"].weights, "without the base it gets all of it"
+        assert late.deltas[-1]
+        assert late.fetched_bytes[-1] > 96
+
+        back = await put(there.head, answer.json()["digest"], await delta(there.head, ONE, OTHER))
+        assert back.status_code == 200, back.text
+        await there.all_serve(3)
+        assert there.engines["m2"].weights == there.engines["m1"].weights
+        assert all(data in there.engines["m2"].weights for data in OTHER.values())
+
+
+async def test_a_member_gets_all_of_a_version_whose_delta_does_not_fit(tmp_path: Path) -> None:
+    async with pair(tmp_path) as there:
+        there.head.http.headers.update(there.trainer)
+        way = await there.join_from_elsewhere("m1")
+        await there.all_serve(0)
+        base = (await there.push()).json()["digest"]
+        await there.all_serve(1)
+        for weights_file in (there.base / "m1").rglob("model.safetensors"):
+            content = bytearray(weights_file.read_bytes())
+            content[-1] ^= 1  # the disk returns other bytes than were written, and the file's times are as they were
+            times = weights_file.stat()
+            with weights_file.open("r+b") as stream:
+                stream.write(content)
+            os.utime(weights_file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        changed = await delta(there.head, OTHER, ONE)
+        answer = await put(there.head, base, changed)
+        assert answer.status_code == 200, answer.text
+        await there.all_serve(2)
+        assert way.fetched_bytes[-1] > len(changed), "the delta, and then everything"
+        assert all(data in there.engines["m1"].weights for data in ONE.values())
 
 
 async def test_a_member_names_the_head_to_who_pushes_there(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """`stepserve up --ray` on a real Ray cluster of two nodes in one machine; gateways are fakes without engines.
 
-Ray is the extra `ray` of stepserve-server, and no part of the locks: `pip install 'ray>=2.50'` and `pytest -m long`.
+Ray is the extra `ray` of stepserve-server, and no part of the locks: it gets an environment of its own.
 """
 
 import json
@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.e2e.environments import python_with
 from tests.e2e.server import FINAL_ID, free_port, kill
 from tests.eventually import wait_until
 from tests.integration import fake_replica
@@ -42,12 +43,12 @@ class Nodes:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Nodes]:
+def cluster(python: Path, folder: Path) -> Iterator[Nodes]:
     waits = {"RAY_raylet_start_wait_time_s": "240"}  # a busy machine needs more than Ray's 10 s
     environment = environment_of(folder, {"PYTHONPATH": f"{folder}:{REPOSITORY}"}) | waits
     del environment["INFERENCE_BASE_DIR"]
     process = psutil.Popen(
-        [sys.executable, "-m", "tests.integration.ray_nodes"],
+        [str(python), "-m", "tests.integration.ray_nodes"],
         cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -88,14 +89,14 @@ def job(port: int, job_id: str) -> dict[str, Any]:
 
 @pytest.mark.long
 def test_replicas_of_a_node_that_is_lost_are_placed_on_another(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    python = python_with("ray", beside_ours=True)
     fake_replica.install(tmp_path)
     port = free_port()
-    with cluster(tmp_path) as nodes:
+    with cluster(python, tmp_path) as nodes:
         settings = {"port": port, "ui": False, "fleet__lease_s": 2, "drain_timeout_s": 5, "batch_items": 4}
         with (tmp_path / "stderr.txt").open("w") as stderr:
             server = psutil.Popen(
-                [sys.executable, *STEPSERVE, "up", "--ray", nodes.address, "--replicas", "2"],
+                [str(python), *STEPSERVE, "up", "--ray", nodes.address, "--replicas", "2"],
                 cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=stderr,
                 env=environment_of(tmp_path, {**settings, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}),
             )  # fmt: skip

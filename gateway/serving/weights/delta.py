@@ -40,7 +40,7 @@ def assembled(delta: Path, base: StagedWeights, expected: Expected) -> StagedWei
         tensors = _copy(base, base.checked.tensors, made)
         shas = {name: sha for name, _, _, sha in rows}
         changed = {each.name for each in segments.tensors}
-        faults = list(_changed(delta, segments, tensors, made))
+        faults = list(apply_changes(delta, segments, tensors, made.descriptor))
         faults = faults or list(_otherwise(made.path, base.checked.shas, changed, tensors, shas))
         if faults:
             raise BadWeights(faults)
@@ -90,12 +90,12 @@ def _copy(base: StagedWeights, tensors: Sequence[Tensor], made: StagedWeights) -
     return copies
 
 
-def _changed(delta: Path, segments: Segments, tensors: Sequence[Tensor], made: StagedWeights) -> Iterator[str]:
-    """Applies all changes; the faults that end one."""
+def apply_changes(delta: Path, segments: Segments, tensors: Sequence[Tensor], descriptor: int) -> Iterator[str]:
+    """To the `tensors` of an open file, all changes in the file `delta`; yields the faults that end one. Blocks."""
     places = {tensor.name: tensor for tensor in tensors}
     with delta.open("rb") as stream:
         changes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    target = as_bytes(mmap.mmap(made.descriptor, 0))
+    target = as_bytes(mmap.mmap(descriptor, 0))
     for change in segments.tensors:
         place = places[change.name]
         try:
