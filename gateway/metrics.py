@@ -85,6 +85,14 @@ PUSH_PAUSE = Histogram(
     "How long a push let no request be answered, its proof included.",
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120),
 )
+PUSHED_AT = Gauge(
+    "stepserve_weight_push_timestamp_seconds",
+    "When weights were pushed into an engine last, in seconds since 1970; 0: not since this gateway was started.",
+)
+ACROSS_VERSIONS = Counter(
+    "stepserve_answers_across_versions_total",
+    "How often an answer that had begun went on with a later version of the weights (in_flight=keep).",
+)
 VERSION = Gauge(
     "stepserve_model_version",
     "The number of the push that the active model's weights came with; 0: they are those of its files.",

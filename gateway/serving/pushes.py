@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.errors import EngineReloadFailed, GatewayError, PushInProgress, PushRefused, Unserved
-from gateway.metrics import PROOF_DIFFERENCE, PROOFS, PUSH_PAUSE, PUSHED_BYTES, PUSHES, model_label
+from gateway.metrics import PROOF_DIFFERENCE, PROOFS, PUSH_PAUSE, PUSHED_AT, PUSHED_BYTES, PUSHES, model_label
 from gateway.serving.gate import Gate
 from gateway.serving.ledger import Ledger
 from gateway.serving.operations import Claim, Shared, ids
@@ -134,6 +134,8 @@ def _count(outcome: str, request: PushRequest, pushed: Pushed | None) -> None:
     if pushed is None:
         return
     PUSH_PAUSE.observe(pushed.paused_ms / 1000)
+    if pushed.error is None:
+        PUSHED_AT.set_to_current_time()
     if pushed.proof is not None:
         PROOFS.labels(kind=pushed.proof.kind, passed=str(pushed.proof.passed).lower()).inc()
         if pushed.proof.mean_abs_diff is not None:

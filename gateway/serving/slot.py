@@ -11,6 +11,7 @@ from gateway.errors import EngineReloadFailed, ProofFailed, Unserved
 from gateway.http.asgi import App, Receive, Scope, Send
 from gateway.http.error_rendering import Headers
 from gateway.http.tracked_send import TrackedSend, tracked
+from gateway.metrics import ACROSS_VERSIONS
 from gateway.serving.adapter import Adapter, AdapterEngine, identity_of
 from gateway.serving.batch_share import BatchShare
 from gateway.serving.soundness import Soundness
@@ -468,6 +469,7 @@ class _Answer:
         slot = self._slot
         if slot.version.number != self._last and slot.model.id == self._model_id:
             self._last = slot.version.number
+            ACROSS_VERSIONS.inc()
             self._response.comment(f"x-model-version: {self._last}")
 
     def _objection(self, status: int) -> Unserved | None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -251,6 +253,12 @@ def test_a_pause_holds_requests_and_refuses_switches(tmp_path: Path) -> None:
 
 def test_an_answer_that_an_update_went_through_says_so(tmp_path: Path) -> None:
     async def story(there: Town) -> None:
+        async def counted(name: str) -> float:
+            found = re.search(rf"^{name} (\S+)$", (await there.http.get("/metrics")).text, re.MULTILINE)
+            assert found is not None, name
+            return float(found[1])
+
+        began_s, before = time.time(), await counted("stepserve_answers_across_versions_total")
         there.engine.release.clear()
         crossed = asyncio.create_task(there.chat())
         await there.engine.entered.wait()
@@ -259,6 +267,8 @@ def test_an_answer_that_an_update_went_through_says_so(tmp_path: Path) -> None:
         answer = await crossed
         assert (answer.headers["x-model-version"], answer.headers["x-model-versions"]) == ("0", "0-1")
         assert "x-model-versions" not in (await there.chat()).headers
+        assert await counted("stepserve_answers_across_versions_total") == before + 1
+        assert began_s <= await counted("stepserve_weight_push_timestamp_seconds") <= time.time()
 
     tell(tmp_path, story)
 
