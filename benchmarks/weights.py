@@ -1,9 +1,10 @@
 """Pushes of weights into a real server: `python -m benchmarks.weights`.
 
 In turn, the tiny model's weights are pushed and switched to in place from their files; the figure is the ratio of the
-medians of the pauses. Then pushes under streams of chats, each of which has to be right for the version that it names.
-Then the gateway's memory before and after many pushes. A larger model's bytes over loopback, against a bare copy of as
-many bytes from one socket to another. Last, deltas of that model, in turn with pushes of all of it.
+medians of the pauses. Then pushes that are cut off or altered. Then pushes under streams of chats, each of which has to
+be right for the version that it names. Then the gateway's memory before and after many pushes. A larger model's bytes
+over loopback, against a bare copy of as many bytes from one socket to another. Last, deltas of that model, in turn with
+pushes of all of it.
 """
 
 import argparse
@@ -25,13 +26,14 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.processes import CHECKPOINT, MODEL_ID, stepserve
+from benchmarks.push_faults import faulty_pushes
 from benchmarks.switch import larger
 from stepserve import Client
 from stepserve.client.weights import PushedWeights
 
 EARLY = CHECKPOINT.parent / "step-0300"
 QUESTIONS = [f"What is {a}+{b}?" for a, b in ((17, 25), (48, 37), (99, 1), (60, 35), (28, 64), (73, 19))]
-PARTS = ("pause", "load", "memory", "larger")
+PARTS = ("pause", "faults", "load", "memory", "larger")
 TIMEOUT = aiohttp.ClientTimeout(total=120)
 
 
@@ -51,6 +53,8 @@ def main() -> None:
             sources = [load_file(EARLY / "model.safetensors"), load_file(CHECKPOINT / "model.safetensors")]
             if "pause" in args.only:
                 against_switches(base, client, sources, args.pushes)
+            if "faults" in args.only:
+                faulty_pushes(url, client, sources)
             if "load" in args.only:
                 under_load(url, client, sources, args.loaded_pushes, args.streams)
             if "memory" in args.only:
