@@ -1,4 +1,4 @@
-"""Twenty rollouts to a head with three members while clients ask: switches of the model, then pushes of weights."""
+"""Twenty rollouts to three gateways while clients ask the head: switches of the model, then pushes of weights."""
 
 import itertools
 import threading
@@ -21,7 +21,7 @@ from tests.eventually import wait_until
 pytestmark = pytest.mark.long
 
 _EARLY_ID = "early-for-rollouts"
-_NAMES = ("m1", "m2", "m3")
+_NAMES = ("m1", "m2")  # and the head's own
 _SWITCHES = _PUSHES = 10
 _CLIENTS = 8
 _QUESTIONS = [f"What is {a}+{b}?" for a, b in ((17, 25), (48, 37), (99, 1), (60, 35), (28, 64), (73, 19))]
@@ -84,7 +84,7 @@ def answers(server: Server) -> dict[str, str]:
     return {question: answer_of(server.ask(question)) for question in _QUESTIONS}
 
 
-def test_twenty_rollouts_to_three_members_under_load(server: Server, tmp_path: Path) -> None:
+def test_twenty_rollouts_to_three_gateways_under_load(server: Server, tmp_path: Path) -> None:
     server.copy_checkpoint(EARLY, _EARLY_ID)
     with Client(server.url, timeout_s=300.0) as client, ExitStack() as stack:
         client.register_model(_EARLY_ID, "test")
