@@ -440,7 +440,7 @@ def _add_routes(app: FastAPI, job_kinds: Sequence[JobKind], more_routes: Sequenc
         traffic,
     )
     for router in (*(routes.router for routes in own), *more_routes, *map(kinds.router_of, job_kinds)):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # as they are: `include_router` would build each once more
 
 
 async def _quantize_of(settings: Settings, abilities: EngineAbilities) -> QuantizeWish:
