@@ -34,8 +34,9 @@ def test_the_document_names_every_family_of_routes(server: Server) -> None:
     assert not {path for path in paths if path.startswith(("/invocations", "/inference/v1/abort", "/batches", "/ping"))}
 
 
+@pytest.mark.parametrize("examples", [2, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "not allowed"])
-def test_every_route(server: Server, document: OpenApiSchema, mode: GenerationMode) -> None:
+def test_every_route(server: Server, document: OpenApiSchema, mode: GenerationMode, examples: int) -> None:
     wrong: list[str] = []
     tried = 0
     with requests.Session() as session:
@@ -49,7 +50,7 @@ def test_every_route(server: Server, document: OpenApiSchema, mode: GenerationMo
 
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
             @hypothesis.settings(
-                max_examples=5,
+                max_examples=examples,
                 deadline=None,
                 derandomize=True,
                 database=None,

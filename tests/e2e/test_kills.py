@@ -17,12 +17,13 @@ from evals.tally import TIMING_KEYS
 from tests.e2e.server import EARLY, FINAL_ID, Server, kill
 from tests.eventually import wait_until
 
-SAMPLES = 2000
-VICTIMS = ["stepserve: gateway", "stepserve: control", "stepserve: engine starter", "VLLM::EngineCore"]
+SPACING = 350  # samples between two kills, of which each comes within the first 250
+GATEWAY = "stepserve: gateway"
+OTHERS = ("stepserve: control", "stepserve: engine starter", "VLLM::EngineCore")
 
 
-def _post_job(server: Server) -> str:
-    request = {"model_id": FINAL_ID, "name": "long", "dataset_ref": "many.jsonl", "max_samples": SAMPLES}
+def _post_job(server: Server, samples: int) -> str:
+    request = {"model_id": FINAL_ID, "name": "long", "dataset_ref": "many.jsonl", "max_samples": samples}
     job_id: str = server.http.post("/eval/jobs", json=request).raise_for_status().json()["job_id"]
     return job_id
 
@@ -54,22 +55,25 @@ def _activate_and_ignore(url: str, model_id: str) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [(), pytest.param(OTHERS, marks=pytest.mark.long)], ids=["gateway", "each"])
+def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path, others: tuple[str, ...]) -> None:
+    """The short form kills the gateway before all of them; the others die one by one in test_survival, too."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    victims = chance.sample(VICTIMS, len(VICTIMS))
-    marks = [chance.randrange(start, start + 250) for start in range(100, SAMPLES - 250, 350)][: len(VICTIMS) + 1]
+    victims = [*chance.sample([GATEWAY, *others], 1 + len(others)), "all"]
+    marks = [100 + number * SPACING + chance.randrange(250) for number in range(len(victims))]
+    total = 100 + len(victims) * SPACING + 250
     with Server(tmp_path) as server:
         server.wait_ready()
         server.copy_checkpoint(EARLY, "early")
         server.http.post("/models/register", json={"id": "early", "source": "test"}).raise_for_status()
         questions = (tmp_path / "datasets" / "math_eval.jsonl").read_text()
-        (tmp_path / "datasets" / "many.jsonl").write_text(questions * 5)
-        undisturbed = _metrics(server, _post_job(server))
-        job_id = _post_job(server)
+        (tmp_path / "datasets" / "many.jsonl").write_text(questions * 4)
+        undisturbed = _metrics(server, _post_job(server, total))
+        job_id = _post_job(server, total)
         samples = tmp_path / "runs" / "eval" / job_id / "samples.jsonl"
-        for victim, mark in zip([*victims, "all"], marks, strict=True):
+        for victim, mark in zip(victims, marks, strict=True):
             wait_until(f"{mark} samples", partial(_has, samples, mark), 240.0)
             if victim == "all":
                 server.expected_code = -signal.SIGKILL
@@ -87,7 +91,7 @@ def test_an_eval_outlives_every_process_and_the_machine(tmp_path: Path) -> None:
         assert "running" not in {entry["status"] for entry in history}
         assert _metrics(server, job_id) == undisturbed
         ids = [json.loads(line)["id"] for line in samples.read_text().splitlines()]
-        assert len(ids) == len(set(ids)) == SAMPLES, "none lost, none twice"
+        assert len(ids) == len(set(ids)) == total, "none lost, none twice"
 
 
 def _has(samples: Path, lines: int) -> bool:

@@ -14,9 +14,6 @@ from tests.e2e.server import EARLY, FINAL, FINAL_ID, REPOSITORY, Server, answer_
 from tests.e2e.test_switching import Load
 from tests.eventually import wait_until
 
-EARLY_ID = "early"
-SWITCHES = 20
-
 
 @pytest.fixture(scope="module")
 def ranked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -25,6 +22,14 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(base, **settings) as running:
         running.wait_ready()
         yield running
+
+
+@pytest.fixture(scope="module")
+def early(ranked: Server) -> str:
+    """A second model, registered."""
+    ranked.copy_checkpoint(EARLY, "early")
+    ranked.http.post("/models/register", json={"id": "early", "source": "test"}).raise_for_status()
+    return "early"
 
 
 def activate(server: Server, model_id: str) -> dict[str, Any]:
@@ -38,20 +43,19 @@ def ranks(server: Server) -> list[psutil.Process]:
     return [each for each in server.processes() if title_of(each).startswith("VLLM::Worker")]
 
 
-def test_switches_in_place_under_load(ranked: Server) -> None:
+@pytest.mark.parametrize("switches", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_switches_in_place_under_load(ranked: Server, early: str, switches: int) -> None:
     """The proof is by references that transformers computed, so each rank's shard has to be the new one."""
     assert len(ranks(ranked)) == 2
-    ranked.copy_checkpoint(EARLY, EARLY_ID)
-    ranked.http.post("/models/register", json={"id": EARLY_ID, "source": "test"}).raise_for_status()
     expected = {}
-    for model_id in (EARLY_ID, FINAL_ID):
+    for model_id in (early, FINAL_ID):
         switched = activate(ranked, model_id)
         assert (switched["method"], switched["proof"]["kind"]) == ("in_place", "computed")
         answer = ranked.ask("What is 58+67?")
         expected[answer.headers["x-model-digest"]] = answer_of(answer)
     with Load(ranked, 8) as load:
-        for number in range(SWITCHES):
-            assert activate(ranked, (EARLY_ID, FINAL_ID)[number % 2])["method"] == "in_place"
+        for number in range(switches):
+            assert activate(ranked, (early, FINAL_ID)[number % 2])["method"] == "in_place"
     assert load.failures == []
     assert load.answers <= set(expected.items())
     assert len(load.digests) == 2
@@ -79,8 +83,8 @@ def _others(server: Server, before: list[psutil.Process]) -> bool:
     return len(now) == 2 and not set(now) & set(before)
 
 
-def test_more_ranks_than_the_model_has_heads_for(ranked: Server) -> None:
-    body = {"id": EARLY_ID, "source": "test", "engine": {"args": {"tensor_parallel_size": 3}}}
+def test_more_ranks_than_the_model_has_heads_for(ranked: Server, early: str) -> None:
+    body = {"id": early, "source": "test", "engine": {"args": {"tensor_parallel_size": 3}}}
     refused = ranked.http.post("/models/register", json=body)
     assert refused.status_code == 422
     assert "engine: args: " in refused.json()["detail"]
