@@ -74,7 +74,7 @@ reference: install-dev  ## The pages of docs/ that describe the program; needs a
 examples: install-dev  ## docs/reference/examples.md, from a server of its own
 	$(BIN)/python -m reference.record
 
-screenshots: install-dev  ## Pictures of the web UI into docs/images, from a server of its own
+screenshots: install-dev  ## Pictures of the web UI and a terminal session into docs/images, from a server of its own
 	$(BIN)/python -m tests.e2e.screenshots
 
 wheels: install-dev  ## The two distributions, in dist/: the client's and the server's

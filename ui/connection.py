@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import streamlit as st
@@ -18,6 +19,7 @@ from stepserve.client.errors import (
     Unavailable,
     Unreachable,
 )
+from ui import in_browser
 from ui.harmless import harmless
 
 URL_VARIABLE = "API_URL"
@@ -28,10 +30,15 @@ _Answer = TypeVar("_Answer")
 
 
 def ask_for_key() -> None:
-    """In the sidebar. A visitor's key lives in the visitor's session and nowhere else."""
+    """In the sidebar. A visitor's key lives in the visitor's session and browser tab, and nowhere else."""
     with st.sidebar:
+        in_browser.draw(_KEY)
         st.text_input(
-            "API key", type="password", key=_KEY, help="Needed when the server has keys: stepserve keys create."
+            "API key",
+            type="password",
+            key=_KEY,
+            help="Needed when the server has keys: stepserve keys create.",
+            on_change=partial(in_browser.note_change, _KEY),
         )
         st.caption(f"Server: {server().url}")
 
@@ -74,7 +81,8 @@ def trouble_shown() -> Iterator[None]:
         st.error(f"{harmless(str(error))} Enter a key with that scope in the sidebar.", icon=":material/block:")
     except Unreachable as error:
         st.error(
-            f"{harmless(str(error))} Start it with `stepserve up`; this page tries again.", icon=":material/cloud_off:"
+            f"{harmless(str(error))} Start it with `stepserve up`; this page goes on by itself.",
+            icon=":material/cloud_off:",
         )
     except Unavailable as error:
         st.warning(harmless(str(error)), icon=":material/hourglass:")

@@ -1,12 +1,10 @@
 """First steps, for who has never been here: what there is to do, and what of it is done."""
 
-from functools import partial
-
 import streamlit as st
 
 from stepserve.client.errors import StepserveError
 from ui import links
-from ui.connection import server, soon
+from ui.connection import server
 
 _CLOSED = "guide_closed"
 
@@ -16,13 +14,14 @@ def draw() -> None:
     if st.session_state.get(_CLOSED):
         return
     there = server()
-    models, evals = soon(there.list_models), soon(partial(there.eval_history_page, limit=2))
     try:
-        registered, measured = models.result(), evals.result().total
+        measured = there.eval_history_page(limit=1).total
+        if measured > 1:
+            st.session_state[_CLOSED] = True
+            return
+        registered = there.list_models()
     except StepserveError:
         return  # the page itself says what is wrong
-    if measured > 1:
-        return
     with st.container(border=True):
         st.markdown("**First steps**")
         _step("Ask the active model something", "playground", done=False)

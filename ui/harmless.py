@@ -8,6 +8,7 @@ made to, could send what it was told to a stranger's server. Dollars become form
 import re
 
 MOST_CHARACTERS = 100_000
+_MOST_AT_ONCE = 20_000
 
 _DESTINATIONS = ("](", "][", "]:")
 _DIRECTIVE = re.compile(r":(?=[a-z][a-z0-9_+-]*(?:\[|:|/))", re.IGNORECASE)
@@ -16,7 +17,13 @@ _DIRECTIVE = re.compile(r":(?=[a-z][a-z0-9_+-]*(?:\[|:|/))", re.IGNORECASE)
 def cut(text: str) -> str:
     """For what draws no Markdown: the same text, cut where it is too long to be drawn."""
     left_out = len(text) - MOST_CHARACTERS
-    return f"{text[:MOST_CHARACTERS]}\n\n… {left_out} more characters are not shown." if left_out > 0 else text
+    return f"{text[:MOST_CHARACTERS]}\n\n… {left_out:,} more characters are not shown." if left_out > 0 else text
+
+
+def newest(text: str) -> str:
+    """For what is drawn anew many times a second: the end of it, where it is long."""
+    before = len(text) - _MOST_AT_ONCE
+    return text if before <= 0 else f"… {before:,} characters before these are shown at the end.\n\n{text[before:]}"
 
 
 def as_markdown(text: str) -> str:

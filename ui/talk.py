@@ -1,4 +1,4 @@
-"""A streamed chat with its times, and all that an answer may have besides text."""
+"""What a model says, as it comes: a chat with its times and all that it may have besides text, and a solution."""
 
 import json
 import time
@@ -42,8 +42,7 @@ class Talk:
 
     def _take(self, chunk: dict[str, Any]) -> bool:
         """Whether there is something new to be shown."""
-        if "error" in chunk:
-            raise StepserveError(str(chunk["error"].get("message", chunk["error"])))
+        _check(chunk)
         self.model = chunk.get("model", self.model)
         if chunk.get("usage"):
             self.tokens = chunk["usage"].get("completion_tokens")
@@ -78,3 +77,34 @@ class Talk:
             if self.total_s > 0:
                 parts.append(f"{self.tokens / self.total_s:.0f} tokens/s")
         return " · ".join(parts)
+
+
+class Solution:
+    """Iterating tells that more has come; what has come is in `text`. `result` is the last event, None before it.
+
+    `route`: /solve/math or /solve/coding. Raises StepserveError while it is iterated.
+    """
+
+    def __init__(self, server: Client, route: str, body: Mapping[str, Any]) -> None:
+        self._server = server
+        self._route = route
+        self._body = {**body, "stream": True}
+        self.text = ""
+        self.result: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[None]:
+        for _, data in self._server.events(self._route, "POST", silence_s=600.0, json=self._body):
+            chunk = json.loads(data)
+            _check(chunk)
+            if chunk["done"]:
+                self.result = chunk
+                return
+            delta = chunk["delta"]
+            self.text += str(delta.get("reasoning_content") or "") + str(delta.get("content") or "")
+            yield
+
+
+def _check(chunk: Mapping[str, Any]) -> None:
+    """Raises StepserveError for an error in the middle of a stream."""
+    if error := chunk.get("error"):
+        raise StepserveError(str(error.get("message", error) if isinstance(error, Mapping) else error))

@@ -39,7 +39,7 @@ EXIT_INTERRUPTED = 130
 RETRY_S = 2.0
 _NICENESS = 10
 _LONGEST_WHOLE = 72  # characters of a cell: a digest, not a list of settings
-_NARROWEST_TEXT = 16
+_NARROWEST_TEXT = 10  # a date
 PATIENCE_S = 60.0  # how long a server that went away is waited for while a job is watched
 
 Host = Annotated[
@@ -137,7 +137,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
 
     Cells are shown as they are: what a model or a person wrote is no markup, and moves no cursor. Ids, paths and
     numbers stay in one piece, to be copied and searched for, even if that makes a line longer than the terminal is
-    wide; only texts are broken.
+    wide; texts are broken, and columns without any value left out.
     """
     rows = [[_shown(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -146,11 +146,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     elif not rows and none:
         print(none)
     else:
-        _draw(title, columns, rows)
+        filled = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+        _draw(title, [columns[number] for number in filled], [[row[number] for number in filled] for row in rows])
 
 
 def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    drawn = Table(title=Text(title) if title else None, title_justify="left")
+    drawn = Table(title=Text(title) if title else None, title_justify="left", show_header=any(columns))
     least = 1
     for number, column in enumerate(columns):
         cells = [column, *(row[number] for row in rows)]

@@ -1,5 +1,9 @@
-"""`make screenshots`: a picture of each page of the web UI into docs/images, from a server with the demo model."""
+"""`make screenshots`: a picture of each page of the web UI, and a terminal session, into docs/images.
 
+Of a server with the demo model. `python -m tests.e2e.screenshots NAME …` makes those alone; `terminal` is the session.
+"""
+
+import argparse
 import io
 import tempfile
 from collections.abc import Callable
@@ -9,6 +13,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from tests.e2e import recording
 from tests.e2e.browser import browser, open_page, web_ui
 from tests.e2e.server import DEMO, FINAL_ID, REPOSITORY, Server
 
@@ -18,24 +23,48 @@ STEPS = (300, 500)
 _COLOURS = 96
 _PATIENCE_MS = 60_000
 _QUESTION = "What is 17+25?"
+_TERMINAL = "terminal"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*_PAGES, _TERMINAL, []], default=[])
+    wanted = parser.parse_args().names or [*_PAGES, _TERMINAL]
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="stepserve-") as folder, Server(Path(folder)) as server:
         server.wait_ready()
         _fill(server)
+        if _TERMINAL in wanted:
+            _record(server)
         with web_ui(server.url, server.base_dir) as url, browser() as chrome:
             page = chrome.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
             expect.set_options(timeout=_PATIENCE_MS)
             page.set_default_timeout(_PATIENCE_MS)
             for name, prepare in _PAGES.items():
+                if name not in wanted:
+                    continue
                 open_page(page, url, name.partition("-")[0])
                 prepare(page, server)
                 for unready in ("stSpinner", "stSkeleton"):
                     expect(page.get_by_test_id(unready)).to_have_count(0)
                 _keep(page.screenshot(animations="disabled"), IMAGES / f"ui-{name}.png")
                 print(IMAGES / f"ui-{name}.png", flush=True)
+
+
+def _record(server: Server) -> None:
+    """Looks at the models, compares two, and switches under way."""
+    evals = server.http.get("/jobs", params={"type": "eval", "status": "done"}).raise_for_status().json()["jobs"]
+    late, *_, early = [str(job["id"]) for job in evals]
+    commands = (
+        "stepserve models list",
+        f"stepserve eval compare {early} {late} --show 2",
+        f"stepserve models activate run7-step-{STEPS[-1]}",
+        "stepserve models rollback",
+        "stepserve jobs list",
+    )
+    session = [recording.play(command, {"INFERENCE_URL": server.url}) for command in commands]
+    (IMAGES / f"{_TERMINAL}.svg").write_text(recording.as_svg(session))
+    print(IMAGES / f"{_TERMINAL}.svg", flush=True)
 
 
 def _fill(server: Server) -> None:

@@ -113,7 +113,7 @@ def test_code_with_brackets_is_left_alone_and_megabytes_are_cut() -> None:
     code = "let a = vec![1, 2]; let b: u8 = c[1:2];"
     assert as_markdown(code) == code
     assert harmless("costs $5 or $6") == "costs \\$5 or \\$6"
-    assert cut("x" * 3_000_000).endswith("\n\n… 2900000 more characters are not shown.")
+    assert cut("x" * 3_000_000).endswith("\n\n… 2,900,000 more characters are not shown.")
     assert len(as_markdown("x" * 3_000_000)) < 101_000
 
 

@@ -30,8 +30,9 @@ def show() -> None:
     st.title("Data")
     tabs = address.tabs("data_tab", ("Jobs and shards", "Start one", "Pipeline"))
     for tab, view in zip(tabs, (_jobs, _start, pipeline_form.draw), strict=True):
-        with tab:
-            view()
+        if tab.open:
+            with tab:
+                view()
 
 
 def _start() -> None:

@@ -25,11 +25,10 @@ def show() -> None:
     st.title("Models")
     _registered()
     switch.show_outcome()
-    register, upload = address.tabs("models_tab", ("Register", "Upload"))
-    with register:
-        _register()
-    with upload:
-        _upload()
+    for tab, form in zip(address.tabs("models_tab", ("Register", "Upload")), (_register, _upload), strict=True):
+        if tab.open:
+            with tab:
+                form()
     _history()
     switch.confirm()
 

@@ -46,7 +46,7 @@ def _live() -> None:
             soon(partial(there.jobs_page, None, status, limit=_LOOKED_BACK))
             for status in ("running", "pending", "failed")
         ]
-        gpu, system, models = soon(there.gpu_stats), soon(there.system_stats), soon(there.list_models)
+        gpu, system = soon(there.gpu_stats), soon(there.system_stats)
         switches = _known(past, list[PastActivation]())
         serving_line.draw(health.result(), _known(active, None), switches)
         _traffic(_known(history, None))
@@ -58,8 +58,7 @@ def _live() -> None:
             now.draw_attention(failed.jobs, switches)
         st.header("Machine")
         if (cards := _known(gpu, None)) is not None:
-            loaded = _known(models, list[Model]())
-            card_bars.draw(cards, loaded)
+            card_bars.draw(cards, _known(soon(there.list_models), list[Model]()))
         if (seen := _known(system, None)) is not None:
             memory = f"{seen.ram_used_gb:.1f} of {seen.ram_total_gb:.1f} GB of memory"
             st.progress(min(1.0, seen.cpu_load), text=f"Processor {percent(seen.cpu_load)}")

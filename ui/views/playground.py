@@ -1,21 +1,22 @@
 """Chat with up to four models beside each other: what they think, how sure they are, what they would call."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from ui import address, token_colours
+from ui import address, reading, token_colours
 from ui.choice import ACTIVE, say_no_models
 from ui.connection import server, trouble_shown
 from ui.conversation import MOST_MODELS, Conversation, Turn, as_curl, as_python, asked_again
-from ui.harmless import as_markdown, cut, harmless
+from ui.harmless import MOST_CHARACTERS, as_markdown, cut, harmless, newest
 from ui.talk import Talk
 
 _SAID = "playground_said"
 _MODELS = "playground_models"
 _LINK = "conversation"
 _MARKDOWN = "playground_markdown"
-_REDRAW_S = 0.1
 _DEFAULTS = {"temperature": 0.7, "top_p": 1.0, "max_tokens": 256.0}
 
 
@@ -129,47 +130,57 @@ def _converse(talk: Conversation) -> None:
         st.warning(harmless(f"{error}."))
         return
     histories = _histories(len(talk.models))
-    for number, column in enumerate(st.columns(len(talk.models))):
+    columns = st.columns(len(talk.models))
+    for number, column in enumerate(columns):
         with column:
             if len(talk.models) > 1:
                 st.caption(harmless(talk.models[number]))
-            for turn in histories[number]:
-                _turn(turn)
-            if asked:
-                _exchange(talk, number, asked, options, histories[number])
+            for place, turn in enumerate(histories[number]):
+                _turn(turn, f"{number}_{place}")
+    if asked:
+        _ask(talk, columns, asked, options, histories)
     if any(histories):
         _share(talk.model_copy(update={"histories": histories}), options)
 
 
-def _exchange(talk: Conversation, column: int, asked: str, options: dict[str, Any], history: list[Turn]) -> None:
-    """What fails is not kept, so that it can be asked again."""
+def _ask(
+    talk: Conversation,
+    columns: Sequence[DeltaGenerator],
+    asked: str,
+    options: dict[str, Any],
+    histories: Sequence[list[Turn]],
+) -> None:
+    """All models at the same time. What fails is not kept, so that it can be asked again."""
     question = Turn(role="user", content=asked)
-    _turn(question)
-    messages = [*talk.messages(column), question.message()]
-    answer = Talk(server(patient=True), talk.models[column], messages, **options)
-    with st.chat_message("assistant"), trouble_shown():
-        place = st.empty()
-        _streamed(answer, place)
-        said = Turn(
-            role="assistant",
-            content=answer.text,
-            thought=answer.thought,
-            calls=answer.calls,
-            likely=answer.likely,
-            note=f"{answer.model} · {answer.summary}",
-        )
-        with place.container():
-            _said(said)
-        history += [question, said]
+    there = server(patient=True)
+    answers, messages, places = [], [], []
+    for number, column in enumerate(columns):
+        answers.append(Talk(there, talk.models[number], [*talk.messages(number), question.message()], **options))
+        with column:
+            _turn(question)
+            messages.append(st.chat_message("assistant"))
+            places.append(messages[-1].empty())
+    reads = reading.read(
+        answers, lambda number: _say(places[number], newest(answers[number].text or answers[number].thought))
+    )
+    for number, read in enumerate(reads):
+        with messages[number], trouble_shown():
+            read.result()
+            said = _turn_of(answers[number])
+            with places[number].container():
+                _said(said, f"{number}_{len(histories[number]) + 1}")
+            histories[number].extend([question, said])
 
 
-def _streamed(answer: Talk, place: Any) -> None:
-    """Draws the whole answer anew, so not for each token of a fast one. Raises StepserveError."""
-    drawn_s = 0.0
-    for _ in answer:
-        if answer.total_s - drawn_s >= _REDRAW_S:
-            _say(place, answer.text or answer.thought)
-            drawn_s = answer.total_s
+def _turn_of(answer: Talk) -> Turn:
+    return Turn(
+        role="assistant",
+        content=answer.text,
+        thought=answer.thought,
+        calls=answer.calls,
+        likely=answer.likely,
+        note=f"{answer.model} · {answer.summary}",
+    )
 
 
 def _say(place: Any, text: str) -> None:
@@ -179,12 +190,13 @@ def _say(place: Any, text: str) -> None:
         place.text(cut(text))
 
 
-def _turn(turn: Turn) -> None:
+def _turn(turn: Turn, name: str = "") -> None:
     with st.chat_message(turn.role):
-        _said(turn)
+        _said(turn, name)
 
 
-def _said(turn: Turn) -> None:
+def _said(turn: Turn, name: str) -> None:
+    """`name`: of the turn among all that are shown."""
     if turn.thought:
         with st.expander("Thinking"):
             st.text(cut(turn.thought))
@@ -196,6 +208,8 @@ def _said(turn: Turn) -> None:
         st.code(cut(f"{call['name']}({call['arguments']})"), language=None, wrap_lines=True)
     if turn.note:
         st.caption(harmless(turn.note))
+    if len(turn.content) > MOST_CHARACTERS and turn.role == "assistant":
+        st.download_button("Download the whole answer", turn.content, "answer.txt", key=f"playground_save_{name}")
 
 
 def _share(talk: Conversation, options: dict[str, Any]) -> None:
@@ -209,5 +223,9 @@ def _share(talk: Conversation, options: dict[str, Any]) -> None:
         for number, model in enumerate(talk.models):
             body = {"model": model, "messages": asked_again(talk.messages(number)), **options}
             st.caption(harmless(model))
-            st.code(as_curl(server().url, body), language="bash", wrap_lines=True)
+            curl = as_curl(server().url, body)
+            if len(curl) > MOST_CHARACTERS:
+                st.caption("The request is too long to be shown.")
+                continue
+            st.code(curl, language="bash", wrap_lines=True)
             st.code(as_python(server().url, body), language="python", wrap_lines=True)

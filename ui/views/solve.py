@@ -1,13 +1,15 @@
 """Problems whose answer, or code, is set apart from the way there."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
-from ui import address
+from ui import address, reading
 from ui.choice import choose_model
 from ui.connection import server, trouble_shown
-from ui.harmless import cut, harmless
+from ui.harmless import cut, harmless, newest
+from ui.talk import Solution
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,10 @@ def show() -> None:
         model = choose_model("Model", "solve_model", parameter="model")
         if model is None:
             return
-        math, coding = address.tabs("solve_tab", ("Math", "Coding"))
-        with math:
-            _tab(MATH, model)
-        with coding:
-            _tab(CODING, model)
+        for tab, task in zip(address.tabs("solve_tab", ("Math", "Coding")), (MATH, CODING), strict=True):
+            if tab.open:
+                with tab:
+                    _tab(task, model)
 
 
 def _tab(task: Task, model: str) -> None:
@@ -72,19 +73,28 @@ def _tab(task: Task, model: str) -> None:
     if asked and not problem.strip():
         st.warning("Write a problem first, or choose an example.")
     elif asked:
-        with trouble_shown(), st.spinner("The model works on it …"):
+        with trouble_shown():
             body = {
                 "problem": problem,
                 "temperature": temperature,
                 "max_new_tokens": int(max_tokens),
                 "model_id": model,
             }
-            st.session_state[f"{name}_solved"] = server(patient=True).post(task.route, body)
+            st.session_state[f"{name}_solved"] = _streamed(Solution(server(patient=True), task.route, body))
     if solved := st.session_state.get(f"{name}_solved"):
         _solution(task, solved)
 
 
-def _solution(task: Task, solved: dict[str, object]) -> None:
+def _streamed(solution: Solution) -> dict[str, Any] | None:
+    """Draws it as it comes; what is left is the last event. Raises StepserveError."""
+    place = st.empty()
+    (read,) = reading.read([solution], lambda _: place.text(newest(solution.text)))
+    place.empty()
+    read.result()
+    return solution.result
+
+
+def _solution(task: Task, solved: dict[str, Any]) -> None:
     st.caption(harmless(f"{solved['problem']} · {solved['generation_time']} s"))
     found = solved.get(task.result)
     if found is None:

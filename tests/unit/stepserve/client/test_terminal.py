@@ -49,6 +49,15 @@ def test_a_table_that_fits_is_not_made_wider(monkeypatch: pytest.MonkeyPatch) ->
     assert len(printed.splitlines()[0]) == 80
 
 
+def test_the_list_of_jobs_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = ["job", "model", "status", "progress", "created", "remark"]
+    row = ["eval_20251122_053000_k3f9", "step-1500", "done", "80/80", "2025-11-22 05:30:00 UTC", ""]
+    printed = on_a_terminal(lambda: table("", columns, [row]), monkeypatch)
+    assert len(printed.splitlines()[0]) <= 80
+    assert "remark" not in printed
+    assert "2025-11-22" in printed
+
+
 def test_a_terminal_is_told_that_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_a_terminal(lambda: table("", ["job"], [], none="No jobs."), monkeypatch).strip() == "No jobs."
 
