@@ -35,4 +35,4 @@ def lines(table: pd.DataFrame, columns: Sequence[str], unit: str | None) -> None
             ],
         },
     }
-    st.vega_lite_chart(rows, spec)
+    st.vega_lite_chart(rows, spec, alt=f"{', '.join(columns)} over time")

@@ -100,7 +100,7 @@ def _chart(metrics: list[dict[str, Any]]) -> None:
         "height": _ROW_HEIGHT * (1 + len(rows)),
         "layer": [
             {
-                "mark": {"type": "rule", "strokeDash": [4, 4]},
+                "mark": {"type": "rule", "strokeDash": [4, 4], "aria": False},
                 "encoding": {"x": {"datum": 0, **where}},
             },
             {
@@ -108,7 +108,7 @@ def _chart(metrics: list[dict[str, Any]]) -> None:
                 "encoding": {"y": what, "x": {"field": "margin", **where}},
             },
             {
-                "mark": {"type": "rule", "strokeWidth": 3},
+                "mark": {"type": "rule", "strokeWidth": 3, "aria": False},
                 "encoding": {"y": what, "x": {"field": "low", **where}, "x2": {"field": "high"}},
             },
             {

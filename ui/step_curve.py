@@ -24,6 +24,7 @@ EVAL: Final = "eval"
 SWITCH: Final = "made active"
 _OUTCOMES = {"promoted": "#1e8449", "refused": "#c0392b", "undecided": "#7f8c8d", "rolled back": "#d35400"}
 _HEIGHT = 320  # pixels
+_HIDDEN: Row = {"type": "rule", "aria": False}  # from screen readers: the table below says the same
 
 
 def steps_of(models: Iterable[Model]) -> Steps:
@@ -135,17 +136,17 @@ def draw(rows: list[Row]) -> None:
         "layer": [
             layer(
                 f"datum.what === '{SWITCH}'",
-                {"type": "rule", "strokeDash": [6, 4], "strokeWidth": 2},
+                _HIDDEN | {"strokeDash": [6, 4], "strokeWidth": 2},
                 {"x": where, "tooltip": tips},
             ),
-            layer(evals, {"type": "rule"}, {**whiskers, "color": series}),
+            layer(evals, _HIDDEN, {**whiskers, "color": series}),
             layer(evals, {"type": "line"}, {"x": where, "y": height, "color": series}),
             layer(
                 evals,
                 {"type": "point", "filled": True, "size": 50},
                 {"x": where, "y": height, "color": series, "tooltip": tips},
             ),
-            layer(tried, {"type": "rule"}, {**whiskers, "color": {**colour, "legend": None}}),
+            layer(tried, _HIDDEN, {**whiskers, "color": {**colour, "legend": None}}),
             layer(
                 tried,
                 {"type": "point", "filled": True, "size": 110, "shape": "diamond"},
@@ -154,7 +155,7 @@ def draw(rows: list[Row]) -> None:
         ],
         "resolve": {"scale": {"color": "independent"}},
     }
-    st.vega_lite_chart(frame, spec)
+    st.vega_lite_chart(frame, spec, alt="A measure by training step, with intervals; the table below says the same")
 
 
 def table(rows: list[Row]) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def draw(samples: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> None:
             },
             {
                 "transform": [{"filter": "isValid(datum.kind)"}],
-                "mark": {"type": "rule", "strokeWidth": 2},
+                "mark": {"type": "rule", "strokeWidth": 2, "aria": False},
                 "encoding": {
                     "x": time,
                     "color": colour,

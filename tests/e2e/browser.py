@@ -32,9 +32,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def web_ui(api_url: str, folder: Path) -> Iterator[str]:
+def web_ui(api_url: str, folder: Path, port: int | None = None) -> Iterator[str]:
     """The UI of the server at `api_url`; its URL. What it prints goes into `folder`."""
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "ui", "--port", str(port), "--api-url", api_url]
     with (folder / "ui.txt").open("w") as output:

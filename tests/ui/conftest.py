@@ -2,11 +2,16 @@
 
 import sys
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.browser import browser
 from tests.ui.control_server import ControlServer, control_server
 from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
+
+_PATIENCE_MS = 240_000
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +57,29 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlServer]:
     """Without members."""
     with control_server(tmp_path_factory.mktemp("stage")) as there:
         yield there
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def visitor(chrome: Browser) -> Iterator[Page]:
+    """One who has opened nothing yet. What the console complains of fails the test, and asking another host does."""
+    context = chrome.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(_PATIENCE_MS)
+    expect.set_options(timeout=_PATIENCE_MS)
+    page = context.new_page()
+    trouble: list[str] = []
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("request", lambda request: trouble.extend(_elsewhere(request.url)))
+    yield page
+    context.close()
+    assert not trouble
+
+
+def _elsewhere(url: str) -> list[str]:
+    where = urlsplit(url)
+    return [url] if where.scheme in {"http", "https", "ws", "wss"} and where.hostname != "127.0.0.1" else []

@@ -33,11 +33,15 @@ ECHO = "Say: "
 THINK = "Think: "
 ENDLESS = "What is the last digit of pi?"
 FAILING = "What is 1/0?"
+LONG = "Write {count} pieces of {length}."
 _SUM = re.compile(r"(\d+)\+(\d+)")
+_LONG = re.compile(r"Write (\d+) pieces of (\d+)\.")
 
 
 class AddingEngine(FakeEngine):
-    """Knows sums, repeats what follows ECHO, never answers ENDLESS; as `early` it is wrong where the first is even."""
+    """Knows sums, repeats what follows ECHO, never answers ENDLESS, writes what LONG asks for; as `early` it is wrong
+    where the first summand is even.
+    """
 
     def said(self, question: str) -> str:
         if question.startswith(ECHO):
@@ -86,6 +90,9 @@ def _deltas(body: dict[str, Any], said: str) -> list[tuple[dict[str, Any], str |
         name = body["tools"][0]["function"]["name"]
         pieces = ({"name": name, "arguments": '{"a": '}, {"arguments": "1}"})
         return [({"tool_calls": [{"index": 0, "function": piece}]}, None) for piece in pieces]
+    if found := _LONG.search(body["messages"][-1]["content"]):
+        count, length = map(int, found.groups())
+        return [({"content": f"{number:x<{length}}"}, None) for number in range(count)]
     thought = [({"reasoning_content": "Hm. "}, None)] if THINK in body["messages"][-1]["content"] else []
     return [*thought, *(({"content": letter}, letter if body.get("logprobs") else None) for letter in said)]
 

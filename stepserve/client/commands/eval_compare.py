@@ -43,8 +43,8 @@ def compare(
             ("left out", left_out or None),
             ("clusters", compared["clusters"]),
             ("metric", compared["metric"]),
-            (str(compared["a"]["model_id"]), f"{compared['mean_a']:.4f}"),
-            (str(compared["b"]["model_id"]), f"{compared['mean_b']:.4f}"),
+            (str(compared["a"]["model_id"]), _share(compared["mean_a"])),
+            (str(compared["b"]["model_id"]), _share(compared["mean_b"])),
         ],
     )
     if changed:
@@ -68,6 +68,10 @@ def _answers(server: Client, a: str, b: str, ids: Sequence[str]) -> list[tuple[s
         for name in ids
         if name in before and name in after
     ]
+
+
+def _share(mean: float) -> str:
+    return f"{100 * mean:.1f} %"
 
 
 def _question(sample: dict[str, Any]) -> str:
