@@ -15,16 +15,25 @@ def offset_of(key: str, size: int) -> int:
 
 
 def controls(key: str, shown: int, total: int, size: int) -> None:
-    """Where one is in the whole, and the way to other pages. `shown` of `total` are those after `offset_of`."""
+    """Where one is in the whole, and the way to other pages, also by the keys P and N.
+
+    `shown` of `total` are those after `offset_of`.
+    """
     first, number = offset_of(key, size), _number(key)
     pages = max(1, (total - 1) // size + 1)
-    where, go = st.columns([3, 1])
+    where, back, on, go = st.columns([4, 1, 1, 2], vertical_alignment="bottom")
     where.caption(f"{first + 1:,} to {first + shown:,} of {total:,}" if shown else f"There are no more than {total:,}.")
-    if max(pages, number) > 1:
+    if (last := max(pages, number)) > 1:
         st.session_state[key] = number
-        go.number_input(
-            f"Page of {pages:,}", 1, max(pages, number), key=key, on_change=partial(address.remember, key, key)
-        )
+        for place, label, shortcut, to in ((back, "Previous", "P", number - 1), (on, "Next", "N", number + 1)):
+            place.button(
+                label,
+                key=f"{key}_{label}",
+                shortcut=shortcut,
+                disabled=not 1 <= to <= last,
+                on_click=partial(address.go_to, key, str(to)),
+            )
+        go.number_input(f"Page of {pages:,}", 1, last, key=key, on_change=partial(address.remember, key, key))
 
 
 def begin_anew(key: str) -> None:

@@ -9,7 +9,7 @@ from stepserve.client.results import ActiveModel, Health, PastActivation
 from ui.format import milliseconds
 from ui.harmless import harmless
 from ui.sidebar import DOTS
-from ui.visitor import local, since
+from ui.visitor import hover, local, since
 
 _TROUBLE = {
     "loading": "A model is being loaded; requests wait or are refused until it is there.",
@@ -25,7 +25,7 @@ def draw(health: Health, active: ActiveModel | None, past: Sequence[PastActivati
     else:
         began = f" since {local(active.since)} ({since(active.since)})" if active and active.since else ""
         said = f"**{harmless(name)}** serves{began}. {harmless(_switch(name, past))}"
-        st.markdown(f":{DOTS[health.status]}[●] {said}")
+        st.markdown(f":{DOTS[health.status]}[●] {said}", help=hover(active.since) if active else None)
     if health.status != "ok":
         st.markdown(f":{DOTS[health.status]}[{harmless(health.fault or _TROUBLE[health.status])}]")
 

@@ -48,9 +48,10 @@ def web_ui(api_url: str, folder: Path, port: int | None = None) -> Iterator[str]
 
 
 def open_page(page: Page, url: str, name: str) -> None:
-    """By its address, as a bookmark does, and until all of it is there."""
+    """By its address, as a bookmark does, and until all of it is there. `name` may have a query."""
     page.goto(f"{url}/{name}")
-    expect(page.get_by_role("heading", name=name.capitalize(), level=1)).to_be_visible()
+    title = name.partition("?")[0].capitalize()
+    expect(page.get_by_role("heading", name=title, level=1)).to_be_visible()
     page.locator(IDLE).wait_for()
     expect(page.get_by_role("dialog")).to_have_count(0)  # "Page not found"
 

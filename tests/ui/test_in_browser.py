@@ -33,6 +33,7 @@ class Box:
     url: str
     running: str
     failed: str
+    measured: str
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,12 @@ def box(chrome: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
         for name, content in (("sums", LINES), ("endless", _line(ENDLESS)), ("failing", _line(FAILING))):
             there.http.put(f"/datasets/{name}.jsonl", content=content.encode()).raise_for_status()
         there.evaluate(EARLY)
-        there.evaluate(LATE)
+        measured = there.evaluate(LATE)
         failed = _job(there, "failing")
         with there.http.stream("GET", f"/jobs/{failed}/events") as events:  # ends with the job
             for _ in events.iter_text():
                 pass
-        yield Box(there, url, _job(there, "endless"), failed)
+        yield Box(there, url, _job(there, "endless"), failed, measured)
 
 
 def _line(question: str) -> str:
@@ -104,6 +105,27 @@ def test_the_form_of_a_switch_is_reached_with_the_keyboard(visitor: Page, box: B
         if wanted.evaluate("one => one === document.activeElement"):
             return
     pytest.fail(f"not reached with {_TABS} tabs")
+
+
+def test_samples_are_read_on_with_the_keyboard(visitor: Page, box: Box) -> None:
+    open_page(visitor, box.url, f"evals?tab=Samples&eval={box.measured}")
+    expect(visitor.get_by_text("1 to 10 of 12")).to_be_visible()
+    visitor.keyboard.press("n")
+    expect(visitor.get_by_text("11 to 12 of 12")).to_be_visible()
+    expect(visitor).to_have_url(re.compile("samples_page=2"))
+    visitor.keyboard.press("p")
+    expect(visitor.get_by_text("1 to 10 of 12")).to_be_visible()
+
+
+def test_the_browsers_way_back_leads_to_the_tab_before(visitor: Page, box: Box) -> None:
+    open_page(visitor, box.url, "evals")
+    visitor.get_by_role("tab", name="Compare").click()
+    expect(visitor).to_have_url(re.compile("tab=Compare"))
+    visitor.get_by_role("link", name="Jobs").click()
+    expect(visitor.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    visitor.go_back()
+    expect(visitor.get_by_role("heading", name="Evals", level=1)).to_be_visible()
+    expect(visitor.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
 
 
 @pytest.mark.parametrize("name", PAGES)
