@@ -24,9 +24,11 @@ _START_TIMEOUT_S = 900.0
 
 
 @contextlib.contextmanager
-def stepserve(base_dir: Path | None = None, *, tree: Path | None = None, **settings: object) -> Iterator[str]:
+def stepserve(
+    base_dir: Path | None = None, *, tree: Path | None = None, temporary: Path | None = None, **settings: object
+) -> Iterator[str]:
     """A server on a fresh base directory, or on the given one; yields its URL. `tree`: another checkout's, run with the
-    packages that are installed here.
+    packages that are installed here. `temporary`: where its processes put temporary files.
     """
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as base:
         port = free_port()
@@ -37,6 +39,8 @@ def stepserve(base_dir: Path | None = None, *, tree: Path | None = None, **setti
             "INFERENCE_UI": "false",
         }
         environment |= {f"INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
+        if temporary is not None:
+            environment["TMPDIR"] = str(temporary)
         if tree is not None:
             environment["PYTHONPATH"] = str(tree)
         with running([str(_BIN / "stepserve"), "up"], environment, f"http://127.0.0.1:{port}", "/readyz") as url:

@@ -53,6 +53,7 @@ from control.models.activation_log import ActivationLog
 from control.models.aliases import Aliases
 from control.models.capabilities import EngineAbilities
 from control.models.eval_history import EvalHistory
+from control.models.listing import ModelListing
 from control.models.loading import Loading
 from control.models.placed_folders import PlacedFolders
 from control.models.reference_maker import ReferenceMaker
@@ -377,6 +378,7 @@ def create_app(
                 measured,
                 members,
                 model_files,
+                ModelListing(repository, registry, history, abilities),
                 notifier,
                 outbox,
                 owners,

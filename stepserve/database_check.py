@@ -14,7 +14,7 @@ from stepserve.database_file import BackupRefused, check_backup
 
 log = logging.getLogger(__name__)
 
-CHECK_S = 10.0  # what a start waits for quick_check, which reads the whole file; a larger one is read on beside it
+CHECK_S = 2.0  # what a start waits for quick_check, which reads the whole file; a larger one is read on beside it
 _MAGIC = b"SQLite format 3\0"
 _OUR_TABLES = frozenset({"alembic_version", "jobs", "models"})
 

@@ -1,7 +1,7 @@
 """What all tables together are: each module of tables is imported here."""
 
-from control.database import fleet_tables, history_tables, traffic_tables
+from control.database import count_tables, fleet_tables, history_tables, traffic_tables
 from control.database.tables import Base
 
 METADATA = Base.metadata
-MODULES = (fleet_tables, history_tables, traffic_tables)
+MODULES = (count_tables, fleet_tables, history_tables, traffic_tables)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from control.access.view import EVERYTHING, View
 from control.clock import Clock, utc_now
+from control.database.count_tables import JobCountRow, n_jobs
 from control.database.database import Database
 from control.database.tables import (
     NO_DIGEST,
@@ -105,9 +106,12 @@ class JobQueue:
         """Newest first, and how many there are in all. `text`: in the id, or in that of the model."""
         wanted = _wanted(job_type, status, text, view)
         statement = select(JobRow).where(wanted).order_by(*_NEWEST_FIRST).offset(offset).limit(limit)
+        counted = n_jobs(*_counted(job_type, status, view))
+        if text:
+            counted = select(func.count()).select_from(JobRow).where(wanted)
         async with self._database.transaction() as session:
             rows = (await session.scalars(statement)).all()
-            total = await session.scalar(select(func.count()).select_from(JobRow).where(wanted))
+            total = await session.scalar(counted)
         return rows, total or 0
 
     async def ids(self, job_type: str, view: View) -> set[str]:
@@ -125,24 +129,22 @@ class JobQueue:
     async def stats(self, view: View = EVERYTHING, job_type: str | None = None) -> dict[str, int]:
         """Jobs by status, of one type or of all, and how many were done in the last hour."""
         hour_ago = self._clock() - timedelta(hours=1)
-        seen = view.rows(JobRow.created_by)
-        if job_type is not None:
-            seen = and_(seen, JobRow.type == job_type)
-        done = and_(JobRow.status == "done", JobRow.finished_at >= hour_ago)
+        done = and_(_wanted(job_type, "done", "", view), JobRow.finished_at >= hour_ago)
+        counts = n_jobs(*_counted(job_type, None, view)).add_columns(JobCountRow.status).group_by(JobCountRow.status)
         async with self._database.transaction() as session:
-            counts = await session.execute(select(JobRow.status, func.count()).where(seen).group_by(JobRow.status))
-            by_status: dict[str, int] = dict(iter(counts))
-            recent = await session.scalar(select(func.count()).where(done, seen))
+            by_status = {status: number for number, status in await session.execute(counts)}
+            recent = await session.scalar(select(func.count()).where(done))
         return {status: by_status.get(status, 0) for status in STATUSES} | {"jobs_last_hour": recent or 0}
 
     async def census(self) -> "Census":
-        counts = select(JobRow.type, JobRow.status, func.count()).group_by(JobRow.type, JobRow.status)
+        kinds = (JobCountRow.type, JobCountRow.status)
+        counts = n_jobs(JobCountRow.n_jobs > 0).add_columns(*kinds).group_by(*kinds)
         oldest = select(func.min(JobRow.created_at)).where(JobRow.status == "pending")
         async with self._database.transaction() as session:
             rows = (await session.execute(counts)).all()
             since = await session.scalar(oldest)
         age_s = max(0.0, (self._clock() - since).total_seconds()) if since else 0.0
-        return Census({(str(job_type), str(status)): number for job_type, status, number in rows}, age_s)
+        return Census({(str(job_type), str(status)): number for number, job_type, status in rows}, age_s)
 
     async def take(
         self, owner: str, types: Collection[str], besides: Collection[str] = (), loaded: Collection[str] = ()
@@ -414,6 +416,16 @@ _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
 def _not_before(earlier: InstrumentedAttribute[Any], now: datetime) -> ColumnElement[Any]:
     """Now, or that earlier time of the row where the clock was set back since: no job ends before it began."""
     return case((earlier > now, earlier), else_=literal(now, earlier.type))
+
+
+def _counted(job_type: str | None, status: Status | None, view: View) -> list[ColumnElement[bool]]:
+    """`_wanted` for the numbers that the database keeps."""
+    chosen = [view.rows(JobCountRow.created_by)]
+    if job_type is not None:
+        chosen.append(JobCountRow.type == job_type)
+    if status is not None:
+        chosen.append(JobCountRow.status == status)
+    return chosen
 
 
 def _wanted(job_type: str | None, status: Status | None, text: str, view: View) -> ColumnElement[bool]:

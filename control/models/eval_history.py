@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from control.access.view import View
+from control.database.count_tables import JobCountRow, n_jobs
 from control.database.database import Database
 from control.database.json_text import json_text
 from control.database.tables import JobRow, ModelRow
@@ -108,7 +109,11 @@ class EvalHistory:
 
     async def count(self, view: View, dataset: str | None = None) -> int:
         async with self._database.transaction() as session:
-            counted = select(func.count()).select_from(JobRow).where(_done_evals(view, dataset))
+            if dataset is not None:
+                counted = select(func.count()).select_from(JobRow).where(_done_evals(view, dataset))
+            else:
+                seen = view.rows(JobCountRow.created_by)
+                counted = n_jobs(seen, JobCountRow.type == _EVAL, JobCountRow.status == "done")
             return await session.scalar(counted) or 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from control.checkpoints.adapter import Adapter, adapted_digest, check_fits, check_rank, inspect_adapter, is_adapter
 from control.checkpoints.adapter_kinds import ADAPTER_CONFIG
@@ -20,12 +20,12 @@ from control.checkpoints.quantisation import (
     quantized_digest,
     quantized_signature,
 )
-from control.clock import Clock, iso, utc_now
+from control.clock import Clock, utc_now
 from control.database.tables import ModelRow
 from control.errors import Conflict, Invalid, NotFound
 from control.models.activation_log import ActivationLog
 from control.models.aliases import Aliases
-from control.models.capabilities import EngineAbilities, backend_of, check_no_remote_code, check_servable
+from control.models.capabilities import EngineAbilities, check_no_remote_code, check_servable
 from control.models.model_engine import engine_digest, engine_of, engine_signature, with_its_engine
 from control.models.model_roots import ModelRoots
 from control.models.placed_files import Removal
@@ -42,7 +42,6 @@ from control.models.served_template import (
 from stepserve.contract import (
     ACTIVE_ALIAS,
     EngineOverrides,
-    GatewayState,
     ModelRef,
     Quantize,
     RegisteredModel,
@@ -356,54 +355,9 @@ class Registry:
     async def named_models(self) -> Sequence[RegisteredModel]:
         """Every model with the names that it answers to, newest first."""
         return [
-            RegisteredModel(id=row.id, created_s=int(row.created_at.timestamp()), repository=_repository_of(row))
-            for row in await self._models.newest_first()
+            RegisteredModel(id=name, created_s=int(created_at.timestamp()), repository=_repository_of(name, source))
+            for name, source, created_at in await self._models.names()
         ]
-
-    async def list(self, state: GatewayState | None) -> list[dict[str, Any]]:
-        """Every model, newest first, as GET /models shows it; `state` None: nothing is known to be loaded."""
-        active = await self._activations.active()
-        slots = {(slot.model.id, slot.model.digest): slot for slot in (state.slots if state else [])}
-        can = self._abilities.known
-        rows = {row.id: row for row in await self._models.newest_first()}
-        entries = []
-        for row in rows.values():
-            slot = slots.get((row.id, row.digest))
-            loaded = slot is not None and slot.phase in {"ready", "draining"}
-            entries.append(
-                {
-                    "id": row.id,
-                    "model": row.id,
-                    "path": row.path,
-                    "source": row.source,
-                    "created_at": iso(row.created_at),
-                    "tags": row.tags,
-                    "step": row.step,
-                    "is_active": active is not None and active.id == row.id,
-                    "loaded": loaded,
-                    "backend": backend_of(row.architecture, can),
-                    "size_bytes": row.size_bytes,
-                    "digest": row.digest,
-                    "architecture": row.architecture,
-                    "quantization": row.quantization or row.quantize,
-                    "base_model": row.base_model,
-                    "engine": row.engine,
-                    "keep_alive": row.keep_alive_s,
-                    "chat_template": self.templates.origin(row, rows),
-                    "warnings": self.templates.warnings(row, rows),
-                    "load_duration": slot.load_duration_s if slot else None,
-                    "local_path": row.path,
-                }
-            )
-        return entries
-
-    async def show(self, name: str, state: GatewayState | None) -> dict[str, Any]:
-        """One of `list`, or the active one. Raises NotFound."""
-        model_id = await self.resolve(name)
-        found = next((entry for entry in await self.list(state) if entry["id"] == model_id), None)
-        if found is None:  # it was removed just now
-            raise NotFound(f"there is no model {model_id!r}")
-        return found
 
     async def remove(self, model_id: str, *, files: bool, dry_run: bool = False) -> Removal | None:
         """Forgets the model, and with `files` removes what the server put into its folder; that is the answer.
@@ -429,10 +383,7 @@ class Registry:
 
     async def also_in(self, folder: Path, model_id: str | None = None) -> str | None:
         """The id of a model, other than `model_id`, that lies in the folder."""
-        for other in await self._models.newest_first():
-            if other.id != model_id and Path(other.path).is_relative_to(folder):
-                return other.id
-        return None
+        return await self._models.in_folder(folder, besides=model_id)
 
     async def refer(self, row: ModelRow, request: RegisterRequest) -> None:
         """Keeps the trainer's reference, or has one computed."""
@@ -443,7 +394,7 @@ class Registry:
 
     async def forget_reference(self, digest: str) -> None:
         """Unless a model of that content is left."""
-        if all(other.digest != digest for other in await self._models.newest_first()):
+        if not await self._models.has_content(digest):
             await self._references.forget(digest)
 
     def _want_reference(self, row: ModelRow) -> None:
@@ -497,11 +448,11 @@ def _row(request: RegisterRequest, checkpoint: Checkpoint, quantize: Quantize | 
     )
 
 
-def _repository_of(row: ModelRow) -> str | None:
+def _repository_of(model_id: str, source: str) -> str | None:
     """`org/name` of a model that was pulled and has the id of that."""
-    repository = row.source.removeprefix(HUB_SOURCE).partition("@")[0]
-    was_pulled = row.source.startswith(HUB_SOURCE) and "/" in repository
-    return repository if was_pulled and id_of_repository(repository) == row.id else None
+    repository = source.removeprefix(HUB_SOURCE).partition("@")[0]
+    was_pulled = source.startswith(HUB_SOURCE) and "/" in repository
+    return repository if was_pulled and id_of_repository(repository) == model_id else None
 
 
 def _check_probe(probe: Probe, checkpoint: Checkpoint) -> None:

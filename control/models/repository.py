@@ -1,10 +1,11 @@
 """SQL of the registry: models."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, exists, select, update
+from sqlalchemy import CursorResult, exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,6 +13,9 @@ from control.database.database import Database
 from control.database.tables import ActivationRow, ActiveModelRow, JobRow, ModelRow
 from control.errors import Conflict, Invalid, NotFound
 from control.models.placed_folders import PlacedFolders
+
+_NEWEST_FIRST = (ModelRow.created_at.desc(), ModelRow.id.desc())
+_AT_ONCE = 200
 
 
 class ModelRepository:
@@ -91,14 +95,49 @@ class ModelRepository:
         async with self._database.transaction() as session:
             await session.execute(update(ModelRow).where(*same).values(has_template=has_template))
 
-    async def newest_first(self) -> Sequence[ModelRow]:
+    async def newest_first(self) -> AsyncIterator[Sequence[ModelRow]]:
+        """All of one moment, some at a time, so that others are answered between."""
+        statement = select(ModelRow).order_by(*_NEWEST_FIRST).execution_options(yield_per=_AT_ONCE)
         async with self._database.transaction() as session:
-            statement = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.id.desc())
-            return (await session.scalars(statement)).all()
+            async for rows in (await session.stream_scalars(statement)).partitions():
+                yield rows
+
+    async def bases(self) -> dict[str, ModelRow]:
+        """The models that adapters adapt, by their ids."""
+        named = select(ModelRow.base_model).where(ModelRow.base_model.is_not(None))
+        async with self._database.transaction() as session:
+            return {row.id: row for row in await session.scalars(select(ModelRow).where(ModelRow.id.in_(named)))}
+
+    async def names(self) -> Sequence[tuple[str, str, datetime]]:
+        """Id, source and time of registration of every model, newest first."""
+        statement = select(ModelRow.id, ModelRow.source, ModelRow.created_at).order_by(*_NEWEST_FIRST)
+        async with self._database.transaction() as session:
+            return [(name, source, at) for name, source, at in await session.execute(statement)]
 
     async def folders(self) -> list[Path]:
         """Every model's, newest first."""
-        return [Path(row.path) for row in await self.newest_first()]
+        async with self._database.transaction() as session:
+            return [Path(path) for path in await session.scalars(select(ModelRow.path).order_by(*_NEWEST_FIRST))]
+
+    async def in_folder(self, folder: Path, besides: str | None = None) -> str | None:
+        """The id of a model, other than `besides`, whose files lie in the folder or below it."""
+        within = or_(ModelRow.path == str(folder), ModelRow.path.startswith(f"{folder}/", autoescape=True))
+        async with self._database.transaction() as session:
+            found = await session.execute(
+                select(ModelRow.id, ModelRow.path).where(within, ModelRow.id != (besides or ""))
+            )
+            # SQLite's LIKE takes `A` for `a`.
+            return next((name for name, path in found if Path(path).is_relative_to(folder)), None)
+
+    async def has_content(self, digest: str) -> bool:
+        """Whether a model of that content is registered."""
+        async with self._database.transaction() as session:
+            return await session.scalar(select(ModelRow.id).where(ModelRow.digest == digest).limit(1)) is not None
+
+    async def without_template_note(self) -> Sequence[ModelRow]:
+        """Those of which it is not known whether their files bring a chat template."""
+        async with self._database.transaction() as session:
+            return (await session.scalars(select(ModelRow).where(ModelRow.has_template.is_(None)))).all()
 
     async def is_empty(self) -> bool:
         async with self._database.transaction() as session:

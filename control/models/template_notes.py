@@ -15,9 +15,8 @@ log = logging.getLogger(__name__)
 
 async def note_templates(models: ModelRepository) -> None:
     """Once, at start. Models whose files are gone or cannot be read are left for the next start."""
-    rows = {row.id: row for row in await models.newest_first()}
-    for row in [each for each in rows.values() if each.has_template is None]:
-        base = rows.get(row.base_model) if row.base_model is not None else None
+    for row in await models.without_template_note():
+        base = await models.find(row.base_model) if row.base_model is not None else None
         try:
             found = await asyncio.to_thread(_found, row, base)
         except (Invalid, OSError) as error:
