@@ -6,12 +6,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # What fails is run once more, and named as flaky if it passes then: a defect to be found. Not after a hang.
 PYTEST := $(BIN)/python -m pytest --durations=25 --reruns 1 --rerun-except Timeout
 
-.PHONY: run test unit test-e2e coverage soak lint types style format bench demo-model docs reference examples screenshots wheels release clean-dist lock install install-dev clean
+.PHONY: run test unit test-e2e coverage test-long soak lint types style format bench demo-model docs reference examples screenshots wheels release clean-dist lock install install-dev clean
 
 run: install  ## Serve on http://localhost:8765, with the demo checkpoint if there is no other
 	@exec $(BIN)/stepserve up
 
-test: install-dev  ## Unit, integration, and e2e against real vLLM; `make soak` has the long ones
+test: install-dev  ## Unit, integration, and e2e against real vLLM; `make test-long` has the long ones
 	@$(MAKE) --no-print-directory -j2 -O test-e2e unit NICE="nice -n 5"
 
 # Files run in the order given and stay whole: what is quick first, where a run that has an end (TESTS_UNTIL) may not
@@ -32,8 +32,12 @@ coverage: install-dev  ## Branches of the pure packages that their tests reach, 
 	bash -c '$(BIN)/python -m coverage run -m pytest -q -p no:cacheprovider $(PURE)'
 	$(BIN)/python -m coverage report
 
-soak: install-dev  ## The tests that take long: other programs' environments, SLURM and systemd, the comparison with a bare vLLM
+test-long: install-dev  ## The tests that take long: other programs' environments, SLURM and systemd, the comparison with a bare vLLM
 	$(PYTEST) -m long tests/e2e tests/integration
+
+HOURS ?= 2
+soak: install-dev  ## Hours (HOURS) of mixed traffic: memory, open files, threads and latency must not drift
+	$(BIN)/python -m benchmarks.soak --hours $(HOURS)
 
 lint: install-dev
 	@$(MAKE) --no-print-directory -j2 -O types style

@@ -19,6 +19,6 @@ class JobCountRow(Base):
     n_jobs: Mapped[int]
 
 
-def n_jobs(*which: ColumnElement[bool]) -> Select[tuple[int]]:
+def n_jobs(*which: ColumnElement[bool]) -> Select[int]:
     """How many jobs there are in the rows of JobCountRow that fit."""
     return select(func.coalesce(func.sum(JobCountRow.n_jobs), 0)).where(*which)
