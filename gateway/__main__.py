@@ -30,6 +30,7 @@ from gateway.http import tracing
 from gateway.http.asgi import App
 from gateway.http.connection import guarded
 from gateway.http.listener import PublicListener
+from gateway.nodes.head import Nodes, NodesRefused, Software, check_nodes, environment_of
 from gateway.serving.cards import check_devices
 from gateway.serving.slot import Engine
 from stepserve import logs
@@ -74,29 +75,25 @@ async def serve(settings: Settings) -> None:
         engine: Engine = await module.start(model, settings.engine_to_start, layout.logs / logs.ENGINE_LOG, placement)
         return engine
 
-    def ask_engine() -> Capabilities:
-        importlib.import_module(
-            "gateway.engine.engine"
-        )  # sets what vLLM reads from the environment when it is imported
-        found: Capabilities = importlib.import_module("gateway.engine.capabilities").capabilities()
-        return found
-
     def check_engine(asked: CheckEngineRequest) -> CheckedEngine:
         importlib.import_module("gateway.engine.engine")
         wanted = settings.engine_to_start.with_overrides(asked.engine)
         folder = Path(asked.path) if asked.path is not None else None
         try:
+            check_nodes(wanted, settings.nodes)
             check_devices(asked.engine, settings.engine, read_cards() if read_cards is not None else [])
             importlib.import_module("gateway.engine.arguments").check(wanted, folder)
         except EngineArgumentRefused as error:
             return CheckedEngine(refusal=str(error))
         return CheckedEngine()
 
+    nodes = Nodes(settings.nodes, settings.engine_to_start, Software.here())
+
     def diagnose_engine() -> dict[str, Any]:
         torch: dict[str, Any] = importlib.import_module("gateway.engine.diagnosis").torch_build()
-        return {"torch": torch, "patches": registry.report(settings.engine.patches)}
+        return {"torch": torch, "patches": registry.report(settings.engine.patches), "nodes": nodes.report()}
 
-    gateway = create_gateway(settings, start_engine, ask_engine, check_engine, diagnose_engine, read_cards)
+    gateway = create_gateway(settings, start_engine, _ask_engine, check_engine, diagnose_engine, read_cards, nodes)
     reserve_socket(layout.gateway_socket)
     public = PublicListener(
         lambda host: _server(gateway.public, settings, host=host, port=settings.port),
@@ -115,7 +112,7 @@ async def serve(settings: Settings) -> None:
     allow_many_connections()
     preload = asyncio.create_task(_preloaded(settings, stop), name="preload")
 
-    async with gateway.running() as writer:
+    async with nodes.listening(), gateway.running() as writer:
         servers = [asyncio.create_task(server.serve()) for server in (public, private)]
         stopped = asyncio.create_task(stop.wait())
         member = asyncio.create_task(_membership(gateway.member, public), name="membership")
@@ -136,6 +133,12 @@ async def serve(settings: Settings) -> None:
             raise left
 
 
+def _ask_engine() -> Capabilities:
+    importlib.import_module("gateway.engine.engine")  # sets what vLLM reads from the environment when it is imported
+    found: Capabilities = importlib.import_module("gateway.engine.capabilities").capabilities()
+    return found
+
+
 async def _membership(member: Member | None, public: PublicListener) -> None:
     """Of a fleet, where this gateway is to be a member of one; else it waits for the end."""
     if member is None:
@@ -154,6 +157,7 @@ def _preload(settings: Settings) -> None:
     importlib.import_module("gateway.engine.engine")
     logs.take_over_engine_log(settings)
     engine = settings.engine
+    check_nodes(engine, settings.nodes)
     if engine.args or engine.tool_call_parser is not None or engine.reasoning_parser is not None:
         importlib.import_module("gateway.engine.arguments").check(settings.engine_to_start)
 
@@ -197,6 +201,7 @@ def main() -> None:
     code = 1
     try:
         check_version(installed_vllm())
+        os.environ.update(environment_of(settings.nodes))
         if "forked_engines" not in settings.engine.patches.off and not fork_server.for_gpu():
             fork_server.prepare()
         # The runner is not closed: that would wait for a thread that may still be starting an engine, which outlasts
@@ -209,6 +214,7 @@ def main() -> None:
         EngineArgumentRefused,
         HostsRefused,
         JoinRefused,
+        NodesRefused,
         SettingsRefused,
         StoreRefused,
         VllmRefused,

@@ -43,6 +43,8 @@ from gateway.inference.dispatch import Dispatch
 from gateway.inference.internal import Inference
 from gateway.inference.response_cache import ResponseCache
 from gateway.inference.routes import create_routes
+from gateway.nodes.head import Nodes, Software
+from gateway.nodes.memory import NodesMemory
 from gateway.private_api import create_private_app
 from gateway.pushing.over_fleet import FleetPushes
 from gateway.pushing.persist import Persisting
@@ -63,13 +65,13 @@ from gateway.serving.canary.losses import Scorer
 from gateway.serving.canary.shadow import Shadows
 from gateway.serving.cards import Cards
 from gateway.serving.gate import Gate
-from gateway.serving.memory import HostMemory
+from gateway.serving.memory import HostMemory, Memory
 from gateway.serving.naming import Naming
 from gateway.serving.pool import Pool
 from gateway.serving.preload import Preload
 from gateway.serving.router import Router
 from gateway.serving.self_check import SelfCheck
-from gateway.serving.slot import StartPlaced
+from gateway.serving.slot import StartEngine, StartPlaced
 from gateway.serving.watchdog import Watchdog
 from gateway.serving.weights.versions import Versions
 from gateway.sidecar.control_link import ControlProxy
@@ -203,16 +205,18 @@ def create_gateway(
     check_engine: Callable[[CheckEngineRequest], CheckedEngine],
     diagnose_engine: Callable[[], dict[str, Any]],
     read_cards: Callable[[], Sequence[Device]] | None = None,
+    nodes: Nodes | None = None,
 ) -> Gateway:
     """`ask_engine`, `check_engine` and `diagnose_engine` may block for as long as it takes to import vLLM.
 
-    `read_cards`: those that engines may be on; None: engines compute on the CPU.
+    `read_cards`: those that engines may be on; None: engines compute on the CPU. `nodes`: the other machines that
+    models can be spread over.
     """
-    memory = HostMemory(settings.engine) if read_cards is None else Cards(settings.engine, read_cards)
+    start, memory = _engines(settings, start_engine, read_cards, nodes)
     gate, canary = Gate(settings.max_held_requests, settings.hold_timeout_s), Canary()
     pool = Pool(
         gate,
-        one_at_a_time(memory.starts(start_engine)),
+        start,
         settings.engine_restart_max_delay_s,
         memory,
         max_loaded=settings.loaded_models_limit,
@@ -350,6 +354,18 @@ def create_gateway(
         configuration=configuration,
         member=member,
     )
+
+
+def _engines(
+    settings: Settings,
+    start_engine: StartPlaced,
+    read_cards: Callable[[], Sequence[Device]] | None,
+    nodes: Nodes | None,
+) -> tuple[StartEngine, Memory]:
+    """How engines start, and whether there is room for one more."""
+    here = HostMemory(settings.engine) if read_cards is None else Cards(settings.engine, read_cards)
+    nodes = nodes or Nodes(settings.nodes, settings.engine, Software.here())
+    return nodes.starts(one_at_a_time(here.starts(start_engine))), NodesMemory(here, nodes)
 
 
 def _rates(settings: Settings) -> Rates:

@@ -18,7 +18,8 @@ _LONGEST_JSON_CHARS = 16 * 1024
 _FRONT = "the gateway answers HTTP, not vLLM's server"
 _CHECKPOINT = "the registered checkpoint says it"
 _PROOF = "proofs, evals and the watchdog need it as it is"
-_ONE_ENGINE = "an engine here is one replica on one machine"
+_ONE_ENGINE = "an engine here is one replica"
+_NODES = "Stepserve's own nodes agree on it (settings nodes.…)"
 _SLOT = "Stepserve names what it loads"
 _WORKER = "Stepserve's own scheduling and workers need it"
 
@@ -44,13 +45,13 @@ OWNED: Mapping[str, str] = {
     **dict.fromkeys(("logprobs_mode", "disable_log_stats", "skip_tokenizer_init"), _PROOF),
     **dict.fromkeys(
         (
-            "nnodes", "node_rank", "master_addr", "master_port", "data_parallel_size", "data_parallel_rank",
-            "data_parallel_start_rank", "data_parallel_size_local", "data_parallel_address", "data_parallel_rpc_port",
-            "data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_multi_port_external_lb",
-            "data_parallel_backend",
+            "data_parallel_size", "data_parallel_rank", "data_parallel_start_rank", "data_parallel_size_local",
+            "data_parallel_address", "data_parallel_rpc_port", "data_parallel_hybrid_lb", "data_parallel_external_lb",
+            "data_parallel_multi_port_external_lb", "data_parallel_backend",
         ),
         _ONE_ENGINE,
     ),
+    **dict.fromkeys(("node_rank", "master_addr", "master_port"), _NODES),
     "device_ids": "it is the field engine.devices of a registration, or the environment's CUDA_VISIBLE_DEVICES",
     "enable_lora": "it is the setting engine.max_loras",
     "lora_target_modules": "the checkpoint's matrices are (engine.max_loras)",
@@ -73,18 +74,18 @@ OWNED: Mapping[str, str] = {
 # What a registration may give as well.
 PER_MODEL = frozenset(
     {
-        "tensor_parallel_size", "pipeline_parallel_size", "decode_context_parallel_size", "enable_expert_parallel",
-        "max_parallel_loading_workers", "disable_custom_all_reduce", "quantization", "quantization_config",
-        "hf_overrides", "max_logprobs", "disable_sliding_window", "enforce_eager", "runner", "convert", "model_impl",
-        "override_generation_config", "tokenizer_mode", "language_model_only", "limit_mm_per_prompt",
-        "mm_processor_kwargs", "mm_processor_cache_gb", "skip_mm_profiling", "video_pruning_rate", "pooler_config",
-        "block_size", "kv_cache_dtype", "kv_cache_dtype_skip_layers", "kv_cache_memory_bytes", "enable_prefix_caching",
-        "num_gpu_blocks_override", "mamba_cache_dtype", "mamba_ssm_cache_dtype", "mamba_block_size",
-        "kv_offloading_size", "kv_sharing_fast_prefill", "cpu_offload_gb", "cpu_offload_params",
-        "disable_hybrid_kv_cache_manager", "enable_chunked_prefill", "long_prefill_token_threshold",
-        "disable_chunked_mm_input", "async_scheduling", "stream_interval", "speculative_config",
-        "cudagraph_capture_sizes", "max_cudagraph_capture_size", "optimization_level", "performance_mode",
-        "moe_backend", "linear_backend",
+        "tensor_parallel_size", "pipeline_parallel_size", "nnodes", "decode_context_parallel_size",
+        "enable_expert_parallel", "max_parallel_loading_workers", "disable_custom_all_reduce", "quantization",
+        "quantization_config", "hf_overrides", "max_logprobs", "disable_sliding_window", "enforce_eager", "runner",
+        "convert", "model_impl", "override_generation_config", "tokenizer_mode", "language_model_only",
+        "limit_mm_per_prompt", "mm_processor_kwargs", "mm_processor_cache_gb", "skip_mm_profiling",
+        "video_pruning_rate", "pooler_config", "block_size", "kv_cache_dtype", "kv_cache_dtype_skip_layers",
+        "kv_cache_memory_bytes", "enable_prefix_caching", "num_gpu_blocks_override", "mamba_cache_dtype",
+        "mamba_ssm_cache_dtype", "mamba_block_size", "kv_offloading_size", "kv_sharing_fast_prefill", "cpu_offload_gb",
+        "cpu_offload_params", "disable_hybrid_kv_cache_manager", "enable_chunked_prefill",
+        "long_prefill_token_threshold", "disable_chunked_mm_input", "async_scheduling", "stream_interval",
+        "speculative_config", "cudagraph_capture_sizes", "max_cudagraph_capture_size", "optimization_level",
+        "performance_mode", "moe_backend", "linear_backend",
     }
 )  # fmt: skip
 
@@ -152,11 +153,24 @@ ModelArgs = Annotated[dict[str, JsonValue], BeforeValidator(_normalised), AfterV
 
 
 def ranks_of(args: Mapping[str, Any]) -> int:
-    """How many processes compute a model that is started so. Values that are not numbers count as 1."""
-    found = 1
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        try:
-            found *= max(1, int(args.get(name, 1)))
-        except (TypeError, ValueError):
-            continue
-    return found
+    """How many processes of this machine compute a model that is started so; each other node has as many. Values that
+    are not numbers count as 1.
+    """
+    return -(-all_ranks_of(args) // nodes_of(args))
+
+
+def all_ranks_of(args: Mapping[str, Any]) -> int:
+    """As `ranks_of`, on all nodes together."""
+    return _number(args, "tensor_parallel_size") * _number(args, "pipeline_parallel_size")
+
+
+def nodes_of(args: Mapping[str, Any]) -> int:
+    """Over how many machines a model that is started so is spread."""
+    return _number(args, "nnodes")
+
+
+def _number(args: Mapping[str, Any], name: str) -> int:
+    try:
+        return max(1, int(args.get(name, 1)))
+    except (TypeError, ValueError):
+        return 1

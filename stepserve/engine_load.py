@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepserve.contract import Quantize
-from stepserve.engine_arguments import ranks_of
+from stepserve.engine_arguments import nodes_of, ranks_of
 from stepserve.placement import Load, Shape
 from stepserve.settings import EngineSettings
 
@@ -63,6 +63,7 @@ def load_of(settings: EngineSettings, devices: Sequence[str] | None = None) -> L
         max_tokens=settings.max_model_len,
         kv_bits=_kv_bits(settings),
         ranks=ranks_of(args) if any(name in args for name in _RANKS) else None,
+        nodes=nodes_of(args),
         devices=tuple(devices) if devices is not None else None,
         kv_cache_bytes=own if isinstance(own, int) else None,
         share=None if isinstance(own, int) else settings.gpu_memory_utilization,

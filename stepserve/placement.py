@@ -72,13 +72,14 @@ class Load:
 
     `ranks`: over so many devices; None: over as few as hold it. `devices`: on none but these, by name or id. `adapters`
     of `adapter_rank` at once. What somebody has said counts and not what would be estimated: `kv_cache_bytes` of each
-    rank; `share`: all that the engine takes of each device.
+    rank; `share`: all that the engine takes of each device. `nodes`: `ranks` are those of one of so many machines.
     """
 
     sequences: int = 32
     max_tokens: int | None = None
     kv_bits: int = 16
     ranks: int | None = None
+    nodes: int = 1
     devices: tuple[str, ...] | None = None
     kv_cache_bytes: int | None = None
     share: float | None = None
@@ -140,7 +141,8 @@ class Placed:
 
 
 def need_of(shape: Shape, load: Load, ranks: int) -> Need:
-    """Of each rank. Weights are shared out evenly; a KV head is on one rank, or on several if there are more ranks."""
+    """Of each of the `ranks` of a node. Weights are shared out evenly; a KV head is on one rank, or on several."""
+    ranks *= load.nodes
     longest = min(load.max_tokens or shape.max_tokens, shape.max_tokens)
     kv_heads = math.ceil(shape.kv_heads / ranks)
     kv_bits = 2 * shape.layers * kv_heads * shape.head_dim * load.kv_bits

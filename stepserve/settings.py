@@ -21,6 +21,7 @@ from stepserve.fleet_settings import FleetSettings
 from stepserve.installed_vllm import is_cpu_build
 from stepserve.keep_alive import KeepAlive
 from stepserve.named_templates import template_text
+from stepserve.node_settings import NodeSettings
 from stepserve.paths import Layout
 from stepserve.replica_settings import ReplicaSettings
 from stepserve.request_model import RequestModel
@@ -361,6 +362,7 @@ class Settings(BaseSettings):
     task_files: TaskFileSettings = TaskFileSettings()
     fleet: FleetSettings = FleetSettings()
     replicas: ReplicaSettings = ReplicaSettings()
+    nodes: NodeSettings = NodeSettings()
 
     @classmethod
     def settings_customise_sources(

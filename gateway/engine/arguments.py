@@ -26,7 +26,7 @@ from gateway.engine.cards import all_visible
 from gateway.engine.versions import make_arg_parser
 from gateway.errors import EngineArgumentRefused
 from gateway.serving.parsers import AUTO
-from stepserve.engine_arguments import OWNED, ranks_of, refusal
+from stepserve.engine_arguments import OWNED, all_ranks_of, nodes_of, ranks_of, refusal
 from stepserve.settings import EngineSettings
 
 _MOST_CHARACTERS = 300  # of vLLM's own words
@@ -106,15 +106,22 @@ def devices() -> int:
 
 
 def check_ranks(args: Mapping[str, Any]) -> None:
-    """Raises EngineArgumentRefused where there are more ranks than devices."""
-    ranks = ranks_of(args)
+    """Raises EngineArgumentRefused where there are more ranks than devices, or nodes cannot have equally many."""
+    nodes, ranks = nodes_of(args), ranks_of(args)
+    if all_ranks_of(args) % nodes:
+        raise EngineArgumentRefused(
+            f"engine.args.nnodes: {all_ranks_of(args)} ranks (tensor_parallel_size x pipeline_parallel_size) cannot be"
+            f" shared out evenly among {nodes} nodes"
+        )
     if ranks == 1 or ranks <= (there := devices()):
         return
     given = " x ".join(
         f"{name} {args[name]}" for name in ("tensor_parallel_size", "pipeline_parallel_size") if name in args
     )
+    given += f" over {nodes} nodes" if nodes > 1 else ""
+    on_each = " on each" if nodes > 1 else ""
     kind = "cores" if current_platform.is_cpu() else "devices"
-    raise EngineArgumentRefused(f"engine.args: {given} needs {ranks} {kind}, and this machine has {there}")
+    raise EngineArgumentRefused(f"engine.args: {given} needs {ranks} {kind}{on_each}, and this machine has {there}")
 
 
 @cache

@@ -42,7 +42,6 @@ from gateway.engine.patches.set_aside import PUT_BACK, SET_ASIDE
 from gateway.engine.process.family import Family, Starting, family_of, kill
 from gateway.engine.process.guard import GUARD_VARIABLE
 from gateway.engine.process.log import LogMark
-from gateway.engine.process.shared_memory import remove, segments_of
 from gateway.engine.process.start import in_time
 from gateway.engine.process.start_method import ensure_start_method
 from gateway.engine.proof import PROOF_PRIORITY, Questions, prove, token_from, weak_answers
@@ -73,6 +72,7 @@ from stepserve.contract import (
 )
 from stepserve.process import spare_collector
 from stepserve.settings import EngineSettings
+from stepserve.shared_memory import remove, segments_of
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class Engine:
     """A started engine. Use `start`; every method runs in the event loop that serves requests."""
 
     placement: Placement | None = None  # known to who chose it (gateway.serving.cards)
+    other_nodes = 0  # likewise (gateway.nodes)
 
     def __init__(
         self,
@@ -456,7 +457,8 @@ async def start(model: ModelRef, settings: EngineSettings, log: Path, placement:
                     refuse_not_finite(client.output_processor, refusals)
                 app = await _build_app(client, args, model, patches)
                 ranks = await client.collective_rpc("stepserve_pid")  # forks of one process are no core's children
-                family = await asyncio.to_thread(starting.family) | await asyncio.to_thread(family_of, ranks)
+                here = ranks[: client.vllm_config.parallel_config.local_world_size]  # the rest are other machines'
+                family = await asyncio.to_thread(starting.family) | await asyncio.to_thread(family_of, here)
         except TimeoutError as error:
             raise EngineStartFailed(late) from error
     except BaseException as error:  # vLLM raises whatever its libraries raise, and argparse exits

@@ -367,6 +367,8 @@ def _obstacle(slot: Slot) -> str | None:
     for key in (signature.quantization, signature.architecture):
         if key in IN_PLACE_UNSAFE:
             return f"{key}: {IN_PLACE_UNSAFE[key]}"
+    if slot.engine.other_nodes:
+        return "it is spread over nodes, and pushed weights are on the head alone"
     return slot.engine.reload_obstacle
 
 

@@ -8,7 +8,7 @@ import psutil
 from gateway.serving.slot import Engine, Slot, StartEngine, StartPlaced
 from stepserve.cgroup import Cgroup
 from stepserve.contract import ModelRef
-from stepserve.engine_arguments import ranks_of
+from stepserve.engine_arguments import nodes_of, ranks_of
 from stepserve.engine_load import load_of
 from stepserve.settings import EngineSettings
 
@@ -73,7 +73,7 @@ class HostMemory:
         settings = self._settings.with_overrides(model.engine)
         cache_bytes = load_of(settings).kv_cache_bytes or settings.cpu_kv_cache_gib * _GIB
         weights_bytes = model.signature.weights_bytes if model.signature is not None else 0
-        return weights_bytes + ranks_of(settings.args) * cache_bytes + ENGINE_OVERHEAD_BYTES
+        return weights_bytes // nodes_of(settings.args) + ranks_of(settings.args) * cache_bytes + ENGINE_OVERHEAD_BYTES
 
 
 def host_free_bytes() -> int:

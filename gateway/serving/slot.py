@@ -64,6 +64,11 @@ class Engine(AdapterEngine, Protocol):
         ...
 
     @property
+    def other_nodes(self) -> int:
+        """On how many other machines ranks of it are."""
+        ...
+
+    @property
     def model_runner(self) -> str | None:
         """Which of the engine's implementations computes."""
         ...

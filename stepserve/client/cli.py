@@ -21,6 +21,7 @@ from stepserve.client.commands import (
     keys,
     logs,
     models,
+    node,
     plan,
     policy,
     power,
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 app.command()(up.up)
 app.command()(join.join)
+app.command()(node.node)
 app.command()(status.status)
 app.command()(top.top)
 app.add_typer(models.app, name="models")

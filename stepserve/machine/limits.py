@@ -3,10 +3,10 @@
 import os
 import resource
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 from stepserve.devices import devices_here
+from stepserve.engine_arguments import ranks_of
 from stepserve.machine.trouble import Trouble
 from stepserve.placement import Device
 from stepserve.settings import Settings
@@ -15,16 +15,6 @@ _SHARED_MEMORY = Path("/dev", "shm")
 _SHARED_BYTES, _SHARED_BYTES_OF_RANKS = 32 * 1024**2, 1024**3  # ranks exchange tensors there
 _OWN_FILES = 512  # checkpoints that are read, processes, logs, the database
 _MIB = 1024**2
-
-
-def ranks_of(arguments: Mapping[str, object]) -> int:
-    """How many devices an engine with these arguments takes on this machine."""
-    ranks = 1
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        size = arguments.get(name)
-        ranks *= size if isinstance(size, int) else 1
-    nodes = arguments.get("nnodes")
-    return -(-ranks // nodes) if isinstance(nodes, int) and nodes > 1 else ranks
 
 
 def devices(settings: Settings) -> str:

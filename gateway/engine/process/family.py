@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from gateway.engine.fork_server import starter_pid
-from gateway.engine.process.shared_memory import remove, segments_of
+from stepserve.shared_memory import remove, segments_of
 
 log = logging.getLogger(__name__)
 

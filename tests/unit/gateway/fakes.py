@@ -147,6 +147,7 @@ class FakeEngine:
         self.may_reload.set()
 
     reload_obstacle: str | None = None
+    other_nodes: int = 0
     placement: Placement | None = None
     model_runner: str | None = "V1"
     world_size = 1
