@@ -21,8 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import aiohttp
 import httpx
@@ -40,6 +42,8 @@ _METHODS = ("in_place", "blue_green", "restart")
 _QUESTION = [{"role": "user", "content": "What is 58+67?"}]
 _ASKERS = 4
 _PAUSE_AFTER_FAILURE_S = 0.05
+_UNUSABLE = (RuntimeError, OSError, subprocess.CalledProcessError)
+Found = TypeVar("Found")
 
 
 class Server:
@@ -94,24 +98,23 @@ def proxies(environments: Path, clients: list[int], rounds: int, requests: int) 
         servers = {_BARE: Server(bare, None, processes)}
         url, processes = _entered(stack, stepserve())
         servers[_OURS] = Server(url, limited_key(url), processes)
-        for name, open_peer in (
-            ("litellm", lambda: litellm_proxy(environments / "litellm", bare, MODEL_ID)),
-            ("vllm-router", lambda: vllm_router(environments / "vllm-router", bare)),
-        ):
-            try:
-                found, processes = _entered(stack, open_peer())
-            except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-                print(f"{name} is left out: {error}")
-                continue
-            url, key = found if isinstance(found, tuple) else (found, None)
-            servers[name] = Server(url, key, processes)
+        try:
+            (url, key), processes = _entered(stack, litellm_proxy(environments / "litellm", bare, MODEL_ID))
+            servers["litellm"] = Server(url, key, processes)
+        except _UNUSABLE as error:
+            print(f"litellm is left out: {error}")
+        try:
+            url, processes = _entered(stack, vllm_router(environments / "vllm-router", bare))
+            servers["vllm-router"] = Server(url, None, processes)
+        except _UNUSABLE as error:
+            print(f"vllm-router is left out: {error}")
         for count in clients:
             _compare(servers, count, rounds, max(100, requests * count))
 
 
 def _entered(
-    stack: contextlib.ExitStack, server: contextlib.AbstractContextManager[str | tuple[str, str]]
-) -> tuple[str | tuple[str, str], list[psutil.Process]]:
+    stack: contextlib.ExitStack, server: contextlib.AbstractContextManager[Found]
+) -> tuple[Found, list[psutil.Process]]:
     """What it yields, and the processes that it has started."""
     before = set(psutil.Process().children())
     yielded = stack.enter_context(server)
@@ -187,7 +190,7 @@ def switches() -> None:
             for method in _METHODS:
                 for model_id in ("early", MODEL_ID):  # the first time is for what is compiled and cached
                     askers = Askers(url, "active")
-                    took_s = asyncio.run(askers.during(lambda to=model_id, by=method: _switch_s(http, to, by)))
+                    took_s = asyncio.run(askers.during(partial(_switch_s, http, model_id, method)))
                 _add(shown, f"stepserve, {method}", askers, took_s)
     Console(width=110).print(shown)
 

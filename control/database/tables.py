@@ -257,7 +257,7 @@ class JobRow(Base):
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'running', 'done', 'failed', 'cancelled')", name="status"),
         UniqueConstraint("idempotency_key"),
-        Index(None, "created_at"),
+        Index(None, "created_at", "id", "model_id"),
         Index(None, "type", "created_at"),
         Index(None, "type", "status", "created_at"),
         Index(None, "status", "created_at"),

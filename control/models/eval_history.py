@@ -19,6 +19,7 @@ from stepserve.jobs.eval_ports import DoneEval
 _EVAL = "eval"
 _LOOKED_THROUGH = 2000
 _MOST_ALIKE = 10
+_NEWEST_FIRST = (JobRow.created_at.desc(), JobRow.id.desc())
 _ENDINGS = ("", ".gz", ".jsonl", ".jsonl.gz")
 
 
@@ -51,7 +52,7 @@ class EvalHistory:
             select(JobRow)
             .where(JobRow.type == _EVAL, JobRow.status == "done", JobRow.model_digest == done.model_digest)
             .where(JobRow.id != done.job_id, view.rows(JobRow.created_by))
-            .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+            .order_by(*_NEWEST_FIRST)
             .limit(_LOOKED_THROUGH)
         )
         async with self._database.transaction() as session:
@@ -84,11 +85,21 @@ class EvalHistory:
 
     async def by_dataset(self, name: str, view: View) -> dict[str, list[str]]:
         """Of the dataset of that name, by its digest then, the evals that are done: the newest of all first."""
+        dataset = [json_text(JobRow.config, "dataset", key).label(key) for key in ("name", "digest")]
+        newest = (
+            select(JobRow.id, JobRow.created_at, *dataset)
+            .where(_done_evals(view, None))
+            .order_by(*_NEWEST_FIRST)
+            .limit(_LOOKED_THROUGH)
+            .subquery()
+        )
+        statement = select(newest.c.id, newest.c.digest).where(newest.c.name == name)
         found: dict[str, list[str]] = {}
-        for entry in await self.newest(_LOOKED_THROUGH, view):
-            dataset = entry.job.config.get("dataset") or {}
-            if dataset.get("name") == name:
-                found.setdefault(str(dataset.get("digest")), []).append(entry.job.id)
+        async with self._database.transaction() as session:
+            for job_id, digest in await session.execute(
+                statement.order_by(newest.c.created_at.desc(), newest.c.id.desc())
+            ):
+                found.setdefault(str(digest), []).append(job_id)
         return found
 
     async def newest(
@@ -100,7 +111,7 @@ class EvalHistory:
             select(JobRow, ModelRow.step)
             .outerjoin(ModelRow, same)
             .where(_done_evals(view, dataset))
-            .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+            .order_by(*_NEWEST_FIRST)
             .offset(offset)
             .limit(limit)
         )

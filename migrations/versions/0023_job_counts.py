@@ -41,7 +41,9 @@ BEGIN
   RETURN NULL;
 END $$
 """
+_FORMER = (("created_at",), ("type", "status"))
 _INDICES = (
+    ("created_at", "id", "model_id"),  # what a text is looked for in, without reading the rows
     ("type", "status", "created_at"),
     ("status", "finished_at"),
     ("created_by", "created_at"),
@@ -77,9 +79,7 @@ def upgrade() -> None:
                 f"CREATE TRIGGER jobs_counted_{event} AFTER {event} ON jobs REFERENCING {rows}"
                 " FOR EACH STATEMENT EXECUTE FUNCTION count_jobs()"
             )
-    op.drop_index("ix_jobs_type_status", "jobs")
-    for columns in _INDICES:
-        op.create_index(f"ix_jobs_{'_'.join(columns)}", "jobs", list(columns))
+    _exchange(_FORMER, _INDICES)
 
 
 def downgrade() -> None:
@@ -88,12 +88,12 @@ def downgrade() -> None:
         op.execute(f"DROP TRIGGER jobs_counted_{event}{on}")
     if on:
         op.execute("DROP FUNCTION count_jobs()")
-    for columns in (
-        "type_status_created_at",
-        "status_finished_at",
-        "created_by_created_at",
-        "model_digest_type_created_at",
-    ):
-        op.drop_index(f"ix_jobs_{columns}", "jobs")
-    op.create_index("ix_jobs_type_status", "jobs", ["type", "status"])
+    _exchange(_INDICES, _FORMER)
     op.drop_table("job_counts")
+
+
+def _exchange(old: tuple[tuple[str, ...], ...], new: tuple[tuple[str, ...], ...]) -> None:
+    for columns in old:
+        op.drop_index(f"ix_jobs_{'_'.join(columns)}", "jobs")
+    for columns in new:
+        op.create_index(f"ix_jobs_{'_'.join(columns)}", "jobs", list(columns))
