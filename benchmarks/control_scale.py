@@ -43,7 +43,7 @@ ROUTES = (
     "/eval/history?limit=100", "/datasets", f"/datasets/{DATASET.name}", "/shards?limit=100",
     "/shards?status=free&limit=100",
     "/v1/batches", "/v1/files", "/keys", "/audit", "/webhooks", "/webhooks/deliveries", "/policies",
-    "/traffic/requests", "/history?window_s=86400", "/metrics", "/system", "/fleet",
+    "/traffic/requests", "/history?window_s=86400", "/history?window_s=2600000", "/metrics", "/system", "/fleet",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from stepserve.paths import Layout
 DATASET = Path(__file__).resolve().parents[1] / "demo" / "datasets" / "math_eval.jsonl"
 ACTIVE = "model-00000"
 FIRST_RUN = 500  # the number of the first job with files; those before are pending, of models that are not loaded
+_MINUTES = 31 * 24 * 60
 _ROWS_AT_ONCE = 50_000
 
 
@@ -156,6 +157,16 @@ def _statements(
             f" 'eval_' || {_padded('(i * 10 + 9)', 8)}, 0, 'published', 1000, 100000, 'x', {at('i')}, {at('i')} FROM n"
         ),
         {},
+    )
+    minute = {"at": "WHEN", "span_s": 60, "requests": 100, "running": 3, "tokens": {"m": 1000}}
+    moment = f"cast({at('i * 60')} as text)"
+    moment = f"substr({moment}, 1, 10) || 'T' || substr({moment}, 12, 8) || 'Z'"
+    yield (
+        (
+            f"{_numbers('history_minutes (at, content)', 1, _MINUTES)} {at('i * 60')},"
+            f" CAST(replace(:content, 'WHEN', {moment}) AS {_JSON[at]}) FROM n"
+        ),
+        {"content": json.dumps(minute)},
     )
     into = "audit_log (at, actor, method, path, status)"
     yield f"{_numbers(into, 0, size.models)} {at('i')}, 'key-1', 'POST', '/models/register', 200 FROM n", {}

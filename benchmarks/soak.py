@@ -4,12 +4,13 @@ Chats and streams, clients that leave in the middle, a switch a minute by each m
 data jobs, keys that are made and revoked, scrapes, and what an open web UI asks. Every ten seconds it writes down what
 each process holds (memory, open files, threads, shared memory), the temporary files and the rows of each table, into
 `--out`. At the end it judges: memory by at most 1 % an hour after the first ten minutes, nothing left open, the 99th
-percentile of the last ten minutes at most 1.1 of that of the first. Exits with 1 where something drifts, or where
-requests failed.
+percentile of the last ten minutes at most 1.1 of that of the first. Ctrl+C ends it early. Exits with 1 where something
+drifts, or where requests failed.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
@@ -83,15 +84,13 @@ class Watcher:
         return {name: open_kinds(self._me, name) for name in leaky}
 
 
-async def soak(url: str, key: str, watcher: Watcher, seconds: float) -> Traffic:
-    traffic = Traffic(url, key)
+async def soak(traffic: Traffic, watcher: Watcher, seconds: float) -> None:
     watching = asyncio.create_task(watcher.run())
     try:
         await traffic.run(seconds)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-    return traffic
 
 
 def prepare(url: str, layout: Layout) -> str:
@@ -115,9 +114,9 @@ def main() -> int:
         layout.create()
         temporary.mkdir()
         with stepserve(layout.base, temporary=temporary, ui=True, max_loaded_models=2) as url:
-            key = prepare(url, layout)
-            watcher = Watcher(layout, temporary)
-            traffic = asyncio.run(soak(url, key, watcher, 3600 * args.hours))
+            traffic, watcher = Traffic(url, prepare(url, layout)), Watcher(layout, temporary)
+            with contextlib.suppress(KeyboardInterrupt):
+                asyncio.run(soak(traffic, watcher, 3600 * args.hours))
             judged = watcher.judged()
             left_open = watcher.open_now([each for each in judged if each.verdict == "drifts"])
         left_behind = files(temporary)

@@ -1,13 +1,15 @@
 """What was served and measured: a sample a second for an hour in memory, one a minute for a month in the database."""
 
+import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
-from sqlalchemy import delete, select
+from sqlalchemy import Text, cast, delete, select
 
 from control.clock import Clock, utc_now
 from control.database.database import Database
@@ -26,6 +28,7 @@ SECONDS_KEPT = 3600
 DAYS_KEPT = 31
 _MINUTE_S = 60.0
 _SYSTEM_EVERY_S = 5.0  # it touches every mount
+_READ_AT_ONCE = 500  # a month is 44,640 minutes
 _LEAST_S = 0.001  # of a sample, since rates are per second of it
 
 
@@ -62,14 +65,17 @@ class History:
         first = self._recent[0].at if self._recent else self._clock()
         if since >= first:
             return thinned(recent, step_s)
+        earlier = (
+            select(cast(MinuteRow.content, Text))
+            .where(MinuteRow.at >= since, MinuteRow.at < first)
+            .order_by(MinuteRow.at)
+            .execution_options(yield_per=_READ_AT_ONCE)
+        )
+        kept: list[Sample] = []
         async with self._database.transaction() as session:
-            earlier = select(MinuteRow).where(MinuteRow.at >= since, MinuteRow.at < first).order_by(MinuteRow.at)
-            rows = (await session.execute(earlier)).scalars().all()
-        kept = []
-        for row in rows:
-            with suppress(ValidationError):  # of another version, or written by hand
-                kept.append(Sample.model_validate(row.content))
-        return thinned([sample for sample in kept if sample.at < first] + recent, step_s)
+            async for contents in (await session.stream_scalars(earlier)).partitions():
+                kept += await asyncio.to_thread(_read, contents)
+        return await asyncio.to_thread(thinned, [*(each for each in kept if each.at < first), *recent], step_s)
 
     async def _look(self) -> None:
         now_s = time.monotonic()
@@ -95,3 +101,12 @@ class History:
         async with self._database.transaction() as session:
             await session.merge(MinuteRow(at=minute.at, content=minute.model_dump(mode="json")))
             await session.execute(delete(MinuteRow).where(MinuteRow.at < minute.at - timedelta(days=DAYS_KEPT)))
+
+
+def _read(contents: Iterable[str]) -> list[Sample]:
+    """What another version wrote, or a hand, is left out."""
+    found = []
+    for content in contents:
+        with suppress(ValidationError):
+            found.append(Sample.model_validate_json(content))
+    return found
