@@ -1,11 +1,11 @@
 """Hours of mixed traffic, and what the server loses in them: `python -m benchmarks.soak --hours 2`, or `make soak`.
 
 Chats and streams, clients that leave in the middle, a switch a minute by each method in turn, pushed weights, eval and
-data jobs, keys that are made and revoked, scrapes, and what an open web UI asks. Every ten seconds it writes down what
-each process holds (memory, open files, threads, shared memory), the temporary files and the rows of each table, into
-`--out`. At the end it judges: memory by at most 1 % an hour after the first ten minutes, nothing left open, the 99th
-percentile of the last ten minutes at most 1.1 of that of the first. Ctrl+C ends it early. Exits with 1 where something
-drifts, or where requests failed.
+data jobs, keys that are made and revoked, scrapes, and the routes that an open web UI asks. Every ten seconds it writes
+down what each process holds (memory, open files, threads, shared memory), the temporary files and the rows of each
+table, into `--out`. At the end it judges: memory by at most 1 % an hour after the first ten minutes, nothing left open,
+the 99th percentile of the last ten minutes at most 1.1 of that of the first. Ctrl+C ends it early. Exits with 1 where
+something drifts, or where requests failed.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def main() -> int:
         temporary = Path(folder) / "tmp"
         layout.create()
         temporary.mkdir()
-        with stepserve(layout.base, temporary=temporary, ui=True, max_loaded_models=2) as url:
+        with stepserve(layout.base, temporary=temporary, proof_compute_max_bytes=0) as url:
             traffic, watcher = Traffic(url, prepare(url, layout)), Watcher(layout, temporary)
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(soak(traffic, watcher, 3600 * args.hours))

@@ -27,7 +27,6 @@ _POLLED = (
     "/models",
     "/history?window_s=3600",
     "/models/activations",
-    "/ui/",
 )
 _FAILURES_KEPT = 20
 _QUESTION = [{"role": "user", "content": "What is 58+67?"}]
