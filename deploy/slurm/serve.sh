@@ -4,6 +4,7 @@
 #   STEPSERVE_HOSTS     the hosts.json in which the server stands while it serves
 #   STEPSERVE_BASE_DIR  below it each job array task has its own base directory; a requeued task finds it again
 #   MODEL_PATH           the checkpoint to serve
+# In a job over several nodes the server is on the first one, and the others compute a share of its model (docs/nodes.md).
 set -euo pipefail
 tier=${1:?usage: serve.sh TIER}
 home=${STEPSERVE_HOME:?set it to the checkout, on a shared file system}
@@ -28,14 +29,26 @@ key_variable=${STEPSERVE_KEY_VARIABLE:-STEPSERVE_${tier^^}_KEY}
 key_variable=${key_variable//-/_}
 server=
 registrar=
+nodes=
 
 # shellcheck disable=SC2317,SC2329 # the trap calls it
 leave() {
     [ -z "$registrar" ] || kill "$registrar" 2>/dev/null || true
+    [ -z "$nodes" ] || kill "$nodes" 2>/dev/null || true
     "$python" "$home/deploy/slurm/register.py" remove "$hosts" "$tier" "$url" || true
 }
 trap leave EXIT
 trap '[ -z "$server" ] || kill -TERM "$server" 2>/dev/null' TERM INT
+
+if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ]; then
+    : "${INFERENCE_NODES__KEY:=$("$python" -c "import secrets; print(secrets.token_hex(24))")}"
+    export INFERENCE_NODES__KEY
+    export INFERENCE_NODES__ADDRESS=${INFERENCE_NODES__ADDRESS:-$(hostname -i | cut -d" " -f1)}
+    export INFERENCE_NODES__PORT=${INFERENCE_NODES__PORT:-$((INFERENCE_PORT + 20000))}
+    srun --overlap --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks-per-node=1 --exclude="$SLURMD_NODENAME" --kill-on-bad-exit=0 \
+        "$home/.venv/bin/stepserve" node --join "$INFERENCE_NODES__ADDRESS:$INFERENCE_NODES__PORT" &
+    nodes=$!
+fi
 
 "$home/.venv/bin/stepserve" up &
 server=$!

@@ -172,7 +172,7 @@ async def test_what_fails_on_a_node_ends_the_start(rig: Rig) -> None:
 async def test_the_start_waits_for_nodes_that_are_missing(tmp_path: Path) -> None:
     rig = Rig(tmp_path, wait_s=3600)
     async with rig.nodes.listening():
-        starting = asyncio.create_task(rig.start(rig.model()))
+        starting = asyncio.ensure_future(rig.start(rig.model()))
         async with rig.node():
             engine = await starting
             await engine.shutdown()
