@@ -36,7 +36,7 @@ from gateway.serving.slot import Engine
 from stepserve import logs
 from stepserve.child import EXIT_REFUSED
 from stepserve.contract import Capabilities, CheckedEngine, CheckEngineRequest, ModelRef, Placement
-from stepserve.devices import VISIBLE_VARIABLE, cards
+from stepserve.devices import VISIBLE_VARIABLE, CardDriver
 from stepserve.hosts import HostsRefused
 from stepserve.installed_vllm import installed_vllm, is_cpu_build
 from stepserve.privacy import make_private, reserve_socket
@@ -67,7 +67,7 @@ async def serve(settings: Settings) -> None:
     """
     layout = settings.layout
 
-    read_cards = None if is_cpu_build() else partial(cards, os.environ.get(VISIBLE_VARIABLE))
+    read_cards = None if is_cpu_build() else partial(CardDriver().cards, os.environ.get(VISIBLE_VARIABLE))
 
     async def start_engine(model: ModelRef, placement: Placement | None) -> Engine:
         # vLLM takes seconds to import; the process answers meanwhile.

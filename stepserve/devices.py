@@ -32,21 +32,37 @@ def _place_of(core: int) -> tuple[int, ...]:
         return (0, core)
 
 
-def cards(visible: str | None = None, nvml: Any = pynvml) -> list[Device]:
-    """As NVML has them, named by their numbers; none where there is no driver, or one that fails.
+class CardDriver:
+    """NVML, opened once; again after it has failed, since a driver may be loaded anew."""
 
-    A card that is split (MIG) is its parts, named `0:1`, each a kind of its own since no model spans two. `visible`: as
-    CUDA_VISIBLE_DEVICES has it, numbers or ids in their order. None: all of them.
-    """
-    try:
-        nvml.nvmlInit()
-        found = [device for number in range(int(nvml.nvmlDeviceGetCount())) for device in _parts(number, nvml)]
-    except nvml.NVMLError:
-        return []
-    if visible is None:
-        return found
-    named = filter(None, map(str.strip, visible.split(",")))
-    return [card for name in named for card in found if card.is_called(name)]
+    def __init__(self, nvml: Any = pynvml) -> None:
+        self._nvml = nvml
+        self._is_open = False
+
+    def cards(self, visible: str | None = None) -> list[Device]:
+        """As NVML has them, named by their numbers; none where there is no driver, or one that fails. Blocks.
+
+        A card that is split (MIG) is its parts, named `0:1`, each a kind of its own since no model spans two.
+        `visible`: as CUDA_VISIBLE_DEVICES has it, numbers or ids in their order. None: all of them.
+        """
+        nvml = self._nvml
+        try:
+            if not self._is_open:
+                nvml.nvmlInit()
+                self._is_open = True
+            found = [device for number in range(int(nvml.nvmlDeviceGetCount())) for device in _parts(number, nvml)]
+        except nvml.NVMLError:
+            self._is_open = False
+            return []
+        if visible is None:
+            return found
+        named = filter(None, map(str.strip, visible.split(",")))
+        return [card for name in named for card in found if card.is_called(name)]
+
+
+def cards(visible: str | None = None, nvml: Any = pynvml) -> list[Device]:
+    """As CardDriver has them, for who asks once."""
+    return CardDriver(nvml).cards(visible)
 
 
 def _parts(number: int, nvml: Any) -> Iterator[Device]:

@@ -15,6 +15,12 @@ class NodesMemory:
         self._here = here
         self._nodes = nodes
 
+    async def watch(self) -> None:
+        await self._here.watch()
+
+    async def study(self, model: ModelRef) -> None:
+        await self._here.study(model)
+
     def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
         if (shortage := self._here.shortage(model, gone)) is not None:
             return shortage

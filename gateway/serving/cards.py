@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gateway.errors import EngineArgumentRefused, EngineStartFailed
+from gateway.serving.card_view import RENEWED_EVERY_S, CardView
 from gateway.serving.slot import Engine, Slot, StartEngine, StartPlaced
 from stepserve.contract import EngineOverrides, ModelRef, Placement
 from stepserve.engine_load import SHARE, load_of, shape_of, unforeseen
@@ -18,6 +19,8 @@ from stepserve.settings import EngineSettings
 _SETTLES_WITHIN_S = 5.0
 _POLL_S = 0.2
 _ESTIMATES_REMEMBERED = 256
+
+_Estimate = tuple[Shape | None, str | None]  # or why there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class _Asked:
 
 
 class Cards:
-    """Implements Memory. `read` asks NVML for the cards that this gateway may use.
+    """Implements Memory. `read` asks NVML for the cards that this gateway may use, and blocks.
 
     What its own engines hold is counted from before they start until they have ended and the driver shows that: free
     is what both the driver and this count say is free. Where NVML finds no card nothing is planned, and vLLM takes what
@@ -48,16 +51,17 @@ class Cards:
         *,
         settles_within_s: float = _SETTLES_WITHIN_S,
         poll_s: float = _POLL_S,
+        renewed_every_s: float = RENEWED_EVERY_S,
     ) -> None:
         self._settings = settings
-        self._read = read
+        self._view = CardView(read, renewed_every_s)
         self._settles_within_s = settles_within_s
         self._poll_s = poll_s
         self._held: dict[int, Placement] = {}
-        self._estimates: dict[tuple[str, str, str], tuple[Shape | None, str | None]] = {}
+        self._estimates: dict[tuple[str, str, str], _Estimate] = {}
 
     def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
-        cards = self._read()
+        cards = self._view.cards
         if not cards:
             return None
         reason = self._asked(model, cards).among(self._left(cards, _placements(gone))).reason
@@ -65,7 +69,7 @@ class Cards:
 
     def leavers(self, model: ModelRef, slots: Sequence[Slot], gone: Collection[Slot] = ()) -> list[Slot] | None:
         """As few as possible: all that are before a slot on other cards stay."""
-        cards = self._read()
+        cards = self._view.cards
         if not cards:
             return []
         asked, already = self._asked(model, cards), _placements(gone)
@@ -84,11 +88,19 @@ class Cards:
         return leaving
 
     def more(self, model: ModelRef) -> int:
-        cards = self._read()
+        cards = self._view.cards
         if not cards:
             return 0
         asked = self._asked(model, cards)
         return how_many(asked.shape, asked.load, self._left(cards))
+
+    async def watch(self) -> None:
+        await self._view.run()
+
+    async def study(self, model: ModelRef) -> None:
+        settings = self._settings.with_overrides(model.engine)
+        if self._view.cards and _key(model, settings) not in self._estimates:
+            self._note(model, settings, await asyncio.to_thread(_estimated, model, settings))
 
     def starts(self, start_engine: StartPlaced) -> StartEngine:
         """Engines by `start_engine`, on cards that have room for them. Raises EngineStartFailed where none have."""
@@ -125,16 +137,17 @@ class Cards:
             before = after
 
     async def _free_bytes(self, placement: Placement) -> int:
-        cards = await asyncio.to_thread(self._read)
+        cards = await self._view.renew()
         return sum(card.free_bytes for card in cards if _id(card) in placement.devices)
 
     async def _place(self, model: ModelRef) -> Placement | None:
         """None: no card was found. Waits, bounded, where only the driver says that there is no room."""
         deadline_s = time.monotonic() + self._settles_within_s
         while True:
-            cards = await asyncio.to_thread(self._read)
+            cards = await self._view.renew()
             if not cards:
                 return None
+            await self.study(model)
             asked = self._asked(model, cards)
             placed = asked.among(self._left(cards))
             if placed.devices:
@@ -189,16 +202,23 @@ class Cards:
         tried = _Asked(model, None, replace(load, share=SHARE), f"by the plan it {alone.reason}")
         return tried if load.kv_cache_bytes is None and tried.among(empty).devices else asked
 
-    def _estimate(self, model: ModelRef, settings: EngineSettings) -> tuple[Shape | None, str | None]:
-        key = (model.path, model.digest, settings.model_dump_json())
-        if key not in self._estimates:
-            if len(self._estimates) >= _ESTIMATES_REMEMBERED:
-                self._estimates.clear()
-            self._estimates[key] = _estimated(model, settings)
-        return self._estimates[key]
+    def _estimate(self, model: ModelRef, settings: EngineSettings) -> _Estimate:
+        if (known := self._estimates.get(_key(model, settings))) is not None:
+            return known
+        return self._note(model, settings, _estimated(model, settings))
+
+    def _note(self, model: ModelRef, settings: EngineSettings, estimate: _Estimate) -> _Estimate:
+        if len(self._estimates) >= _ESTIMATES_REMEMBERED:
+            self._estimates.clear()
+        self._estimates[_key(model, settings)] = estimate
+        return estimate
 
 
-def _estimated(model: ModelRef, settings: EngineSettings) -> tuple[Shape | None, str | None]:
+def _key(model: ModelRef, settings: EngineSettings) -> tuple[str, str, str]:
+    return model.path, model.digest, settings.model_dump_json()
+
+
+def _estimated(model: ModelRef, settings: EngineSettings) -> _Estimate:
     """The shape, or why there is none."""
     if (argument := unforeseen(settings.args)) is not None:
         return None, f"engine.args.{argument} makes it take more or less than can be planned"

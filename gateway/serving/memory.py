@@ -19,7 +19,17 @@ ENGINE_OVERHEAD_BYTES = 1_500_000_000
 
 
 class Memory(Protocol):
-    """Asks the machine at each call, and does not block. `gone`: slots that are taken for ended."""
+    """Says what the machine has now, and waits for nothing but in `watch` and `study`. `gone`: slots that are taken for
+    ended.
+    """
+
+    async def watch(self) -> None:
+        """Keeps what is known of the machine fresh, until cancelled."""
+        ...
+
+    async def study(self, model: ModelRef) -> None:
+        """To be called before a model is asked about: whatever has to be read of its files is read in a thread."""
+        ...
 
     def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
         """Why one more engine with this model has no memory; None when it has, or when that is not known."""
@@ -42,6 +52,12 @@ class HostMemory:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
+
+    async def watch(self) -> None:
+        """Nothing to do: the system tells what is free at once."""
+
+    async def study(self, model: ModelRef) -> None:
+        """Nothing to read: the model's size came with it."""
 
     def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
         if gone:

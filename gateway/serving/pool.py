@@ -258,14 +258,18 @@ class Pool:
 
     async def run(self) -> None:
         """The writer task: takes events until cancelled; then ends every engine."""
+        watching = asyncio.create_task(self._memory.watch(), name="memory")
         try:
             while True:
                 self._advance()
                 event = await self._next_event()
                 while event is not None:
+                    if isinstance(event, Activation | Ticket):
+                        await self._memory.study(event.request.model.base or event.request.model)
                     self._take(event)
                     event = None if self._events.empty() else self._events.get_nowait()
         finally:
+            watching.cancel()
             self._watchdog.stop()
             await self._close()
 

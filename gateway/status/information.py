@@ -76,7 +76,7 @@ class Information:
         if is_minimal:
             return JSONResponse({"status": status}, 200 if serving(state) else 503)
         active = active_slot(state)
-        gpu = self.nvml.health()
+        gpu = await asyncio.to_thread(self.nvml.health)
         content = {
             "status": status,
             "fault": active.fault if active else None,
@@ -147,7 +147,7 @@ class Information:
         )
 
     async def version(self, _: Request) -> Response:
-        cuda = self.nvml.health().available
+        cuda = (await asyncio.to_thread(self.nvml.health)).available
         return JSONResponse(
             {
                 "api_version": __version__,

@@ -56,6 +56,12 @@ class FreeBytes:
         self._free_bytes = free_bytes
         self._engine_bytes = engine_bytes
 
+    async def watch(self) -> None:
+        pass
+
+    async def study(self, model: ModelRef) -> None:
+        pass
+
     def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
         if gone:
             return None

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from stepserve.devices import cards
+from stepserve.devices import CardDriver, cards
 from stepserve.placement import Device
 from tests.unit.control.recorded_nvml import GTX, H200, MIB, NOT_SUPPORTED, NVMLError, RecordedNvml
 
@@ -24,6 +24,19 @@ class SplitNvml(RecordedNvml):
         if part > 1:
             raise NVMLError(NOT_SUPPORTED)
         return len(self.cards) - 2 + part
+
+
+class CountedNvml(RecordedNvml):
+    opened = 0
+    fails = False
+
+    def nvmlInit(self) -> None:
+        self.opened += 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        if self.fails:
+            raise NVMLError(9)
+        return super().nvmlDeviceGetCount()
 
 
 def test_cards_have_their_numbers_ids_and_memory() -> None:
@@ -48,6 +61,18 @@ def test_parts_of_a_card_are_devices_of_their_own() -> None:
     ]
     assert cards(None, machine) == [*parts, SMALL]
     assert cards("MIG-b2", machine) == [parts[1]]
+
+
+def test_a_driver_is_opened_once_and_again_after_it_has_failed() -> None:
+    machine = CountedNvml(H200, GTX)
+    driver = CardDriver(machine)
+    assert driver.cards() == driver.cards() == [LARGE, SMALL]
+    assert machine.opened == 1
+    machine.fails = True
+    assert driver.cards() == []
+    machine.fails = False
+    assert driver.cards() == [LARGE, SMALL]
+    assert machine.opened == 2
 
 
 def test_a_machine_without_a_driver_or_a_card_whose_memory_is_not_told_has_none() -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,12 @@ class Driver:
         self.placements: list[Placement] = []
         self.late_bytes = 0
         self.readings = 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     def read(self) -> list[Device]:
         self.readings += 1
+        assert self.may_answer.wait(240), "whoever waits for the driver holds up what would let it answer"
         return [
             Device(str(n), size * GB - self._used(f"GPU-{n}"), "card", f"GPU-{n}", size * GB)
             for n, size in enumerate(self.sizes_gb)
@@ -80,11 +84,29 @@ class CardGarage(Garage):
         return self.started[-1]
 
 
+class AskedCards(Cards):
+    """Knows which models there was no room for."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.refused: set[str] = set()
+
+    def shortage(self, model: ModelRef, gone: Collection[Slot] = ()) -> str | None:
+        reason = super().shortage(model, gone)
+        if reason is not None:
+            self.refused.add(model.id)
+        return reason
+
+
 class CardHouse(House):
     def __init__(self, *sizes_gb: int, settings: EngineSettings = SETTINGS, **others: Any) -> None:
         self.driver = Driver(*sizes_gb)
-        self.cards = Cards(
-            settings, self.driver.read, settles_within_s=others.pop("settles_within_s", 0.1), poll_s=0.001
+        self.cards = AskedCards(
+            settings,
+            self.driver.read,
+            settles_within_s=others.pop("settles_within_s", 0.1),
+            poll_s=0.001,
+            renewed_every_s=others.pop("renewed_every_s", 0.001),
         )
         super().__init__(garage=CardGarage(self.driver), max_loaded=others.pop("max_loaded", None), **others)
 
@@ -281,9 +303,8 @@ def test_a_model_that_waits_for_room_does_not_get_that_of_an_active_one_that_die
         few = EngineOverrides(max_num_seqs=4)
         await house.activate(checkpoint("a", 9, few))
         end = await house.occupied(checkpoint("b", 7, few))
-        read = house.driver.readings
         loading = asyncio.create_task(house.load(checkpoint("c", 7, few)))
-        await eventually(lambda: house.driver.readings > read)
+        await eventually(lambda: "c" in house.cards.refused)
         house.garage.asked.clear()
         house.garage.started[0].dead = True
         await eventually(lambda: bool(house.garage.asked))
@@ -306,7 +327,24 @@ def test_a_start_waits_until_the_driver_shows_what_has_ended_as_free(checkpoint:
         house.driver.late_bytes = 0
         assert (await switch).status == "activated"
 
-    run(test, 24, settles_within_s=240.0)
+    run(test, 24, settles_within_s=240.0, renewed_every_s=3600.0)
+
+
+def test_a_driver_that_does_not_answer_holds_up_nothing_but_a_start(checkpoint: Make) -> None:
+    async def test(house: CardHouse) -> None:
+        await house.activate(checkpoint("a", 1))
+        house.driver.may_answer.clear()
+        read = house.driver.readings
+        await eventually(lambda: house.driver.readings > read)
+        assert house.pool.max_loaded > 1
+        served = await house.enter("active")
+        assert served.model.id == "a"
+        loading = asyncio.create_task(house.load(checkpoint("b", 1)))
+        house.driver.may_answer.set()
+        await loading
+        assert house.where() == {"a": ["GPU-0"], "b": ["GPU-0"]}
+
+    run(test, 24)
 
 
 def test_what_another_program_holds_is_not_free(checkpoint: Make) -> None:
