@@ -77,7 +77,7 @@ def _model(job: JobRow, runner: RunnerView, engine: EngineView) -> str | None:
         return f"model {wanted}, which is being loaded"
     if job.when_inactive == "switch":
         return f"a quiet moment to switch to model {wanted}{_noise(runner, engine)}"
-    room = f"room to load {wanted} (max_loaded_models), or its activation"
+    room = f"room to load {wanted} or its activation"
     if engine.active_id is None:
         return f"the activation of {wanted}"
     reason = runner.refused.get(wanted)

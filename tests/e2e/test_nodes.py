@@ -24,7 +24,8 @@ def node(port: int, output: Path) -> Iterator[psutil.Popen]:
     """`stepserve node` in a process group of its own, which computes on another core than the head does."""
     core = max(os.sched_getaffinity(0))
     environment = os.environ | {"INFERENCE_NODES__KEY": KEY, "VLLM_CPU_OMP_THREADS_BIND": str(core)}
-    command = [Path(sys.executable).with_name("stepserve"), "node", "--join", f"127.0.0.1:{port}", "--name", "second"]
+    program = str(Path(sys.executable).with_name("stepserve"))
+    command = [program, "node", "--join", f"127.0.0.1:{port}", "--name", "second"]
     with output.open("a") as file:
         process = psutil.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
         try:

@@ -70,7 +70,7 @@ async def test_a_job_waits_for_its_model(tmp_path: Path) -> None:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         job_id = (await here.post("/echo/jobs", model_id="b"))["job_id"]
-        said = "room to load b (max_loaded_models), or its activation (not possible now: b has no room)"
+        said = "room to load b or its activation (not possible now: b has no room)"
         await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"] == said)
         await here.post("/models/set_active", id="b")
         assert (await here.job(job_id, "done"))["waiting_for"] is None

@@ -259,6 +259,10 @@ async def test_room_counts_nodes(rig: Rig) -> None:
 
 
 class _Enough(Memory):
+    async def watch(self) -> None: ...
+
+    async def study(self, model: ModelRef) -> None: ...
+
     def shortage(self, model: ModelRef, gone: object = ()) -> str | None:
         return None
 

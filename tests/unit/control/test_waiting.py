@@ -13,7 +13,7 @@ FREE = RunnerView(
     loading=None, ready=frozenset(), refused={},
 )  # fmt: skip
 QUIET = EngineView(active_id="a", switching_to=None, borrowed_by=None)
-BESIDE = "room to load b (max_loaded_models), or its activation"
+BESIDE = "room to load b or its activation"
 
 
 def _job(**changes: Any) -> JobRow:
