@@ -212,7 +212,7 @@ class FileEntry(Message):
 
 
 class FileDelta(Message):
-    """A file (KEPT_DELTA_FILE) that makes a version's WEIGHTS_FILE, byte for byte, of the one with the digest `base`."""
+    """A file (KEPT_DELTA_FILE) that makes a version's WEIGHTS_FILE, byte for byte, of that of the digest `base`."""
 
     base: str
     file: FileEntry

@@ -57,7 +57,7 @@ class RequestLogMiddleware:
             context.body = None  # an idle connection keeps the scope, and one that has ended does in a circle
             self._end(scope, context, response, started_s, said)
             if span is not None:
-                span.end(response.status, response.model)
+                span.end(response.status, response.model, context.facts)
             request_id.reset(token)
 
     def _end(

@@ -1,5 +1,7 @@
 """Spans by OpenTelemetry's own SDK: imported only where there is an endpoint, a tenth of the gateway's modules."""
 
+from collections.abc import Mapping
+
 import requests
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -54,8 +56,9 @@ class _RequestSpan:
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
-    def end(self, status: int, model: str) -> None:
+    def end(self, status: int, model: str, facts: Mapping[str, str | float | bool]) -> None:
         span = self._span
+        span.set_attributes(facts)
         span.set_attribute("http.response.status_code", status)
         if model:
             span.set_attribute("gen_ai.request.model", model)

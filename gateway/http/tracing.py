@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.http.asgi import Scope
@@ -12,7 +13,7 @@ _PROTOCOL_VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 
 
 class Span(Protocol):
-    def end(self, status: int, model: str) -> None: ...
+    def end(self, status: int, model: str, facts: Mapping[str, str | float | bool]) -> None: ...
 
 
 class Tracer(Protocol):

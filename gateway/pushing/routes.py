@@ -52,6 +52,7 @@ class WeightsRoutes:
         options = PushOptions.of(scope["query_string"])
         _check_type(scope, options)
         outcome = await self.pusher.push(name, options, scope, body.receive)
+        note(scope, outcome)
         await send_json(send, *told(outcome, self.persisting))
 
     async def _shown(self, name: str) -> Json:
@@ -70,6 +71,23 @@ class WeightsRoutes:
                 for each in expected.tensors.values()
             ],
         }
+
+
+def note(scope: Scope, outcome: Outcome) -> None:
+    """For the trace that the trainer is in."""
+    pushed = outcome.pushed
+    facts = RequestContext.of(scope).facts
+    facts |= {
+        "stepserve.weights.version": outcome.request.version.number,
+        "stepserve.weights.received_bytes": outcome.received_bytes,
+        "stepserve.weights.received_ms": outcome.received_ms,
+        "stepserve.weights.checked_ms": outcome.checked_ms,
+        "stepserve.weights.held_ms": pushed.held_ms,
+        "stepserve.weights.paused_ms": pushed.paused_ms,
+    }
+    if pushed.proof is not None:
+        facts["stepserve.weights.proof"] = pushed.proof.kind
+        facts["stepserve.weights.proved"] = pushed.proof.passed
 
 
 def told(outcome: Outcome, persisting: Persisting) -> tuple[int, Json]:

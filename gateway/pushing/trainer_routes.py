@@ -19,7 +19,7 @@ from gateway.http.asgi import Receive, Scope, Send, read_body, send_json
 from gateway.pushing.options import PushOptions, check_label
 from gateway.pushing.persist import Persisting
 from gateway.pushing.pusher import Pusher
-from gateway.pushing.routes import told
+from gateway.pushing.routes import note, told
 from gateway.pushing.updates import BACK_END, Updates
 from gateway.serving.slot import Slot
 from gateway.serving.weights.check import Announced
@@ -176,6 +176,7 @@ class TrainerRoutes:
             check_label("weight_version", request.weight_version)
         options = PushOptions(label=request.weight_version, persist=request.persist)
         outcome = await self.updates.finish(options, key_id.get())
+        note(call.scope, outcome)
         status, answer = told(outcome, self.persisting)
         message = {"message": "Weight update finished"} if status == 200 else {}
         await send_json(call.send, status, message | answer)

@@ -19,7 +19,7 @@ class RequestContext:
     whether it is well. `priority` is what vLLM's scheduler gives a job's request; None for interactive ones. `body` and
     `estimate` are None until the body has been read, which happens once. `credential`: the caller's API key, which no
     header has any more; for other gateways of the fleet. `consents`: its key says that its traffic may be kept, or
-    there are no keys.
+    there are no keys. `facts`: further attributes of the request's span.
     """
 
     match: Match
@@ -32,6 +32,7 @@ class RequestContext:
     estimate: RequestEstimate | None = None
     credential: str | None = field(default=None, repr=False)
     consents: bool = False
+    facts: dict[str, str | float | bool] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, scope: MutableMapping[str, Any]) -> "RequestContext":

@@ -1,5 +1,6 @@
 """Weights straight from a trainer's memory: tensors become safetensors one by one, on their way to the server."""
 
+import importlib
 import json
 import struct
 import sys
@@ -109,8 +110,18 @@ class WeightsBody:
         return cls(_pieces(tensors.items(), dtypes, tail), length_of(tensors, dtypes) + len(tail))
 
     def headers(self) -> dict[str, str]:
-        kind = {"content-type": self.kind}
-        return kind if self.length is None else kind | {"content-length": str(self.length)}
+        """And the trace that the caller is in, so that the push is a part of it."""
+        headers = {"content-type": self.kind} | trace_headers()
+        return headers if self.length is None else headers | {"content-length": str(self.length)}
+
+
+def trace_headers() -> dict[str, str]:
+    """Empty where the program does not use OpenTelemetry, or is in no span."""
+    headers: dict[str, str] = {}
+    if "opentelemetry.trace" in sys.modules:
+        context = importlib.import_module("opentelemetry.trace.propagation.tracecontext")
+        context.TraceContextTextMapPropagator().inject(headers)
+    return headers
 
 
 def expected_weights(model: str = "active") -> Call[ExpectedWeights]:

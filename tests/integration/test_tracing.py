@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import TracerProvider
 
 from gateway.edge.observation import RequestLogMiddleware
 from gateway.http.asgi import Message, Receive, Scope, Send, send_json
 from gateway.http.tracing import tracer_of
+from stepserve.client import AsyncClient
 from stepserve.settings import LogSettings, TelemetrySettings
+from tests.integration.test_weights import OTHER, tensors_of
+from tests.integration.town import town
 from tests.integration.wild_server import reply, wild_server
 from tests.threaded_server import threaded
 
@@ -75,6 +80,25 @@ def test_a_span_takes_up_the_callers_trace_and_hands_it_on(collector: Collector)
     assert span.status.code == 2
 
 
+async def test_a_push_is_a_part_of_the_trainers_trace(collector: Collector, tmp_path: Path) -> None:
+    telemetry = TelemetrySettings(traces_endpoint=collector.endpoint)
+    trainer = TracerProvider().get_tracer("trainer")
+    async with town(tmp_path, telemetry=telemetry) as there, AsyncClient(there.url) as client:
+        with trainer.start_as_current_span("step 7") as step:
+            pushed = await client.push_weights(tensors_of(OTHER))
+    (span,) = (each for each in collector.spans if each.name == "PUT /models")
+    context = step.get_span_context()
+    assert (int(span.trace_id.hex(), 16), int(span.parent_span_id.hex(), 16)) == (
+        context.trace_id,
+        context.span_id,
+    )
+    attributes = {each.key: each.value for each in span.attributes}
+    assert attributes["stepserve.weights.version"].int_value == pushed.version
+    assert attributes["stepserve.weights.paused_ms"].double_value == pushed.paused_ms
+    assert attributes["stepserve.weights.proof"].string_value == "changed"
+    assert attributes["stepserve.weights.proved"].bool_value
+
+
 def test_a_collector_that_redirects_is_not_followed(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keys of the first one would go to the second one."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=secret")
@@ -82,7 +106,7 @@ def test_a_collector_that_redirects_is_not_followed(collector: Collector, monkey
     with wild_server(lambda _, __: moved) as (url, seen):
         tracer = tracer_of(TelemetrySettings(traces_endpoint=f"{url}/v1/traces"))
         assert tracer is not None
-        tracer.begin({"method": "GET", "path": "/", "headers": []}, "/", "r-1").end(200, "")
+        tracer.begin({"method": "GET", "path": "/", "headers": []}, "/", "r-1").end(200, "", {})
         tracer.close()
         assert seen == ["POST /v1/traces"]
     assert collector.spans == []
