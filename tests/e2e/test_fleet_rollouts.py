@@ -84,7 +84,23 @@ def answers(server: Server) -> dict[str, str]:
     return {question: answer_of(server.ask(question)) for question in _QUESTIONS}
 
 
+def all_ready(server: Server) -> bool:
+    states = {each["id"]: each["state"] for each in fleet(server)["gateways"]}
+    return states == dict.fromkeys(("local", *_NAMES), "ready")
+
+
 def test_twenty_rollouts_to_three_gateways_under_load(server: Server, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for name in _NAMES:
+            (tmp_path / name).mkdir()
+            stack.callback(server.http.delete, f"/fleet/{name}")
+            stack.enter_context(Member(tmp_path / name, server, name))
+        roll_out(server)
+
+
+def roll_out(server: Server) -> None:
+    """Once all gateways are ready."""
+    wait_until("all are ready", lambda: all_ready(server), 600.0)
     server.copy_checkpoint(EARLY, _EARLY_ID)
     with Client(server.url, timeout_s=300.0) as client, ExitStack() as stack:
         client.register_model(_EARLY_ID, "test")
@@ -99,22 +115,11 @@ def test_twenty_rollouts_to_three_gateways_under_load(server: Server, tmp_path: 
             right[client.active_model().digest] = answers(server)
         assert len({tuple(said.values()) for said in right.values()}) == 2, "the two differ in what they answer"
 
-        def all_ready() -> bool:
-            return {each["id"]: each["state"] for each in fleet(server)["gateways"]} == dict.fromkeys(
-                ("local", *_NAMES), "ready"
-            )
-
-        for name in _NAMES:
-            (tmp_path / name).mkdir()
-            stack.callback(server.http.delete, f"/fleet/{name}")
-            stack.enter_context(Member(tmp_path / name, server, name))
-        wait_until("all are ready", all_ready, 600.0)
-
         with clients(server, right, pinned=False) as seen:
             for number in range(_SWITCHES):
                 client.set_active_model((_EARLY_ID, FINAL_ID)[number % 2])
         seen.check()
-        wait_until("all are ready after the switches", all_ready, 240.0)
+        wait_until("all are ready after the switches", lambda: all_ready(server), 240.0)
 
         with clients(server, right, pinned=True) as seen:
             for number in range(_PUSHES):
