@@ -1,15 +1,15 @@
 """Databases: those that the queue is tested on, and one in a base directory."""
 
-import asyncio
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from control.database.database import Database, database_url
 from stepserve.paths import Layout
 from tests.integration.fake_hub import FakeHub
+from tests.integration.house import settings_of
+from tests.integration.migrated import place_database
 from tests.integration.postgres import PostgresServer, postgres_server
 
 _numbers = itertools.count()
@@ -34,16 +34,9 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """A base directory with a migrated database."""
-    layout = Layout(base=tmp_path, models=tmp_path / "models")
-    layout.create()
-
-    async def migrate() -> None:
-        database = Database(database_url(layout.database))
-        await database.migrate()
-        await database.close()
-
-    asyncio.run(migrate())
-    return layout
+    settings = settings_of(tmp_path)
+    place_database(settings)
+    return settings.layout
 
 
 @pytest.fixture

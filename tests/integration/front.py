@@ -26,6 +26,7 @@ from stepserve.paths import Layout
 from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.integration.serving import serving
 
 
@@ -45,7 +46,7 @@ async def front(base: Path, port: int = 0, *, makes_data: bool = False, **change
     """`makes_data`: with jobs of data generation, and the processes that they need."""
     settings = settings_of(base, **changes)
     layout = settings.layout
-    layout.create()
+    place_database(settings)
     fake = FakeGateway(layout.gateway_socket)
     kinds: list[JobKind] = [EvalKind(), *([DataGenKind(layout)] if makes_data else [])]
     app = create_app(settings, kinds, more_routes=[datasets.router_of(FileDatasetStore())], pace=PACE, job_poll_s=0.3)

@@ -24,6 +24,7 @@ from stepserve.settings import Settings
 from tests.eventually import DEADLINE_S, eventually
 from tests.integration.echo_kind import EchoKind
 from tests.integration.fake_gateway import FakeGateway
+from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 PACE = PollIntervals(out_of_step_s=0.05, in_step_s=0.2)
@@ -124,6 +125,7 @@ async def control(
 ) -> AsyncIterator[House]:
     """Control alone, from start to stop."""
     settings = settings_of(base, **changes)
+    place_database(settings)
     kind = EchoKind()
     app = create_app(
         settings,

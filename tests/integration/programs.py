@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from stepserve.client.cli import main
+from tests.integration import forked
+from tests.integration.forked import Ended
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPSERVE = ("-c", "from stepserve.client.cli import main; main()")
-
-Ended = subprocess.CompletedProcess[str]
 
 
 def environment_of(base: Path, settings: Mapping[str, object]) -> dict[str, str]:
@@ -36,4 +38,5 @@ def python(folder: Path, *arguments: object, **settings: object) -> Ended:
 
 
 def stepserve(folder: Path, *arguments: object, **settings: object) -> Ended:
-    return python(folder, *STEPSERVE, *arguments, **settings)
+    """A command that starts no server, as one of its users would type it."""
+    return forked.run(main, "stepserve", tuple(map(str, arguments)), folder, environment_of(folder, settings))

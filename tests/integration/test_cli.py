@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,10 +20,13 @@ from control.routes import evals
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.canary import CanaryJudging
+from stepserve.client.cli import main
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
+from tests.integration import forked
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 Ended = tuple[int, str, str]
@@ -33,18 +35,9 @@ Ended = tuple[int, str, str]
 async def stepserve(*arguments: str, url: str) -> Ended:
     """Exit code, stdout, stderr."""
     host, port = url.removeprefix("http://").split(":")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from stepserve.client.cli import main; main()",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"INFERENCE_HOST": host, "INFERENCE_PORT": port, "COLUMNS": "200"},
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    environment = os.environ | {"INFERENCE_HOST": host, "INFERENCE_PORT": port, "COLUMNS": "200"}
+    ended = await asyncio.to_thread(forked.run, main, "stepserve", arguments, Path.cwd(), environment)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 @asynccontextmanager
@@ -53,6 +46,7 @@ async def served(base: Path) -> AsyncIterator[tuple[str, FakeGateway]]:
     settings = settings_of(base)
     gateway = FakeGateway(settings.layout.gateway_socket)
     routes = [evals.router_of(EvalReports())]
+    place_database(settings)
     app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.3)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=1))

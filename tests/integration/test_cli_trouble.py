@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from stepserve import Client
+from stepserve.client.cli import main
 from stepserve.client.errors import NotFound
+from tests.integration import forked
+from tests.integration.forked import Ended
 from tests.integration.front import Front
 from tests.integration.test_push import visit, write_large
 from tests.integration.wild_server import BAD_GATEWAY, HTML, reply, wild_server
@@ -19,10 +22,10 @@ from tests.integration.wild_server import BAD_GATEWAY, HTML, reply, wild_server
 COMMAND = [sys.executable, "-c", "from stepserve.client.cli import main; main()"]
 
 
-def stepserve(*arguments: str, url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def stepserve(*arguments: str, url: str, **environment: str) -> Ended:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
     environment = inherited | {"INFERENCE_URL": url, "COLUMNS": "200"} | environment
-    return subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False)
+    return forked.run(main, "stepserve", arguments, Path.cwd(), environment)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.integration.datagen_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import Forked
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 KILLS = 4
@@ -42,6 +43,7 @@ def mostly_adds(item: BatchItem) -> BatchOutput:
 @asynccontextmanager
 async def control(base: Path, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     settings = settings_of(base, **changes)
+    place_database(settings)
     app = create_app(settings, [DataGenKind(settings.layout)], pace=PACE, job_poll_s=0.3)
     async with (
         app.router.lifespan_context(app),

@@ -25,6 +25,7 @@ from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, by_hand, settings_of
+from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 LINES = "".join(json.dumps({"question": f"What is {a}+1?", "answer": a + 1}) + "\n" for a in range(40))
@@ -79,6 +80,7 @@ async def desk(base: Path) -> AsyncIterator[Desk]:
         datasets.router_of(FileDatasetStore()),
         evals.router_of(EvalReports(AllowedJudges([AWAY]))),
     ]
+    place_database(settings)
     app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.3)
     gateway = FakeGateway(settings.layout.gateway_socket)
     async with gateway.running(), app.router.lifespan_context(app):

@@ -16,6 +16,7 @@ from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import DEADLINE_S, eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 LONG = "a" * 300_000
@@ -59,6 +60,7 @@ async def _running(base: Path, limit_s: float) -> AsyncIterator[Here]:
     settings = settings_of(base, max_concurrent_jobs=2)
     gateway = FakeGateway(settings.layout.gateway_socket)
     kind = DataGenKind(settings.layout, limit_s)
+    place_database(settings)
     app = create_app(settings, [kind], pace=PACE, job_poll_s=0.3)
     async with gateway.running(), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)

@@ -37,6 +37,7 @@ from stepserve.settings import Settings
 from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -135,6 +136,7 @@ def application(settings: Settings) -> FastAPI:
         data_gen.previews_router(Previews(settings.layout)),
     ]
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
+    place_database(settings)
     return create_app(settings, kinds, more_routes=routes, pace=PACE, job_poll_s=0.3)
 
 

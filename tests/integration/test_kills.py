@@ -22,6 +22,7 @@ from tests.integration.eval_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import CONTEXT, Forked
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 KILLS = 10
@@ -52,7 +53,9 @@ def gateway_of(base: Path, takes_s: float) -> FakeGateway:
 
 @asynccontextmanager
 async def control(base: Path, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings_of(base, **changes), [EvalKind()], pace=PACE, job_poll_s=0.3)
+    settings = settings_of(base, **changes)
+    place_database(settings)
+    app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.3)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control") as http,

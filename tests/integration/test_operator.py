@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import yaml
 from pydantic import SecretStr
@@ -20,8 +21,11 @@ from stepserve.access_settings import AccessSettings
 from stepserve.operator.rollout import RolloutSpec, RolloutStatus
 from tests.e2e.server import free_port
 from tests.eventually import DEADLINE_S, eventually
+from tests.integration import fake_kubernetes
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_kubernetes import Kubernetes
+from tests.integration.forked import Command, Forked
+from tests.integration.forked_operator import run_operator
 from tests.integration.front import Front, front
 from tests.integration.programs import REPOSITORY, environment_of, python
 from tests.integration.test_promotions import knowing
@@ -32,6 +36,7 @@ NAMESPACE = "serving"
 RESOURCES = f"/apis/stepserve.dev/v1alpha1/namespaces/{NAMESPACE}/checkpointrollouts"
 MERGE = {"content-type": "application/merge-patch+json"}
 KEY = "k" * 32
+ARGUMENTS = ("--namespace", NAMESPACE, "--observe-every-s", "0.2")
 SUITE = {"suite": [{"dataset_ref": "sums", "metric": "numeric"}]}
 
 Rollout = dict[str, Any]
@@ -44,28 +49,26 @@ class Cluster:
     kubernetes: httpx.AsyncClient
     server: Front
     folder: Path
-    operator: psutil.Popen | None = None
+    operator: Forked | None = None
 
     @property
     def gateway(self) -> FakeGateway:
         return self.server.gateway
 
-    def start(self, probe_port: int = 0, **settings: object) -> None:
-        command = [sys.executable, "-m", "stepserve.operator", "--namespace", NAMESPACE]
-        given = {"KUBECONFIG": self.folder / "kubeconfig", "INFERENCE_URL": self.server.url}
-        given |= {"INFERENCE_API_KEY": KEY} | settings
-        with (self.folder / "operator.log").open("ab") as log:
-            self.operator = psutil.Popen(
-                [*command, "--probe-port", str(probe_port), "--observe-every-s", "0.2"],
-                cwd=self.folder,
-                env=environment_of(self.folder, given),
-                stderr=log,
-            )
+    def environment(self, **settings: object) -> dict[str, str]:
+        given = {"KUBECONFIG": self.folder / "kubeconfig", "INFERENCE_URL": self.server.url, "INFERENCE_API_KEY": KEY}
+        return environment_of(self.folder, given | settings)
+
+    def start(self, **settings: object) -> None:
+        log = self.folder / "operator.log"
+        arguments = (*ARGUMENTS, "--probe-port", "0")
+        self.operator = Forked(
+            Command(run_operator, "operator", arguments, self.folder, log, log), self.environment(**settings)
+        )
 
     def kill(self) -> None:
         assert self.operator is not None
-        self.operator.kill()
-        self.operator.wait()
+        end(self.operator)
 
     def end(self) -> None:
         if self.operator is not None:
@@ -159,8 +162,7 @@ async def cluster(base: Path) -> AsyncIterator[Cluster]:
     folder = base / "operator"
     folder.mkdir()
     write_kubeconfig(folder / "kubeconfig", port)
-    program = [sys.executable, "-m", "tests.integration.fake_kubernetes", port, *files()]
-    api = psutil.Popen([*map(str, program)], cwd=folder, env=environment_of(folder, {}))
+    api = Forked(partial(fake_kubernetes.main, port, *files()), environment_of(folder, {}))
     async with AsyncExitStack() as stack:
         stack.callback(end, api)
         url = f"http://127.0.0.1:{port}"
@@ -183,9 +185,8 @@ def files() -> tuple[Path, Path]:
     return MANIFESTS / "crd.yaml", MANIFESTS / "rbac.yaml"
 
 
-def end(process: psutil.Popen) -> None:
-    if process.is_running():
-        process.kill()
+def end(process: Forked) -> None:
+    process.kill()
     process.wait()
 
 
@@ -208,27 +209,39 @@ def write_kubeconfig(file: Path, port: int) -> None:
     file.write_text(yaml.safe_dump(whole))
 
 
+@contextmanager
+def as_a_command(here: Cluster, probe_port: int) -> Iterator[None]:
+    """The operator as its Deployment starts it; elsewhere it is forked from a process that has imported it."""
+    command = [sys.executable, "-m", "stepserve.operator", *ARGUMENTS, "--probe-port", str(probe_port)]
+    with subprocess.Popen(command, cwd=here.folder, env=here.environment(), stderr=subprocess.DEVNULL) as operator:
+        try:
+            yield
+        finally:
+            operator.kill()
+
+
 async def test_a_rollout_switches_once_and_says_what_serves(tmp_path: Path) -> None:
+    probe = free_port()
     async with cluster(tmp_path) as here:
-        here.start(probe := free_port())
-        await here.create("production", model="b")
-        found = await here.until("production", "Serving")
-        assert (await here.kubernetes.get(f"http://127.0.0.1:{probe}/healthz")).status_code == 200
-        said = found["status"]
-        assert (said["active"], said["previous"], said["method"], said["pausedMs"]) == ("b", "a", "restart", 10.0)
-        assert true_conditions(found) == ["Serving"]
-        async with here.client() as client:
-            assert said["digest"] == (await client.active_model()).digest
-        assert await here.activations() == [("a", "done"), ("b", "done")]
-        events = [(one["type"], one["reason"]) for one in (await here.told())["events"]]
-        assert events[0] == ("Normal", "Beginning")
-        assert events[-1] == ("Normal", "Active")
-        # Nothing keeps people from deleting it, and that switches nothing.
-        assert "finalizers" not in found["metadata"]
-        assert (await here.kubernetes.delete(f"{RESOURCES}/production")).status_code == 200
-        assert (await here.kubernetes.get(f"{RESOURCES}/production")).status_code == 404
-        assert here.gateway.active is not None
-        assert here.gateway.active.id == "b"
+        with as_a_command(here, probe):
+            await here.create("production", model="b")
+            found = await here.until("production", "Serving")
+            assert (await here.kubernetes.get(f"http://127.0.0.1:{probe}/healthz")).status_code == 200
+            said = found["status"]
+            assert (said["active"], said["previous"], said["method"], said["pausedMs"]) == ("b", "a", "restart", 10.0)
+            assert true_conditions(found) == ["Serving"]
+            async with here.client() as client:
+                assert said["digest"] == (await client.active_model()).digest
+            assert await here.activations() == [("a", "done"), ("b", "done")]
+            events = [(one["type"], one["reason"]) for one in (await here.told())["events"]]
+            assert events[0] == ("Normal", "Beginning")
+            assert events[-1] == ("Normal", "Active")
+            # Nothing keeps people from deleting it, and that switches nothing.
+            assert "finalizers" not in found["metadata"]
+            assert (await here.kubernetes.delete(f"{RESOURCES}/production")).status_code == 200
+            assert (await here.kubernetes.get(f"{RESOURCES}/production")).status_code == 404
+            assert here.gateway.active is not None
+            assert here.gateway.active.id == "b"
 
 
 def test_without_kopf_it_says_what_to_install(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from stepserve.jobs.ports import JobKind
 from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, by_hand, settings_of
+from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 EVAL: dict[str, Any] = {"dataset_ref": "sums", "metrics": ["numeric"]}
@@ -82,6 +83,7 @@ async def control(
 ) -> AsyncIterator[Here]:
     settings = settings_of(base, batch_items=8, **changes)
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
+    place_database(settings)
     app = create_app(settings, kinds, pace=PACE, job_poll_s=0.3, policies_every_s=policies_every_s)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -18,6 +18,7 @@ from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.integration.test_notifications import receiver
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -87,6 +88,7 @@ class Stage:
 async def stage(base: Path, **changes: Any) -> AsyncIterator[Stage]:
     settings = settings_of(base, batch_items=8, batch_window_items=32, **changes)
     gateway = FakeGateway(settings.layout.gateway_socket)
+    place_database(settings)
     app = create_app(settings, [EvalKind()], pace=PACE, job_poll_s=0.3)
     async with gateway.running(), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

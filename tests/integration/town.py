@@ -22,6 +22,7 @@ from stepserve.placement import Device
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.integration.serving import serving
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
@@ -129,6 +130,7 @@ async def running_control(
     settings: Settings, kinds: Sequence[JobKind] = (), more_routes: Sequence[APIRouter] = ()
 ) -> AsyncIterator[FastAPI]:
     """Control on its socket, from start to stop."""
+    place_database(settings)
     app = create_app(settings, list(kinds), more_routes=list(more_routes), pace=PACE, job_poll_s=0.3)
     async with on_socket(app, settings.layout.control_socket):
         yield app

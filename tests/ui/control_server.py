@@ -23,6 +23,7 @@ from tests.eventually import eventually
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
 from tests.integration.house import PACE, settings_of
+from tests.integration.migrated import place_database
 from tests.integration.serving import serving
 from tests.ui.in_thread import Running, in_thread
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -147,6 +148,7 @@ async def _parts(base: Path, names: tuple[str, ...]) -> AsyncIterator[Parts]:
     settings = settings_of(base, batch_items=8, batch_window_items=32)
     gateway = FakeGateway(settings.layout.gateway_socket)
     routes = [datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports())]
+    place_database(settings)
     app = create_app(settings, [EvalKind()], more_routes=routes, pace=PACE, job_poll_s=0.3)
     members = {name: FakeMember(name) for name in names}
     async with AsyncExitStack() as stack:
