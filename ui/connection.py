@@ -20,6 +20,7 @@ from stepserve.client.errors import (
     Unreachable,
 )
 from ui import in_browser
+from ui.format import NOTHING
 from ui.harmless import harmless
 
 URL_VARIABLE = "API_URL"
@@ -68,10 +69,27 @@ def _client(url: str | None, key: str | None, timeout_s: float) -> Client:
 
 
 @contextmanager
-def trouble_shown() -> Iterator[None]:
-    """Shows in words what goes wrong inside, and what to do about it; what stands after the block is drawn still."""
+def _said_before() -> Iterator[None]:
     try:
         yield
+    except (Unauthorized, Forbidden, Unreachable, NotStepserve):
+        st.caption(NOTHING)
+    except Unavailable as error:
+        st.caption(harmless(str(error)))
+
+
+@contextmanager
+def trouble_shown(*, again: bool = False) -> Iterator[None]:
+    """Shows in words what goes wrong inside, and what to do about it; what stands after the block is drawn still.
+
+    `again`: for a part of a page whose first part has said it already when the server does not answer, or wants a key.
+    """
+    try:
+        if again:
+            with _said_before():
+                yield
+        else:
+            yield
     except Unauthorized as error:
         st.error(
             f"{harmless(str(error))} Enter a key in the sidebar; `stepserve keys create` makes one.",

@@ -7,6 +7,7 @@ import pytest
 
 from stepserve.client.results import Job, PastActivation
 from tests.ui.control_server import ACTIVE, ControlServer
+from tests.ui.depot import EARLY, LINES, MODEL, Depot
 from tests.ui.page import cells, opened, words
 from ui import card_bars, timeline
 
@@ -72,3 +73,20 @@ def test_a_failed_switch_needs_attention_and_is_on_the_time_line(
     assert f"**{ACTIVE}** serves since" in words(page)
     said = [row[""] for row in cells(page) if row.get("what") == "activation"]
     assert any(one.startswith("torn failed (") for one in said)
+
+
+def test_the_first_visit_is_guided_until_two_evals_can_be_compared(
+    empty: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_URL", empty.url)
+    page = opened("overview")
+    assert "**First steps**" in words(page)
+    steps = [link.proto.label for link in page.get("page_link")]
+    assert steps[0] == "Ask the active model something"
+    assert steps[-1] == "Compare the two"
+    empty.register(EARLY, 300)
+    empty.http.put("/datasets/sums.jsonl", content=LINES.encode()).raise_for_status()
+    empty.evaluate(EARLY)
+    assert "**First steps**" in words(opened("overview"))
+    empty.evaluate(MODEL)
+    assert "**First steps**" not in words(opened("overview"))

@@ -15,6 +15,7 @@ def test_a_server_that_is_down_is_told_in_words(name: str, monkeypatch: pytest.M
     monkeypatch.setenv("API_URL", f"http://127.0.0.1:{port}")
     page = opened(name)
     assert not page.exception
+    assert len(page.error) + len(page.warning) == 1, "it is said once"
     assert f"No server can be reached at http://127.0.0.1:{port}" in page.error[0].value
 
 
@@ -36,7 +37,8 @@ def test_a_key_is_asked_for_and_then_used(empty: Depot, monkeypatch: pytest.Monk
     for name in PAGES:
         page = opened(name)
         assert not page.exception
-        assert name == "overview" or "Enter a key in the sidebar" in page.error[0].value, name
+        assert len(page.error) == 1, words(page)
+        assert "Enter a key in the sidebar" in page.error[0].value, name
     page.text_input(key="api_key").set_value(key).run()
     assert not page.error, words(page)
     assert f"**{MODEL}** serves since" in words(opened("overview", key))

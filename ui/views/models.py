@@ -126,7 +126,7 @@ def _push(model_id: str, files: Sequence[UploadedFile]) -> str:
 @st.fragment(run_every=_EVERY_S)
 def _history() -> None:
     st.header("Switches")
-    with trouble_shown():
+    with trouble_shown(again=True):
         past = server().list_activations(limit=20)
         if not past:
             st.caption("None yet.")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
-from stepserve.client.errors import Forbidden, NotFound, StepserveError, Unavailable
+from stepserve.client.errors import Forbidden, NotFound, StepserveError, Unauthorized, Unavailable
 from stepserve.client.results import JobsPage, Model, PastActivation
 from ui import card_bars, guide, now, serving_line, timeline
 from ui.charts import lines
@@ -71,6 +71,8 @@ def _known(asked: "Future[T]", otherwise: D) -> T | D:
         return asked.result()
     except (Forbidden, NotFound, Unavailable):
         return otherwise
+    except Unauthorized:
+        raise  # every other part of the page would say the same
     except StepserveError as error:
         st.caption(harmless(str(error)))
         return otherwise
@@ -102,7 +104,7 @@ def _first_token(seconds: float | None) -> str:
 
 @st.fragment(run_every=_CHARTS_EVERY_S)
 def _charts() -> None:
-    with trouble_shown():
+    with trouble_shown(again=True):
         there = server()
         window_s = _WINDOWS[st.session_state["overview_window"]]
         asked = soon(partial(there.history, window_s, 300))

@@ -63,7 +63,7 @@ def _card(card: dict[str, Any]) -> dict[str, Any]:
 
 def _power() -> None:
     st.header("Power profile")
-    with trouble_shown():
+    with trouble_shown(again=True):
         now = server().power_profile()
         names = list(now.get("profiles") or ("quiet", "normal", "max"))
         chosen = st.selectbox(
