@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -81,16 +81,16 @@ def _run(arguments: list[str], file: Path) -> int:
 
 
 def _report(file: Path, most: int) -> None:
-    tests: Counter[str] = Counter()
-    modules: Counter[str] = Counter()
+    tests: dict[str, float] = defaultdict(float)
+    modules: dict[str, float] = defaultdict(float)
     for line in file.read_text().splitlines():
         cost, name = line.split(" ", 1)
         tests[name] += float(cost)
         modules[name.partition("::")[0]] += float(cost)
-    print(f"\n{modules.total():10.2f} s of a processor in all")
+    print(f"\n{sum(modules.values()):10.2f} s of a processor in all")
     for counted in (modules, tests):
         print()
-        for name, cost_s in counted.most_common(most):
+        for name, cost_s in sorted(counted.items(), key=lambda item: -item[1])[:most]:
             print(f"{cost_s:10.2f} {name}")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, bearer, running_control, tell, town
 
 
@@ -151,9 +152,10 @@ def test_what_a_key_used_is_in_the_database_and_in_the_metrics(tmp_path: Path) -
         for _ in range(3):
             await there.chat(key)
         await there.chat(key, model="nobody")
-        async with asyncio.timeout(240):
-            while (shown := (await there.owner.get(f"/keys/{key_id}")).json())["usage"]["requests"] < 3:
-                await asyncio.sleep(0.05)
+        answer = await eventually(
+            lambda: there.owner.get(f"/keys/{key_id}"), lambda seen: seen.json()["usage"]["requests"] >= 3
+        )
+        shown = answer.json()
         assert [(day["model"], day["requests"]) for day in shown["usage_by_day"]] == [(MODEL, 3)]
         admin = await there.key(scopes=["metrics"])
         metrics = (await there.http.get("/metrics", headers=bearer(admin))).text

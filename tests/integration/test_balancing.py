@@ -18,6 +18,7 @@ from stepserve.contract import ActivateRequest, ModelRef
 from stepserve.fleet import LOCAL_MEMBER, Committed
 from stepserve.fleet_settings import FleetSettings
 from stepserve.settings import Alias
+from tests.eventually import eventually
 from tests.integration import misbehaving
 from tests.integration.fleet import OPEN, Fleet, Node, content_of, fleet, streams
 from tests.integration.misbehaving import Headers, Upstream
@@ -53,9 +54,7 @@ def test_all_members_answer_this_gateway_among_them(tmp_path: Path) -> None:
         await there.seen()
         there.engine.release.clear()
         asking = [asyncio.create_task(there.ask()) for _ in range(30)]
-        async with asyncio.timeout(240):
-            while sum(node.server.running for node in nodes) < 20:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: sum(node.server.running for node in nodes) >= 20)
         metrics = (await there.head.http.get("/metrics")).text
         assert 'stepserve_fleet_outstanding_tokens{member="a"}' in metrics
         may_answer.set()
@@ -177,9 +176,7 @@ def test_a_member_that_serves_other_weights_than_control_says(tmp_path: Path) ->
 def test_a_request_is_held_until_a_member_serves_it(tmp_path: Path) -> None:
     async def story(there: Fleet) -> None:
         asking = asyncio.create_task(there.ask())
-        async with asyncio.timeout(240):
-            while not REGISTRY.get_sample_value("stepserve_fleet_waiting_requests"):
-                await asyncio.sleep(0.005)
+        await eventually(lambda: REGISTRY.get_sample_value("stepserve_fleet_waiting_requests"))
         assert not there.nodes[0].server.seen
         there.nodes[0].state = "ready"
         assert answered_by(await asking) == "a"
@@ -190,9 +187,7 @@ def test_a_request_is_held_until_a_member_serves_it(tmp_path: Path) -> None:
 def test_a_request_that_is_held_gets_what_is_committed_then(tmp_path: Path) -> None:
     async def story(there: Fleet) -> None:
         asking = [asyncio.create_task(there.ask(model=name)) for name in ("active", "poet", MODEL)]
-        async with asyncio.timeout(240):
-            while REGISTRY.get_sample_value("stepserve_fleet_waiting_requests") != 3:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: REGISTRY.get_sample_value("stepserve_fleet_waiting_requests"), lambda seen: seen == 3)
         node = there.nodes[0]
         node.model, node.digest, node.state = "next", "sha256:next", "ready"
         there.committed = Committed(model="next", digest="sha256:next")

@@ -8,6 +8,7 @@ import pytest
 
 from stepserve.access_settings import LimitSettings
 from stepserve.settings import EngineSettings
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, tell
 
 
@@ -61,9 +62,7 @@ def test_a_queue_that_is_full_says_so_and_when_to_come_again(tmp_path: Path) -> 
     async def story(there: Town) -> None:
         there.engine.release.clear()
         running = [asyncio.create_task(there.chat()) for _ in range(3)]
-        async with asyncio.timeout(240):
-            while (await there.http.get("/status")).json()["engines"][0]["in_flight"] < 3:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: there.http.get("/status"), lambda seen: seen.json()["engines"][0]["in_flight"] >= 3)
         answer = await there.chat()
         assert answer.status_code == 429
         assert answer.json()["error"]["code"] == "overloaded"

@@ -14,6 +14,7 @@ import uvicorn
 from gateway.http.asgi import Message, Receive, Scope, Send
 from gateway.http.listener import PublicListener
 from stepserve.access_settings import TlsSettings
+from tests.eventually import eventually
 from tests.integration.house import settings_of
 from tests.integration.town import listening
 
@@ -51,9 +52,7 @@ async def test_without_keys_loopback_alone_and_everything_once_there_is_one(othe
                 return False
 
     async def until(host: str, port: int) -> None:
-        async with asyncio.timeout(240):
-            while not await answers(host, port):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: answers(host, port))
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from stepserve.access_settings import AccessSettings, LimitSettings
+from tests.eventually import eventually
 from tests.integration.town import MODEL, Town, tell
 
 
@@ -46,9 +47,11 @@ def test_connections_that_say_nothing_disturb_nobody(tmp_path: Path) -> None:
                 assert (await stranger.post("/v1/chat/completions", json={"model": MODEL})).status_code == 200
             assert (await there.chat()).status_code == 200
             assert time.monotonic() - began < 60
-            async with asyncio.timeout(240):  # all but the newest are closed by the server
-                while sum(_is_closed(each) for each in silent) < 1936:
-                    await asyncio.sleep(0.05)
+
+            async def closed() -> int:
+                return sum(_is_closed(each) for each in silent)
+
+            await eventually(closed, lambda number: number >= 1936)  # all but the newest, by the server
         finally:
             for each in silent:
                 each.close()

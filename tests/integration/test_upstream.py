@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from stepserve.access_settings import AccessSettings
+from tests.eventually import eventually
 from tests.integration import misbehaving
 from tests.integration.misbehaving import Behaviour, Headers, Upstream, upstream
 from tests.integration.town import Town, town
@@ -30,9 +31,7 @@ async def tiered(base: Path, behaviours: list[Behaviour], **tier: Any) -> AsyncI
         file = base / "hosts.json"
         file.write_text(json.dumps({"tiers": {"fast": {"upstreams": upstreams, **tier}}}))
         there = await stack.enter_async_context(town(base, with_control=False, hosts_file=file, access=OPEN))
-        async with asyncio.timeout(240):
-            while not there.gateway.upstream.has("far") and servers:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: there.gateway.upstream.has("far") or not servers)
         yield there, servers
 
 
@@ -216,9 +215,7 @@ def test_a_server_that_keeps_failing_is_left_alone_for_a_while(tmp_path: Path) -
         assert int(answer.headers["retry-after"]) >= 1
         assert len(servers[0].seen) == 3
         servers[0].behave = misbehaving.works
-        async with asyncio.timeout(240):
-            while (await ask(there)).status_code != 200:
-                await asyncio.sleep(0.1)
+        await eventually(lambda: ask(there), lambda answer: answer.status_code == 200)
 
     tell(tmp_path, story, misbehaving.fails)
 
@@ -226,15 +223,11 @@ def test_a_server_that_keeps_failing_is_left_alone_for_a_while(tmp_path: Path) -
 def test_a_client_that_leaves_is_left_there_too(tmp_path: Path) -> None:
     async def story(there: Town, servers: list[Upstream]) -> None:
         leaving = asyncio.create_task(ask(there))
-        async with asyncio.timeout(240):
-            while not servers[0].running:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: servers[0].running)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         replica = there.gateway.upstream.directory.tiers["fast"][0]
-        async with asyncio.timeout(240):
-            while replica.in_flight:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not replica.in_flight)
         assert replica.breaker.failures == 0
 
     tell(tmp_path, story, misbehaving.never)

@@ -12,10 +12,9 @@ from stepserve import web_ui
 from stepserve.child import EXIT_REFUSED
 from stepserve.settings import Settings
 from stepserve.supervisor import announce
+from tests.eventually import eventually
 from tests.ui.depot import Depot
 from ui.__main__ import main
-
-_PATIENCE_S = 120.0
 
 
 def _free_port() -> int:
@@ -33,9 +32,7 @@ async def _is_up(port: int) -> bool:
 
 
 async def _until_up(port: int) -> None:
-    async with asyncio.timeout(_PATIENCE_S):
-        while not await _is_up(port):
-            await asyncio.sleep(0.1)
+    await eventually(lambda: _is_up(port))
 
 
 def _ui_of_this_process() -> psutil.Process:
