@@ -8,6 +8,7 @@ many of the dearest tests.
 import argparse
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,7 @@ def _run(arguments: list[str], file: Path) -> int:
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     environment = {**os.environ, _ROOT_VARIABLE: str(os.getpid()), _FILE_VARIABLE: str(file)}
     running = subprocess.Popen([sys.executable, "-m", "pytest", "-p", "tests.cost", *arguments], env=environment)
+    signal.signal(signal.SIGINT, lambda *_: None)  # pytest gets it too, and ends by it
     while True:
         pid, status = os.wait()
         if pid == running.pid:
