@@ -121,6 +121,8 @@ def test_a_megabyte_is_cut_can_be_saved_and_leaves_the_page_usable(
         answer.get_by_role("button", name="Download the whole answer").click()
     saved.value.save_as(tmp_path / "answer.txt")
     assert (tmp_path / "answer.txt").stat().st_size == 1_000_000
+    visitor.get_by_role("button", name="Begin anew").click()
+    expect(visitor.get_by_test_id("stChatMessage")).to_have_count(0)
     expect(answering("What is 17+25?").get_by_text("42", exact=True)).to_be_visible()
 
 
