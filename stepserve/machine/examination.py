@@ -15,7 +15,7 @@ import psutil
 
 from stepserve.base_lock import BaseInUse, hold
 from stepserve.database_file import BackupRefused, file_of
-from stepserve.machine import active_model, fleet, limits
+from stepserve.machine import active_model, fleet, limits, nodes
 from stepserve.machine.trouble import Trouble
 from stepserve.settings import Settings
 
@@ -48,6 +48,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     ]
     if settings.fleet.control is not None:
         checks.append(("fleet", fleet.reach))
+    if nodes.are_used(settings):
+        checks.append(("nodes", nodes.joining))
     for name, check in checks:
         try:
             yield Check(name, True, check(settings))

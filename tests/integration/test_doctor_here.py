@@ -140,3 +140,19 @@ def test_a_port_that_our_own_server_has_is_no_trouble(tmp_path: Path) -> None:
     good, said = found["port"]
     assert good
     assert f"process {os.getpid()}" in said
+
+
+def test_where_nodes_are_to_join(tmp_path: Path) -> None:
+    nodes = {"nodes__key": "k" * 24, "nodes__address": "127.0.0.1", "nodes__port": free_port()}
+    args = {"engine__args": json.dumps({"tensor_parallel_size": 2, "nnodes": 2})}
+    _, found = doctor(tmp_path, **nodes, **args)
+    assert found["nodes"] == (True, f"127.0.0.1:{nodes['nodes__port']} (lo) is free")
+    assert found["devices"][1].startswith("1 of "), "the other rank is on the other node"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        _, found = doctor(tmp_path, **nodes | {"nodes__port": other.getsockname()[1]})
+        assert not found["nodes"][0]
+        assert "set nodes.port" in found["nodes"][1]
+    _, found = doctor(tmp_path, **nodes | {"nodes__address": "192.0.2.1"})
+    assert "192.0.2.1 is not an address of this machine, which has 127.0.0.1 (lo)" in found["nodes"][1]
+    _, found = doctor(tmp_path, **args)
+    assert found["nodes"] == (False, "engine.args has nnodes and no node can join: set nodes.address and nodes.key")

@@ -19,13 +19,26 @@ def main() -> int:
     setproctitle.setproctitle("stepserve: node's ranks")
     follow_parent(signal.SIGKILL)
     environment.set_defaults(1)  # a front end alone reads the bound
-    if not fork_server.for_gpu():
-        fork_server.prepare()
-    ranks = importlib.import_module("gateway.engine.process.ranks")
+    if fork_server.for_gpu():
+        importlib.import_module("gateway.engine.process.ranks")
+    else:
+        fork_server.prepare()  # imports vLLM, once for all that it forks
     line = sys.stdin.buffer.readline()
-    if line:
-        ranks.compute(Start.model_validate_json(line))
+    if not line:
+        return 0
+    if fork_server.for_gpu():
+        carry_out(line)
+    else:
+        process = fork_server.CONTEXT.Process(target=carry_out, args=(line,))
+        process.start()
+        process.join()
     return 1  # an order has no end of its own
+
+
+def carry_out(line: bytes) -> None:
+    """In the process that starts the ranks. Returns when one of them has ended."""
+    follow_parent(signal.SIGKILL)
+    importlib.import_module("gateway.engine.process.ranks").compute(Start.model_validate_json(line))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from stepserve.contract import EngineOverrides
-from stepserve.engine_arguments import OWNED, PER_MODEL, parse
+from stepserve.engine_arguments import OWNED, PER_MODEL, parse, ranks_of
 from stepserve.setting_origins import load
 from stepserve.setting_sources import SettingsRefused
 from stepserve.settings import EngineSettings
@@ -23,6 +23,7 @@ def test_settings_take_arguments_from_a_variable_and_from_single_ones(monkeypatc
         ('{"model": "/somewhere"}', "model cannot be given: Stepserve names what it loads"),
         ('{"scheduling_policy": "fcfs"}', "scheduling_policy cannot be given"),
         ('{"worker_extension_cls": "a.B"}', "worker_extension_cls cannot be given"),
+        ('{"node_rank": 1}', "node_rank cannot be given: Stepserve's own nodes agree on it"),
         ('{"port": 1}', "port cannot be given: the gateway answers HTTP"),
         ('{"max_num_seqs": 1}', "max_num_seqs cannot be given: it is the setting engine.max_num_seqs"),
         ('{"kv_cache_dtype": null}', "kv_cache_dtype is null"),
@@ -88,3 +89,9 @@ def test_key_and_value_of_a_command_line() -> None:
 
 def test_no_argument_is_both_owned_and_a_models() -> None:
     assert not PER_MODEL & OWNED.keys()
+
+
+def test_ranks_over_nodes_are_counted_for_each_machine() -> None:
+    assert ranks_of({"tensor_parallel_size": 4, "pipeline_parallel_size": 2, "nnodes": 2}) == 4
+    assert ranks_of({"tensor_parallel_size": "2", "nnodes": "2"}) == 1
+    assert ranks_of({"nnodes": "two"}) == 1

@@ -194,3 +194,8 @@ def test_a_plan_takes_milliseconds() -> None:
     started = time.process_time()
     place_next("m", shape("70B", "bf16"), Load(), machine(8, 80))
     assert time.process_time() - started < 0.005
+
+
+def test_ranks_on_other_nodes_hold_their_share() -> None:
+    large = shape("70B", "bf16")
+    assert need_of(large, Load(ranks=2, nodes=2), 2) == need_of(large, Load(ranks=4), 4)

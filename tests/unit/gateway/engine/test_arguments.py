@@ -101,6 +101,17 @@ def test_more_ranks_than_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     check_ranks({"tensor_parallel_size": 2})
 
 
+def test_ranks_over_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each machine has as many, and no more than it has devices."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    check(EngineSettings(args={"tensor_parallel_size": 4, "nnodes": 2}))
+    said = refusal_of({"tensor_parallel_size": 8, "nnodes": 2})
+    assert said == "engine.args: tensor_parallel_size 8 over 2 nodes needs 4 cores on each, and this machine has 2"
+    said = refusal_of({"tensor_parallel_size": 4, "nnodes": 3})
+    assert said.startswith("engine.args.nnodes: 4 ranks")
+    assert said.endswith("cannot be shared out evenly among 3 nodes")
+
+
 def test_parsers_by_name() -> None:
     assert refusal_of({}, tool_call_parser="hermess").startswith(
         "engine.tool_call_parser: vLLM has no parser 'hermess' (did you mean hermes?)"
