@@ -457,6 +457,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _nodes_have_one_head(self) -> Self:
+        if self.nodes.address is not None and self.replicas.count > 1:
+            raise ValueError(
+                f"nodes.address: of {self.replicas.count} replicas on one machine only one could be the head of nodes;"
+                " start one gateway for models over nodes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _window_keeps_the_engine_fed(self) -> Self:
         if self.batch_window_items is not None and self.batch_window_items < 2 * self.batch_items:
             raise ValueError(

@@ -80,7 +80,7 @@ class Nodes:
 
     @property
     def free(self) -> int:
-        return sum(node.order is None for node in self._nodes)
+        return sum(node.is_free for node in self._nodes)
 
     def others(self, model: ModelRef) -> int:
         """How many machines beside this one the model is spread over."""
@@ -95,7 +95,7 @@ class Nodes:
                 "devices": node.hello.devices,
                 "model": node.order.model_id if node.order is not None else None,
             }
-            for node in self._nodes
+            for node in tuple(self._nodes)  # whoever asks is in a thread
         ]
 
     @asynccontextmanager
@@ -239,7 +239,7 @@ class Nodes:
         try:
             async with asyncio.timeout(settings.wait_s), self._moved:
                 await self._moved.wait_for(lambda: self.free >= others)
-                order = Order(model.id, [node for node in self._nodes if node.order is None][:others])
+                order = Order(model.id, [node for node in self._nodes if node.is_free][:others])
                 for node in order.nodes:
                     node.order = order
                 return order

@@ -43,6 +43,10 @@ class Node:
     _answers: dict[int, asyncio.Future[Checked | Started | Ended]] = field(default_factory=dict)
 
     @property
+    def is_free(self) -> bool:
+        return self.order is None and self.lost is None
+
+    @property
     def name(self) -> str:
         return f"{self.hello.name} ({self.hello.address})"
 

@@ -64,39 +64,43 @@ class Ranks:
         self._command = command
         self._waiting: asyncio.subprocess.Process | None = None
         self._running: asyncio.subprocess.Process | None = None
+        self._one_changes = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Has a process wait for the next order, unless one does."""
-        if self._waiting is None or self._waiting.returncode is not None:
-            self._waiting = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                env=self._environment,
-                start_new_session=True,
-            )
+        async with self._one_changes:
+            await self._prepare()
 
     async def start(self, order: Start) -> asyncio.subprocess.Process:
         """The process that carries it out; whatever ran before has to have ended."""
-        await self.prepare()
-        process, self._waiting = self._waiting, None
-        assert process is not None
-        assert process.stdin is not None
-        self._running = process
-        process.stdin.write(order.model_dump_json().encode() + b"\n")
-        with contextlib.suppress(OSError):  # it has ended, which whoever waits for it sees
-            await process.stdin.drain()
-        return process
+        async with self._one_changes:
+            process = self._running = await self._prepare()
+            self._waiting = None
+            assert process.stdin is not None
+            process.stdin.write(order.model_dump_json().encode() + b"\n")
+            with contextlib.suppress(OSError):  # it has ended, which whoever waits for it sees
+                await process.stdin.drain()
+            return process
 
     async def end(self) -> None:
         """Returns when what ran is gone, with its children."""
-        if self._running is not None:
-            await _killed(self._running)
-            self._running = None
+        async with self._one_changes:
+            if self._running is not None:
+                await _killed(self._running)
+                self._running = None
 
     async def close(self) -> None:
         await self.end()
-        if self._waiting is not None:
-            await _killed(self._waiting)
+        async with self._one_changes:
+            if self._waiting is not None:
+                await _killed(self._waiting)
+
+    async def _prepare(self) -> asyncio.subprocess.Process:
+        if self._waiting is None or self._waiting.returncode is not None:
+            self._waiting = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.PIPE, env=self._environment, start_new_session=True
+            )
+        return self._waiting
 
 
 async def _killed(process: asyncio.subprocess.Process) -> None:

@@ -7,6 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from stepserve.node_settings import NodeSettings, interface_of, network_environment
+from stepserve.setting_origins import load
+from stepserve.setting_sources import SettingsRefused
 
 V4, V6, LINK = socket.AF_INET, socket.AF_INET6, socket.AF_PACKET
 MACHINE = {
@@ -41,3 +43,10 @@ def test_vllm_gloo_and_nccl_are_told_of_one_network() -> None:
 def test_who_lets_machines_join_needs_a_key(key: str | None) -> None:
     with pytest.raises(ValidationError, match=r"nodes.address is set: set nodes.key too, 16 characters or more"):
         NodeSettings.model_validate({"address": "10.1.0.7", "key": key})
+
+
+def test_replicas_of_one_machine_cannot_all_be_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("NODES__ADDRESS", "10.1.0.7"), ("NODES__KEY", "k" * 24), ("REPLICAS__COUNT", "2")):
+        monkeypatch.setenv(f"INFERENCE_{name}", value)
+    with pytest.raises(SettingsRefused, match="only one could be the head of nodes"):
+        load()
