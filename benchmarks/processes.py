@@ -25,13 +25,19 @@ _START_TIMEOUT_S = 900.0
 
 @contextlib.contextmanager
 def stepserve(
-    base_dir: Path | None = None, *, tree: Path | None = None, temporary: Path | None = None, **settings: object
+    base_dir: Path | None = None,
+    *,
+    tree: Path | None = None,
+    temporary: Path | None = None,
+    port: int | None = None,
+    **settings: object,
 ) -> Iterator[str]:
     """A server on a fresh base directory, or on the given one; yields its URL. `tree`: another checkout's, run with the
-    packages that are installed here. `temporary`: where its processes put temporary files.
+    packages that are installed here. `temporary`: where its processes put temporary files. `port`: where it
+    listens; None: on a free one.
     """
     with tempfile.TemporaryDirectory(prefix="stepserve-bench-") as base:
-        port = free_port()
+        port = port or free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("INFERENCE_")}
         environment |= {
             "INFERENCE_BASE_DIR": str(base_dir or base),
@@ -58,12 +64,12 @@ def limited_key(url: str) -> str:
 
 
 @contextlib.contextmanager
-def bare_vllm(checkpoint: Path = CHECKPOINT) -> Iterator[str]:
+def bare_vllm(checkpoint: Path = CHECKPOINT, *, port: int | None = None) -> Iterator[str]:
     """What `vllm serve` runs, with a slot's flags. Both servers write a line for each request.
 
     Started by its module: the `vllm` command of vLLM's CPU wheel looks for a distribution of another name.
     """
-    port = free_port()
+    port = port or free_port()
     model = ModelRef(id=MODEL_ID, path=str(checkpoint), digest="")
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *serve_flags(model, EngineSettings())]
     command += ["--port", str(port), "--host", "127.0.0.1"]
