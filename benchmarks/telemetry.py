@@ -41,7 +41,7 @@ STATUSES = ("done", "done", "done", "failed", "pending", "cancelled")
 
 
 async def main() -> None:
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # as gateway.__main__ does
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # as gateway.server does
     shown = Table("what", "CPU ms, median", "worst", "limit")
     with tempfile.TemporaryDirectory() as folder:
         for jobs in (10_000, 100_000):

@@ -50,6 +50,12 @@ def close() -> None:
         handler.close()
 
 
+def leave_logs() -> None:
+    """For a fork that is to log as a process does that has configured nothing: to standard error."""
+    for name in (None, JOBS_LOGGER):
+        logging.getLogger(name).handlers.clear()
+
+
 def take_over_engine_log(settings: Settings) -> None:
     """What vLLM logs in this process goes to the engine's file like all else: in the background, never by its event
     loop. Also keeps that file from growing for ever. To be called when vLLM has been imported.

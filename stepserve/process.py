@@ -7,19 +7,22 @@ import resource
 import signal
 import threading
 import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 _INTERVAL_S = 1.0
 
 
-def follow_parent(number: signal.Signals) -> None:
-    """Sends this process `number` within about a second of its parent's end, however that ended.
+def follow_parent(number: signal.Signals, parent_pid: int | None = None) -> None:
+    """Sends this process `number` within about a second of its parent's end, however that ended. `parent_pid`: the one
+    that it had at its beginning; None: the one that it has now.
 
     A thread that looks, not Linux's parent-death signal: that one fires when the parent's *thread* ends.
     """
     name = "stepserve-follow-parent"
     if any(thread.name == name for thread in threading.enumerate()):
         return
-    threading.Thread(target=_watch, args=(os.getppid(), number), name=name, daemon=True).start()
+    threading.Thread(target=_watch, args=(parent_pid or os.getppid(), number), name=name, daemon=True).start()
 
 
 def allow_many_connections() -> None:
@@ -33,6 +36,26 @@ def _watch(parent: int, number: signal.Signals) -> None:
     while os.getppid() == parent:
         time.sleep(_INTERVAL_S)
     os.kill(os.getpid(), number)
+
+
+def close_descriptors_but(kept: Collection[int]) -> None:
+    """For a fork, which shall hold nothing of its parent's open."""
+    for path in list(Path("/proc/self/fd").iterdir()):
+        if int(path.name) not in kept:
+            with contextlib.suppress(OSError):  # the one that listed them is closed already
+                os.close(int(path.name))
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """While imports make hundreds of thousands of objects that stay. A quarter of what they take goes into looking at
+    those again and again.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def spare_collector() -> None:

@@ -2,26 +2,38 @@
 
 vLLM's own way there is two processes, one started by the other. Each needs seconds to import vLLM before it can do
 anything, and in every step of the engine one waits for the other, in a loop that takes a core. Here a process that does
-nothing else (`multiprocessing`'s fork server) imports vLLM once; an engine is one fork of it, begins at once and
-schedules and computes in turn, as it does with one GPU. With a GPU vLLM's own way stays: whether all that CUDA needs
+nothing else (`multiprocessing`'s fork server) has vLLM imported; an engine is one fork of it, begins at once and
+schedules and computes in turn, as it does with one GPU. That process is itself a fork of the gateway, from the moment
+when the gateway has imported vLLM and begun nothing. With a GPU vLLM's own way stays: whether all that CUDA needs
 survives a fork was not seen.
 """
 
+import logging
 import os
 import signal
+import socket
 import threading
+import traceback
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from multiprocessing import forkserver, parent_process
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from gateway.engine import libraries
+from stepserve.logs import leave_logs
+from stepserve.process import close_descriptors_but
+
+log = logging.getLogger(__name__)
 
 _PRELOADED = ["gateway.engine.process.preload"]
 # Libraries read these when they are loaded, which in a fork was long ago.
 _THREADS, _PLACES = "OMP_NUM_THREADS", ("OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+
+_STANDARD = (0, 1, 2)
 
 _RANK = "is_driver_worker"  # among the arguments of vLLM's processes, those of a rank alone have it
 
@@ -32,35 +44,62 @@ def prepare() -> None:
     It keeps the environment that this process has now; an engine's processes get that of the moment they start.
     """
     forkserver.set_forkserver_preload(_PRELOADED)
-    before = os.environ.get("LD_PRELOAD")
-    os.environ["LD_PRELOAD"] = ":".join([*([before] if before else []), *map(str, _libraries(before or ""))])
+    before = os.environ.get(libraries.VARIABLE)
+    os.environ[libraries.VARIABLE] = libraries.with_missing(before or "")
     try:
         forkserver.ensure_running()
     finally:
         if before is None:
-            del os.environ["LD_PRELOAD"]
+            del os.environ[libraries.VARIABLE]
         else:
-            os.environ["LD_PRELOAD"] = before
+            os.environ[libraries.VARIABLE] = before
+
+
+def fork_off() -> None:
+    """Forks the process that engines are forked from off this one, which has imported vLLM and begun nothing: no event
+    loop and no thread of Python's. Where there is one, `prepare` takes its place.
+
+    Should that process die, the next engine has `multiprocessing` start one in its place, as `prepare` does.
+    """
+    if threading.active_count() > 1:
+        log.info("threads run, so vLLM is imported a second time: %s", threading.enumerate())
+        prepare()
+        return
+    forkserver.set_forkserver_preload(_PRELOADED)
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = f"{get_temp_dir()}/starter"
+        listener.bind(address)
+        Path(address).chmod(0o600)
+        listener.listen()
+        alive_reader, alive_writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _become_starter(listener.fileno(), alive_reader)
+        os.close(alive_reader)
+    server: Any = forkserver._forkserver
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, alive_writer, pid
+
+
+def _become_starter(listener: int, alive_reader: int) -> NoReturn:
+    """In the fork: gives up all that the gateway has, and becomes what `prepare` starts. Never returns."""
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which engines have until vLLM sets its own
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        close_descriptors_but({*_STANDARD, listener, alive_reader})
+        leave_logs()
+        forkserver.main(listener, alive_reader, _PRELOADED)  # ends by SystemExit when the gateway is gone
+    except Exception:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(0)
 
 
 def starter_pid() -> int | None:
     """The process that engines are forked from, where there is one."""
     pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
     return pid
-
-
-def _libraries(preloaded: str) -> list[Path]:
-    """What vLLM puts before all other libraries of its processes, for speed: torch's OpenMP and its own allocator."""
-    wanted = (
-        ("torch", "lib/libgomp*.so*", ("libgomp", "libomp", "libiomp")),
-        ("vllm", "libs/libtcmalloc*.so*", ("libtcmalloc",)),
-    )
-    found = []
-    for package, pattern, names in wanted:
-        spec = find_spec(package)
-        if spec is not None and spec.origin is not None and not any(name in preloaded for name in names):
-            found += sorted(Path(spec.origin).parent.glob(pattern))[:1]
-    return found
 
 
 def for_gpu() -> bool:

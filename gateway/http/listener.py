@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import uvicorn
 
+from gateway.http.early_port import EarlyPort
 from stepserve.address import is_loopback, loopback_for
 
 log = logging.getLogger(__name__)
@@ -17,9 +18,20 @@ MakeServer = Callable[[str], uvicorn.Server]
 
 
 class PublicListener:
-    """`make` builds a server for an address. `reachable` returns when others than this machine may come in."""
+    """`make` builds a server for an address. `reachable` returns when others than this machine may come in. `early`:
+    what listens already, for the first server there.
+    """
 
-    def __init__(self, make: MakeServer, host: str, *, reachable_now: bool, reachable: Callable[[], Awaitable[None]]):
+    def __init__(
+        self,
+        make: MakeServer,
+        host: str,
+        *,
+        reachable_now: bool,
+        reachable: Callable[[], Awaitable[None]],
+        early: EarlyPort | None = None,
+    ):
+        self._early = early
         self._make = make
         self._host = host
         self._reachable_now = reachable_now or is_loopback(host)
@@ -69,4 +81,4 @@ class PublicListener:
     async def _start(self, host: str) -> None:
         server = self._make(host)
         self._servers.append(server)
-        await server.serve()
+        await server.serve(self._early.take(host) if self._early is not None else None)

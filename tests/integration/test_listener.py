@@ -12,6 +12,7 @@ import trustme
 import uvicorn
 
 from gateway.http.asgi import Message, Receive, Scope, Send
+from gateway.http.early_port import EarlyPort
 from gateway.http.listener import PublicListener
 from stepserve.access_settings import TlsSettings
 from tests.eventually import eventually
@@ -103,3 +104,44 @@ def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
         TlsSettings(cert_file=tmp_path / "x.pem", key_file=tmp_path / "x.pem")
     with pytest.raises(ValueError, match="belong together"):
         TlsSettings(cert_file=tmp_path / "x.pem")
+
+
+async def test_who_connects_before_the_server_runs_is_answered_by_it() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    early = EarlyPort.of("0.0.0.0", port, reachable=False)
+
+    def server(host: str) -> uvicorn.Server:
+        return Quiet(uvicorn.Config(well, host=host, port=port, lifespan="off", ws="none", log_config=None))
+
+    made = asyncio.Event()
+
+    async def reachable() -> None:
+        await made.wait()
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: early\r\nconnection: close\r\n\r\n")
+    await writer.drain()
+    listener = PublicListener(server, "0.0.0.0", reachable_now=False, reachable=reachable, early=early)
+    task = asyncio.create_task(listener.serve())
+    async with asyncio.timeout(240):
+        assert b"well" in await reader.read()
+    writer.close()
+    made.set()  # the address itself takes the place of loopback, on the same port
+    async with asyncio.timeout(240):
+        await listener.opened(240)
+    async with httpx.AsyncClient(trust_env=False, timeout=240) as client:
+        assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
+    listener.stop()
+    await task
+
+
+def test_a_port_that_is_taken_is_an_error_that_leaves_nothing_open() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        before = psutil.Process().num_fds()
+        with pytest.raises(OSError, match="in use"):
+            EarlyPort.of("localhost", taken.getsockname()[1], reachable=True)
+        assert psutil.Process().num_fds() == before

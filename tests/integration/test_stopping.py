@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -125,6 +126,28 @@ def _read(http: httpx.Client, max_tokens: int, begun: threading.Semaphore) -> st
     except httpx.TransportError:
         return f"{told}cut"
     return f"{told}as if complete"
+
+
+def test_sigterm_while_vllm_is_imported(tmp_path: Path) -> None:
+    """The port takes connections by then; nothing is to be finished."""
+    port = free_port()
+    environment = environment_of(tmp_path, {"port": port, "access__mode": "open"})
+    process = psutil.Popen([sys.executable, "-m", "gateway"], cwd=tmp_path, env=environment)
+
+    def takes_connections() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until("it takes connections", takes_connections, 240)
+        process.send_signal(signal.SIGHUP)  # waits until settings can be read again
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(240) == 0
+        assert not list((tmp_path / "logs").glob("api_server.log")), "it came as far as serving"
+    finally:
+        if process.is_running():
+            process.kill()
+            process.wait()
 
 
 def test_sigterm_with_64_streams_open(tmp_path: Path) -> None:
