@@ -119,7 +119,7 @@ class MemberFiles:
         """How many bytes came over the network."""
         missing = [file for file in manifest.files if not await asyncio.to_thread(self._has, folder, file)]
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-        needed = missing if manifest.delta is None else [*missing, manifest.delta.file]
+        needed = [*missing, manifest.delta.file] if missing and manifest.delta is not None else missing
         lacks_bytes, free_bytes = await asyncio.to_thread(_room, folder, needed)
         if lacks_bytes > free_bytes:  # going on is worth more than the way back to what nothing serves
             await self._tidy(keep, 0)
