@@ -5,8 +5,8 @@ import json
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ import pytest
 
 from tests import debian
 from tests.e2e.server import EARLY, FINAL_ID, TASK_WRITER, Server, answer_of
+from tests.eventually import wait_until
 
 SUMS = [{"a": a, "b": b} for a in range(10, 100, 3) for b in range(11, 100, 7)]
 SCRIPT = """
@@ -226,23 +227,16 @@ def test_control_killed_in_mid_job_loses_and_doubles_nothing(server: Server) -> 
     body = {"model_id": FINAL_ID, "strategy": "custom", "config": {**config, "max_tokens": 16, "seed": 1}}
     job_id = server.http.post("/data_gen/jobs", json=body).json()["job_id"]
     folder = server.base_dir / "runs" / "data_gen" / job_id
-    kills = 0
-    deadline_s = time.monotonic() + 90
-    while kills < 2 and time.monotonic() < deadline_s:
-        shards = len(list(folder.glob("shard_*.jsonl"))) if folder.exists() else 0
-        if shards >= 1 + 2 * kills or (folder / "result.json").exists():
-            server.named("stepserve: control").kill()
-            kills += 1
-            time.sleep(0.5)
-        time.sleep(0.01)
-    server.wait_ready()
-    while True:
-        answer = server.http.get(f"/data_gen/jobs/{job_id}")
-        if answer.status_code == 200 and answer.json()["status"] in ("done", "failed"):
-            break
-        time.sleep(0.2)
-        assert time.monotonic() < deadline_s
-    job = answer.json()
+
+    def has_come_to(shards: int) -> bool:
+        return len(list(folder.glob("shard_*.jsonl"))) >= shards or (folder / "result.json").exists()
+
+    for shards in (1, 3):
+        wait_until(f"{shards} shards are written", partial(has_come_to, shards))
+        server.named("stepserve: control").kill()
+        wait_until("control is back", lambda: server.http.get("/jobs").status_code == 200)
+    server.job(job_id)
+    job = server.http.get(f"/data_gen/jobs/{job_id}").json()
     assert job["status"] == "done", job["error"]
     assert len(job["shards"]) == 7
     rows = _rows(server, job)

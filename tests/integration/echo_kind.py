@@ -19,7 +19,7 @@ class EchoRequest(JobRequest):
 
 
 class EchoKind:
-    """Clear `may_go` to hold a job at its first step; `crash` is raised inside the run."""
+    """Clear `may_go` to hold a job at its first step; `crash` is raised inside the run. `most`: so many ran at once."""
 
     type: ClassVar[str] = "echo"
     route: ClassVar[str] = "/echo"
@@ -31,6 +31,11 @@ class EchoKind:
         self.may_go = asyncio.Event()
         self.may_go.set()
         self.crash: Exception | None = None
+        self.running = self.most = 0
+
+    def _has_ended(self) -> None:
+        self.running -= 1
+        self.ended.set()
 
     def check(self, request: JobRequest, datasets_dir: Path) -> dict[str, Any]:
         assert isinstance(request, EchoRequest)
@@ -44,8 +49,10 @@ class EchoKind:
     async def run(self, context: JobContext) -> dict[str, Any]:
         self.ended.clear()
         self.started.set()
+        self.running += 1
+        self.most = max(self.most, self.running)
         with contextlib.ExitStack() as stack:
-            stack.callback(self.ended.set)
+            stack.callback(self._has_ended)
             await self.may_go.wait()
             if self.crash is not None:
                 raise self.crash

@@ -40,3 +40,8 @@ def python(folder: Path, *arguments: object, **settings: object) -> Ended:
 def stepserve(folder: Path, *arguments: object, **settings: object) -> Ended:
     """A command that starts no server, as one of its users would type it."""
     return forked.run(main, "stepserve", tuple(map(str, arguments)), folder, environment_of(folder, settings))
+
+
+def server(folder: Path, *arguments: object, **settings: object) -> Ended:
+    """`stepserve up` or `join`, which is expected to be refused, in an interpreter that has imported nothing."""
+    return python(folder, *STEPSERVE, *arguments, **settings)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,10 +21,8 @@ from control.routes import evals
 from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.canary import CanaryJudging
-from stepserve.client.cli import main
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
-from tests.integration import forked
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
@@ -35,9 +34,18 @@ Ended = tuple[int, str, str]
 async def stepserve(*arguments: str, url: str) -> Ended:
     """Exit code, stdout, stderr."""
     host, port = url.removeprefix("http://").split(":")
-    environment = os.environ | {"INFERENCE_HOST": host, "INFERENCE_PORT": port, "COLUMNS": "200"}
-    ended = await asyncio.to_thread(forked.run, main, "stepserve", arguments, Path.cwd(), environment)
-    return ended.returncode, ended.stdout, ended.stderr
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from stepserve.client.cli import main; main()",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"INFERENCE_HOST": host, "INFERENCE_PORT": port, "COLUMNS": "200"},
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
 
 
 @asynccontextmanager
@@ -52,8 +60,7 @@ async def served(base: Path) -> AsyncIterator[tuple[str, FakeGateway]]:
     server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=1))
     async with gateway.running():
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: server.started)
         write_checkpoint(base / "models" / "a")
         await app.state.services[Registry].register(RegisterRequest(id="a", source="t"))
         await app.state.services[Activator].set_active("a", SwitchWish())

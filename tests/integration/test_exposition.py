@@ -13,6 +13,7 @@ from starlette.routing import Route
 from gateway.sidecar.control_link import ControlProxy
 from gateway.status.exposition import Exposition
 from stepserve.loop_lag import LoopLag
+from tests.eventually import eventually
 
 
 def value(text: bytes, name: str) -> float:
@@ -33,8 +34,7 @@ async def test_controls_series_stay_when_control_goes(tmp_path: Path) -> None:
     assert b"stepserve_queue_depth" not in before
 
     task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: server.started)
     there = await exposition.text(held=2, ready=True, healthy=True)
     assert value(there, "stepserve_control_up") == 1
     assert value(there, "stepserve_queue_depth") == 3

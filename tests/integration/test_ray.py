@@ -19,8 +19,8 @@ import pytest
 from tests.e2e.environments import python_with
 from tests.e2e.server import FINAL_ID, free_port, kill
 from tests.eventually import wait_until
-from tests.integration import fake_replica
-from tests.integration.programs import REPOSITORY, STEPSERVE, environment_of, stepserve
+from tests.integration import fake_replica, programs
+from tests.integration.programs import REPOSITORY, STEPSERVE, environment_of
 from tests.integration.test_refused_starts import refused
 
 REPLICAS = {"replica-1", "replica-2"}
@@ -133,4 +133,4 @@ def test_a_server_without_ray_says_so(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     refused(ended, 2, "--ray needs the package ray", "extra `ray` of stepserve-server")
-    refused(stepserve(tmp_path, "join", "http://127.0.0.1:1", replicas__ray="auto"), 2, "replicas.ray")
+    refused(programs.server(tmp_path, "join", "http://127.0.0.1:1", replicas__ray="auto"), 2, "replicas.ray")

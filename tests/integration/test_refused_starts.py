@@ -20,14 +20,15 @@ from stepserve.child import EXIT_REFUSED
 from stepserve.paths import Layout
 from tests.e2e.server import Server, free_port
 from tests.eventually import wait_until
+from tests.integration import programs
 from tests.integration.mounts import small_file_system
-from tests.integration.programs import REPOSITORY, Ended, environment_of, python, stepserve
+from tests.integration.programs import REPOSITORY, Ended, environment_of, python
 
 NO_DEMO = {"install_demo": False}
 
 
 def up(folder: Path, *flags: str, **settings: object) -> Ended:
-    return stepserve(folder, "up", *flags, **({"port": free_port()} | NO_DEMO | settings))
+    return programs.server(folder, "up", *flags, **({"port": free_port()} | NO_DEMO | settings))
 
 
 def refused(ended: Ended, code: int, *words: str) -> None:

@@ -21,8 +21,8 @@ from stepserve.child import EXIT_REFUSED, Child
 from stepserve.paths import Layout
 from tests.e2e.server import EARLY, FINAL_ID, free_port, kill
 from tests.eventually import eventually, wait_until
-from tests.integration import fake_replica
-from tests.integration.programs import STEPSERVE, Ended, environment_of, stepserve
+from tests.integration import fake_replica, programs
+from tests.integration.programs import STEPSERVE, Ended, environment_of
 from tests.integration.test_refused_starts import refused
 
 CORES = len(os.sched_getaffinity(0))
@@ -118,7 +118,7 @@ def test_a_member_that_is_killed_comes_back_to_what_is_committed_then(tmp_path: 
 
 
 def up(folder: Path, *flags: str, **settings: object) -> Ended:
-    return stepserve(folder, "up", "--replicas", *flags, **({"port": free_port(), "ui": False} | settings))
+    return programs.server(folder, "up", "--replicas", *flags, **({"port": free_port(), "ui": False} | settings))
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_started(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_started(tmp_path: Path)
     refused(up(tmp_path, "0"), 2, "--replicas")
     refused(up(tmp_path, "2", replicas__first_port=65536), 2, "INFERENCE_REPLICAS__FIRST_PORT")
     refused(up(tmp_path, "2", "--gpus-per-replica", "1"), 2, "CPU build", "uses no card")
-    joining = stepserve(tmp_path, "join", "http://127.0.0.1:1", replicas__count=2)
+    joining = programs.server(tmp_path, "join", "http://127.0.0.1:1", replicas__count=2)
     refused(joining, 2, "`stepserve join` starts one gateway", "replicas.count")
 
 
