@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 _DRAW_EVERY_S = 0.1
 
 
-def read(streams: Sequence[Iterable[None]], draw: Callable[[int], None]) -> "list[Future[None]]":
+def read(streams: Sequence[Iterable[None]], draw: Callable[[int], object]) -> "list[Future[None]]":
     """Iterates all `streams` to their ends, and calls `draw` in this thread with the number of each that has news.
 
     The futures are done: `result()` raises what the stream raised. Where `draw` raises, as it does when the visitor

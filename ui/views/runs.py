@@ -42,7 +42,7 @@ def show() -> None:
             return
         names = {f"{metric} on {dataset}": (metric, dataset) for metric, dataset in measures}
         measure = names[st.selectbox("Measure", list(names), key="runs_measure", bind="query-params")]
-        is_all = all(point.dataset == measure[1] for point in points)
+        is_all = all(point.as_json()["dataset"] == measure[1] for point in points)
         history = points if is_all else there.eval_history_page(measure[1], limit=_LOOKED_AT).points
         _curve(runs[run], history, jobs, asked[1].result(), measure)
         _checkpoints(checkpoints_of(runs[run], history, jobs, measure), measure)
