@@ -32,7 +32,7 @@ from stepserve.settings import Settings
 from tests.integration.postgres import postgres_server
 
 LIMIT_MS = 50
-_START_S = 300.0
+_START_S = 1800.0  # a database of a former version is copied and upgraded
 _CPUCLOCK_SCHED = 2
 _STEPSERVE = str(Path(sys.executable).with_name("stepserve"))
 ROUTES = (

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 
-from gateway.engine.config import serve_flags
 from stepserve.contract import ModelRef
 from stepserve.settings import EngineSettings
 
@@ -69,6 +68,8 @@ def bare_vllm(checkpoint: Path = CHECKPOINT, *, port: int | None = None) -> Iter
 
     Started by its module: the `vllm` command of vLLM's CPU wheel looks for a distribution of another name.
     """
+    from gateway.engine.config import serve_flags  # brings vLLM with it
+
     port = port or free_port()
     model = ModelRef(id=MODEL_ID, path=str(checkpoint), digest="")
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *serve_flags(model, EngineSettings())]
