@@ -272,6 +272,14 @@ sleep infinity & wait
 """
 
 
+_NOTING = """#!/usr/bin/env bash
+trap 'kill $!; exit 0' TERM
+note=$STEPSERVE_HOME/$(basename "$0")
+{ echo "$@"; env | grep ^INFERENCE_; } > "$note.tmp" && mv "$note.tmp" "$note"
+sleep infinity & wait
+"""
+
+
 @contextmanager
 def member_of_an_array(folder: Path, task: int) -> Iterator[psutil.Popen]:
     """member.sbatch as slurmd runs it; the server and `scontrol` are scripts that note what they are asked for."""
@@ -316,6 +324,44 @@ def test_a_member_of_a_slurm_array_keeps_its_name(tmp_path: Path, sent: signal.S
     assert (tmp_path / "scontrol").exists() == requeues
     if requeues:
         assert (tmp_path / "scontrol").read_text() == "requeue 41_3\n"
+
+
+def test_a_slurm_job_over_several_nodes_has_them_join_its_server(tmp_path: Path) -> None:
+    for name in (".venv/bin/stepserve", "bin/srun"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(_NOTING)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    (tmp_path / "deploy").symlink_to(DEPLOY)
+    job = psutil.Popen(
+        ["bash", DEPLOY / "slurm" / "reasoning.sbatch"],
+        env=os.environ
+        | {
+            "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STEPSERVE_HOME": str(tmp_path),
+            "STEPSERVE_HOSTS": str(tmp_path / "hosts.json"), "STEPSERVE_BASE_DIR": str(tmp_path),
+            "INFERENCE_ACCESS__ADMIN_KEY": "k" * 32, "INFERENCE_NODES__ADDRESS": "127.0.0.1",
+            "SLURM_JOB_ID": "45", "SLURM_JOB_NUM_NODES": "2", "SLURMD_NODENAME": "first",
+        },
+    )  # fmt: skip
+    try:
+        started = (tmp_path / "stepserve", tmp_path / "srun")
+        wait_until("the server and the other nodes are started", lambda: all(file.exists() for file in started))
+        asked, *given = (tmp_path / "srun").read_text().splitlines()
+        _, *settings = (tmp_path / "stepserve").read_text().splitlines()
+        family = job.children(recursive=True)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(240) == 0
+        assert psutil.wait_procs(family, timeout=240)[1] == []
+    finally:
+        kill([*job.children(recursive=True), job] if job.is_running() else [])
+    environment = dict(line.split("=", 1) for line in settings)
+    port = environment["INFERENCE_NODES__PORT"]
+    assert "--nodes=1" in asked.split()
+    assert "--exclude=first" in asked.split()
+    assert asked.endswith(f"stepserve node --join 127.0.0.1:{port}")
+    assert f"INFERENCE_NODES__KEY={environment['INFERENCE_NODES__KEY']}" in given, "both have the same key"
+    assert json.loads(environment["INFERENCE_ENGINE__ARGS"])["nnodes"] == 2
+    assert_settings(environment, tmp_path)
 
 
 def register(*arguments: object) -> subprocess.Popen[bytes]:
