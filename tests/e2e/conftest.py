@@ -32,6 +32,7 @@ LAST = (
     "test_loop",
     "test_chat_templates",
     "test_ranks",
+    "test_nodes",
     "test_architectures",
     "test_fuzz",
     "test_kills",
