@@ -1,4 +1,4 @@
-"""The table of how many jobs there are: triggers keep it (migration 0023), so that nobody counts a million rows."""
+"""The table of how many jobs there are: triggers keep it (migration 0022), so that nobody counts a million rows."""
 
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Mapped, mapped_column

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from stepserve.paths import Layout
-from tests.integration.programs import Ended, stepserve
+from tests.integration.forked import Ended
+from tests.integration.programs import stepserve
 
 LONG_AGO_S = 1_000_000_000
 JOBS = {

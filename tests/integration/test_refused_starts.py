@@ -21,8 +21,9 @@ from stepserve.paths import Layout
 from tests.e2e.server import Server, free_port
 from tests.eventually import wait_until
 from tests.integration import programs
+from tests.integration.forked import Ended
 from tests.integration.mounts import small_file_system
-from tests.integration.programs import REPOSITORY, Ended, environment_of, python
+from tests.integration.programs import REPOSITORY, environment_of, python
 
 NO_DEMO = {"install_demo": False}
 

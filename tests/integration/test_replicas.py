@@ -22,7 +22,8 @@ from stepserve.paths import Layout
 from tests.e2e.server import EARLY, FINAL_ID, free_port, kill
 from tests.eventually import eventually, wait_until
 from tests.integration import fake_replica, programs
-from tests.integration.programs import STEPSERVE, Ended, environment_of
+from tests.integration.forked import Ended
+from tests.integration.programs import STEPSERVE, environment_of
 from tests.integration.test_refused_starts import refused
 
 CORES = len(os.sched_getaffinity(0))

@@ -49,7 +49,7 @@ def test_what_somebody_has_set_is_in_the_load() -> None:
     given = EngineSettings(
         args={"kv_cache_dtype": "fp8", "tensor_parallel_size": 2, "pipeline_parallel_size": 2}, max_loras=3
     )
-    assert load_of(given, ["1"]) == Load(256, None, 8, 4, ("1",), adapters=3, adapter_rank=16)
+    assert load_of(given, ["1"]) == Load(sequences=256, kv_bits=8, ranks=4, devices=("1",), adapters=3, adapter_rank=16)
     assert load_of(EngineSettings(gpu_memory_utilization=0.4)).share == 0.4
     both = load_of(EngineSettings(gpu_memory_utilization=0.4, args={"kv_cache_memory_bytes": 5}))
     assert (both.share, both.kv_cache_bytes) == (None, 5)
