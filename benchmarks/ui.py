@@ -22,7 +22,7 @@ import psutil
 from playwright.sync_api import Page, expect
 
 from tests.e2e.browser import IDLE, browser, web_ui
-from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
+from tests.ui.ui_server import EARLY, LINES, MODEL, UiServer, ui_server
 
 PAGES = (
     "Overview", "Playground", "Solve", "Runs", "Models", "Evals", "Promotions", "Data", "Jobs", "Fleet", "Keys",
@@ -33,9 +33,9 @@ _IDLE_S = 5.0
 
 
 @contextmanager
-def full(folder: Path, jobs: int, models: int, samples: int = 0) -> Iterator[tuple[Depot, str]]:
+def full(folder: Path, jobs: int, models: int, samples: int = 0) -> Iterator[tuple[UiServer, str]]:
     """With an eval of each of two models, and copies of these rows; the id of the one that has so many samples."""
-    with depot(folder) as there:
+    with ui_server(folder) as there:
         there.register(EARLY, 300)
         there.http.put("/datasets/sums.jsonl", content=LINES.encode()).raise_for_status()
         there.evaluate(EARLY)

@@ -17,9 +17,9 @@ from tests.eventually import wait_until
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+def server_with_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     """A server of its own that demands keys, and an administrator's key."""
-    base = tmp_path_factory.mktemp("locked")
+    base = tmp_path_factory.mktemp("server_with_keys")
     (base / "config").mkdir()
     (base / "config" / "stepserve.toml").write_text("[limits]\nrequest_timeout_s = 6.0\n")
     (base / "sockets").mkdir()
@@ -53,8 +53,8 @@ def chat(server: Server, key: str | None, **body: object) -> httpx.Response:
     return server.http.post("/v1/chat/completions", json=asked, headers=bearer(key) if key else {})
 
 
-def test_keys_from_the_command_line_to_the_bill(locked: tuple[Server, str]) -> None:
-    server, _ = locked
+def test_keys_from_the_command_line_to_the_bill(server_with_keys: tuple[Server, str]) -> None:
+    server, _ = server_with_keys
     assert chat(server, None).status_code == 401
     key = keys(server, "create", "trainer", "--local")
     answer = chat(server, key)
@@ -83,8 +83,8 @@ def test_keys_from_the_command_line_to_the_bill(locked: tuple[Server, str]) -> N
     assert chat(server, key).status_code == 401
 
 
-def test_what_a_job_uses_is_on_the_bill_of_who_made_it(locked: tuple[Server, str]) -> None:
-    server, _ = locked
+def test_what_a_job_uses_is_on_the_bill_of_who_made_it(server_with_keys: tuple[Server, str]) -> None:
+    server, _ = server_with_keys
     key = keys(server, "create", "evaluator", "--local", "--scope", "jobs", "--scope", "infer")
     asked = {"model_id": "active", "name": "billed", "dataset_ref": "math_eval.jsonl", "max_samples": 50}
     made = server.http.post("/eval/jobs", json=asked, headers=bearer(key)).raise_for_status().json()
@@ -103,10 +103,10 @@ def test_what_a_job_uses_is_on_the_bill_of_who_made_it(locked: tuple[Server, str
         assert server.http.get(f"/jobs/{job_id}", headers=bearer(key)).json()["created_by"] == key_id
 
 
-def test_the_openai_sdk_with_a_key(locked: tuple[Server, str]) -> None:
+def test_the_openai_sdk_with_a_key(server_with_keys: tuple[Server, str]) -> None:
     import openai  # noqa: PLC0415 - slow to import
 
-    server, _ = locked
+    server, _ = server_with_keys
     key = keys(server, "create", "sdk", "--local", "--requests-per-min", "1")
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
     asked = [{"role": "user", "content": "What is 17+25?"}]
@@ -117,8 +117,8 @@ def test_the_openai_sdk_with_a_key(locked: tuple[Server, str]) -> None:
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-wrong", max_retries=0).models.list()
 
 
-def test_v1_goes_on_with_its_keys_while_control_is_down(locked: tuple[Server, str]) -> None:
-    server, admin = locked
+def test_v1_goes_on_with_its_keys_while_control_is_down(server_with_keys: tuple[Server, str]) -> None:
+    server, admin = server_with_keys
     control = server.named("stepserve: control")
     control.suspend()
     try:
@@ -142,8 +142,8 @@ ENDLESS = {"model": FINAL_ID, "prompt": "7", "max_tokens": 450, "ignore_eos": Tr
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_client_that_leaves_is_ended_in_the_engine(locked: tuple[Server, str], streamed: bool) -> None:
-    server, admin = locked
+def test_a_client_that_leaves_is_ended_in_the_engine(server_with_keys: tuple[Server, str], streamed: bool) -> None:
+    server, admin = server_with_keys
     with httpx.Client(base_url=server.url, timeout=240, headers=bearer(admin), trust_env=False) as leaving:
         if streamed:
             with leaving.stream("POST", "/v1/completions", json=ENDLESS | {"stream": True}) as stream:
@@ -156,8 +156,8 @@ def test_a_client_that_leaves_is_ended_in_the_engine(locked: tuple[Server, str],
     assert time.monotonic() - left < 8.0  # it would work for much longer
 
 
-def test_a_request_that_takes_too_long_is_ended_in_the_engine(locked: tuple[Server, str]) -> None:
-    server, admin = locked
+def test_a_request_that_takes_too_long_is_ended_in_the_engine(server_with_keys: tuple[Server, str]) -> None:
+    server, admin = server_with_keys
     late = server.http.post("/v1/completions", json=ENDLESS, headers=bearer(admin))
     assert late.status_code == 504
     assert "request_timeout_s" in late.json()["error"]["message"]
@@ -166,8 +166,8 @@ def test_a_request_that_takes_too_long_is_ended_in_the_engine(locked: tuple[Serv
     assert time.monotonic() - left < 8.0  # it would work for much longer
 
 
-def test_nothing_of_the_server_is_open_to_other_users_of_the_machine(locked: tuple[Server, str]) -> None:
-    server, _ = locked
+def test_nothing_of_the_server_is_open_to_other_users_of_the_machine(server_with_keys: tuple[Server, str]) -> None:
+    server, _ = server_with_keys
     base = server.base_dir
     others = (base / "config", base / "models", base / "terminal.txt")  # the last is the test's own
     mine = [path for path in base.rglob("*") if not any(path.is_relative_to(folder) for folder in others)]
@@ -178,8 +178,8 @@ def test_nothing_of_the_server_is_open_to_other_users_of_the_machine(locked: tup
     assert "closed to other users" in (base / "logs" / "api_server.log").read_text()
 
 
-def test_admin_actions_are_in_the_audit_log(locked: tuple[Server, str]) -> None:
-    server, admin = locked
+def test_admin_actions_are_in_the_audit_log(server_with_keys: tuple[Server, str]) -> None:
+    server, admin = server_with_keys
     server.copy_checkpoint(EARLY, "early")
     forged = {"x-forwarded-for": "203.0.113.9", "x-real-ip": "203.0.113.9", "forwarded": "for=203.0.113.9"}
     asked = {"id": "early", "source": "t"}

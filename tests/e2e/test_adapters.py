@@ -12,9 +12,9 @@ QUESTION = "What is 17+25?"
 
 
 @pytest.fixture(scope="module")
-def adapting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def adapter_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose engine takes adapters."""
-    base = tmp_path_factory.mktemp("adapting")
+    base = tmp_path_factory.mktemp("adapter_server")
     with Server(base, engine__max_loras=2) as running:
         running.wait_ready()
         yield running
@@ -29,45 +29,49 @@ def register(server: Server, **body: object) -> dict[str, object]:
     return registered
 
 
-def test_versions_under_one_id(adapting: Server) -> None:
-    write_adapter(adapting.models_dir / "tuned", strength=0.0)
-    first = register(adapting)
-    idle = adapting.ask(QUESTION, model="tuned")
+def test_versions_under_one_id(adapter_server: Server) -> None:
+    write_adapter(adapter_server.models_dir / "tuned", strength=0.0)
+    first = register(adapter_server)
+    idle = adapter_server.ask(QUESTION, model="tuned")
     assert answer_of(idle) == "42"
     assert (idle.json()["model"], idle.headers["x-model-id"]) == ("tuned", "tuned")
     assert idle.headers["x-model-digest"] == first["digest"]
     assert idle.json()["system_fingerprint"].removeprefix("sy_") in str(first["digest"])
 
-    shutil.rmtree(adapting.models_dir / "tuned")
-    write_adapter(adapting.models_dir / "tuned", strength=1.0)
-    second = register(adapting, replace=True)
-    changed = adapting.ask(QUESTION, model="tuned")
+    shutil.rmtree(adapter_server.models_dir / "tuned")
+    write_adapter(adapter_server.models_dir / "tuned", strength=1.0)
+    second = register(adapter_server, replace=True)
+    changed = adapter_server.ask(QUESTION, model="tuned")
     assert changed.headers["x-model-digest"] == second["digest"] != first["digest"]
     assert answer_of(changed) != "42", "the same question, whose cache the first version had filled"
-    assert answer_of(adapting.ask(QUESTION, model=FINAL_ID)) == "42"
-    assert {card["id"] for card in adapting.http.get("/v1/models").json()["data"]} >= {"tuned", FINAL_ID, "active"}
+    assert answer_of(adapter_server.ask(QUESTION, model=FINAL_ID)) == "42"
+    assert {card["id"] for card in adapter_server.http.get("/v1/models").json()["data"]} >= {
+        "tuned",
+        FINAL_ID,
+        "active",
+    }
 
 
-def test_an_adapter_is_the_active_model_without_a_pause(adapting: Server) -> None:
-    write_adapter(adapting.models_dir / "calm", strength=0.0, seed=1)
-    register(adapting, id="calm")
-    switched = adapting.http.post("/models/set_active", json={"id": "calm"}).raise_for_status().json()
+def test_an_adapter_is_the_active_model_without_a_pause(adapter_server: Server) -> None:
+    write_adapter(adapter_server.models_dir / "calm", strength=0.0, seed=1)
+    register(adapter_server, id="calm")
+    switched = adapter_server.http.post("/models/set_active", json={"id": "calm"}).raise_for_status().json()
     assert (switched["method"], switched["paused_ms"], switched["previous"]) == ("adapter", 0, FINAL_ID)
-    answer = adapting.ask(QUESTION, model="active")
+    answer = adapter_server.ask(QUESTION, model="active")
     assert (answer_of(answer), answer.headers["x-model-id"]) == ("42", "calm")
-    with adapting.http.stream(
+    with adapter_server.http.stream(
         "POST",
         "/v1/completions",
         json={"prompt": "17+25=", "max_tokens": 4, "stream": True},
     ) as stream:
         assert stream.headers["x-model-id"] == "calm", "a request that names no model is the active one's"
         stream.read()
-    back = adapting.http.post("/models/rollback").raise_for_status().json()
+    back = adapter_server.http.post("/models/rollback").raise_for_status().json()
     assert (back["id"], back["method"]) == (FINAL_ID, "adapter")
 
 
-def test_what_cannot_be_served_is_refused(adapting: Server) -> None:
-    write_adapter(adapting.models_dir / "steep", strength=0.0, rank=64)
-    answer = adapting.http.post("/models/register", json={"id": "steep", "source": "t", "base_model": FINAL_ID})
+def test_what_cannot_be_served_is_refused(adapter_server: Server) -> None:
+    write_adapter(adapter_server.models_dir / "steep", strength=0.0, rank=64)
+    answer = adapter_server.http.post("/models/register", json={"id": "steep", "source": "t", "base_model": FINAL_ID})
     assert answer.status_code == 422
     assert "rank is 64, the engine's limit is 16" in answer.json()["detail"]

@@ -14,7 +14,7 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture
-def bare(server: Server) -> Iterator[Server]:
+def untemplated(server: Server) -> Iterator[Server]:
     """The server with two of the demo's checkpoints whose ChatML template was taken away: files, not yet registered."""
     names = {"late": FINAL, "middle": DEMO / "step-0500"}
     for name, source in names.items():
@@ -40,50 +40,55 @@ def _register(server: Server, model_id: str, **body: object) -> dict[str, object
     return registered
 
 
-def test_a_template_given_at_registration_serves_every_chat_route_over_switches(bare: Server) -> None:
-    assert _register(bare, "late")["warnings"]
-    bare.http.post("/models/set_active", json={"id": "late"}).raise_for_status()
+def test_a_template_given_at_registration_serves_every_chat_route_over_switches(untemplated: Server) -> None:
+    assert _register(untemplated, "late")["warnings"]
+    untemplated.http.post("/models/set_active", json={"id": "late"}).raise_for_status()
     for path, body in (
         ("/v1/chat/completions", {"model": "late"}),
         ("/v1/messages", {"model": "late", "max_tokens": 8}),
         ("/chat", {"model": "late"}),
         ("/api/chat", {"model": "late", "stream": False}),
     ):
-        refused = bare.http.post(path, json=body | {"messages": MESSAGES})
+        refused = untemplated.http.post(path, json=body | {"messages": MESSAGES})
         assert refused.status_code == 400, f"{path}: {refused.text}"
         assert "`late` has no chat template" in refused.text, path
         assert "default_chat_template" in refused.text, path
     prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
-    continued = bare.http.post("/generate", json={"prompt": prompt, "do_sample": False}).raise_for_status().json()
+    continued = (
+        untemplated.http.post("/generate", json={"prompt": prompt, "do_sample": False}).raise_for_status().json()
+    )
     assert (continued["text"], continued["prompt"]) == ("42", prompt)
 
-    given = _register(bare, "late", chat_template="chatml", replace=True)
+    given = _register(untemplated, "late", chat_template="chatml", replace=True)
     assert given["warnings"] == []
     activation = given["activation"]
     assert isinstance(activation, dict)
     assert activation["method"] in ("blue_green", "restart"), "an engine that renders no template cannot take one"
-    late = bare.ask(QUESTION, model="late")
+    late = untemplated.ask(QUESTION, model="late")
     assert (answer_of(late), late.headers["x-model-digest"]) == ("42", given["digest"])
-    assert bare.http.post("/chat", json={"messages": MESSAGES, "model": "late"}).json()["message"]["content"] == "42"
-    told = bare.http.post("/v1/messages", json={"model": "late", "max_tokens": 8, "messages": MESSAGES}).json()
+    assert (
+        untemplated.http.post("/chat", json={"messages": MESSAGES, "model": "late"}).json()["message"]["content"]
+        == "42"
+    )
+    told = untemplated.http.post("/v1/messages", json={"model": "late", "max_tokens": 8, "messages": MESSAGES}).json()
     assert told["content"][0]["text"] == "42"
-    ollama = bare.http.post("/api/chat", json={"model": "late", "messages": MESSAGES, "stream": False}).json()
+    ollama = untemplated.http.post("/api/chat", json={"model": "late", "messages": MESSAGES, "stream": False}).json()
     assert ollama["message"]["content"] == "42"
 
-    _register(bare, "middle", chat_template="chatml")
-    switched = bare.http.post("/models/set_active", json={"id": "middle"}).raise_for_status().json()
+    _register(untemplated, "middle", chat_template="chatml")
+    switched = untemplated.http.post("/models/set_active", json={"id": "middle"}).raise_for_status().json()
     assert switched["method"] == "in_place"
-    middle = bare.ask(QUESTION)
+    middle = untemplated.ask(QUESTION)
     assert (answer_of(middle) != "", middle.headers["x-model-id"]) == (True, "middle")
-    back = bare.http.post("/models/rollback").raise_for_status().json()
+    back = untemplated.http.post("/models/rollback").raise_for_status().json()
     assert (back["id"], back["method"]) == ("late", "in_place")
-    assert answer_of(bare.ask(QUESTION)) == "42"
+    assert answer_of(untemplated.ask(QUESTION)) == "42"
 
-    (bare.base_dir / "datasets" / "sums.jsonl").write_text('{"question": "What is 17+25?", "answer": "42"}\n')
-    job = bare.http.post(
+    (untemplated.base_dir / "datasets" / "sums.jsonl").write_text('{"question": "What is 17+25?", "answer": "42"}\n')
+    job = untemplated.http.post(
         "/eval/jobs", json={"model_id": "late", "name": "n", "dataset_ref": "sums.jsonl", "max_tokens": 8}
     ).raise_for_status()
-    ended = bare.job(job.json()["job_id"])
+    ended = untemplated.job(job.json()["job_id"])
     assert ended["status"] == "done", ended["error"]
     result = ended["result"]
     assert isinstance(result, dict)

@@ -28,7 +28,7 @@ LONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def talkative(server: Server) -> Iterator[Server]:
+def endless_model(server: Server) -> Iterator[Server]:
     """The shared server with a model that never comes to an end by itself."""
     folder = server.models_dir / "talkative"
     shutil.copytree(FINAL, folder)
@@ -46,12 +46,12 @@ def talkative(server: Server) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def patient_s(talkative: Server) -> float:
+def patient_s(endless_model: Server) -> float:
     """How long the answers take when everyone stays."""
     for clients in (1, CLIENTS):  # for the first it is loaded
         body = {"model": "talkative", **LONG["/v1/completions"], "n": clients}
         started = time.monotonic()
-        answer = talkative.http.post("/v1/completions", json=body)
+        answer = endless_model.http.post("/v1/completions", json=body)
         assert answer.json()["usage"]["completion_tokens"] == 440 * clients
     return time.monotonic() - started
 
@@ -61,18 +61,18 @@ def in_flight(server: Server) -> int:
 
 
 @pytest.mark.parametrize("path", LONG)
-def test_nothing_is_left_in_flight(talkative: Server, patient_s: float, path: str) -> None:
+def test_nothing_is_left_in_flight(endless_model: Server, patient_s: float, path: str) -> None:
     body = json.dumps({"model": "talkative", "temperature": 0, **LONG[path]}).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-    connections = [socket.create_connection(("127.0.0.1", talkative.port)) for _ in range(CLIENTS)]
+    connections = [socket.create_connection(("127.0.0.1", endless_model.port)) for _ in range(CLIENTS)]
     try:
         for connection in connections:
             connection.sendall(request)
-        wait_until("all are at work", lambda: in_flight(talkative) == CLIENTS, 240.0)
+        wait_until("all are at work", lambda: in_flight(endless_model) == CLIENTS, 240.0)
     finally:
         for connection in connections:
             connection.close()
     left = time.monotonic()
-    wait_until("nothing is in flight", lambda: in_flight(talkative) == 0, 240.0)
+    wait_until("nothing is in flight", lambda: in_flight(endless_model) == 0, 240.0)
     assert time.monotonic() - left < patient_s / 2

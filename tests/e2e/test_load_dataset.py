@@ -15,8 +15,8 @@ from datagen.shards import ShardWriter
 from stepserve.contract import BatchSampling
 from tests.e2e.environments import python_with, run
 from tests.e2e.server import REPOSITORY
-from tests.integration.house import settings_of
-from tests.integration.town import Town, tell
+from tests.integration.control_plane import settings_of
+from tests.integration.full_stack import FullStack, run_story
 
 ROWS = 2500  # more than a row group of Parquet
 LIMIT_S = 240.0
@@ -90,7 +90,7 @@ async def publish(base: Path, format_: Format, sizes: list[int]) -> list[str]:
         await database.close()
 
 
-async def read(there: Town, code: str, folder: Path, names: dict[str, list[str]]) -> dict[str, Any]:
+async def read(there: FullStack, code: str, folder: Path, names: dict[str, list[str]]) -> dict[str, Any]:
     """What `code` prints, in an environment with TRL and `datasets`."""
     python = python_with("trl", beside_ours=True)
     key = await there.key(scopes=["jobs"])
@@ -103,18 +103,18 @@ async def read(there: Town, code: str, folder: Path, names: dict[str, list[str]]
 
 
 def test_datasets_reads_shards_where_they_are_served(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         names = {"messages": await publish(tmp_path / "base", "messages", [ROWS, 3])}
         seen = await read(there, MESSAGES, tmp_path, names)
         assert (seen["rows"], seen["ids"]) == (ROWS + 3, ROWS + 3)
         assert [turn["content"] for turn in seen["first"]] == ["What is 0+1?", "1"]
 
-    tell(tmp_path / "base", story)
+    run_story(tmp_path / "base", story)
 
 
 @pytest.mark.long  # TRL takes ten seconds to import; tests/unit/datagen/test_best_of_n.py has the columns' names
 def test_trl_takes_pairs_and_labels_where_they_are_served(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         base = tmp_path / "base"
         names = {"dpo": await publish(base, "dpo", [20]), "kto": await publish(base, "kto", [20])}
         seen = await read(there, PREFERENCES, tmp_path, names)
@@ -127,4 +127,4 @@ def test_trl_takes_pairs_and_labels_where_they_are_served(tmp_path: Path) -> Non
         assert seen["labels"] == [True, False, False]
         assert seen["completion"] == [{"role": "assistant", "content": "1"}]
 
-    tell(tmp_path / "base", story)
+    run_story(tmp_path / "base", story)

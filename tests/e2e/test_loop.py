@@ -12,13 +12,13 @@ from tests.e2e.server import FINAL_ID, Server
 
 
 @pytest.fixture
-def exam(server: Server) -> Iterator[None]:
+def exam_dataset(server: Server) -> Iterator[None]:
     """Gone afterwards, so that no later test's examples are taken for its questions."""
     yield
     (server.base_dir / "datasets" / EXAM).unlink()
 
 
-@pytest.mark.usefixtures("exam")
+@pytest.mark.usefixtures("exam_dataset")
 def test_a_round_of_the_loop_makes_a_better_model_serve(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

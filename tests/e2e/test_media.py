@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.wild_server import reply, wild_server
+from tests.integration.raw_server import raw_server, reply
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000000000500"
@@ -14,9 +14,9 @@ PIXEL = bytes.fromhex(
 
 def test_pictures_come_from_hosts_that_settings_name_and_from_no_other() -> None:
     """Or a client could let the server read what this machine can reach and the client cannot."""
-    with wild_server(lambda _, __: reply(PIXEL, kind="image/png")) as (url, seen):
+    with raw_server(lambda _, __: reply(PIXEL, kind="image/png")) as (url, seen):
         moved = reply(b"", "302 Found", location=f"{url}/moved.png")
-        with wild_server(lambda _, __: moved) as (mover, _):
+        with raw_server(lambda _, __: moved) as (mover, _):
             asked = [f"{url}/1.png", f"{url}/2.png example.com", f"{mover}/3.png 127.0.0.1", "file:///etc/passwd"]
             program = [sys.executable, "-m", "tests.e2e.media_run", *asked, f"{url}/4.png 127.0.0.1"]
             done = subprocess.run(program, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)

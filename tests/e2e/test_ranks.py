@@ -16,8 +16,8 @@ from tests.eventually import wait_until
 
 
 @pytest.fixture(scope="module")
-def ranked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    base = tmp_path_factory.mktemp("ranked")
+def two_rank_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    base = tmp_path_factory.mktemp("two_rank_server")
     settings: dict[str, Any] = {"engine__args": '{"tensor_parallel_size": 2}', "engine__max_loras": 1}
     with Server(base, **settings) as running:
         running.wait_ready()
@@ -25,10 +25,10 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def early(ranked: Server) -> str:
+def early(two_rank_server: Server) -> str:
     """A second model, registered."""
-    ranked.copy_checkpoint(EARLY, "early")
-    ranked.http.post("/models/register", json={"id": "early", "source": "test"}).raise_for_status()
+    two_rank_server.copy_checkpoint(EARLY, "early")
+    two_rank_server.http.post("/models/register", json={"id": "early", "source": "test"}).raise_for_status()
     return "early"
 
 
@@ -44,37 +44,39 @@ def ranks(server: Server) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("switches", [4, pytest.param(20, marks=pytest.mark.long)])
-def test_switches_in_place_under_load(ranked: Server, early: str, switches: int) -> None:
+def test_switches_in_place_under_load(two_rank_server: Server, early: str, switches: int) -> None:
     """The proof is by references that transformers computed, so each rank's shard has to be the new one."""
-    assert len(ranks(ranked)) == 2
+    assert len(ranks(two_rank_server)) == 2
     expected = {}
     for model_id in (early, FINAL_ID):
-        switched = activate(ranked, model_id)
+        switched = activate(two_rank_server, model_id)
         assert (switched["method"], switched["proof"]["kind"]) == ("in_place", "computed")
-        answer = ranked.ask("What is 58+67?")
+        answer = two_rank_server.ask("What is 58+67?")
         expected[answer.headers["x-model-digest"]] = answer_of(answer)
-    with Load(ranked, 8) as load:
+    with Load(two_rank_server, 8) as load:
         for number in range(switches):
-            assert activate(ranked, (early, FINAL_ID)[number % 2])["method"] == "in_place"
+            assert activate(two_rank_server, (early, FINAL_ID)[number % 2])["method"] == "in_place"
     assert load.failures == []
     assert load.answers <= set(expected.items())
     assert len(load.digests) == 2
 
 
-def test_an_adapter_is_on_every_rank(ranked: Server) -> None:
+def test_an_adapter_is_on_every_rank(two_rank_server: Server) -> None:
     for name, strength in (("idle", 0.0), ("changed", 1.0)):
-        write_adapter(ranked.models_dir / name, strength=strength)
+        write_adapter(two_rank_server.models_dir / name, strength=strength)
         body = {"id": name, "source": "test", "base_model": FINAL_ID}
-        ranked.http.post("/models/register", json=body).raise_for_status()
-    assert answer_of(ranked.ask("What is 17+25?", model="idle")) == "42"
-    assert answer_of(ranked.ask("What is 17+25?", model="changed")) != "42"
+        two_rank_server.http.post("/models/register", json=body).raise_for_status()
+    assert answer_of(two_rank_server.ask("What is 17+25?", model="idle")) == "42"
+    assert answer_of(two_rank_server.ask("What is 17+25?", model="changed")) != "42"
 
 
-def test_a_rank_that_is_killed_is_a_dead_engine(ranked: Server) -> None:
-    before = ranks(ranked)
+def test_a_rank_that_is_killed_is_a_dead_engine(two_rank_server: Server) -> None:
+    before = ranks(two_rank_server)
     before[-1].kill()
-    wait_until("the ranks of another engine serve", lambda: _others(ranked, before) and ranked.ready(), 240.0)
-    assert answer_of(ranked.ask("What is 17+25?")) == "42"
+    wait_until(
+        "the ranks of another engine serve", lambda: _others(two_rank_server, before) and two_rank_server.ready(), 240.0
+    )
+    assert answer_of(two_rank_server.ask("What is 17+25?")) == "42"
     assert psutil.wait_procs(before, timeout=240)[1] == []
 
 
@@ -83,9 +85,9 @@ def _others(server: Server, before: list[psutil.Process]) -> bool:
     return len(now) == 2 and not set(now) & set(before)
 
 
-def test_more_ranks_than_the_model_has_heads_for(ranked: Server, early: str) -> None:
+def test_more_ranks_than_the_model_has_heads_for(two_rank_server: Server, early: str) -> None:
     body = {"id": early, "source": "test", "engine": {"args": {"tensor_parallel_size": 3}}}
-    refused = ranked.http.post("/models/register", json=body)
+    refused = two_rank_server.http.post("/models/register", json=body)
     assert refused.status_code == 422
     assert "engine: args: " in refused.json()["detail"]
     assert "3" in refused.json()["detail"]

@@ -136,9 +136,9 @@ def test_a_checkpoint_that_dies_at_its_first_forward_pass_is_never_reached(serve
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def short_timeout_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that takes an engine for hung after five silent seconds, and again five in which it gives no token."""
-    folder = tmp_path_factory.mktemp("strict")
+    folder = tmp_path_factory.mktemp("short_timeout_server")
     with Server(folder, engine__hang_timeout_s=5, engine__max_num_seqs=150) as own:
         own.wait_ready()
         yield own
@@ -157,13 +157,13 @@ def _long_answers(server: Server, number: int) -> list[int]:
     return asyncio.run(run())
 
 
-def test_a_full_engine_and_a_busy_gateway_are_not_taken_for_a_hung_engine(strict: Server) -> None:
+def test_a_full_engine_and_a_busy_gateway_are_not_taken_for_a_hung_engine(short_timeout_server: Server) -> None:
     """None of the first 150 answers ends for some seconds, so nothing else comes to its turn, a probe neither."""
-    core, gateway = strict.named("VLLM::EngineCore"), strict.named("stepserve: gateway")
+    core, gateway = short_timeout_server.named("VLLM::EngineCore"), short_timeout_server.named("stepserve: gateway")
     statuses: list[int] = []
-    asking = threading.Thread(target=lambda: statuses.extend(_long_answers(strict, 300)))
+    asking = threading.Thread(target=lambda: statuses.extend(_long_answers(short_timeout_server, 300)))
     asking.start()
-    wait_until("the engine is full", lambda: _running(strict) == 150, 240.0)
+    wait_until("the engine is full", lambda: _running(short_timeout_server) == 150, 240.0)
     gateway.suspend()
     time.sleep(8.0)  # longer than an engine may be silent: nothing of what it says is heard
     gateway.resume()
@@ -171,7 +171,7 @@ def test_a_full_engine_and_a_busy_gateway_are_not_taken_for_a_hung_engine(strict
     assert statuses == [200] * 300
     assert core.is_running()
     assert not _is_zombie(core)
-    assert f'stepserve_engine_deaths_total{{model="{FINAL_ID}"}} 0.0' in strict.http.get("/metrics").text
+    assert f'stepserve_engine_deaths_total{{model="{FINAL_ID}"}} 0.0' in short_timeout_server.http.get("/metrics").text
 
 
 def _running(server: Server) -> float:
@@ -179,30 +179,30 @@ def _running(server: Server) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_requests_running{"))
 
 
-def test_an_engine_that_is_stopped_is_a_503_and_comes_back(strict: Server) -> None:
-    core = strict.named("VLLM::EngineCore")
+def test_an_engine_that_is_stopped_is_a_503_and_comes_back(short_timeout_server: Server) -> None:
+    core = short_timeout_server.named("VLLM::EngineCore")
     core.suspend()
     asked_s = time.monotonic()
-    response = strict.ask("What is 17+25?")
+    response = short_timeout_server.ask("What is 17+25?")
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "service_unavailable"
     assert time.monotonic() - asked_s < 60.0
     wait_until("it is gone, although it is stopped", lambda: not core.is_running() or _is_zombie(core), 240.0)
-    strict.wait_ready()
-    assert answer_of(strict.ask("What is 17+25?")) == "42"
+    short_timeout_server.wait_ready()
+    assert answer_of(short_timeout_server.ask("What is 17+25?")) == "42"
 
 
-def test_nothing_is_left_when_the_supervisor_is_killed(strict: Server) -> None:
-    family = strict.processes()
+def test_nothing_is_left_when_the_supervisor_is_killed(short_timeout_server: Server) -> None:
+    family = short_timeout_server.processes()
     assert len(family) >= 5
-    os.kill(strict.process.pid, signal.SIGKILL)
+    os.kill(short_timeout_server.process.pid, signal.SIGKILL)
     _, left = psutil.wait_procs(family, timeout=240.0)
     assert left == []
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind(("127.0.0.1", strict.port))
-    assert not _answers(strict)
-    strict.expected_code = -signal.SIGKILL
+        again.bind(("127.0.0.1", short_timeout_server.port))
+    assert not _answers(short_timeout_server)
+    short_timeout_server.expected_code = -signal.SIGKILL
 
 
 def _answers(server: Server) -> bool:

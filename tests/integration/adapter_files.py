@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from tests.integration.house import House
+from tests.integration.control_plane import ControlPlane
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 BASE_SHAPE = (64, 32)
@@ -25,7 +25,7 @@ def write_tensors(file: Path, shapes: Shapes) -> None:
     file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(position))
 
 
-def write_base(here: House, name: str = "base") -> None:
+def write_base(here: ControlPlane, name: str = "base") -> None:
     folder = write_checkpoint(here.layout.models / name)
     write_tensors(folder / "model.safetensors", {"model.layers.0.o_proj.weight": BASE_SHAPE})
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from stepserve.paths import Layout
+from tests.integration.control_plane import settings_of
 from tests.integration.fake_hub import FakeHub
-from tests.integration.house import settings_of
 from tests.integration.migrated import place_database
 from tests.integration.postgres import PostgresServer, postgres_server
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from control.app import create_app
 from datagen.kind import DataGenKind
-from tests.integration.house import PACE, settings_of
+from tests.integration.control_plane import PACE, settings_of
 
 
 def serve(base: Path) -> None:

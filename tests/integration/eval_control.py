@@ -6,7 +6,7 @@ from pathlib import Path
 
 from control.app import create_app
 from evals.kind import EvalKind
-from tests.integration.house import PACE, settings_of
+from tests.integration.control_plane import PACE, settings_of
 
 
 def serve(base: Path, is_up: Event) -> None:

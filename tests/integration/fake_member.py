@@ -38,7 +38,7 @@ class FakeMember(FakeGateway):
         self.token = ""
         self.staged: list[ModelRef] = []
         self.refuse_stage: str | None = None
-        self.on_stage = asyncio.Event()
+        self.promotion_scenario = asyncio.Event()
         self.may_stage = asyncio.Event()
         self.may_stage.set()
         self.beats = asyncio.Event()
@@ -108,7 +108,7 @@ class FakeMember(FakeGateway):
 
         @app.post(MEMBER_STAGE_PATH, response_model=None)
         async def stage(request: StageRequest) -> Response:
-            self.on_stage.set()
+            self.promotion_scenario.set()
             await self.may_stage.wait()
             if self.refuse_stage is not None:
                 return JSONResponse({"detail": self.refuse_stage, "code": "stage_failed"}, 507)

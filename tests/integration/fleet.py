@@ -20,8 +20,8 @@ from stepserve.access_settings import AccessSettings
 from stepserve.contract import ActivateRequest, ModelRef
 from stepserve.fleet import FLEET_PATH, LOCAL_MEMBER, Committed, FleetMember, FleetView
 from tests.integration import misbehaving
+from tests.integration.full_stack import FullStack, full_stack, on_socket
 from tests.integration.misbehaving import Behaviour, Headers, Upstream, upstream
-from tests.integration.town import Town, on_socket, town
 from tests.unit.gateway.balancing.views import DIGEST, MODEL, member
 from tests.unit.gateway.fakes import FakeEngine
 
@@ -69,7 +69,7 @@ class Node:
 class Fleet:
     """`local`: what control says of the head's own gateway."""
 
-    head: Town
+    head: FullStack
     nodes: list[Node]
     engine: FakeEngine
     local: FleetMember
@@ -117,7 +117,7 @@ async def fleet(base: Path, *nodes: Node, **changes: Any) -> AsyncIterator[Fleet
         for node in nodes:
             node.server = await stack.enter_async_context(upstream(node.answer))
         changes = {"access": OPEN, **changes}
-        head = await stack.enter_async_context(town(base, with_control=False, make_engine=make, **changes))
+        head = await stack.enter_async_context(full_stack(base, with_control=False, make_engine=make, **changes))
         await head.gateway.pool.activate(ActivateRequest(model=ModelRef(id=MODEL, path=str(base), digest=DIGEST)))
         told.append(Fleet(head, list(nodes), engines[0], member(LOCAL_MEMBER, state="cordoned")))
         await stack.enter_async_context(

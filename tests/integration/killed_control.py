@@ -4,8 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from tests.integration.control_plane import control, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import control, settings_of
 
 
 async def main(base: Path) -> None:

@@ -7,7 +7,7 @@ import uvicorn
 
 from control.app import create_app
 from stepserve.fleet_settings import FleetSettings
-from tests.integration.house import PACE, settings_of
+from tests.integration.control_plane import PACE, settings_of
 
 
 def main(base: Path, port: int) -> None:

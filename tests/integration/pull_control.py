@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from control.app import create_app
-from tests.integration.house import PACE, settings_of
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.pulls import CDN
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.eventually import eventually
 from tests.integration.adapter_files import write_adapter
+from tests.integration.control_plane import ControlPlane, control_plane
 from tests.integration.fake_hub import FakeHub, Repository
-from tests.integration.house import House, house
 from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint, write_shard
 
 WEIGHTS = "model.safetensors"
@@ -21,12 +21,14 @@ CDN = "localhost"  # another origin than the hub's 127.0.0.1, and not public
 
 
 @asynccontextmanager
-async def pulling(hub: FakeHub, base: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> AsyncIterator[House]:
+async def pulling(
+    hub: FakeHub, base: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> AsyncIterator[ControlPlane]:
     async with hub.running():
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         monkeypatch.setenv("HF_HOME", str(base / "hf"))
         settings: dict[str, Any] = {"hub_timeout_s": 1, "hub_hosts": [CDN]}
-        async with house(base, **(settings | changes)) as here:
+        async with control_plane(base, **(settings | changes)) as here:
             yield here
 
 
@@ -45,15 +47,15 @@ def add_adapter(hub: FakeHub, name: str, folder: Path) -> None:
     hub.add(name, write_adapter(folder))
 
 
-async def pull(here: House, model: str, **body: Any) -> Any:
+async def pull(here: ControlPlane, model: str, **body: Any) -> Any:
     response = await here.http.post("/pull", json={"model": model, **body})
     assert response.status_code == 202, response.text
     return response.json()
 
 
-async def ended(here: House, job_id: str) -> Any:
+async def ended(here: ControlPlane, job_id: str) -> Any:
     return await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["status"] in {"done", "failed"})
 
 
-def visible(here: House) -> list[str]:
+def visible(here: ControlPlane) -> list[str]:
     return sorted(path.name for path in here.layout.models.iterdir() if not path.name.startswith("."))

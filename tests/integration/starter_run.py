@@ -19,7 +19,7 @@ from gateway.engine import fork_server
 from stepserve.process import without_collector
 
 
-def tell(connection: Connection) -> None:
+def run_story(connection: Connection) -> None:
     """What an engine would find in its process."""
     told: dict[str, Any] = {
         "has_vllm": "vllm.v1.engine.core" in sys.modules,
@@ -49,7 +49,7 @@ def main() -> None:
         fork_server.fork_off()
         os.environ["STARTER_RUN"] = "set since"
         reader, writer = fork_server.CONTEXT.Pipe(duplex=False)
-        process = fork_server.CONTEXT.Process(target=tell, args=(writer,))
+        process = fork_server.CONTEXT.Process(target=run_story, args=(writer,))
         process.start()
         told = reader.recv()
         process.join()

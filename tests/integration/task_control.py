@@ -22,8 +22,8 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.contract import AskItem, AskOutput
 from stepserve.settings import TaskFileSettings
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 FAKE_HARNESS = Path(__file__).parent / "fake_harness"

@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 from tests.eventually import eventually
-from tests.integration.town import MODEL, Town, bearer, running_control, tell, town
+from tests.integration.full_stack import MODEL, FullStack, bearer, full_stack, run_story, running_control
 
 
 def test_without_keys_everything_is_open_and_the_first_key_shuts_it(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         assert (await there.chat()).status_code == 200
         refused = await there.http.post("/keys", json={"name": "x"})
         assert refused.status_code == 422
@@ -25,11 +25,11 @@ def test_without_keys_everything_is_open_and_the_first_key_shuts_it(tmp_path: Pa
         told = await there.http.get("/health", headers=bearer(made.json()["key"]))
         assert told.json()["active_model"] == MODEL
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_each_scope_opens_its_routes_and_no_others(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         keys = {scope: await there.key(scopes=[scope]) for scope in ("admin", "infer", "jobs", "metrics")}
         routes = [
             ("POST", "/v1/chat/completions", {"infer", "admin"}),
@@ -49,11 +49,11 @@ def test_each_scope_opens_its_routes_and_no_others(tmp_path: Path) -> None:
                 if answer.status_code == 403:
                     assert "needs" in answer.text
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_path_that_climbs_reaches_nothing(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["jobs"])
         port = int(there.url.rpartition(":")[2])
         climbing = ("/jobs/../keys", "/jobs/%2e%2e/keys", "/jobs/%252e%252e/keys", "/jobs/..%2fkeys", "/jobs/./../keys")
@@ -65,11 +65,11 @@ def test_a_path_that_climbs_reaches_nothing(tmp_path: Path) -> None:
             assert int(answer.split()[1]) in {400, 403, 404}, (path, answer)
             assert b'"keys"' not in answer
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_client_cannot_say_who_it_is(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["admin"], name="real")
         forged = {"x-stepserve-key": "owner", "x-stepserve-scopes": "admin", **bearer(key)}
         made = await there.http.post("/keys", json={"name": "child"}, headers=forged)
@@ -81,11 +81,11 @@ def test_a_client_cannot_say_who_it_is(tmp_path: Path) -> None:
         internal = await there.http.post("/internal/keys/sync", json={"source": "x"}, headers=bearer(key))
         assert internal.status_code == 404
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_the_audit_log_has_actions_of_people_and_nothing_that_the_gateway_asks(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["admin"])
         await there.gateway.key_sync.sync()
         queued = await there.http.post("/generate", json={"prompt": "x", "queue": True}, headers=bearer(key))
@@ -93,11 +93,11 @@ def test_the_audit_log_has_actions_of_people_and_nothing_that_the_gateway_asks(t
         entries = (await there.http.get("/audit", headers=bearer(key))).json()["entries"]
         assert {entry["path"] for entry in entries} == {"/keys", "/models/register", "/models/set_active"}
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_revoked_key_is_refused_at_once_and_with_control_away(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         admin = await there.key(scopes=["admin"])
         key = await there.key()
         assert (await there.chat(key)).status_code == 200
@@ -109,11 +109,11 @@ def test_a_revoked_key_is_refused_at_once_and_with_control_away(tmp_path: Path) 
         assert answer.headers["www-authenticate"] == "Bearer"
         assert (await there.http.delete("/keys/0123456789", headers=bearer(admin))).status_code == 404
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_the_last_administrator_cannot_be_locked_out(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         admin = await there.key(scopes=["admin"])
         for listed in (await there.owner.get("/keys")).json()["keys"]:
             if listed["name"] == "first":
@@ -122,13 +122,13 @@ def test_the_last_administrator_cannot_be_locked_out(tmp_path: Path) -> None:
         assert refused.status_code == 409
         assert (await there.http.get("/keys", headers=bearer(admin))).status_code == 200
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 async def test_keys_are_known_to_a_gateway_that_starts_without_control(tmp_path: Path) -> None:
-    async with town(tmp_path) as there:
+    async with full_stack(tmp_path) as there:
         key = await there.key()
-    async with town(tmp_path, with_control=False) as alone:
+    async with full_stack(tmp_path, with_control=False) as alone:
         assert (await alone.chat()).status_code == 401
         assert (await alone.chat(key)).status_code == 503  # let in; but no model was loaded
         assert (await alone.http.get("/jobs", headers={"x-api-key": key})).status_code == 403
@@ -138,7 +138,7 @@ async def test_keys_are_known_to_a_gateway_that_starts_without_control(tmp_path:
 
 
 async def test_a_gateway_that_knows_nothing_lets_nobody_in(tmp_path: Path) -> None:
-    async with town(tmp_path, with_control=False) as alone:
+    async with full_stack(tmp_path, with_control=False) as alone:
         answer = await alone.chat()
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
@@ -146,7 +146,7 @@ async def test_a_gateway_that_knows_nothing_lets_nobody_in(tmp_path: Path) -> No
 
 
 def test_what_a_key_used_is_in_the_database_and_in_the_metrics(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(name="counted")
         key_id = key.split("_")[1]
         for _ in range(3):
@@ -161,14 +161,14 @@ def test_what_a_key_used_is_in_the_database_and_in_the_metrics(tmp_path: Path) -
         metrics = (await there.http.get("/metrics", headers=bearer(admin))).text
         assert f'stepserve_key_requests_total{{key="{key_id}",model="{MODEL}"}} 3.0' in metrics
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_refusals_are_in_each_clients_words(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await there.key()
         assert (await there.http.post("/v1/messages", json={})).json()["error"]["type"] == "authentication_error"
         assert isinstance((await there.http.post("/api/chat", json={})).json()["error"], str)
         assert "detail" in (await there.http.get("/jobs")).json()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

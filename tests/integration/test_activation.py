@@ -16,16 +16,16 @@ from control.gateway_client import GatewayClient
 from control.jobs.engine_borrow import ActivatorSwitcher
 from stepserve.contract import ActivateRequest, FailedLoad, ModelRef, Proof
 from tests.eventually import eventually
+from tests.integration.control_plane import ControlPlane, control, control_plane, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, by_hand, control, house, settings_of
 
 
-async def active_id(here: House) -> str:
+async def active_id(here: ControlPlane) -> str:
     return str((await here.get("/models/active"))["id"])
 
 
 async def test_switching(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         assert (await here.http.get("/models/active")).status_code == 404
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
@@ -41,7 +41,7 @@ async def test_switching(tmp_path: Path) -> None:
 
 
 async def test_the_active_model_again_is_proved_as_it_serves(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.gateway.proof = Proof(kind="computed", prompts=6, mean_abs_diff=0.01, tolerance=0.25, passed=True)
         answer = await here.post("/models/set_active", id="a")
@@ -52,7 +52,7 @@ async def test_the_active_model_again_is_proved_as_it_serves(tmp_path: Path) -> 
 
 
 async def test_the_active_model_whose_weights_were_pushed_is_loaded_from_its_files(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.gateway.pushed = 3
         answer = await here.post("/models/set_active", id="a")
@@ -62,7 +62,7 @@ async def test_the_active_model_whose_weights_were_pushed_is_loaded_from_its_fil
 
 
 async def test_no_job_ends_pushed_weights(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         await here.add_model("b", seed=1)
         here.gateway.pushed = 3
@@ -76,7 +76,7 @@ async def test_no_job_ends_pushed_weights(tmp_path: Path) -> None:
 
 
 async def test_one_cause_switches_once_and_who_went_back_has_the_last_word(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         await here.add_model("b", seed=1)
         models = {model["id"]: model["digest"] for model in (await here.get("/models"))["models"]}
@@ -95,7 +95,7 @@ async def test_one_cause_switches_once_and_who_went_back_has_the_last_word(tmp_p
 
 
 async def test_the_active_model_that_fails_its_proof_is_an_error(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.gateway.proof = Proof(kind="weak", prompts=3, passed=False, reason="a number is not finite")
         response = await here.http.post("/models/set_active", json={"id": "a"})
@@ -108,7 +108,7 @@ async def test_the_active_model_that_fails_its_proof_is_an_error(tmp_path: Path)
 
 
 async def test_a_candidate_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.fail_with = "out of memory"
@@ -123,7 +123,7 @@ async def test_a_candidate_that_fails_leaves_the_old_one(tmp_path: Path) -> None
 
 
 async def test_one_switch_at_a_time(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.may_switch.clear()
@@ -136,7 +136,7 @@ async def test_one_switch_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_the_same_switch_asked_for_twice_is_one(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.may_switch.clear()
@@ -153,7 +153,7 @@ async def test_the_same_switch_asked_for_twice_is_one(tmp_path: Path) -> None:
 
 
 async def test_of_twenty_switches_at_once_one_wins(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         names = [f"m{number}" for number in range(20)]
         for seed, name in enumerate(names):
@@ -175,7 +175,7 @@ async def test_of_twenty_switches_at_once_one_wins(tmp_path: Path) -> None:
 
 
 async def test_a_request_joins_the_switch_of_the_start(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
     gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
@@ -190,7 +190,7 @@ async def test_a_request_joins_the_switch_of_the_start(tmp_path: Path) -> None:
 
 
 async def test_a_method_that_is_impossible(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         reason = "method: `in_place` is impossible here: the tokenizers differ."
@@ -203,7 +203,7 @@ async def test_a_method_that_is_impossible(tmp_path: Path) -> None:
 
 
 async def test_the_wish_reaches_the_gateway(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_model("a")
         await here.post("/models/set_active", id="a", method="blue_green", in_flight="abort", timeout_s=7)
         (asked,) = here.gateway.asked
@@ -213,7 +213,7 @@ async def test_the_wish_reaches_the_gateway(tmp_path: Path) -> None:
 
 
 async def test_a_proof_is_in_the_answer_and_in_the_history(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.proof = Proof(kind="computed", prompts=6, max_abs_diff=0.001, tolerance=0.05, passed=True)
@@ -229,7 +229,7 @@ async def test_a_proof_is_in_the_answer_and_in_the_history(tmp_path: Path) -> No
 
 
 async def test_a_proof_that_fails_is_the_clients_to_know(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.proof = Proof(kind="reference", prompts=2, max_abs_diff=3.0, tolerance=0.05, passed=False)
@@ -246,7 +246,7 @@ async def test_a_proof_that_fails_is_the_clients_to_know(tmp_path: Path) -> None
 
 
 async def test_a_client_that_leaves_does_not_stop_the_switch(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_model("a")
         here.gateway.may_switch.clear()
         client = asyncio.create_task(here.post("/models/set_active", id="a"))
@@ -258,7 +258,7 @@ async def test_a_client_that_leaves_does_not_stop_the_switch(tmp_path: Path) -> 
 
 
 async def test_what_cannot_become_active(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_model("gone", seed=0)
         await here.add_model("changed", seed=1)
         shutil.rmtree(here.layout.models / "gone")
@@ -304,7 +304,7 @@ async def test_a_switch_is_waited_for_while_the_gateway_says_that_it_lives_and_n
 
 
 async def test_rolling_back(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         assert "no earlier" in await here.refused(409, "/models/rollback")
         await here.add_active("b", seed=1)
@@ -326,7 +326,7 @@ async def test_a_gateway_that_restarts_gets_its_model_back(tmp_path: Path) -> No
 
 
 async def test_a_switch_that_ends_while_the_gateway_is_looked_at_is_not_made_twice(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         seen = asyncio.Semaphore(0)
@@ -342,7 +342,7 @@ async def test_a_switch_that_ends_while_the_gateway_is_looked_at_is_not_made_twi
 
 
 async def test_a_failed_load_is_left_to_cool_down(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         looks = asyncio.Semaphore(0)
         digest = here.gateway.active.digest if here.gateway.active else None
@@ -357,7 +357,7 @@ async def test_a_failed_load_is_left_to_cool_down(tmp_path: Path) -> None:
 
 
 async def test_a_failed_load_of_other_content_does_not_count(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.gateway.failed_loads = [
             FailedLoad(id="a", digest="sha256:other", error="no", failed_at="then", retry_in_s=9.0)
@@ -399,16 +399,16 @@ async def test_an_interrupted_switch_that_the_gateway_finished_is_done(tmp_path:
 
 
 async def test_a_switch_whose_end_the_database_does_not_take_is_settled_when_it_does(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
-        await by_hand(
+        await run_sql(
             tmp_path,
             "CREATE TRIGGER full BEFORE UPDATE ON activations WHEN NEW.status = 'done'"
             " BEGIN SELECT RAISE(ABORT, 'disk is full'); END",
         )
         assert (await here.http.post("/models/set_active", json={"id": "b"})).status_code >= 500
-        await by_hand(tmp_path, "DROP TRIGGER full")
+        await run_sql(tmp_path, "DROP TRIGGER full")
         await eventually(lambda: active_id(here), lambda model_id: model_id == "b")
         assert here.gateway.activated == ["a", "b"], "and it was not taken back meanwhile"
         history = (await here.get("/models/activations"))["activations"]
@@ -416,11 +416,11 @@ async def test_a_switch_whose_end_the_database_does_not_take_is_settled_when_it_
 
 
 async def test_an_interrupted_switch_that_did_not_happen_is_failed(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
     await leave_unfinished(tmp_path, "b")
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         row = await eventually(
             lambda: here.get("/models/activations"), lambda body: body["activations"][0]["status"] != "running"
         )

@@ -9,14 +9,14 @@ import pytest
 
 from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import write_adapter, write_base
-from tests.integration.house import House, house
-from tests.integration.standing import Standing, standing
+from tests.integration.control_plane import ControlPlane, control_plane
+from tests.integration.long_lived import LongLived, long_lived
 
 ENGINE = EngineSettings(max_loras=2)
 
 
 async def test_an_adapter_is_a_model_with_a_base(tmp_path: Path) -> None:
-    async with house(tmp_path, engine=ENGINE) as here:
+    async with control_plane(tmp_path, engine=ENGINE) as here:
         write_base(here)
         base = await here.post("/models/register", id="base", source="t")
         write_adapter(here.layout.models / "tuned")
@@ -35,11 +35,11 @@ async def test_an_adapter_is_a_model_with_a_base(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def with_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
-    async def register(here: House) -> None:
+def with_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[ControlPlane]]:
+    async def register(here: ControlPlane) -> None:
         await here.post("/models/register", id="base", source="t")
 
-    with standing(house(tmp_path_factory.mktemp("base"), engine=ENGINE)) as opened:
+    with long_lived(control_plane(tmp_path_factory.mktemp("base"), engine=ENGINE)) as opened:
         write_base(opened.here)
         opened.run(register(opened.here))
         yield opened
@@ -72,7 +72,7 @@ def with_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Hou
     ],
 )
 def test_what_does_not_fit_is_said(
-    with_base: Standing[House], adapter: dict[str, Any], body: dict[str, Any], named: str
+    with_base: LongLived[ControlPlane], adapter: dict[str, Any], body: dict[str, Any], named: str
 ) -> None:
     here = with_base.here
     folder = here.layout.models / "tuned"
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_said(
 
 
 async def test_without_the_setting_an_adapter_is_refused(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_base(here)
         await here.post("/models/register", id="base", source="t")
         write_adapter(here.layout.models / "tuned")

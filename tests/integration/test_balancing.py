@@ -21,15 +21,15 @@ from stepserve.settings import Alias
 from tests.eventually import eventually
 from tests.integration import misbehaving
 from tests.integration.fleet import OPEN, Fleet, Node, content_of, fleet, streams
+from tests.integration.full_stack import full_stack
 from tests.integration.misbehaving import Headers, Upstream
-from tests.integration.town import town
 from tests.unit.gateway.balancing.views import DIGEST, MODEL, member
 
 ADMIN = "a-key-of-the-settings-that-is-long-enough"
 Story = Callable[[Fleet], Awaitable[None]]
 
 
-def tell(base: Path, story: Story, *nodes: Node, **changes: Any) -> None:
+def run_story(base: Path, story: Story, *nodes: Node, **changes: Any) -> None:
     async def run() -> None:
         async with fleet(base, *nodes, **changes) as there:
             await story(there)
@@ -72,7 +72,7 @@ def test_all_members_answer_this_gateway_among_them(tmp_path: Path) -> None:
     nodes = [Node("a"), Node("b")]
     for node in nodes:
         node.behave = partial(slowly, node)
-    tell(tmp_path, story, *nodes)
+    run_story(tmp_path, story, *nodes)
 
 
 def test_a_key_that_members_do_not_take_takes_no_member_out(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_key_that_members_do_not_take_takes_no_member_out(tmp_path: Path) -> N
         assert {answered_by(await there.ask()) for _ in range(6)} == {LOCAL_MEMBER, "a", "b"}
 
     nodes = [Node("a", behave=misbehaving.refuses_our_key), Node("b", behave=misbehaving.refuses_our_key)]
-    tell(tmp_path, story, *nodes)
+    run_story(tmp_path, story, *nodes)
 
 
 def test_the_key_of_the_settings_leaves_this_machine_for_nobody(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_key_of_the_settings_leaves_this_machine_for_nobody(tmp_path: Path) 
         assert {answered_by(await there.ask(key)) for _ in range(4)} == {LOCAL_MEMBER}
         assert not there.nodes[0].server.seen
 
-    tell(tmp_path, story, Node("a"), access=AccessSettings(admin_key=SecretStr(ADMIN)))
+    run_story(tmp_path, story, Node("a"), access=AccessSettings(admin_key=SecretStr(ADMIN)))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_member_that_fails_before_its_first_byte(tmp_path: Path, behaviour: mi
         assert set(map(answered_by, answers)) == {"well"}
         assert there.nodes[0].server.seen, "it was asked"
 
-    tell(tmp_path, story, Node("unwell", behave=behaviour), Node("well"))
+    run_story(tmp_path, story, Node("unwell", behave=behaviour), Node("well"))
 
 
 def test_a_member_that_is_killed_while_it_answers_a_stream(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_member_that_is_killed_while_it_answers_a_stream(tmp_path: Path) -> No
 
     first = Node("a")
     first.behave = lambda *asked: streams(*asked, *first.identity)
-    tell(tmp_path, story, first, Node("b"))
+    run_story(tmp_path, story, first, Node("b"))
 
 
 def test_the_engine_of_this_gateway_dies_before_its_first_byte(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_engine_of_this_gateway_dies_before_its_first_byte(tmp_path: Path) -
         for task in pending:
             task.cancel()
 
-    tell(tmp_path, story, Node("a"))
+    run_story(tmp_path, story, Node("a"))
 
 
 def test_a_member_that_serves_other_weights_than_control_says(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_member_that_serves_other_weights_than_control_says(tmp_path: Path) ->
         assert set(map(answered_by, answers)) == {"b"}
         assert there.nodes[0].server.seen
 
-    tell(tmp_path, story, Node("a", digest="sha256:uncommitted", control_says={"digest": DIGEST}), Node("b"))
+    run_story(tmp_path, story, Node("a", digest="sha256:uncommitted", control_says={"digest": DIGEST}), Node("b"))
 
 
 def test_a_request_is_held_until_a_member_serves_it(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_request_is_held_until_a_member_serves_it(tmp_path: Path) -> None:
         there.nodes[0].state = "ready"
         assert answered_by(await asking) == "a"
 
-    tell(tmp_path, story, Node("a", state="switching"))
+    run_story(tmp_path, story, Node("a", state="switching"))
 
 
 def test_a_request_that_is_held_gets_what_is_committed_then(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_request_that_is_held_gets_what_is_committed_then(tmp_path: Path) -> N
         assert {json.loads(body)["model"] for _, body in node.server.seen} == {"active", "next"}
         assert by_id.headers["x-model-id"] == MODEL, "which this gateway has loaded"
 
-    tell(tmp_path, story, Node("a", state="switching"), aliases={"poet": Alias(model="active", temperature=0.25)})
+    run_story(tmp_path, story, Node("a", state="switching"), aliases={"poet": Alias(model="active", temperature=0.25)})
 
 
 def test_a_request_is_not_held_for_ever(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_request_is_not_held_for_ever(tmp_path: Path) -> None:
         assert (older.status_code, older.json()["error"]["code"]) == (409, "model_version_unavailable")
         assert older.headers["retry-after"] == "1"
 
-    tell(tmp_path, story, Node("a", state="switching"), hold_timeout_s=0.3)
+    run_story(tmp_path, story, Node("a", state="switching"), hold_timeout_s=0.3)
 
 
 def test_versions_hold_across_members(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_versions_hold_across_members(tmp_path: Path) -> None:
         both = await there.ask({"x-model-version": "1", "x-min-model-version": "1"})
         assert both.status_code == 400
 
-    tell(tmp_path, story, Node("a", version=1), Node("b", version=2, digest="sha256:2"))
+    run_story(tmp_path, story, Node("a", version=1), Node("b", version=2, digest="sha256:2"))
 
 
 def test_no_client_sees_an_older_version_than_it_has_seen(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_no_client_sees_an_older_version_than_it_has_seen(tmp_path: Path) -> Non
             assert seen == sorted(seen)
             assert seen[-1] == 3
 
-    tell(tmp_path, story, Node("a"), Node("b"), Node("c"))
+    run_story(tmp_path, story, Node("a"), Node("b"), Node("c"))
 
 
 def test_sessions_stay_and_move_with_their_member(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_sessions_stay_and_move_with_their_member(tmp_path: Path) -> None:
             now = answered_by(await there.ask({"x-session-id": f"s{number}"}))
             assert (now == home) == (home != gone)
 
-    tell(tmp_path, story, Node("a"), Node("b"), Node("c"))
+    run_story(tmp_path, story, Node("a"), Node("b"), Node("c"))
 
 
 def test_control_is_away_and_comes_back(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_control_is_away_and_comes_back(tmp_path: Path) -> None:
         await there.seen()
         assert [answered_by(await there.ask()) for _ in range(3)] == ["b"] * 3
 
-    tell(tmp_path, story, Node("a"), Node("b"))
+    run_story(tmp_path, story, Node("a"), Node("b"))
 
 
 def test_what_a_member_gets_of_a_request(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_what_a_member_gets_of_a_request(tmp_path: Path) -> None:
         asked = json.loads(body)
         assert (asked["model"], asked["temperature"]) == (MODEL, 0.25), "members know no aliases"
 
-    tell(tmp_path, story, Node("a"), aliases={"poet": Alias(model=MODEL, temperature=0.25)})
+    run_story(tmp_path, story, Node("a"), aliases={"poet": Alias(model=MODEL, temperature=0.25)})
 
 
 def test_a_member_refuses_what_the_client_asks_wrongly(tmp_path: Path) -> None:
@@ -316,12 +316,12 @@ def test_a_member_refuses_what_the_client_asks_wrongly(tmp_path: Path) -> None:
         assert "max_tokens is too large" in answer.json()["error"]["message"]
         assert sum(len(each.server.seen) for each in there.nodes) == 1
 
-    tell(tmp_path, story, *(Node(name, behave=misbehaving.says_no) for name in "ab"))
+    run_story(tmp_path, story, *(Node(name, behave=misbehaving.says_no) for name in "ab"))
 
 
 async def test_a_member_that_is_asked_directly_says_who_it_is(tmp_path: Path) -> None:
     settings = FleetSettings(control="http://127.0.0.1:1", id="m7")
-    async with town(tmp_path, with_control=False, access=OPEN, fleet=settings) as there:
+    async with full_stack(tmp_path, with_control=False, access=OPEN, fleet=settings) as there:
         model = ModelRef(id=MODEL, path=str(tmp_path), digest=DIGEST)
         await there.gateway.pool.activate(ActivateRequest(model=model))
         assert there.gateway.balancing is None, "what it gets is for itself"
@@ -334,4 +334,4 @@ def test_a_request_that_kills_engines_goes_through_three(tmp_path: Path) -> None
         assert (await there.ask()).status_code == 502
         assert sum(len(each.server.seen) for each in there.nodes) == 3
 
-    tell(tmp_path, story, *(Node(name, behave=misbehaving.dies) for name in "abcde"))
+    run_story(tmp_path, story, *(Node(name, behave=misbehaving.dies) for name in "abcde"))

@@ -12,8 +12,8 @@ from control.batches.answers import Answers
 from control.batches.requests import Line
 from stepserve.contract import AskItem, AskOutput
 from tests.eventually import eventually
-from tests.integration.house import House, control, house
-from tests.integration.standing import Standing, standing
+from tests.integration.control_plane import ControlPlane, control, control_plane
+from tests.integration.long_lived import LongLived, long_lived
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -27,30 +27,30 @@ def jsonl(*lines: Any) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in lines)
 
 
-async def upload(opened: House, content: bytes, name: str = "in.jsonl") -> str:
+async def upload(opened: ControlPlane, content: bytes, name: str = "in.jsonl") -> str:
     response = await opened.http.post("/v1/files", files={"file": (name, content)}, data={"purpose": "batch"})
     assert response.status_code == 200, response.text
     file_id: str = response.json()["id"]
     return file_id
 
 
-async def batch_of(opened: House, content: bytes) -> Any:
+async def batch_of(opened: ControlPlane, content: bytes) -> Any:
     file_id = await upload(opened, content)
     return await opened.post("/v1/batches", input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h")
 
 
-async def ended(opened: House, batch_id: str) -> Any:
+async def ended(opened: ControlPlane, batch_id: str) -> Any:
     over = {"completed", "failed", "cancelled"}
     return await eventually(lambda: opened.get(f"/v1/batches/{batch_id}"), lambda batch: batch["status"] in over)
 
 
-async def answers_of(opened: House, file_id: str) -> dict[str, Any]:
+async def answers_of(opened: ControlPlane, file_id: str) -> dict[str, Any]:
     response = await opened.http.get(f"/v1/files/{file_id}/content")
     return {each["custom_id"]: each["response"] for each in map(json.loads, response.text.splitlines())}
 
 
 async def test_a_file_goes_in_and_out_unchanged(tmp_path: Path) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         content = b"\x00\xff any bytes \n" * 100_000
         file_id = await upload(opened, content, "päth/../naïve.jsonl")
         shown = await opened.get(f"/v1/files/{file_id}")
@@ -64,15 +64,15 @@ async def test_a_file_goes_in_and_out_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[ControlPlane]]:
     """Takes files of 4 KiB at most."""
-    with standing(house(tmp_path_factory.mktemp("small"), max_file_bytes=4096)) as opened:
+    with long_lived(control_plane(tmp_path_factory.mktemp("small"), max_file_bytes=4096)) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def with_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
-    with standing(house(tmp_path_factory.mktemp("with_model"))) as opened:
+def with_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[ControlPlane]]:
+    with long_lived(control_plane(tmp_path_factory.mktemp("with_model"))) as opened:
         opened.run(opened.here.add_active("m"))
         yield opened
 
@@ -89,7 +89,7 @@ def with_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Ho
     ],
 )
 def test_an_upload_is_refused_in_openais_envelope(
-    small: Standing[House], files: dict[str, Any], data: dict[str, str], named: str
+    small: LongLived[ControlPlane], files: dict[str, Any], data: dict[str, str], named: str
 ) -> None:
     async def scenario() -> None:
         response = await small.here.http.post("/v1/files", files=files or None, data=data)
@@ -101,7 +101,7 @@ def test_an_upload_is_refused_in_openais_envelope(
 
 
 @pytest.mark.parametrize("file_id", ["../db.sqlite", "file-x", "file-batch_20250101_000000_aaaa-output", "%2e%2e%2fx"])
-def test_a_file_that_is_not_there(small: Standing[House], file_id: str) -> None:
+def test_a_file_that_is_not_there(small: LongLived[ControlPlane], file_id: str) -> None:
     async def scenario() -> None:
         for method, suffix in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
             response = await small.here.http.request(method, f"/v1/files/{file_id}{suffix}")
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_there(small: Standing[House], file_id: str) -> None:
 
 @pytest.mark.usefixtures("each_database")
 async def test_a_batch_answers_each_line_by_its_custom_id(tmp_path: Path) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         await opened.add_active("m")
         opened.gateway.reply = lambda item: (
             AskOutput(status=400, body={"error": {"message": "no"}})
@@ -157,7 +157,7 @@ async def test_a_batch_answers_each_line_by_its_custom_id(tmp_path: Path) -> Non
         (jsonl(line(1, body={"model": "nobody"})), "nobody"),
     ],
 )
-def test_an_input_file_that_is_no_batch(with_model: Standing[House], content: bytes, named: str) -> None:
+def test_an_input_file_that_is_no_batch(with_model: LongLived[ControlPlane], content: bytes, named: str) -> None:
     async def scenario() -> None:
         opened = with_model.here
         response = await opened.http.post("/v1/files", files={"file": ("in", content)}, data={"purpose": "batch"})
@@ -173,7 +173,7 @@ def test_an_input_file_that_is_no_batch(with_model: Standing[House], content: by
 
 @pytest.mark.usefixtures("each_database")
 async def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         await opened.add_active("m")
         may_go_on = asyncio.Event()
 
@@ -202,7 +202,7 @@ async def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("each_database")
 async def test_a_batch_goes_on_where_its_control_was_stopped(tmp_path: Path) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         await opened.add_active("m")
         stuck = asyncio.Event()
 
@@ -234,7 +234,7 @@ async def test_a_batch_goes_on_where_its_control_was_stopped(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("each_database")
 async def test_batches_are_listed_page_by_page(tmp_path: Path) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         await opened.add_active("m")
         made = [(await batch_of(opened, jsonl(line(number))))["id"] for number in range(5)]
         seen: list[str] = []
@@ -250,7 +250,7 @@ async def test_batches_are_listed_page_by_page(tmp_path: Path) -> None:
 
 
 async def test_a_queued_request_becomes_a_job_whose_result_is_its_answer(tmp_path: Path) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         await opened.add_active("m")
         opened.gateway.reply = lambda item: AskOutput(status=200, body={"text": item.body["prompt"], "at": item.path})
         made = await opened.post("/inference/jobs", model_id="active", request={"prompt": "hello"})

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from tests.eventually import eventually
+from tests.integration.control_plane import control, control_plane, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import control, house, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 async def test_an_empty_base_gets_the_demo(tmp_path: Path) -> None:
     for _ in range(2):
-        async with house(tmp_path, install_demo=True) as here:
+        async with control_plane(tmp_path, install_demo=True) as here:
             await eventually(lambda: here.get("/models"), lambda body: body["models"][0]["loaded"])
             (model,) = (await here.get("/models"))["models"]
             assert (model["id"], model["source"], model["tags"], model["step"]) == (

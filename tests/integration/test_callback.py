@@ -15,7 +15,7 @@ import pytest
 from stepserve import CheckpointHook, Client, Eval, StepserveCallback
 from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import BASE_SHAPE, write_adapter, write_tensors
-from tests.integration.front import Front, front
+from tests.integration.public_server import PublicServer, public_server
 from tests.integration.test_push import visit, write_large
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -31,7 +31,7 @@ def _train(out: Path, *urls: str) -> tuple[list[Any], str]:
 
 
 async def test_a_trainer_sends_its_checkpoints_and_trains_on_without_a_server(tmp_path: Path) -> None:
-    async with front(tmp_path / "base") as there:
+    async with public_server(tmp_path / "base") as there:
         (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
         (told, alone), said = await asyncio.to_thread(_train, tmp_path / "out", there.url, NOBODY)
         results = {entry["step"]: entry for entry in told["history"] if "eval_d/accuracy" in entry}
@@ -54,7 +54,7 @@ async def test_a_trainer_sends_its_checkpoints_and_trains_on_without_a_server(tm
 
 
 def test_a_loop_of_ones_own(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
         arrived: list[tuple[int, dict[str, float]]] = []
         hook = CheckpointHook(
@@ -80,7 +80,7 @@ def test_a_loop_of_ones_own(tmp_path: Path) -> None:
 def test_adapters_of_a_base_that_is_called_otherwise_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Trainers write the path of the base on their own disk, or a hub's name, into adapter_config.json."""
 
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         base = write_checkpoint(tmp_path / "base-model")
         write_tensors(base / "model.safetensors", {"model.layers.0.o_proj.weight": BASE_SHAPE})
         client.push_checkpoint(base, "served-base")

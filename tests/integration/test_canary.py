@@ -7,11 +7,11 @@ import pytest
 from control.errors import Conflict
 from control.gateway_client import GatewayClient
 from stepserve.canary import CanaryOrder
-from tests.integration.town import MODEL, Town, tell
+from tests.integration.full_stack import MODEL, FullStack, run_story
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
-async def ordered(there: Town, client: GatewayClient, **changed: object) -> CanaryOrder:
+async def ordered(there: FullStack, client: GatewayClient, **changed: object) -> CanaryOrder:
     """A second model is loaded beside the active one, by asking for it."""
     write_checkpoint(there.settings.layout.models / "b", 1)
     (await there.owner.post("/models/register", json={"id": "b", "source": "t"})).raise_for_status()
@@ -26,7 +26,7 @@ async def ordered(there: Town, client: GatewayClient, **changed: object) -> Cana
     return order
 
 
-async def answered_by(there: Town, count: int) -> dict[str, set[str]]:
+async def answered_by(there: FullStack, count: int) -> dict[str, set[str]]:
     """By session, twice each."""
     found: dict[str, set[str]] = {}
     for number in range(2 * count):
@@ -39,7 +39,7 @@ async def answered_by(there: Town, count: int) -> dict[str, set[str]]:
 
 
 def test_sessions_go_one_way_until_the_canary_ends(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         client = GatewayClient.at_socket(there.settings.layout.gateway_socket)
         try:
             order = await ordered(there, client)
@@ -55,11 +55,11 @@ def test_sessions_go_one_way_until_the_canary_ends(tmp_path: Path) -> None:
         finally:
             await client.close()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_its_candidate_is_unloaded_by_nobody_until_it_is_over(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         client = GatewayClient.at_socket(there.settings.layout.gateway_socket)
         try:
             order = await ordered(there, client, share=1.0)
@@ -77,11 +77,11 @@ def test_its_candidate_is_unloaded_by_nobody_until_it_is_over(tmp_path: Path) ->
         finally:
             await client.close()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_switch_ends_it(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         client = GatewayClient.at_socket(there.settings.layout.gateway_socket)
         try:
             order = await ordered(there, client, share=1.0)
@@ -91,4 +91,4 @@ def test_a_switch_ends_it(tmp_path: Path) -> None:
         finally:
             await client.close()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

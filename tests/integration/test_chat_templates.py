@@ -22,7 +22,7 @@ from stepserve.chat_template import BoundedEnvironment, TemplateTooExpensive
 from stepserve.contract import ModelRef
 from stepserve.named_templates import template_text
 from stepserve.settings import EngineSettings
-from tests.integration.house import house
+from tests.integration.control_plane import control_plane
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints"
@@ -135,7 +135,7 @@ def test_a_template_that_its_process_does_not_survive(tmp_path: Path) -> None:
 
 
 async def test_registering_answers_422_and_others_are_served_meanwhile(tmp_path: Path) -> None:
-    async with house(tmp_path / "base") as here:
+    async with control_plane(tmp_path / "base") as here:
         folder = write_checkpoint(here.layout.models / "loops")
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": LOOP + "{# here #}"}))
         refusal = asyncio.create_task(here.refused(422, "/models/register", id="loops", source="test"))

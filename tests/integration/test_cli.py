@@ -23,8 +23,8 @@ from evals.reports import EvalReports
 from stepserve.canary import CanaryJudging
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 

@@ -15,9 +15,9 @@ from stepserve.client.cli import main
 from stepserve.client.errors import NotFound
 from tests.integration import forked
 from tests.integration.forked import Ended
-from tests.integration.front import Front
+from tests.integration.public_server import PublicServer
+from tests.integration.raw_server import BAD_GATEWAY, HTML, raw_server, reply
 from tests.integration.test_push import visit, write_large
-from tests.integration.wild_server import BAD_GATEWAY, HTML, reply, wild_server
 
 COMMAND = [sys.executable, "-c", "from stepserve.client.cli import main; main()"]
 
@@ -40,7 +40,7 @@ def stepserve(*arguments: str, url: str, **environment: str) -> Ended:
     ],
 )
 def test_a_sentence_and_a_code(said: bytes, code: int, text: str) -> None:
-    with wild_server(lambda _, __: said) as (url, _):
+    with raw_server(lambda _, __: said) as (url, _):
         ended = stepserve("models", "list", url=url)
     assert (ended.returncode, ended.stdout) == (code, "")
     assert text in ended.stderr
@@ -58,7 +58,7 @@ def test_nobody_there_and_an_address_that_is_none() -> None:
 
 
 def test_the_key_comes_from_the_environment() -> None:
-    with wild_server(lambda _, __: reply(b'{"models": []}')) as (url, _):
+    with raw_server(lambda _, __: reply(b'{"models": []}')) as (url, _):
         assert stepserve("models", "list", "--json", url=url, INFERENCE_API_KEY="sk-x").stdout == "[]\n"
 
 
@@ -69,7 +69,7 @@ def test_help_names_every_command() -> None:
 
 
 def test_a_push_that_is_stopped_by_hand_goes_on(tmp_path: Path) -> None:
-    def body(_there: Front, client: Client) -> None:
+    def body(_there: PublicServer, client: Client) -> None:
         source = write_large(tmp_path / "source", seed=1, tensors=100, tensor_bytes=4_000_000)
         push = [*COMMAND, "models", "push", str(source), "m", "--host", client.url]
         process = subprocess.Popen(push, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -99,7 +99,7 @@ def _some_arrived(client: Client) -> bool:
 
 
 def test_the_rest_of_the_commands(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
         source = write_large(tmp_path / "step-7", seed=1)
         url = client.url
@@ -131,6 +131,6 @@ def test_the_rest_of_the_commands(tmp_path: Path) -> None:
 def test_chat_prints_what_comes() -> None:
     chunks = [{"choices": [{"delta": {"content": piece}}]} for piece in ("4", "2")]
     body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-    with wild_server(lambda _, __: reply(body.encode(), kind="text/event-stream")) as (url, seen):
+    with raw_server(lambda _, __: reply(body.encode(), kind="text/event-stream")) as (url, seen):
         ended = stepserve("chat", "6*7?", url=url)
     assert (ended.returncode, ended.stdout, seen) == (0, "42\n", ["POST /v1/chat/completions"])

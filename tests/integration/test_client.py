@@ -20,9 +20,9 @@ from stepserve.client.errors import (
     Unreachable,
     WaitedTooLong,
 )
-from tests.integration.front import Front, front
+from tests.integration.public_server import PublicServer, public_server
+from tests.integration.raw_server import BAD_GATEWAY, HTML, raw_server, reply
 from tests.integration.test_push import visit, write_large
-from tests.integration.wild_server import BAD_GATEWAY, HTML, reply, wild_server
 
 MODELS = reply(b'{"models": []}')
 
@@ -42,7 +42,7 @@ MODELS = reply(b'{"models": []}')
     ],
 )
 def test_what_is_no_good_answer_is_one_sentence(said: bytes, raised: type[Exception], text: str) -> None:
-    with wild_server(lambda _, __: said) as (url, _), Client(url, retry_s=0) as client:
+    with raw_server(lambda _, __: said) as (url, _), Client(url, retry_s=0) as client:
         with pytest.raises(raised, match=text) as caught:
             client.list_models()
         assert "\n" not in str(caught.value)
@@ -50,7 +50,7 @@ def test_what_is_no_good_answer_is_one_sentence(said: bytes, raised: type[Except
 
 def test_a_server_that_says_nothing() -> None:
     with (
-        wild_server(lambda _, __: None) as (url, _),
+        raw_server(lambda _, __: None) as (url, _),
         Client(url, retry_s=0, timeout_s=0.3) as client,
         pytest.raises(Unreachable, match="does not answer in time"),
     ):
@@ -59,10 +59,10 @@ def test_a_server_that_says_nothing() -> None:
 
 def test_a_server_that_comes_back_is_asked_again_where_that_does_no_harm() -> None:
     answers = [BAD_GATEWAY, reply(b'{"detail": "restarting"}', "503 Unavailable", retry_after="0"), b"", MODELS]
-    with wild_server(lambda _, number: answers[number - 1]) as (url, seen), Client(url) as client:
+    with raw_server(lambda _, number: answers[number - 1]) as (url, seen), Client(url) as client:
         assert client.list_models() == []
         assert len(seen) == 4
-    with wild_server(lambda _, __: BAD_GATEWAY) as (url, seen), Client(url) as client:
+    with raw_server(lambda _, __: BAD_GATEWAY) as (url, seen), Client(url) as client:
         with pytest.raises(Unavailable):
             client.roll_back()
         assert seen == ["POST /models/rollback"]
@@ -78,7 +78,7 @@ def test_a_job_whose_answer_was_lost_is_asked_for_by_the_same_key() -> None:
 
     made = reply(b'{"job_id": "eval_1", "status": "pending"}')
     with (
-        wild_server(lambda _, number: b"" if number == 1 else made) as (url, _),
+        raw_server(lambda _, number: b"" if number == 1 else made) as (url, _),
         Client(url, transport=Recording()) as client,
     ):
         assert client.eval_job("m", "n", "d").job_id == "eval_1"
@@ -95,13 +95,13 @@ def test_a_watched_job_outlives_a_broken_stream() -> None:
         return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + body
 
     answers = [stream(job), BAD_GATEWAY, stream(over)]
-    with wild_server(lambda _, number: answers[number - 1]) as (url, seen), Client(url) as client:
+    with raw_server(lambda _, number: answers[number - 1]) as (url, seen), Client(url) as client:
         assert client.wait_for_job("eval_1").result == {"accuracy": 1.0}
         assert len(seen) == 3
 
 
 def test_errors_carry_status_and_detail(tmp_path: Path) -> None:
-    def body(_: Front, client: Client) -> None:
+    def body(_: PublicServer, client: Client) -> None:
         with pytest.raises(NotFound) as gone:
             client.get_job("ghost")
         assert (gone.value.status, gone.value.detail) == (404, "there is no job 'ghost'")
@@ -118,7 +118,7 @@ def test_errors_carry_status_and_detail(tmp_path: Path) -> None:
 def test_the_class_that_scripts_use(tmp_path: Path) -> None:
     """The names and arguments of API.md's client class, results read as JSON."""
 
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
         write_large(there.layout.models / "m", seed=1)
         assert client.health()["status"] == "loading"
@@ -140,7 +140,7 @@ def test_the_class_that_scripts_use(tmp_path: Path) -> None:
 
 
 async def test_the_awaited_client_has_the_same_methods(tmp_path: Path) -> None:
-    async with front(tmp_path) as there, AsyncClient(there.url) as client:
+    async with public_server(tmp_path) as there, AsyncClient(there.url) as client:
         (there.layout.datasets / "d.jsonl").write_text('{"question": "6*7?", "answer": "42"}\n')
         write_large(there.layout.models / "m", seed=1)
         await client.register_model("m", "t", activate=True)

@@ -9,13 +9,13 @@ import pytest
 from control.database.database import Database, url_of
 from stepserve import Client
 from stepserve.client.errors import BadShard
-from tests.integration.front import front
-from tests.integration.house import settings_of
+from tests.integration.control_plane import settings_of
+from tests.integration.public_server import public_server
 from tests.integration.test_shard_inbox import publish
 
 
 async def test_shards_are_claimed_proven_and_acknowledged(tmp_path: Path) -> None:
-    async with front(tmp_path) as there:
+    async with public_server(tmp_path) as there:
         database = Database(url_of(settings_of(tmp_path)))
         texts = [f'{{"id": "{n}"}}\n{{"id": "{n}b"}}\n' for n in range(3)]
         names = [await publish(database, tmp_path, "job", n, text) for n, text in enumerate(texts)]
@@ -39,7 +39,7 @@ def _use(client: Client, names: list[str], folder: Path) -> None:
 
 
 async def test_a_shard_that_does_not_match_its_checksum_is_given_back(tmp_path: Path) -> None:
-    async with front(tmp_path) as there:
+    async with public_server(tmp_path) as there:
         database = Database(url_of(settings_of(tmp_path)))
         name = await publish(database, tmp_path, "job", 0)
         (tmp_path / "train_shards_out" / name).write_text('{"id": "x"}\n')

@@ -13,12 +13,12 @@ from stepserve import AsyncClient
 from stepserve.client.errors import Conflict, NotFound
 from stepserve.settings import Alias
 from tests.eventually import eventually
-from tests.integration.town import MODEL, Town, bearer, tell
+from tests.integration.full_stack import MODEL, FullStack, bearer, run_story
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 def test_an_alias_is_put_used_and_removed(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         assert (await there.chat(model="org/exact")).status_code == 404
         body = {"model": MODEL, "temperature": 0, "max_tokens": None}
         made = await there.http.put("/aliases/org/exact", json=body)
@@ -36,7 +36,7 @@ def test_an_alias_is_put_used_and_removed(tmp_path: Path) -> None:
         assert (await there.http.delete("/aliases/org/exact")).json() == {"status": "deleted", "name": "org/exact"}
         assert (await there.chat(model="org/exact")).status_code == 404
 
-    tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
+    run_story(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_an_alias_is_put_used_and_removed(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused_names_why(tmp_path: Path, method: str, path: str, body: Any, status: int, named: str) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         answer = await there.http.request(method, path, json=body)
         assert answer.status_code == status, answer.text
         assert named in answer.json()["detail"]
 
-    tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
+    run_story(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
 
 
 def test_a_name_is_not_both_a_model_and_an_alias(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         write_checkpoint(there.settings.layout.models / "b", 1)
         for refused in (
             await there.http.put(f"/aliases/{MODEL}", json={}),
@@ -82,11 +82,11 @@ def test_a_name_is_not_both_a_model_and_an_alias(tmp_path: Path) -> None:
         assert (await there.http.delete("/aliases/b")).status_code == 200
         assert (await there.http.post("/models/register", json={"id": "b", "source": "t"})).status_code == 200
 
-    tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
+    run_story(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
 
 
 def test_an_alias_is_read_as_every_body_is(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         marked = await there.http.put("/aliases/x", content=b"\xef\xbb\xbf" + b'{"model": null}')
         assert (marked.status_code, marked.json()["model"]) == (201, "active")
         for content, said in (
@@ -98,21 +98,21 @@ def test_an_alias_is_read_as_every_body_is(tmp_path: Path) -> None:
             assert answer.status_code == 422
             assert said in answer.json()["detail"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_key_for_inference_sees_aliases_and_changes_none(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = bearer(await there.key())
         assert (await there.http.get("/aliases", headers=key)).status_code == 200
         assert (await there.http.put("/aliases/x", json={}, headers=key)).status_code == 403
         assert (await there.http.post("/config/reload", headers=key)).status_code == 403
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_settings_are_read_again_without_dropping_a_request(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         now = there.settings.model_copy(
             update={"aliases": {"new": Alias(model=MODEL)}, "unknown_model": "active", "max_held_requests": 7}
         )
@@ -135,11 +135,11 @@ def test_settings_are_read_again_without_dropping_a_request(tmp_path: Path) -> N
         assert (await there.http.post("/fast/v1/chat/completions", json={"messages": []})).status_code in (502, 503)
         assert (await there.http.post("/slow/v1/chat/completions", json={"messages": []})).status_code == 404
 
-    tell(tmp_path, story, aliases={"old": Alias(model=MODEL)})
+    run_story(tmp_path, story, aliases={"old": Alias(model=MODEL)})
 
 
 def test_settings_that_are_wrong_change_nothing(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         now = there.settings.model_copy(update={"aliases": {}})
         there.gateway.configuration.read = lambda: now
         hosts = there.settings.layout.base / "config" / "hosts.json"
@@ -150,11 +150,11 @@ def test_settings_that_are_wrong_change_nothing(tmp_path: Path) -> None:
         assert "hosts.json" in refused.json()["detail"]
         assert (await there.chat(model="old")).status_code == 200
 
-    tell(tmp_path, story, aliases={"old": Alias(model=MODEL)})
+    run_story(tmp_path, story, aliases={"old": Alias(model=MODEL)})
 
 
 def test_ollamas_ways_to_make_copy_and_delete_names(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         parameters = {"temperature": 0, "num_predict": 7, "stop": "x", "num_ctx": 512}
         body = {"model": "mine:latest", "from": MODEL, "parameters": parameters}
         made = await there.http.post("/api/create", json=body)
@@ -183,11 +183,11 @@ def test_ollamas_ways_to_make_copy_and_delete_names(tmp_path: Path) -> None:
         assert active.status_code == 409
         assert MODEL in active.json()["error"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_ollamas_clients_take_the_server_for_new_enough(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         told = (await there.http.get("/api/version")).json()
         assert tuple(map(int, told["version"].split("."))) >= (0, 6, 4)
         assert told["stepserve"]
@@ -196,20 +196,20 @@ def test_ollamas_clients_take_the_server_for_new_enough(tmp_path: Path) -> None:
             assert refused.status_code in (404, 405)
             assert set(refused.json()) == {"error"}
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_an_infer_key_makes_no_names(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = bearer(await there.key())
         for method, path in (("POST", "/api/create"), ("POST", "/api/copy"), ("DELETE", "/api/delete")):
             assert (await there.http.request(method, path, json={"model": "x"}, headers=key)).status_code == 403
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_keep_alive_unloads_and_pins(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         for number, name in enumerate(("b", "c"), start=1):
             write_checkpoint(there.settings.layout.models / name, number)
             (await there.http.post("/models/register", json={"id": name, "source": "t"})).raise_for_status()
@@ -235,11 +235,11 @@ def test_keep_alive_unloads_and_pins(tmp_path: Path) -> None:
         assert (await generate(MODEL, 0)).status_code == 200
         assert await loaded() == {MODEL}, "the active model stays"
 
-    tell(tmp_path, story, max_loaded_models=2)
+    run_story(tmp_path, story, max_loaded_models=2)
 
 
 def test_the_client_puts_and_removes_aliases(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         async with AsyncClient(there.url) as client:
             assert (await client.put_alias("org/exact", MODEL, temperature=0))["source"] == "aliases"
             assert [each["name"] for each in await client.aliases()] == ["fixed", "org/exact"]
@@ -250,14 +250,14 @@ def test_the_client_puts_and_removes_aliases(tmp_path: Path) -> None:
                 await client.remove_alias("org/exact")
             assert (await client.model(MODEL)).id == MODEL
 
-    tell(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
+    run_story(tmp_path, story, aliases={"fixed": Alias(model=MODEL)})
 
 
 def test_a_compressed_body_is_read_or_refused_as_such(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         headers = {"content-encoding": "gzip"}
         answer = await there.http.put("/aliases/x", content=gzip.compress(b'{"model": "a"}'), headers=headers)
         assert answer.status_code == 415
         assert "gzip" in answer.json()["detail"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

@@ -13,9 +13,9 @@ from control.__main__ import main
 from gateway.sidecar.control_link import ControlProxy
 from stepserve.unix_http import unix_transport
 from tests.eventually import eventually
+from tests.integration.control_plane import settings_of
 from tests.integration.forked import Forked
-from tests.integration.front import front
-from tests.integration.house import settings_of
+from tests.integration.public_server import public_server
 from tests.unit.gateway.fakes import FakeClient
 
 WATCHERS = 110
@@ -23,7 +23,7 @@ WATCHERS = 110
 
 async def test_many_who_watch_leave_room_for_who_asks(tmp_path: Path) -> None:
     limits = httpx.Limits(max_connections=None)
-    async with front(tmp_path) as there, AsyncExitStack() as watching:
+    async with public_server(tmp_path) as there, AsyncExitStack() as watching:
         http = await watching.enter_async_context(
             httpx.AsyncClient(base_url=there.url, limits=limits, verify=False, timeout=240)
         )
@@ -35,7 +35,7 @@ async def test_many_who_watch_leave_room_for_who_asks(tmp_path: Path) -> None:
 
 async def test_an_answer_of_controls_has_each_header_once(tmp_path: Path) -> None:
     async with (
-        front(tmp_path) as there,
+        public_server(tmp_path) as there,
         httpx.AsyncClient(base_url=there.url, verify=False, timeout=240) as http,
     ):
         names = [name.lower() for name, _ in (await http.get("/jobs/stats")).headers.raw]

@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 
 from stepserve.access_settings import AccessSettings
 from tests.e2e.browser import browser
-from tests.integration.town import MODEL, Town, tell
+from tests.integration.full_stack import MODEL, FullStack, run_story
 
 ASK = """async ([url, model]) => {
     const body = JSON.stringify({model, messages: []});
@@ -61,10 +61,10 @@ def _asked_from(origin: str, url: str) -> list[Any]:
 def test_a_page_may_ask_where_its_origin_is_named(tmp_path: Path) -> None:
     with page_server() as origin, page_server() as other:
 
-        async def story(there: Town) -> None:
+        async def story(there: FullStack) -> None:
             assert await asyncio.to_thread(_asked_from, origin, there.url) == [200, MODEL]
             status, said = await asyncio.to_thread(_asked_from, other, there.url)
             assert status == 0, "the browser keeps the answer from it"
             assert "TypeError" in said
 
-        tell(tmp_path, story, access=AccessSettings(cors_origins=[origin]))
+        run_story(tmp_path, story, access=AccessSettings(cors_origins=[origin]))

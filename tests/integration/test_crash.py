@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.eventually import eventually
-from tests.integration.doomed_control import DoomedControl
+from tests.integration.control_plane import ControlPlane, control, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, control, settings_of
+from tests.integration.killable_control import KillableControl
 
 # After control's request came in, and after the gateway's answer went out: hashing, the row, the wire, the commit.
 MOMENTS_MS = [0, 1, 2, 4, 8, 16, 32]
@@ -23,7 +23,7 @@ async def prepared(base: Path, gateway: FakeGateway) -> None:
     gateway.switch_asked.clear()
 
 
-async def story(here: House, gateway: FakeGateway) -> tuple[str, list[str]]:
+async def story(here: ControlPlane, gateway: FakeGateway) -> tuple[str, list[str]]:
     """The active model and the activations' statuses, newest first, once control and the gateway agree."""
 
     async def look() -> tuple[str, str | None, list[str]]:
@@ -35,14 +35,14 @@ async def story(here: House, gateway: FakeGateway) -> tuple[str, list[str]]:
     return active, statuses
 
 
-def crash(base: Path, killing: Callable[[DoomedControl, FakeGateway], Awaitable[None]]) -> tuple[str, list[str]]:
+def crash(base: Path, killing: Callable[[KillableControl, FakeGateway], Awaitable[None]]) -> tuple[str, list[str]]:
     """What is left after control was killed as told and has started again."""
 
     async def run() -> tuple[str, list[str]]:
         gateway = FakeGateway(settings_of(base).layout.gateway_socket)
         async with gateway.running():
             await prepared(base, gateway)
-            doomed = DoomedControl(base)
+            doomed = KillableControl(base)
             await doomed.start()
             try:
                 await killing(doomed, gateway)
@@ -59,7 +59,7 @@ def crash(base: Path, killing: Callable[[DoomedControl, FakeGateway], Awaitable[
 
 
 def test_killed_before_the_gateway_answers_and_the_switch_succeeds(tmp_path: Path) -> None:
-    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+    async def killing(doomed: KillableControl, gateway: FakeGateway) -> None:
         gateway.may_switch.clear()
         client = asyncio.create_task(doomed.set_active("b"))
         await gateway.switch_asked.wait()
@@ -70,7 +70,7 @@ def test_killed_before_the_gateway_answers_and_the_switch_succeeds(tmp_path: Pat
 
 
 def test_killed_before_the_gateway_answers_and_the_candidate_fails(tmp_path: Path) -> None:
-    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+    async def killing(doomed: KillableControl, gateway: FakeGateway) -> None:
         gateway.may_switch.clear()
         client = asyncio.create_task(doomed.set_active("b"))
         await gateway.switch_asked.wait()
@@ -87,7 +87,7 @@ def test_killed_before_the_gateway_answers_and_the_candidate_fails(tmp_path: Pat
 def test_killed_in_the_moment_of_the_answer(tmp_path: Path) -> None:
     """The row is never committed: the process is dead before the answer's first byte is sent."""
 
-    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+    async def killing(doomed: KillableControl, gateway: FakeGateway) -> None:
         gateway.on_answer = doomed.kill
         await doomed.set_active("b")
         await doomed.gone()
@@ -97,7 +97,7 @@ def test_killed_in_the_moment_of_the_answer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delay_ms", MOMENTS_MS)
 def test_killed_after_the_answer(tmp_path: Path, delay_ms: int) -> None:
-    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+    async def killing(doomed: KillableControl, gateway: FakeGateway) -> None:
         loop = asyncio.get_running_loop()
 
         def kill_soon() -> None:
@@ -114,7 +114,7 @@ def test_killed_after_the_answer(tmp_path: Path, delay_ms: int) -> None:
 def test_killed_after_the_request(tmp_path: Path, delay_ms: int) -> None:
     """Anywhere from before the row to after the commit: either model may be active, but both sides say the same."""
 
-    async def killing(doomed: DoomedControl, gateway: FakeGateway) -> None:
+    async def killing(doomed: KillableControl, gateway: FakeGateway) -> None:
         asyncio.get_running_loop().call_later(delay_ms / 1000, doomed.kill)
         await doomed.set_active("b")
         await doomed.gone()
@@ -126,7 +126,7 @@ def test_killed_after_the_request(tmp_path: Path, delay_ms: int) -> None:
 async def test_killed_together_with_the_gateway(tmp_path: Path) -> None:
     """As when the machine goes down: nobody knows how far the new model came, so the old one is back."""
     gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
-    doomed = DoomedControl(tmp_path)
+    doomed = KillableControl(tmp_path)
     async with gateway.running():
         await prepared(tmp_path, gateway)
         await doomed.start()

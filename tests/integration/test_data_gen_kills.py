@@ -18,10 +18,10 @@ from control.app import create_app
 from datagen.kind import DataGenKind
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import DEADLINE_S, eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.datagen_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import Forked
-from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -80,7 +80,7 @@ class Trainer:
             path.unlink()
 
 
-async def live_and_die(base: Path, trainer: Trainer, life_s: float) -> None:
+async def run_and_kill(base: Path, trainer: Trainer, life_s: float) -> None:
     """Killed `life_s` after its first line in a log."""
     process = Forked(partial(serve, base), os.environ)
     ended = asyncio.create_task(process.gone())
@@ -114,7 +114,7 @@ async def test_control_killed_at_any_moment(tmp_path: Path) -> None:
         async with control(tmp_path, max_concurrent_by_type={"data_gen": 0}) as http:
             jobs = await make_jobs(tmp_path, http)
         for _ in range(KILLS):
-            await live_and_die(tmp_path, trainer, chance.uniform(0.0, LONGEST_LIFE_S))
+            await run_and_kill(tmp_path, trainer, chance.uniform(0.0, LONGEST_LIFE_S))
         before = len(trainer.taken)
         gateway.batch_takes_s = 0.0
         async with control(tmp_path, max_concurrent_jobs=2) as http:

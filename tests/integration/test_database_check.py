@@ -21,7 +21,7 @@ from stepserve.database_check import DatabaseRefused, backups, check, revision_o
 from stepserve.database_file import backup
 from stepserve.paths import Layout
 from stepserve.supervisor import until_over
-from tests.integration.house import house
+from tests.integration.control_plane import control_plane
 from tests.integration.postgres import PostgresServer
 from tests.integration.programs import python, stepserve
 
@@ -229,7 +229,7 @@ def test_a_postgresql_database_of_another_program(postgres: PostgresServer) -> N
 
 
 async def test_damage_while_it_runs_is_said_and_nothing_else_ends(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         await asyncio.to_thread(_overwrite_all, here.layout.database)
         for path in ("/models", "/jobs", "/health"):
@@ -243,7 +243,7 @@ async def test_damage_while_it_runs_is_said_and_nothing_else_ends(tmp_path: Path
 async def test_a_database_that_is_deleted_under_a_running_server(tmp_path: Path, how: str) -> None:
     """What would be written to the old file from then on is lost, so nothing is."""
     base = tmp_path / "base"
-    async with house(base) as here:
+    async with control_plane(base) as here:
         await here.add_active("a")
         if how == "base deleted":
             shutil.rmtree(base)
@@ -259,7 +259,7 @@ async def test_a_database_that_is_deleted_under_a_running_server(tmp_path: Path,
 
 
 async def test_models_deleted_under_a_running_server(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         await here.add_model("b", seed=1)
         shutil.rmtree(here.layout.models)

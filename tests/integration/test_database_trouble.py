@@ -16,7 +16,7 @@ from control.database.database import Database, database_url
 from control.database.tables import ActiveModelRow
 from control.errors import DatabaseUnavailable
 from control.jobs.queue import JobQueue
-from tests.integration.house import House, house
+from tests.integration.control_plane import ControlPlane, control_plane
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +42,7 @@ def full() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-async def held_job(here: House) -> str:
+async def held_job(here: ControlPlane) -> str:
     await here.add_active("a")
     here.kind.may_go.clear()
     job_id = str((await here.post("/echo/jobs", model_id="a"))["job_id"])
@@ -52,7 +52,7 @@ async def held_job(here: House) -> str:
 
 
 async def test_a_locked_database(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         running = await held_job(here)
         async with locked(tmp_path):
             detail = await here.refused(503, "/echo/jobs", model_id="a")
@@ -64,7 +64,7 @@ async def test_a_locked_database(tmp_path: Path) -> None:
 
 
 async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with house(tmp_path, job_lease_s=0.5) as here:
+    async with control_plane(tmp_path, job_lease_s=0.5) as here:
         running = await held_job(here)
         with full():
             detail = await here.refused(503, "/echo/jobs", model_id="a")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.datagen.bench import Bench, SayingEngine
+from tests.unit.datagen.run_setup import RunSetup, SayingEngine
 
 PROJECT = """
 [build-system]
@@ -121,16 +121,18 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_an_installed_strategy_is_one_like_others(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "base")
-    assert "known are self_instruct, fix_eval_failures, custom, best_of_n, pipeline, echo" in bench.refusal("ehco")
-    assert bench.refusal("echo", words=["yes"], wrods=1) == "config.wrods: unknown field"
+    run_setup = RunSetup(tmp_path / "base")
+    assert "known are self_instruct, fix_eval_failures, custom, best_of_n, pipeline, echo" in run_setup.refusal("ehco")
+    assert run_setup.refusal("echo", words=["yes"], wrods=1) == "config.wrods: unknown field"
     engine = SayingEngine(lambda item: "yes please" if "yes" in str(item.messages) else "no")
-    result = bench.run(engine, "echo", words=["yes", "no"], filters=["polite"], num_examples=2)
+    result = run_setup.run(engine, "echo", words=["yes", "no"], filters=["polite"], num_examples=2)
     assert (result["accepted"], result["words"], result["rejected"]) == (1, 2, {"polite": 1})
-    (row,) = bench.rows()
+    (row,) = run_setup.rows()
     assert row["metadata"]["strategy"] == "echo"
     short = {"name": "short", "most": 5}
-    assert "known are numeric" in bench.refusal("echo", words=["yes"], verifiers=[{"name": "shrot"}])
-    assert "config.verifiers.0.most: is missing" in bench.refusal("echo", words=["y"], verifiers=[{"name": "short"}])
-    verified = bench.run(engine, "echo", job="data_gen_2", words=["yes", "no"], verifiers=[short], num_examples=2)
+    assert "known are numeric" in run_setup.refusal("echo", words=["yes"], verifiers=[{"name": "shrot"}])
+    assert "config.verifiers.0.most: is missing" in run_setup.refusal(
+        "echo", words=["y"], verifiers=[{"name": "short"}]
+    )
+    verified = run_setup.run(engine, "echo", job="data_gen_2", words=["yes", "no"], verifiers=[short], num_examples=2)
     assert (verified["verified_by"], verified["rejected"]) == ({"short": 1}, {"not_verified": 1})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.eventually import eventually
-from tests.integration.town import MODEL, Town, tell
+from tests.integration.full_stack import MODEL, FullStack, run_story
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
@@ -16,7 +16,7 @@ def test_a_deleted_folder_stops_nobody(tmp_path: Path, deleted: str) -> None:
     base = tmp_path / "base"
     base.mkdir()
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         layout = there.settings.layout
         write_checkpoint(layout.models / "b", seed=1)
         assert (await there.http.post("/models/register", json={"id": "b", "source": "t"})).status_code == 200
@@ -53,4 +53,4 @@ def test_a_deleted_folder_stops_nobody(tmp_path: Path, deleted: str) -> None:
                 socket.parent.mkdir(parents=True, exist_ok=True)
                 socket.touch()
 
-    tell(base, story)
+    run_story(base, story)

@@ -14,7 +14,7 @@ from demo.loop import EARLY, main
 from demo.visit import Visit
 from stepserve import Client
 from stepserve.contract import BatchItem, BatchOutput
-from tests.integration.front import Front
+from tests.integration.public_server import PublicServer
 from tests.integration.test_push import visit
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -32,7 +32,7 @@ def knowing(share: float) -> Callable[[BatchItem], BatchOutput]:
     return answer
 
 
-def begin(there: Front, client: Client, *shares: float) -> None:
+def begin(there: PublicServer, client: Client, *shares: float) -> None:
     """`own` is active; the loop's models know so much, the early checkpoint first."""
     write_checkpoint(there.layout.models / "own", 1)
     client.register_model("own", "t", activate=True)
@@ -41,7 +41,7 @@ def begin(there: Front, client: Client, *shares: float) -> None:
         there.gateway.has_room_for.add(f"t-{number}")
 
 
-def ended(there: Front, *more: str) -> object:
+def ended(there: PublicServer, *more: str) -> object:
     """The exit code of a small loop, or the sentence that it ends with."""
     small = ["--examples", "10", "--epochs", "1", "--exam", "60", "--sealed", "120", "--name", "t"]
     with pytest.raises(SystemExit) as caught:
@@ -49,7 +49,7 @@ def ended(there: Front, *more: str) -> object:
     return caught.value.code
 
 
-def as_before(there: Front, client: Client) -> bool:
+def as_before(there: PublicServer, client: Client) -> bool:
     folders = {path.name for path in there.layout.models.iterdir() if not path.name.startswith(".")}
     return (client.active_model().id, [model.id for model in client.list_models()], folders) == (
         "own",
@@ -68,7 +68,7 @@ def test_a_trainer_without_a_server_ends_with_a_sentence(host: str, said: str) -
 
 
 def test_a_candidate_that_is_not_better_ends_the_loop_with_a_sentence(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         begin(there, client, 0.5, 0.5)
         said = ended(there)
         assert str(said).startswith("Round 1: t-1 is not promoted, but undecided: accuracy on math_eval"), said
@@ -84,7 +84,7 @@ def test_a_candidate_that_is_not_better_ends_the_loop_with_a_sentence(tmp_path: 
 def test_the_loop_ends_at_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two rounds; tests/e2e/test_loop.py has one with a real engine."""
 
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         begin(there, client, 0.5, 0.8, 1.0)
         results = tmp_path / "loop.json"
         assert ended(there, "--results", str(results)) == 0
@@ -105,7 +105,7 @@ def test_the_loop_ends_at_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_an_interrupted_visit_ends_its_jobs_and_takes_its_models_away(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         begin(there, client)
         client.put_dataset("d.jsonl", b'{"question": "What is 6+7?", "answer": "13"}\n')
         made: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 
 from control.jobs.runner import JobRunner
 from tests.eventually import eventually
-from tests.integration.house import house
+from tests.integration.control_plane import control_plane
 
 MARGIN_BYTES = 256 * 1024 * 1024
 
@@ -39,7 +39,7 @@ def filled(disk: Path, size_bytes: int) -> Iterator[None]:
 
 async def test_jobs_pause_before_the_disk_is_full_and_go_on_when_there_is_space(disk: Path) -> None:
     threshold = shutil.disk_usage(disk).free - MARGIN_BYTES
-    async with house(disk, min_free_disk_bytes=threshold) as here:
+    async with control_plane(disk, min_free_disk_bytes=threshold) as here:
         await here.add_active("a")
         here.kind.may_go.clear()
         running = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -62,7 +62,7 @@ async def test_jobs_pause_before_the_disk_is_full_and_go_on_when_there_is_space(
 
 
 async def test_a_disk_that_is_full_all_the_same_ends_no_job(tmp_path: Path) -> None:
-    async with house(tmp_path, job_retries=0) as here:
+    async with control_plane(tmp_path, job_retries=0) as here:
         await here.add_active("a")
         here.kind.crash = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples.jsonl")
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -78,6 +78,6 @@ async def test_a_disk_that_is_full_all_the_same_ends_no_job(tmp_path: Path) -> N
 
 
 async def test_off_by_zero(tmp_path: Path) -> None:
-    async with house(tmp_path, min_free_disk_bytes=0) as here:
+    async with control_plane(tmp_path, min_free_disk_bytes=0) as here:
         await here.add_active("a")
         await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "done")

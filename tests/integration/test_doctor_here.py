@@ -11,8 +11,8 @@ from stepserve.fleet_settings import FleetSettings
 from stepserve.paths import Layout
 from tests.e2e.server import free_port
 from tests.integration.fake_member import FakeMember
+from tests.integration.full_stack import FullStack, run_story
 from tests.integration.programs import stepserve
-from tests.integration.town import Town, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
@@ -64,7 +64,7 @@ def test_what_the_machine_does_not_allow_is_named_with_what_to_do(tmp_path: Path
 
 
 def test_the_plan_is_of_the_model_that_was_active_last(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         write_planned(there.settings.layout.models / "other")
         engine = {"max_num_seqs": 2}
         for path, body in (
@@ -73,7 +73,7 @@ def test_the_plan_is_of_the_model_that_was_active_last(tmp_path: Path) -> None:
         ):
             (await there.http.post(path, json=body)).raise_for_status()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
     _, found = doctor(tmp_path)
     good, said = found["active model"]
     assert good
@@ -81,7 +81,7 @@ def test_the_plan_is_of_the_model_that_was_active_last(tmp_path: Path) -> None:
 
 
 def test_a_member_is_told_what_of_its_fleet_it_does_not_reach(tmp_path: Path) -> None:
-    async def story(head: Town) -> None:
+    async def story(head: FullStack) -> None:
         async def examined(control: str, key: str) -> tuple[bool, str]:
             settings = {"FLEET__CONTROL": control, "FLEET__API_KEY": key, "FLEET__ID": "m1"}
             named = {f"INFERENCE_{name}": value for name, value in settings.items()}
@@ -105,7 +105,7 @@ def test_a_member_is_told_what_of_its_fleet_it_does_not_reach(tmp_path: Path) ->
         assert "INFERENCE_FLEET__ADVERTISE" in said
 
     (tmp_path / "member").mkdir()
-    tell(tmp_path / "head", story, fleet=FleetSettings(lease_s=3600))
+    run_story(tmp_path / "head", story, fleet=FleetSettings(lease_s=3600))
 
 
 def test_each_trouble_is_named_with_what_to_do(tmp_path: Path) -> None:

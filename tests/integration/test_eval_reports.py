@@ -23,8 +23,8 @@ from evals.kind import EvalKind
 from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, by_hand, settings_of
 from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -217,7 +217,7 @@ async def test_two_checkpoints_compared_and_lined_up(here: Desk) -> None:
     assert ([point["job_id"] for point in newest["points"]], newest["total"]) == ([other], 3), "before it is limited"
     page = (await here.http.get("/eval/history", params={"dataset": "sums.jsonl", "limit": 2, "offset": 1})).json()
     assert {point["job_id"] for point in page["points"]} == {late, early}
-    await by_hand(here.base, f"UPDATE jobs SET config = '{{nope' WHERE id = '{other}'")
+    await run_sql(here.base, f"UPDATE jobs SET config = '{{nope' WHERE id = '{other}'")
     found = (await here.http.get("/eval/history", params={"dataset": "sums"})).json()
     assert found["total"] == 2, "one odd row hides no other"
 

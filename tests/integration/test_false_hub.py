@@ -14,7 +14,7 @@ from control.errors import BadJob, HubUnavailable
 from control.pull.hub import Hub
 from control.pull.orders import Listing
 from control.pull.selection import RemoteFile
-from tests.integration.wild_server import Speak, reply, speaking
+from tests.integration.raw_server import Speak, reply, speaking
 
 COMMIT = "c" * 40
 CONFIG = b'{"architectures": ["LlamaForCausalLM"]}'

@@ -20,19 +20,21 @@ from stepserve.fleet_settings import FleetSettings
 from stepserve.replica_settings import ReplicaSettings
 from tests.e2e.server import free_port
 from tests.eventually import eventually
+from tests.integration.control_plane import ControlPlane, control, control_plane, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import House, by_hand, control, house, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 LEASE_S = 1.0
 
 
 @asynccontextmanager
-async def fleet(base: Path, names: Iterable[str] = ("m1", "m2")) -> AsyncIterator[tuple[House, dict[str, FakeMember]]]:
+async def fleet(
+    base: Path, names: Iterable[str] = ("m1", "m2")
+) -> AsyncIterator[tuple[ControlPlane, dict[str, FakeMember]]]:
     """Control with its own gateway, the model `a` active everywhere, `b` registered."""
     async with AsyncExitStack() as stack:
-        here = await stack.enter_async_context(house(base, fleet=FleetSettings(lease_s=LEASE_S)))
+        here = await stack.enter_async_context(control_plane(base, fleet=FleetSettings(lease_s=LEASE_S)))
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         members = {name: FakeMember(name) for name in names}
@@ -42,7 +44,7 @@ async def fleet(base: Path, names: Iterable[str] = ("m1", "m2")) -> AsyncIterato
         yield here, members
 
 
-async def states(here: House, wanted: dict[str, str]) -> dict[str, Any]:
+async def states(here: ControlPlane, wanted: dict[str, str]) -> dict[str, Any]:
     """GET /fleet, once its members have these states."""
 
     def enough(seen: Any) -> bool:
@@ -180,7 +182,7 @@ def moments(local: FakeGateway, m1: FakeMember, m2: FakeMember) -> dict[str, Mom
 
     def block_files() -> None:
         m1.may_stage.clear()
-        m1.on_stage.clear()
+        m1.promotion_scenario.clear()
 
     def fail_the_last() -> None:
         m2.fail_with = "no memory"
@@ -194,7 +196,7 @@ def moments(local: FakeGateway, m1: FakeMember, m2: FakeMember) -> dict[str, Mom
         await eventually(lambda: asyncio.sleep(0, m1.asked[-1].model.id), lambda asked: asked == "a")
 
     return {
-        "the members get files": Moment(block_files, m1.on_stage.wait, m1.may_stage.set),
+        "the members get files": Moment(block_files, m1.promotion_scenario.wait, m1.may_stage.set),
         "control's own gateway switches": at(local),
         "the first member switches": at(m1),
         "the last member switches": at(m2),
@@ -240,9 +242,9 @@ async def test_control_killed_at_any_step(tmp_path: Path) -> None:
 
         # As if control had died after the last proof and before the one row that counts.
         newest = "WHERE id = (SELECT max(id) FROM {})"
-        await by_hand(tmp_path, f"UPDATE activations SET status = 'running' {newest.format('activations')}")
-        await by_hand(tmp_path, f"UPDATE rollouts SET state = 'committing' {newest.format('rollouts')}")
-        await by_hand(tmp_path, "UPDATE active_model SET model_id = 'a'")
+        await run_sql(tmp_path, f"UPDATE activations SET status = 'running' {newest.format('activations')}")
+        await run_sql(tmp_path, f"UPDATE rollouts SET state = 'committing' {newest.format('rollouts')}")
+        await run_sql(tmp_path, "UPDATE active_model SET model_id = 'a'")
         async with control(tmp_path, local, fleet=settings) as here:
             m1.http = m2.http = here.http
             seen = await settled(here)
@@ -279,7 +281,7 @@ async def test_control_killed_between_two_rows(tmp_path: Path) -> None:
             ("no rollout has begun", [running, "DELETE FROM rollout_steps", "DELETE FROM rollouts"], "a", "failed"),
         ):
             for row in rows:
-                await by_hand(tmp_path, row)
+                await run_sql(tmp_path, row)
             async with control(tmp_path, local, fleet=settings) as here:
                 m1.http = m2.http = here.http
                 last = await eventually(
@@ -298,7 +300,7 @@ async def test_control_killed_between_two_rows(tmp_path: Path) -> None:
             m2.fail_with = "no memory"
             await here.post("/models/set_active?wave=1&policy=quorum", id="b")
         for row in (running, committing, active, "UPDATE fleet_members SET hold = NULL, reason = NULL"):
-            await by_hand(tmp_path, row)
+            await run_sql(tmp_path, row)
         async with control(tmp_path, local, fleet=settings) as here:
             m1.http = m2.http = here.http
             assert (await settled(here))["rollout"]["state"] == "committed"
@@ -407,7 +409,7 @@ async def answers(http: httpx.AsyncClient) -> bool:
         return False
 
 
-async def settled(here: House) -> Any:
+async def settled(here: ControlPlane) -> Any:
     """GET /fleet, once the last rollout has ended."""
     return await eventually(
         lambda: here.get("/fleet"), lambda seen: seen["rollout"]["state"] in {"committed", "rolled_back"}
@@ -465,7 +467,7 @@ async def test_a_place_whose_answer_does_not_end_is_no_member(tmp_path: Path, mo
                 await writer.drain()
                 await asyncio.sleep(0.01)
 
-    async with house(tmp_path) as here, await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+    async with control_plane(tmp_path) as here, await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
         member = FakeMember("m1")
         member.http, member.token = here.http, "t" * 40
         async with asyncio.timeout(240):

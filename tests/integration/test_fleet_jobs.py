@@ -17,9 +17,9 @@ from stepserve.fleet_settings import FleetSettings
 from stepserve.jobs.ports import JobKind
 from stepserve.settings import TelemetrySettings
 from tests.eventually import eventually
+from tests.integration.control_plane import ControlPlane, control, settings_of
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import House, control, settings_of
 from tests.integration.test_data_gen_kills import ROWS, mostly_adds
 from tests.integration.test_fleet import states
 from tests.integration.test_kills import greedy
@@ -59,7 +59,7 @@ class Work:
 class Fleet:
     """`leave` ends a gateway as a kill does."""
 
-    here: House
+    here: ControlPlane
     base: Path
     members: dict[str, FakeMember]
     work: dict[str, Work]

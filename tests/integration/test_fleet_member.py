@@ -21,9 +21,9 @@ from stepserve.fleet import FileEntry, FileManifest, FileSource, StageRequest, f
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
 from tests.eventually import eventually
+from tests.integration.control_plane import ControlPlane, control_plane, settings_of
 from tests.integration.echo_kind import EchoKind
-from tests.integration.house import House, house, settings_of
-from tests.integration.town import Town, bearer, town
+from tests.integration.full_stack import FullStack, bearer, full_stack
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
@@ -38,10 +38,10 @@ async def member(
     key: str | None,
     make_engine: Callable[[ModelRef], FakeEngine] = FakeEngine,
     control_socket: Path | None = None,
-) -> AsyncIterator[Town]:
+) -> AsyncIterator[FullStack]:
     """A gateway that joins; leaving it is its stop."""
     fleet = FleetSettings(control=head, api_key=SecretStr(key) if key else None, id="m1", control_socket=control_socket)
-    async with town(base, with_control=False, make_engine=make_engine, port=free_port(), fleet=fleet) as there:
+    async with full_stack(base, with_control=False, make_engine=make_engine, port=free_port(), fleet=fleet) as there:
         assert there.gateway.member is not None
         joining = asyncio.create_task(there.gateway.member.membership.run(lambda: asyncio.sleep(0)))
         try:
@@ -51,7 +51,7 @@ async def member(
             await asyncio.wait({joining})
 
 
-async def ready(there: Town, wanted: int) -> Any:
+async def ready(there: FullStack, wanted: int) -> Any:
     """The body of /readyz, once it has that status."""
 
     async def look() -> httpx.Response:
@@ -61,7 +61,7 @@ async def ready(there: Town, wanted: int) -> Any:
 
 
 async def test_a_member_has_controls_keys_and_what_is_committed_there(tmp_path: Path) -> None:
-    async with town(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
+    async with full_stack(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
         admin = bearer(await head.key(scopes=["admin"]))
         fleet_key, infer_key = await head.key(scopes=["fleet"]), await head.key(scopes=["infer"])
         async with member(tmp_path / "m1", head.url, fleet_key) as there:
@@ -100,7 +100,7 @@ async def test_a_member_has_controls_keys_and_what_is_committed_there(tmp_path: 
 
 
 async def test_a_member_that_control_does_not_hear_serves_on_and_is_not_ready(tmp_path: Path) -> None:
-    async with town(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
+    async with full_stack(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
         started = member(tmp_path / "m1", head.url, "")
         there = await started.__aenter__()
         await ready(there, 200)
@@ -114,7 +114,7 @@ async def test_a_member_on_controls_machine_needs_neither_a_key_nor_the_head(tmp
     """`stepserve up --replicas` starts such; nobody listens at the head's address here."""
 
     head_url = f"http://127.0.0.1:{free_port()}"
-    async with town(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
+    async with full_stack(tmp_path / "head", fleet=FleetSettings(lease_s=LEASE_S)) as head:
         infer_key, admin_key = await head.key(scopes=["infer"]), await head.key(scopes=["admin"])
         socket = head.settings.layout.control_socket
         async with member(tmp_path / "m1", head_url, None, control_socket=socket) as there:
@@ -135,7 +135,7 @@ async def test_a_member_answers_for_jobs_and_for_control_alone(tmp_path: Path) -
         engines.append(FakeEngine(model))
         return engines[-1]
 
-    async with town(tmp_path / "head", kinds=[EchoKind()], fleet=FleetSettings(lease_s=60)) as head:
+    async with full_stack(tmp_path / "head", kinds=[EchoKind()], fleet=FleetSettings(lease_s=60)) as head:
         admin = await head.key(scopes=["admin"])
         async with member(tmp_path / "m1", head.url, await head.key(scopes=["fleet"]), make) as there:
             await ready(there, 200)
@@ -160,7 +160,7 @@ async def test_a_member_answers_for_jobs_and_for_control_alone(tmp_path: Path) -
 
 
 async def test_a_wrong_key_ends_the_start(tmp_path: Path) -> None:
-    async with town(tmp_path / "head") as head:
+    async with full_stack(tmp_path / "head") as head:
         infer = await head.key(scopes=["infer"])
         for key, said in ((infer, "has the scopes infer; POST /fleet/join needs fleet"), ("wrong", "malformed")):
             fleet = FleetSettings(control=head.url, api_key=SecretStr(key))
@@ -171,7 +171,7 @@ async def test_a_wrong_key_ends_the_start(tmp_path: Path) -> None:
             await control.aclose()
 
 
-async def staging(here: House) -> tuple[StageRequest, FileManifest]:
+async def staging(here: ControlPlane) -> tuple[StageRequest, FileManifest]:
     """Of the model `a`, as a member asks that does not see control's folder."""
     manifest = FileManifest.model_validate(await here.get("/fleet/files/a"))
     model = ModelRef(id="a", path="/nowhere/a", digest=manifest.digest)
@@ -179,7 +179,7 @@ async def staging(here: House) -> tuple[StageRequest, FileManifest]:
 
 
 async def test_a_member_fetches_what_it_lacks(tmp_path: Path) -> None:
-    async with house(tmp_path / "head") as here:
+    async with control_plane(tmp_path / "head") as here:
         await here.add_model("a")
         source = here.layout.models / "a"
         asked: list[tuple[str, str]] = []
@@ -226,7 +226,7 @@ async def test_a_member_fetches_what_it_lacks(tmp_path: Path) -> None:
 
 
 async def test_a_member_fetches_from_another_and_from_control_where_that_fails(tmp_path: Path) -> None:
-    async with house(tmp_path / "head") as here, httpx.AsyncClient() as peers:
+    async with control_plane(tmp_path / "head") as here, httpx.AsyncClient() as peers:
         await here.add_active("a")
         async with member(tmp_path / "m1", "http://head", None) as there:
             assert there.gateway.member is not None
@@ -272,7 +272,7 @@ async def test_a_member_fetches_from_another_and_from_control_where_that_fails(t
 async def test_a_link_in_the_place_of_a_half_fetched_file_is_not_written_through(
     tmp_path: Path, link: Callable[[Path, Path], None]
 ) -> None:
-    async with house(tmp_path / "head") as here:
+    async with control_plane(tmp_path / "head") as here:
         await here.add_model("a")
         files = MemberFiles(tmp_path / "m", here.http, here.http, list)
         request, _ = await staging(here)
@@ -286,7 +286,7 @@ async def test_a_link_in_the_place_of_a_half_fetched_file_is_not_written_through
 
 
 async def test_an_empty_file_is_a_file_too(tmp_path: Path) -> None:
-    async with house(tmp_path / "head") as here:
+    async with control_plane(tmp_path / "head") as here:
         await here.add_model("a")
         (here.layout.models / "a" / "merges.txt").touch()
         request, _ = await staging(here)
@@ -307,7 +307,7 @@ def test_room_is_wanted_only_for_what_is_to_come_and_made_of_what_nothing_serves
 
     async def run() -> None:
         nonlocal free_bytes
-        async with house(tmp_path / "head") as here:
+        async with control_plane(tmp_path / "head") as here:
             await here.add_model("a")
             request, manifest = await staging(here)
             for each in earlier:
@@ -338,7 +338,7 @@ def test_room_is_wanted_only_for_what_is_to_come_and_made_of_what_nothing_serves
 
 
 async def test_files_come_in_ranges_by_content_and_nothing_else_does(tmp_path: Path) -> None:
-    async with house(tmp_path / "head") as here:
+    async with control_plane(tmp_path / "head") as here:
         await here.add_model("a")
         files = MemberFiles(tmp_path / "m", here.http, here.http, list)
         request, manifest = await staging(here)
@@ -372,7 +372,7 @@ async def test_files_come_in_ranges_by_content_and_nothing_else_does(tmp_path: P
 
 
 async def test_a_member_keeps_a_few_models_and_those_that_are_loaded(tmp_path: Path) -> None:
-    async with house(tmp_path / "head") as here:
+    async with control_plane(tmp_path / "head") as here:
         loaded: list[Path] = []
         files = MemberFiles(tmp_path / "m", here.http, here.http, lambda: loaded)
         folders = []

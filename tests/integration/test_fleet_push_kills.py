@@ -9,9 +9,9 @@ import httpx
 from stepserve.contract import WeightsVersion
 from stepserve.fleet import CONTROL_PUSHES_PATH, FLEET_FILES_PATH, KEPT_VERSION_FILE, KeptVersion
 from stepserve.fleet_settings import FleetSettings
+from tests.integration.control_plane import ControlPlane, control, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import House, by_hand, control, settings_of
 from tests.integration.test_fleet import fleet, moments, settled, states
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -20,7 +20,7 @@ READY = {"local": "ready", "m1": "ready", "m2": "ready"}
 NEWEST = "WHERE id = (SELECT max(id) FROM {})"
 
 
-async def kept(here: House, number: int) -> KeptVersion:
+async def kept(here: ControlPlane, number: int) -> KeptVersion:
     """A version of the active model, as the gateway leaves it on disk."""
     active = await here.get("/models/active")
     folder = write_checkpoint(here.layout.pushed_version("a", number), seed=10 + number)
@@ -35,7 +35,7 @@ async def kept(here: House, number: int) -> KeptVersion:
     return version
 
 
-async def push(here: House, number: int) -> httpx.Response:
+async def push(here: ControlPlane, number: int) -> httpx.Response:
     version = await kept(here, number)
     return await here.http.post(CONTROL_PUSHES_PATH, content=version.model_dump_json())
 
@@ -79,9 +79,9 @@ async def test_control_killed_at_any_step_of_a_push(tmp_path: Path) -> None:
             killed = when
 
         # As if control had died after the last proof and before the one row that counts.
-        await by_hand(tmp_path, f"UPDATE activations SET status = 'running' {NEWEST.format('activations')}")
-        await by_hand(tmp_path, f"UPDATE rollouts SET state = 'committing' {NEWEST.format('rollouts')}")
-        await by_hand(tmp_path, "UPDATE active_model SET version = 1, version_digest = 'sha256:pushed-1'")
+        await run_sql(tmp_path, f"UPDATE activations SET status = 'running' {NEWEST.format('activations')}")
+        await run_sql(tmp_path, f"UPDATE rollouts SET state = 'committing' {NEWEST.format('rollouts')}")
+        await run_sql(tmp_path, "UPDATE active_model SET version = 1, version_digest = 'sha256:pushed-1'")
         async with control(tmp_path, local, fleet=settings) as here:
             m1.http = m2.http = here.http
             assert (await settled(here))["rollout"]["state"] == "committed"
@@ -149,7 +149,7 @@ async def test_a_push_while_a_switch_runs_is_refused(tmp_path: Path) -> None:
         assert (await pushing).json()["status"] == "activated"
 
 
-async def push_to(here: House, model: str, number: int) -> httpx.Response:
+async def push_to(here: ControlPlane, model: str, number: int) -> httpx.Response:
     version = (await kept(here, number + 10)).model_copy(update={"model": model})
     folder = Path(version.folder).rename(here.layout.pushed_version(model, version.version.number))
     version = version.model_copy(update={"folder": str(folder)})

@@ -21,10 +21,10 @@ from stepserve.fleet import MEMBER_PREFIX, MEMBER_STAGE_PATH, StageAnswer, Stage
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
 from tests.eventually import eventually
+from tests.integration.full_stack import MODEL, FullStack, bearer, full_stack, listening
 from tests.integration.test_fleet_rollout import Answering
 from tests.integration.test_weight_deltas import ONE, delta, put
 from tests.integration.test_weights import OTHER, safetensors
-from tests.integration.town import MODEL, Town, bearer, listening, town
 from tests.unit.control.checkpoint_files import weights
 
 ROUTE = f"/models/{MODEL}/weights"
@@ -75,7 +75,7 @@ class Elsewhere:
 class Pair:
     """The head, and gateways that join when they are told to."""
 
-    head: Town
+    head: FullStack
     base: Path
     stack: AsyncExitStack
     admin: dict[str, str]
@@ -93,7 +93,7 @@ class Pair:
         await self.join(name, port=port, advertise=f"http://127.0.0.1:{there}")
         return way
 
-    async def join(self, name: str, *, port: int | None = None, advertise: str | None = None) -> Town:
+    async def join(self, name: str, *, port: int | None = None, advertise: str | None = None) -> FullStack:
         """Its state is not waited for."""
         self.names.append(name)
         settings = FleetSettings(control=self.head.url, api_key=self.joins, id=name, lease_s=30.0, advertise=advertise)
@@ -103,7 +103,7 @@ class Pair:
             return self.engines[name]
 
         member = await self.stack.enter_async_context(
-            town(self.base / name, with_control=False, port=port or free_port(), fleet=settings, make_engine=make)
+            full_stack(self.base / name, with_control=False, port=port or free_port(), fleet=settings, make_engine=make)
         )
         assert member.gateway.member is not None
         joining = asyncio.create_task(member.gateway.member.membership.run(lambda: asyncio.sleep(0)))
@@ -140,7 +140,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
 async def pair(base: Path, *members: str) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         head = await stack.enter_async_context(
-            town(base / "head", make_engine=Refusing, fleet=FleetSettings(lease_s=30.0))
+            full_stack(base / "head", make_engine=Refusing, fleet=FleetSettings(lease_s=30.0))
         )
         admin = bearer(await head.key(scopes=["admin"]))
         trainer = bearer(await head.key(scopes=["weights", "infer"]))

@@ -17,7 +17,7 @@ from stepserve.contract import ModelRef
 from stepserve.fleet_settings import FleetSettings
 from tests.e2e.server import free_port
 from tests.eventually import eventually
-from tests.integration.town import Town, bearer, town
+from tests.integration.full_stack import FullStack, bearer, full_stack
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
@@ -43,9 +43,9 @@ class BadAtOne(Answering):
 
 
 @asynccontextmanager
-async def pair(base: Path) -> AsyncIterator[tuple[Town, dict[str, str], dict[str, str]]]:
+async def pair(base: Path) -> AsyncIterator[tuple[FullStack, dict[str, str], dict[str, str]]]:
     """The head, once it sends requests to its member too, and the headers of an administrator and of a client."""
-    async with town(base / "head", make_engine=Answering) as head:
+    async with full_stack(base / "head", make_engine=Answering) as head:
         admin, client = bearer(await head.key(scopes=["admin"])), bearer(await head.key(scopes=["infer"]))
         joins = SecretStr(await head.key(scopes=["fleet"]))
         for number, name in enumerate(("b", "bad"), 1):
@@ -53,7 +53,7 @@ async def pair(base: Path) -> AsyncIterator[tuple[Town, dict[str, str], dict[str
             body = {"id": name, "source": "t"}
             (await head.http.post("/models/register", json=body, headers=admin)).raise_for_status()
         settings = FleetSettings(control=head.url, api_key=joins, id="m1")
-        async with town(
+        async with full_stack(
             base / "m1", with_control=False, port=free_port(), fleet=settings, make_engine=BadAtOne
         ) as member:
             assert member.gateway.member is not None
@@ -66,7 +66,7 @@ async def pair(base: Path) -> AsyncIterator[tuple[Town, dict[str, str], dict[str
                 await asyncio.gather(joining, return_exceptions=True)
 
 
-async def ask(head: Town, headers: dict[str, str]) -> httpx.Response:
+async def ask(head: FullStack, headers: dict[str, str]) -> httpx.Response:
     body = {"model": "active", "messages": [{"role": "user", "content": "?"}]}
     return await head.http.post("/v1/chat/completions", json=body, headers=headers)
 
@@ -80,7 +80,7 @@ Seen = list[tuple[int, str, str]]
 """Status, model and gateway of one answer after another."""
 
 
-async def asking(head: Town, headers: dict[str, str], over: asyncio.Event, seen: Seen) -> None:
+async def asking(head: FullStack, headers: dict[str, str], over: asyncio.Event, seen: Seen) -> None:
     while not over.is_set():
         answer = await ask(head, headers)
         said = answer.headers

@@ -15,7 +15,7 @@ from control.models.reference_maker import ReferenceMaker
 from control.models.registry import Registry
 from stepserve.settings import EngineSettings
 from tests.eventually import eventually
-from tests.integration.house import House, house
+from tests.integration.control_plane import ControlPlane, control_plane
 from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints" / "step-1500"
@@ -54,12 +54,12 @@ def test_what_lies_beside_the_weights_is_never_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-async def _with_config(here: House, model_id: str, **changes: Any) -> None:
+async def _with_config(here: ControlPlane, model_id: str, **changes: Any) -> None:
     folder = write_checkpoint(here.layout.models / model_id, seed=len(model_id))
     (folder / "config.json").write_text(json.dumps(CONFIG | changes))
 
 
-async def _knows_the_engine(here: House) -> None:
+async def _knows_the_engine(here: ControlPlane) -> None:
     async def look() -> bool:
         return here.app.state.services[Registry]._abilities.known is not None
 
@@ -70,7 +70,7 @@ async def _knows_the_engine(here: House) -> None:
 async def test_a_model_that_needs_its_own_code_is_refused_unless_settings_allow_it(
     trusting: bool, tmp_path: Path
 ) -> None:
-    async with house(tmp_path, engine=EngineSettings(trust_remote_code=trusting)) as here:
+    async with control_plane(tmp_path, engine=EngineSettings(trust_remote_code=trusting)) as here:
         await _knows_the_engine(here)
         await _with_config(here, "own", auto_map=AUTO_MAP, model_type="of-its-own")
         if trusting:
@@ -92,6 +92,6 @@ async def test_a_model_that_needs_its_own_code_is_refused_unless_settings_allow_
     ],
 )
 async def test_kernels_of_a_hub_are_refused(config: dict[str, Any], tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await _with_config(here, "kernels", **config)
         assert "names kernels of a hub" in await here.refused(422, "/models/register", id="kernels", source="t")

@@ -16,9 +16,9 @@ from stepserve.child import Child
 from stepserve.heartbeat import Pulse
 from stepserve.unix_http import unix_transport
 from tests.eventually import eventually
-from tests.integration.house import settings_of
+from tests.integration.control_plane import settings_of
+from tests.integration.full_stack import full_stack
 from tests.integration.programs import environment_of
-from tests.integration.town import town
 
 HANG_S = 3.0
 
@@ -140,7 +140,7 @@ def test_a_gateway_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.Monke
         async def came() -> bool:
             return pulse._came()
 
-        async with town(tmp_path, with_control=False):
+        async with full_stack(tmp_path, with_control=False):
             await eventually(came, bool)
             await eventually(came, bool)
 

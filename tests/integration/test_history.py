@@ -15,13 +15,13 @@ from control.telemetry.nvml import Nvml
 from control.telemetry.telemetry import Telemetry
 from stepserve.contract import EngineDeath
 from tests.eventually import eventually
+from tests.integration.control_plane import control_plane, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import house, settings_of
 from tests.unit.control.recorded_nvml import H200, RecordedNvml
 
 
 async def test_traffic_cards_and_a_death_are_in_it(tmp_path: Path) -> None:
-    async with house(tmp_path, card_reader=Nvml(RecordedNvml(H200))) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(RecordedNvml(H200))) as here:
         await here.add_active("a")
         await eventually(lambda: here.get("/history"), lambda told: told["samples"])
         here.gateway.served, here.gateway.first_token_counts = 40, [40, 0, 0]

@@ -14,8 +14,8 @@ from control.app import create_app
 from datagen.kind import DataGenKind
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import DEADLINE_S, eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 

@@ -35,10 +35,10 @@ from stepserve.jobs.ports import JobKind
 from stepserve.route_table import match
 from stepserve.settings import Settings
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
+from tests.integration.full_stack import MODEL, FullStack, bearer, run_story
 from tests.integration.migrated import place_database
-from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 MINE, OTHER, ADMIN = "aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"
@@ -442,7 +442,7 @@ async def test_a_data_set_is_written_by_who_put_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("forged", ["x-stepserve-key", "x-stepserve-scopes"])
 def test_a_key_cannot_say_that_it_is_another(tmp_path: Path, forged: str) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["jobs"])
         other = await there.key(scopes=["jobs"])
         put = await there.http.post(
@@ -454,4 +454,4 @@ def test_a_key_cannot_say_that_it_is_another(tmp_path: Path, forged: str) -> Non
         refused = await there.http.get(f"/v1/files/{file_id}", headers={forged: value, **bearer(other)})
         assert refused.status_code == 404
 
-    tell(tmp_path, story, access=AccessSettings(isolate_keys=True))
+    run_story(tmp_path, story, access=AccessSettings(isolate_keys=True))

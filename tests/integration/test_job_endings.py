@@ -8,7 +8,7 @@ import pytest
 
 from control.database.tables import JobRow
 from control.jobs.ending import Cancelled, Done, Ending, Failed, Lost, Requeued
-from tests.integration.crew import Crew, crew
+from tests.integration.worker_pool import WorkerPool, worker_pool
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -23,15 +23,15 @@ ENDINGS: list[tuple[Ending, str, str | None, str, str | None]] = [
 NAMES = ["done", "failed", "cancelled", "requeued", "paused", "lost"]
 
 
-async def _taken(here: Crew, owner: str = "me") -> JobRow:
+async def _taken(here: WorkerPool, owner: str = "me") -> JobRow:
     job = await here.queue.take(owner, ["count"])
     assert job is not None
     return job
 
 
-def _run(base: Path, scenario: Callable[[Crew], Awaitable[None]]) -> None:
+def _run(base: Path, scenario: Callable[[WorkerPool], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with crew(base) as here:
+        async with worker_pool(base) as here:
             await here.job()
             await scenario(here)
 
@@ -42,7 +42,7 @@ def _run(base: Path, scenario: Callable[[Crew], Awaitable[None]]) -> None:
 def test_an_ending_is_shown_by_the_job_and_by_its_attempt(
     tmp_path: Path, ending: Ending, status: str, error: str | None, outcome: str, reason: str | None
 ) -> None:
-    async def scenario(here: Crew) -> None:
+    async def scenario(here: WorkerPool) -> None:
         taken = await _taken(here)
         ended = await here.queue.end(taken, ending)
         assert ended is not None
@@ -59,7 +59,7 @@ def test_an_ending_is_shown_by_the_job_and_by_its_attempt(
 
 @pytest.mark.parametrize("ending", [each[0] for each in ENDINGS], ids=NAMES)
 def test_a_cancellation_that_came_first_has_the_last_word(tmp_path: Path, ending: Ending) -> None:
-    async def scenario(here: Crew) -> None:
+    async def scenario(here: WorkerPool) -> None:
         taken = await _taken(here)
         await here.queue.cancel(taken.id)
         assert await here.queue.end(taken, ending) is None
@@ -72,7 +72,7 @@ def test_a_cancellation_that_came_first_has_the_last_word(tmp_path: Path, ending
 
 @pytest.mark.parametrize("ending", [each[0] for each in ENDINGS], ids=NAMES)
 def test_an_attempt_that_was_thought_dead_changes_nothing_of_the_next_one(tmp_path: Path, ending: Ending) -> None:
-    async def scenario(here: Crew) -> None:
+    async def scenario(here: WorkerPool) -> None:
         first = await _taken(here)
         [lease] = await here.queue.leases()
         assert await here.queue.end(lease, Lost("its worker gave no sign of life")) is not None
@@ -87,7 +87,7 @@ def test_an_attempt_that_was_thought_dead_changes_nothing_of_the_next_one(tmp_pa
 
 
 def test_a_lease_that_was_renewed_since_it_was_seen_is_not_lost(tmp_path: Path) -> None:
-    async def scenario(here: Crew) -> None:
+    async def scenario(here: WorkerPool) -> None:
         taken = await _taken(here)
         [seen] = await here.queue.leases()
         assert await here.queue.heartbeat(taken.id, "me")
@@ -99,7 +99,7 @@ def test_a_lease_that_was_renewed_since_it_was_seen_is_not_lost(tmp_path: Path) 
 
 
 def test_failures_are_counted_until_a_person_retries(tmp_path: Path) -> None:
-    async def scenario(here: Crew) -> None:
+    async def scenario(here: WorkerPool) -> None:
         taken = await _taken(here)
         await here.queue.end(taken, Requeued("the engine died", failures=3))
         taken = await _taken(here)

@@ -12,13 +12,13 @@ import pytest
 
 from control.errors import JobPaused
 from tests.eventually import eventually
+from tests.integration.control_plane import ControlPlane, control, control_plane, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, by_hand, control, house, settings_of
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
 
-async def held_job(here: House, **body: Any) -> str:
+async def held_job(here: ControlPlane, **body: Any) -> str:
     """A job that is running and waits."""
     here.kind.may_go.clear()
     here.kind.started.clear()
@@ -29,7 +29,7 @@ async def held_job(here: House, **body: Any) -> str:
 
 
 async def test_a_job_from_post_to_result(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         made = await here.post("/echo/jobs", model_id="a", steps=3)
         assert re.fullmatch(r"echo_\d{8}_\d{6}_[a-z0-9]{4}", made["job_id"])
@@ -46,7 +46,7 @@ async def test_a_job_from_post_to_result(tmp_path: Path) -> None:
 
 
 async def test_active_stands_for_the_active_model(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.refused(404, "/echo/jobs", model_id="active")
         await here.add_active("a")
         job_id = (await here.post("/echo/jobs", model_id="active"))["job_id"]
@@ -55,7 +55,7 @@ async def test_active_stands_for_the_active_model(tmp_path: Path) -> None:
 
 
 async def test_requests_that_make_no_job(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_model("a")
         assert "'ghost'" in await here.refused(404, "/echo/jobs", model_id="ghost")
         assert "steps: " in await here.refused(422, "/echo/jobs", model_id="a", steps=0)
@@ -66,7 +66,7 @@ async def test_requests_that_make_no_job(tmp_path: Path) -> None:
 
 
 async def test_a_job_waits_for_its_model(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         job_id = (await here.post("/echo/jobs", model_id="b"))["job_id"]
@@ -77,7 +77,7 @@ async def test_a_job_waits_for_its_model(tmp_path: Path) -> None:
 
 
 async def test_cancelling(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         running = await held_job(here)
         pending = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -98,12 +98,12 @@ async def test_cancelling(tmp_path: Path) -> None:
 
 
 async def test_cancelling_by_hand(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         running = await held_job(here)
         pending = (await here.post("/echo/jobs", model_id="a"))["job_id"]
-        await by_hand(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='pending'")
-        await by_hand(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='running'")
+        await run_sql(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='pending'")
+        await run_sql(tmp_path, "UPDATE jobs SET status='cancelled' WHERE status='running'")
         async with asyncio.timeout(240):
             await here.kind.ended.wait()
         here.kind.may_go.set()
@@ -121,18 +121,18 @@ async def test_cancelling_by_hand(tmp_path: Path) -> None:
 
 
 async def test_a_job_set_to_pending_by_hand_runs_again(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
         await here.job(job_id, "done")
-        await by_hand(tmp_path, "UPDATE jobs SET status='pending'")
+        await run_sql(tmp_path, "UPDATE jobs SET status='pending'")
         await eventually(
             lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("done", 2)
         )
 
 
 async def test_a_crash_fails_that_job_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.kind.crash = ZeroDivisionError("by zero")
         failed = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -143,7 +143,7 @@ async def test_a_crash_fails_that_job_alone(tmp_path: Path, caplog: pytest.LogCa
 
 
 async def test_a_paused_job_says_why_and_goes_on_when_it_can(tmp_path: Path) -> None:
-    async with house(tmp_path, job_retries=0) as here:
+    async with control_plane(tmp_path, job_retries=0) as here:
         here.kind.crash = JobPaused("the disk is full")
         await here.add_active("a")
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -155,7 +155,7 @@ async def test_a_paused_job_says_why_and_goes_on_when_it_can(tmp_path: Path) -> 
 
 
 async def test_other_weights_fail_the_job(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.gateway.refuse_batches_with = (409, "digest_mismatch")
         job = await here.job((await here.post("/echo/jobs", model_id="a"))["job_id"], "failed")
@@ -163,7 +163,7 @@ async def test_other_weights_fail_the_job(tmp_path: Path) -> None:
 
 
 async def test_a_model_that_left_the_engine_sends_the_job_back(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         here.gateway.refuse_batches_with = (404, "model_not_found")
         job_id = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -252,16 +252,16 @@ async def test_a_lease_of_another_host_is_taken_over_once_it_is_not_renewed(tmp_
         for number in range(10):
             await asyncio.sleep(0.2)
             year = 2001 + 90 * (number % 2)
-            assert await by_hand(
+            assert await run_sql(
                 tmp_path,
                 f"UPDATE jobs SET lease_expires_at='{year}-01-01 00:00:0{number}.000000' WHERE status='running'",
             )
 
-    async with house(tmp_path, job_lease_s=1.0) as here:
+    async with control_plane(tmp_path, job_lease_s=1.0) as here:
         await here.add_active("a")
         here.kind.may_go.clear()
         job_id = await held_job(here)
-        await by_hand(tmp_path, f"{elsewhere}'2099-01-01 00:00:00.000000'")
+        await run_sql(tmp_path, f"{elsewhere}'2099-01-01 00:00:00.000000'")
         renewals = asyncio.create_task(renew())
         async with asyncio.timeout(240):
             await here.kind.ended.wait()
@@ -275,7 +275,7 @@ async def test_a_lease_of_another_host_is_taken_over_once_it_is_not_renewed(tmp_
 
 
 async def test_idempotency_key(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         headers = {"Idempotency-Key": "k1"}
         body = {"model_id": "a", "steps": 2}
@@ -288,7 +288,7 @@ async def test_idempotency_key(tmp_path: Path) -> None:
 
 
 async def test_listing(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         done = (await here.post("/echo/jobs", model_id="a"))["job_id"]
@@ -317,7 +317,7 @@ async def test_listing(tmp_path: Path) -> None:
 
 
 async def test_no_more_jobs_at_a_time_than_allowed(tmp_path: Path) -> None:
-    async with house(tmp_path, max_concurrent_jobs=2) as here:
+    async with control_plane(tmp_path, max_concurrent_jobs=2) as here:
         await here.add_active("a")
         here.kind.may_go.clear()
         for _ in range(3):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from control.json_bound import MOST_VALUES
-from tests.integration.house import house
+from tests.integration.control_plane import control_plane
 from tests.integration.postgres import PostgresServer
 
 
@@ -25,7 +25,7 @@ async def test_so_many_values_that_none_is_looked_at(tmp_path: Path, path: str, 
         for at in range(0, len(content), 50_000):
             yield content[at : at + 50_000]
 
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         for body in (content, pieces()):
             response = await opened.http.post(path, content=body, headers={"content-type": "application/json"})
             assert response.status_code == 413
@@ -49,7 +49,7 @@ UNREADABLE: tuple[tuple[bytes, str | None, str], ...] = (
 
 @pytest.mark.parametrize("path", ["/models/register", "/echo/jobs", "/v1/conversations"])
 async def test_a_body_that_cannot_be_read_says_why_and_where(tmp_path: Path, path: str) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         for content, field, said in UNREADABLE:
             response = await opened.http.post(path, content=content)
             if path.startswith("/v1/"):
@@ -64,7 +64,7 @@ async def test_a_body_that_cannot_be_read_says_why_and_where(tmp_path: Path, pat
 
 @pytest.mark.parametrize("path", ["/models/set_active", "/echo/jobs"])
 async def test_a_byte_order_mark_is_read_over(tmp_path: Path, path: str) -> None:
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         plain = await opened.http.post(path, content=b'{"id": "nobody", "model_id": "nobody"}')
         marked = await opened.http.post(path, content=b'\xef\xbb\xbf{"id": "nobody", "model_id": "nobody"}')
     assert (marked.status_code, marked.json()) == (plain.status_code, plain.json())
@@ -73,7 +73,7 @@ async def test_a_byte_order_mark_is_read_over(tmp_path: Path, path: str) -> None
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
 async def test_a_body_is_json_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
     """`curl -d` calls it a form."""
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         for path in ("/models/set_active", "/echo/jobs"):
             content = b'{"id": "nobody"}' if path == "/models/set_active" else b'{"model_id": "nobody"}'
             headers = {"content-type": kind} if kind else {}
@@ -94,7 +94,7 @@ async def test_a_nul_that_postgresql_cannot_keep_is_refused(
         "/echo/jobs": {"model_id": "a\0"},
         "/promotions": {"candidate": "\0", "suite": suite},
     }
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         answers = [await opened.http.post(path, json=body) for path, body in bodies.items()]
         answers.append(await opened.http.put("/webhooks/w", json={"url": "http://localhost/\0"}))
         answers += [await opened.http.get(path) for path in ("/jobs/%00", "/models/%00", "/jobs?text=%00")]
@@ -104,7 +104,7 @@ async def test_a_nul_that_postgresql_cannot_keep_is_refused(
 
 async def test_a_long_body_of_few_values_is_read(tmp_path: Path) -> None:
     """And what is wrong with it is told in few words."""
-    async with house(tmp_path) as opened:
+    async with control_plane(tmp_path) as opened:
         content = json.dumps({"id": "m", "tags": [1] * 60_000, "note": "x" * 300_000}).encode()
         response = await opened.http.post("/models/register", content=content)
         assert response.status_code == 422

@@ -10,7 +10,7 @@ from evals.formats import parse_sample
 from evals.judge import AllowedJudges, JudgeSpec, judge_by_url
 from evals.record import MetricScore, record_of
 from stepserve.contract import BatchOutput
-from tests.integration.wild_server import reply, speaking, wild_server
+from tests.integration.raw_server import raw_server, reply, speaking
 
 SECRET = "what only this machine may read"
 CONTENT = b'{"choices": [{"message": {"content": "%s"}}]}'
@@ -39,7 +39,7 @@ async def graded(url: str, timeout_s: float = 60.0, max_reply_bytes: int = 1_000
 )
 def test_nothing_of_what_a_judge_says_is_kept_but_the_verdict(answer: bytes, said: str) -> None:
     """A judge's URL must not be a way to read what this machine can reach and the client cannot."""
-    with wild_server(lambda _, __: answer) as (url, _):
+    with raw_server(lambda _, __: answer) as (url, _):
         score = asyncio.run(graded(url))
     assert (score.value, score.parsed) == (0.0, False)
     assert score.error is not None
@@ -49,7 +49,7 @@ def test_nothing_of_what_a_judge_says_is_kept_but_the_verdict(answer: bytes, sai
 
 @pytest.mark.parametrize("verdict", ["CORRECT", "INCORRECT", None])
 def test_words_beside_the_verdict_are_not_kept(verdict: str | None) -> None:
-    with wild_server(lambda _, __: reply(CONTENT % f"{SECRET} {verdict}".encode())) as (url, _):
+    with raw_server(lambda _, __: reply(CONTENT % f"{SECRET} {verdict}".encode())) as (url, _):
         score = asyncio.run(graded(url))
     assert (score.correct, score.parsed) == (verdict == "CORRECT", verdict is not None)
     assert SECRET not in score.model_dump_json()
@@ -57,14 +57,14 @@ def test_words_beside_the_verdict_are_not_kept(verdict: str | None) -> None:
 
 def test_a_judge_on_this_machine_by_its_name() -> None:
     """`localhost` may be ::1 first, where nobody listens."""
-    with wild_server(lambda _, __: reply(CONTENT % b"CORRECT")) as (url, _):
+    with raw_server(lambda _, __: reply(CONTENT % b"CORRECT")) as (url, _):
         assert asyncio.run(graded(url.replace("127.0.0.1", "localhost"))).correct is True
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
 def test_no_redirect_is_followed(status: str) -> None:
-    with wild_server(lambda _, __: reply(CONTENT % b"CORRECT")) as (inner, seen):
-        with wild_server(lambda _, __: reply(b"", status, location=f"{inner}/chat/completions")) as (url, _):
+    with raw_server(lambda _, __: reply(CONTENT % b"CORRECT")) as (inner, seen):
+        with raw_server(lambda _, __: reply(b"", status, location=f"{inner}/chat/completions")) as (url, _):
             score = asyncio.run(graded(url))
         assert seen == []
     assert f"answered {status[:3]}" in str(score.error)
@@ -74,7 +74,7 @@ def test_a_small_answer_that_unpacks_to_400_megabytes() -> None:
     piece = gzip.compress(b" " * 2**20) * 400  # members of one gzip file
     answer = reply(piece, content_encoding="gzip")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with wild_server(lambda _, __: answer) as (url, _):
+    with raw_server(lambda _, __: answer) as (url, _):
         score = asyncio.run(graded(url))
     assert "compressed" in str(score.error)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB

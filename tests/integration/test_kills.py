@@ -18,10 +18,10 @@ from evals.kind import EvalKind
 from evals.tally import TIMING_KEYS
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.eval_control import serve
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.forked import CONTEXT, Forked
-from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -100,7 +100,7 @@ async def undisturbed(base: Path) -> list[dict[str, Any]]:
         return await results(base, http, await make_jobs(base, http))
 
 
-async def live_and_die(base: Path, life_s: float, *, from_up: bool) -> None:
+async def run_and_kill(base: Path, life_s: float, *, from_up: bool) -> None:
     """Kills control so long after it began to work, which a loaded machine may put off, or after its start."""
     is_up = CONTEXT.Event()
     process = Forked(partial(serve, base, is_up), os.environ)
@@ -122,7 +122,7 @@ def test_control_killed_at_any_moment(tmp_path: Path) -> None:
             async with control(base, max_concurrent_by_type={"eval": 0}) as http:
                 jobs = await make_jobs(base, http)
             for number in range(KILLS):
-                await live_and_die(base, chance.uniform(0.05, LONGEST_LIFE_S), from_up=number % 5 != 0)
+                await run_and_kill(base, chance.uniform(0.05, LONGEST_LIFE_S), from_up=number % 5 != 0)
             async with control(base, max_concurrent_jobs=3) as http:
                 found = await results(base, http, jobs)
                 ends = [a["outcome"] for job in jobs for a in (await http.get(f"/jobs/{job}")).json()["attempts"]]

@@ -21,8 +21,8 @@ from control.models.repository import ModelRepository
 from control.notifications.outbox import Outbox
 from stepserve.jobs.eval_ports import DoneEval
 from stepserve.paths import Layout
+from tests.integration.control_plane import control, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import by_hand, control, settings_of
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 MODELS = 450
@@ -123,7 +123,7 @@ async def test_no_question_reads_all_jobs(layout: Layout, view: View) -> None:
 
 @pytest.mark.usefixtures("each_database")
 async def test_numbers_follow_whoever_changes_jobs(tmp_path: Path) -> None:
-    async with control(tmp_path, FakeGateway(tmp_path / "none")) as house:
+    async with control(tmp_path, FakeGateway(tmp_path / "none")) as control_plane:
         engine = create_async_engine(url_of(settings_of(tmp_path)))
         async with engine.begin() as connection:
             rows = [
@@ -131,14 +131,14 @@ async def test_numbers_follow_whoever_changes_jobs(tmp_path: Path) -> None:
             ]
             await connection.execute(insert(JobRow), [row | {"status": "done"} for row in rows[:10]] + rows[10:])
         await engine.dispose()
-        await by_hand(tmp_path, "UPDATE jobs SET status = 'cancelled' WHERE id IN ('eval_0001', 'eval_0002')")
-        await by_hand(tmp_path, "UPDATE jobs SET type = 'data_gen', created_by = 'bob' WHERE id = 'eval_0003'")
-        await by_hand(tmp_path, "UPDATE jobs SET priority = 7")
-        await by_hand(tmp_path, "DELETE FROM jobs WHERE id = 'eval_0004'")
-        stats, of_evals = await house.get("/jobs/stats"), await house.get("/jobs/stats?type=echo")
-        listed = await house.get("/jobs?limit=1000")
-        cancelled = await house.get("/jobs?status=cancelled&type=echo")
-        metrics = (await house.http.get("/metrics")).text
+        await run_sql(tmp_path, "UPDATE jobs SET status = 'cancelled' WHERE id IN ('eval_0001', 'eval_0002')")
+        await run_sql(tmp_path, "UPDATE jobs SET type = 'data_gen', created_by = 'bob' WHERE id = 'eval_0003'")
+        await run_sql(tmp_path, "UPDATE jobs SET priority = 7")
+        await run_sql(tmp_path, "DELETE FROM jobs WHERE id = 'eval_0004'")
+        stats, of_evals = await control_plane.get("/jobs/stats"), await control_plane.get("/jobs/stats?type=echo")
+        listed = await control_plane.get("/jobs?limit=1000")
+        cancelled = await control_plane.get("/jobs?status=cancelled&type=echo")
+        metrics = (await control_plane.http.get("/metrics")).text
     engine = create_async_engine(url_of(settings_of(tmp_path)))
     async with engine.connect() as connection:
         kept = await connection.execute(
@@ -157,14 +157,14 @@ async def test_numbers_follow_whoever_changes_jobs(tmp_path: Path) -> None:
 
 
 async def test_every_model_is_listed_once_and_one_is_found(tmp_path: Path) -> None:
-    async with control(tmp_path, FakeGateway(tmp_path / "none")) as house:
+    async with control(tmp_path, FakeGateway(tmp_path / "none")) as control_plane:
         engine = create_async_engine(url_of(settings_of(tmp_path)))
         async with engine.begin() as connection:
             await connection.execute(insert(ModelRow), [model(number) for number in range(MODELS)])
         await engine.dispose()
-        listed = (await house.get("/models"))["models"]
+        listed = (await control_plane.get("/models"))["models"]
         with statements() as asked:
-            one = await house.get("/models/m7")
+            one = await control_plane.get("/models/m7")
     assert [each["id"] for each in listed] == [f"m{number}" for number in range(MODELS)]
     assert one == listed[7]
     assert all("WHERE" in statement for statement, _ in asked if "FROM models" in statement and "JOIN" not in statement)

@@ -9,11 +9,11 @@ import pytest
 from stepserve.access_settings import LimitSettings
 from stepserve.settings import EngineSettings
 from tests.eventually import eventually
-from tests.integration.town import MODEL, Town, tell
+from tests.integration.full_stack import MODEL, FullStack, run_story
 
 
 def test_requests_a_minute(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         limited, free = await there.key(requests_per_min=3), await there.key()
         codes = [(await there.chat(limited)).status_code for _ in range(5)]
         assert codes == [200, 200, 200, 429, 429]
@@ -22,11 +22,11 @@ def test_requests_a_minute(tmp_path: Path) -> None:
         assert answer.json()["error"]["code"] == "rate_limit_exceeded"
         assert (await there.chat(free)).status_code == 200
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_tokens_a_minute(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(tokens_per_min=500)
         too_large = await there.chat(key, max_tokens=5000)
         assert too_large.status_code == 429
@@ -41,11 +41,11 @@ def test_tokens_a_minute(tmp_path: Path) -> None:
         assert (await first).status_code == 200
         assert (await there.chat(key, max_tokens=400)).status_code == 200  # the first has used none of it
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_requests_at_once(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(max_concurrent=1)
         there.engine.release.clear()
         first = asyncio.create_task(there.chat(key))
@@ -55,11 +55,11 @@ def test_requests_at_once(tmp_path: Path) -> None:
         assert (await first).status_code == 200
         assert (await there.chat(key)).status_code == 200
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_queue_that_is_full_says_so_and_when_to_come_again(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         there.engine.release.clear()
         running = [asyncio.create_task(there.chat()) for _ in range(3)]
         await eventually(lambda: there.http.get("/status"), lambda seen: seen.json()["engines"][0]["in_flight"] >= 3)
@@ -72,10 +72,10 @@ def test_a_queue_that_is_full_says_so_and_when_to_come_again(tmp_path: Path) -> 
         assert (await there.chat()).status_code == 200
 
     one_at_once = EngineSettings(max_num_seqs=1)
-    tell(tmp_path, story, limits=LimitSettings(max_queued_requests=2), engine=one_at_once)
+    run_story(tmp_path, story, limits=LimitSettings(max_queued_requests=2), engine=one_at_once)
 
 
-async def _read_stream(there: Town, seen: list[bytes]) -> None:
+async def _read_stream(there: FullStack, seen: list[bytes]) -> None:
     async with there.http.stream("POST", "/v1/chat/completions", json={"model": MODEL}) as answer:
         assert answer.status_code == 200
         async for chunk in answer.aiter_raw():
@@ -83,7 +83,7 @@ async def _read_stream(there: Town, seen: list[bytes]) -> None:
 
 
 def test_time_outs(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         there.engine.release.clear()
         slow = await there.chat()
         assert slow.status_code == 504
@@ -95,11 +95,11 @@ def test_time_outs(tmp_path: Path) -> None:
         assert b"stream_timeout_s" in b"".join(seen)
         assert (await there.http.get("/readyz")).status_code == 200
 
-    tell(tmp_path, story, limits=LimitSettings(request_timeout_s=0.2, stream_timeout_s=0.4))
+    run_story(tmp_path, story, limits=LimitSettings(request_timeout_s=0.2, stream_timeout_s=0.4))
 
 
 def test_a_flood_of_wrong_keys_hurts_nobody_else(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key()
         nearly = key[:-4] + ("b" if key[-4] == "a" else "a")
         wrong = [asyncio.create_task(there.chat(f"{nearly}{number:03d}")) for number in range(150)]
@@ -107,4 +107,4 @@ def test_a_flood_of_wrong_keys_hurts_nobody_else(tmp_path: Path) -> None:
         assert {each.status_code for each in await asyncio.gather(*wrong)} == {401}
         assert {each.status_code for each in await asyncio.gather(*right)} == {200}
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

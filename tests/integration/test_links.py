@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.integration.control_plane import control_plane
 from tests.integration.fake_hub import FakeHub
-from tests.integration.front import front
-from tests.integration.house import house
+from tests.integration.public_server import public_server
 from tests.integration.pulls import WEIGHTS, add, ended, pull, pulling, visible
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -126,7 +126,7 @@ def test_a_link_in_a_repository_is_the_text_that_the_hub_sends_for_it(
 
 
 async def test_a_registered_folder_whose_entries_lead_in_circles_is_refused(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
             folder = write_checkpoint(here.layout.models / name.partition(".")[0])
             (folder / name).unlink()
@@ -172,7 +172,7 @@ async def test_an_upload_does_not_write_through_a_link_in_its_folder(
         )
 
     async with httpx.AsyncClient(timeout=240) as http:
-        async with front(tmp_path / "base") as there:
+        async with public_server(tmp_path / "base") as there:
             assert (await half(there.url, http, 0)).status_code == 200
             place = there.layout.uploads / "m" / "files" / "x.json"
             place.unlink()
@@ -181,7 +181,7 @@ async def test_an_upload_does_not_write_through_a_link_in_its_folder(
             if not restarted:
                 await goes_on(url, http, place)
         if restarted:
-            async with front(tmp_path / "base") as there:
+            async with public_server(tmp_path / "base") as there:
                 await goes_on(there.url, http, place)
     assert outside.read_bytes() == b"m" * len(CONTENT)
 
@@ -190,7 +190,7 @@ async def test_an_uploads_book_is_not_written_through_a_link(tmp_path: Path) -> 
     outside = tmp_path / "mine.json"
     outside.write_bytes(b"mine")
 
-    async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+    async with public_server(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
         folder = there.layout.uploads / "m"
         folder.mkdir(parents=True)
         (folder / ".upload.json").hardlink_to(outside)
@@ -202,7 +202,7 @@ async def test_a_folder_of_an_upload_that_became_a_link_gets_no_files(tmp_path: 
     outside = tmp_path / "mine"
     before = mine(outside)
 
-    async with front(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+    async with public_server(tmp_path / "base") as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
         assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
         (there.layout.uploads / "m" / "files" / "chat_templates").symlink_to(outside)
         template = await http.put("/models/m/files/chat_templates/notes.txt", content=b"other")

@@ -16,8 +16,8 @@ from gateway.http.early_port import EarlyPort
 from gateway.http.listener import PublicListener
 from stepserve.access_settings import TlsSettings
 from tests.eventually import eventually
-from tests.integration.house import settings_of
-from tests.integration.town import listening
+from tests.integration.control_plane import settings_of
+from tests.integration.full_stack import listening
 
 
 async def well(scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,9 +17,9 @@ from pydantic import SecretStr
 
 from stepserve.access_settings import AccessSettings
 from tests.eventually import eventually
-from tests.integration.house import by_hand
+from tests.integration.control_plane import run_sql
+from tests.integration.full_stack import FullStack, bearer, full_stack, running_control
 from tests.integration.programs import STEPSERVE, environment_of
-from tests.integration.town import Town, bearer, running_control, town
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def control_process(base: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-async def answering(there: Town) -> None:
+async def answering(there: FullStack) -> None:
     async def look() -> bool:
         try:
             return (await there.owner.get("/health")).status_code == 200
@@ -44,25 +44,25 @@ async def answering(there: Town) -> None:
     await eventually(look, bool)
 
 
-async def asked(there: Town, key: str | None = None) -> int:
+async def asked(there: FullStack, key: str | None = None) -> int:
     headers = bearer(key) if key else {}
     return (await there.http.get("/models", headers=headers)).status_code
 
 
-async def until_asked(there: Town, key: str | None, status: int) -> None:
+async def until_asked(there: FullStack, key: str | None, status: int) -> None:
     async def look() -> int:
         return await asked(there, key)
 
     assert await eventually(look, lambda seen: seen == status) == status
 
 
-async def new_key(there: Town, **fields: Any) -> str:
+async def new_key(there: FullStack, **fields: Any) -> str:
     answer = await there.owner.post("/keys", json={"name": "n", **fields})
     assert answer.status_code == 201, answer.text
     return str(answer.json()["key"])
 
 
-async def recovered(there: Town, **body: Any) -> Any:
+async def recovered(there: FullStack, **body: Any) -> Any:
     answer = await there.owner.post("/internal/keys/recover", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -90,7 +90,7 @@ def remove_database(base: Path) -> None:
 async def test_a_database_that_is_gone_closes_the_server_in_whatever_order_its_processes_come_back(
     tmp_path: Path,
 ) -> None:
-    async with town(tmp_path, with_control=False) as there:
+    async with full_stack(tmp_path, with_control=False) as there:
         with control_process(tmp_path) as control:
             await answering(there)
             key = await new_key(there, scopes=["admin"])
@@ -108,7 +108,7 @@ async def test_a_database_that_is_gone_closes_the_server_in_whatever_order_its_p
             assert "stepserve keys recover" in refused.json()["detail"]
             assert await asked(there) == 503
     # The gateway starts again: first without control, then with the empty database.
-    async with town(tmp_path, with_control=False) as there:
+    async with full_stack(tmp_path, with_control=False) as there:
         assert await asked(there) == 401
         with control_process(tmp_path):
             await answering(there)
@@ -127,7 +127,7 @@ async def test_a_database_that_is_gone_closes_the_server_in_whatever_order_its_p
 async def test_an_older_backup_does_not_bring_a_revoked_key_back(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     base = tmp_path / "base"
-    async with town(base, with_control=False) as there:
+    async with full_stack(base, with_control=False) as there:
         async with running_control(there.settings):
             admin = await new_key(there, scopes=["admin"])
             leaked = await new_key(there)
@@ -154,7 +154,7 @@ async def test_an_older_backup_does_not_bring_a_revoked_key_back(tmp_path: Path)
 
 async def test_the_right_database_opens_the_server_again_by_itself(tmp_path: Path) -> None:
     base, kept = tmp_path / "base", tmp_path / "kept"
-    async with town(base, with_control=False) as there:
+    async with full_stack(base, with_control=False) as there:
         async with running_control(there.settings):
             key = await new_key(there, scopes=["admin"])
         kept.mkdir()
@@ -171,13 +171,13 @@ async def test_the_right_database_opens_the_server_again_by_itself(tmp_path: Pat
 
 @pytest.mark.parametrize("statement", ["DELETE FROM api_keys", "UPDATE api_keys SET revoked_at = NULL"])
 async def test_rows_that_were_changed_by_hand_widen_nothing(tmp_path: Path, statement: str) -> None:
-    async with town(tmp_path, with_control=False) as there:
+    async with full_stack(tmp_path, with_control=False) as there:
         async with running_control(there.settings):
             admin = await new_key(there, scopes=["admin"])
             revoked = await new_key(there)
             await there.owner.delete(f"/keys/{revoked.split('_')[1]}")
-        await by_hand(tmp_path, statement)
-        await by_hand(tmp_path, "UPDATE access_state SET revision = revision + 1")
+        await run_sql(tmp_path, statement)
+        await run_sql(tmp_path, "UPDATE access_state SET revision = revision + 1")
         async with running_control(there.settings):
             await until_asked(there, admin, 503)
             assert await asked(there) == 503
@@ -185,9 +185,9 @@ async def test_rows_that_were_changed_by_hand_widen_nothing(tmp_path: Path, stat
 
 async def test_keys_demanded_by_settings_that_are_gone_leave_it_closed(tmp_path: Path) -> None:
     """An environment file that is not read any more is no wish to open the server."""
-    async with town(tmp_path, access=AccessSettings(mode="keys")) as there:
+    async with full_stack(tmp_path, access=AccessSettings(mode="keys")) as there:
         assert await asked(there) == 401
-    async with town(tmp_path, with_control=False) as there, running_control(there.settings):
+    async with full_stack(tmp_path, with_control=False) as there, running_control(there.settings):
         await until_asked(there, None, 503)
         assert not there.gateway.keyring.lets_others_in
         key = await new_key(there, scopes=["admin"])
@@ -200,8 +200,8 @@ async def test_several_gateways_of_one_database(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     url = f"sqlite+aiosqlite:///{tmp_path}/shared.sqlite"
     async with (
-        town(first, with_control=False, database_url=SecretStr(url)) as one,
-        town(second, with_control=False, database_url=SecretStr(url)) as other,
+        full_stack(first, with_control=False, database_url=SecretStr(url)) as one,
+        full_stack(second, with_control=False, database_url=SecretStr(url)) as other,
     ):
         async with running_control(one.settings), running_control(other.settings):
             key = await new_key(one, scopes=["admin"])

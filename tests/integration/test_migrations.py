@@ -21,7 +21,7 @@ from control.jobs.queue import JobQueue
 from control.models.activation_log import ActivationLog
 from stepserve.contract import ModelRef
 from stepserve.fleet import Committed
-from tests.integration.house import settings_of
+from tests.integration.control_plane import settings_of
 
 OLD_JOB = """
 INSERT INTO jobs (id, type, model_id, model_digest, status, config, attempt, progress_done, created_at)

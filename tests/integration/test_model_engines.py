@@ -5,25 +5,25 @@ from typing import Any
 
 from control.models.model_engine import engine_digest, engine_signature
 from stepserve.contract import EngineOverrides, Signature
+from tests.integration.control_plane import ControlPlane, control, control_plane, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, control, house, settings_of
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 TWO_RANKS = {"args": {"tensor_parallel_size": 2}}
 EIGHT_BITS = {"args": {"quantization": "fp8_per_channel"}}
 
 
-async def register(here: House, **body: Any) -> Any:
+async def register(here: ControlPlane, **body: Any) -> Any:
     return await here.post("/models/register", **({"id": "a", "source": "t"} | body))
 
 
-async def entry(here: House) -> Any:
+async def entry(here: ControlPlane) -> Any:
     return next(model for model in (await here.get("/models"))["models"] if model["id"] == "a")
 
 
 async def test_vllm_is_asked_and_its_refusal_passed_on(tmp_path: Path) -> None:
 
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         here.gateway.refuse_engines_with = "engine.args.tensor_parallel_size: invalid int value: 'two'"
         said = await here.refused(
@@ -40,7 +40,7 @@ async def test_vllm_is_asked_and_its_refusal_passed_on(tmp_path: Path) -> None:
 
 async def test_what_is_stepserves_or_the_operators_is_refused_without_vllm(tmp_path: Path) -> None:
 
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         for args, words in (
             ({"worker_extension_cls": "a.B"}, "worker_extension_cls cannot be given"),
@@ -54,7 +54,7 @@ async def test_what_is_stepserves_or_the_operators_is_refused_without_vllm(tmp_p
 
 
 async def test_a_model_is_bound_to_cards_that_the_gateway_knows(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         said = await here.refused(422, "/models/register", id="a", source="t", engine={"devices": ["first"]})
         assert "engine.devices" in said
@@ -80,7 +80,7 @@ async def test_while_the_gateway_is_away_the_check_is_left_for_the_load(tmp_path
 
 async def test_other_bits_are_another_model(tmp_path: Path) -> None:
     """Their answers differ, so a digest that was measured is never taken for the other."""
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         plain = (await register(here))["digest"]
         assert "other content" in await here.refused(409, "/models/register", id="a", source="t", engine=EIGHT_BITS)
@@ -95,7 +95,7 @@ async def test_other_bits_are_another_model(tmp_path: Path) -> None:
 
 async def test_new_content_under_an_id_keeps_the_models_engine(tmp_path: Path) -> None:
 
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         await register(here, engine=TWO_RANKS)
         write_checkpoint(here.layout.models / "b", seed=1)

@@ -6,13 +6,13 @@ import pytest
 
 from stepserve.setting_origins import load
 from stepserve.setting_sources import SettingsRefused
-from tests.integration.house import house
+from tests.integration.control_plane import control_plane
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 async def test_a_checkpoint_in_an_allowed_folder_is_a_model(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    async with house(tmp_path / "base", model_roots=[shared]) as here:
+    async with control_plane(tmp_path / "base", model_roots=[shared]) as here:
         folder = write_checkpoint(shared / "runs" / "a")
         await here.post("/models/register", id="a", source="t", path=str(folder))
         await here.post("/models/set_active", id="a")
@@ -27,7 +27,7 @@ async def test_a_checkpoint_in_an_allowed_folder_is_a_model(tmp_path: Path) -> N
 
 async def test_what_leads_out_of_them_is_refused_and_they_are_named(tmp_path: Path) -> None:
     shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
-    async with house(tmp_path / "base", model_roots=[shared]) as here:
+    async with control_plane(tmp_path / "base", model_roots=[shared]) as here:
         write_checkpoint(elsewhere / "a")
         write_checkpoint(shared / "b")
         (shared / "link").symlink_to(elsewhere / "a")
@@ -50,7 +50,7 @@ async def test_what_leads_out_of_them_is_refused_and_they_are_named(tmp_path: Pa
 
 
 async def test_without_the_setting_the_refusal_says_that_there_is_one(tmp_path: Path) -> None:
-    async with house(tmp_path / "base") as here:
+    async with control_plane(tmp_path / "base") as here:
         folder = write_checkpoint(tmp_path / "elsewhere")
         refusal = await here.refused(422, "/models/register", id="x", source="t", path=str(folder))
         assert "can be allowed by the setting model_roots" in refusal

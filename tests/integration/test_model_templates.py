@@ -11,8 +11,8 @@ from stepserve.contract import ModelRef
 from stepserve.named_templates import BUILT_IN, template_text
 from tests.eventually import eventually
 from tests.integration.adapter_files import write_adapter, write_base
+from tests.integration.control_plane import ControlPlane, control_plane, run_sql
 from tests.integration.fake_hub import FakeHub
-from tests.integration.house import House, by_hand, house
 from tests.integration.pulls import add, ended, pull, pulling
 from tests.integration.test_adapters import ENGINE
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -26,11 +26,11 @@ def write_with_template(folder: Path, seed: int = 0) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": OWN}))
 
 
-async def row(here: House, model_id: str) -> Any:
+async def row(here: ControlPlane, model_id: str) -> Any:
     return next(model for model in (await here.get("/models"))["models"] if model["id"] == model_id)
 
 
-async def activated(here: House, model_id: str) -> ModelRef:
+async def activated(here: ControlPlane, model_id: str) -> ModelRef:
     """What the gateway is given."""
     await here.post("/models/set_active", id=model_id)
     return here.gateway.asked[-1].model
@@ -38,7 +38,7 @@ async def activated(here: House, model_id: str) -> ModelRef:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 async def test_every_built_in_template_serves(name: str, tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         told = await here.post("/models/register", id="a", source="t", chat_template=name)
         assert (told["warnings"], told["chat_template"]) == ([], "registered")
@@ -46,7 +46,7 @@ async def test_every_built_in_template_serves(name: str, tmp_path: Path) -> None
 
 
 async def test_a_model_without_a_template_says_so_and_one_that_is_given_is_served(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "bare")
         write_with_template(here.layout.models / "own")
         (warning,) = (await here.post("/models/register", id="bare", source="t"))["warnings"]
@@ -63,7 +63,7 @@ async def test_a_model_without_a_template_says_so_and_one_that_is_given_is_serve
 
 async def test_another_template_is_other_content(tmp_path: Path) -> None:
     """It is in the digest, so it is neither ignored nor mixed up with answers under the one before."""
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         bare = await here.post("/models/register", id="a", source="t")
         refusal = await here.refused(409, "/models/register", id="a", source="t", chat_template="chatml")
@@ -90,7 +90,7 @@ async def test_another_template_is_other_content(tmp_path: Path) -> None:
 
 async def test_an_id_keeps_its_template_until_its_files_bring_one(tmp_path: Path) -> None:
     """A trainer's script says `register {id, source}` each time, and writes into the same folder."""
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         folder = here.layout.models / "latest"
         write_checkpoint(folder)
         await here.post("/models/register", id="latest", source="t", chat_template="chatml")
@@ -103,7 +103,7 @@ async def test_an_id_keeps_its_template_until_its_files_bring_one(tmp_path: Path
 
 
 async def test_two_checkpoints_with_one_template_can_be_switched_in_place(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         signatures = []
         for seed, name in enumerate(("a", "b")):
             write_checkpoint(here.layout.models / name, seed)
@@ -125,7 +125,7 @@ async def test_two_checkpoints_with_one_template_can_be_switched_in_place(tmp_pa
     ],
 )
 async def test_a_template_of_no_use_is_refused_by_its_field(template: str, said: str, tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         assert said in await here.refused(422, "/models/register", id="a", source="t", chat_template=template)
         assert said in await here.refused(422, "/pull", model="acme/tiny", chat_template=template)
@@ -135,7 +135,7 @@ async def test_a_template_of_no_use_is_refused_by_its_field(template: str, said:
 async def test_the_users_own_file_and_the_default_of_the_settings(tmp_path: Path) -> None:
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "mine.jinja").write_text(OWN + "{# mine #}")
-    async with house(tmp_path, default_chat_template="plain") as here:
+    async with control_plane(tmp_path, default_chat_template="plain") as here:
         for name in ("bare", "mine"):
             write_checkpoint(here.layout.models / name)
         write_with_template(here.layout.models / "own")
@@ -151,7 +151,7 @@ async def test_the_users_own_file_and_the_default_of_the_settings(tmp_path: Path
 
 
 async def test_an_adapter_has_its_own_or_its_bases(tmp_path: Path) -> None:
-    async with house(tmp_path, engine=ENGINE) as here:
+    async with control_plane(tmp_path, engine=ENGINE) as here:
         write_base(here)
         await here.post("/models/register", id="base", source="t")
         for name in ("tuned", "chatting"):
@@ -166,7 +166,7 @@ async def test_an_adapter_has_its_own_or_its_bases(tmp_path: Path) -> None:
 
 async def test_an_adapters_own_template_is_not_used_and_a_warning_says_so(tmp_path: Path) -> None:
     """PEFT's trainers write the tokenizer's template beside the adapter; mostly it is the base's."""
-    async with house(tmp_path, engine=ENGINE) as here:
+    async with control_plane(tmp_path, engine=ENGINE) as here:
         write_base(here)
         (here.layout.models / "base" / "tokenizer_config.json").write_text(json.dumps({"chat_template": OWN}))
         await here.post("/models/register", id="base", source="t")
@@ -182,7 +182,7 @@ async def test_an_adapters_own_template_is_not_used_and_a_warning_says_so(tmp_pa
 
 
 async def test_models_of_before_it_was_noted_are_looked_at_when_control_starts(tmp_path: Path) -> None:
-    async with house(tmp_path, engine=ENGINE) as here:
+    async with control_plane(tmp_path, engine=ENGINE) as here:
         write_base(here)
         write_with_template(here.layout.models / "own")
         write_checkpoint(here.layout.models / "gone", 2)
@@ -190,10 +190,10 @@ async def test_models_of_before_it_was_noted_are_looked_at_when_control_starts(t
         for name in ("base", "own", "gone", "tuned"):
             await here.post("/models/register", id=name, source="t")
         (warning,) = (await row(here, "base"))["warnings"]
-        await by_hand(tmp_path, "UPDATE models SET has_template = NULL")
+        await run_sql(tmp_path, "UPDATE models SET has_template = NULL")
         assert (await row(here, "base"))["warnings"] == []
         shutil.rmtree(here.layout.models / "gone")
-    async with house(tmp_path, engine=ENGINE) as here:
+    async with control_plane(tmp_path, engine=ENGINE) as here:
         await eventually(lambda: row(here, "base"), lambda model: model["warnings"] == [warning])
         await eventually(lambda: row(here, "own"), lambda model: model["chat_template"] == "checkpoint")
         assert (await row(here, "gone"))["warnings"] == []

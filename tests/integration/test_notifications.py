@@ -24,9 +24,9 @@ from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput, EngineDeath
 from stepserve.outbound import Outbound
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, ControlPlane, control, control_plane, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, House, by_hand, control, house, settings_of
-from tests.integration.wild_server import reply, speaking
+from tests.integration.raw_server import reply, speaking
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ...").decode()
@@ -75,13 +75,13 @@ async def receiver() -> AsyncIterator[Receiver]:
         server.close()
 
 
-async def put(here: House, name: str, **body: Any) -> Any:
+async def put(here: ControlPlane, name: str, **body: Any) -> Any:
     answer = await here.http.put(f"/webhooks/{name}", json=body)
     assert answer.status_code in {200, 201}, answer.text
     return answer.json()
 
 
-async def settled(here: House, **wanted: Any) -> Any:
+async def settled(here: ControlPlane, **wanted: Any) -> Any:
     """The newest delivery, once it has these values."""
 
     async def look() -> Any:
@@ -91,7 +91,7 @@ async def settled(here: House, **wanted: Any) -> Any:
     return await eventually(look, lambda seen: wanted.items() <= seen.items())
 
 
-async def ended_job(here: House, **config: Any) -> str:
+async def ended_job(here: ControlPlane, **config: Any) -> str:
     made = await here.post("/echo/jobs", model_id="a", **config)
     await eventually(lambda: here.get(f"/jobs/{made['job_id']}"), lambda job: job["status"] in {"done", "failed"})
     return str(made["job_id"])
@@ -99,7 +99,7 @@ async def ended_job(here: House, **config: Any) -> str:
 
 @pytest.mark.usefixtures("each_database")
 async def test_the_end_of_a_job_is_told_once_and_signed(tmp_path: Path) -> None:
-    async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
+    async with receiver() as there, control_plane(tmp_path, **ON_THIS_MACHINE) as here:
         await here.add_active("a")
         await put(here, "ci", url=there.url, events=["job.*"], secret=SECRET)
         job_id = await ended_job(here)
@@ -126,14 +126,14 @@ async def test_the_end_of_a_job_is_told_once_and_signed(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_taken_is_sent_again_with_the_same_id_and_then_given_up(tmp_path: Path) -> None:
-    async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
+    async with receiver() as there, control_plane(tmp_path, **ON_THIS_MACHINE) as here:
         await here.add_active("a")
         await put(here, "ci", url=there.url, events=["job.done"])
         there.statuses = [503, 302, 200]
         await ended_job(here)
         for attempts, error in ((1, "answered 503"), (2, "answered 302")):
             await settled(here, state="pending", attempts=attempts, error=error)
-            await by_hand(tmp_path, DUE)
+            await run_sql(tmp_path, DUE)
         await settled(here, state="delivered", attempts=3, error=None)
         assert len({head["webhook-id"] for head in there.heads}) == 1
 
@@ -148,19 +148,19 @@ async def test_what_is_not_taken_is_sent_again_with_the_same_id_and_then_given_u
 
 async def test_a_job_that_ended_while_control_was_down_is_told_at_its_start(tmp_path: Path) -> None:
     async with receiver() as there:
-        async with house(tmp_path, **ON_THIS_MACHINE) as here:
+        async with control_plane(tmp_path, **ON_THIS_MACHINE) as here:
             await here.add_active("a")
             await here.add_model("b", 1)
             await put(here, "ci", url=there.url, events=["job.cancelled"])
             made = await here.post("/echo/jobs", model_id="b")
-        await by_hand(tmp_path, "UPDATE jobs SET status = 'cancelled' WHERE status = 'pending'")
-        async with house(tmp_path, **ON_THIS_MACHINE):
+        await run_sql(tmp_path, "UPDATE jobs SET status = 'cancelled' WHERE status = 'pending'")
+        async with control_plane(tmp_path, **ON_THIS_MACHINE):
             await there.has(1)
     assert json.loads(there.bodies[0])["data"]["job_id"] == made["job_id"]
 
 
 async def test_a_switch_that_failed_and_an_engine_that_died_as_a_chat_reads_them(tmp_path: Path) -> None:
-    async with receiver() as there, house(tmp_path, **ON_THIS_MACHINE) as here:
+    async with receiver() as there, control_plane(tmp_path, **ON_THIS_MACHINE) as here:
         await here.add_active("a")
         await here.add_model("b", 1)
         await put(here, "chat", url=there.url, form="slack", events=["activation.failed", "engine.died"])
@@ -181,7 +181,7 @@ async def test_a_switch_that_failed_and_an_engine_that_died_as_a_chat_reads_them
 
 
 async def test_an_address_that_no_setting_names_is_not_connected_to(tmp_path: Path) -> None:
-    async with receiver() as there, house(tmp_path) as here:
+    async with receiver() as there, control_plane(tmp_path) as here:
         await put(here, "inside", url=there.url)
         assert (await here.http.post("/webhooks/inside/test")).status_code == 202
         found = await settled(here, event="test", attempts=1)
@@ -191,7 +191,7 @@ async def test_an_address_that_no_setting_names_is_not_connected_to(tmp_path: Pa
 
 async def test_a_delivery_that_fails_in_a_way_that_nobody_thought_of_counts_as_an_attempt(tmp_path: Path) -> None:
     """Else it would be made again every few minutes for ever, and nobody could see why."""
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await put(here, "odd", url="http://xn--a/")  # which no name is written as
         assert (await here.http.post("/webhooks/odd/test")).status_code == 202
         assert "InvalidCodepoint" in (await settled(here, event="test", attempts=1))["error"]
@@ -229,7 +229,7 @@ async def test_a_target_of_another_package(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(site)
     importlib.invalidate_caches()
 
-    async with house(tmp_path / "base") as here:
+    async with control_plane(tmp_path / "base") as here:
         await here.add_active("a")
         await put(here, "pager", target="pager", events=["job.done"])
         job_id = await ended_job(here)
@@ -257,7 +257,7 @@ async def test_a_target_of_another_package(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 async def test_a_webhook_that_cannot_work_is_refused(tmp_path: Path, body: dict[str, Any], said: str) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         answer = await here.http.put("/webhooks/x", json=body)
         assert answer.status_code == 422
         assert said in answer.json()["detail"]
@@ -265,7 +265,7 @@ async def test_a_webhook_that_cannot_work_is_refused(tmp_path: Path, body: dict[
 
 
 async def test_a_secret_is_shown_once_and_kept(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         made = await put(here, "x", url="https://example.com/", events=["job.failed"])
         assert made["secret"].startswith("whsec_")
         changed = await put(here, "x", url="https://example.com/2")
@@ -273,7 +273,7 @@ async def test_a_secret_is_shown_once_and_kept(tmp_path: Path) -> None:
         [shown] = (await here.get("/webhooks"))["webhooks"]
         assert "secret" not in shown
         assert (shown["url"], shown["events"]) == ("https://example.com/2", ["*"])
-        assert await by_hand(tmp_path, f"UPDATE webhooks SET form = 'json' WHERE secret = '{made['secret']}'") == 1
+        assert await run_sql(tmp_path, f"UPDATE webhooks SET form = 'json' WHERE secret = '{made['secret']}'") == 1
         assert (await here.http.delete("/webhooks/x")).status_code == 200
         assert (await here.http.delete("/webhooks/x")).status_code == 404
         assert "no webhook 'x'" in await here.refused(404, "/webhooks/x/test")
@@ -433,7 +433,7 @@ BAD_TRACKERS: list[tuple[dict[str, Any], str]] = [
 
 
 async def test_a_tracker_that_cannot_work_is_refused(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         for body, said in BAD_TRACKERS:
             answer = await here.http.put("/webhooks/x", json=body)
             assert answer.status_code == 422

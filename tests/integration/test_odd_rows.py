@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from tests.eventually import eventually
-from tests.integration.house import House, by_hand, house
+from tests.integration.control_plane import ControlPlane, control_plane, run_sql
 
 PENDING = {
     "type": "'echo'", "model_id": "'a'", "model_digest": "(SELECT digest FROM models LIMIT 1)", "status": "'pending'",
@@ -50,16 +50,16 @@ def _insert(id_: str, changes: dict[str, str]) -> str:
     return f"INSERT INTO jobs ({', '.join(row)}) VALUES ({', '.join(row.values())})"
 
 
-async def _seen(here: House, id_: str, status: str) -> dict[str, Any]:
+async def _seen(here: ControlPlane, id_: str, status: str) -> dict[str, Any]:
     job: dict[str, Any] = await eventually(lambda: here.get(f"/jobs/{id_}"), lambda job: job["status"] == status)
     return job
 
 
 async def test_an_odd_row_is_failed_or_shown_and_holds_up_no_other(tmp_path: Path) -> None:
-    async with house(tmp_path, job_lease_s=1.0) as here:
+    async with control_plane(tmp_path, job_lease_s=1.0) as here:
         await here.add_active("a")
         for id_, (changes, _) in ODD.items():
-            await by_hand(tmp_path, _insert(id_, changes))
+            await run_sql(tmp_path, _insert(id_, changes))
         polite = (await here.post("/echo/jobs", model_id="a"))["job_id"]
         await here.job(polite, "done")
         for id_, (_, (status, error)) in ODD.items():
@@ -72,9 +72,9 @@ async def test_an_odd_row_is_failed_or_shown_and_holds_up_no_other(tmp_path: Pat
 
 
 async def test_an_id_that_leads_out_of_the_runs_makes_no_folder(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
-        await by_hand(tmp_path, _insert("../../outside", {}))
+        await run_sql(tmp_path, _insert("../../outside", {}))
 
         async def look() -> Any:
             return (await here.get("/jobs"))["jobs"][0]
@@ -85,15 +85,15 @@ async def test_an_id_that_leads_out_of_the_runs_makes_no_folder(tmp_path: Path) 
 
 
 async def test_an_unknown_status_is_refused_by_the_database(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         for status in ("'weird'", "NULL"):
             with pytest.raises(IntegrityError):
-                await by_hand(tmp_path, _insert("odd", {"status": status}))
+                await run_sql(tmp_path, _insert("odd", {"status": status}))
 
 
 async def test_two_hundred_tiny_jobs(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         made = await asyncio.gather(*(here.post("/echo/jobs", model_id="a") for _ in range(200)))
         assert len({one["job_id"] for one in made}) == 200

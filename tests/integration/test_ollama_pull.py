@@ -6,8 +6,8 @@ import ollama
 import pytest
 
 from tests.integration.fake_hub import FakeHub
+from tests.integration.full_stack import MODEL, full_stack
 from tests.integration.pulls import CDN
-from tests.integration.town import MODEL, town
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
@@ -28,7 +28,7 @@ async def test_a_hub_that_cannot_be_reached_is_said_to_be_so(
     async with hub.running():
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)  # nobody listens there any more
     async with (
-        town(tmp_path / "base", hub_timeout_s=5, hub_hosts=[CDN]) as here,
+        full_stack(tmp_path / "base", hub_timeout_s=5, hub_hosts=[CDN]) as here,
         ollama.AsyncClient(host=here.url, trust_env=False) as client,
     ):
         with pytest.raises(ollama.ResponseError, match=r"the connection to the hub fails: .*; pull_.* tries again"):
@@ -44,7 +44,7 @@ async def test_ollama_pull(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.Mon
     async with hub.running():
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         async with (
-            town(tmp_path / "base", hub_timeout_s=5, hub_hosts=[CDN]) as here,
+            full_stack(tmp_path / "base", hub_timeout_s=5, hub_hosts=[CDN]) as here,
             ollama.AsyncClient(host=here.url, trust_env=False) as client,
         ):
             lines = [line async for line in await client.pull("acme/tiny", stream=True)]

@@ -26,8 +26,8 @@ from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_kubernetes import Kubernetes
 from tests.integration.forked import Command, Forked
 from tests.integration.forked_operator import run_operator
-from tests.integration.front import Front, front
 from tests.integration.programs import REPOSITORY, environment_of, python
+from tests.integration.public_server import PublicServer, public_server
 from tests.integration.test_promotions import knowing
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -47,7 +47,7 @@ class Cluster:
     """`kubernetes` has all rights; the operator has those of its Role. `a` is active, `b` lies beside it."""
 
     kubernetes: httpx.AsyncClient
-    server: Front
+    server: PublicServer
     folder: Path
     operator: Forked | None = None
 
@@ -169,7 +169,7 @@ async def cluster(base: Path) -> AsyncIterator[Cluster]:
         headers = {"authorization": "Bearer admin"}
         kubernetes = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=240))
         keys = AccessSettings(mode="keys", admin_key=SecretStr(KEY))
-        server = await stack.enter_async_context(front(base / "server", access=keys))
+        server = await stack.enter_async_context(public_server(base / "server", access=keys))
         here = Cluster(kubernetes, server, folder)
         stack.callback(here.end)
         await here.register("a", 0)

@@ -15,8 +15,8 @@ from stepserve.contract import ActivateRequest, ModelRef
 from tests import debian
 from tests.e2e.environments import python_with
 from tests.e2e.server import free_port
+from tests.integration.full_stack import full_stack
 from tests.integration.programs import REPOSITORY
-from tests.integration.town import town
 
 NAMES = ("a", "b")
 
@@ -46,7 +46,7 @@ async def members(base: Path) -> AsyncIterator[Members]:
             stack = await all_.enter_async_context(AsyncExitStack())
             folder = base / name
             there = await stack.enter_async_context(
-                town(folder, with_control=False, access=AccessSettings(mode="open"))
+                full_stack(folder, with_control=False, access=AccessSettings(mode="open"))
             )
             await there.gateway.pool.activate(
                 ActivateRequest(model=ModelRef(id="m", path=str(folder), digest=f"sha256:{name}"))

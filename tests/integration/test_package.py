@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stepserve import Client, __version__
-from tests.integration.front import Front
+from tests.integration.public_server import PublicServer
 from tests.integration.test_push import visit, write_large
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -122,7 +122,7 @@ def test_it_trains_beside_packages_named_as_the_servers(training_box: Path, tmp_
         (package / "__init__.py").write_text("OURS = True\n")
     (tmp_path / "project" / "train.py").write_text(_TRAINING)
 
-    def body(_: Front, client: Client) -> None:
+    def body(_: PublicServer, client: Client) -> None:
         checkpoint = write_large(tmp_path / "checkpoint", seed=1)
         command = [str(training_box / "bin" / "python"), "train.py", client.url, str(checkpoint)]
         ended = subprocess.run(command, cwd=tmp_path / "project", capture_output=True, text=True, check=False)

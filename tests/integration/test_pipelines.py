@@ -14,9 +14,9 @@ from datagen.kind import DataGenKind
 from datagen.pipelines.preview import Previews
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
-from tests.integration.test_data_gen_kills import EACH_TAKES_S, Trainer, control, live_and_die
+from tests.integration.test_data_gen_kills import EACH_TAKES_S, Trainer, control, run_and_kill
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 DOCS = [{"id": f"d{number}", "text": f"Fact {number}."} for number in range(60)]
@@ -97,7 +97,7 @@ async def made(base: Path, config: dict[str, Any], lives: list[float]) -> tuple[
             job_id = await make_job(http, config)
         gateway.batch_takes_s = EACH_TAKES_S
         for life_s in lives:
-            await live_and_die(base, trainer, life_s)
+            await run_and_kill(base, trainer, life_s)
         gateway.batch_takes_s = 0.0
         async with control(base) as http:
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stepserve.placement import Device
-from tests.integration.town import MODEL, Town, tell
+from tests.integration.full_stack import MODEL, FullStack, run_story
 
 GB = 1_000_000_000
 
@@ -13,24 +13,28 @@ def cards() -> list[Device]:
 
 
 def test_status_has_the_cards_of_each_engine_and_how_many_models_they_hold(tmp_path: Path) -> None:
-    async def story(town: Town) -> None:
-        status = (await town.http.get("/status")).json()
+    async def story(full_stack: FullStack) -> None:
+        status = (await full_stack.http.get("/status")).json()
         (engine,) = status["engines"]
         assert engine["model"]["id"] == MODEL
         placement = engine["placement"]
         assert placement["devices"] in (["GPU-0"], ["GPU-1"])
         assert 0 < placement["bytes_each"] <= 24 * GB
         assert 0 < placement["share"] < 1
-        assert status["max_cache"] == status["cache"]["limit"] == (await town.http.get("/health")).json()["cache_limit"]
+        assert (
+            status["max_cache"]
+            == status["cache"]["limit"]
+            == (await full_stack.http.get("/health")).json()["cache_limit"]
+        )
         assert status["max_cache"] > 1
 
-    tell(tmp_path, story, read_cards=cards)
+    run_story(tmp_path, story, read_cards=cards)
 
 
 def test_without_a_card_there_is_no_placement_and_the_limit_is_two(tmp_path: Path) -> None:
-    async def story(town: Town) -> None:
-        status = (await town.http.get("/status")).json()
+    async def story(full_stack: FullStack) -> None:
+        status = (await full_stack.http.get("/status")).json()
         assert status["engines"][0]["placement"] is None
         assert status["max_cache"] == 2
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

@@ -16,8 +16,8 @@ from evals.kind import EvalKind
 from stepserve.contract import BatchItem, BatchOutput
 from stepserve.jobs.ports import JobKind
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, by_hand, settings_of
 from tests.integration.migrated import place_database
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -73,7 +73,7 @@ class Here:
     async def looked_at(self) -> None:
         """Once no model waits for its policies."""
         await eventually(
-            lambda: by_hand(self.base, "UPDATE models SET policies_due = true WHERE policies_due"), lambda due: due == 0
+            lambda: run_sql(self.base, "UPDATE models SET policies_due = true WHERE policies_due"), lambda due: due == 0
         )
 
 
@@ -134,11 +134,11 @@ async def test_a_registration_alone_makes_every_job_once_over_restarts(tmp_path:
             expected = [(kind, "step-2", "policy:nightly") for kind in ("data_gen", "eval", "eval", "promotion")]
             assert await here.jobs() == expected
             # As if control had been killed after it made them, before it wrote that down.
-            await by_hand(tmp_path, _FORGOTTEN.format(steps=json.dumps([_forgotten(step) for step in run["steps"]])))
+            await run_sql(tmp_path, _FORGOTTEN.format(steps=json.dumps([_forgotten(step) for step in run["steps"]])))
             again = await here.run_of("nightly")
             assert again["steps"] == run["steps"]
             # And the same content once more.
-            await by_hand(tmp_path, "UPDATE models SET policies_due = true WHERE id = 'step-2'")
+            await run_sql(tmp_path, "UPDATE models SET policies_due = true WHERE id = 'step-2'")
             await here.looked_at()
             assert await here.jobs() == expected
 
@@ -232,13 +232,13 @@ async def test_rows_that_were_written_by_hand_hold_up_no_others(tmp_path: Path) 
         await here.active("old")
         for name in ("a", "b", "c"):
             await here.put(name, {"match": {"id": "new"}, "evals": [EVAL]})
-        await by_hand(tmp_path, "UPDATE policies SET content = '[]' WHERE name = 'a'")
+        await run_sql(tmp_path, "UPDATE policies SET content = '[]' WHERE name = 'a'")
         await here.register("new", 1)
         await here.run_of("c")
         tried = await here.http.post("/policies/a/dry_run", json={"id": "new"})
         assert (tried.status_code, "put it again" in tried.json()["detail"]) == (409, True)
         assert await here.jobs() == [("eval", "new", f"policy:{name}") for name in "bc"]
-        assert await by_hand(tmp_path, "UPDATE policy_runs SET state = 'open', steps = '[1]' WHERE policy = 'b'") == 1
+        assert await run_sql(tmp_path, "UPDATE policy_runs SET state = 'open', steps = '[1]' WHERE policy = 'b'") == 1
         await here.run_of("b")
         await here.put("a", {"match": {"id": "later"}, "evals": [EVAL]}, 200)
         await here.register("later", 2)

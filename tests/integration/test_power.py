@@ -9,7 +9,7 @@ from control.power.governor import Governor
 from control.telemetry.nvml import Nvml
 from control.telemetry.sampler import CardSampler
 from stepserve.settings import PowerSettings
-from tests.integration.house import settings_of
+from tests.integration.control_plane import settings_of
 from tests.unit.control.recorded_nvml import H200, RecordedNvml
 
 HERE = timezone(timedelta(hours=1))

@@ -11,9 +11,9 @@ import httpx
 
 from control.promotion.files import replay
 from tests.eventually import eventually
+from tests.integration.control_plane import settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import settings_of
-from tests.integration.test_kills import control, live_and_die
+from tests.integration.test_kills import control, run_and_kill
 from tests.integration.test_promotions import QUESTIONS, SUITE, knowing
 from tests.unit.control.checkpoint_files import write_checkpoint
 
@@ -78,7 +78,7 @@ def test_control_killed_at_any_moment_decides_the_same(tmp_path: Path) -> None:
             async with control(base, max_concurrent_by_type={"promotion": 0}) as http:
                 jobs = await ask_for(base, http)
             for number in range(KILLS):
-                await live_and_die(base, chance.uniform(0.05, LONGEST_LIFE_S), from_up=number % 5 != 0)
+                await run_and_kill(base, chance.uniform(0.05, LONGEST_LIFE_S), from_up=number % 5 != 0)
             async with control(base, max_concurrent_jobs=3) as http:
                 return await decided(base, http, jobs)
 

@@ -16,8 +16,8 @@ from evals.kind import EvalKind
 from stepserve.canary import CanaryAnswer, CanaryJudging
 from stepserve.contract import BatchItem, BatchOutput
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.integration.test_notifications import receiver
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -38,7 +38,7 @@ def knowing(share: float) -> Callable[[BatchItem], BatchOutput]:
     return answer
 
 
-class Stage:
+class PromotionControl:
     """`old` is active and knows half, `new` and others lie beside it."""
 
     def __init__(self, base: Path, http: httpx.AsyncClient, gateway: FakeGateway) -> None:
@@ -85,7 +85,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(base: Path, **changes: Any) -> AsyncIterator[Stage]:
+async def promotion_control(base: Path, **changes: Any) -> AsyncIterator[PromotionControl]:
     settings = settings_of(base, batch_items=8, batch_window_items=32, **changes)
     gateway = FakeGateway(settings.layout.gateway_socket)
     place_database(settings)
@@ -93,7 +93,7 @@ async def stage(base: Path, **changes: Any) -> AsyncIterator[Stage]:
     async with gateway.running(), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
-            here = Stage(base, http, gateway)
+            here = PromotionControl(base, http, gateway)
             lines = [{"question": f"What is {a}+1?", "answer": a + 1, "page": a // 2} for a in range(QUESTIONS)]
             (settings.layout.datasets / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)))
             await here.add("old", 0.5)
@@ -101,9 +101,9 @@ async def stage(base: Path, **changes: Any) -> AsyncIterator[Stage]:
             yield here
 
 
-def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[Path], None]:
+def promotion_scenario(test: Callable[[PromotionControl], Awaitable[None]]) -> Callable[[Path], None]:
     async def run(base: Path) -> None:
-        async with stage(base) as here:
+        async with promotion_control(base) as here:
             await test(here)
 
     def played(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[Path], None]
     return played
 
 
-@on_stage
-async def test_a_better_candidate_earns_the_switch_with_a_part_of_the_samples(here: Stage) -> None:
+@promotion_scenario
+async def test_a_better_candidate_earns_the_switch_with_a_part_of_the_samples(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     job = await here.promote("new", on_pass="activate")
     assert job["decision"] == "promoted"
@@ -133,8 +133,8 @@ async def test_a_better_candidate_earns_the_switch_with_a_part_of_the_samples(he
     assert last["cause"] == f"promotion {job['job_id']}"
 
 
-@on_stage
-async def test_a_worse_candidate_is_refused_by_name_of_the_questions_and_never_serves(here: Stage) -> None:
+@promotion_scenario
+async def test_a_worse_candidate_is_refused_by_name_of_the_questions_and_never_serves(here: PromotionControl) -> None:
     await here.add("bad", 0.2)
     for test in ("superior", "non_inferior"):
         job = await here.promote("bad", on_pass="activate", rule={"test": test})
@@ -149,8 +149,8 @@ async def test_a_worse_candidate_is_refused_by_name_of_the_questions_and_never_s
     assert await here.active() == "old"
 
 
-@on_stage
-async def test_a_copy_is_not_better_but_no_worse_either(here: Stage) -> None:
+@promotion_scenario
+async def test_a_copy_is_not_better_but_no_worse_either(here: PromotionControl) -> None:
     await here.add("copy", 0.5)
     job = await here.promote("copy", on_pass="activate")
     assert job["decision"] == "undecided"
@@ -164,8 +164,8 @@ async def test_a_copy_is_not_better_but_no_worse_either(here: Stage) -> None:
     assert job["per_metric"][0]["samples_used"] < QUESTIONS
 
 
-@on_stage
-async def test_the_baselines_answers_are_asked_once(here: Stage) -> None:
+@promotion_scenario
+async def test_the_baselines_answers_are_asked_once(here: PromotionControl) -> None:
     body = {"model_id": "old", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], "max_samples": 300}
     made = (await here.http.post("/eval/jobs", json=body)).json()
     await eventually(lambda: here.http.get(f"/jobs/{made['job_id']}"), lambda seen: seen.json()["status"] == "done")
@@ -183,8 +183,8 @@ async def test_the_baselines_answers_are_asked_once(here: Stage) -> None:
     assert here.asked_of("old") > 0, "another sampling is another answer"
 
 
-@on_stage
-async def test_a_stored_run_is_a_baseline_that_is_asked_nothing(here: Stage) -> None:
+@promotion_scenario
+async def test_a_stored_run_is_a_baseline_that_is_asked_nothing(here: PromotionControl) -> None:
     body = {"model_id": "old", "name": "n", "dataset_ref": "sums", "metrics": ["numeric"], "max_samples": 100}
     run = (await here.http.post("/eval/jobs", json=body)).json()["job_id"]
     await eventually(lambda: here.http.get(f"/jobs/{run}"), lambda seen: seen.json()["status"] == "done")
@@ -201,8 +201,10 @@ async def test_a_stored_run_is_a_baseline_that_is_asked_nothing(here: Stage) -> 
     assert "no eval job is called 'eval_none'" in await here.refused(404, baseline="eval_none")
 
 
-@on_stage
-async def test_a_suite_is_asked_once_for_each_set_of_questions_and_every_metric_has_to_hold(here: Stage) -> None:
+@promotion_scenario
+async def test_a_suite_is_asked_once_for_each_set_of_questions_and_every_metric_has_to_hold(
+    here: PromotionControl,
+) -> None:
     (here.base / "datasets" / "more.jsonl").write_bytes((here.base / "datasets" / "sums.jsonl").read_bytes())
     await here.add("new", 0.9)
     suite = [
@@ -223,8 +225,8 @@ async def test_a_suite_is_asked_once_for_each_set_of_questions_and_every_metric_
     assert job["decision"] == "refused"
 
 
-@on_stage
-async def test_a_guard_refuses_what_the_metrics_would_promote(here: Stage) -> None:
+@promotion_scenario
+async def test_a_guard_refuses_what_the_metrics_would_promote(here: PromotionControl) -> None:
     await here.add("long", 0.9)
     knows = here.gateway.answers["long"]
     here.gateway.answers["long"] = lambda item: knows(item).model_copy(update={"completion_tokens": 90})
@@ -237,8 +239,8 @@ async def test_a_guard_refuses_what_the_metrics_would_promote(here: Stage) -> No
     assert allowed["decision"] == "promoted"
 
 
-@on_stage
-async def test_a_fixed_test_asks_everything_and_says_the_same(here: Stage) -> None:
+@promotion_scenario
+async def test_a_fixed_test_asks_everything_and_says_the_same(here: PromotionControl) -> None:
     await here.add("new", 0.7)
     job = await here.promote("new", sequential=False, max_samples=120)
     assert job["decision"] == "promoted"
@@ -247,8 +249,8 @@ async def test_a_fixed_test_asks_everything_and_says_the_same(here: Stage) -> No
     assert (await here.promote("copy", sequential=False))["decision"] == "undecided"
 
 
-@on_stage
-async def test_who_switched_meanwhile_has_the_last_word(here: Stage) -> None:
+@promotion_scenario
+async def test_who_switched_meanwhile_has_the_last_word(here: PromotionControl) -> None:
     await here.add("new", 0.7)
     await here.add("third", 0.5)
     here.gateway.batch_takes_s = 0.3
@@ -262,8 +264,8 @@ async def test_who_switched_meanwhile_has_the_last_word(here: Stage) -> None:
     assert await here.active() == "third"
 
 
-@on_stage
-async def test_weights_that_were_pushed_meanwhile_are_not_switched_away(here: Stage) -> None:
+@promotion_scenario
+async def test_weights_that_were_pushed_meanwhile_are_not_switched_away(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     here.gateway.pushed = 3
     job = await here.promote("new", on_pass="activate")
@@ -272,8 +274,8 @@ async def test_weights_that_were_pushed_meanwhile_are_not_switched_away(here: St
     assert (await here.active(), here.gateway.activated) == ("old", ["old"])
 
 
-@on_stage
-async def test_a_candidate_that_does_not_come_up_is_rolled_back(here: Stage) -> None:
+@promotion_scenario
+async def test_a_candidate_that_does_not_come_up_is_rolled_back(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     here.gateway.fail_with = "CUDA out of memory"
     job = await here.promote("new", on_pass="activate")
@@ -282,8 +284,8 @@ async def test_a_candidate_that_does_not_come_up_is_rolled_back(here: Stage) -> 
     assert json.loads((here.folder(job) / "decision.json").read_text())["decision"] == "promoted"
 
 
-@on_stage
-async def test_it_is_cancelled_and_goes_on_where_it_was(here: Stage) -> None:
+@promotion_scenario
+async def test_it_is_cancelled_and_goes_on_where_it_was(here: PromotionControl) -> None:
     await here.add("copy", 0.5)
     here.gateway.batch_takes_s = 0.05
     job_id = await here.ask(candidate="copy")
@@ -298,8 +300,10 @@ async def test_it_is_cancelled_and_goes_on_where_it_was(here: Stage) -> None:
     assert len({json.loads(line)["id"] for line in lines}) == len(lines) == QUESTIONS
 
 
-@on_stage
-async def test_a_switch_by_itself_needs_an_administrators_key_also_when_it_is_tried_again(here: Stage) -> None:
+@promotion_scenario
+async def test_a_switch_by_itself_needs_an_administrators_key_also_when_it_is_tried_again(
+    here: PromotionControl,
+) -> None:
     await here.add("new", 0.9)
     here.gateway.batch_takes_s = 2.0
     key = {"x-stepserve-key": "k", "x-stepserve-scopes": "jobs"}
@@ -319,8 +323,8 @@ async def test_a_switch_by_itself_needs_an_administrators_key_also_when_it_is_tr
     assert await here.active() == "new"
 
 
-@on_stage
-async def test_a_candidate_without_room_waits_and_is_not_switched_to(here: Stage) -> None:
+@promotion_scenario
+async def test_a_candidate_without_room_waits_and_is_not_switched_to(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     here.gateway.has_room_for.clear()
     job_id = await here.ask(candidate="new", on_pass="activate")
@@ -330,8 +334,8 @@ async def test_a_candidate_without_room_waits_and_is_not_switched_to(here: Stage
     assert (await here.over(job_id))["decision"] == "promoted"
 
 
-@on_stage
-async def test_a_pinned_baseline_is_loaded_beside(here: Stage) -> None:
+@promotion_scenario
+async def test_a_pinned_baseline_is_loaded_beside(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     await here.add("pinned", 0.6)
     here.gateway.batch_takes_s = 0.3
@@ -345,8 +349,8 @@ async def test_a_pinned_baseline_is_loaded_beside(here: Stage) -> None:
     assert (await here.http.delete("/models/pinned")).status_code == 200
 
 
-@on_stage
-async def test_a_decision_is_worked_out_again_from_its_files(here: Stage) -> None:
+@promotion_scenario
+async def test_a_decision_is_worked_out_again_from_its_files(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     job = await here.promote("new")
     folder = here.folder(job)
@@ -362,8 +366,8 @@ async def test_a_decision_is_worked_out_again_from_its_files(here: Stage) -> Non
     assert "0/candidate.jsonl is gone" in replay(folder)[1]
 
 
-@on_stage
-async def test_the_same_request_again_is_the_same_promotion(here: Stage) -> None:
+@promotion_scenario
+async def test_the_same_request_again_is_the_same_promotion(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     headers = {"Idempotency-Key": "x"}
     body = {"candidate": "new", "suite": SUITE}
@@ -373,8 +377,8 @@ async def test_the_same_request_again_is_the_same_promotion(here: Stage) -> None
     assert other.status_code == 409
 
 
-@on_stage
-async def test_what_makes_no_sense_is_refused_naming_the_field(here: Stage) -> None:
+@promotion_scenario
+async def test_what_makes_no_sense_is_refused_naming_the_field(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     for status, body, detail in (
         (404, {"candidate": "none"}, "none"),
@@ -396,7 +400,7 @@ async def test_what_makes_no_sense_is_refused_naming_the_field(here: Stage) -> N
 
 
 async def test_a_webhook_is_told_of_the_decision_with_its_reasons(tmp_path: Path) -> None:
-    async with receiver() as there, stage(tmp_path, webhook_hosts=["127.0.0.1"]) as here:
+    async with receiver() as there, promotion_control(tmp_path, webhook_hosts=["127.0.0.1"]) as here:
         for name, body in (
             ("ci", {"events": ["promotion.*"]}),
             ("chat", {"events": ["promotion.*"], "form": "slack"}),
@@ -413,7 +417,7 @@ async def test_a_webhook_is_told_of_the_decision_with_its_reasons(tmp_path: Path
 
 @pytest.mark.parametrize("errors", [0.01, 0.5])
 async def test_a_few_errors_are_left_out_and_many_fail_the_job(tmp_path: Path, errors: float) -> None:
-    async with stage(tmp_path) as here:
+    async with promotion_control(tmp_path) as here:
         await here.add("new", 0.9)
         knows = here.gateway.answers["new"]
 
@@ -432,8 +436,8 @@ async def test_a_few_errors_are_left_out_and_many_fail_the_job(tmp_path: Path, e
             assert job["error"].endswith("too hot")
 
 
-@on_stage
-async def test_a_decision_can_be_mailed_as_one_file(here: Stage) -> None:
+@promotion_scenario
+async def test_a_decision_can_be_mailed_as_one_file(here: PromotionControl) -> None:
     await here.add("better", 0.9)
     job_id = await here.ask(candidate="better", baseline="old", guards={"tokens": 1.5})
     early = await here.http.get(f"/promotions/{job_id}/report")
@@ -463,8 +467,8 @@ async def test_a_decision_can_be_mailed_as_one_file(here: Stage) -> None:
     assert (await here.http.get("/promotions/promotion_none/report")).status_code == 404
 
 
-@on_stage
-async def test_a_suite_that_all_pass_says_so_in_the_report(here: Stage) -> None:
+@promotion_scenario
+async def test_a_suite_that_all_pass_says_so_in_the_report(here: PromotionControl) -> None:
     await here.add("a", 1.0)
     await here.add("b", 1.0)
     job = await here.promote("a", baseline="b", rule={"test": "non_inferior", "margin": 0.2})
@@ -475,8 +479,8 @@ async def test_a_suite_that_all_pass_says_so_in_the_report(here: Stage) -> None:
 CANARY: dict[str, Any] = {"share": 0.1, "seconds": 60, "max_error_rate": 0.02, "max_latency_ratio": 2}
 
 
-@on_stage
-async def test_a_canary_comes_before_the_switch(here: Stage) -> None:
+@promotion_scenario
+async def test_a_canary_comes_before_the_switch(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["running", "passed"]
     job = await here.promote("new", on_pass="activate", canary=CANARY)
@@ -493,8 +497,8 @@ async def test_a_canary_comes_before_the_switch(here: Stage) -> None:
     assert "## The canary" in report
 
 
-@on_stage
-async def test_a_breached_canary_is_rolled_back_and_never_switches(here: Stage) -> None:
+@promotion_scenario
+async def test_a_breached_canary_is_rolled_back_and_never_switches(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["breached"]
     job = await here.promote("new", on_pass="activate", canary=CANARY)
@@ -507,8 +511,8 @@ async def test_a_breached_canary_is_rolled_back_and_never_switches(here: Stage) 
     assert (job["decision"], job["activation"]["status"], await here.active()) == ("promoted", "superseded", "old")
 
 
-@on_stage
-async def test_what_a_canary_sees_is_there_while_it_runs(here: Stage) -> None:
+@promotion_scenario
+async def test_what_a_canary_sees_is_there_while_it_runs(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["running"]
     job_id = await here.ask(candidate="new", on_pass="activate", canary=CANARY)
@@ -529,8 +533,8 @@ async def test_what_a_canary_sees_is_there_while_it_runs(here: Stage) -> None:
     assert (await here.over(job_id, "cancelled"))["canary"] is None
 
 
-@on_stage
-async def test_a_canary_without_requests_leaves_it_open_and_switches_nothing(here: Stage) -> None:
+@promotion_scenario
+async def test_a_canary_without_requests_leaves_it_open_and_switches_nothing(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["running", "undecided"]
     job = await here.promote("new", on_pass="activate", canary={**CANARY, "min_requests": 7})
@@ -540,8 +544,10 @@ async def test_a_canary_without_requests_leaves_it_open_and_switches_nothing(her
     assert here.gateway.activated == ["old"]
 
 
-@on_stage
-async def test_a_candidate_that_is_lost_during_its_canary_is_loaded_again_and_cannot_pass_unseen(here: Stage) -> None:
+@promotion_scenario
+async def test_a_candidate_that_is_lost_during_its_canary_is_loaded_again_and_cannot_pass_unseen(
+    here: PromotionControl,
+) -> None:
     await here.add("new", 0.9)
     here.gateway.canary_states = ["running", "lost", "running", "passed"]
     job = await here.promote("new", on_pass="activate", canary=CANARY)
@@ -554,8 +560,8 @@ async def test_a_candidate_that_is_lost_during_its_canary_is_loaded_again_and_ca
     assert "the candidate was lost 4 times: it is lost" in job["reasons"][-1]
 
 
-@on_stage
-async def test_a_canary_without_a_switch_or_with_too_large_a_share_is_refused(here: Stage) -> None:
+@promotion_scenario
+async def test_a_canary_without_a_switch_or_with_too_large_a_share_is_refused(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     assert "canary: needs on_pass" in await here.refused(422, canary=CANARY)
     assert "share" in await here.refused(422, on_pass="activate", canary={**CANARY, "share": 0.9})
@@ -566,8 +572,8 @@ async def test_a_canary_without_a_switch_or_with_too_large_a_share_is_refused(he
     assert (job["decision"], job["canary"], here.gateway.canaries) == ("refused", None, [])
 
 
-@on_stage
-async def test_a_judge_of_this_server_reads_answers_while_the_canary_runs(here: Stage) -> None:
+@promotion_scenario
+async def test_a_judge_of_this_server_reads_answers_while_the_canary_runs(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     await here.add("wise", 0.5)
     here.gateway.canary_states = ["running"]
@@ -600,8 +606,8 @@ async def test_a_judge_of_this_server_reads_answers_while_the_canary_runs(here: 
     assert not any(b"xyzzy" in content for content in kept), "nothing of what was asked or said is kept"
 
 
-@on_stage
-async def test_a_judge_that_cannot_be_one_is_refused_by_name(here: Stage) -> None:
+@promotion_scenario
+async def test_a_judge_that_cannot_be_one_is_refused_by_name(here: PromotionControl) -> None:
     await here.add("new", 0.9)
     for status, judge, said in (
         (404, {"model": "nobody"}, "canary.judge.model: "),

@@ -15,10 +15,10 @@ from pydantic import SecretStr
 from stepserve.settings import EngineSettings
 from tests.eventually import eventually
 from tests.integration.adapter_files import write_base
+from tests.integration.control_plane import ControlPlane, control_plane
 from tests.integration.fake_hub import FakeHub, Trick
-from tests.integration.house import House, house
+from tests.integration.long_lived import LongLived, long_lived
 from tests.integration.pulls import CDN, LARGE_BYTES, WEIGHTS, add, add_adapter, ended, pull, pulling, visible
-from tests.integration.standing import Standing, standing
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 TOKEN = "hf_a_secret_that_nobody_may_read"
@@ -113,7 +113,7 @@ async def test_a_hub_that_is_away_is_waited_for(tmp_path: Path, hub: FakeHub, mo
     async with hub.running():
         pass
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-    async with house(tmp_path / "base", hub_timeout_s=1, hub_hosts=[CDN]) as here:
+    async with control_plane(tmp_path / "base", hub_timeout_s=1, hub_hosts=[CDN]) as here:
         job_id = (await pull(here, "acme/tiny"))["job_id"]
         rests = await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["waiting_for"])
         assert "the connection to the hub fails" in rests["attempts"][0]["error"]
@@ -271,8 +271,8 @@ async def test_a_folder_that_is_there_is_left_alone(
 
 
 @pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
-    with standing(house(tmp_path_factory.mktemp("empty"))) as opened:
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[ControlPlane]]:
+    with long_lived(control_plane(tmp_path_factory.mktemp("empty"))) as opened:
         yield opened
 
 
@@ -289,7 +289,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]
         ({"model": "a", "shell": True}, "shell: unknown field"),
     ],
 )
-def test_a_request_that_makes_no_sense(empty: Standing[House], body: dict[str, Any], named: str) -> None:
+def test_a_request_that_makes_no_sense(empty: LongLived[ControlPlane], body: dict[str, Any], named: str) -> None:
     async def run() -> None:
         assert named in await empty.here.refused(422, "/pull", **body)
         assert (await empty.here.get("/jobs"))["jobs"] == []

@@ -18,15 +18,15 @@ from stepserve import Client
 from stepserve.client.errors import BadCheckpoint, CheckpointChanged, Conflict
 from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import BASE_SHAPE, write_adapter, write_tensors
-from tests.integration.front import Front, front
+from tests.integration.public_server import PublicServer, public_server
 from tests.unit.control.checkpoint_files import CONFIG, write_checkpoint, write_index, write_shard
 
 
-def visit(base: Path, body: Callable[[Front, Client], None], **changes: Any) -> None:
+def visit(base: Path, body: Callable[[PublicServer, Client], None], **changes: Any) -> None:
     """`body` runs in a thread beside the server."""
 
     async def run() -> None:
-        async with front(base, **changes) as there:
+        async with public_server(base, **changes) as there:
             with Client(there.url, retry_s=0) as client:
                 await asyncio.to_thread(body, there, client)
 
@@ -51,7 +51,7 @@ def write_large(folder: Path, seed: int, tensors: int = 40, tensor_bytes: int = 
 
 
 def test_a_push_makes_a_model_of_the_same_bytes(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         source = write_large(tmp_path / "source", seed=1)
         (source / "optimizer.pt").write_bytes(b"a pickle that stays here")
         pushed = client.push_checkpoint(source, "m", tags="a,b", step=7, activate=True)
@@ -69,7 +69,7 @@ def test_a_push_makes_a_model_of_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_later_checkpoint_sends_only_what_changed(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         client.push_checkpoint(write_large(tmp_path / "first", seed=1), "first")
         later = write_large(tmp_path / "later", seed=1, changed=2)
         pushed = client.push_checkpoint(later, "later")
@@ -81,7 +81,7 @@ def test_a_later_checkpoint_sends_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_what_was_copied_there_by_hand_is_not_sent_either(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         write_large(there.layout.models / "by-hand", seed=1)
         client.register_model("by-hand")
         pushed = client.push_checkpoint(write_large(tmp_path / "same", seed=1), "pushed")
@@ -91,7 +91,7 @@ def test_what_was_copied_there_by_hand_is_not_sent_either(tmp_path: Path) -> Non
 
 
 def test_other_content_under_the_same_id(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         client.push_checkpoint(write_large(tmp_path / "a", seed=1), "m", activate=True)
         before = client.active_model().digest
         with pytest.raises(Conflict, match="replace"):
@@ -109,7 +109,7 @@ def test_other_content_under_the_same_id(tmp_path: Path) -> None:
 
 
 def test_an_activation_of_replaced_content_that_fails_changes_nothing(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         first = client.push_checkpoint(write_large(tmp_path / "a", seed=1), "m", activate=True)
         there.gateway.fail_with = "it does not load"
         with pytest.raises(Exception, match="it does not load"):
@@ -146,7 +146,7 @@ def test_a_file_whose_name_cannot_be_sent_does_not_lose_the_push(
     for name in ("training notes.txt", "lösses.png", "-rf"):
         (source / name).write_text("not the model's")
 
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         pushed = client.push_checkpoint(source, "m")
         assert pushed.registration.digest == pushed.digest
         assert {"config.json", "tokenizer.json"} < {file.name for file in (there.layout.models / "m").iterdir()}
@@ -173,7 +173,7 @@ def test_weights_whose_name_cannot_be_sent_are_no_matter_of_a_log(tmp_path: Path
 def test_what_the_server_changes_of_it_is_no_conflict(tmp_path: Path) -> None:
     """With a chat template, or as an adapter, the digest there is not that of the files."""
 
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         base = write_checkpoint(tmp_path / "base-model")
         write_tensors(base / "model.safetensors", {"model.layers.0.o_proj.weight": BASE_SHAPE})
         based = client.push_checkpoint(base, "base", chat_template="chatml")
@@ -186,7 +186,7 @@ def test_what_the_server_changes_of_it_is_no_conflict(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_changes_while_it_is_pushed(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         source = write_large(tmp_path / "source", seed=1)
 
         def disturb(there_bytes: int, _total: int) -> None:
@@ -212,7 +212,7 @@ with Client(sys.argv[1]) as client:
 
 
 def test_a_trainer_killed_in_the_middle_goes_on_where_it_was(tmp_path: Path) -> None:
-    def body(_: Front, client: Client) -> None:
+    def body(_: PublicServer, client: Client) -> None:
         source = write_large(tmp_path / "source", seed=1, tensors=80, tensor_bytes=4_000_000)
         process = subprocess.Popen(
             [sys.executable, "-c", _PUSH, client.url, str(source)], stdout=subprocess.PIPE, text=True
@@ -240,7 +240,7 @@ def _free_port() -> int:
 def test_a_server_killed_in_the_middle_and_started_again(tmp_path: Path) -> None:
     source = write_large(tmp_path / "source", seed=1, tensors=80, tensor_bytes=2_000_000)
     port = _free_port()
-    command = [sys.executable, "-m", "tests.integration.front", str(tmp_path / "base"), str(port)]
+    command = [sys.executable, "-m", "tests.integration.public_server", str(tmp_path / "base"), str(port)]
     servers = [subprocess.Popen(command)]
     try:
         with Client(f"127.0.0.1:{port}", retry_s=60) as client:
@@ -265,7 +265,7 @@ def test_a_server_killed_in_the_middle_and_started_again(tmp_path: Path) -> None
 
 async def test_one_id_pushed_twice_at_once(tmp_path: Path) -> None:
     source = write_large(tmp_path / "source", seed=1, tensors=80, tensor_bytes=400_000)
-    async with front(tmp_path / "base") as there:
+    async with public_server(tmp_path / "base") as there:
         with Client(there.url) as one, Client(there.url) as two:
             pushes = [asyncio.to_thread(client.push_checkpoint, source, "m", connections=1) for client in (one, two)]
             ended = await asyncio.gather(*pushes, return_exceptions=True)

@@ -11,17 +11,17 @@ import pytest
 
 from control.errors import GatewayUnavailable
 from tests.eventually import eventually
+from tests.integration.control_plane import ControlPlane, control, control_plane, run_sql, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, by_hand, control, house, settings_of
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
 
-async def make(here: House, **body: Any) -> str:
+async def make(here: ControlPlane, **body: Any) -> str:
     return str((await here.post("/echo/jobs", **({"model_id": "a"} | body)))["job_id"])
 
 
-async def active_is(here: House, model_id: str) -> None:
+async def active_is(here: ControlPlane, model_id: str) -> None:
     await eventually(lambda: here.get("/models/active"), lambda model: model["id"] == model_id)
 
 
@@ -39,7 +39,7 @@ async def test_higher_priorities_first_then_the_oldest(tmp_path: Path) -> None:
 
 
 async def test_a_type_has_its_own_limit(tmp_path: Path) -> None:
-    async with house(tmp_path, max_concurrent_jobs=3, max_concurrent_by_type={"echo": 2}) as here:
+    async with control_plane(tmp_path, max_concurrent_jobs=3, max_concurrent_by_type={"echo": 2}) as here:
         await here.add_active("a")
         here.kind.may_go.clear()
         for _ in range(4):
@@ -51,7 +51,7 @@ async def test_a_type_has_its_own_limit(tmp_path: Path) -> None:
 
 
 async def test_a_full_queue_says_so(tmp_path: Path) -> None:
-    async with house(tmp_path, max_pending_jobs=2) as here:
+    async with control_plane(tmp_path, max_pending_jobs=2) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         answers = await asyncio.gather(
@@ -87,14 +87,14 @@ async def test_what_can_pass_is_tried_again_after_a_rest_that_outlives_restarts(
 
 
 async def test_attempts_that_get_nowhere_come_to_an_end(tmp_path: Path) -> None:
-    async with house(tmp_path, job_retries=1) as here:
+    async with control_plane(tmp_path, job_retries=1) as here:
         await here.add_active("a")
         here.kind.crash = GatewayUnavailable("the gateway is away")
         job_id = await make(here)
         await eventually(
             lambda: here.get(f"/jobs/{job_id}"), lambda job: (job["status"], job["attempt"]) == ("pending", 1)
         )
-        await by_hand(tmp_path, "UPDATE jobs SET not_before = NULL")
+        await run_sql(tmp_path, "UPDATE jobs SET not_before = NULL")
         job = await here.job(job_id, "failed")
         assert job["error"] == "given up after 2 attempts that got nowhere: the gateway is away"
         here.kind.crash = None
@@ -103,7 +103,7 @@ async def test_attempts_that_get_nowhere_come_to_an_end(tmp_path: Path) -> None:
 
 
 async def test_a_crash_is_not_tried_again(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.kind.crash = ZeroDivisionError("by zero")
         job = await here.job(await make(here), "failed")
@@ -111,7 +111,7 @@ async def test_a_crash_is_not_tried_again(tmp_path: Path) -> None:
 
 
 async def test_the_same_work_is_done_once_where_that_is_wished(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         first = await make(here, steps=2)
@@ -127,7 +127,7 @@ async def test_the_same_work_is_done_once_where_that_is_wished(tmp_path: Path) -
 
 
 async def test_a_failed_job_does_not_stand_for_new_work(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.kind.crash = ZeroDivisionError()
         failed = await make(here, dedupe=True)
@@ -136,7 +136,7 @@ async def test_a_failed_job_does_not_stand_for_new_work(tmp_path: Path) -> None:
 
 
 async def test_events_tell_each_state_and_end_with_the_last(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         here.kind.may_go.clear()
         seen = []
@@ -152,18 +152,18 @@ async def test_events_tell_each_state_and_end_with_the_last(tmp_path: Path) -> N
 
 
 async def test_events_see_what_was_changed_by_hand(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         states = []
         async for _, data in here.events(f"/jobs/{await make(here, model_id='b')}/events"):
             states.append(data["status"])
-            await by_hand(tmp_path, "UPDATE jobs SET status='cancelled'")
+            await run_sql(tmp_path, "UPDATE jobs SET status='cancelled'")
         assert states == ["pending", "cancelled"]
 
 
 async def test_a_job_whose_model_was_removed_fails_and_cannot_be_retried(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         job_id = await make(here, model_id="b")
@@ -171,7 +171,7 @@ async def test_a_job_whose_model_was_removed_fails_and_cannot_be_retried(tmp_pat
         failed = await make(here, model_id="c")
         await here.post(f"/jobs/{failed}/cancel")
         assert (await here.http.delete("/models/c")).status_code == 200
-        await by_hand(tmp_path, "DELETE FROM models WHERE id='b'")
+        await run_sql(tmp_path, "DELETE FROM models WHERE id='b'")
         assert "its model was removed" in (await here.job(job_id, "failed"))["error"]
         for gone in (job_id, failed):
             assert "was removed" in await here.refused(409, f"/jobs/{gone}/retry")
@@ -179,7 +179,7 @@ async def test_a_job_whose_model_was_removed_fails_and_cannot_be_retried(tmp_pat
 
 @pytest.mark.parametrize("when_inactive", ["wait", "switch"])
 async def test_a_job_for_another_model_runs_on_it_beside_the_active_one(tmp_path: Path, when_inactive: str) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.has_room_for = {"b"}
@@ -191,7 +191,7 @@ async def test_a_job_for_another_model_runs_on_it_beside_the_active_one(tmp_path
 
 
 async def test_a_job_whose_model_left_its_place_beside_comes_back_to_it(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.has_room_for = {"b"}
@@ -199,12 +199,12 @@ async def test_a_job_whose_model_left_its_place_beside_comes_back_to_it(tmp_path
         here.gateway.beside.clear()
         job_id = await make(here, model_id="b")
         await eventually(lambda: here.get(f"/jobs/{job_id}"), lambda job: job["attempt"] == 1)
-        await by_hand(tmp_path, "UPDATE jobs SET not_before = NULL")
+        await run_sql(tmp_path, "UPDATE jobs SET not_before = NULL")
         assert (await here.job(job_id, "done"))["attempt"] == 2
 
 
 async def test_the_engine_is_lent_in_a_quiet_moment_and_given_back(tmp_path: Path) -> None:
-    async with house(tmp_path, max_concurrent_jobs=2) as here:
+    async with control_plane(tmp_path, max_concurrent_jobs=2) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.kind.may_go.clear()
@@ -227,7 +227,7 @@ async def test_the_engine_is_lent_in_a_quiet_moment_and_given_back(tmp_path: Pat
 
 
 async def test_a_job_says_that_it_waits_for_a_place(tmp_path: Path) -> None:
-    async with house(tmp_path, max_concurrent_jobs=1) as here:
+    async with control_plane(tmp_path, max_concurrent_jobs=1) as here:
         await here.add_active("a")
         here.kind.may_go.clear()
         first = await make(here)
@@ -241,7 +241,7 @@ async def test_a_job_says_that_it_waits_for_a_place(tmp_path: Path) -> None:
 
 
 async def test_a_model_that_does_not_come_up_fails_the_job_that_wished_it(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         here.gateway.fail_with = "out of memory"
@@ -252,7 +252,7 @@ async def test_a_model_that_does_not_come_up_fails_the_job_that_wished_it(tmp_pa
 
 
 async def test_who_switches_during_a_loan_has_the_last_word(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         await here.add_model("c", seed=2)

@@ -12,9 +12,9 @@ import pytest
 from control.errors import ReferenceFailed
 from stepserve.contract import Reference
 from tests.eventually import eventually
+from tests.integration.control_plane import ControlPlane, control, control_plane, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, control, house, settings_of
-from tests.integration.standing import Standing, standing
+from tests.integration.long_lived import LongLived, long_lived
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints"
@@ -24,14 +24,14 @@ ANY_SIZE = 1_000_000
 
 
 async def test_a_trainers_probe_is_kept_and_handed_over(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         body = await here.post("/models/register", id="a", source="t", probe=PROBE)
     file = here.layout.references / f"{body['digest'].removeprefix('sha256:')}.json"
     assert json.loads(file.read_text()) == {
         "kind": "reference", "prompt_token_ids": [[1, 2, 3]], "logprobs": [[-1.0, -2.0]],
     }  # fmt: skip
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         again = {"prompts": ["x"], "logprobs": [[-0.5]]}
         await here.post("/models/register", id="a", source="t", probe=again)
         await here.post("/models/register", id="a", source="t")
@@ -42,7 +42,7 @@ async def test_a_trainers_probe_is_kept_and_handed_over(tmp_path: Path) -> None:
 
 
 async def test_the_restore_after_a_restart_has_the_reference(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         await here.post("/models/register", id="a", source="t", probe=PROBE, activate=True)
     gateway = FakeGateway(settings_of(tmp_path).layout.gateway_socket)
@@ -52,7 +52,7 @@ async def test_the_restore_after_a_restart_has_the_reference(tmp_path: Path) -> 
 
 
 async def test_a_removed_models_reference_goes_with_the_last_of_its_content(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         for model_id in ("a", "b"):
             write_checkpoint(here.layout.models / model_id)
             await here.post("/models/register", id=model_id, source="t", probe=PROBE)
@@ -62,8 +62,8 @@ async def test_a_removed_models_reference_goes_with_the_last_of_its_content(tmp_
 
 
 @pytest.fixture(scope="module")
-def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
-    with standing(house(tmp_path_factory.mktemp("base"))) as opened:
+def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[ControlPlane]]:
+    with long_lived(control_plane(tmp_path_factory.mktemp("base"))) as opened:
         shutil.copytree(DEMO / "step-0300", opened.here.layout.models / "a")
         yield opened
 
@@ -80,7 +80,7 @@ def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Hou
     ],
 )
 def test_a_probe_that_makes_no_sense_registers_nothing(
-    with_demo: Standing[House], probe: dict[str, Any], named: str
+    with_demo: LongLived[ControlPlane], probe: dict[str, Any], named: str
 ) -> None:
     async def run() -> None:
         assert named in await with_demo.here.refused(422, "/models/register", id="a", source="t", probe=probe)
@@ -97,7 +97,7 @@ async def test_a_switch_waits_for_the_reference_that_is_being_computed(tmp_path:
         await may_go.wait()
         return COMPUTED
 
-    async with house(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE) as here:
+    async with control_plane(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE) as here:
         await here.add_model("a")
         await begun.wait()
         switch = asyncio.create_task(here.post("/models/set_active", id="a"))
@@ -123,7 +123,7 @@ async def test_a_switch_does_not_wait_longer_than_told_nor_for_one_that_failed(t
     for compute in (hangs, fails):
         calls.clear()
         base = tmp_path / compute.__name__
-        async with house(base, compute, proof_compute_max_bytes=ANY_SIZE, proof_wait_s=0.05) as here:
+        async with control_plane(base, compute, proof_compute_max_bytes=ANY_SIZE, proof_wait_s=0.05) as here:
             await here.add_active("a")
             assert [request.reference for request in here.gateway.asked] == [None]
             assert len(calls) == 1
@@ -137,7 +137,7 @@ async def test_the_wait_for_a_reference_is_shown_and_counted(tmp_path: Path) -> 
         return COMPUTED
 
     may_end = asyncio.Event()
-    async with house(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE) as here:
+    async with control_plane(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE) as here:
         await here.add_model("a")
         here.gateway.may_switch.clear()
         switching = asyncio.create_task(here.post("/models/set_active", id="a"))
@@ -167,15 +167,15 @@ async def test_the_active_model_gets_its_reference_at_the_next_start(tmp_path: P
         return COMPUTED
 
     computed = asyncio.Event()
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
-    async with house(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE):
+    async with control_plane(tmp_path, compute, proof_compute_max_bytes=ANY_SIZE):
         async with asyncio.timeout(240):
             await computed.wait()
 
 
 async def test_the_real_program(tmp_path: Path) -> None:
-    async with house(tmp_path, proof_compute_max_bytes=2_000_000, proof_wait_s=240.0) as here:
+    async with control_plane(tmp_path, proof_compute_max_bytes=2_000_000, proof_wait_s=240.0) as here:
         await asyncio.to_thread(shutil.copytree, DEMO / "step-1500", here.layout.models / "a")
         await here.post("/models/register", id="a", source="t", activate=True)
         reference = here.gateway.asked[0].reference

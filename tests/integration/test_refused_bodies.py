@@ -14,8 +14,8 @@ import pytest
 from gateway.request.body import RequestBody
 from tests.eventually import eventually
 from tests.integration import misbehaving, test_upstream
+from tests.integration.full_stack import MODEL, FullStack, run_story
 from tests.integration.misbehaving import Upstream
-from tests.integration.town import MODEL, Town, tell
 
 LARGE_BYTES = 100_000
 TEXT = "ab " * 700_000
@@ -60,7 +60,7 @@ async def nothing_is_left() -> None:
 def test_nothing_is_left_of_a_refused_request(tmp_path: Path, connection: str) -> None:
     """While its connection is kept for the next one, and when that is closed."""
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         headers = {"content-type": "application/json", "connection": connection}
         for which, (path, body, status) in REFUSED.items():
             content = body if isinstance(body, bytes) else json.dumps({"model": MODEL, **body}).encode()
@@ -68,13 +68,13 @@ def test_nothing_is_left_of_a_refused_request(tmp_path: Path, connection: str) -
             assert answer.status_code == status, (which, answer.text[:300])
             await nothing_is_left()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 @pytest.mark.usefixtures("_uncollected")
 def test_nothing_is_left_of_a_request_that_another_host_fails(tmp_path: Path) -> None:
-    async def story(there: Town, _: list[Upstream]) -> None:
+    async def story(there: FullStack, _: list[Upstream]) -> None:
         assert (await test_upstream.ask(there, messages=SAID)).status_code == 502
         await nothing_is_left()
 
-    test_upstream.tell(tmp_path, story, misbehaving.dies)
+    test_upstream.run_story(tmp_path, story, misbehaving.dies)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.house import House, house
-from tests.integration.standing import Standing, standing
+from tests.integration.control_plane import ControlPlane, control_plane
+from tests.integration.long_lived import LongLived, long_lived
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 async def test_register_and_list(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a", seed=0)
         first = await here.post("/models/register", id="a", source="4090", tags="x,y", step=7)
         assert first.keys() == {"status", "id", "digest", "warnings"}
@@ -35,7 +35,7 @@ async def test_register_and_list(tmp_path: Path) -> None:
 
 
 async def test_a_copy_that_landed_inside_the_registered_folder_is_not_called_existing(tmp_path: Path) -> None:
-    async with house(tmp_path, moving_ids=["current*"]) as here:
+    async with control_plane(tmp_path, moving_ids=["current*"]) as here:
         for model_id in ("a", "current_checkpoint"):
             await here.add_model(model_id, seed=0)
             write_checkpoint(here.layout.models / model_id / "step-1500", seed=1)
@@ -45,7 +45,7 @@ async def test_a_copy_that_landed_inside_the_registered_folder_is_not_called_exi
 
 
 async def test_registering_twice_is_harmless_and_other_content_is_refused(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_model("a", seed=0)
         again = await here.post("/models/register", id="a", source="retry")
         assert again["existing"] is True
@@ -56,10 +56,10 @@ async def test_registering_twice_is_harmless_and_other_content_is_refused(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def with_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[House]]:
+def with_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[ControlPlane]]:
     """Below models/: a whole checkpoint, a torn one, and a link to one that lies elsewhere."""
     base = tmp_path_factory.mktemp("base")
-    with standing(house(base)) as opened:
+    with long_lived(control_plane(base)) as opened:
         models = opened.here.layout.models
         write_checkpoint(base / "elsewhere")
         (models / "link").symlink_to(base / "elsewhere")
@@ -86,7 +86,7 @@ def with_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[
     ],
 )
 def test_what_cannot_be_registered_is_said_and_changes_nothing(
-    with_folders: Standing[House], body: object, named: str
+    with_folders: LongLived[ControlPlane], body: object, named: str
 ) -> None:
     async def run() -> None:
         response = await with_folders.here.http.post("/models/register", json=body)
@@ -98,7 +98,7 @@ def test_what_cannot_be_registered_is_said_and_changes_nothing(
 
 
 async def test_register_and_activate_in_one_request(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         write_checkpoint(here.layout.models / "a")
         body = await here.post("/models/register", id="a", source="t", activate=True)
         assert body["activation"]["status"] == "activated"
@@ -106,7 +106,7 @@ async def test_register_and_activate_in_one_request(tmp_path: Path) -> None:
 
 
 async def test_removing(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a", seed=0)
         await here.add_model("b", seed=1)
         await here.add_model("c", seed=2)
@@ -119,7 +119,7 @@ async def test_removing(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_is_no_json(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         response = await here.http.post("/models/register", content="{", headers={"content-type": "application/json"})
         assert response.status_code == 422
         assert "not valid JSON" in response.json()["detail"]

@@ -11,9 +11,9 @@ import pytest
 from control.models.placed_folders import PLACING
 from stepserve.settings import EngineSettings
 from tests.integration.adapter_files import write_adapter, write_base
-from tests.integration.doomed_control import DoomedControl
+from tests.integration.control_plane import ControlPlane, control, control_plane, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import House, control, house, settings_of
+from tests.integration.killable_control import KillableControl
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 MOMENTS_MS = [2, 10, 30]
@@ -21,7 +21,7 @@ MOMENTS_MS = [2, 10, 30]
 
 @pytest.mark.usefixtures("each_database")
 async def test_one_id_registered_and_removed_by_many_at_once(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         write_checkpoint(here.layout.models / "latest", seed=1)
 
@@ -40,7 +40,7 @@ async def test_one_id_registered_and_removed_by_many_at_once(tmp_path: Path) -> 
 
 
 async def test_other_content_for_one_id_from_many_at_once(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         for seed in range(8):
             write_checkpoint(here.layout.models / f"run-{seed}", seed=seed + 1)
@@ -59,7 +59,7 @@ async def test_other_content_for_one_id_from_many_at_once(tmp_path: Path) -> Non
 async def test_a_model_that_is_taken_into_use_while_it_is_removed(tmp_path: Path, what: str) -> None:
     """One of the two wins: the model is gone and the other is refused, or it is in use and stays."""
 
-    async def _use(here: House, what: str, model_id: str) -> httpx.Response:
+    async def _use(here: ControlPlane, what: str, model_id: str) -> httpx.Response:
         if what == "switch":
             return await here.http.post("/models/set_active", json={"id": model_id})
         if what == "job":
@@ -67,7 +67,7 @@ async def test_a_model_that_is_taken_into_use_while_it_is_removed(tmp_path: Path
         body = {"id": f"on-{model_id}", "source": "t", "base_model": model_id}
         return await here.http.post("/models/register", json=body)
 
-    async with house(tmp_path, engine=EngineSettings(max_loras=2)) as here:
+    async with control_plane(tmp_path, engine=EngineSettings(max_loras=2)) as here:
         await here.add_active("a")
         here.kind.may_go.clear()
         for number in range(8):
@@ -104,7 +104,7 @@ async def test_control_killed_while_it_removes_or_replaces(tmp_path: Path) -> No
             for method, path in (("POST", "/models/register"), ("DELETE", "/models/latest?files=true")):
                 (inbox / "tokenizer.json").write_text(f'{{"round": {round_}}}')
                 kept = sorted(path.name for path in inbox.iterdir())
-                doomed = DoomedControl(tmp_path)
+                doomed = KillableControl(tmp_path)
                 await doomed.start()
                 body = {"id": "latest", "source": "t"} if method == "POST" else {}
                 asked = asyncio.create_task(doomed.ask(method, path, **body))
@@ -119,7 +119,7 @@ async def test_control_killed_while_it_removes_or_replaces(tmp_path: Path) -> No
                     await _is_consistent(here)
 
 
-async def _is_consistent(here: House, *, orphans: bool = False) -> None:
+async def _is_consistent(here: ControlPlane, *, orphans: bool = False) -> None:
     """The copy of `latest` is there and whole just when it is registered; `orphans`: or ready for the next try."""
     models = {model["id"]: model for model in (await here.get("/models"))["models"]}
     copies = {str(path) for path in here.layout.models.glob("latest@*")}
@@ -134,7 +134,7 @@ async def _is_consistent(here: House, *, orphans: bool = False) -> None:
 
 
 async def test_a_folder_that_goes_while_it_is_registered_is_no_model(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         folder = write_checkpoint(here.layout.models / "m")
         shutil.rmtree(folder)
         assert "does not exist" in await here.refused(422, "/models/register", id="m", source="t")
@@ -144,5 +144,5 @@ async def test_a_folder_that_goes_while_it_is_registered_is_no_model(tmp_path: P
 async def test_unfinished_copies_from_before_the_projects_name_changed_go(tmp_path: Path) -> None:
     left = tmp_path / "models" / ".switchyard-placing" / "latest"
     left.mkdir(parents=True)
-    async with house(tmp_path):
+    async with control_plane(tmp_path):
         assert not left.parent.exists()

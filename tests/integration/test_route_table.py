@@ -37,8 +37,8 @@ from gateway.traffic.feedback import Feedback
 from stepserve.contract import GatewayState
 from stepserve.route_table import ROWS, Owner
 from stepserve.settings import Settings
-from tests.integration.house import PACE, settings_of
-from tests.integration.town import Town, tell
+from tests.integration.control_plane import PACE, settings_of
+from tests.integration.full_stack import FullStack, run_story
 
 Named = set[tuple[str, str]]
 
@@ -155,7 +155,7 @@ REFUSED_OR_FOUND: list[tuple[str, str, int, str | None, str]] = [
 
 
 def test_methods_and_slashes_are_the_same_everywhere(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         for method, path, status, allow, words in REFUSED_OR_FOUND:
             answer = await there.http.request(method, path)
             assert (answer.status_code, answer.headers.get("allow")) == (status, allow), (
@@ -163,4 +163,4 @@ def test_methods_and_slashes_are_the_same_everywhere(tmp_path: Path) -> None:
             )
             assert words in answer.json(), f"{method} {path}"
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

@@ -9,14 +9,14 @@ import pytest
 
 from stepserve.settings import Alias
 from tests.eventually import eventually
-from tests.integration.town import MODEL, Town, tell
+from tests.integration.full_stack import MODEL, FullStack, run_story
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 
 def test_health_counts_downloads_and_names_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         before = (await there.http.get("/health")).json()
         assert (before["downloads_active"], before["downloads_queued"]) == (0, 0)
         assert (before["gpu_status"], before["cuda_available"]) == ("unavailable", False)
@@ -26,11 +26,11 @@ def test_health_counts_downloads_and_names_the_machine(tmp_path: Path, monkeypat
         after = (await there.http.get("/health")).json()
         assert after["downloads_active"] + after["downloads_queued"] == 1
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_status_diag_and_config(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         status = (await there.http.get("/status")).json()
         assert (status["cache_size"], status["cached_models"]) == (1, [MODEL])
         assert status["max_cache"] == status["cache"]["limit"]
@@ -48,11 +48,11 @@ def test_status_diag_and_config(tmp_path: Path) -> None:
         assert diagnosis["torch_version"]
         assert (diagnosis["cuda_count"], diagnosis["cuda_devices"]) == (0, [])
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_one_model(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         [listed] = (await there.http.get("/models")).json()["models"]
         assert listed["model"] == listed["id"] == MODEL
         assert (await there.http.get(f"/models/{MODEL}")).json() == listed
@@ -61,11 +61,11 @@ def test_one_model(tmp_path: Path) -> None:
         assert missing.status_code == 404
         assert "nope" in missing.json()["detail"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_the_list_has_every_name_that_can_be_asked_for(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         write_checkpoint(there.settings.layout.models / "org--tiny", 1)
         body = {"id": "org--tiny", "source": "hub:org/tiny@0123456789ab"}
         (await there.http.post("/models/register", json=body)).raise_for_status()
@@ -81,19 +81,19 @@ def test_the_list_has_every_name_that_can_be_asked_for(tmp_path: Path) -> None:
         for name in cards:
             assert f"`{name}`" in unknown.json()["error"]["message"]
 
-    tell(tmp_path, story, aliases={"short": Alias(model=MODEL)})
+    run_story(tmp_path, story, aliases={"short": Alias(model=MODEL)})
 
 
 def test_what_chat_finds_the_list_of_models_finds(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         assert (await there.chat(model="gpt-4o")).status_code == 200
         assert (await there.http.get("/v1/models/gpt-4o")).json()["root"] == MODEL
 
-    tell(tmp_path, story, unknown_model="active")
+    run_story(tmp_path, story, unknown_model="active")
 
 
 def test_bodies_may_be_compressed_or_begin_with_a_mark(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         plain = json.dumps({"model": MODEL, "messages": []}).encode()
         said = (await there.http.post("/v1/chat/completions", content=plain)).content
         zipped = {"content-encoding": "gzip"}
@@ -105,11 +105,11 @@ def test_bodies_may_be_compressed_or_begin_with_a_mark(tmp_path: Path) -> None:
         assert refused.status_code == 415
         assert "gzip" in refused.json()["detail"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_registration_with_all_of_its_fields_null(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         write_checkpoint(there.settings.layout.models / "b", 1)
         nothing = ("tags", "path", "step", "base_model", "quantize", "engine", "probe", "activate", "chat_template")
         body = {"id": "b", "source": "4090"} | dict.fromkeys(nothing)
@@ -118,11 +118,11 @@ def test_a_registration_with_all_of_its_fields_null(tmp_path: Path) -> None:
         assert (await there.http.get("/models/b")).json()["tags"] == []
         await eventually(lambda: there.http.get("/readyz"), lambda ready: ready.status_code == 200)
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_browser_gets_pages_and_other_clients_what_they_look_for(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         plain = await there.http.get("/")
         assert (plain.text, plain.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
         browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -138,11 +138,11 @@ def test_a_browser_gets_pages_and_other_clients_what_they_look_for(tmp_path: Pat
             assert "<script" not in each.text
             assert not [quoted for quoted in each.text.split('"') if quoted.startswith(("http", "//"))]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_stranger_with_a_browser_is_told_no_names(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await there.key()
         page = await there.http.get("/", headers={"accept": "text/html"})
         assert page.status_code == 200
@@ -150,4 +150,4 @@ def test_a_stranger_with_a_browser_is_told_no_names(tmp_path: Path) -> None:
         assert f"<code>{MODEL}</code>" not in page.text
         assert (await there.http.get("/docs", headers={"accept": "text/html"})).status_code == 401
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

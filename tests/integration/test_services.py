@@ -11,11 +11,11 @@ from control.services import Services
 from evals.dataset_store import FileDatasetStore
 from evals.judge import AllowedJudges
 from evals.reports import EvalReports
-from tests.integration.house import house
+from tests.integration.control_plane import control_plane
 
 
 async def test_what_routes_ask_for_is_there(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         services = here.app.state.services
         assert isinstance(services, Services)
         more = (datasets.router_of(FileDatasetStore()), evals.router_of(EvalReports(AllowedJudges())))

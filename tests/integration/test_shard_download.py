@@ -10,8 +10,8 @@ import psutil
 
 from control.database.database import Database, url_of
 from control.shards.book import ShardBook
-from tests.integration.house import settings_of
-from tests.integration.town import Town, tell
+from tests.integration.control_plane import settings_of
+from tests.integration.full_stack import FullStack, run_story
 
 JOB_ID = "data_gen_20251122_053000_k3f9"
 TEXT = b'{"id": "a", "messages": []}\n' * 40
@@ -34,14 +34,14 @@ async def publish(base: Path, content: bytes) -> str:
     return f"/shards/{entry.name}"
 
 
-async def asked(there: Town, path: str, **headers: str) -> httpx.Response:
+async def asked(there: FullStack, path: str, **headers: str) -> httpx.Response:
     return await there.http.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def test_a_download_goes_on_where_it_was_cut_off_and_only_of_the_same_content(tmp_path: Path) -> None:
     tag, size = f'"{hashlib.sha256(TEXT).hexdigest()}"', len(TEXT)
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         path = await publish(tmp_path, TEXT)
         whole = await asked(there, path)
         assert (whole.status_code, whole.content, whole.headers["etag"]) == (200, TEXT, tag)
@@ -63,11 +63,11 @@ def test_a_download_goes_on_where_it_was_cut_off_and_only_of_the_same_content(tm
         rest = await asked(there, path, range="bytes=100-", if_range=tag)
         assert (rest.status_code, rest.content) == (206, TEXT[100:]), "of the copy that the run keeps"
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_head_says_what_a_get_would_send(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         path = await publish(tmp_path, TEXT)
         parquet = path.removesuffix(".jsonl") + ".parquet"
         (tmp_path / "train_shards_out" / parquet.rpartition("/")[2]).write_bytes(b"PAR1...PAR1")
@@ -80,11 +80,11 @@ def test_head_says_what_a_get_would_send(tmp_path: Path) -> None:
             assert (ranged.status_code, ranged.headers["content-length"]) == (200, str(size)), "ranges are a GET's"
         assert (await there.http.head("/shards/shard_2025-11-22_999.jsonl")).status_code == 404
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_file_is_served_in_pieces(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         path = (await publish(tmp_path, TEXT)).removesuffix(".jsonl") + ".parquet"
         with (tmp_path / "train_shards_out" / path.rpartition("/")[2]).open("wb") as file:
             file.truncate(LARGE_BYTES)
@@ -97,11 +97,11 @@ def test_a_file_is_served_in_pieces(tmp_path: Path) -> None:
         assert received == LARGE_BYTES
         assert most_bytes - before_bytes < MOST_HELD_BYTES, "of gateway, control and client together"
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_many_downloads_side_by_side_are_each_whole(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         path = await publish(tmp_path, TEXT)
         starts = range(0, len(TEXT), 17)
         parts = await asyncio.gather(
@@ -109,4 +109,4 @@ def test_many_downloads_side_by_side_are_each_whole(tmp_path: Path) -> None:
         )
         assert b"".join(part.content for part in parts) == TEXT
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

@@ -13,7 +13,7 @@ from control.database.database import Database, url_of
 from control.errors import Conflict
 from control.shards.book import ShardBook
 from control.shards.inbox import ShardInbox
-from tests.integration.house import House, house, settings_of
+from tests.integration.control_plane import ControlPlane, control_plane, settings_of
 
 DAY = "2025-11-22"
 
@@ -113,7 +113,7 @@ def test_a_claim_that_is_not_acknowledged_in_time_is_free_again(tmp_path: Path) 
 
 
 async def test_the_inbox_over_http(tmp_path: Path) -> None:
-    async def test(here: House) -> None:
+    async def test(here: ControlPlane) -> None:
         database = Database(url_of(settings_of(tmp_path)))
         try:
             name = await publish(database, tmp_path, "job", 0, "0123456789\n")
@@ -145,5 +145,5 @@ async def test_the_inbox_over_http(tmp_path: Path) -> None:
         await here.refused(404, "/shards/shard_2025-11-22_999.jsonl/ack", claim_id="0")
         assert "claimedby: unknown field" in await here.refused(422, "/shards/claim", claimedby="x")
 
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await test(here)

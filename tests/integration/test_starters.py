@@ -14,13 +14,13 @@ from stepserve.starters.placing import ClusterRefused
 from stepserve.starters.replica_actor import ReplicaActor
 from tests.e2e.server import free_port
 from tests.eventually import wait_until
-from tests.integration.town import Town, bearer, tell
+from tests.integration.full_stack import FullStack, bearer, run_story
 
 NEVER = threading.Event()
 
 
 def test_a_key_is_made_where_keys_are_demanded_and_the_former_one_is_revoked(tmp_path: Path) -> None:
-    async def story(here: Town) -> None:
+    async def story(here: FullStack) -> None:
         async def made() -> str | None:
             return await asyncio.to_thread(fleet_key, here.settings, NEVER)
 
@@ -38,11 +38,11 @@ def test_a_key_is_made_where_keys_are_demanded_and_the_former_one_is_revoked(tmp
         given = FleetSettings(api_key=SecretStr("sy_given"))
         assert fleet_key(here.settings.model_copy(update={"fleet": given}), NEVER) == "sy_given"
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_key_that_cannot_be_made(tmp_path: Path) -> None:
-    async def story(here: Town) -> None:
+    async def story(here: FullStack) -> None:
         access = here.settings.access.model_copy(update={"mode": "keys"})
         settings = here.settings.model_copy(update={"access": access})
         with pytest.raises(
@@ -50,7 +50,7 @@ def test_a_key_that_cannot_be_made(tmp_path: Path) -> None:
         ):
             await asyncio.to_thread(fleet_key, settings, NEVER)
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_an_actor_says_why_its_gateway_does_not_run_and_goes_on_trying(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from stepserve.contract import ModelRef
 from stepserve.settings import FilterSetting
 from stepserve.stored_responses import ContextRequest, KeptResponse, StoredResponsesSettings
 from tests.eventually import eventually
-from tests.integration.house import settings_of
-from tests.integration.standing import Standing, standing
-from tests.integration.town import MODEL, Town, running_control, tell, town
+from tests.integration.control_plane import settings_of
+from tests.integration.full_stack import MODEL, FullStack, full_stack, run_story, running_control
+from tests.integration.long_lived import LongLived, long_lived
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
@@ -92,25 +92,25 @@ def _texts(given: Any) -> list[str]:
     return [content if isinstance(content, str) else content[0]["text"] for content in contents]
 
 
-Asking = Callable[[Town, openai.AsyncOpenAI], Awaitable[None]]
+Asking = Callable[[FullStack, openai.AsyncOpenAI], Awaitable[None]]
 
 
 def converse(base: Path, story: Asking, **changes: Any) -> None:
-    async def with_sdk(there: Town) -> None:
+    async def with_sdk(there: FullStack) -> None:
         async with sdk(there) as client:
             await story(there, client)
 
-    tell(base, with_sdk, make_engine=Telling, **changes)
+    run_story(base, with_sdk, make_engine=Telling, **changes)
 
 
 @pytest.fixture(scope="module")
-def standing_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Town]]:
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[FullStack]]:
     """One with the settings that there are; each visit has ids of its own."""
-    with standing(town(tmp_path_factory.mktemp("town"), make_engine=Telling)) as opened:
+    with long_lived(full_stack(tmp_path_factory.mktemp("full_stack"), make_engine=Telling)) as opened:
         yield opened
 
 
-def visit(opened: Standing[Town], story: Asking) -> None:
+def visit(opened: LongLived[FullStack], story: Asking) -> None:
     async def with_sdk() -> None:
         async with sdk(opened.here) as client:
             await story(opened.here, client)
@@ -119,13 +119,13 @@ def visit(opened: Standing[Town], story: Asking) -> None:
 
 
 @asynccontextmanager
-async def sdk(there: Town, key: str = "none") -> AsyncIterator[openai.AsyncOpenAI]:
+async def sdk(there: FullStack, key: str = "none") -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{there.url}/v1", api_key=key, max_retries=0) as client:
         yield client
 
 
-def test_a_response_is_gone_on_from_shown_and_deleted(standing_town: Standing[Town]) -> None:
-    async def story(there: Town, client: openai.AsyncOpenAI) -> None:
+def test_a_response_is_gone_on_from_shown_and_deleted(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack, client: openai.AsyncOpenAI) -> None:
         first = await client.responses.create(model=MODEL, input="one", instructions="be brief")
         assert (first.output_text, first.model_dump()["store"]) == ("one", True)
         second = await client.responses.create(model=MODEL, input="two", previous_response_id=first.id)
@@ -154,11 +154,11 @@ def test_a_response_is_gone_on_from_shown_and_deleted(standing_town: Standing[To
         with pytest.raises(openai.BadRequestError, match="synchronous"):
             await client.responses.cancel(third.id)
 
-    visit(standing_town, story)
+    visit(shared_stack, story)
 
 
-def test_a_stream_is_kept_as_it_says(standing_town: Standing[Town]) -> None:
-    async def story(_: Town, client: openai.AsyncOpenAI) -> None:
+def test_a_stream_is_kept_as_it_says(shared_stack: LongLived[FullStack]) -> None:
+    async def story(_: FullStack, client: openai.AsyncOpenAI) -> None:
         first = await client.responses.create(model=MODEL, input="eins, zwölf")
         stream = await client.responses.create(model=MODEL, input="zwei", previous_response_id=first.id, stream=True)
         events = [event async for event in stream]
@@ -171,11 +171,11 @@ def test_a_stream_is_kept_as_it_says(standing_town: Standing[Town]) -> None:
         assert last.output_text == "eins, zwölf | eins, zwölf | zwei"
         assert (await client.responses.retrieve(last.id)).model_dump() == last.model_dump()
 
-    visit(standing_town, story)
+    visit(shared_stack, story)
 
 
 def test_what_is_not_to_be_stored_is_not(tmp_path: Path) -> None:
-    async def story(there: Town, client: openai.AsyncOpenAI) -> None:
+    async def story(there: FullStack, client: openai.AsyncOpenAI) -> None:
         by_default = await client.responses.create(model=MODEL, input="x")
         wanted = await client.responses.create(model=MODEL, input="y", store=True)
         refused = await client.responses.create(model=MODEL, input="z", store=False, previous_response_id=wanted.id)
@@ -196,8 +196,8 @@ def test_what_is_not_to_be_stored_is_not(tmp_path: Path) -> None:
     converse(tmp_path, story, stored_responses=StoredResponsesSettings(store=False))
 
 
-def test_a_conversation_grows_with_its_responses(standing_town: Standing[Town]) -> None:
-    async def story(_: Town, client: openai.AsyncOpenAI) -> None:
+def test_a_conversation_grows_with_its_responses(shared_stack: LongLived[FullStack]) -> None:
+    async def story(_: FullStack, client: openai.AsyncOpenAI) -> None:
         talk = await client.conversations.create(
             items=[{"type": "message", "role": "user", "content": "hello"}], metadata={"topic": "sums"}
         )
@@ -232,7 +232,7 @@ def test_a_conversation_grows_with_its_responses(standing_town: Standing[Town]) 
             await client.responses.create(model=MODEL, input="three", conversation=talk.id)
         assert (caught.value.code, caught.value.param) == ("conversation_not_found", "conversation")
 
-    visit(standing_town, story)
+    visit(shared_stack, story)
 
 
 ODD: tuple[tuple[dict[str, Any], str], ...] = (
@@ -246,8 +246,8 @@ ODD: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
-def test_an_odd_conversation_is_refused_by_its_field(standing_town: Standing[Town]) -> None:
-    async def story(there: Town, _: openai.AsyncOpenAI) -> None:
+def test_an_odd_conversation_is_refused_by_its_field(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack, _: openai.AsyncOpenAI) -> None:
         plain = {"items": [{"role": "user", "content": "x", "type": None}], "metadata": None}
         assert (await there.http.post("/v1/conversations", json=plain)).status_code == 200
         for body, field in ODD:
@@ -255,11 +255,11 @@ def test_an_odd_conversation_is_refused_by_its_field(standing_town: Standing[Tow
             assert answer.status_code == 400, answer.text
             assert field in answer.json()["error"]["message"]
 
-    visit(standing_town, story)
+    visit(shared_stack, story)
 
 
 def test_what_is_kept_is_what_the_filters_let_through(tmp_path: Path) -> None:
-    async def story(_: Town, client: openai.AsyncOpenAI) -> None:
+    async def story(_: FullStack, client: openai.AsyncOpenAI) -> None:
         answer = await client.responses.create(model=MODEL, input="the secret word")
         assert answer.output_text == "the #"
         assert (await client.responses.retrieve(answer.id)).output_text == "the #"
@@ -271,7 +271,7 @@ def test_what_is_kept_is_what_the_filters_let_through(tmp_path: Path) -> None:
 
 
 def test_no_other_key_sees_a_response_or_a_conversation(tmp_path: Path) -> None:
-    async def story(there: Town, anonymous: openai.AsyncOpenAI) -> None:
+    async def story(there: FullStack, anonymous: openai.AsyncOpenAI) -> None:
         mine, others, admin = await there.key(), await there.key(), await there.key(scopes=["admin"])
         async with sdk(there, mine) as client:
             talk = await client.conversations.create(items=[{"role": "user", "content": "secret"}])
@@ -308,7 +308,7 @@ def test_no_other_key_sees_a_response_or_a_conversation(tmp_path: Path) -> None:
 
 
 async def test_an_answer_waits_for_no_database(tmp_path: Path) -> None:
-    async with town(tmp_path, make_engine=Telling, with_control=False) as there, sdk(there) as client:
+    async with full_stack(tmp_path, make_engine=Telling, with_control=False) as there, sdk(there) as client:
         async with running_control(there.settings):
             await _serve_a_model(there)
         answer = await client.responses.create(model=MODEL, input="one")
@@ -329,7 +329,7 @@ async def test_an_answer_waits_for_no_database(tmp_path: Path) -> None:
             assert shown.json()["output"][0]["content"][0]["text"] == "one"
 
 
-async def _serve_a_model(there: Town) -> None:
+async def _serve_a_model(there: FullStack) -> None:
     write_checkpoint(there.settings.layout.models / MODEL)
     for path, body in (("/models/register", {"id": MODEL, "source": "t"}), ("/models/set_active", {"id": MODEL})):
         answer = await there.owner.post(path, json=body)

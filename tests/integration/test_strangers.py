@@ -11,11 +11,11 @@ import pytest
 
 from stepserve.access_settings import AccessSettings, LimitSettings
 from tests.eventually import eventually
-from tests.integration.town import MODEL, Town, tell
+from tests.integration.full_stack import MODEL, FullStack, run_story
 
 
 def test_a_body_that_never_arrives(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         port = int(there.url.rpartition(":")[2])
         for path in ("/v1/chat/completions", "/jobs/x/cancel"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -29,11 +29,11 @@ def test_a_body_that_never_arrives(tmp_path: Path) -> None:
         assert b" 413 " in await asyncio.wait_for(reader.readline(), 240)
         writer.close()
 
-    tell(tmp_path, story, limits=LimitSettings(body_timeout_s=0.2))
+    run_story(tmp_path, story, limits=LimitSettings(body_timeout_s=0.2))
 
 
 def test_connections_that_say_nothing_disturb_nobody(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         port = int(there.url.rpartition(":")[2])
         silent = []
         for _ in range(2000):
@@ -56,7 +56,7 @@ def test_connections_that_say_nothing_disturb_nobody(tmp_path: Path) -> None:
             for each in silent:
                 each.close()
 
-    tell(tmp_path, story, limits=LimitSettings(max_silent_connections=64))
+    run_story(tmp_path, story, limits=LimitSettings(max_silent_connections=64))
 
 
 def _is_closed(connection: socket.socket) -> bool:
@@ -69,7 +69,7 @@ def _is_closed(connection: socket.socket) -> bool:
 
 
 def test_a_head_that_never_ends(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         port = int(there.url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000)
@@ -80,7 +80,7 @@ def test_a_head_that_never_ends(tmp_path: Path) -> None:
         assert await asyncio.wait_for(reader.read(), 240) == b""
         writer.close()
 
-    tell(tmp_path, story, limits=LimitSettings(head_timeout_s=0.3))
+    run_story(tmp_path, story, limits=LimitSettings(head_timeout_s=0.3))
 
 
 def test_malformed_credentials(tmp_path: Path) -> None:
@@ -92,17 +92,17 @@ def test_malformed_credentials(tmp_path: Path) -> None:
         (b"x-api-key", b"x" * 10_000),
     ]
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await there.key()
         for header in wrong:
             answer = await there.http.post("/v1/chat/completions", json={"model": MODEL}, headers=[header])
             assert answer.status_code == 401, header
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_pages_of_other_sites_may_not_use_an_open_server(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         evil = {"origin": "https://evil.example", "content-type": "text/plain"}
         refused = await there.http.post("/models/rollback", headers=evil)
         assert refused.status_code == 403
@@ -132,21 +132,21 @@ def test_pages_of_other_sites_may_not_use_an_open_server(tmp_path: Path) -> None
         for name in rebound:
             assert (await there.http.get("/models", headers={"host": name})).status_code == 403, name
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 @pytest.mark.parametrize("mode", ["auto", "open"])
 def test_names_that_are_listed_may_and_others_may_not(tmp_path: Path, mode: Literal["auto", "open"]) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         assert (await there.http.get("/models", headers={"host": "LLM.example.org:80"})).status_code == 200
         refused = await there.http.get("/models", headers={"host": "evil.example"})
         assert refused.status_code == 403
         assert "access.host_names" in refused.json()["detail"]
 
-    tell(tmp_path, story, access=AccessSettings(mode=mode, host_names=["llm.Example.org"]))
+    run_story(tmp_path, story, access=AccessSettings(mode=mode, host_names=["llm.Example.org"]))
 
 
-async def client_of_last_action(there: Town, *forwarded: tuple[str, str]) -> str:
+async def client_of_last_action(there: FullStack, *forwarded: tuple[str, str]) -> str:
     await there.http.post("/models/rollback", headers=[*forwarded])
     entry = (await there.owner.get("/audit", params={"limit": 1})).json()["entries"][0]
     assert entry["path"] == "/models/rollback"
@@ -154,7 +154,7 @@ async def client_of_last_action(there: Town, *forwarded: tuple[str, str]) -> str
 
 
 def test_nobody_says_himself_where_he_comes_from(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         forged = [
             ("x-forwarded-for", "203.0.113.9"),
             ("x-real-ip", "203.0.113.9"),
@@ -163,7 +163,7 @@ def test_nobody_says_himself_where_he_comes_from(tmp_path: Path) -> None:
         ]
         assert await client_of_last_action(there, *forged) == "127.0.0.1"
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_proxy_of_the_settings_says_where_a_request_comes_from(tmp_path: Path) -> None:
@@ -179,18 +179,18 @@ def test_a_proxy_of_the_settings_says_where_a_request_comes_from(tmp_path: Path)
         ("", "127.0.0.1"),
     ]
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         for given, seen in stories:
             assert await client_of_last_action(there, ("x-forwarded-for", given)) == seen, given
         two = [("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "203.0.113.9")]
         assert await client_of_last_action(there, *two) == "203.0.113.9"
         assert await client_of_last_action(there, ("x-real-ip", "203.0.113.9")) == "127.0.0.1"
 
-    tell(tmp_path, story, access=AccessSettings(trusted_proxies=["127.0.0.1", "10.0.0.0/8"]))
+    run_story(tmp_path, story, access=AccessSettings(trusted_proxies=["127.0.0.1", "10.0.0.0/8"]))
 
 
 def test_origins_that_are_set_may(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         mine, other = "https://ui.example.org", "https://evil.example"
         asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
         allowed = await there.http.options("/v1/chat/completions", headers={"origin": mine, **asked})
@@ -200,4 +200,4 @@ def test_origins_that_are_set_may(tmp_path: Path) -> None:
         answer = await there.http.get("/models", headers={"origin": mine})
         assert answer.headers["access-control-allow-origin"] == mine
 
-    tell(tmp_path, story, access=AccessSettings(cors_origins=["https://ui.example.org"]))
+    run_story(tmp_path, story, access=AccessSettings(cors_origins=["https://ui.example.org"]))

@@ -33,7 +33,7 @@ BODY = {"model_id": "m", "name": "sums", "task": {"file": "sums.yaml"}}
 
 
 @asynccontextmanager
-async def town(base: Path, **task_files: Any) -> AsyncIterator[tuple[httpx.AsyncClient, FakeGateway]]:
+async def full_stack(base: Path, **task_files: Any) -> AsyncIterator[tuple[httpx.AsyncClient, FakeGateway]]:
     install_fake(base)
     gateway = gateway_of(base)
     async with gateway.running(), control(base, **task_files) as http:
@@ -84,7 +84,7 @@ def _state(pid: int) -> str:
 async def test_a_task_file_is_an_eval_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERENCE_SECRET_OF_A_TEST", "x")
     write_task(tmp_path)
-    async with town(tmp_path) as (http, _):
+    async with full_stack(tmp_path) as (http, _):
         told = (await http.get("/eval/tasks")).json()
         assert told["files"] == [{"file": "sums.yaml", "harness": "lm_eval"}]
         assert {name: one["installed"] for name, one in told["harnesses"].items()} == {
@@ -121,7 +121,7 @@ async def test_a_task_file_is_an_eval_like_any_other(tmp_path: Path, monkeypatch
 
 async def test_a_crash_says_the_last_words(tmp_path: Path) -> None:
     write_task(tmp_path, behave="crash")
-    async with town(tmp_path) as (http, _):
+    async with full_stack(tmp_path) as (http, _):
         error = await failure(http)
         assert error.startswith("lm_eval ended with code 1")
         assert "the metric cannot be computed" in error
@@ -132,7 +132,7 @@ async def test_a_crash_says_the_last_words(tmp_path: Path) -> None:
 async def test_limits_end_a_run_and_say_which(tmp_path: Path) -> None:
     for behave in ("hang", "write", "grow"):
         write_task(tmp_path, f"{behave}.yaml", behave=behave)
-    async with town(tmp_path, time_limit_s=3, output_bytes=20_000_000, memory_bytes=1_000_000_000) as (http, _):
+    async with full_stack(tmp_path, time_limit_s=3, output_bytes=20_000_000, memory_bytes=1_000_000_000) as (http, _):
         assert "time_limit_s" in await failure(http, task={"file": "hang.yaml"})
         assert "output_bytes" in await failure(http, task={"file": "write.yaml"})
         assert "MemoryError" in await failure(http, task={"file": "grow.yaml"})
@@ -140,7 +140,7 @@ async def test_limits_end_a_run_and_say_which(tmp_path: Path) -> None:
 
 async def test_cancelled_it_ends_with_all_that_it_has_started(tmp_path: Path) -> None:
     write_task(tmp_path, behave="hang")
-    async with town(tmp_path) as (http, _):
+    async with full_stack(tmp_path) as (http, _):
         job_id = await make(http)
         work = tmp_path / "runs" / "eval" / job_id / "work" / "tmp"
         pids = [int(await read_when_there(work / name)) for name in ("pid", "away")]
@@ -187,7 +187,7 @@ async def test_killed_with_control_it_goes_on_and_asks_nothing_twice(tmp_path: P
 
 async def test_a_model_that_leaves_is_waited_for_and_what_was_answered_is_kept(tmp_path: Path) -> None:
     write_task(tmp_path)
-    async with town(tmp_path) as (http, gateway):
+    async with full_stack(tmp_path) as (http, gateway):
 
         async def leave_once(item: AskItem) -> None:
             if item.body["prompt"] == HALF:
@@ -223,7 +223,7 @@ async def test_a_wrong_request_is_refused_naming_the_field(tmp_path: Path) -> No
     (tmp_path / "tasks" / "sums.py").touch()
     (tmp_path / "secret.yaml").touch()
     (tmp_path / "tasks" / "outside.yaml").symlink_to(tmp_path / "secret.yaml")
-    async with town(tmp_path) as (http, _):
+    async with full_stack(tmp_path) as (http, _):
         for changes, said in REFUSED:
             answer = await http.post("/eval/tasks", content=json.dumps(BODY | changes))
             assert answer.status_code in {404, 422}, changes
@@ -235,7 +235,7 @@ async def test_off_nobody_and_else_only_the_scope_that_the_setting_names(tmp_pat
     write_task(tmp_path)
     as_jobs = {"x-stepserve-key": "aaaaaaaaaa", "x-stepserve-scopes": "jobs"}
     as_admin = {"x-stepserve-key": "bbbbbbbbbb", "x-stepserve-scopes": "admin"}
-    async with town(tmp_path, run_by="nobody") as (http, _):
+    async with full_stack(tmp_path, run_by="nobody") as (http, _):
         answer = await http.post("/eval/tasks", json=BODY, headers=as_admin)
         assert (answer.status_code, "task_files.run_by" in answer.json()["detail"]) == (403, True)
     async with gateway_of(tmp_path).running(), control(tmp_path, run_by="admin") as http:
@@ -248,7 +248,7 @@ async def test_off_nobody_and_else_only_the_scope_that_the_setting_names(tmp_pat
 async def test_a_job_runs_what_it_was_made_for_or_fails_saying_so(tmp_path: Path) -> None:
     write_task(tmp_path, "hang.yaml", behave="hang")
     write_task(tmp_path)
-    async with town(tmp_path) as (http, _):
+    async with full_stack(tmp_path) as (http, _):
         first = await make(http, task={"file": "hang.yaml"})  # one job at a time
         second = await make(http)
         write_task(tmp_path, questions=4)

@@ -7,7 +7,7 @@ from pathlib import Path
 from control.telemetry.nvml import Nvml
 from stepserve.settings import PowerSettings, TelemetrySettings
 from tests.eventually import eventually
-from tests.integration.house import House, house
+from tests.integration.control_plane import ControlPlane, control_plane
 from tests.unit.control.recorded_nvml import GTX, H200, NVMLError, RecordedNvml
 
 FAST = TelemetrySettings(interval_s=0.1)
@@ -17,23 +17,23 @@ def power(**values: object) -> PowerSettings:
     return PowerSettings.model_validate(values)
 
 
-async def held_jobs(here: House, count: int) -> list[str]:
+async def held_jobs(here: ControlPlane, count: int) -> list[str]:
     here.kind.may_go.clear()
     return [str((await here.post("/echo/jobs", model_id="a"))["job_id"]) for _ in range(count)]
 
 
-async def running(here: House) -> int:
+async def running(here: ControlPlane) -> int:
     return int((await here.get("/jobs/stats"))["running"])
 
 
-async def metric(here: House, name: str) -> float:
+async def metric(here: ControlPlane, name: str) -> float:
     text = (await here.http.get("/metrics")).text
     return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
 async def test_gpu_shows_every_card_the_first_on_top(tmp_path: Path) -> None:
     library = RecordedNvml(H200, GTX)
-    async with house(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
         seen = await here.get("/gpu")
         assert (seen["name"], seen["driver_version"], seen["temperature_gpu"]) == ("NVIDIA H200", "580.65.06", 41)
         assert (seen["power_draw_w"], seen["power_limit_w"], seen["fan_speed_pct"]) == (214.37, 700, None)
@@ -46,7 +46,7 @@ async def test_gpu_shows_every_card_the_first_on_top(tmp_path: Path) -> None:
 async def test_no_gpu_says_why(tmp_path: Path) -> None:
     library = RecordedNvml()
     library.missing = NVMLError(12)
-    async with house(tmp_path, card_reader=Nvml(library)) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(library)) as here:
         response = await here.http.get("/gpu")
         assert response.status_code == 503
         assert response.json()["detail"] == "NVML is not available: 12"
@@ -64,7 +64,7 @@ async def test_no_gpu_says_why(tmp_path: Path) -> None:
 
 async def test_a_profile_limits_cards_and_jobs_at_once_and_after_a_restart(tmp_path: Path) -> None:
     library = RecordedNvml(H200)
-    async with house(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
         await here.add_active("a")
         await held_jobs(here, 3)
         await eventually(lambda: running(here), lambda count: count == 1)
@@ -78,7 +78,7 @@ async def test_a_profile_limits_cards_and_jobs_at_once_and_after_a_restart(tmp_p
         here.kind.may_go.set()
         await eventually(lambda: here.get("/jobs/stats"), lambda stats: stats["done"] == 3)
     fresh = RecordedNvml(H200)
-    async with house(tmp_path, card_reader=Nvml(fresh), telemetry=FAST) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(fresh), telemetry=FAST) as here:
         state = await eventually(lambda: here.get("/settings/power_profile"), lambda shown: shown["power_applied"])
         assert (state["profile"], state["max_concurrent_jobs"], state["power_limit_w"]) == ("max", 2, 350)
         assert fresh.cards[0]["nvmlDeviceGetPowerManagementLimit"] == 350_000
@@ -86,7 +86,7 @@ async def test_a_profile_limits_cards_and_jobs_at_once_and_after_a_restart(tmp_p
 
 async def test_a_limit_the_card_does_not_allow_is_brought_into_its_range(tmp_path: Path) -> None:
     own = power(profiles={"mine": {"power_limit_w": 50, "max_concurrent_jobs": 3}})
-    async with house(tmp_path, card_reader=Nvml(RecordedNvml(H200)), power=own) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(RecordedNvml(H200)), power=own) as here:
         chosen = (await here.http.post("/settings/power_profile?profile=mine")).json()
         assert (chosen["power_limit_w"], chosen["max_concurrent_jobs"]) == (200, 3)
         refused = await here.http.post("/settings/power_profile?profile=loud")
@@ -97,7 +97,7 @@ async def test_a_limit_the_card_does_not_allow_is_brought_into_its_range(tmp_pat
 async def test_without_the_right_to_set_limits_the_job_limit_holds(tmp_path: Path) -> None:
     library = RecordedNvml(H200)
     library.may_set = False
-    async with house(tmp_path, card_reader=Nvml(library), max_concurrent_jobs=4) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(library), max_concurrent_jobs=4) as here:
         chosen = (await here.http.post("/settings/power_profile?profile=quiet")).json()
         assert (chosen["max_concurrent_jobs"], chosen["power_limit_w"], chosen["power_applied"]) == (1, 220, False)
         assert chosen["card_power_limit_w"] == 700
@@ -107,7 +107,7 @@ async def test_without_the_right_to_set_limits_the_job_limit_holds(tmp_path: Pat
 
 async def test_a_job_says_what_it_used_and_which_request_made_it(tmp_path: Path) -> None:
     library = RecordedNvml(H200)
-    async with house(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
+    async with control_plane(tmp_path, card_reader=Nvml(library), telemetry=FAST) as here:
         await here.add_active("a")
         await eventually(lambda: metric(here, "stepserve_gpus"), lambda gpus: gpus == 1)
         (job_id,) = await held_jobs(here, 1)
@@ -133,7 +133,7 @@ async def test_a_job_says_what_it_used_and_which_request_made_it(tmp_path: Path)
 
 
 async def test_jobs_in_the_metrics(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         await here.add_active("a")
         await held_jobs(here, 2)
         assert await metric(here, 'stepserve_jobs{status="pending",type="echo"}') >= 1
@@ -142,7 +142,7 @@ async def test_jobs_in_the_metrics(tmp_path: Path) -> None:
 
 
 async def test_the_end_of_a_log(tmp_path: Path) -> None:
-    async with house(tmp_path) as here:
+    async with control_plane(tmp_path) as here:
         log = here.layout.logs / "jobs.log"
         log.write_text("".join(json.dumps({"n": number}) + "\n" for number in range(500)))
         shown = await here.get("/logs/jobs?lines=2")

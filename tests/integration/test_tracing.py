@@ -15,9 +15,9 @@ from gateway.http.asgi import Message, Receive, Scope, Send, send_json
 from gateway.http.tracing import tracer_of
 from stepserve.client import AsyncClient
 from stepserve.settings import LogSettings, TelemetrySettings
+from tests.integration.full_stack import full_stack
+from tests.integration.raw_server import raw_server, reply
 from tests.integration.test_weights import OTHER, tensors_of
-from tests.integration.town import town
-from tests.integration.wild_server import reply, wild_server
 from tests.threaded_server import threaded
 
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -83,7 +83,7 @@ def test_a_span_takes_up_the_callers_trace_and_hands_it_on(collector: Collector)
 async def test_a_push_is_a_part_of_the_trainers_trace(collector: Collector, tmp_path: Path) -> None:
     telemetry = TelemetrySettings(traces_endpoint=collector.endpoint)
     trainer = TracerProvider().get_tracer("trainer")
-    async with town(tmp_path, telemetry=telemetry) as there, AsyncClient(there.url) as client:
+    async with full_stack(tmp_path, telemetry=telemetry) as there, AsyncClient(there.url) as client:
         with trainer.start_as_current_span("step 7") as step:
             pushed = await client.push_weights(tensors_of(OTHER))
     (span,) = (each for each in collector.spans if each.name == "PUT /models")
@@ -103,7 +103,7 @@ def test_a_collector_that_redirects_is_not_followed(collector: Collector, monkey
     """The keys of the first one would go to the second one."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=secret")
     moved = reply(b"", "307 Temporary Redirect", location=collector.endpoint)
-    with wild_server(lambda _, __: moved) as (url, seen):
+    with raw_server(lambda _, __: moved) as (url, seen):
         tracer = tracer_of(TelemetrySettings(traces_endpoint=f"{url}/v1/traces"))
         assert tracer is not None
         tracer.begin({"method": "GET", "path": "/", "headers": []}, "/", "r-1").end(200, "", {})

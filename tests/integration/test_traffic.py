@@ -25,9 +25,9 @@ from evals.dataset_store import FileDatasetStore
 from gateway.http.asgi import Receive, Scope, Send, read_body
 from stepserve.access import ANONYMOUS, KeySet
 from stepserve.traffic import FeedbackOrder, KeptExchange, TrafficSettings, Turn
-from tests.integration.house import settings_of
-from tests.integration.standing import Standing, standing
-from tests.integration.town import MODEL, Town, bearer, running_control, tell, town
+from tests.integration.control_plane import settings_of
+from tests.integration.full_stack import MODEL, FullStack, bearer, full_stack, run_story, running_control
+from tests.integration.long_lived import LongLived, long_lived
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
 
@@ -65,31 +65,31 @@ def routes() -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def standing_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Town]]:
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[FullStack]]:
     """One that keeps traffic; each visit has keys of its own."""
-    base = tmp_path_factory.mktemp("town")
-    with standing(town(base, make_engine=Chatting, more_routes=routes(), traffic=ON)) as opened:
+    base = tmp_path_factory.mktemp("full_stack")
+    with long_lived(full_stack(base, make_engine=Chatting, more_routes=routes(), traffic=ON)) as opened:
         yield opened
 
 
 def live(base: Path, story: Any, settings: TrafficSettings = ON, **changes: Any) -> None:
-    tell(base, story, make_engine=Chatting, more_routes=routes(), traffic=settings, **changes)
+    run_story(base, story, make_engine=Chatting, more_routes=routes(), traffic=settings, **changes)
 
 
-async def ask(there: Town, key: str | None, text: str = "2+2?", **fields: Any) -> str:
+async def ask(there: FullStack, key: str | None, text: str = "2+2?", **fields: Any) -> str:
     """Asks, and gives the request's id."""
     answer = await there.chat(key, messages=[{"role": "user", "content": text}], **fields)
     assert answer.status_code == 200, answer.text
     return answer.headers["x-request-id"]
 
 
-async def rate(there: Town, key: str | None, request_id: str, rating: int = -1, **fields: Any) -> httpx.Response:
+async def rate(there: FullStack, key: str | None, request_id: str, rating: int = -1, **fields: Any) -> httpx.Response:
     headers = bearer(key) if key else {}
     body = {"request_id": request_id, "rating": rating, **fields}
     return await there.http.post("/feedback", json=body, headers=headers)
 
 
-async def kept(there: Town, key: str | None, query: str = "") -> list[dict[str, Any]]:
+async def kept(there: FullStack, key: str | None, query: str = "") -> list[dict[str, Any]]:
     answer = await there.http.get(f"/traffic/requests{query}", headers=bearer(key) if key else {})
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["requests"]
@@ -107,7 +107,7 @@ def on_disk(base: Path, text: str) -> list[Path]:
 def test_nothing_is_written_without_both_consents(
     tmp_path: Path, settings: TrafficSettings, consents: bool | None
 ) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = None if consents is None else await there.key(scopes=["infer"], keep_traffic=consents)
         request_id = await ask(there, key, MARK)
         assert await kept(there, key) == []
@@ -121,8 +121,8 @@ def test_nothing_is_written_without_both_consents(
     assert on_disk(tmp_path, MARK) == []
 
 
-def test_a_key_consents_is_kept_and_withdraws(standing_town: Standing[Town]) -> None:
-    async def story(there: Town) -> None:
+def test_a_key_consents_is_kept_and_withdraws(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["infer"])
         mine = bearer(key)
         before = (await there.http.get("/traffic/consent", headers=mine)).json()
@@ -149,13 +149,13 @@ def test_a_key_consents_is_kept_and_withdraws(standing_town: Standing[Town]) -> 
         assert [(each["keep"], each["by"]) for each in after["history"]] == [(False, key[3:13]), (True, key[3:13])]
         assert (after["keep"], after["kept"]["requests"]) == (False, 3)
 
-    standing_town.run(story(standing_town.here))
+    shared_stack.run(story(shared_stack.here))
 
 
 def test_without_keys_the_settings_consent_and_that_is_noted(tmp_path: Path) -> None:
     settings = TrafficSettings(on=True, without_keys=True)
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         request_id = await ask(there, None)
         assert (await rate(there, None, request_id, 1)).status_code == 200
         shown = (await there.http.get("/traffic/consent")).json()
@@ -166,8 +166,8 @@ def test_without_keys_the_settings_consent_and_that_is_noted(tmp_path: Path) -> 
     live(tmp_path, story, settings)
 
 
-def test_what_is_personal_is_redacted_before_it_is_written(standing_town: Standing[Town]) -> None:
-    async def story(there: Town) -> None:
+def test_what_is_personal_is_redacted_before_it_is_written(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["infer"], keep_traffic=True)
         request_id = await ask(there, key, f"mail {SECRET}")
         answer = await rate(there, key, request_id, correction=f"not to {SECRET}")
@@ -177,11 +177,11 @@ def test_what_is_personal_is_redacted_before_it_is_written(standing_town: Standi
         assert shown["answer"].endswith("mail [redacted]")
         assert on_disk(there.settings.layout.base, SECRET) == []
 
-    standing_town.run(story(standing_town.here))
+    shared_stack.run(story(shared_stack.here))
 
 
-def test_feedback_takes_the_place_of_earlier_feedback(standing_town: Standing[Town]) -> None:
-    async def story(there: Town) -> None:
+def test_feedback_takes_the_place_of_earlier_feedback(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["infer"], keep_traffic=True)
         request_id = await ask(there, key)
         await rate(there, key, request_id, -1, correction="4")
@@ -198,11 +198,11 @@ def test_feedback_takes_the_place_of_earlier_feedback(standing_town: Standing[To
             assert refused.status_code == 422, wrong
             assert next(iter(wrong)) in refused.json()["detail"]
 
-    standing_town.run(story(standing_town.here))
+    shared_stack.run(story(shared_stack.here))
 
 
-def test_another_keys_traffic_is_not_to_be_seen_rated_or_deleted(standing_town: Standing[Town]) -> None:
-    async def story(there: Town) -> None:
+def test_another_keys_traffic_is_not_to_be_seen_rated_or_deleted(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack) -> None:
         admin = await there.key(name="boss", scopes=["admin"])
         key, other = [await there.key(scopes=["infer", "jobs"], keep_traffic=True) for _ in range(2)]
         owner = key[3:13]
@@ -223,11 +223,11 @@ def test_another_keys_traffic_is_not_to_be_seen_rated_or_deleted(standing_town: 
         assert (await rate(there, admin, request_id)).json()["key_id"] == owner
         assert [each["feedback"]["rated_by"] for each in await kept(there, admin, f"?key_id={owner}")] == [admin[3:13]]
 
-    standing_town.run(story(standing_town.here))
+    shared_stack.run(story(shared_stack.here))
 
 
-def test_of_two_keys_requests_of_one_name_an_administrator_says_which(standing_town: Standing[Town]) -> None:
-    async def story(there: Town) -> None:
+def test_of_two_keys_requests_of_one_name_an_administrator_says_which(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack) -> None:
         admin = await there.key(name="boss", scopes=["admin"])
         keys = [await there.key(scopes=["infer"], keep_traffic=True) for _ in range(2)]
         for key in keys:
@@ -241,11 +241,11 @@ def test_of_two_keys_requests_of_one_name_an_administrator_says_which(standing_t
         own = await there.http.get("/traffic/requests/mine/1", headers=bearer(keys[0]))
         assert own.json()["prompt"][0]["content"] == keys[0][3:13]
 
-    standing_town.run(story(standing_town.here))
+    shared_stack.run(story(shared_stack.here))
 
 
 def test_a_key_deletes_what_is_kept_of_it_and_nobody_elses(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key, other = [await there.key(scopes=["infer"], keep_traffic=True) for _ in range(2)]
         first = await ask(there, key, MARK)
         await ask(there, key, MARK)
@@ -266,8 +266,8 @@ def test_a_key_deletes_what_is_kept_of_it_and_nobody_elses(tmp_path: Path) -> No
     assert on_disk(tmp_path, MARK) == []
 
 
-def test_datasets_of_what_was_said(standing_town: Standing[Town]) -> None:
-    async def story(there: Town) -> None:
+def test_datasets_of_what_was_said(shared_stack: LongLived[FullStack]) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["infer", "jobs"], keep_traffic=True)
         corrected, good = [await ask(there, key, text) for text in ("1+1?", "2+2?")]
         bad = await ask(there, key, "2+2?", user="again")
@@ -302,10 +302,10 @@ def test_datasets_of_what_was_said(standing_town: Standing[Town]) -> None:
         await made("eval", replace=True)
         assert rows("eval")[0]["answer"] == "2"
 
-    standing_town.run(story(standing_town.here))
+    shared_stack.run(story(shared_stack.here))
 
 
-async def _serve_a_model(there: Town) -> None:
+async def _serve_a_model(there: FullStack) -> None:
     write_checkpoint(there.settings.layout.models / MODEL)
     for path, body in (("/models/register", {"id": MODEL, "source": "t"}), ("/models/set_active", {"id": MODEL})):
         answer = await there.owner.post(path, json=body)
@@ -314,7 +314,7 @@ async def _serve_a_model(there: Town) -> None:
 
 def test_what_is_answered_while_control_is_away_is_kept_once_when_it_is_back(tmp_path: Path) -> None:
     async def story() -> None:
-        async with town(tmp_path, make_engine=Chatting, with_control=False, traffic=ON) as there:
+        async with full_stack(tmp_path, make_engine=Chatting, with_control=False, traffic=ON) as there:
             async with running_control(there.settings):
                 await _serve_a_model(there)
                 key = await there.key(scopes=["infer"], keep_traffic=True)

@@ -15,16 +15,16 @@ import httpx
 import pytest
 
 from tests.eventually import eventually
-from tests.integration.front import Front, front
-from tests.integration.standing import Standing, standing
+from tests.integration.long_lived import LongLived, long_lived
+from tests.integration.public_server import PublicServer, public_server
 from tests.unit.control.checkpoint_files import write_checkpoint
 
-Visit = Callable[[Front, httpx.AsyncClient], Awaitable[None]]
+Visit = Callable[[PublicServer, httpx.AsyncClient], Awaitable[None]]
 
 
 def visit(base: Path, body: Visit, **changes: Any) -> None:
     async def run() -> None:
-        async with front(base, **changes) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+        async with public_server(base, **changes) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
             await body(there, http)
 
     asyncio.run(run())
@@ -35,7 +35,7 @@ async def put(http: httpx.AsyncClient, name: str, content: bytes, **headers: str
 
 
 def test_files_one_by_one_and_then_a_registration(tmp_path: Path) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         source = write_checkpoint(tmp_path / "source")
         for file in source.iterdir():
             sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -64,11 +64,11 @@ def test_files_one_by_one_and_then_a_registration(tmp_path: Path) -> None:
 def test_a_file_in_pieces_goes_on_also_after_control_came_back(tmp_path: Path) -> None:
     content = bytes(range(256)) * 40
 
-    async def first(there: Front, http: httpx.AsyncClient) -> None:
+    async def first(there: PublicServer, http: httpx.AsyncClient) -> None:
         answer = await put(http, "config.json", content[:4000], **{"content-range": f"bytes 0-3999/{len(content)}"})
         assert (answer.status_code, answer.json()["received_bytes"]) == (200, 4000)
 
-    async def second(there: Front, http: httpx.AsyncClient) -> None:
+    async def second(there: PublicServer, http: httpx.AsyncClient) -> None:
         files = (await http.get("/models/m/files")).json()["files"]
         assert files[0]["received_bytes"] == 4000
         rest = {"content-range": f"bytes 4000-{len(content) - 1}/{len(content)}"}
@@ -81,8 +81,8 @@ def test_a_file_in_pieces_goes_on_also_after_control_came_back(tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Front]]:
-    with standing(front(tmp_path_factory.mktemp("base"))) as opened:
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLived[PublicServer]]:
+    with long_lived(public_server(tmp_path_factory.mktemp("base"))) as opened:
         yield opened
 
 
@@ -103,7 +103,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing[Front]]
     ],
 )
 def test_what_cannot_be_taken_is_named_and_shows_nowhere(
-    there: Standing[Front], name: str, content: bytes, headers: dict[str, str], status: int, named: str
+    there: LongLived[PublicServer], name: str, content: bytes, headers: dict[str, str], status: int, named: str
 ) -> None:
     async def body() -> None:
         async with httpx.AsyncClient(base_url=there.here.url, timeout=240) as http:
@@ -118,7 +118,7 @@ def test_what_cannot_be_taken_is_named_and_shows_nowhere(
 
 
 def test_an_overlap_and_another_size(tmp_path: Path) -> None:
-    async def body(_: Front, http: httpx.AsyncClient) -> None:
+    async def body(_: PublicServer, http: httpx.AsyncClient) -> None:
         assert (await put(http, "x.json", b"abc", **{"content-range": "bytes 0-2/9"})).status_code == 200
         again = await put(http, "x.json", b"bcd", **{"content-range": "bytes 1-3/9"})
         assert (again.status_code, "an overlap" in again.json()["detail"]) == (409, True)
@@ -132,7 +132,7 @@ def test_a_body_of_unknown_length(tmp_path: Path) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"{}"
 
-    async def body(_: Front, http: httpx.AsyncClient) -> None:
+    async def body(_: PublicServer, http: httpx.AsyncClient) -> None:
         answer = await http.put("/models/m/files/x.json", content=chunks())
         assert (answer.status_code, answer.json()["detail"]) == (
             411,
@@ -143,7 +143,7 @@ def test_a_body_of_unknown_length(tmp_path: Path) -> None:
 
 
 def test_an_upload_that_is_not_whole_is_no_model(tmp_path: Path) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         source = write_checkpoint(tmp_path / "source")
         weights = (source / "model.safetensors").read_bytes()
         await put(http, "config.json", (source / "config.json").read_bytes())
@@ -163,7 +163,7 @@ def test_an_upload_that_is_not_whole_is_no_model(tmp_path: Path) -> None:
 
 
 def test_somebody_elses_upload_of_the_same_id(tmp_path: Path) -> None:
-    async def body(_: Front, http: httpx.AsyncClient) -> None:
+    async def body(_: PublicServer, http: httpx.AsyncClient) -> None:
         mine = {"upload": "mine", "files": [{"name": "config.json", "size_bytes": 2}]}
         assert (await http.post("/models/m/files", json=mine)).status_code == 200
         theirs = await http.post("/models/m/files", json=mine | {"upload": "theirs"})
@@ -177,7 +177,7 @@ def test_somebody_elses_upload_of_the_same_id(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_what_came(tmp_path: Path) -> None:
-    async def body(_: Front, http: httpx.AsyncClient) -> None:
+    async def body(_: PublicServer, http: httpx.AsyncClient) -> None:
         assert (await put(http, "config.json", b"{}")).status_code == 200
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, hard))
@@ -195,7 +195,7 @@ def test_a_full_disk_keeps_what_came(tmp_path: Path) -> None:
 
 
 def test_more_than_the_disk_holds_is_refused_before_a_byte_is_sent(tmp_path: Path) -> None:
-    async def body(_: Front, http: httpx.AsyncClient) -> None:
+    async def body(_: PublicServer, http: httpx.AsyncClient) -> None:
         huge = {"upload": "mine", "files": [{"name": "model.safetensors", "size_bytes": 2**49}]}
         refused = await http.post("/models/m/files", json=huge)
         assert (refused.status_code, f"{2**49} bytes are to come" in refused.json()["detail"]) == (507, True)
@@ -204,7 +204,7 @@ def test_more_than_the_disk_holds_is_refused_before_a_byte_is_sent(tmp_path: Pat
 
 
 def test_control_being_away_is_said(tmp_path: Path) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         await there.control.aclose()
         answer = await put(http, "x.json", b"{}")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
@@ -225,7 +225,7 @@ async def _half_sent(url: str, size: int, half: bytes) -> AsyncIterator[None]:
 
 
 def test_a_client_that_dies_leaves_what_it_sent(tmp_path: Path) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         content = bytes(range(1, 251)) * 20_000
         async with _half_sent(there.url, len(content), content[:4_000_000]):
             await asyncio.to_thread(_until_written, there.layout.uploads / "m" / "files" / "x.json")
@@ -251,7 +251,7 @@ def _until_written(file: Path) -> None:
 
 
 def test_a_registration_while_a_file_is_coming_in(tmp_path: Path) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         source = write_checkpoint(tmp_path / "source")
         for file in source.iterdir():
             assert (await put(http, file.name, file.read_bytes())).status_code == 200
@@ -269,7 +269,7 @@ def test_a_registration_while_a_file_is_coming_in(tmp_path: Path) -> None:
 def test_one_file_sent_by_many_with_other_content_each(tmp_path: Path) -> None:
     """Whoever is told that it is whole has its own bytes there at that moment; the file is never a mixture."""
 
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         contents = [bytes([number]) * 3_000_000 for number in range(1, 7)]
         answers = await asyncio.gather(*(put(http, "x.json", content) for content in contents))
         assert {answer.status_code for answer in answers} <= {200, 409}
@@ -284,7 +284,7 @@ def test_one_file_sent_by_many_with_other_content_each(tmp_path: Path) -> None:
 
 
 def test_room_that_one_upload_was_promised_is_not_promised_twice(tmp_path: Path) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         most = int(shutil.disk_usage(there.layout.uploads).free * 0.6)
         begun = {"upload": "u", "files": [{"name": "model.safetensors", "size_bytes": most}]}
         assert (await http.post("/models/m/files", json=begun)).status_code == 200
@@ -311,7 +311,7 @@ def test_a_book_that_names_files_elsewhere_is_not_followed(tmp_path: Path) -> No
         json.dumps({"upload": None, "expected": {}, "files": {"../../../precious": told}})
     )
 
-    async def body(_: Front, http: httpx.AsyncClient) -> None:
+    async def body(_: PublicServer, http: httpx.AsyncClient) -> None:
         assert (await http.get("/models/m/files")).status_code == 404
         assert (await put(http, "x.json", b"{}")).status_code == 200
         assert victim.read_text() == "kept"
@@ -320,7 +320,7 @@ def test_a_book_that_names_files_elsewhere_is_not_followed(tmp_path: Path) -> No
 
 
 def test_two_sets_of_weights_are_refused_before_anything_is_placed(tmp_path: Path) -> None:
-    async def body(there: Front, http: httpx.AsyncClient) -> None:
+    async def body(there: PublicServer, http: httpx.AsyncClient) -> None:
         source = write_checkpoint(tmp_path / "source", shards=2)
         for file in source.iterdir():
             await put(http, file.name, file.read_bytes())

@@ -14,28 +14,30 @@ import pytest
 from stepserve.access_settings import AccessSettings
 from tests.eventually import eventually
 from tests.integration import misbehaving
+from tests.integration.full_stack import FullStack, full_stack
 from tests.integration.misbehaving import Behaviour, Headers, Upstream, upstream
-from tests.integration.town import Town, town
 
 OPEN = AccessSettings(mode="open")
 
-Story = Callable[[Town, list[Upstream]], Awaitable[None]]
+Story = Callable[[FullStack, list[Upstream]], Awaitable[None]]
 
 
 @asynccontextmanager
-async def tiered(base: Path, behaviours: list[Behaviour], **tier: Any) -> AsyncIterator[tuple[Town, list[Upstream]]]:
+async def tiered(
+    base: Path, behaviours: list[Behaviour], **tier: Any
+) -> AsyncIterator[tuple[FullStack, list[Upstream]]]:
     """A gateway whose tier `fast` has a server for each behaviour, all with the model `far`."""
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(upstream(each, "far", "active")) for each in behaviours]
         upstreams = [{"base_url": each.url, "api_key": f"key-{number}"} for number, each in enumerate(servers)]
         file = base / "hosts.json"
         file.write_text(json.dumps({"tiers": {"fast": {"upstreams": upstreams, **tier}}}))
-        there = await stack.enter_async_context(town(base, with_control=False, hosts_file=file, access=OPEN))
+        there = await stack.enter_async_context(full_stack(base, with_control=False, hosts_file=file, access=OPEN))
         await eventually(lambda: there.gateway.upstream.has("far") or not servers)
         yield there, servers
 
 
-def tell(base: Path, story: Story, *behaviours: Behaviour, **tier: Any) -> None:
+def run_story(base: Path, story: Story, *behaviours: Behaviour, **tier: Any) -> None:
     async def run() -> None:
         async with tiered(base, list(behaviours), **tier) as (there, servers):
             await story(there, servers)
@@ -43,12 +45,12 @@ def tell(base: Path, story: Story, *behaviours: Behaviour, **tier: Any) -> None:
     asyncio.run(run())
 
 
-async def ask(there: Town, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
+async def ask(there: FullStack, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
     asked = {"model": "far", "messages": [{"role": "user", "content": "?"}], **body}
     return await there.http.post(path, json=asked)
 
 
-async def read(there: Town, seen: list[bytes], path: str = "/v1/chat/completions") -> None:
+async def read(there: FullStack, seen: list[bytes], path: str = "/v1/chat/completions") -> None:
     async with there.http.stream("POST", path, json={"model": "far", "stream": True}) as answer:
         assert answer.status_code == 200
         async for chunk in answer.aiter_raw():
@@ -56,7 +58,7 @@ async def read(there: Town, seen: list[bytes], path: str = "/v1/chat/completions
 
 
 def test_a_request_finds_the_host_that_has_its_model(tmp_path: Path) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         answer = await ask(there)
         assert answer.status_code == 200, answer.text
         assert answer.json()["choices"][0]["message"]["content"] == servers[0].url
@@ -69,11 +71,11 @@ def test_a_request_finds_the_host_that_has_its_model(tmp_path: Path) -> None:
         unknown = await ask(there, model="nowhere")
         assert unknown.status_code == 503, "control, which would know it, is not there"
 
-    tell(tmp_path, story, misbehaving.works)
+    run_story(tmp_path, story, misbehaving.works)
 
 
 def test_below_a_tiers_path(tmp_path: Path) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         for name, meant in (("far", "far"), ("active", "active"), ("", "active"), ("fast", "active"), (None, "active")):
             answer = await ask(there, "/fast/v1/chat/completions", model=name)
             assert answer.status_code == 200, answer.text
@@ -87,11 +89,11 @@ def test_below_a_tiers_path(tmp_path: Path) -> None:
         assert (await there.http.get("/fast/v1/models")).json()["data"][0]["id"] == "far"
         assert (await there.http.get("/fast/v1/models/nowhere")).status_code == 404
 
-    tell(tmp_path, story, misbehaving.works)
+    run_story(tmp_path, story, misbehaving.works)
 
 
 def test_nothing_of_a_client_reaches_another(tmp_path: Path) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         headers = {"authorization": "Bearer mine", "x-api-key": "mine", "cookie": "mine=1", "x-mine": "1"}
         for _ in range(2):
             answer = await there.http.post("/v1/completions", json={"model": "far"}, headers=headers)
@@ -103,7 +105,7 @@ def test_nothing_of_a_client_reaches_another(tmp_path: Path) -> None:
             assert not {"cookie", "x-api-key", "x-mine"} & set(sent)
             assert "mine" not in str(sent)
 
-    tell(tmp_path, story, misbehaving.works)
+    run_story(tmp_path, story, misbehaving.works)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_nothing_of_a_client_reaches_another(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_is_unwell(tmp_path: Path, behaviour: Behaviour, status: int, said: str) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         answer = await ask(there)
         assert answer.status_code == status, answer.text
         assert said in answer.json()["error"]["message"]
@@ -131,7 +133,7 @@ def test_a_server_that_is_unwell(tmp_path: Path, behaviour: Behaviour, status: i
             assert answer.headers["retry-after"] == "7"
         assert (await there.http.get("/livez")).status_code == 200
 
-    tell(tmp_path, story, behaviour, first_byte_timeout_s=0.4)
+    run_story(tmp_path, story, behaviour, first_byte_timeout_s=0.4)
 
 
 @pytest.mark.parametrize(
@@ -147,14 +149,14 @@ def test_a_server_that_is_unwell(tmp_path: Path, behaviour: Behaviour, status: i
     ],
 )
 def test_another_replica_answers_instead(tmp_path: Path, behaviour: Behaviour) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         for _ in range(2):
             answer = await ask(there)
             assert answer.status_code == 200, answer.text
             assert answer.json()["choices"][0]["message"]["content"] == servers[1].url
         assert servers[0].seen
 
-    tell(tmp_path, story, behaviour, misbehaving.works, first_byte_timeout_s=0.4)
+    run_story(tmp_path, story, behaviour, misbehaving.works, first_byte_timeout_s=0.4)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_another_replica_answers_instead(tmp_path: Path, behaviour: Behaviour) -
     ],
 )
 def test_a_stream_that_goes_wrong_never_looks_complete(tmp_path: Path, behaviour: Behaviour, said: str) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         seen: list[bytes] = []
         with pytest.raises(httpx.RemoteProtocolError):
             await read(there, seen)
@@ -181,11 +183,11 @@ def test_a_stream_that_goes_wrong_never_looks_complete(tmp_path: Path, behaviour
         assert len(servers[0].seen) + len(servers[1].seen) == 1  # a byte was answered, so nobody else was asked
         assert not any(each.in_flight for each in there.gateway.upstream.directory.tiers["fast"])
 
-    tell(tmp_path, story, behaviour, behaviour, total_timeout_s=1.0, idle_timeout_s=0.4)
+    run_story(tmp_path, story, behaviour, behaviour, total_timeout_s=1.0, idle_timeout_s=0.4)
 
 
 def test_the_least_busy_is_asked_and_all_in_turn(tmp_path: Path) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         for _ in range(6):
             assert (await ask(there)).status_code == 200
         assert [len(each.seen) for each in servers] == [3, 3]
@@ -203,11 +205,11 @@ def test_the_least_busy_is_asked_and_all_in_turn(tmp_path: Path) -> None:
         stuck.cancel()
         await asyncio.gather(stuck, return_exceptions=True)
 
-    tell(tmp_path, story, misbehaving.works, misbehaving.works)
+    run_story(tmp_path, story, misbehaving.works, misbehaving.works)
 
 
 def test_a_server_that_keeps_failing_is_left_alone_for_a_while(tmp_path: Path) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         for _ in range(3):
             assert (await ask(there)).status_code == 502
         answer = await ask(there)
@@ -217,11 +219,11 @@ def test_a_server_that_keeps_failing_is_left_alone_for_a_while(tmp_path: Path) -
         servers[0].behave = misbehaving.works
         await eventually(lambda: ask(there), lambda answer: answer.status_code == 200)
 
-    tell(tmp_path, story, misbehaving.fails)
+    run_story(tmp_path, story, misbehaving.fails)
 
 
 def test_a_client_that_leaves_is_left_there_too(tmp_path: Path) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         leaving = asyncio.create_task(ask(there))
         await eventually(lambda: servers[0].running)
         leaving.cancel()
@@ -230,7 +232,7 @@ def test_a_client_that_leaves_is_left_there_too(tmp_path: Path) -> None:
         await eventually(lambda: not replica.in_flight)
         assert replica.breaker.failures == 0
 
-    tell(tmp_path, story, misbehaving.never)
+    run_story(tmp_path, story, misbehaving.never)
 
 
 def test_a_host_that_is_not_there(tmp_path: Path) -> None:
@@ -241,7 +243,7 @@ def test_a_host_that_is_not_there(tmp_path: Path) -> None:
         file = tmp_path / "hosts.json"
         tier = {"upstreams": [{"base_url": nowhere, "models": ["far"]}]}
         file.write_text(json.dumps({"tiers": {"fast": tier}}))
-        async with town(tmp_path, with_control=False, hosts_file=file, access=OPEN) as there:
+        async with full_stack(tmp_path, with_control=False, hosts_file=file, access=OPEN) as there:
             answer = await ask(there)
             assert answer.status_code == 502
             assert "Upstream 1 of `fast` cannot be reached" in answer.json()["error"]["message"]
@@ -251,7 +253,7 @@ def test_a_host_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_hosts_that_point_at_each_other_are_found_out(tmp_path: Path) -> None:
-    async def story(there: Town, servers: list[Upstream]) -> None:
+    async def story(there: FullStack, servers: list[Upstream]) -> None:
         async def passes_back(_: Upstream, headers: Headers, body: bytes, writer: asyncio.StreamWriter) -> None:
             hops = {"x-upstream-hops": headers["x-upstream-hops"]}
             back = await there.http.post("/v1/chat/completions", content=body, headers=hops)
@@ -262,4 +264,4 @@ def test_hosts_that_point_at_each_other_are_found_out(tmp_path: Path) -> None:
         assert answer.status_code == 502
         assert "circle" in answer.json()["error"]["message"]
 
-    tell(tmp_path, story, misbehaving.never)
+    run_story(tmp_path, story, misbehaving.never)

@@ -16,29 +16,29 @@ import pytest
 from control.registration.uploads.uploads import KEPT_S
 from stepserve import Client
 from stepserve.client.hook import SNAPSHOTS, CheckpointHook
+from tests.integration.control_plane import ControlPlane, control_plane, run_sql
 from tests.integration.fake_hub import FakeHub
-from tests.integration.front import Front, front
-from tests.integration.house import House, by_hand, house
 from tests.integration.programs import stepserve
+from tests.integration.public_server import PublicServer, public_server
 from tests.integration.pulls import add, ended, pull, pulling
 from tests.unit.control.checkpoint_files import write_checkpoint
 
-Story = Callable[[House], Awaitable[None]]
+Story = Callable[[ControlPlane], Awaitable[None]]
 
 
-def tell(base: Path, story: Story, **changes: Any) -> None:
+def run_story(base: Path, story: Story, **changes: Any) -> None:
     async def run() -> None:
-        async with house(base, **changes) as here:
+        async with control_plane(base, **changes) as here:
             await story(here)
 
     asyncio.run(run())
 
 
-def push(base: Path, body: Callable[[Front, Client], None]) -> None:
+def push(base: Path, body: Callable[[PublicServer, Client], None]) -> None:
     """`body` runs in a thread beside the server."""
 
     async def run() -> None:
-        async with front(base) as there:
+        async with public_server(base) as there:
             with Client(there.url, retry_s=0) as client:
                 await asyncio.to_thread(body, there, client)
 
@@ -59,14 +59,14 @@ def everything(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-async def forget(here: House, model_id: str, **params: str) -> Any:
+async def forget(here: ControlPlane, model_id: str, **params: str) -> Any:
     answer = await here.http.delete(f"/models/{model_id}", params={"files": "true", **params})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def test_replacing_through_a_link_leaves_what_it_led_to(tmp_path: Path) -> None:
-    async def story(here: House) -> None:
+    async def story(here: ControlPlane) -> None:
         models = here.layout.models
         kept = {name: trained(models / name, seed) for seed, name in enumerate(("run-a", "run-b"))}
         (models / "best").symlink_to("run-a")
@@ -84,12 +84,12 @@ def test_replacing_through_a_link_leaves_what_it_led_to(tmp_path: Path) -> None:
         assert {name: everything(models / name) for name in kept} == kept
         assert (models / "best").is_symlink()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 @pytest.mark.usefixtures("each_database")
 def test_a_moving_ids_copies_go_and_its_inbox_stays(tmp_path: Path) -> None:
-    async def story(here: House) -> None:
+    async def story(here: ControlPlane) -> None:
         models = here.layout.models
         inbox = models / "latest"
         kept = trained(inbox)
@@ -110,11 +110,11 @@ def test_a_moving_ids_copies_go_and_its_inbox_stays(tmp_path: Path) -> None:
         assert (await forget(here, "latest"))["files"] is True
         assert [folder.name for folder in models.iterdir()] == ["latest"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_what_a_person_adds_to_or_changes_in_a_placed_folder_stays(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / "precious").write_text("x")
@@ -138,7 +138,7 @@ def test_what_a_person_adds_to_or_changes_in_a_placed_folder_stays(tmp_path: Pat
 
 
 def test_a_placed_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         client.push_checkpoint(write_checkpoint(tmp_path / "source"), "m")
         placed = there.layout.models / "m"
         placed.rename(there.layout.models / "run-a")
@@ -153,7 +153,7 @@ def test_a_placed_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> N
 
 
 def test_uploads_and_pulls_go_whole(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         pushed = client.push_checkpoint(write_checkpoint(tmp_path / "pushed", shards=2), "m")
         deleted = client.delete_model("m", files=True)
         assert deleted["files"] is True
@@ -176,38 +176,38 @@ def test_uploads_and_pulls_go_whole(tmp_path: Path, hub: FakeHub, monkeypatch: p
 def test_a_folder_of_the_last_release_is_left(tmp_path: Path) -> None:
     """What it placed it did not write down, so nothing proves whose it is."""
 
-    async def story(here: House) -> None:
+    async def story(here: ControlPlane) -> None:
         await here.add_model("m")
-        await by_hand(tmp_path, "DELETE FROM placed_folders")
+        await run_sql(tmp_path, "DELETE FROM placed_folders")
         assert (await forget(here, "m"))["files"] is False
         assert (here.layout.models / "m" / "config.json").exists()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_removal_that_was_killed_in_the_middle_is_finished_at_the_next_start(tmp_path: Path) -> None:
     base = tmp_path / "base"
 
-    def first(there: Front, client: Client) -> None:
+    def first(there: PublicServer, client: Client) -> None:
         for name in ("gone", "kept"):
             client.push_checkpoint(write_checkpoint(tmp_path / name, seed=len(name)), name)
 
     push(base, first)
 
     async def interrupt() -> None:
-        await by_hand(base, "UPDATE placed_folders SET going = 1")
-        await by_hand(base, "DELETE FROM models WHERE id = 'gone'")
+        await run_sql(base, "UPDATE placed_folders SET going = 1")
+        await run_sql(base, "DELETE FROM models WHERE id = 'gone'")
 
     asyncio.run(interrupt())
     (base / "models" / "gone" / "config.json").unlink()  # as far as it came
     (base / "models" / "gone" / "mine.txt").write_text("x")
 
-    async def story(here: House) -> None:
+    async def story(here: ControlPlane) -> None:
         assert everything(here.layout.models / "gone") == {"mine.txt"}
         assert (here.layout.models / "kept" / "config.json").exists(), "a model uses it"
         assert (await forget(here, "kept"))["files"] is True
 
-    tell(base, story)
+    run_story(base, story)
 
 
 async def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) 
     for path in (*mine.rglob("*"), mine):
         os.utime(path, (long_ago, long_ago))
 
-    async with front(base) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+    async with public_server(base) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
         assert everything(mine) == kept | {"files"}, "the start has removed what is old"
         for model_id in ("run-a", "linked"):
             put = await http.put(f"/models/{model_id}/files/config.json", content=b"{}")
@@ -233,7 +233,7 @@ async def test_a_trainers_folder_below_checkpoints_is_no_upload(tmp_path: Path) 
 
 
 async def test_what_lies_beside_an_upload_outlives_it(tmp_path: Path) -> None:
-    async with front(tmp_path) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
+    async with public_server(tmp_path) as there, httpx.AsyncClient(base_url=there.url, timeout=240) as http:
         assert (await http.put("/models/m/files/config.json", content=b"{}")).status_code == 200
         (there.layout.uploads / "m" / "notes.txt").write_text("mine")
         assert (await http.delete("/models/m/files")).status_code == 200
@@ -262,7 +262,7 @@ def test_two_trainings_in_one_folder_leave_each_others_snapshots(tmp_path: Path)
 
 
 def test_the_terminal_says_what_would_go_and_what_stays(tmp_path: Path) -> None:
-    def body(there: Front, client: Client) -> None:
+    def body(there: PublicServer, client: Client) -> None:
         client.push_checkpoint(write_checkpoint(tmp_path / "source"), "m")
         mine = there.layout.models / "m" / "optimizer.pt"
         mine.write_bytes(b"x")

@@ -16,8 +16,8 @@ from stepserve.client.delta import DeltaPush
 from stepserve.client.errors import Invalid
 from stepserve.client.weights import ExpectedWeights, PushedWeights
 from stepserve.delta import MEDIA_TYPE
+from tests.integration.full_stack import MODEL, FullStack, run_story
 from tests.integration.test_weights import OTHER, ROUTE, safetensors, served, tensors_of
-from tests.integration.town import MODEL, Town, tell
 from tests.unit.control.checkpoint_files import weights
 
 TYPE = {"content-type": MEDIA_TYPE}
@@ -25,19 +25,19 @@ ONE = OTHER | {"layer.1": bytes([OTHER["layer.1"][0] ^ 1]) + OTHER["layer.1"][1:
 """One byte is another."""
 
 
-async def pushed(there: Town, content: Mapping[str, bytes]) -> str:
+async def pushed(there: FullStack, content: Mapping[str, bytes]) -> str:
     """The digest of a push of everything."""
     answer = await there.http.put(ROUTE, content=safetensors(dict(content)))
     assert answer.status_code == 200, answer.text
     return str(answer.json()["digest"])
 
 
-async def shown(there: Town) -> dict[str, Any]:
+async def shown(there: FullStack) -> dict[str, Any]:
     answer: dict[str, Any] = (await there.http.get(ROUTE)).json()
     return answer
 
 
-async def delta(there: Town, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> bytes:
+async def delta(there: FullStack, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> bytes:
     """What the client sends who has pushed `before`."""
     expected = ExpectedWeights.model_validate(await shown(there))
     first = DeltaPush.of(tensors_of(dict(before)), expected, None, None, 9)
@@ -52,13 +52,13 @@ async def delta(there: Town, before: Mapping[str, bytes], after: Mapping[str, by
     return b"".join(bytes(piece) for piece in second.body.pieces)
 
 
-async def put(there: Town, base: str | None, content: bytes, **headers: str) -> httpx.Response:
+async def put(there: FullStack, base: str | None, content: bytes, **headers: str) -> httpx.Response:
     params = {"base": base} if base is not None else {}
     return await there.http.put(ROUTE, params=params, content=content, headers=TYPE | headers)
 
 
 def test_a_delta_serves_as_a_push_of_everything(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         assert (await shown(there))["delta_base"] is None
         base = await pushed(there, OTHER)
         assert (await shown(there))["delta_base"] == base
@@ -72,11 +72,11 @@ def test_a_delta_serves_as_a_push_of_everything(tmp_path: Path) -> None:
         assert await pushed(there, ONE) == done["digest"]
         assert all(data in loaded for data in ONE.values()), "what the engine was given"
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         none = await put(there, "sha256:0", b"x" * 100)
         assert (none.status_code, none.json()["code"]) == (409, "delta_base_unavailable")
         assert "its files serve, which take no delta" in none.json()["detail"]
@@ -100,11 +100,11 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
         assert (await served(there), there.engine.reloads) == (before, reloads)
         assert (await put(there, base, good)).status_code == 200
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_delta_that_fails_its_proof_leaves_its_base(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         base = await pushed(there, OTHER)
         body = await delta(there, OTHER, OTHER | {"layer.0": b"NaN" + OTHER["layer.0"][3:]})
         failed = await put(there, base, body)
@@ -112,13 +112,13 @@ def test_a_delta_that_fails_its_proof_leaves_its_base(tmp_path: Path) -> None:
         assert await served(there) == ("1", base)
         assert (await put(there, base, await delta(there, OTHER, ONE))).status_code == 200
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_the_client_sends_everything_where_the_server_has_no_base(tmp_path: Path) -> None:
     """At first, after a push of somebody else, after a switch, after a failure, and every so many deltas."""
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         def push(client: Client, seed: int, **options: Any) -> bool:
             """Whether it was a delta."""
             done = client.push_weights(tensors_of(weights(seed)), delta=True, **options)
@@ -140,7 +140,7 @@ def test_the_client_sends_everything_where_the_server_has_no_base(tmp_path: Path
         digest = (await served(there))[1]
         assert await pushed(there, weights(14)) == digest
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_base_that_goes_while_its_delta_comes(tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ def test_a_base_that_goes_while_its_delta_comes(tmp_path: Path) -> None:
                 await pushed(self.there, weights(9))
             return await super().handle_async_request(request)
 
-        there: Town
+        there: FullStack
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         transport = Overtaken()
         transport.there = there
         async with AsyncClient(there.url, transport=transport) as client:
@@ -169,7 +169,7 @@ def test_a_base_that_goes_while_its_delta_comes(tmp_path: Path) -> None:
             await pushed(there, ONE)
         assert await pushed(there, ONE) == done.digest
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_model_in_float32_is_compared_in_the_servers_types_and_its_memory_is_not_kept(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_model_in_float32_is_compared_in_the_servers_types_and_its_memory_is_n
 
 
 def test_a_trainers_hook_sends_what_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         caplog.set_level(logging.INFO)
 
         def train() -> None:
@@ -215,6 +215,6 @@ def test_a_trainers_hook_sends_what_changed(tmp_path: Path, caplog: pytest.LogCa
         assert (now["version"], now["weight_version"]) == (2, "run-step-2")
         assert await pushed(there, ONE) == now["digest"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
     with pytest.raises(ValueError, match="delta=True is for"):
         StepserveCallback("run", delta=True)

@@ -13,34 +13,34 @@ import pytest
 from stepserve.access_settings import AccessSettings
 from stepserve.settings import WeightsSettings
 from tests.eventually import eventually
+from tests.integration.full_stack import MODEL, FullStack, bearer, run_story
 from tests.integration.test_weights import OTHER, digest_of_files, safetensors, served
-from tests.integration.town import MODEL, Town, bearer, tell
 from tests.unit.control.checkpoint_files import write_checkpoint
 
 INIT = {"init_info": {"backend": "http"}}
 NAMES = list(OTHER)
 
 
-async def post(there: Town, path: str, **request: object) -> httpx.Response:
+async def post(there: FullStack, path: str, **request: object) -> httpx.Response:
     return await there.http.post(path, **request)  # type: ignore[arg-type]  # httpx's parameters, as a test names them
 
 
-async def begun(there: Town, query: str = "") -> None:
+async def begun(there: FullStack, query: str = "") -> None:
     for path, body in (("/init_weight_transfer_engine", INIT), (f"/start_weight_update{query}", {})):
         answer = await there.http.post(path, json=body)
         assert answer.status_code == 200, answer.text
 
 
-async def is_paused(there: Town) -> bool:
+async def is_paused(there: FullStack) -> bool:
     return bool((await there.http.get("/is_paused")).json()["is_paused"])
 
 
-async def is_updating(there: Town) -> bool:
+async def is_updating(there: FullStack) -> bool:
     return bool((await there.http.get(f"/models/{MODEL}/weights")).json()["pushing"])
 
 
 def test_an_update_in_phases(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         assert (await there.http.get("/v1/models")).json()["data"][0]["id"] == MODEL
         assert (await there.http.get("/get_world_size")).json() == {"world_size": 1}
         await begun(there)
@@ -58,11 +58,11 @@ def test_an_update_in_phases(tmp_path: Path) -> None:
         assert (await post(there, "/finish_weight_update")).json()["version"] == 2, "an empty body counts a version too"
         assert (await post(there, "/reset_prefix_cache")).json() == {"success": True}
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_what_is_told_of_the_server_is_what_trainers_read(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         told = (await there.http.get("/server_info", params={"config_format": "json"})).json()
         config = told.pop("vllm_config")
         assert not told
@@ -76,7 +76,7 @@ def test_what_is_told_of_the_server_is_what_trainers_read(tmp_path: Path) -> Non
         assert str(tmp_path) not in json.dumps(config)
         assert isinstance((await there.http.get("/server_info")).json()["vllm_config"], str)
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_is_told_of_the_server_is_what_trainers_read(tmp_path: Path) -> Non
     ],
 )
 def test_a_piece_that_is_wrong_ends_the_update(tmp_path: Path, content: object, words: str) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         before = await served(there)
         await begun(there, "?mode=wait")
         body = {"content": content} if isinstance(content, bytes) else {"json": {"update_info": content}}
@@ -106,11 +106,11 @@ def test_a_piece_that_is_wrong_ends_the_update(tmp_path: Path, content: object, 
         assert await served(there) == before
         assert there.engine.reloads == 0
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_what_was_sent_before_and_what_is_missing(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         before = await served(there)
         one = safetensors({NAMES[0]: OTHER[NAMES[0]]})
         await begun(there)
@@ -124,11 +124,11 @@ def test_what_was_sent_before_and_what_is_missing(tmp_path: Path) -> None:
         assert f"{NAMES[1]} is missing" in short.json()["detail"]
         assert await served(there) == before
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_an_update_that_fails_its_proof_is_taken_back(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         before = await served(there)
         await begun(there, "?mode=keep")
         await post(there, "/update_weights", content=safetensors(OTHER | {"layer.0": b"NaN" + OTHER["layer.0"][3:]}))
@@ -138,11 +138,11 @@ def test_an_update_that_fails_its_proof_is_taken_back(tmp_path: Path) -> None:
         assert not await is_paused(there)
         assert await served(there) == before
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_one_update_at_a_time(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         early = await post(there, "/start_weight_update", json={})
         assert (early.status_code, "POST /init_weight_transfer_engine first" in early.text) == (409, True)
         await begun(there)
@@ -154,11 +154,11 @@ def test_one_update_at_a_time(tmp_path: Path) -> None:
         assert (await post(there, "/shutdown_weight_transfer_engine")).status_code == 200
         assert not await is_updating(there)
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_an_update_is_its_keys(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         one, two = [bearer(await there.key(scopes=["weights"])) for _ in range(2)]
         infer = bearer(await there.key(scopes=["infer"]))
         assert (await post(there, "/pause")).status_code == 401
@@ -171,11 +171,11 @@ def test_an_update_is_its_keys(tmp_path: Path) -> None:
         assert (await post(there, "/update_weights", content=safetensors(OTHER), headers=one)).status_code == 200
         assert (await post(there, "/finish_weight_update", headers=one)).status_code == 200
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_trainer_that_says_nothing_more_loses_its_update(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await begun(there, "?mode=wait")
         assert await is_paused(there)
         await eventually(lambda: is_updating(there), lambda updating: not updating)
@@ -183,11 +183,11 @@ def test_a_trainer_that_says_nothing_more_loses_its_update(tmp_path: Path) -> No
         assert (late.status_code, "said nothing for 0.2 s" in late.text) == (409, True)
         assert (await served(there))[0] == "0"
 
-    tell(tmp_path, story, weights=WeightsSettings(update_timeout_s=0.2))
+    run_story(tmp_path, story, weights=WeightsSettings(update_timeout_s=0.2))
 
 
 def test_a_trainer_that_is_cut_off_in_the_middle_of_a_piece(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await begun(there)
         body = safetensors(OTHER)
         host, port = there.url.removeprefix("http://").split(":")
@@ -200,13 +200,13 @@ def test_a_trainer_that_is_cut_off_in_the_middle_of_a_piece(tmp_path: Path) -> N
         await post(there, "/update_weights", content=body)
         assert (await post(there, "/finish_weight_update")).status_code == 200
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_tensors_may_be_announced_and_sent_beside_that(tmp_path: Path) -> None:
     """As by vLLM's trainers, whose tensors take another way than their announcement."""
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await begun(there)
         info = {"names": NAMES, "dtype_names": ["uint8"] * 3, "shapes": [[len(data)] for data in OTHER.values()]}
         announcing = asyncio.create_task(post(there, "/update_weights", json={"update_info": [info]}))
@@ -219,11 +219,11 @@ def test_tensors_may_be_announced_and_sent_beside_that(tmp_path: Path) -> None:
         await post(there, "/shutdown_weight_transfer_engine")
         assert (await announcing).status_code == 409
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_pause_holds_requests_and_refuses_switches(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         files = await digest_of_files(there)
         assert (await post(there, "/pause?mode=wait")).json() == {"status": "paused"}
         assert (await there.http.get("/health")).status_code == 200
@@ -248,11 +248,11 @@ def test_a_pause_holds_requests_and_refuses_switches(tmp_path: Path) -> None:
             refused = await post(there, path)
             assert (refused.status_code, words in refused.text) == (422, True), refused.text
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_an_answer_that_an_update_went_through_says_so(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         async def counted(name: str) -> float:
             found = re.search(rf"^{name} (\S+)$", (await there.http.get("/metrics")).text, re.MULTILINE)
             assert found is not None, name
@@ -270,11 +270,11 @@ def test_an_answer_that_an_update_went_through_says_so(tmp_path: Path) -> None:
         assert await counted("stepserve_answers_across_versions_total") == before + 1
         assert began_s <= await counted("stepserve_weight_push_timestamp_seconds") <= time.time()
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_stream_says_from_where_on_it_is_of_other_weights(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         there.engine.content_type = b"text/event-stream; charset=utf-8"
         there.engine.says = b"data: two\n\n"
         there.engine.release.clear()
@@ -292,23 +292,23 @@ def test_a_stream_says_from_where_on_it_is_of_other_weights(tmp_path: Path) -> N
         assert rest == b": x-model-version: 1\n\n: x-model-version: 2\n\n: x-model-version: 0\n\ndata: two\n\n"
         assert ": x-model" not in (await there.chat()).text
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_pause_that_nobody_ends_is_over_by_itself(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await post(there, "/pause?mode=keep")
         assert (await there.chat()).status_code == 200
 
-    tell(tmp_path, story, weights=WeightsSettings(max_pause_s=0.2))
+    run_story(tmp_path, story, weights=WeightsSettings(max_pause_s=0.2))
 
 
-async def _held(there: Town) -> int:
+async def _held(there: FullStack) -> int:
     return int((await there.http.get("/status")).json()["held_requests"])
 
 
 def test_trainers_without_a_key_are_let_in_from_where_the_settings_say(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         key = await there.key(scopes=["infer"])
         for path in ("/v1/models", "/server_info", "/get_world_size"):
             assert (await there.http.get(path)).status_code == 200, path
@@ -318,20 +318,20 @@ def test_trainers_without_a_key_are_let_in_from_where_the_settings_say(tmp_path:
         page = await post(there, "/pause", headers={"origin": "https://elsewhere.example"})
         assert page.status_code == 403
 
-    tell(tmp_path, story, access=AccessSettings(trainers=["127.0.0.0/8"]))
+    run_story(tmp_path, story, access=AccessSettings(trainers=["127.0.0.0/8"]))
 
 
 def test_a_group_of_processes_is_not_joined(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         info = {"master_address": "127.0.0.1", "master_port": 1, "rank_offset": 1, "world_size": 2}
         answer = await post(there, "/init_weight_transfer_engine", json={"init_info": info})
         assert (answer.status_code, "must be 'http'" in answer.text) == (422, True)
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_an_announcement_of_a_million_faults_is_refused_by_its_first(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         await begun(there)
         content = (
             b'{"update_info": {"names": [' + b",".join([b"1"] * 1_000_000) + b'], "dtype_names": [], "shapes": []}}'
@@ -341,4 +341,4 @@ def test_an_announcement_of_a_million_faults_is_refused_by_its_first(tmp_path: P
         assert "$.update_info.names[0]" in answer.json()["detail"]
         assert await is_updating(there), "nothing was announced, so nothing is wrong with the update"
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

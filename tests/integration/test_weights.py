@@ -19,7 +19,7 @@ from stepserve.client.weights import PushedWeights
 from stepserve.probe import METADATA_KEY
 from stepserve.settings import WeightsSettings
 from tests.eventually import eventually
-from tests.integration.town import MODEL, Town, bearer, tell
+from tests.integration.full_stack import MODEL, FullStack, bearer, run_story
 from tests.unit.control.checkpoint_files import weights
 
 ROUTE = f"/models/{MODEL}/weights"
@@ -36,20 +36,20 @@ def safetensors(tensors: dict[str, bytes], **metadata: str) -> bytes:
     return struct.pack("<Q", len(text)) + text + b"".join(tensors.values())
 
 
-async def served(there: Town) -> tuple[str, str]:
+async def served(there: FullStack) -> tuple[str, str]:
     """The version and the digest that an answer names."""
     answer = await there.chat()
     assert answer.status_code == 200, answer.text
     return answer.headers["x-model-version"], answer.headers["x-model-digest"]
 
 
-async def digest_of_files(there: Town) -> str:
+async def digest_of_files(there: FullStack) -> str:
     models = (await there.http.get("/models")).json()["models"]
     return str(next(model["digest"] for model in models if model["id"] == MODEL))
 
 
 def test_a_push_and_the_way_back_to_the_files(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         files = await digest_of_files(there)
         assert await served(there) == ("0", files)
         shown = (await there.http.get(ROUTE)).json()
@@ -73,11 +73,11 @@ def test_a_push_and_the_way_back_to_the_files(tmp_path: Path) -> None:
         third = await there.http.put("/models/active/weights", content=safetensors(OTHER))
         assert third.json()["version"] == 3
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_control_leaves_pushed_weights_alone(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         pushed = (await there.http.put(ROUTE, content=safetensors(OTHER))).json()
         active = (await there.http.get("/models/active")).json()
         assert active["id"] == MODEL
@@ -90,11 +90,11 @@ def test_control_leaves_pushed_weights_alone(tmp_path: Path) -> None:
         await eventually(look, lambda now: now != ("1", pushed["digest"]) or len(looks) > 20)
         assert await served(there) == ("1", pushed["digest"])
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         before = await served(there)
         two = dict(list(OTHER.items())[:2])
         for path, body, status, code, words in (
@@ -115,11 +115,11 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
         assert await served(there) == before
         assert there.engine.reloads == 0
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_push_that_fails_says_what_serves(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         good = (await there.http.put(ROUTE, content=safetensors(OTHER))).json()
         bad = OTHER | {"layer.0": b"NaN" + OTHER["layer.0"][3:]}
         answer = await there.http.put(ROUTE, content=safetensors(bad))
@@ -131,11 +131,11 @@ def test_a_push_that_fails_says_what_serves(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["proof"]["kind"]) == (422, "reference")
         assert await served(there) == ("1", good["digest"])
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_trainer_that_goes_away_in_the_middle(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         before = await served(there)
         body = safetensors(OTHER)
         host, port = there.url.removeprefix("http://").split(":")
@@ -148,10 +148,10 @@ def test_a_trainer_that_goes_away_in_the_middle(tmp_path: Path) -> None:
             await eventually(lambda: _is_pushing(there), lambda pushing: not pushing)
         assert await served(there) == before
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
-async def _is_pushing(there: Town) -> bool:
+async def _is_pushing(there: FullStack) -> bool:
     return bool((await there.http.get(ROUTE)).json()["pushing"])
 
 
@@ -160,16 +160,16 @@ def test_a_body_without_a_length_and_in_pieces(tmp_path: Path) -> None:
         for name, data in OTHER.items():
             yield safetensors({name: data})
 
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         answer = await there.http.put(ROUTE, content=pieces())
         assert answer.status_code == 200, answer.text
         assert await served(there) == ("1", answer.json()["digest"])
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_request_waits_for_the_version_that_it_demands(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         async def ask(**headers: str) -> httpx.Response:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return await there.http.post("/v1/chat/completions", json={"model": MODEL}, headers=named)
@@ -191,15 +191,15 @@ def test_a_request_waits_for_the_version_that_it_demands(tmp_path: Path) -> None
         native = await there.http.post("/generate", json={"prompt": "1"}, headers={"x-model-version": "7"})
         assert (native.status_code, native.json()["code"]) == (409, "model_version_unavailable")
 
-    tell(tmp_path, story, hold_timeout_s=2.0)
+    run_story(tmp_path, story, hold_timeout_s=2.0)
 
 
-async def _held(there: Town) -> int:
+async def _held(there: FullStack) -> int:
     return int((await there.http.get("/status")).json()["held_requests"])
 
 
 def test_a_push_may_become_a_checkpoint(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         pushed = (await there.http.put(ROUTE, params={"persist": "true"}, content=safetensors(OTHER))).json()
         assert pushed["persisted_as"] == "a-v1"
 
@@ -218,11 +218,11 @@ def test_a_push_may_become_a_checkpoint(tmp_path: Path) -> None:
     torn = tmp_path / "models" / ".a-v7.pushed"
     torn.mkdir(parents=True)
     (torn / "model.safetensors").write_bytes(b"the first half")
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_every_second_version_becomes_a_checkpoint_by_a_setting(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         pushed = [(await there.http.put(ROUTE, content=safetensors(weights(seed)))).json() for seed in (3, 4, 5)]
         assert [one["persisted_as"] for one in pushed] == [None, "a-v2", None]
 
@@ -234,7 +234,7 @@ def test_every_second_version_becomes_a_checkpoint_by_a_setting(tmp_path: Path) 
         assert (models["a-v2"]["digest"], models["a-v2"]["tags"]) == (pushed[1]["digest"], ["pushed"])
         assert {"a-v1", "a-v3"}.isdisjoint(models)
 
-    tell(tmp_path, story, weights=WeightsSettings(persist_every=2))
+    run_story(tmp_path, story, weights=WeightsSettings(persist_every=2))
 
 
 def tensors_of(content: dict[str, bytes]) -> dict[str, torch.Tensor]:
@@ -242,7 +242,7 @@ def tensors_of(content: dict[str, bytes]) -> dict[str, torch.Tensor]:
 
 
 def test_the_clients(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         def block() -> PushedWeights:
             with Client(there.url) as client:
                 with pytest.raises(Invalid, match=r"layer\.2 is missing"):
@@ -255,11 +255,11 @@ def test_the_clients(tmp_path: Path) -> None:
             again = await client.push_weights(iter(tensors_of(weights(9)).items()))
         assert await served(there) == ("2", again.digest)
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_a_trainers_hook_pushes_every_so_many_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         class Model:
             def __init__(self, seed: int) -> None:
                 self.state_dict = lambda: tensors_of(weights(seed))
@@ -281,12 +281,12 @@ def test_a_trainers_hook_pushes_every_so_many_steps(tmp_path: Path, caplog: pyte
         assert (shown["version"], shown["weight_version"]) == (2, "run-step-4")
         assert [model["id"] for model in (await there.http.get("/models")).json()["models"]] == [MODEL]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
     assert "the weights of step 6 are not on the server" in caplog.text
 
 
 def test_a_jobs_answer_that_a_push_went_through_is_not_the_jobs(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         digest = await digest_of_files(there)
         there.engine.release.clear()
         transport = httpx.ASGITransport(there.gateway.private)
@@ -303,11 +303,11 @@ def test_a_jobs_answer_that_a_push_went_through_is_not_the_jobs(tmp_path: Path) 
         assert (answer.status_code, answer.json()["code"]) == (409, "digest_mismatch")
         assert "version 1, which was pushed" in answer.json()["detail"]
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)
 
 
 def test_only_a_key_for_weights_may_push(tmp_path: Path) -> None:
-    async def story(there: Town) -> None:
+    async def story(there: FullStack) -> None:
         body = safetensors(OTHER)
         keys = {scope: await there.key(scopes=[scope]) for scope in ("admin", "infer", "jobs", "weights")}
         assert (await there.http.put(ROUTE, content=body)).status_code == 401
@@ -316,4 +316,4 @@ def test_only_a_key_for_weights_may_push(tmp_path: Path) -> None:
             assert answer.status_code == status, answer.text
         assert (await there.chat(keys["weights"])).status_code == 403
 
-    tell(tmp_path, story)
+    run_story(tmp_path, story)

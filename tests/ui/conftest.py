@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.browser import browser
 from tests.ui.control_server import ControlServer, control_server
-from tests.ui.depot import EARLY, LINES, MODEL, Depot, depot
+from tests.ui.ui_server import EARLY, LINES, MODEL, UiServer, ui_server
 
 _PATIENCE_MS = 240_000
 
@@ -23,8 +23,8 @@ def main_module() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
-    with depot(tmp_path_factory.mktemp("yard")) as there:
+def filled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UiServer]:
+    with ui_server(tmp_path_factory.mktemp("filled_server")) as there:
         there.register(EARLY, 300)
         there.http.put("/datasets/sums.jsonl", content=LINES.encode()).raise_for_status()
         there.evaluate(EARLY)
@@ -40,8 +40,8 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
 
 
 @pytest.fixture
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
-    with depot(tmp_path_factory.mktemp("empty")) as there:
+def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UiServer]:
+    with ui_server(tmp_path_factory.mktemp("empty_server")) as there:
         yield there
 
 
@@ -53,9 +53,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlServer]:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlServer]:
+def bare_control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlServer]:
     """Without members."""
-    with control_server(tmp_path_factory.mktemp("stage")) as there:
+    with control_server(tmp_path_factory.mktemp("bare_control")) as there:
         yield there
 
 
@@ -66,7 +66,7 @@ def chrome() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def visitor(chrome: Browser) -> Iterator[Page]:
+def blank_page(chrome: Browser) -> Iterator[Page]:
     """One who has opened nothing yet. What the console complains of fails the test, and asking another host does."""
     context = chrome.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(_PATIENCE_MS)

@@ -20,9 +20,9 @@ from evals.reports import EvalReports
 from stepserve.contract import BatchItem, BatchOutput
 from stepserve.paths import Layout
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
 from tests.integration.fake_member import FakeMember
-from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.integration.serving import serving
 from tests.ui.in_thread import Running, in_thread

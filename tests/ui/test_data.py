@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.ui.depot import Depot, depot
 from tests.ui.page import cells, opened, words
+from tests.ui.ui_server import UiServer, ui_server
 
 ROWS = [{"id": f"r{a}", "a": a, "b": 100 - a} for a in (11, 24, 37, 48)]
 PIPELINE = """
@@ -40,9 +40,9 @@ template = "{{ question }}"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Depot, str, str]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[UiServer, str, str]]:
     """With one job that is done, and one that missed a limit."""
-    with depot(tmp_path_factory.mktemp("data")) as there:
+    with ui_server(tmp_path_factory.mktemp("data")) as there:
         config: dict[str, Any] = {
             "template": "What is {{a}}+{{b}}?",
             "rows": ROWS,
@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Depot, str,
 
 
 @pytest.fixture(autouse=True)
-def _of_the_server(made: tuple[Depot, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def _of_the_server(made: tuple[UiServer, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_URL", made[0].url)
 
 
@@ -71,7 +71,7 @@ def fields(chart: dict[str, Any]) -> set[str]:
     return {str(each["field"]) for name, each in chart["encoding"].items() if name != "tooltip"}
 
 
-def test_a_report_is_drawn_with_lengths_reasons_verifiers_and_sources(made: tuple[Depot, str, str]) -> None:
+def test_a_report_is_drawn_with_lengths_reasons_verifiers_and_sources(made: tuple[UiServer, str, str]) -> None:
     page = opened("data", job=made[1])
     page.toggle(key=f"report_{made[1]}").set_value(True).run()
     assert not page.exception
@@ -91,7 +91,7 @@ def test_a_report_is_drawn_with_lengths_reasons_verifiers_and_sources(made: tupl
     ]  # fmt: skip
 
 
-def test_the_report_of_a_job_that_made_nothing_says_what_was_dropped(made: tuple[Depot, str, str]) -> None:
+def test_the_report_of_a_job_that_made_nothing_says_what_was_dropped(made: tuple[UiServer, str, str]) -> None:
     page = opened("data", job=made[2])
     page.toggle(key=f"report_{made[2]}").set_value(True).run()
     assert not page.exception
@@ -101,7 +101,7 @@ def test_the_report_of_a_job_that_made_nothing_says_what_was_dropped(made: tuple
     assert {"what", "count"} in [fields(chart) for chart in charts(page)]
 
 
-def test_a_pipeline_is_looked_at_and_then_run(made: tuple[Depot, str, str]) -> None:
+def test_a_pipeline_is_looked_at_and_then_run(made: tuple[UiServer, str, str]) -> None:
     there = made[0]
     before = there.http.get("/jobs?type=data_gen").json()["jobs"]
     page = opened("data", tab="Pipeline")

@@ -115,12 +115,12 @@ async def _back(fleet: ControlServer) -> None:
 
 def test_a_rollout_is_shown_as_it_happens(fleet: ControlServer, newer: str) -> None:
     member = fleet.member("m1")
-    member.on_stage.clear()
+    member.promotion_scenario.clear()
     member.may_stage.clear()
     with ThreadPoolExecutor(1) as pool:
         switch = pool.submit(fleet.http.post, "/models/set_active", json={"id": newer})
         try:
-            fleet.running.do(asyncio.wait_for(member.on_stage.wait(), 240))
+            fleet.running.do(asyncio.wait_for(member.promotion_scenario.wait(), 240))
             page = opened("fleet")
             assert f"Rollout {ACTIVE} → {newer}" in words(page)
             steps = {row["gateway"]: row["step"] for row in cells(page) if "step" in row}

@@ -3,8 +3,8 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.ui.depot import Depot
 from tests.ui.page import cells, opened, words
+from tests.ui.ui_server import UiServer
 
 
 def _make(page: AppTest, name: str, scopes: list[str]) -> str:
@@ -15,8 +15,8 @@ def _make(page: AppTest, name: str, scopes: list[str]) -> str:
     return str(next(code.value for code in page.code if code.value.startswith("sy_")))
 
 
-def test_a_key_is_shown_once_and_can_be_revoked(empty: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", empty.url)
+def test_a_key_is_shown_once_and_can_be_revoked(empty_server: UiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", empty_server.url)
     page = opened("keys")
     assert "There is no key" in words(page)
     owner = _make(page, "owner", ["admin"])
@@ -29,5 +29,5 @@ def test_a_key_is_shown_once_and_can_be_revoked(empty: Depot, monkeypatch: pytes
     page.selectbox(key="keys_one").select(rows["trainer"]["id"]).run()
     page.button(key="keys_revoke").click().run()
     page.button(key="keys_revoke_yes").click().run()
-    keys = empty.http.get("/keys", headers={"authorization": f"Bearer {owner}"}).json()["keys"]
+    keys = empty_server.http.get("/keys", headers={"authorization": f"Bearer {owner}"}).json()["keys"]
     assert {key["name"]: key["status"] for key in keys} == {"owner": "valid", "trainer": "revoked"}

@@ -7,8 +7,8 @@ import pytest
 
 from stepserve.client.results import Job, PastActivation
 from tests.ui.control_server import ACTIVE, ControlServer
-from tests.ui.depot import EARLY, LINES, MODEL, Depot
 from tests.ui.page import cells, opened, words
+from tests.ui.ui_server import EARLY, LINES, MODEL, UiServer
 from ui import card_bars, timeline
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -59,15 +59,15 @@ def test_a_cards_bar_is_weights_cache_and_free() -> None:
 
 
 def test_a_failed_switch_needs_attention_and_is_on_the_time_line(
-    stage: ControlServer, monkeypatch: pytest.MonkeyPatch
+    bare_control: ControlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("API_URL", stage.url)
-    stage.add("torn", 0.9)
-    stage.gateway.fail_with = "its weights answer nothing"
+    monkeypatch.setenv("API_URL", bare_control.url)
+    bare_control.add("torn", 0.9)
+    bare_control.gateway.fail_with = "its weights answer nothing"
     try:
-        assert stage.http.post("/models/set_active", json={"id": "torn"}).is_error
+        assert bare_control.http.post("/models/set_active", json={"id": "torn"}).is_error
     finally:
-        stage.gateway.fail_with = None
+        bare_control.gateway.fail_with = None
     page = opened("overview")
     assert "its weights answer nothing" in [text.value for text in page.text]
     assert f"**{ACTIVE}** serves since" in words(page)
@@ -76,17 +76,17 @@ def test_a_failed_switch_needs_attention_and_is_on_the_time_line(
 
 
 def test_the_first_visit_is_guided_until_two_evals_can_be_compared(
-    empty: Depot, monkeypatch: pytest.MonkeyPatch
+    empty_server: UiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("API_URL", empty.url)
+    monkeypatch.setenv("API_URL", empty_server.url)
     page = opened("overview")
     assert "**First steps**" in words(page)
     steps = [link.proto.label for link in page.get("page_link")]
     assert steps[0] == "Ask the active model something"
     assert steps[-1] == "Compare the two"
-    empty.register(EARLY, 300)
-    empty.http.put("/datasets/sums.jsonl", content=LINES.encode()).raise_for_status()
-    empty.evaluate(EARLY)
+    empty_server.register(EARLY, 300)
+    empty_server.http.put("/datasets/sums.jsonl", content=LINES.encode()).raise_for_status()
+    empty_server.evaluate(EARLY)
     assert "**First steps**" in words(opened("overview"))
-    empty.evaluate(MODEL)
+    empty_server.evaluate(MODEL)
     assert "**First steps**" not in words(opened("overview"))

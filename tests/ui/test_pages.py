@@ -11,8 +11,8 @@ from streamlit.commands.page_config import _get_favicon_string
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
-from tests.ui.depot import EARLY, ECHO, ENDLESS, MODEL, THINK, Depot
 from tests.ui.page import PAGES, opened, words
+from tests.ui.ui_server import EARLY, ECHO, ENDLESS, MODEL, THINK, UiServer
 from tests.unit.control.checkpoint_files import write_checkpoint
 from ui.__main__ import APP
 from ui.conversation import Conversation
@@ -22,8 +22,8 @@ from ui.token_colours import as_html
 
 
 @pytest.fixture(autouse=True)
-def _of_the_yard(yard: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", yard.url)
+def _filled_server(filled_server: UiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", filled_server.url)
 
 
 def _button(page: AppTest, label: str) -> Button:
@@ -169,7 +169,7 @@ def test_a_tool_that_would_be_called_is_shown_and_what_is_not_json_is_named() ->
     assert 'add({"a": 1})' in [code.value for code in page.code]
 
 
-def test_a_conversation_is_a_link_and_commands_that_ask_it_again(yard: Depot) -> None:
+def test_a_conversation_is_a_link_and_commands_that_ask_it_again(filled_server: UiServer) -> None:
     page = opened("playground", models=EARLY)
     page.slider(key="playground_temperature").set_value(0.0)
     schema = {"type": "object", "properties": {"sum": {"type": "integer"}}}
@@ -187,7 +187,7 @@ def test_a_conversation_is_a_link_and_commands_that_ask_it_again(yard: Depot) ->
     body = json.loads(_body_of(curl))
     assert (body["temperature"], body["response_format"]["json_schema"]["schema"]) == (0.0, schema)
     assert body["messages"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "What is 10+11?"}]
-    answer = yard.http.post("/v1/chat/completions", json=body).json()
+    answer = filled_server.http.post("/v1/chat/completions", json=body).json()
     assert answer["choices"][0]["message"]["content"] == "22"
     python = next(code.value for code in other.code if code.value.startswith("import os"))
     compile(python, "python", "exec")
@@ -220,16 +220,16 @@ def test_a_model_that_is_not_there_is_refused_in_words() -> None:
     assert "nowhere" in page.error[0].value
 
 
-def test_a_model_without_a_chat_template_is_warned_of_and_can_be_given_one(yard: Depot) -> None:
-    yard.register("bare", 7)
+def test_a_model_without_a_chat_template_is_warned_of_and_can_be_given_one(filled_server: UiServer) -> None:
+    filled_server.register("bare", 7)
     page = opened("models")
     assert any("has no chat template, so chat routes refuse it" in warning.value for warning in page.warning)
-    write_checkpoint(yard.settings.layout.models / "chatting", 8)
+    write_checkpoint(filled_server.settings.layout.models / "chatting", 8)
     page.text_input(key="models_register_id").set_value("chatting")
     page.text_area(key="models_register_template").set_value("chatml")
     _button(page, "Register").click().run()
     assert "chatting is registered" in page.success[0].value
-    models = {model["id"]: model for model in yard.http.get("/models").json()["models"]}
+    models = {model["id"]: model for model in filled_server.http.get("/models").json()["models"]}
     assert (models["bare"]["chat_template"], models["chatting"]["chat_template"]) == (None, "registered")
 
 
@@ -245,38 +245,42 @@ def test_compare_begins_with_a_sentence_and_shows_what_was_fixed_with_both_answe
     assert "✓ 21" in answers
 
 
-def test_samples_come_wrong_ones_first_and_can_be_searched(yard: Depot) -> None:
+def test_samples_come_wrong_ones_first_and_can_be_searched(filled_server: UiServer) -> None:
     page = opened("evals", tab="Samples")
-    job = next(job["id"] for job in yard.http.get("/jobs?type=eval").json()["jobs"] if job["model_id"] == EARLY)
+    job = next(
+        job["id"] for job in filled_server.http.get("/jobs?type=eval").json()["jobs"] if job["model_id"] == EARLY
+    )
     page.selectbox(key="eval_eval").select(job).run()
     assert "1 to 10 of 12" in words(page)
     page.text_input(key="samples_text").set_value("What is 21+22?").run()
     assert "1 to 1 of 1" in words(page)
 
 
-def _eval_of(yard: Depot, model_id: str) -> str:
+def _eval_of(filled_server: UiServer, model_id: str) -> str:
     """Its first one."""
-    jobs = yard.http.get("/jobs?type=eval&status=done").json()["jobs"]
+    jobs = filled_server.http.get("/jobs?type=eval&status=done").json()["jobs"]
     return str(next(job["id"] for job in reversed(jobs) if job["model_id"] == model_id))
 
 
-def test_samples_are_chosen_by_what_changed_and_become_a_dataset(yard: Depot) -> None:
-    late, early = _eval_of(yard, MODEL), _eval_of(yard, EARLY)
+def test_samples_are_chosen_by_what_changed_and_become_a_dataset(filled_server: UiServer) -> None:
+    late, early = _eval_of(filled_server, MODEL), _eval_of(filled_server, EARLY)
     page = opened("evals", tab="Samples", eval=late, since=early, samples_changed="true")
     assert "1 to 6 of 6" in words(page)
     assert "(was wrong)" in words(page)
     page.text_input(key="samples_dataset_name").set_value("changed")
     _button(page, "Make the dataset").click().run()
     assert "changed.jsonl is there, with 6 questions." in page.success[0].value
-    assert yard.http.get("/datasets/changed.jsonl").json()["samples"] == 6
+    assert filled_server.http.get("/datasets/changed.jsonl").json()["samples"] == 6
     body = {"model_id": EARLY, "name": "again", "dataset_ref": "changed.jsonl", "when_inactive": "switch"}
-    job = yard.done("/eval/jobs", body)
-    yard.activate(MODEL)
-    assert yard.http.get(f"/jobs/{job}").json()["result"]["accuracy"] == 0.0, "they are those that early got wrong"
+    job = filled_server.done("/eval/jobs", body)
+    filled_server.activate(MODEL)
+    assert filled_server.http.get(f"/jobs/{job}").json()["result"]["accuracy"] == 0.0, (
+        "they are those that early got wrong"
+    )
 
 
-def test_samples_are_chosen_by_length_ending_and_score(yard: Depot) -> None:
-    page = opened("evals", tab="Samples", eval=_eval_of(yard, EARLY))
+def test_samples_are_chosen_by_length_ending_and_score(filled_server: UiServer) -> None:
+    page = opened("evals", tab="Samples", eval=_eval_of(filled_server, EARLY))
     page.number_input(key="samples_least").set_value(3).run()
     assert "No sample fits." in words(page)
     page.number_input(key="samples_least").set_value(2).run()
@@ -288,22 +292,22 @@ def test_samples_are_chosen_by_length_ending_and_score(yard: Depot) -> None:
     assert "1 to 6 of 6" in words(page)
 
 
-def test_an_eval_is_started_from_the_page(yard: Depot) -> None:
-    before = len(yard.http.get("/jobs?type=eval").json()["jobs"])
+def test_an_eval_is_started_from_the_page(filled_server: UiServer) -> None:
+    before = len(filled_server.http.get("/jobs?type=eval").json()["jobs"])
     page = opened("evals", tab="Start one")
     _button(page, "Start").click().run()
     assert any("is pending" in element.value for element in page.success), words(page)
-    assert len(yard.http.get("/jobs?type=eval").json()["jobs"]) == before + 1
+    assert len(filled_server.http.get("/jobs?type=eval").json()["jobs"]) == before + 1
 
 
-def test_a_dataset_is_removed_once_it_is_chosen(yard: Depot) -> None:
-    yard.http.put("/datasets/spare.jsonl", content=b'{"question": "q", "answer": "a"}\n').raise_for_status()
+def test_a_dataset_is_removed_once_it_is_chosen(filled_server: UiServer) -> None:
+    filled_server.http.put("/datasets/spare.jsonl", content=b'{"question": "q", "answer": "a"}\n').raise_for_status()
     page = opened("evals", tab="Start one")
     assert page.selectbox(key="evals_removed").value is None
     page.selectbox(key="evals_removed").select("spare.jsonl")
     _button(page, "Remove for good").click().run()
     assert any("spare.jsonl is removed" in element.value for element in page.success), words(page)
-    assert yard.http.get("/datasets/spare.jsonl").status_code == 404
+    assert filled_server.http.get("/datasets/spare.jsonl").status_code == 404
 
 
 def test_data_shows_what_was_accepted_and_examples() -> None:
@@ -313,15 +317,15 @@ def test_data_shows_what_was_accepted_and_examples() -> None:
     assert "user: What is 41+71?" in words(page)
 
 
-def test_a_job_is_cancelled_and_retried(yard: Depot) -> None:
+def test_a_job_is_cancelled_and_retried(filled_server: UiServer) -> None:
     line = json.dumps({"question": ENDLESS, "answer": "7"})
-    yard.http.put("/datasets/endless.jsonl", content=line.encode()).raise_for_status()
+    filled_server.http.put("/datasets/endless.jsonl", content=line.encode()).raise_for_status()
     body = {"model_id": MODEL, "name": "endless", "dataset_ref": "endless.jsonl"}
-    job = yard.http.post("/eval/jobs", json=body).json()["job_id"]
+    job = filled_server.http.post("/eval/jobs", json=body).json()["job_id"]
     page = opened("jobs")
     page.button(key=f"cancel_{job}").click().run()
-    assert yard.http.get(f"/jobs/{job}").json()["status"] == "cancelled"
+    assert filled_server.http.get(f"/jobs/{job}").json()["status"] == "cancelled"
     page.run()
     page.button(key=f"retry_{job}").click().run()
-    assert yard.http.get(f"/jobs/{job}").json()["status"] != "cancelled"
-    yard.http.post(f"/jobs/{job}/cancel")
+    assert filled_server.http.get(f"/jobs/{job}").json()["status"] != "cancelled"
+    filled_server.http.post(f"/jobs/{job}/cancel")

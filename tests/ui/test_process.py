@@ -13,7 +13,7 @@ from stepserve.child import EXIT_REFUSED
 from stepserve.settings import Settings
 from stepserve.supervisor import announce
 from tests.eventually import eventually
-from tests.ui.depot import Depot
+from tests.ui.ui_server import UiServer
 from ui.__main__ import main
 
 
@@ -41,9 +41,9 @@ def _ui_of_this_process() -> psutil.Process:
 
 
 async def test_it_is_announced_started_again_and_ended(
-    empty: Depot, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    empty_server: UiServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(base_dir=tmp_path, port=httpx.URL(empty.url).port or 0, ui_port=_free_port())
+    settings = Settings(base_dir=tmp_path, port=httpx.URL(empty_server.url).port or 0, ui_port=_free_port())
 
     ui = web_ui.child_of(settings)
     assert ui is not None

@@ -21,19 +21,19 @@ CANARY = {"share": 0.1, "seconds": 60}
 
 
 @pytest.fixture(autouse=True)
-def _of_the_stage(stage: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", stage.url)
+def _bare_control(bare_control: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", bare_control.url)
 
 
 def _said(job: dict[str, object]) -> str:
     return promotion_words.headline(Promotion.model_validate(job))[1]
 
 
-def test_a_promotion_is_told_in_words_with_the_questions_that_decided(stage: ControlServer) -> None:
-    stage.add("new", 1.0)
-    stage.gateway.canary_states = ["passed"]
-    job = stage.promote("new", on_pass="activate", canary=CANARY)
-    stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
+def test_a_promotion_is_told_in_words_with_the_questions_that_decided(bare_control: ControlServer) -> None:
+    bare_control.add("new", 1.0)
+    bare_control.gateway.canary_states = ["passed"]
+    job = bare_control.promote("new", on_pass="activate", canary=CANARY)
+    bare_control.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
     page = opened("promotions", promotion=job["job_id"])
     assert not page.error, words(page)
     assert page.success[0].value == f"new earned the place of {ACTIVE}. It was made the active model."
@@ -54,9 +54,9 @@ def test_a_promotion_is_told_in_words_with_the_questions_that_decided(stage: Con
     assert page.selectbox(key="promotion_promotion").value == job["job_id"], "the address names it"
 
 
-def test_what_a_refused_model_said_is_text(stage: ControlServer) -> None:
-    stage.add("bad", 0.0, HOSTILE)
-    job = stage.promote("bad")
+def test_what_a_refused_model_said_is_text(bare_control: ControlServer) -> None:
+    bare_control.add("bad", 0.0, HOSTILE)
+    job = bare_control.promote("bad")
     page = opened("promotions", promotion=job["job_id"])
     assert page.error[0].value == f"bad may not take the place of {ACTIVE}."
     assert HOSTILE in [element.value for element in page.code]
@@ -65,9 +65,9 @@ def test_what_a_refused_model_said_is_text(stage: ControlServer) -> None:
     assert not any("192.0.2.1" in text for text in drawn)
 
 
-def test_an_open_one_says_what_so_many_questions_would_have_shown(stage: ControlServer) -> None:
-    stage.add("copy", 0.5)
-    job = stage.promote("copy", max_samples=20)
+def test_an_open_one_says_what_so_many_questions_would_have_shown(bare_control: ControlServer) -> None:
+    bare_control.add("copy", 0.5)
+    job = bare_control.promote("copy", max_samples=20)
     assert _said(job) == f"It is open whether copy may take the place of {ACTIVE}. Nothing was switched."
     asked = Asked.of(job["config"])
     assert asked is not None
@@ -76,10 +76,10 @@ def test_an_open_one_says_what_so_many_questions_would_have_shown(stage: Control
     assert re.fullmatch(r"So many questions would show a difference of \+[\d.]+ points or more .*", certain)
 
 
-def test_a_canary_that_breached_its_limits_says_so(stage: ControlServer) -> None:
-    stage.add("fragile", 1.0)
-    stage.gateway.canary_states = ["breached"]
-    job = stage.promote("fragile", on_pass="activate", canary={**CANARY, "shadow": True})
+def test_a_canary_that_breached_its_limits_says_so(bare_control: ControlServer) -> None:
+    bare_control.add("fragile", 1.0)
+    bare_control.gateway.canary_states = ["breached"]
+    job = bare_control.promote("fragile", on_pass="activate", canary={**CANARY, "shadow": True})
     held = "fragile passed the questions, but did not hold. Its canary was ended: it is breached."
     assert _said(job) == f"{held} The model before serves."
     asked = Asked.of(job["config"])
@@ -93,15 +93,17 @@ def test_a_canary_that_breached_its_limits_says_so(stage: ControlServer) -> None
     )
 
 
-def test_a_canary_that_runs_shows_what_it_sees(stage: ControlServer) -> None:
-    stage.add("tried", 1.0)
-    stage.gateway.canary_states = ["running"]
-    stage.gateway.canary_verdicts = [CanaryVerdict(number=n, good=good) for n, good in enumerate((True, False, None))]
+def test_a_canary_that_runs_shows_what_it_sees(bare_control: ControlServer) -> None:
+    bare_control.add("tried", 1.0)
+    bare_control.gateway.canary_states = ["running"]
+    bare_control.gateway.canary_verdicts = [
+        CanaryVerdict(number=n, good=good) for n, good in enumerate((True, False, None))
+    ]
     suite = [{"dataset_ref": "sums.jsonl", "metric": "numeric"}]
     canary = {**CANARY, "judge": {"model": ACTIVE}}
     asked = {"candidate": "tried", "suite": suite, "on_pass": "activate", "canary": canary}
-    job_id = str(stage.http.post("/promotions", json=asked).json()["job_id"])
-    stage.until_canary(job_id)
+    job_id = str(bare_control.http.post("/promotions", json=asked).json()["job_id"])
+    bare_control.until_canary(job_id)
     page = opened("promotions", promotion=job_id)
     assert not page.error, words(page)
     shown = [element.value for element in page.info]
@@ -116,22 +118,22 @@ def test_a_canary_that_runs_shows_what_it_sees(stage: ControlServer) -> None:
     )
     bars = [element.proto.text for element in page.get("progress") if isinstance(element, Progress)]
     assert "Requests that failed: 0.4 %, at most 1.0 % allowed; 50 % of the evidence that would end it." in bars
-    found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", stage.url])
+    found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", bare_control.url])
     assert found.exit_code == 0, found.output
     assert "candidate\t10\t0\t0.5000\t3.0000" in found.output
     assert "ratio\t\t\t1.2500\t" in found.output
     assert "errors\t0.0040\t0.0100\t50 %" in found.output
     assert "good, candidate\t0.5000" in found.output
-    stage.gateway.canary_states = ["undecided"]
-    stage.decided(job_id)
-    found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", stage.url])
+    bare_control.gateway.canary_states = ["undecided"]
+    bare_control.decided(job_id)
+    found = CliRunner().invoke(app, ["promote", "show", job_id, "--host", bare_control.url])
     assert found.output.startswith("Undecided.")
 
 
-def test_a_canary_that_had_too_few_requests_says_so(stage: ControlServer) -> None:
-    stage.add("unseen", 1.0)
-    stage.gateway.canary_states = ["undecided"]
-    job = stage.promote("unseen", on_pass="activate", canary=CANARY)
+def test_a_canary_that_had_too_few_requests_says_so(bare_control: ControlServer) -> None:
+    bare_control.add("unseen", 1.0)
+    bare_control.gateway.canary_states = ["undecided"]
+    job = bare_control.promote("unseen", on_pass="activate", canary=CANARY)
     assert _said(job) == "unseen passed the questions, but its canary showed too little. Nothing was switched."
     assert promotion_words.canary_said(job["canary"]) == "It showed too little after 2 s: it is undecided."
     asked = Asked.of(job["config"])
@@ -146,14 +148,14 @@ def test_a_config_that_a_person_wrote_breaks_nothing() -> None:
     assert Asked.of({"sets": 1, "candidate": None}) is None
 
 
-def test_a_measure_is_drawn_by_step_with_what_was_decided_and_switched(stage: ControlServer) -> None:
+def test_a_measure_is_drawn_by_step_with_what_was_decided_and_switched(bare_control: ControlServer) -> None:
     for model_id, share, step in (("early", 0.2, 100), ("late", 0.9, 300), ("unplaced", 0.1, None)):
-        stage.add(model_id, share, step=step)
+        bare_control.add(model_id, share, step=step)
     body = {"model_id": "late", "name": "n", "dataset_ref": "sums.jsonl", "metrics": ["accuracy", "numeric"]}
-    stage.ended(str(stage.http.post("/eval/jobs", json=body).raise_for_status().json()["job_id"]))
-    refused, promoted = stage.promote("early"), stage.promote("late", on_pass="activate")
-    unplaced = stage.promote("unplaced", baseline=ACTIVE)
-    stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
+    bare_control.ended(str(bare_control.http.post("/eval/jobs", json=body).raise_for_status().json()["job_id"]))
+    refused, promoted = bare_control.promote("early"), bare_control.promote("late", on_pass="activate")
+    unplaced = bare_control.promote("unplaced", baseline=ACTIVE)
+    bare_control.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
     page = opened("runs")
     assert not page.error, words(page)
     assert "numeric on sums.jsonl" in page.selectbox(key="runs_measure").options
@@ -173,7 +175,7 @@ def test_a_measure_is_drawn_by_step_with_what_was_decided_and_switched(stage: Co
     assert " % to " in measured["interval"]
     switched = next(row for row in rows if row["what"] == "made active")
     assert switched[""] == f"by promotion {promoted['job_id']}"
-    labels = [box.label for box in page.checkbox]
+    labels = [site.label for site in page.checkbox]
     assert any(one.startswith("**step 300** · late · 90.0 % (") and one.endswith(" · promoted") for one in labels)
     assert "**step 100** · early · not measured · refused" in labels
     assert str(refused["reasons"][0]) in words(page), "why it was refused"
@@ -195,8 +197,8 @@ def _filled(page: AppTest, candidate: str) -> AppTest:
     return page
 
 
-def test_nothing_dangerous_is_chosen_in_the_form(stage: ControlServer) -> None:
-    stage.add("formed", 1.0)
+def test_nothing_dangerous_is_chosen_in_the_form(bare_control: ControlServer) -> None:
+    bare_control.add("formed", 1.0)
     page = _form()
     assert page.selectbox(key="promotions_candidate").value is None
     assert ACTIVE not in page.selectbox(key="promotions_candidate").options
@@ -206,29 +208,31 @@ def test_nothing_dangerous_is_chosen_in_the_form(stage: ControlServer) -> None:
     page.button(key="promotions_go").click().run()
     assert not page.error, words(page)
     job_id = page.query_params["promotion"]
-    decided = stage.decided(str(job_id))
+    decided = bare_control.decided(str(job_id))
     assert (decided["decision"], decided["config"]["on_pass"], decided["activation"]) == ("promoted", "notify", None)
     assert page.selectbox(key="promotions_candidate").value is None, "a second click starts no second one"
 
 
-def test_a_promotion_that_may_switch_is_started_after_a_question(stage: ControlServer) -> None:
-    stage.add("switching", 1.0)
+def test_a_promotion_that_may_switch_is_started_after_a_question(bare_control: ControlServer) -> None:
+    bare_control.add("switching", 1.0)
     page = _filled(_form(), "switching")
     page.radio(key="promotions_on_pass").set_value("activate").run()
     page.number_input(key="promotions_most").set_value(40)
-    before = len(stage.http.get("/jobs?type=promotion").json()["jobs"])
+    before = len(bare_control.http.get("/jobs?type=promotion").json()["jobs"])
     page.button(key="promotions_go").click().run()
-    assert len(stage.http.get("/jobs?type=promotion").json()["jobs"]) == before, "nothing happens before the answer"
+    assert len(bare_control.http.get("/jobs?type=promotion").json()["jobs"]) == before, (
+        "nothing happens before the answer"
+    )
     assert "If switching is promoted, it becomes the active model without another question" in words(page)
     page.button(key="promotions_start_yes").click().run()
-    job = stage.decided(str(page.query_params["promotion"]))
+    job = bare_control.decided(str(page.query_params["promotion"]))
     assert (job["decision"], job["activation"]["status"]) == ("promoted", "activated")
-    stage.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
+    bare_control.http.post("/models/set_active", json={"id": ACTIVE}).raise_for_status()
 
 
-def test_a_canary_of_the_form_may_have_a_judge(stage: ControlServer) -> None:
-    stage.add("canaried", 1.0)
-    stage.gateway.canary_states = ["undecided"]
+def test_a_canary_of_the_form_may_have_a_judge(bare_control: ControlServer) -> None:
+    bare_control.add("canaried", 1.0)
+    bare_control.gateway.canary_states = ["undecided"]
     page = _filled(_form(), "canaried")
     page.radio(key="promotions_on_pass").set_value("activate").run()
     page.toggle(key="promotions_canary").set_value(True).run()
@@ -237,18 +241,18 @@ def test_a_canary_of_the_form_may_have_a_judge(stage: ControlServer) -> None:
     judge.select(ACTIVE).run()
     page.button(key="promotions_go").click().run()
     page.button(key="promotions_start_yes").click().run()
-    job = stage.decided(str(page.query_params["promotion"]))
+    job = bare_control.decided(str(page.query_params["promotion"]))
     assert job["config"]["canary"]["judge"]["model"] == ACTIVE
 
 
-def test_one_under_way_shows_how_far_it_is_and_can_be_cancelled(stage: ControlServer) -> None:
-    stage.add("slow", 0.5)
-    stage.gateway.has_room_for.discard("slow")  # it waits for room
+def test_one_under_way_shows_how_far_it_is_and_can_be_cancelled(bare_control: ControlServer) -> None:
+    bare_control.add("slow", 0.5)
+    bare_control.gateway.has_room_for.discard("slow")  # it waits for room
     suite = [{"dataset_ref": "sums.jsonl", "metric": "numeric"}]
-    job = stage.http.post("/promotions", json={"candidate": "slow", "suite": suite}).json()["job_id"]
+    job = bare_control.http.post("/promotions", json={"candidate": "slow", "suite": suite}).json()["job_id"]
     page = opened("promotions", promotion=job)
     page.button(key=f"promotions_cancel_{job}").click().run()
-    assert stage.http.get(f"/jobs/{job}").json()["status"] == "cancelled"
+    assert bare_control.http.get(f"/jobs/{job}").json()["status"] == "cancelled"
     assert "It was cancelled before it was decided." in words(page.run())
 
 

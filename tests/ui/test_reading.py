@@ -8,14 +8,14 @@ import pytest
 
 from stepserve.client.client import Client
 from stepserve.client.errors import StepserveError
-from tests.ui.depot import LONG, MODEL, Depot
+from tests.ui.ui_server import LONG, MODEL, UiServer
 from ui import reading
 from ui.harmless import newest
 from ui.talk import Solution, Talk
 
 
-def test_four_thousand_pieces_are_drawn_ten_times_a_second_and_none_is_lost(yard: Depot) -> None:
-    with Client(yard.url) as server:
+def test_four_thousand_pieces_are_drawn_ten_times_a_second_and_none_is_lost(filled_server: UiServer) -> None:
+    with Client(filled_server.url) as server:
         answer = Talk(server, MODEL, [{"role": "user", "content": LONG.format(count=4000, length=8)}])
         drawn: list[int] = []
         began = time.monotonic()
@@ -26,7 +26,7 @@ def test_four_thousand_pieces_are_drawn_ten_times_a_second_and_none_is_lost(yard
     assert len(drawn) <= took_s / 0.1 + 2
 
 
-def test_drawing_that_takes_long_is_not_timed(yard: Depot) -> None:
+def test_drawing_that_takes_long_is_not_timed(filled_server: UiServer) -> None:
     drawing, read_whole = threading.Event(), threading.Event()
 
     class Watched(Talk):
@@ -39,7 +39,7 @@ def test_drawing_that_takes_long_is_not_timed(yard: Depot) -> None:
         drawing.set()
         assert read_whole.wait(60), "it is read while it is drawn"
 
-    with Client(yard.url) as server:
+    with Client(filled_server.url) as server:
         reading.read([Watched(server, MODEL, [{"role": "user", "content": "What is 1+1?"}])], draw)[0].result()
 
 
@@ -87,8 +87,8 @@ def test_a_visitor_who_leaves_ends_what_is_read() -> None:
     assert closed.wait(60)
 
 
-def test_a_solution_comes_in_pieces_and_then_whole(yard: Depot) -> None:
-    with Client(yard.url) as server:
+def test_a_solution_comes_in_pieces_and_then_whole(filled_server: UiServer) -> None:
+    with Client(filled_server.url) as server:
         solution = Solution(server, "/solve/math", {"problem": "What is 17+25?", "model_id": MODEL})
         assert [solution.text for _ in solution] == ["4", "42"]
     assert solution.result is not None

@@ -7,25 +7,25 @@ from tests.ui.page import opened, words
 
 
 @pytest.fixture(autouse=True)
-def _of_the_stage(stage: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", stage.url)
+def _bare_control(bare_control: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", bare_control.url)
 
 
-def _measured(stage: ControlServer, model_id: str) -> str:
+def _measured(bare_control: ControlServer, model_id: str) -> str:
     body = {"model_id": model_id, "name": "n", "dataset_ref": "sums.jsonl", "metrics": ["numeric"]}
-    job = str(stage.http.post("/eval/jobs", json=body).raise_for_status().json()["job_id"])
-    stage.ended(job)
+    job = str(bare_control.http.post("/eval/jobs", json=body).raise_for_status().json()["job_id"])
+    bare_control.ended(job)
     return job
 
 
-def test_two_checkpoints_that_are_ticked_are_compared_the_earlier_first(stage: ControlServer) -> None:
-    stage.add("step-500", 0.5, step=500)
-    stage.add("step-1500", 1.0, step=1500)
-    stage.add("step-2000", 1.0, step=2000)
-    late, early = _measured(stage, "step-1500"), _measured(stage, "step-500")
+def test_two_checkpoints_that_are_ticked_are_compared_the_earlier_first(bare_control: ControlServer) -> None:
+    bare_control.add("step-500", 0.5, step=500)
+    bare_control.add("step-1500", 1.0, step=1500)
+    bare_control.add("step-2000", 1.0, step=2000)
+    late, early = _measured(bare_control, "step-1500"), _measured(bare_control, "step-500")
     page = opened("runs")
     page.selectbox(key="runs_measure").select("numeric on sums.jsonl").run()
-    boxes = {box.label.split(" · ")[1]: box for box in page.checkbox}
+    boxes = {site.label.split(" · ")[1]: site for site in page.checkbox}
     assert "100.0 % (" in boxes["step-1500"].label
     assert boxes["step-2000"].disabled, "nobody has measured it"
     assert page.button(key="runs_compare").disabled
@@ -39,14 +39,14 @@ def test_two_checkpoints_that_are_ticked_are_compared_the_earlier_first(stage: C
     assert (page.query_params["a"], page.query_params["b"]) == (early, late)
 
 
-def test_the_one_that_serves_is_marked(stage: ControlServer) -> None:
-    stage.add("serving-900", 0.9, step=900)
-    _measured(stage, "serving-900")
-    stage.http.post("/models/set_active", json={"id": "serving-900"}).raise_for_status()
+def test_the_one_that_serves_is_marked(bare_control: ControlServer) -> None:
+    bare_control.add("serving-900", 0.9, step=900)
+    _measured(bare_control, "serving-900")
+    bare_control.http.post("/models/set_active", json={"id": "serving-900"}).raise_for_status()
     try:
         page = opened("runs")
-        (line,) = [box.label for box in page.checkbox if "**serves**" in box.label]
+        (line,) = [site.label for site in page.checkbox if "**serves**" in site.label]
         assert line.startswith("**step 900** · serving-900 · ")
         assert "**serving-900** serves" in words(page)
     finally:
-        stage.http.post("/models/set_active", json={"id": "old"}).raise_for_status()
+        bare_control.http.post("/models/set_active", json={"id": "old"}).raise_for_status()

@@ -2,17 +2,17 @@
 
 import pytest
 
-from tests.ui.depot import Depot
 from tests.ui.page import cells, opened, words
+from tests.ui.ui_server import UiServer
 
 
 @pytest.fixture(autouse=True)
-def _of_the_yard(yard: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", yard.url)
+def _filled_server(filled_server: UiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", filled_server.url)
 
 
-def test_lines_of_a_log_are_chosen_by_text_and_level(yard: Depot) -> None:
-    log = yard.settings.layout.logs / "jobs.log"
+def test_lines_of_a_log_are_chosen_by_text_and_level(filled_server: UiServer) -> None:
+    log = filled_server.settings.layout.logs / "jobs.log"
     log.parent.mkdir(exist_ok=True)
     lines = [
         '{"time": "2026-01-01T12:00:00+00:00", "level": "INFO", "component": "jobs", "message": "eval_1 began"}',

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from tests.ui.depot import MODEL, Depot
 from tests.ui.page import PAGES, opened, words
+from tests.ui.ui_server import MODEL, UiServer
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -19,8 +19,8 @@ def test_a_server_that_is_down_is_told_in_words(name: str, monkeypatch: pytest.M
     assert f"No server can be reached at http://127.0.0.1:{port}" in page.error[0].value
 
 
-def test_an_empty_server_is_told_what_to_do_with(empty: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", empty.url)
+def test_an_empty_server_is_told_what_to_do_with(empty_server: UiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", empty_server.url)
     for name, said in (
         ("evals", "No eval is done yet"),
         ("data", "No training data was made yet"),
@@ -31,9 +31,9 @@ def test_an_empty_server_is_told_what_to_do_with(empty: Depot, monkeypatch: pyte
         assert said in "".join(element.value for element in page.info)
 
 
-def test_a_key_is_asked_for_and_then_used(empty: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", empty.url)
-    key = empty.http.post("/keys", json={"name": "me", "scopes": ["admin"]}).json()["key"]
+def test_a_key_is_asked_for_and_then_used(empty_server: UiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", empty_server.url)
+    key = empty_server.http.post("/keys", json={"name": "me", "scopes": ["admin"]}).json()["key"]
     for name in PAGES:
         page = opened(name)
         assert not page.exception
@@ -43,14 +43,14 @@ def test_a_key_is_asked_for_and_then_used(empty: Depot, monkeypatch: pytest.Monk
     assert not page.error, words(page)
     assert f"**{MODEL}** serves since" in words(opened("overview", key))
     jobs_key = {"authorization": f"Bearer {key}"}
-    small = empty.http.post("/keys", json={"name": "small", "scopes": ["infer"]}, headers=jobs_key).json()["key"]
+    small = empty_server.http.post("/keys", json={"name": "small", "scopes": ["infer"]}, headers=jobs_key).json()["key"]
     assert "Enter a key with that scope" in opened("jobs", small).error[0].value
     assert not opened("playground", small).error
 
 
-def test_the_servers_own_address_leads_to_the_pages(empty: Depot) -> None:
-    answer = empty.http.get("/ui")
+def test_the_servers_own_address_leads_to_the_pages(empty_server: UiServer) -> None:
+    answer = empty_server.http.get("/ui")
     assert (answer.status_code, answer.headers["location"]) == (307, "http://127.0.0.1:8501")
-    elsewhere = empty.http.get("/ui", headers={"host": "inference.example.org:8765"})
+    elsewhere = empty_server.http.get("/ui", headers={"host": "inference.example.org:8765"})
     assert elsewhere.status_code == 404
     assert "ssh -L 8501:localhost:8501 inference.example.org" in elsewhere.json()["detail"]

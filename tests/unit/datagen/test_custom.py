@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stepserve.contract import BatchItem, BatchOutput
-from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
+from tests.unit.datagen.run_setup import RunSetup, SayingEngine, prompt_of, said
 
 CAPITALS: list[dict[str, Any]] = [
     {"id": "fr", "land": "France", "answer": "Paris"},
@@ -19,16 +19,16 @@ KNOWN = {"France": "Paris", "Italy": "Milan"}
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def run_setup(tmp_path: Path) -> RunSetup:
+    return RunSetup(tmp_path)
 
 
 def land_of(item: BatchItem) -> str:
     return prompt_of(item).removeprefix("What is the capital of ").partition("?")[0]
 
 
-def test_gold_keeps_what_the_row_says(bench: Bench) -> None:
-    result = bench.run(
+def test_gold_keeps_what_the_row_says(run_setup: RunSetup) -> None:
+    result = run_setup.run(
         SayingEngine(lambda item: f"The answer is {KNOWN.get(land_of(item), '...')}."),
         "custom",
         template=TEMPLATE,
@@ -36,14 +36,14 @@ def test_gold_keeps_what_the_row_says(bench: Bench) -> None:
         verify="gold",
         num_examples=4,
     )
-    (row,) = bench.rows()
+    (row,) = run_setup.rows()
     assert row["metadata"] | {"source_id": "fr", "verify_method": "gold", "answer": "Paris"} == row["metadata"]
     assert (result["accepted"], result["partial"], result["verified_by"]) == (1, True, {"gold": 1})
     assert result["rejected"]["no_gold"] == 1
     assert sum(result["rejected"].values()) == 3
 
 
-def test_only_what_the_model_gets_wrong_without_sampling(bench: Bench) -> None:
+def test_only_what_the_model_gets_wrong_without_sampling(run_setup: RunSetup) -> None:
     """Right by chance, and only for Italy and Peru not by heart."""
 
     def answer(item: BatchItem) -> str:
@@ -52,7 +52,7 @@ def test_only_what_the_model_gets_wrong_without_sampling(bench: Bench) -> None:
         sampled = item.sampling.seed is not None
         return gold if sampled or land_of(item) == "France" else "Atlantis"
 
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(answer),
         "custom",
         template=TEMPLATE,
@@ -61,11 +61,11 @@ def test_only_what_the_model_gets_wrong_without_sampling(bench: Bench) -> None:
         only_unsolved=True,
         max_similarity=1.0,
     )
-    assert {row["metadata"]["source_id"] for row in bench.rows()} == {"it", "pe"}
+    assert {row["metadata"]["source_id"] for row in run_setup.rows()} == {"it", "pe"}
     assert result["rejected"] == {"already_solved": 1, "no_gold": 1}
 
 
-def test_the_judge_lets_pass_what_it_marks_high_enough(bench: Bench) -> None:
+def test_the_judge_lets_pass_what_it_marks_high_enough(run_setup: RunSetup) -> None:
     marks = {"France": "5", "Italy": "Mark: 3", "Peru": "I like it."}
 
     def answer(item: BatchItem) -> BatchOutput:
@@ -75,9 +75,11 @@ def test_the_judge_lets_pass_what_it_marks_high_enough(bench: Bench) -> None:
         return said(next((mark for land, mark in marks.items() if land in text), "1"))
 
     judged: dict[str, Any] = {"template": TEMPLATE, "rows": CAPITALS, "num_examples": 4, "max_similarity": 1.0}
-    result = bench.run(SayingEngine(answer), "custom", **judged, judge={"min_score": 4})
-    assert [row["metadata"]["source_id"] for row in bench.rows()] == ["fr"]
+    result = run_setup.run(SayingEngine(answer), "custom", **judged, judge={"min_score": 4})
+    assert [row["metadata"]["source_id"] for row in run_setup.rows()] == ["fr"]
     assert result["rejected"] == {"judge": 2, "judge_without_mark": 1}
-    lower = bench.check("custom", **judged, judge={"min_score": 3}, output_dir="lower", against_earlier_shards=False)
-    bench.go(bench.context(lower, SayingEngine(answer), "data_gen_2"))
-    assert {row["metadata"]["source_id"] for row in bench.rows("lower")} == {"fr", "it"}
+    lower = run_setup.check(
+        "custom", **judged, judge={"min_score": 3}, output_dir="lower", against_earlier_shards=False
+    )
+    run_setup.go(run_setup.context(lower, SayingEngine(answer), "data_gen_2"))
+    assert {row["metadata"]["source_id"] for row in run_setup.rows("lower")} == {"fr", "it"}

@@ -13,18 +13,18 @@ from datagen.failures import cause_of, half_of
 from datagen.variants import with_other_numbers, written_variant
 from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult, ModelRef
 from stepserve.jobs.errors import BadJob, ModelNotServed
-from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
+from tests.unit.datagen.run_setup import RunSetup, SayingEngine, prompt_of, said
 
 EVAL_ID = "eval_20251122_053000_k3f9"
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def run_setup(tmp_path: Path) -> RunSetup:
+    return RunSetup(tmp_path)
 
 
-def eval_run(bench: Bench, records: list[dict[str, Any]], dataset: str = "exam.jsonl") -> None:
-    folder = bench.layout.runs / "eval" / EVAL_ID
+def eval_run(run_setup: RunSetup, records: list[dict[str, Any]], dataset: str = "exam.jsonl") -> None:
+    folder = run_setup.layout.runs / "eval" / EVAL_ID
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text("{}")
     (folder / "config.json").write_text(json.dumps({"dataset": {"name": dataset}}))
@@ -49,14 +49,14 @@ def often_right(item: BatchItem) -> BatchOutput:
     return said(str(int(a) + int(b) + (not right)))
 
 
-def test_gaps_become_verified_examples_and_no_eval_question_does(bench: Bench) -> None:
+def test_gaps_become_verified_examples_and_no_eval_question_does(run_setup: RunSetup) -> None:
     records = sums(60)
-    eval_run(bench, records)
-    bench.dataset("exam.jsonl", *(record["input"] for record in records))
-    result = bench.run(
+    eval_run(run_setup, records)
+    run_setup.dataset("exam.jsonl", *(record["input"] for record in records))
+    result = run_setup.run(
         SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_samples=80, replay_share=0.25
     )
-    rows = bench.rows()
+    rows = run_setup.rows()
     assert len(rows) == result["accepted"] == 80
     asked = {row["messages"][0]["content"] for row in rows}
     assert not asked & {record["input"] for record in records}
@@ -97,45 +97,45 @@ class AllAtOnce(SayingEngine):
         self._settling = None
 
 
-def all_at_once(bench: Bench, answer: Callable[[BatchItem], BatchOutput], num_samples: int) -> dict[str, Any]:
+def all_at_once(run_setup: RunSetup, answer: Callable[[BatchItem], BatchOutput], num_samples: int) -> dict[str, Any]:
     """A quarter of the examples are to be replays."""
     config = {"source_eval_run_id": EVAL_ID, "num_samples": num_samples, "replay_share": 0.25}
-    checked = bench.check("fix_eval_failures", **config)
-    return bench.go(bench.context(checked, AllAtOnce(answer), batch_items=128, batch_window_items=1024))
+    checked = run_setup.check("fix_eval_failures", **config)
+    return run_setup.go(run_setup.context(checked, AllAtOnce(answer), batch_items=128, batch_window_items=1024))
 
 
-def test_replays_have_their_share_when_all_answers_come_at_once(bench: Bench) -> None:
-    eval_run(bench, sums(60))
-    result = all_at_once(bench, often_right, num_samples=80)
+def test_replays_have_their_share_when_all_answers_come_at_once(run_setup: RunSetup) -> None:
+    eval_run(run_setup, sums(60))
+    result = all_at_once(run_setup, often_right, num_samples=80)
     assert result["accepted"] == 80
     assert 12 <= result["replayed"] <= 21
 
 
-def test_replays_do_not_take_over_where_repairs_hardly_succeed(bench: Bench) -> None:
-    eval_run(bench, sums(60))
+def test_replays_do_not_take_over_where_repairs_hardly_succeed(run_setup: RunSetup) -> None:
+    eval_run(run_setup, sums(60))
 
     def hardly_ever(item: BatchItem) -> BatchOutput:
         assert item.sampling is not None
         a, b = prompt_of(item).removeprefix("What is ").removesuffix("?").split("+")
         return said(str(int(a) + int(b) + (item.sampling.seed is None or item.sampling.seed % 64 > 0)))
 
-    result = all_at_once(bench, hardly_ever, num_samples=40)
+    result = all_at_once(run_setup, hardly_ever, num_samples=40)
     assert result["accepted"] > 20, "its attempts may be used up before there are 40"
     assert result["replayed"] <= 10
 
 
-def test_the_dev_halfs_own_questions_where_they_are_asked_for(bench: Bench) -> None:
+def test_the_dev_halfs_own_questions_where_they_are_asked_for(run_setup: RunSetup) -> None:
     """By their gold answers, past decontamination; the test half stays sealed."""
     records = [
         {"input": f"How old is the {name}?", "target": str(40 + n)}
         for n, name in enumerate("oak elm ash yew fir bay box fig gum lime palm pear pine plum rowan teak".split())  # noqa: SIM905 - as words
     ]
-    eval_run(bench, records)
-    bench.dataset("exam.jsonl", *(record["input"] for record in records))
+    eval_run(run_setup, records)
+    run_setup.dataset("exam.jsonl", *(record["input"] for record in records))
     dev = {record["input"]: record["target"] for record in records if half_of(record["input"]) == "dev"}
     assert 0 < len(dev) < len(records)
     answers = {record["input"]: record["target"] for record in records}
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(lambda item: answers.get(prompt_of(item), "no idea")),
         "fix_eval_failures",
         source_eval_run_id=EVAL_ID,
@@ -143,17 +143,17 @@ def test_the_dev_halfs_own_questions_where_they_are_asked_for(bench: Bench) -> N
         num_examples=len(records),
         max_attempts=len(dev),
     )
-    rows = bench.rows()
+    rows = run_setup.rows()
     assert {row["messages"][0]["content"]: row["metadata"]["answer"] for row in rows} == dev
     assert result["verified_by"] == {"gold": len(dev)}
     assert all("dev_question" in row["metadata"]["tags"] for row in rows)
 
 
-def test_what_is_not_a_gap_in_knowledge_is_left_alone(bench: Bench) -> None:
+def test_what_is_not_a_gap_in_knowledge_is_left_alone(run_setup: RunSetup) -> None:
     questions = [record["input"] for record in sums(40) if half_of(record["input"]) == "dev"]
     causes = [{"error": "too long"}, {"finish_reason": "length"}, {"prediction": " "}, {}]
-    eval_run(bench, [{"input": question, "target": "1", **causes[n % 4]} for n, question in enumerate(questions)])
-    result = bench.run(SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=3)
+    eval_run(run_setup, [{"input": question, "target": "1", **causes[n % 4]} for n, question in enumerate(questions)])
+    result = run_setup.run(SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=3)
     assert set(result["triage"]) == {"engine_error", "truncated", "unparsed", "knowledge"}
     assert result["failures_used"] == result["triage"]["knowledge"] < len(questions) / 2
 
@@ -173,23 +173,23 @@ def test_triage(record: dict[str, Any], cause: str) -> None:
     assert cause_of(record) == cause
 
 
-def test_a_dev_split_of_the_dataset_is_kept_to(bench: Bench) -> None:
+def test_a_dev_split_of_the_dataset_is_kept_to(run_setup: RunSetup) -> None:
     records = sums(30)
     lines = [
         {"id": str(n), "question": record["input"], "answer": "0", "split": "dev" if n < 9 else "test"}
         for n, record in enumerate(records)
     ]
-    (bench.layout.datasets / "exam.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    eval_run(bench, records)
-    result = bench.run(SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=20)
+    (run_setup.layout.datasets / "exam.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    eval_run(run_setup, records)
+    result = run_setup.run(SayingEngine(often_right), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=20)
     assert result["split"] | {"dev_questions": 9, "test_questions": 21} == result["split"]
-    assert {int(row["metadata"]["source_id"]) for row in bench.rows()} <= set(range(9))
+    assert {int(row["metadata"]["source_id"]) for row in run_setup.rows()} <= set(range(9))
 
 
-def test_what_cannot_be_verified_is_not_kept(bench: Bench) -> None:
+def test_what_cannot_be_verified_is_not_kept(run_setup: RunSetup) -> None:
     """Word problems have no executable answer: the majority decides, if a second prompt agrees with it."""
     story = "Anna has {} red apples and buys {} more at the market. How many has she now?"
-    eval_run(bench, [{"input": story.format(10 + n, 20 + n), "target": "1"} for n in range(30)])
+    eval_run(run_setup, [{"input": story.format(10 + n, 20 + n), "target": "1"} for n in range(30)])
 
     def answer(item: BatchItem) -> str:
         text = prompt_of(item)
@@ -201,12 +201,12 @@ def test_what_cannot_be_verified_is_not_kept(bench: Bench) -> None:
         split = total % 3 == 0 and (item.sampling.seed or 0) % 2 == 0
         return f"She has {total + (1 + (item.sampling.seed or 0) % 97) * split}"
 
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(answer), "fix_eval_failures", source_eval_run_id=EVAL_ID, num_examples=40, max_attempts=300
     )
     assert result["accepted"] == 40
     assert {"no_majority", "second_opinion_differs"} <= set(result["rejected"])
-    for row in bench.rows():
+    for row in run_setup.rows():
         total = int(row["metadata"]["answer"])
         assert total % 2 == 1
         assert row["metadata"]["verify_method"] == "majority"
@@ -221,24 +221,24 @@ def test_what_cannot_be_verified_is_not_kept(bench: Bench) -> None:
         (lambda run: (run.mkdir(parents=True), (run / "metrics.json").write_text("{}")), "kept no samples"),
     ],
 )
-def test_an_eval_run_that_cannot_be_used_is_refused(bench: Bench, prepare: Any, message: str) -> None:
-    prepare(bench.layout.runs / "eval" / EVAL_ID)
-    assert message in bench.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
-    assert "is not the id of an eval job" in bench.refusal("fix_eval_failures", source_eval_run_id="../../etc")
+def test_an_eval_run_that_cannot_be_used_is_refused(run_setup: RunSetup, prepare: Any, message: str) -> None:
+    prepare(run_setup.layout.runs / "eval" / EVAL_ID)
+    assert message in run_setup.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
+    assert "is not the id of an eval job" in run_setup.refusal("fix_eval_failures", source_eval_run_id="../../etc")
 
 
-def test_an_eval_without_failures_is_refused(bench: Bench) -> None:
-    eval_run(bench, [{**record, "correct": True} for record in sums(10)])
-    assert "no usable wrong answers" in bench.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
+def test_an_eval_without_failures_is_refused(run_setup: RunSetup) -> None:
+    eval_run(run_setup, [{**record, "correct": True} for record in sums(10)])
+    assert "no usable wrong answers" in run_setup.refusal("fix_eval_failures", source_eval_run_id=EVAL_ID)
 
 
-def test_an_eval_run_that_changed_since_is_not_gone_on_with(bench: Bench) -> None:
-    eval_run(bench, sums(40))
-    config = bench.check("fix_eval_failures", source_eval_run_id=EVAL_ID)
-    with (bench.layout.runs / "eval" / EVAL_ID / "samples.jsonl").open("a") as file:
+def test_an_eval_run_that_changed_since_is_not_gone_on_with(run_setup: RunSetup) -> None:
+    eval_run(run_setup, sums(40))
+    config = run_setup.check("fix_eval_failures", source_eval_run_id=EVAL_ID)
+    with (run_setup.layout.runs / "eval" / EVAL_ID / "samples.jsonl").open("a") as file:
         file.write(json.dumps({"id": "more", "input": "What is 1+1?", "target": "2"}) + "\n")
     with pytest.raises(BadJob, match="changed after the job was made"):
-        bench.go(bench.context(config, SayingEngine(often_right)))
+        run_setup.go(run_setup.context(config, SayingEngine(often_right)))
 
 
 def test_other_numbers_keep_their_shape() -> None:
@@ -282,10 +282,10 @@ class TeacherAndStudent(SayingEngine):
 STUDENT = ModelRef(id="student", path="/models/student", digest="sha256:student")
 
 
-def of_student(bench: Bench) -> None:
+def of_student(run_setup: RunSetup) -> None:
     """The eval run was of the student."""
-    eval_run(bench, sums(60))
-    file = bench.layout.runs / "eval" / EVAL_ID / "config.json"
+    eval_run(run_setup, sums(60))
+    file = run_setup.layout.runs / "eval" / EVAL_ID / "config.json"
     model = {"id": STUDENT.id, "path": STUDENT.path, "digest": STUDENT.digest}
     file.write_text(json.dumps({**json.loads(file.read_text()), "model": model}))
 
@@ -293,41 +293,41 @@ def of_student(bench: Bench) -> None:
 ASKED: dict[str, Any] = {"source_eval_run_id": EVAL_ID, "num_samples": 40, "samples": 1, "replay_share": 0}
 
 
-def test_what_is_unsolved_is_for_the_student_to_say_and_the_teacher_solves_it(bench: Bench) -> None:
-    of_student(bench)
+def test_what_is_unsolved_is_for_the_student_to_say_and_the_teacher_solves_it(run_setup: RunSetup) -> None:
+    of_student(run_setup)
     engine = TeacherAndStudent()
-    context = bench.context(bench.check("fix_eval_failures", **ASKED), engine)
+    context = run_setup.context(run_setup.check("fix_eval_failures", **ASKED), engine)
     context.others = {STUDENT.id: STUDENT}
-    result = bench.go(context)
+    result = run_setup.go(context)
     assert (result["accepted"], result["unsolved_by"]) == (40, "student")
     assert engine.asked_student >= 40
-    answers = [int(row["metadata"]["answer"]) for row in bench.rows()]
+    answers = [int(row["metadata"]["answer"]) for row in run_setup.rows()]
     assert min(answers) > 40, "what the student solves teaches it nothing"
 
 
 @pytest.mark.parametrize("case", ["gone", "other weights", "no room"])
-def test_without_the_evals_model_its_stored_answers_say_what_is_unsolved(bench: Bench, case: str) -> None:
-    of_student(bench)
+def test_without_the_evals_model_its_stored_answers_say_what_is_unsolved(run_setup: RunSetup, case: str) -> None:
+    of_student(run_setup)
     engine = TeacherAndStudent()
-    context = bench.context(bench.check("fix_eval_failures", **ASKED), engine)
+    context = run_setup.context(run_setup.check("fix_eval_failures", **ASKED), engine)
     other = STUDENT.model_copy(update={"digest": "sha256:other"})
     context.others = {} if case == "gone" else {STUDENT.id: other if case == "other weights" else STUDENT}
     context.no_room = case == "no room"
-    result = bench.go(context)
+    result = run_setup.go(context)
     assert (result["accepted"], result["unsolved_by"], engine.asked_student) == (40, "stored answers", 0)
 
 
-def test_a_student_that_is_named_has_to_be_there(bench: Bench) -> None:
-    of_student(bench)
-    context = bench.context(bench.check("fix_eval_failures", **ASKED, student="nobody"), TeacherAndStudent())
+def test_a_student_that_is_named_has_to_be_there(run_setup: RunSetup) -> None:
+    of_student(run_setup)
+    context = run_setup.context(run_setup.check("fix_eval_failures", **ASKED, student="nobody"), TeacherAndStudent())
     with pytest.raises(BadJob, match=r"config\.student: there is no model 'nobody'"):
-        bench.go(context)
+        run_setup.go(context)
     context.others, context.no_room = {"nobody": STUDENT}, True
     with pytest.raises(ModelNotServed):
-        bench.go(context)
+        run_setup.go(context)
 
 
-def test_the_model_of_the_eval_teaches_itself(bench: Bench) -> None:
-    eval_run(bench, sums(60))
-    result = bench.run(SayingEngine(often_right), "fix_eval_failures", **{**ASKED, "samples": 8})
+def test_the_model_of_the_eval_teaches_itself(run_setup: RunSetup) -> None:
+    eval_run(run_setup, sums(60))
+    result = run_setup.run(SayingEngine(often_right), "fix_eval_failures", **{**ASKED, "samples": 8})
     assert result["unsolved_by"] == "teacher"

@@ -15,7 +15,7 @@ from datagen.templates import TemplateFailed, names_read
 from stepserve.contract import BatchItem, BatchOutput
 from stepserve.jobs.errors import BadJob
 from tests.documents import REPOSITORY, blocks_of
-from tests.unit.datagen.bench import JOB_ID, Bench, SayingEngine, prompt_of, said
+from tests.unit.datagen.run_setup import JOB_ID, RunSetup, SayingEngine, prompt_of, said
 
 TOPIC: dict[str, Any] = {"name": "topic", "kind": "category", "values": ["birds", "trees"]}
 QUESTION: dict[str, Any] = {"name": "question", "kind": "prompt", "template": "Ask about {{topic}}."}
@@ -25,8 +25,8 @@ LOOSE: dict[str, Any] = {"filters": [], "max_similarity": 1.0}
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def run_setup(tmp_path: Path) -> RunSetup:
+    return RunSetup(tmp_path)
 
 
 def column(kind: str, name: str = "x", **fields: Any) -> dict[str, Any]:
@@ -144,15 +144,17 @@ def column(kind: str, name: str = "x", **fields: Any) -> dict[str, Any]:
         ({"columns": [TOPIC], "user": "{{topic}}", "assistant": None}, "config.assistant: is missing"),
     ],
 )
-def test_what_cannot_run_is_refused_naming_the_field(bench: Bench, changed: dict[str, Any], message: str) -> None:
+def test_what_cannot_run_is_refused_naming_the_field(
+    run_setup: RunSetup, changed: dict[str, Any], message: str
+) -> None:
     config = {"columns": [TOPIC], "user": "a", "assistant": "b", **changed}
     given = {name: value for name, value in config.items() if value is not None}
-    assert message in bench.refusal("pipeline", **given)
+    assert message in run_setup.refusal("pipeline", **given)
 
 
-def test_a_field_that_the_first_row_lacks_is_refused(bench: Bench) -> None:
+def test_a_field_that_the_first_row_lacks_is_refused(run_setup: RunSetup) -> None:
     columns = [column("rows", "doc", rows=[{"title": "a"}]), column("prompt", template="{{doc.titel}}")]
-    refused = bench.refusal("pipeline", columns=columns, user="{{x}}", assistant="{{doc.title}}")
+    refused = run_setup.refusal("pipeline", columns=columns, user="{{x}}", assistant="{{doc.title}}")
     assert "config.columns.1.template: fails on the first row: " in refused
 
 
@@ -234,13 +236,13 @@ def quiz(item: BatchItem) -> BatchOutput | str:
     return f"They are things: {prompt}"
 
 
-def test_a_row_is_made_column_by_column_whatever_their_order_in_the_config(bench: Bench) -> None:
+def test_a_row_is_made_column_by_column_whatever_their_order_in_the_config(run_setup: RunSetup) -> None:
     engine = SayingEngine(quiz)
-    result = bench.run(
+    result = run_setup.run(
         engine, "pipeline", columns=[ANSWER, QUESTION, TOPIC], **ENDS, **LOOSE, num_examples=5, seed=3,
         system_prompt="Be brief.", system="You know nature.",
     )  # fmt: skip
-    rows = bench.rows()
+    rows = run_setup.rows()
     assert (result["accepted"], len(rows), result["columns"]) == (5, 5, ["topic", "question", "answer"])
     for row in rows:
         system, user, assistant = row["messages"]
@@ -257,30 +259,32 @@ def test_a_row_is_made_column_by_column_whatever_their_order_in_the_config(bench
     )
 
 
-def test_the_same_seed_draws_the_same_and_another_one_something_else(bench: Bench) -> None:
+def test_the_same_seed_draws_the_same_and_another_one_something_else(run_setup: RunSetup) -> None:
     columns = [column("integers", "a", low=0, high=10**9), column("uniform", "b", low=0, high=1)]
     config = {"columns": columns, "user": "{{a}} and {{b}}", "assistant": "fine", **LOOSE, "num_examples": 4}
     made = {}
     for job, seed in (("one", 1), ("again", 1), ("other", 2)):
-        checked = bench.check("pipeline", **config, seed=seed, output_dir=job, against_earlier_shards=False)
-        bench.go(bench.context(checked, SayingEngine(quiz), f"{JOB_ID}{job}"))
-        made[job] = {row["messages"][0]["content"] for row in bench.rows(job)}
+        checked = run_setup.check("pipeline", **config, seed=seed, output_dir=job, against_earlier_shards=False)
+        run_setup.go(run_setup.context(checked, SayingEngine(quiz), f"{JOB_ID}{job}"))
+        made[job] = {row["messages"][0]["content"] for row in run_setup.rows(job)}
     assert made["one"] == made["again"]
     assert not made["one"] & made["other"]
 
 
-def test_rows_are_taken_in_turn_once_each_and_at_random_for_ever(bench: Bench) -> None:
-    (bench.layout.base / "docs.jsonl").write_text("".join(json.dumps({"id": f"d{n}", "n": n}) + "\n" for n in range(5)))
+def test_rows_are_taken_in_turn_once_each_and_at_random_for_ever(run_setup: RunSetup) -> None:
+    (run_setup.layout.base / "docs.jsonl").write_text(
+        "".join(json.dumps({"id": f"d{n}", "n": n}) + "\n" for n in range(5))
+    )
     columns = [
         column("rows", "doc", input="docs.jsonl"),
         column("rows", "person", rows=[{"job": "cook"}, {"job": "poet"}], order="random"),
         column("prompt", "said", template="{{doc.n}} for a {{person.job}}"),
     ]
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(lambda item: prompt_of(item) + "!"), "pipeline", columns=columns, user="Say {{doc.n}}",
         assistant="{{said}}", **LOOSE, num_examples=50, seed=4,
     )  # fmt: skip
-    rows = bench.rows()
+    rows = run_setup.rows()
     assert (result["attempts"], result["partial"], result["rows"]) == (5, True, {"doc": 5, "person": 2})
     assert sorted(row["metadata"]["source_id"] for row in rows) == [f"d{n}" for n in range(5)]
     assert {row["messages"][1]["content"].rsplit(" ", 1)[1] for row in rows} == {"cook!", "poet!"}
@@ -290,16 +294,16 @@ PAIRS = column("expression", "pairs", template='{"of": {{doc.pairs | tojson}} }'
 EACH = column("each", "pair", of="pairs.of", most=3)
 
 
-def split(bench: Bench, docs: list[dict[str, Any]], *more: dict[str, Any], **config: Any) -> dict[str, Any]:
+def split(run_setup: RunSetup, docs: list[dict[str, Any]], *more: dict[str, Any], **config: Any) -> dict[str, Any]:
     columns = [EACH, *more, PAIRS, column("rows", "doc", rows=docs)]
     ends = {"user": "{{doc.id}}: {{pair.q}}", "assistant": "{{pair.a}}"}
-    return bench.run(
+    return run_setup.run(
         SayingEngine(lambda item: f"{prompt_of(item)}!"), "pipeline", columns=columns, **(ends | config), **LOOSE,
         num_examples=50, seed=1,
     )  # fmt: skip
 
 
-def test_a_row_that_is_split_makes_an_example_of_each_item(bench: Bench) -> None:
+def test_a_row_that_is_split_makes_an_example_of_each_item(run_setup: RunSetup) -> None:
     docs: list[dict[str, Any]] = [
         {"id": "d0", "pairs": [{"q": "what?", "a": "x"}, {"q": "who?", "a": "y"}]},
         {"id": "d1", "pairs": [{"q": f"q{n}?", "a": f"a{n}"} for n in range(5)]},
@@ -307,18 +311,18 @@ def test_a_row_that_is_split_makes_an_example_of_each_item(bench: Bench) -> None
         {"id": "d3", "pairs": "none"},
         {"id": "d4", "pairs": [{"q": "again?", "a": "z"}, {"q": "again?", "a": "z"}]},
     ]
-    result = split(bench, docs)
-    rows = [(row["messages"][0]["content"], row["messages"][1]["content"]) for row in bench.rows()]
+    result = split(run_setup, docs)
+    rows = [(row["messages"][0]["content"], row["messages"][1]["content"]) for row in run_setup.rows()]
     assert sorted(rows) == [
         ("d0: what?", "x"), ("d0: who?", "y"), ("d1: q0?", "a0"), ("d1: q1?", "a1"), ("d1: q2?", "a2"),
         ("d4: again?", "z"),
     ]  # fmt: skip
     assert (result["attempts"], result["accepted"]) == (5, 6)
     assert result["rejected"] == {"too_many_items": 1, "empty_list": 1, "no_list": 1, "duplicate": 1}
-    assert {row["metadata"]["source_id"] for row in bench.rows()} == {"d0", "d1", "d4"}
+    assert {row["metadata"]["source_id"] for row in run_setup.rows()} == {"d0", "d1", "d4"}
 
 
-def test_columns_that_read_the_item_are_made_for_each_and_others_once(bench: Bench) -> None:
+def test_columns_that_read_the_item_are_made_for_each_and_others_once(run_setup: RunSetup) -> None:
     engine = SayingEngine(lambda item: f"{prompt_of(item)}!")
     docs = [{"id": "d0", "pairs": [{"q": f"q{n}", "a": "-"} for n in range(3)]}]
     columns = [
@@ -330,7 +334,7 @@ def test_columns_that_read_the_item_are_made_for_each_and_others_once(bench: Ben
             settings={"pattern": "q1", "match": "nowhere"},
         ),
     ]  # fmt: skip
-    result = bench.run(
+    result = run_setup.run(
         engine, "pipeline", columns=columns, user="{{pair.q}}", assistant="{{reply}}", **LOOSE, num_examples=9, seed=1
     )
     assert result["columns"] == ["doc", "pairs", "about", "pair", "reply", "checked"]
@@ -339,18 +343,18 @@ def test_columns_that_read_the_item_are_made_for_each_and_others_once(bench: Ben
         "about d0", "q0 about d0!", "q1 about d0!", "q2 about d0!",
     ]  # fmt: skip
     assert len({item.sampling.seed for item in asked if item.sampling}) == 4
-    assert [row["messages"][0]["content"] for row in bench.rows()] == ["q0", "q2"]
+    assert [row["messages"][0]["content"] for row in run_setup.rows()] == ["q0", "q2"]
     assert (result["rejected"], result["verified_by"]) == ({"not_verified": 1}, {"checked": 2})
 
 
-def test_no_more_examples_than_were_asked_for_come_of_a_row(bench: Bench) -> None:
+def test_no_more_examples_than_were_asked_for_come_of_a_row(run_setup: RunSetup) -> None:
     docs = [{"id": f"d{n}", "pairs": [{"q": f"q{m}", "a": "-"} for m in range(3)]} for n in range(9)]
     columns = [column("rows", "doc", rows=docs), PAIRS, EACH]
-    bench.run(
+    run_setup.run(
         SayingEngine(quiz), "pipeline", columns=columns, user="{{doc.id}} {{pair.q}}", assistant="{{pair.a}}", **LOOSE,
         num_examples=4, seed=1,
     )  # fmt: skip
-    assert len(bench.rows()) == 4
+    assert len(run_setup.rows()) == 4
 
 
 SUM: list[dict[str, Any]] = [
@@ -374,37 +378,39 @@ def adds(item: BatchItem) -> BatchOutput | str:
     return f"It is {a + b}"
 
 
-def test_verifier_columns_drop_rows_and_every_reason_is_counted(bench: Bench) -> None:
+def test_verifier_columns_drop_rows_and_every_reason_is_counted(run_setup: RunSetup) -> None:
     check = column("verifier", "checked", verifier="numeric", question="{{question}}", answer="{{said}}",
                    settings={"answer_field": "total"})  # fmt: skip
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(adds), "pipeline", columns=[*SUM, check], user="{{question}}", assistant="{{said}}", **LOOSE,
         num_examples=20, max_attempts=60, seed=5,
     )  # fmt: skip
     assert result["accepted"] > 0
     assert set(result["rejected"]) == {"not_verified", "truncated", "engine_error"}
     assert result["accepted"] + result["rejected_total"] == result["attempts"]
-    for row in bench.rows():
+    for row in run_setup.rows():
         assert (row["metadata"]["verify_method"], row["metadata"]["verify_score"]) == ("checked", 1.0)
-    log = (bench.layout.runs / "data_gen" / JOB_ID / "attempts.jsonl").read_text().splitlines()
+    log = (run_setup.layout.runs / "data_gen" / JOB_ID / "attempts.jsonl").read_text().splitlines()
     details = [each["detail"] for line in log for each in json.loads(line)["rejected"]]
     assert {detail["column"] for detail in details} == {"said", "checked"}
 
 
-def test_a_verifier_that_is_not_required_is_a_value(bench: Bench) -> None:
+def test_a_verifier_that_is_not_required_is_a_value(run_setup: RunSetup) -> None:
     columns = [
         *SUM,
         column("verifier", "ok", verifier="regex", answer="{{said}}", settings={"pattern": "^It"}, required=False),
     ]
-    bench.run(
+    run_setup.run(
         SayingEngine(lambda item: "It is so" if "1" in prompt_of(item) else "No"), "pipeline", columns=columns,
         user="{{question}} {{ok.passed}}", assistant="{{said}}", **LOOSE, num_examples=12, seed=6,
     )  # fmt: skip
-    seen = {(row["messages"][0]["content"].rsplit(" ", 1)[1], row["messages"][1]["content"]) for row in bench.rows()}
+    seen = {
+        (row["messages"][0]["content"].rsplit(" ", 1)[1], row["messages"][1]["content"]) for row in run_setup.rows()
+    }
     assert seen == {("True", "It is so"), ("False", "No")}
 
 
-def test_a_judge_column_marks_by_its_rubric(bench: Bench) -> None:
+def test_a_judge_column_marks_by_its_rubric(run_setup: RunSetup) -> None:
     def answer(item: BatchItem) -> str:
         prompt = prompt_of(item)
         if "Mark:" not in prompt:
@@ -418,16 +424,16 @@ def test_a_judge_column_marks_by_its_rubric(bench: Bench) -> None:
         return made
 
     judge = column("judge", "mark", question="{{question}}", answer="{{answer}}", rubric=["It is about nature."])
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(answer), "pipeline", columns=[TOPIC, QUESTION, ANSWER, judge], **ENDS, **LOOSE, num_examples=4,
         seed=7, max_attempts=30,
     )  # fmt: skip
     assert result["rejected"].keys() == {"judge"}
-    assert all("birds" in row["messages"][0]["content"] for row in bench.rows())
-    assert {row["metadata"]["verify_method"] for row in bench.rows()} == {"mark"}
+    assert all("birds" in row["messages"][0]["content"] for row in run_setup.rows())
+    assert {row["metadata"]["verify_method"] for row in run_setup.rows()} == {"mark"}
 
 
-def test_answers_by_a_schema_are_objects_for_later_columns(bench: Bench) -> None:
+def test_answers_by_a_schema_are_objects_for_later_columns(run_setup: RunSetup) -> None:
     schema = {"type": "object", "properties": {"q": {"type": "string"}, "hints": {"type": "array"}}, "required": ["q"]}
     columns = [
         column("integers", "n", low=0, high=10**6),
@@ -439,34 +445,34 @@ def test_answers_by_a_schema_are_objects_for_later_columns(bench: Bench) -> None
         n = int(prompt_of(item))
         return json.dumps({"q": f"q{n}", "hints": ["a", "b"]} if n % 3 else {"hints": []}) if n % 2 else "no JSON"
 
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(answer), "pipeline", columns=columns, user="{{pair.q}}", assistant="{{hints[1]}} {{hints[2]}}",
         **LOOSE, num_examples=10, max_attempts=60, seed=8,
     )  # fmt: skip
     assert result["rejected"].keys() == {"not_json", "schema"}
-    assert {row["messages"][1]["content"] for row in bench.rows()} == {"b 1"}
+    assert {row["messages"][1]["content"] for row in run_setup.rows()} == {"b 1"}
 
 
-def test_a_model_of_a_column_that_is_gone_is_named(bench: Bench) -> None:
+def test_a_model_of_a_column_that_is_gone_is_named(run_setup: RunSetup) -> None:
     columns = [TOPIC, {**QUESTION, "model": "gone"}, ANSWER]
     with pytest.raises(BadJob, match=r"config.columns.1.model: there is no model 'gone'"):
-        bench.run(SayingEngine(quiz), "pipeline", columns=columns, **ENDS)
+        run_setup.run(SayingEngine(quiz), "pipeline", columns=columns, **ENDS)
 
 
-def test_a_template_that_fails_on_a_later_row_is_a_rejection(bench: Bench) -> None:
+def test_a_template_that_fails_on_a_later_row_is_a_rejection(run_setup: RunSetup) -> None:
     columns = [
         column("rows", "doc", rows=[{"id": "a", "t": "x"}, {"id": "b"}]),
         column("expression", template="{{doc.t}}"),
     ]
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(quiz), "pipeline", columns=columns, user="{{x}}", assistant="y", **LOOSE, num_examples=2
     )
     assert (result["accepted"], result["rejected"]) == (1, {"template_failed": 1})
 
 
-def test_the_configs_that_the_documentation_shows_are_taken(bench: Bench) -> None:
-    (bench.layout.base / "chunks.jsonl").write_text('{"id": "report-3", "text": "The bridge is 200 m long."}\n')
+def test_the_configs_that_the_documentation_shows_are_taken(run_setup: RunSetup) -> None:
+    (run_setup.layout.base / "chunks.jsonl").write_text('{"id": "report-3", "text": "The bridge is 200 m long."}\n')
     shown = [block for block in blocks_of(REPOSITORY / "docs" / "pipelines.md") if block.kind == "toml"]
     assert len(shown) == 4
     for block in shown:
-        bench.check("pipeline", **tomllib.loads(block.text))
+        run_setup.check("pipeline", **tomllib.loads(block.text))

@@ -17,7 +17,7 @@ from datagen.tokens import as_letters, words
 from stepserve.jobs.datagen_ports import RejectionQuery
 from stepserve.jobs.errors import BadJob, Conflict, Invalid, JobError
 from stepserve.jobs.ports import CardUse
-from tests.unit.datagen.bench import JOB_ID, Bench, SayingEngine
+from tests.unit.datagen.run_setup import JOB_ID, RunSetup, SayingEngine
 from tests.unit.evals.adding_engine import add
 
 SUMS: dict[str, Any] = {"template": "What is {{a}}+{{b}}?", "verify": "executed", "num_examples": 100}
@@ -27,18 +27,18 @@ def _rows(count: int) -> list[dict[str, int]]:
     return [{"a": 10 + number, "b": 20} for number in range(count)]
 
 
-def _report(bench: Bench, job: str = JOB_ID) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((bench.layout.runs / "data_gen" / job / "report.json").read_text())
+def _report(run_setup: RunSetup, job: str = JOB_ID) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_setup.layout.runs / "data_gen" / job / "report.json").read_text())
     return found
 
 
 def test_a_job_and_each_shard_have_a_report(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "base")
-    context = bench.context(bench.check("custom", **SUMS, rows=_rows(30), shard_size=8), SayingEngine(add))
+    run_setup = RunSetup(tmp_path / "base")
+    context = run_setup.context(run_setup.check("custom", **SUMS, rows=_rows(30), shard_size=8), SayingEngine(add))
     context.card_use = CardUse(gpu_seconds=2.0, energy={"joules": 210.0, "joules_per_1000_tokens": 1.0})
-    result = bench.go(context)
-    report = _report(bench)
-    rows = bench.rows()
+    result = run_setup.go(context)
+    report = _report(run_setup)
+    rows = run_setup.rows()
     job = report["job"]
     assert job["rows"] == result["accepted"] == len(rows) < 30
     assert [shard["rows"] for shard in report["shards"]] == [8, 8, len(rows) - 16]
@@ -68,26 +68,26 @@ def _asked(row: dict[str, Any]) -> str:
 
 
 def test_known_sets_are_compared_with_even_where_nothing_was_removed_for_them(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "base")
-    bench.dataset("exam.jsonl", "What is 11+20?", "What is 14+20?")
-    bench.dataset("other.jsonl", "What is 12+20?")
+    run_setup = RunSetup(tmp_path / "base")
+    run_setup.dataset("exam.jsonl", "What is 11+20?", "What is 14+20?")
+    run_setup.dataset("other.jsonl", "What is 12+20?")
     config = SUMS | {"rows": _rows(8), "decontaminate": False, "quality": {"known_sets": ["exam"]}}
-    bench.run(SayingEngine(add), "custom", **config)
-    found = _report(bench)["job"]["contamination"]
+    run_setup.run(SayingEngine(add), "custom", **config)
+    found = _report(run_setup)["job"]["contamination"]
     assert (found["known_sets"], found["by_set"], found["rows"]) == (["exam.jsonl"], {"exam.jsonl": 2}, 2)
     assert [hit["sample"] for hit in found["first"]] == [1, 2]
-    assert "config.quality.known_sets" in bench.refusal("custom", **SUMS | {"quality": {"known_sets": ["none"]}})
+    assert "config.quality.known_sets" in run_setup.refusal("custom", **SUMS | {"quality": {"known_sets": ["none"]}})
 
 
 def test_a_packed_set_is_known_by_its_name_too(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "base")
-    bench.dataset("exam.jsonl", "What is 11+20?")
-    exam = bench.layout.datasets / "exam.jsonl"
+    run_setup = RunSetup(tmp_path / "base")
+    run_setup.dataset("exam.jsonl", "What is 11+20?")
+    exam = run_setup.layout.datasets / "exam.jsonl"
     exam.with_name("exam.jsonl.gz").write_bytes(gzip.compress(exam.read_bytes()))
     exam.unlink()
     config = SUMS | {"rows": _rows(8), "decontaminate": False, "quality": {"known_sets": ["exam"]}}
-    bench.run(SayingEngine(add), "custom", **config)
-    assert _report(bench)["job"]["contamination"]["by_set"] == {"exam.jsonl.gz": 1}
+    run_setup.run(SayingEngine(add), "custom", **config)
+    assert _report(run_setup)["job"]["contamination"]["by_set"] == {"exam.jsonl.gz": 1}
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_a_packed_set_is_known_by_its_name_too(tmp_path: Path) -> None:
 def test_a_job_that_misses_a_limit_fails_and_publishes_nothing(
     tmp_path: Path, limits: dict[str, float], said: str
 ) -> None:
-    bench = Bench(tmp_path / "base")
+    run_setup = RunSetup(tmp_path / "base")
     config = SUMS | {"rows": _rows(12), "shard_size": 2, "quality": {"limits": limits}}
     for _ in range(2):  # a second attempt ends the same way
         with pytest.raises(BadJob, match=f"config.quality.limits.{said}.*nothing was published"):
-            bench.run(SayingEngine(add), "custom", **config)
-        assert bench.rows() == []
-    report = _report(bench)
+            run_setup.run(SayingEngine(add), "custom", **config)
+        assert run_setup.rows() == []
+    report = _report(run_setup)
     assert (report["published"], report["limits"][0]["is_kept"]) == (False, False)
     assert report["job"]["rows"] > 2
 
@@ -115,11 +115,11 @@ def test_a_job_that_misses_a_limit_fails_and_publishes_nothing(
 def test_what_a_killed_job_began_to_publish_is_published_whatever_is_known_by_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(tmp_path / "base")
-    bench.dataset("exam.jsonl", "What is 1+99?")
+    run_setup = RunSetup(tmp_path / "base")
+    run_setup.dataset("exam.jsonl", "What is 1+99?")
     quality = {"limits": {"max_contaminated_share": 0.0}}
     config = SUMS | {"rows": _rows(12), "shard_size": 2, "decontaminate": False, "quality": quality}
-    publish, published = bench.ledger.publish, list[str]()
+    publish, published = run_setup.ledger.publish, list[str]()
 
     async def dies_at_the_second(name: str) -> None:
         published.append(name)
@@ -127,24 +127,24 @@ def test_what_a_killed_job_began_to_publish_is_published_whatever_is_known_by_th
             raise Killed
         await publish(name)
 
-    monkeypatch.setattr(bench.ledger, "publish", dies_at_the_second)
+    monkeypatch.setattr(run_setup.ledger, "publish", dies_at_the_second)
     with pytest.raises(Killed):
-        bench.run(SayingEngine(add), "custom", **config)
-    begun = bench.rows()
-    bench.dataset("more.jsonl", *(_asked(row) for row in begun))
-    bench.run(SayingEngine(add), "custom", **config)
-    assert len(bench.rows()) > len(begun)
-    assert _report(bench)["published"]
+        run_setup.run(SayingEngine(add), "custom", **config)
+    begun = run_setup.rows()
+    run_setup.dataset("more.jsonl", *(_asked(row) for row in begun))
+    run_setup.run(SayingEngine(add), "custom", **config)
+    assert len(run_setup.rows()) > len(begun)
+    assert _report(run_setup)["published"]
 
 
 def test_limits_that_are_kept_change_no_shard(tmp_path: Path) -> None:
     made = []
     for name, limits in (("a", {}), ("b", {"min_rows": 3, "min_verified_share": 1.0, "max_source_share": 0.5})):
-        bench = Bench(tmp_path / name)
+        run_setup = RunSetup(tmp_path / name)
         config = SUMS | {"rows": _rows(30), "shard_size": 4, "seed": 7, "quality": {"limits": limits}}
-        bench.run(SayingEngine(add), "custom", **config)
-        made.append([(_asked(row), row["messages"][1]["content"]) for row in bench.rows()])
-        assert _report(bench)["published"]
+        run_setup.run(SayingEngine(add), "custom", **config)
+        made.append([(_asked(row), row["messages"][1]["content"]) for row in run_setup.rows()])
+        assert _report(run_setup)["published"]
     assert made[0] == made[1] != []
 
 
@@ -153,21 +153,21 @@ def test_every_limit_has_a_value_it_is_held_against() -> None:
 
 
 def test_a_failed_job_has_a_report_too(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "base")
+    run_setup = RunSetup(tmp_path / "base")
     with pytest.raises(JobError, match="not one example passed"):
-        bench.run(SayingEngine(lambda _: "no"), "custom", **SUMS | {"rows": _rows(3)})
-    report = _report(bench)
+        run_setup.run(SayingEngine(lambda _: "no"), "custom", **SUMS | {"rows": _rows(3)})
+    report = _report(run_setup)
     assert (report["published"], report["job"]["rows"]) == (False, 0)
     assert sum(report["yield"]["rejected"].values()) == 3
 
 
 def test_what_was_dropped_can_be_paged_through(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "base")
-    run_dir = bench.layout.runs / "data_gen" / JOB_ID
+    run_setup = RunSetup(tmp_path / "base")
+    run_dir = run_setup.layout.runs / "data_gen" / JOB_ID
     with pytest.raises(Conflict):
         page(run_dir, RejectionQuery())
     config = SUMS | {"rows": [*_rows(20), *_rows(20)], "filters": []}
-    result = bench.run(SayingEngine(add), "custom", **config)
+    result = run_setup.run(SayingEngine(add), "custom", **config)
     for reason, count in (None, result["rejected_total"]), ("duplicate", result["rejected"]["duplicate"]):
         found: list[dict[str, Any]] = []
         after: str | None = None

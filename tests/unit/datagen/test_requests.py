@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from stepserve.jobs.errors import BadJob
-from tests.unit.datagen.bench import Bench, SayingEngine
+from tests.unit.datagen.run_setup import RunSetup, SayingEngine
 
 PLAIN: dict[str, Any] = {"template": "Say {{word}}", "rows": [{"word": "yes"}]}
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def run_setup(tmp_path: Path) -> RunSetup:
+    return RunSetup(tmp_path)
 
 
-def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
-    assert bench.refusal("evolve") == (
+def test_an_unknown_strategy_names_the_known_ones(run_setup: RunSetup) -> None:
+    assert run_setup.refusal("evolve") == (
         "strategy: there is no 'evolve'; known are self_instruct, fix_eval_failures, custom, best_of_n, pipeline"
     )
 
@@ -65,36 +65,36 @@ def test_an_unknown_strategy_names_the_known_ones(bench: Bench) -> None:
         ({"decontaminate_except": ["nothing"]}, "config.decontaminate_except: there is no file 'nothing'"),
     ],
 )
-def test_bad_configs_are_refused_naming_the_field(bench: Bench, config: dict[str, Any], message: str) -> None:
+def test_bad_configs_are_refused_naming_the_field(run_setup: RunSetup, config: dict[str, Any], message: str) -> None:
     given = {key: value for key, value in {**PLAIN, **config}.items() if value is not None}
-    assert message in bench.refusal("custom", **given)
+    assert message in run_setup.refusal("custom", **given)
 
 
-def test_synonyms_of_the_scripts_are_taken(bench: Bench) -> None:
-    stored = bench.check("self_instruct", target_domain="math", num_samples=7, output_dir="train_shards_out")
+def test_synonyms_of_the_scripts_are_taken(run_setup: RunSetup) -> None:
+    stored = run_setup.check("self_instruct", target_domain="math", num_samples=7, output_dir="train_shards_out")
     assert (stored["config"]["domain"], stored["config"]["num_examples"]) == ("math", 7)
-    assert stored["config"]["seed"] == bench.check("self_instruct", seed=stored["config"]["seed"])["config"]["seed"]
+    assert stored["config"]["seed"] == run_setup.check("self_instruct", seed=stored["config"]["seed"])["config"]["seed"]
 
 
-def test_rows_and_seeds_are_read_at_the_door(bench: Bench) -> None:
-    (bench.layout.base / "rows.jsonl").write_text('{"word": "yes"}\n\n[1]\n')
-    assert "config.input: rows.jsonl, line 3: not a JSON object" in bench.refusal(
+def test_rows_and_seeds_are_read_at_the_door(run_setup: RunSetup) -> None:
+    (run_setup.layout.base / "rows.jsonl").write_text('{"word": "yes"}\n\n[1]\n')
+    assert "config.input: rows.jsonl, line 3: not a JSON object" in run_setup.refusal(
         "custom", template="{{word}}", input="rows.jsonl"
     )
-    (bench.layout.base / "seeds.jsonl").write_text(json.dumps({"instruction": "Do it."}) + "\n")
-    assert "config.seed_file: seeds.jsonl, line 1: 'output' is missing" in bench.refusal(
+    (run_setup.layout.base / "seeds.jsonl").write_text(json.dumps({"instruction": "Do it."}) + "\n")
+    assert "config.seed_file: seeds.jsonl, line 1: 'output' is missing" in run_setup.refusal(
         "self_instruct", seed_file="seeds.jsonl"
     )
 
 
 def test_an_output_folder_that_leads_elsewhere_is_refused(
-    bench: Bench, tmp_path_factory: pytest.TempPathFactory
+    run_setup: RunSetup, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    base = bench.layout.base
+    base = run_setup.layout.base
     outside = tmp_path_factory.mktemp("outside")
     (base / "out").symlink_to(outside)
-    bench.layout.models.mkdir(exist_ok=True)
-    (base / "in").symlink_to(bench.layout.models)
+    run_setup.layout.models.mkdir(exist_ok=True)
+    (base / "in").symlink_to(run_setup.layout.models)
     (base / "all").symlink_to(base)
     (base / "round").symlink_to(base / "round")
     (base / "notes").write_text("mine")
@@ -106,17 +106,17 @@ def test_an_output_folder_that_leads_elsewhere_is_refused(
         ("round", "cannot be looked at"),
         ("notes/x", "notes is a file"),
     ):
-        assert message in bench.refusal("custom", **PLAIN, output_dir=folder)
+        assert message in run_setup.refusal("custom", **PLAIN, output_dir=folder)
 
 
 def test_an_output_folder_that_leads_out_by_now_is_never_written_to(
-    bench: Bench, tmp_path_factory: pytest.TempPathFactory
+    run_setup: RunSetup, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
-    context = bench.context(
-        bench.check("custom", **PLAIN, num_examples=1, output_dir="out/x"), SayingEngine(lambda _: "Fine.")
+    context = run_setup.context(
+        run_setup.check("custom", **PLAIN, num_examples=1, output_dir="out/x"), SayingEngine(lambda _: "Fine.")
     )
-    (bench.layout.base / "out").symlink_to(outside)
+    (run_setup.layout.base / "out").symlink_to(outside)
     with pytest.raises(BadJob, match="leads out of the base directory"):
-        bench.go(context)
+        run_setup.go(context)
     assert list(outside.iterdir()) == []

@@ -18,7 +18,7 @@ from datagen.strategies.self_instruct import (
     task_text,
 )
 from stepserve.contract import BatchItem, BatchOutput
-from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of, said
+from tests.unit.datagen.run_setup import RunSetup, SayingEngine, prompt_of, said
 
 THINGS = [
     "river", "lamp", "garden", "letter", "harbour", "violin", "engine", "forest", "kitchen", "winter", "mirror",
@@ -58,14 +58,14 @@ class Pupil:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def run_setup(tmp_path: Path) -> RunSetup:
+    return RunSetup(tmp_path)
 
 
-def test_tasks_become_examples_that_differ(bench: Bench) -> None:
+def test_tasks_become_examples_that_differ(run_setup: RunSetup) -> None:
     pupil = Pupil()
-    result = bench.run(SayingEngine(pupil), "self_instruct", num_examples=60)
-    rows = bench.rows()
+    result = run_setup.run(SayingEngine(pupil), "self_instruct", num_examples=60)
+    rows = run_setup.rows()
     assert len(rows) == result["accepted"] == 60
     assert set(pupil.shown) == {8}
     instructions = [row["messages"][0]["content"].split("\n\n")[0] for row in rows]
@@ -78,9 +78,9 @@ def test_tasks_become_examples_that_differ(bench: Bench) -> None:
     assert {row["messages"][1]["content"] for row in labelled} <= {"yes", "no"}
 
 
-def test_tasks_that_were_made_are_shown_in_later_prompts(bench: Bench) -> None:
+def test_tasks_that_were_made_are_shown_in_later_prompts(run_setup: RunSetup) -> None:
     engine = SayingEngine(Pupil())
-    bench.run(engine, "self_instruct", num_examples=60)
+    run_setup.run(engine, "self_instruct", num_examples=60)
     seeds = {" ".join(task_text(task).split())[:40] for task in shipped_seeds().tasks}
     prompts = [prompt_of(item) for item in engine.items if prompt_of(item).startswith("Come up with")]
     shown = [re.findall(r"^\d+\. (.*)$", prompt, re.MULTILINE) for prompt in prompts]
@@ -89,15 +89,15 @@ def test_tasks_that_were_made_are_shown_in_later_prompts(bench: Bench) -> None:
     assert made[-1] == 2
 
 
-def test_the_same_again_is_no_new_task(bench: Bench) -> None:
+def test_the_same_again_is_no_new_task(run_setup: RunSetup) -> None:
     pupil = Pupil()
     pupil.task = lambda: "Describe the old harbour in five sentences"  # type: ignore[method-assign]
-    result = bench.run(SayingEngine(pupil), "self_instruct", num_examples=10, max_attempts=12)
+    result = run_setup.run(SayingEngine(pupil), "self_instruct", num_examples=10, max_attempts=12)
     assert (result["accepted"], result["partial"]) == (1, True)
     assert result["rejected"]["duplicate"] == 35
 
 
-def test_math_makes_problems_that_were_checked(bench: Bench) -> None:
+def test_math_makes_problems_that_were_checked(run_setup: RunSetup) -> None:
     count = 0
 
     def pupil(item: BatchItem) -> str:
@@ -111,16 +111,16 @@ def test_math_makes_problems_that_were_checked(bench: Bench) -> None:
             return f"{a} + {b} = {int(a) + int(b)}\nThe answer is {int(a) + int(b)}"
         return f"The answer is {item.sampling.seed if item.sampling else 0}"
 
-    result = bench.run(
+    result = run_setup.run(
         SayingEngine(pupil), "self_instruct", domain="math", num_examples=3, max_attempts=40, max_similarity=1.0
     )
     assert result["verified_by"] == {"executed": 3}
-    for row in bench.rows():
+    for row in run_setup.rows():
         a, b = re.findall(r"\d+", row["messages"][0]["content"])
         assert row["metadata"]["answer"] == str(int(a) + int(b))
 
 
-def test_a_small_context_gets_fewer_demonstrations(bench: Bench) -> None:
+def test_a_small_context_gets_fewer_demonstrations(run_setup: RunSetup) -> None:
     pupil = Pupil()
 
     def answer(item: BatchItem) -> BatchOutput:
@@ -128,19 +128,19 @@ def test_a_small_context_gets_fewer_demonstrations(bench: Bench) -> None:
             return BatchOutput(error="This model's maximum context length is 512 tokens")
         return pupil(item)
 
-    result = bench.run(SayingEngine(answer), "self_instruct", num_examples=10)
+    result = run_setup.run(SayingEngine(answer), "self_instruct", num_examples=10)
     assert result["accepted"] == 10
     assert 1 <= result["demonstrations"] < 4
 
 
-def test_a_users_seeds_and_a_domain_steer_the_prompts(bench: Bench) -> None:
+def test_a_users_seeds_and_a_domain_steer_the_prompts(run_setup: RunSetup) -> None:
     seeds = [
         {"instruction": f"Weave basket {n}", "output": "Woven.", "domain": "baskets" if n < 6 else "other"}
         for n in range(12)
     ]
-    (bench.layout.base / "mine.jsonl").write_text("\n".join(map(json.dumps, seeds)))
+    (run_setup.layout.base / "mine.jsonl").write_text("\n".join(map(json.dumps, seeds)))
     engine = SayingEngine(Pupil())
-    result = bench.run(engine, "self_instruct", seed_file="mine.jsonl", domain="baskets", num_examples=5)
+    result = run_setup.run(engine, "self_instruct", seed_file="mine.jsonl", domain="baskets", num_examples=5)
     assert result["seed_tasks"] == 6
     first = prompt_of(engine.items[0])
     assert "in the field of baskets" in first

@@ -21,7 +21,7 @@ from evals.sandbox import why_no_sandbox
 from stepserve.contract import BatchItem, BatchOutput, BatchRequest, BatchResult, BatchSampling, ModelRef
 from stepserve.jobs.datagen_ports import RejectionQuery
 from stepserve.jobs.errors import BadJob, ModelNotServed
-from tests.unit.datagen.bench import Bench, SayingEngine, prompt_of
+from tests.unit.datagen.run_setup import RunSetup, SayingEngine, prompt_of
 from tests.unit.evals.adding_engine import MODEL
 
 OTHER = ModelRef(id="other", path="/models/other", digest="sha256:bb")
@@ -31,19 +31,19 @@ EVIL = {"type": "string", "pattern": "^(a+)+$"}
 
 
 def _verified(
-    bench: Bench, verifiers: list[dict[str, Any]], said: dict[str, str], **row: Any
+    run_setup: RunSetup, verifiers: list[dict[str, Any]], said: dict[str, str], **row: Any
 ) -> tuple[list[str], dict[str, int], list[dict[str, Any]]]:
     """Which of the replies (by question) pass, the rejections, and the rows."""
     rows = [{"q": question, **row} for question in said]
     engine = SayingEngine(lambda item: said[prompt_of(item)])
-    result = bench.run(engine, "custom", template="{{q}}", rows=rows, verifiers=verifiers, **PATIENT)
-    made = bench.rows()
+    result = run_setup.run(engine, "custom", template="{{q}}", rows=rows, verifiers=verifiers, **PATIENT)
+    made = run_setup.rows()
     return [row["messages"][0]["content"] for row in made], result["rejected"], made
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "base")
+def run_setup(tmp_path: Path) -> RunSetup:
+    return RunSetup(tmp_path / "base")
 
 
 def test_a_slow_pattern_takes_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +108,9 @@ def test_a_number_that_takes_minutes_to_write_out_is_none() -> None:
     ],
 )
 def test_each_verifier_believes_what_it_should(
-    bench: Bench, verifier: dict[str, Any], row: dict[str, Any], said: dict[str, str], passes: list[str]
+    run_setup: RunSetup, verifier: dict[str, Any], row: dict[str, Any], said: dict[str, str], passes: list[str]
 ) -> None:
-    passed, rejected, rows = _verified(bench, [verifier], said, **row)
+    passed, rejected, rows = _verified(run_setup, [verifier], said, **row)
     assert passed == passes
     assert rejected == {"not_verified": len(said) - len(passes)}
     assert {(one["metadata"]["verify_method"], one["metadata"]["verify_score"]) for one in rows} == {
@@ -118,7 +118,7 @@ def test_each_verifier_believes_what_it_should(
     }
 
 
-def test_code_is_run_against_the_rows_tests(bench: Bench) -> None:
+def test_code_is_run_against_the_rows_tests(run_setup: RunSetup) -> None:
     if (reason := why_no_sandbox()) is not None:
         pytest.skip(reason)
     said = {
@@ -127,15 +127,15 @@ def test_code_is_run_against_the_rows_tests(bench: Bench) -> None:
         "never come back": "import signal\ndef double(x):\n    signal.pause()",
     }
     verifier = {"name": "unit_tests", "timeout_s": 10}
-    passed, rejected, _ = _verified(bench, [verifier], said, tests=["assert double(2) == 4"], entry_point="double")
+    passed, rejected, _ = _verified(run_setup, [verifier], said, tests=["assert double(2) == 4"], entry_point="double")
     assert (passed, rejected) == (["double a number"], {"not_verified": 2})
 
 
 def test_a_schema_that_hangs_is_a_counted_rejection(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "base")
-    bench.kind = DataGenKind(bench.layout, render_limit_s=0.5)
+    run_setup = RunSetup(tmp_path / "base")
+    run_setup.kind = DataGenKind(run_setup.layout, render_limit_s=0.5)
     said = {"first question": '"aa"', "second question": json.dumps("a" * 40 + "!")}
-    passed, rejected, _ = _verified(bench, [{"name": "json_schema", "schema": EVIL}], said)
+    passed, rejected, _ = _verified(run_setup, [{"name": "json_schema", "schema": EVIL}], said)
     assert (passed, rejected) == (["first question"], {"not_verified": 1})
 
 
@@ -190,13 +190,13 @@ def test_an_installed_verifier_that_hangs_is_a_counted_rejection_and_a_slow_engi
     assert asyncio.run(verified(_Slow(asks=True))).rejection is None
 
 
-def test_all_have_to_pass_and_the_row_names_them(bench: Bench) -> None:
+def test_all_have_to_pass_and_the_row_names_them(run_setup: RunSetup) -> None:
     said = {"What is 1+2?": "3", "What is 2+2?": "four", "What is 2+3?": "55"}
     verifiers = [{"name": "regex", "pattern": "[0-9]"}, {"name": "regex", "pattern": ".", "match": "whole"}]
-    passed, _, rows = _verified(bench, verifiers, said)
+    passed, _, rows = _verified(run_setup, verifiers, said)
     assert passed == ["What is 1+2?"]
     assert rows[0]["metadata"]["verify_method"] == "regex+regex"
-    report = json.loads(next(bench.layout.runs.glob("data_gen/*/report.json")).read_text())
+    report = json.loads(next(run_setup.layout.runs.glob("data_gen/*/report.json")).read_text())
     assert report["yield"]["by_verifier"]["regex"] == {"passed": 2, "failed": 2, "yield": 0.5}
 
 
@@ -218,21 +218,21 @@ class _TwoModels(SayingEngine):
             self._answer, self.digest = mine, MODEL.digest
 
 
-def test_a_second_model_has_to_agree(bench: Bench) -> None:
+def test_a_second_model_has_to_agree(run_setup: RunSetup) -> None:
     rows = [{"q": "1+2"}, {"q": "2+2"}]
     verifiers = [{"name": "second_model", "model": OTHER.id}]
-    config = bench.check("custom", template="{{q}}", rows=rows, verifiers=verifiers, **PATIENT)
-    context = bench.context(config, _TwoModels("The answer is 3."))
+    config = run_setup.check("custom", template="{{q}}", rows=rows, verifiers=verifiers, **PATIENT)
+    context = run_setup.context(config, _TwoModels("The answer is 3."))
     with pytest.raises(BadJob, match=r"config.verifiers: there is no model 'other'"):
-        bench.go(context)
+        run_setup.go(context)
     context.others = {OTHER.id: OTHER}
     context.no_room = True
     with pytest.raises(ModelNotServed):
-        bench.go(context)
+        run_setup.go(context)
     context.no_room = False
-    result = bench.go(context)
+    result = run_setup.go(context)
     assert (result["accepted"], result["rejected"]) == (1, {"not_verified": 1})
-    assert bench.rows()[0]["metadata"]["verify_method"] == "second_model"
+    assert run_setup.rows()[0]["metadata"]["verify_method"] == "second_model"
 
 
 def _judging(item: BatchItem) -> str:
@@ -243,43 +243,45 @@ def _judging(item: BatchItem) -> str:
     return "5" if "good\n" in prompt else "hm" if "odd\n" in prompt else "2"
 
 
-def test_a_judge_is_calibrated_before_the_first_example(bench: Bench) -> None:
+def test_a_judge_is_calibrated_before_the_first_example(run_setup: RunSetup) -> None:
     labels = [("good", True), ("good", "good"), ("bad", 2), ("bad", "good"), ("odd", False)]
     lines = [json.dumps({"question": "q", "answer": answer, "label": label}) for answer, label in labels]
-    (bench.layout.base / "labels.jsonl").write_text("\n".join(lines))
+    (run_setup.layout.base / "labels.jsonl").write_text("\n".join(lines))
     config = {"template": "{{q}}", "rows": [{"q": "row 1"}, {"q": "row 2"}], **PATIENT}
     judge = {"rubric": ["It is polite."], "calibration": "labels.jsonl"}
     engine = SayingEngine(_judging)
-    result = bench.run(engine, "custom", **config, judge=judge)
+    result = run_setup.run(engine, "custom", **config, judge=judge)
     assert result["judge_calibration"] == {
         "rows": 5, "agreement": 0.8, "kappa": 0.6154, "false_accepts": 0, "false_rejects": 1, "without_mark": 1,
     }  # fmt: skip
     assert "- It is polite." in prompt_of(engine.items[0])
     assert (result["accepted"], result["rejected"]) == (1, {"judge": 1})
-    assert bench.rows()[0]["metadata"]["verify_method"] == "judge"
+    assert run_setup.rows()[0]["metadata"]["verify_method"] == "judge"
     with pytest.raises(BadJob, match=r"config\.judge\.min_agreement: at least 0.9 was asked for; the judge has rows 5"):
-        bench.run(SayingEngine(_judging), "custom", job="data_gen_2", **config, judge=judge | {"min_agreement": 0.9})
+        run_setup.run(
+            SayingEngine(_judging), "custom", job="data_gen_2", **config, judge=judge | {"min_agreement": 0.9}
+        )
 
 
-def test_a_judge_that_is_down_is_named_or_counted(bench: Bench) -> None:
+def test_a_judge_that_is_down_is_named_or_counted(run_setup: RunSetup) -> None:
     rows = [{"q": "1+2"}, {"q": "2+2"}]
-    config = bench.check("custom", template="{{q}}", rows=rows, judge={"model": OTHER.id}, **PATIENT)
+    config = run_setup.check("custom", template="{{q}}", rows=rows, judge={"model": OTHER.id}, **PATIENT)
     engine = _TwoModels(BatchOutput(error="the engine died"))
-    context = bench.context(config, engine)
+    context = run_setup.context(config, engine)
     with pytest.raises(BadJob, match=r"config.judge: there is no model 'other'"):
-        bench.go(context)
+        run_setup.go(context)
     assert engine.requests == [], "nobody was asked"
     context.others = {OTHER.id: OTHER}
     with pytest.raises(BadJob, match=r"not one example passed after 2 attempts; rejected: judge_without_mark 2"):
-        bench.go(context)
+        run_setup.go(context)
     dropped = page(context.run_dir, RejectionQuery(None, None, 10))["rejected"]
     assert {one["why"] for one in dropped} == {"the judge gave no mark: it cannot be asked: the engine died"}
 
 
-def test_a_question_about_the_judges_own_prompt_stays_what_it_is(bench: Bench) -> None:
+def test_a_question_about_the_judges_own_prompt_stays_what_it_is(run_setup: RunSetup) -> None:
     engine = SayingEngine(lambda item: "5" if prompt_of(item).endswith("Mark:") else "secret")
     rows = [{"q": "What does {answer} stand for?"}]
-    bench.run(engine, "custom", template="{{q}}", rows=rows, judge={"min_score": 4}, **PATIENT)
+    run_setup.run(engine, "custom", template="{{q}}", rows=rows, judge={"min_score": 4}, **PATIENT)
     asked = prompt_of(engine.items[-1])
     assert "What does {answer} stand for?" in asked
     assert asked.count("secret") == 1
@@ -308,7 +310,7 @@ def test_agreement_is_what_cohen_says() -> None:
         ({"judge": {"prompt": "p", "rubric": ["r"]}}, "config.judge: prompt and rubric do not go together"),
     ],
 )
-def test_bad_settings_are_refused_before_there_is_a_job(bench: Bench, config: dict[str, Any], said: str) -> None:
+def test_bad_settings_are_refused_before_there_is_a_job(run_setup: RunSetup, config: dict[str, Any], said: str) -> None:
     good, bad = ({"question": "q", "answer": "a", "label": label} for label in (True, 7))
-    (bench.layout.base / "bad.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
-    assert said in bench.refusal("custom", template="{{q}}", rows=[{"q": "x"}], **config)
+    (run_setup.layout.base / "bad.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    assert said in run_setup.refusal("custom", template="{{q}}", rows=[{"q": "x"}], **config)

@@ -16,20 +16,20 @@ from tests.threaded_server import threaded
 from tests.unit.evals.adding_engine import AddingEngine
 
 
-class Court:
+class JudgeServer:
     """A real HTTP server that speaks as a chat model; `replies` are given in turn, the last for ever."""
 
     def __init__(self) -> None:
         self.replies: list[tuple[int, str]] = [(200, "CORRECT")]
         self.asked: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
-        court = self
+        judge_server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                court.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                court.authorizations.append(self.headers.get("authorization"))
-                status, said = court.replies.pop(0) if len(court.replies) > 1 else court.replies[0]
+                judge_server.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                judge_server.authorizations.append(self.headers.get("authorization"))
+                status, said = judge_server.replies.pop(0) if len(judge_server.replies) > 1 else judge_server.replies[0]
                 body = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
@@ -44,10 +44,10 @@ class Court:
 
 
 @pytest.fixture
-def court() -> Iterator[Court]:
-    court = Court()
-    with threaded(court.server):
-        yield court
+def judge_server() -> Iterator[JudgeServer]:
+    judge_server = JudgeServer()
+    with threaded(judge_server.server):
+        yield judge_server
 
 
 def _record() -> SampleRecord:
@@ -74,23 +74,23 @@ def _grade(judge: Judge) -> MetricScore:
         ("I cannot tell", False, False),
     ],
 )
-def test_the_verdict_is_the_last_word(court: Court, said: str, correct: bool, parsed: bool) -> None:
-    court.replies = [(200, said)]
-    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), AllowedJudges([court.url])))
+def test_the_verdict_is_the_last_word(judge_server: JudgeServer, said: str, correct: bool, parsed: bool) -> None:
+    judge_server.replies = [(200, said)]
+    score = _grade(judge_by_url(JudgeSpec(model="big", url=judge_server.url), AllowedJudges([judge_server.url])))
     assert (score.correct, score.parsed, score.error) == (correct, parsed, None)
     assert score.detail in {"CORRECT", "INCORRECT", f"no verdict in a reply of {len(said)} characters"}
-    (asked,) = court.asked
+    (asked,) = judge_server.asked
     assert (asked["model"], asked["temperature"]) == ("big", 0)
     for part in ("Capital of France?", "Paris or Lutetia", "It is Paris."):
         assert part in asked["messages"][0]["content"]
 
 
-async def test_what_an_answer_says_is_no_template(court: Court) -> None:
-    spec = JudgeSpec(model="big", url=court.url, template="{{prediction}} {{question}}")
+async def test_what_an_answer_says_is_no_template(judge_server: JudgeServer) -> None:
+    spec = JudgeSpec(model="big", url=judge_server.url, template="{{prediction}} {{question}}")
 
-    async with judge_by_url(spec, AllowedJudges([court.url])) as judge:
+    async with judge_by_url(spec, AllowedJudges([judge_server.url])) as judge:
         await judge.grade(_record(), "{{target}}")
-    assert court.asked[0]["messages"][0]["content"] == "{{target}} Capital of France?"
+    assert judge_server.asked[0]["messages"][0]["content"] == "{{target}} Capital of France?"
 
 
 @pytest.mark.parametrize("template", ["{{prediction}} {{answer}}", "Is {{question}} easy?"])
@@ -99,24 +99,27 @@ def test_a_template_that_shows_no_answer_or_what_there_is_not(template: str) -> 
         JudgeSpec(model="big", template=template)
 
 
-def test_a_key_goes_to_its_own_url_alone(court: Court) -> None:
-    allowed = AllowedJudges([court.url + "/other"], {court.url + "/": SecretStr("secret")})
-    _grade(judge_by_url(JudgeSpec(model="big", url=court.url), allowed))
-    _grade(judge_by_url(JudgeSpec(model="big", url=court.url + "/other"), allowed))
-    assert court.authorizations == ["Bearer secret", None]
+def test_a_key_goes_to_its_own_url_alone(judge_server: JudgeServer) -> None:
+    allowed = AllowedJudges([judge_server.url + "/other"], {judge_server.url + "/": SecretStr("secret")})
+    _grade(judge_by_url(JudgeSpec(model="big", url=judge_server.url), allowed))
+    _grade(judge_by_url(JudgeSpec(model="big", url=judge_server.url + "/other"), allowed))
+    assert judge_server.authorizations == ["Bearer secret", None]
 
 
-def test_a_judge_in_trouble_is_asked_again(court: Court) -> None:
-    court.replies = [(503, ""), (429, ""), (200, "CORRECT")]
-    assert _grade(judge_by_url(JudgeSpec(model="big", url=court.url), AllowedJudges([court.url]))).correct is True
+def test_a_judge_in_trouble_is_asked_again(judge_server: JudgeServer) -> None:
+    judge_server.replies = [(503, ""), (429, ""), (200, "CORRECT")]
+    assert (
+        _grade(judge_by_url(JudgeSpec(model="big", url=judge_server.url), AllowedJudges([judge_server.url]))).correct
+        is True
+    )
 
 
-def test_a_judge_that_refuses_is_an_error_and_no_verdict(court: Court) -> None:
-    court.replies = [(401, "")]
-    score = _grade(judge_by_url(JudgeSpec(model="big", url=court.url), AllowedJudges([court.url])))
+def test_a_judge_that_refuses_is_an_error_and_no_verdict(judge_server: JudgeServer) -> None:
+    judge_server.replies = [(401, "")]
+    score = _grade(judge_by_url(JudgeSpec(model="big", url=judge_server.url), AllowedJudges([judge_server.url])))
     assert (score.value, score.parsed) == (0.0, False)
     assert "answered 401" in str(score.error)
-    assert len(court.asked) == 1
+    assert len(judge_server.asked) == 1
 
 
 class Bench(AddingEngine):

@@ -272,7 +272,7 @@ class FakeEngine:
         self.stopped = True
 
 
-class Garage:
+class FakeStarter:
     """Starts engines, keeps them for the test to look at, and refuses those it was told to."""
 
     def __init__(self) -> None:
@@ -368,5 +368,5 @@ class FakeKeeper:
 
 def router_over(gate: Gate, register: Register | None = None) -> Router:
     """Over a gate that the test turns; nothing else is loaded, or can be."""
-    pool = Pool(gate, Garage().start, 1.0, FreeBytes(lambda: 0))
+    pool = Pool(gate, FakeStarter().start, 1.0, FreeBytes(lambda: 0))
     return Router(gate, pool, register or Register(), load_on_request=True, max_held=8)

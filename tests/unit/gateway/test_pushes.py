@@ -11,7 +11,7 @@ from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import ActivateRequest, InFlightPolicy, LoadRequest, ModelRef, Reference, WeightsVersion
 from tests.eventually import eventually
 from tests.unit.gateway.fakes import model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario
+from tests.unit.gateway.pool_harness import PoolHarness, scenario
 
 A, B = model("a", signature()), model("b", signature())
 OTHER = model("other", signature(tensors_sha="x"))
@@ -19,7 +19,7 @@ ON_A = ModelRef(id="on-a", path="/", digest="sha256:on-a", base=A)
 
 
 def push_of(
-    house: House,
+    harness: PoolHarness,
     content: bytes = b"new",
     number: int = 1,
     *,
@@ -27,7 +27,7 @@ def push_of(
     in_flight: InFlightPolicy = "finish",
     timeout_s: float = 300.0,
 ) -> PushRequest:
-    slot = house.pool.loaded.active
+    slot = harness.pool.loaded.active
     assert isinstance(slot, Slot)
     weights = StagedWeights()
     weights.path.write_bytes(content)
@@ -46,39 +46,39 @@ def push_of(
     )
 
 
-async def pushed(house: House, request: PushRequest) -> Pushed:
-    return await house.pool.push(request)
+async def pushed(harness: PoolHarness, request: PushRequest) -> Pushed:
+    return await harness.pool.push(request)
 
 
 @scenario
-async def test_a_push_changes_what_answers_and_not_what_is_active(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
-    result = await pushed(house, push_of(house, proved_by=reference("a")))
+async def test_a_push_changes_what_answers_and_not_what_is_active(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    result = await pushed(harness, push_of(harness, proved_by=reference("a")))
     assert result.error is None
     assert result.proof is not None
     assert (result.proof.kind, result.proof.passed) == ("reference", True)
-    engine = house.garage.started[0]
-    assert (engine.weights, engine.ref.digest, len(house.garage.started)) == (b"new", "sha256:pushed-1", 1)
-    state = house.pool.snapshot()
+    engine = harness.starter.started[0]
+    assert (engine.weights, engine.ref.digest, len(harness.starter.started)) == (b"new", "sha256:pushed-1", 1)
+    state = harness.pool.snapshot()
     assert state.active == A
     assert state.slots[0].model.digest == "sha256:pushed-1"
     assert state.pushed == WeightsVersion(number=1, label="step-1")
-    slot = house.pool.loaded.active
+    slot = harness.pool.loaded.active
     assert slot is not None
     assert dict(slot.identity_headers)[b"x-model-version"] == b"1"
 
 
 @scenario
-async def test_a_request_inside_finishes_first_and_others_wait(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    engine = house.garage.started[0]
+async def test_a_request_inside_finishes_first_and_others_wait(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
     engine.release.clear()
-    inside = asyncio.create_task(house.ask())
+    inside = asyncio.create_task(harness.ask())
     await engine.entered.wait()
-    pushing = asyncio.create_task(pushed(house, push_of(house)))
-    await eventually(lambda: house.gate.slot is None)
-    later = asyncio.create_task(house.ask())
-    await eventually(lambda: house.pool.snapshot().held == 1)
+    pushing = asyncio.create_task(pushed(harness, push_of(harness)))
+    await eventually(lambda: harness.gate.slot is None)
+    later = asyncio.create_task(harness.ask())
+    await eventually(lambda: harness.pool.snapshot().held == 1)
     assert engine.reloads == 0
     engine.release.set()
     assert await inside == b"a:"
@@ -87,73 +87,73 @@ async def test_a_request_inside_finishes_first_and_others_wait(house: House) -> 
 
 
 @scenario
-async def test_without_a_reference_the_answers_must_be_others_than_before(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    first = await pushed(house, push_of(house, b"new"))
+async def test_without_a_reference_the_answers_must_be_others_than_before(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    first = await pushed(harness, push_of(harness, b"new"))
     assert first.proof is not None
     assert first.proof.kind == "changed"
-    house.garage.started[0].deaf = True
-    again = await pushed(house, push_of(house, b"two", 2))
+    harness.starter.started[0].deaf = True
+    again = await pushed(harness, push_of(harness, b"two", 2))
     assert again.proof is not None
     assert again.proof.reason == "3 of 3 tensors are others than before, and the model answers exactly as before"
-    assert (again.restored, house.garage.started[0].weights) == (True, b"new")
+    assert (again.restored, harness.starter.started[0].weights) == (True, b"new")
 
 
 @pytest.mark.parametrize("content", [b"torn", b"NaN"])
 def test_a_push_that_fails_brings_back_what_was_pushed_before(content: bytes) -> None:
     @scenario
-    async def run(house: House) -> None:
-        await house.pool.activate(ActivateRequest(model=A))
-        assert (await pushed(house, push_of(house, b"good"))).error is None
-        request = push_of(house, content, 2)
-        result = await pushed(house, request)
+    async def run(harness: PoolHarness) -> None:
+        await harness.pool.activate(ActivateRequest(model=A))
+        assert (await pushed(harness, push_of(harness, b"good"))).error is None
+        request = push_of(harness, content, 2)
+        result = await pushed(harness, request)
         assert result.error is not None
         assert result.restored
-        assert house.garage.started[0].weights == b"good"
-        assert house.pool.snapshot().pushed == WeightsVersion(number=1, label="step-1")
+        assert harness.starter.started[0].weights == b"good"
+        assert harness.pool.snapshot().pushed == WeightsVersion(number=1, label="step-1")
         assert request.weights.descriptor < 0, "its memory is given back"
-        assert await house.ask() == b"a:"
+        assert await harness.ask() == b"a:"
 
     run()
 
 
 @scenario
-async def test_a_failed_proof_by_reference_brings_the_files_back(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A, reference=reference("a")))
-    result = await pushed(house, push_of(house, proved_by=reference("somebody else")))
+async def test_a_failed_proof_by_reference_brings_the_files_back(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A, reference=reference("a")))
+    result = await pushed(harness, push_of(harness, proved_by=reference("somebody else")))
     assert result.proof is not None
     assert not result.proof.passed
-    assert house.garage.started[0].weights == b""
-    assert house.pool.snapshot().pushed is None
+    assert harness.starter.started[0].weights == b""
+    assert harness.pool.snapshot().pushed is None
 
 
 @scenario
-async def test_a_drain_that_does_not_end_changes_nothing(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    engine = house.garage.started[0]
+async def test_a_drain_that_does_not_end_changes_nothing(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
     engine.release.clear()
-    inside = asyncio.create_task(house.ask())
+    inside = asyncio.create_task(harness.ask())
     await engine.entered.wait()
-    result = await pushed(house, push_of(house, timeout_s=0.01))
+    result = await pushed(harness, push_of(harness, timeout_s=0.01))
     assert result.error is not None
     assert (result.error.code, result.paused_ms, engine.reloads) == ("drain_failed", 0.0, 0)
     engine.release.set()
     assert await inside == b"a:"
-    assert await house.ask() == b"a:"
+    assert await harness.ask() == b"a:"
 
 
 @scenario
-async def test_who_is_kept_inside_goes_on_after_the_proof_or_with_what_was_before(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    engine = house.garage.started[0]
+async def test_who_is_kept_inside_goes_on_after_the_proof_or_with_what_was_before(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
     engine.release.clear()
-    inside = asyncio.create_task(house.ask())
+    inside = asyncio.create_task(harness.ask())
     await engine.entered.wait()
-    first = await pushed(house, push_of(house, in_flight="keep"))
+    first = await pushed(harness, push_of(harness, in_flight="keep"))
     assert first.error is None
     assert first.proof is not None
     assert (first.proof.kind, engine.frozen_at_proof, engine.frozen) == ("changed", True, False)
-    result = await pushed(house, push_of(house, b"NaN", 2, in_flight="keep"))
+    result = await pushed(harness, push_of(harness, b"NaN", 2, in_flight="keep"))
     assert result.error is not None
     assert (engine.frozen_at_proof, engine.frozen, engine.weights) == (True, False, b"new")
     assert not inside.done()
@@ -162,107 +162,107 @@ async def test_who_is_kept_inside_goes_on_after_the_proof_or_with_what_was_befor
 
 
 @scenario
-async def test_a_switch_leads_to_the_files_and_its_failure_back_to_the_push(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    await pushed(house, push_of(house))
-    failed = await house.pool.activate(ActivateRequest(model=B, reference=reference("somebody else")))
+async def test_a_switch_leads_to_the_files_and_its_failure_back_to_the_push(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    await pushed(harness, push_of(harness))
+    failed = await harness.pool.activate(ActivateRequest(model=B, reference=reference("somebody else")))
     assert failed.rolled_back_to == "a"
-    assert house.garage.started[0].weights == b"new"
-    assert house.pool.snapshot().pushed == WeightsVersion(number=1, label="step-1")
-    assert house.pool.snapshot().active == A
-    again = await house.pool.activate(ActivateRequest(model=A))
+    assert harness.starter.started[0].weights == b"new"
+    assert harness.pool.snapshot().pushed == WeightsVersion(number=1, label="step-1")
+    assert harness.pool.snapshot().active == A
+    again = await harness.pool.activate(ActivateRequest(model=A))
     assert (again.status, again.method) == ("activated", "in_place")
-    assert house.garage.started[0].weights == b""
-    assert house.pool.snapshot().pushed is None
+    assert harness.starter.started[0].weights == b""
+    assert harness.pool.snapshot().pushed is None
 
 
 @scenario
-async def test_an_engine_that_dies_comes_back_with_the_files(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    request = push_of(house)
-    await pushed(house, request)
-    house.garage.started[0].dead = True
-    await eventually(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
-    assert house.garage.started[1].ref == A
-    assert house.pool.snapshot().pushed is None
+async def test_an_engine_that_dies_comes_back_with_the_files(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    request = push_of(harness)
+    await pushed(harness, request)
+    harness.starter.started[0].dead = True
+    await eventually(lambda: len(harness.starter.started) == 2 and harness.pool.serving is not None)
+    assert harness.starter.started[1].ref == A
+    assert harness.pool.snapshot().pushed is None
     await eventually(lambda: request.weights.descriptor < 0)
 
 
 @scenario
-async def test_when_nothing_can_be_put_back_a_new_engine_has_the_files(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    engine = house.garage.started[0]
+async def test_when_nothing_can_be_put_back_a_new_engine_has_the_files(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
     engine.may_reload.clear()
-    pushing = asyncio.create_task(pushed(house, push_of(house)))
+    pushing = asyncio.create_task(pushed(harness, push_of(harness)))
     await engine.reloading.wait()
     engine.dead = True
     engine.may_reload.set()
     result = await pushing
     assert (result.restored, result.error is not None) == (False, True)
-    await eventually(lambda: len(house.garage.started) == 2 and house.pool.serving is not None)
-    assert await house.ask() == b"a:"
+    await eventually(lambda: len(harness.starter.started) == 2 and harness.pool.serving is not None)
+    assert await harness.ask() == b"a:"
 
 
 @scenario
-async def test_one_writer(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    engine = house.garage.started[0]
+async def test_one_writer(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
     engine.may_reload.clear()
-    pushing = asyncio.create_task(pushed(house, push_of(house)))
+    pushing = asyncio.create_task(pushed(harness, push_of(harness)))
     await engine.reloading.wait()
     with pytest.raises(PushInProgress):
-        await pushed(house, push_of(house, number=2))
+        await pushed(harness, push_of(harness, number=2))
     with pytest.raises(PushInProgress):
-        await house.pool.activate(ActivateRequest(model=B))
+        await harness.pool.activate(ActivateRequest(model=B))
     engine.may_reload.set()
     assert (await pushing).error is None
     engine.may_reload.clear()
     engine.reloading.clear()
-    switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=B)))
+    switching = asyncio.create_task(harness.pool.activate(ActivateRequest(model=B)))
     await engine.reloading.wait()
     with pytest.raises(SwitchInProgress):
-        await pushed(house, push_of(house, number=3))
+        await pushed(harness, push_of(harness, number=3))
     engine.may_reload.set()
     assert (await switching).status == "activated"
 
 
 @scenario
-async def test_a_push_that_was_prepared_before_a_switch_is_refused(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    request = push_of(house)
-    await house.pool.activate(ActivateRequest(model=B))
+async def test_a_push_that_was_prepared_before_a_switch_is_refused(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    request = push_of(harness)
+    await harness.pool.activate(ActivateRequest(model=B))
     with pytest.raises(PushRefused, match="was switched or reloaded"):
-        await pushed(house, request)
+        await pushed(harness, request)
     assert request.weights.descriptor < 0
 
 
 @scenario
-async def test_a_base_with_adapters_takes_no_push(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    request = push_of(house)
-    await house.pool.load(LoadRequest(model=ON_A))
+async def test_a_base_with_adapters_takes_no_push(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    request = push_of(harness)
+    await harness.pool.load(LoadRequest(model=ON_A))
     with pytest.raises(PushRefused, match="`on-a`"):
-        await pushed(house, request)
+        await pushed(harness, request)
 
 
 @scenario
-async def test_pushed_weights_take_no_adapter_of_the_files(house: House) -> None:
-    await house.pool.activate(ActivateRequest(model=A))
-    await pushed(house, push_of(house))
+async def test_pushed_weights_take_no_adapter_of_the_files(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    await pushed(harness, push_of(harness))
     with pytest.raises(Unserved, match="active with other content"):
-        await house.pool.load(LoadRequest(model=ON_A))
-    assert (await house.pool.activate(ActivateRequest(model=ON_A))).status == "activated"
-    assert (house.garage.started[0].weights, house.garage.started[0].attached) == (b"", ["sha256:on-a"])
+        await harness.pool.load(LoadRequest(model=ON_A))
+    assert (await harness.pool.activate(ActivateRequest(model=ON_A))).status == "activated"
+    assert (harness.starter.started[0].weights, harness.starter.started[0].attached) == (b"", ["sha256:on-a"])
 
 
 def test_pushed_weights_do_not_stay_beside_the_next_model() -> None:
     @scenario
-    async def run(house: House) -> None:
-        house.free_bytes = 10_000
-        await house.pool.activate(ActivateRequest(model=A))
-        await house.load(OTHER)
-        await pushed(house, push_of(house))
-        assert (await house.pool.activate(ActivateRequest(model=OTHER))).status == "activated"
-        await eventually(lambda: [slot.model.id for slot in house.pool.snapshot().slots] == ["other"])
+    async def run(harness: PoolHarness) -> None:
+        harness.free_bytes = 10_000
+        await harness.pool.activate(ActivateRequest(model=A))
+        await harness.load(OTHER)
+        await pushed(harness, push_of(harness))
+        assert (await harness.pool.activate(ActivateRequest(model=OTHER))).status == "activated"
+        await eventually(lambda: [slot.model.id for slot in harness.pool.snapshot().slots] == ["other"])
 
     run()

@@ -56,18 +56,18 @@ def _run(scenario: Callable[[_House], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_what_is_in_flight_ends_and_nothing_new_begins() -> None:
-    async def scenario(house: _House) -> None:
-        stream = asyncio.create_task(house.ask("POST", "/v1/completions"))
-        await house.streaming.wait()
-        assert (await house.ask("GET", "/readyz"))[0]["status"] == 200
-        drain = asyncio.create_task(house.drain.run(60))
+    async def scenario(harness: _House) -> None:
+        stream = asyncio.create_task(harness.ask("POST", "/v1/completions"))
+        await harness.streaming.wait()
+        assert (await harness.ask("GET", "/readyz"))[0]["status"] == 200
+        drain = asyncio.create_task(harness.drain.run(60))
         await asyncio.sleep(0)
-        assert (await house.ask("GET", "/readyz"))[0]["status"] == 503
-        assert (await house.ask("GET", "/livez"))[0]["status"] == 200
-        refused = (await house.ask("POST", "/v1/completions"))[0]
+        assert (await harness.ask("GET", "/readyz"))[0]["status"] == 503
+        assert (await harness.ask("GET", "/livez"))[0]["status"] == 200
+        refused = (await harness.ask("POST", "/v1/completions"))[0]
         assert (refused["status"], dict(refused["headers"])[b"retry-after"]) == (503, b"5")
         assert not drain.done()
-        house.may_end.set()
+        harness.may_end.set()
         await drain
         assert (await stream)[-1] == {"type": "http.response.body", "body": b"data: [DONE]\n\n"}
 
@@ -75,10 +75,10 @@ def test_what_is_in_flight_ends_and_nothing_new_begins() -> None:
 
 
 def test_what_does_not_end_in_time_ends_as_an_error() -> None:
-    async def scenario(house: _House) -> None:
-        stream = asyncio.create_task(house.ask("POST", "/v1/completions"))
-        await house.streaming.wait()
-        await house.drain.run(0.01)
+    async def scenario(harness: _House) -> None:
+        stream = asyncio.create_task(harness.ask("POST", "/v1/completions"))
+        await harness.streaming.wait()
+        await harness.drain.run(0.01)
         last = (await stream)[-1]
         assert b"drain_timeout_s" in last["body"]
         assert last["more_body"]  # the server cuts the connection then: a stream never looks complete
@@ -87,7 +87,7 @@ def test_what_does_not_end_in_time_ends_as_an_error() -> None:
 
 
 def test_with_nothing_in_flight_nobody_waits() -> None:
-    async def scenario(house: _House) -> None:
-        await house.drain.run(60)
+    async def scenario(harness: _House) -> None:
+        await harness.drain.run(60)
 
     _run(scenario)

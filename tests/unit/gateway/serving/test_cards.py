@@ -17,8 +17,8 @@ from stepserve.contract import ActivateRequest, ActivateResult, EngineOverrides,
 from stepserve.placement import Device
 from stepserve.settings import EngineSettings
 from tests.eventually import eventually
-from tests.unit.gateway.fakes import FakeClient, FakeEngine, Garage, model, signature
-from tests.unit.gateway.pool_house import House, scenario
+from tests.unit.gateway.fakes import FakeClient, FakeEngine, FakeStarter, model, signature
+from tests.unit.gateway.pool_harness import PoolHarness, scenario
 
 GB = 1_000_000_000
 CONFIG = {
@@ -64,7 +64,7 @@ class CardEngine(FakeEngine):
         await super().shutdown()
 
 
-class CardGarage(Garage):
+class CardStarter(FakeStarter):
     """As vLLM does, it refuses to start an engine where less is free than its share of the card."""
 
     def __init__(self, driver: Driver) -> None:
@@ -98,7 +98,7 @@ class AskedCards(Cards):
         return reason
 
 
-class CardHouse(House):
+class CardPoolHarness(PoolHarness):
     def __init__(self, *sizes_gb: int, settings: EngineSettings = SETTINGS, **others: Any) -> None:
         self.driver = Driver(*sizes_gb)
         self.cards = AskedCards(
@@ -108,15 +108,15 @@ class CardHouse(House):
             poll_s=0.001,
             renewed_every_s=others.pop("renewed_every_s", 0.001),
         )
-        super().__init__(garage=CardGarage(self.driver), max_loaded=others.pop("max_loaded", None), **others)
+        super().__init__(starter=CardStarter(self.driver), max_loaded=others.pop("max_loaded", None), **others)
 
     def memory(self) -> Memory:
         return self.cards
 
     def start_engine(self) -> StartEngine:
-        garage = self.garage
-        assert isinstance(garage, CardGarage)
-        return self.cards.starts(garage.start_on)
+        starter = self.starter
+        assert isinstance(starter, CardStarter)
+        return self.cards.starts(starter.start_on)
 
     async def activate(self, ref: ModelRef, **options: Any) -> ActivateResult:
         return await self.pool.activate(ActivateRequest(model=ref, **options))
@@ -126,7 +126,7 @@ class CardHouse(House):
         await self.load(ref)
         slot = self.pool.loaded.other(ref.id)
         assert isinstance(slot, Slot)
-        engine = self.garage.started[-1]
+        engine = self.starter.started[-1]
         engine.release.clear()
         client = FakeClient(b"")
         answering = asyncio.create_task(slot.serve(client.scope, client.receive, client.send))
@@ -165,21 +165,21 @@ def checkpoint(tmp_path: Path) -> Callable[..., ModelRef]:
 Make = Callable[..., ModelRef]
 
 
-def run(test: Callable[[CardHouse], Awaitable[None]], *sizes_gb: int, **settings: Any) -> None:
-    async def cast(house: House) -> None:
-        assert isinstance(house, CardHouse)
-        await test(house)
+def run(test: Callable[[CardPoolHarness], Awaitable[None]], *sizes_gb: int, **settings: Any) -> None:
+    async def cast(harness: PoolHarness) -> None:
+        assert isinstance(harness, CardPoolHarness)
+        await test(harness)
 
-    scenario(cast, lambda: CardHouse(*sizes_gb, **settings))()
+    scenario(cast, lambda: CardPoolHarness(*sizes_gb, **settings))()
 
 
 def test_small_models_share_a_card_and_each_gets_the_cache_that_it_needs(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 1))
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 1))
         for name in "bc":
-            await house.load(checkpoint(name, 1))
-        assert house.where() == {"a": ["GPU-0"], "b": ["GPU-0"], "c": ["GPU-0"]}
-        states = [_placement(state.placement) for state in house.pool.snapshot().slots]
+            await harness.load(checkpoint(name, 1))
+        assert harness.where() == {"a": ["GPU-0"], "b": ["GPU-0"], "c": ["GPU-0"]}
+        states = [_placement(state.placement) for state in harness.pool.snapshot().slots]
         assert all(each.kv_cache_bytes and each.by == "plan" for each in states)
         assert sum(each.bytes_each for each in states) <= 24 * GB
 
@@ -187,170 +187,170 @@ def test_small_models_share_a_card_and_each_gets_the_cache_that_it_needs(checkpo
 
 
 def test_without_a_limit_as_many_models_are_loaded_as_memory_holds(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 3))
-        while len(house.where()) < house.pool.max_loaded:
-            await house.load(checkpoint(f"b{len(house.where())}", 3))
-        count = len(house.where())
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 3))
+        while len(harness.where()) < harness.pool.max_loaded:
+            await harness.load(checkpoint(f"b{len(harness.where())}", 3))
+        count = len(harness.where())
         assert count > 2
-        await house.load(checkpoint("last", 3))
-        assert len(house.where()) == count, "one left for it"
+        await harness.load(checkpoint("last", 3))
+        assert len(harness.where()) == count, "one left for it"
 
     run(test, 24)
 
 
 def test_a_switch_between_different_models_needs_no_pause_where_two_fit(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 6))
-        assert (await house.activate(checkpoint("b", 6))).method == "blue_green"
-        await eventually(lambda: len(house.driver.placements) == 1)
-        assert (await house.activate(checkpoint("c", 16))).method == "restart"
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 6))
+        assert (await harness.activate(checkpoint("b", 6))).method == "blue_green"
+        await eventually(lambda: len(harness.driver.placements) == 1)
+        assert (await harness.activate(checkpoint("c", 16))).method == "restart"
 
     run(test, 24)
 
 
 def test_the_model_leaves_whose_card_is_needed_and_not_the_one_used_least_recently(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 15, EngineOverrides(max_num_seqs=4)))
-        await house.load(checkpoint("near", 3, EngineOverrides(devices=["0"])))
-        await house.load(checkpoint("far", 3))
-        assert house.where() == {"a": ["GPU-0"], "near": ["GPU-0"], "far": ["GPU-1"]}
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 15, EngineOverrides(max_num_seqs=4)))
+        await harness.load(checkpoint("near", 3, EngineOverrides(devices=["0"])))
+        await harness.load(checkpoint("far", 3))
+        assert harness.where() == {"a": ["GPU-0"], "near": ["GPU-0"], "far": ["GPU-1"]}
         for n, name in enumerate(("near", "far")):
-            slot = house.pool.loaded.other(name)
+            slot = harness.pool.loaded.other(name)
             assert isinstance(slot, Slot)
             slot.use.last_s = float(n)
-        await house.load(checkpoint("large", 18))
-        assert house.where() == {"a": ["GPU-0"], "near": ["GPU-0"], "large": ["GPU-1"]}
+        await harness.load(checkpoint("large", 18))
+        assert harness.where() == {"a": ["GPU-0"], "near": ["GPU-0"], "large": ["GPU-1"]}
 
     run(test, 24, 24)
 
 
 def test_nobody_leaves_for_a_model_that_fits_nowhere_beside_the_active_one(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 12))
-        await house.load(checkpoint("b", 1))
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 12))
+        await harness.load(checkpoint("b", 1))
         with pytest.raises(NoRoom, match=r"a second engine needs 1\d\.\d GB on each .* the emptiest has"):
-            await house.load(checkpoint("c", 16))
-        assert house.where() == {"a": ["GPU-0"], "b": ["GPU-0"]}
+            await harness.load(checkpoint("c", 16))
+        assert harness.where() == {"a": ["GPU-0"], "b": ["GPU-0"]}
 
     run(test, 24)
 
 
 def test_who_is_kept_is_named_only_where_that_is_in_the_way(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 8))
-        await house.load(checkpoint("pinned", 1))
-        await house.load(checkpoint("other", 1))
-        house.pool.keep_alive("pinned", -1.0)
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 8))
+        await harness.load(checkpoint("pinned", 1))
+        await harness.load(checkpoint("other", 1))
+        harness.pool.keep_alive("pinned", -1.0)
         with pytest.raises(NoRoom, match=r"pinned is to stay \(keep_alive\)"):
-            await house.load(checkpoint("c", 7))
+            await harness.load(checkpoint("c", 7))
         with pytest.raises(NoRoom) as refused:
-            await house.load(checkpoint("d", 19))
+            await harness.load(checkpoint("d", 19))
         assert "pinned" not in str(refused.value)
-        assert set(house.where()) == {"a", "pinned", "other"}
+        assert set(harness.where()) == {"a", "pinned", "other"}
 
     run(test, 24)
 
 
 def test_a_model_that_one_card_does_not_hold_spans_two(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 30))
-        assert house.where() == {"a": ["GPU-0", "GPU-1"]}
-        await house.activate(checkpoint("b", 2))
-        assert len(house.where()["b"]) == 1
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 30))
+        assert harness.where() == {"a": ["GPU-0", "GPU-1"]}
+        await harness.activate(checkpoint("b", 2))
+        assert len(harness.where()["b"]) == 1
 
     run(test, 24, 24)
 
 
 def test_a_switch_ends_idle_models_that_are_in_the_way(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 6))
-        await house.load(checkpoint("b", 6))
-        assert (await house.activate(checkpoint("c", 18))).method == "restart"
-        assert house.where() == {"c": ["GPU-0"]}
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 6))
+        await harness.load(checkpoint("b", 6))
+        assert (await harness.activate(checkpoint("c", 18))).method == "restart"
+        assert harness.where() == {"c": ["GPU-0"]}
 
     run(test, 24)
 
 
 def test_a_switch_that_has_no_room_ends_nothing(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 6))
-        end = await house.occupied(checkpoint("b", 6))
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 6))
+        end = await harness.occupied(checkpoint("b", 6))
         with pytest.raises(MethodImpossible, match=r"a second engine needs .* when what serves has ended"):
-            await house.activate(checkpoint("c", 18))
-        assert set(house.where()) == {"a", "b"}
+            await harness.activate(checkpoint("c", 18))
+        assert set(harness.where()) == {"a", "b"}
         await end()
 
     run(test, 24)
 
 
 def test_the_active_model_comes_back_before_idle_ones_stay(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 9, EngineOverrides(max_num_seqs=4)))
-        house.garage.broken.add("a")
-        house.garage.started[0].dead = True
-        await eventually(lambda: house.pool.serving is None and not house.driver.placements)
-        await house.load(checkpoint("b", 16))
-        house.garage.broken.clear()
-        await eventually(lambda: house.pool.serving is not None)
-        assert house.where() == {"a": ["GPU-0"]}
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 9, EngineOverrides(max_num_seqs=4)))
+        harness.starter.broken.add("a")
+        harness.starter.started[0].dead = True
+        await eventually(lambda: harness.pool.serving is None and not harness.driver.placements)
+        await harness.load(checkpoint("b", 16))
+        harness.starter.broken.clear()
+        await eventually(lambda: harness.pool.serving is not None)
+        assert harness.where() == {"a": ["GPU-0"]}
 
     run(test, 24)
 
 
 def test_a_model_that_waits_for_room_does_not_get_that_of_an_active_one_that_died(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
+    async def test(harness: CardPoolHarness) -> None:
         few = EngineOverrides(max_num_seqs=4)
-        await house.activate(checkpoint("a", 9, few))
-        end = await house.occupied(checkpoint("b", 7, few))
-        loading = asyncio.create_task(house.load(checkpoint("c", 7, few)))
-        await eventually(lambda: "c" in house.cards.refused)
-        house.garage.asked.clear()
-        house.garage.started[0].dead = True
-        await eventually(lambda: bool(house.garage.asked))
-        await eventually(lambda: house.pool.serving is not None)
-        assert house.garage.asked == ["a"]
+        await harness.activate(checkpoint("a", 9, few))
+        end = await harness.occupied(checkpoint("b", 7, few))
+        loading = asyncio.create_task(harness.load(checkpoint("c", 7, few)))
+        await eventually(lambda: "c" in harness.cards.refused)
+        harness.starter.asked.clear()
+        harness.starter.started[0].dead = True
+        await eventually(lambda: bool(harness.starter.asked))
+        await eventually(lambda: harness.pool.serving is not None)
+        assert harness.starter.asked == ["a"]
         await end()
         await loading
-        assert set(house.where()) == {"a", "c"}
+        assert set(harness.where()) == {"a", "c"}
 
     run(test, 24)
 
 
 def test_a_start_waits_until_the_driver_shows_what_has_ended_as_free(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        house.driver.late_bytes = 10 * GB
-        switch = asyncio.create_task(house.activate(checkpoint("a", 16)))
-        seen = house.driver.readings
-        await eventually(lambda: house.driver.readings > seen + 5)
-        assert not house.garage.started
-        house.driver.late_bytes = 0
+    async def test(harness: CardPoolHarness) -> None:
+        harness.driver.late_bytes = 10 * GB
+        switch = asyncio.create_task(harness.activate(checkpoint("a", 16)))
+        seen = harness.driver.readings
+        await eventually(lambda: harness.driver.readings > seen + 5)
+        assert not harness.starter.started
+        harness.driver.late_bytes = 0
         assert (await switch).status == "activated"
 
     run(test, 24, settles_within_s=240.0, renewed_every_s=3600.0)
 
 
 def test_a_driver_that_does_not_answer_holds_up_nothing_but_a_start(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 1))
-        house.driver.may_answer.clear()
-        read = house.driver.readings
-        await eventually(lambda: house.driver.readings > read)
-        assert house.pool.max_loaded > 1
-        served = await house.enter("active")
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 1))
+        harness.driver.may_answer.clear()
+        read = harness.driver.readings
+        await eventually(lambda: harness.driver.readings > read)
+        assert harness.pool.max_loaded > 1
+        served = await harness.enter("active")
         assert served.model.id == "a"
-        loading = asyncio.create_task(house.load(checkpoint("b", 1)))
-        house.driver.may_answer.set()
+        loading = asyncio.create_task(harness.load(checkpoint("b", 1)))
+        harness.driver.may_answer.set()
         await loading
-        assert house.where() == {"a": ["GPU-0"], "b": ["GPU-0"]}
+        assert harness.where() == {"a": ["GPU-0"], "b": ["GPU-0"]}
 
     run(test, 24)
 
 
 def test_what_another_program_holds_is_not_free(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        house.driver.late_bytes = 10 * GB
-        result = await house.activate(checkpoint("a", 16))
+    async def test(harness: CardPoolHarness) -> None:
+        harness.driver.late_bytes = 10 * GB
+        result = await harness.activate(checkpoint("a", 16))
         assert result.error is not None
         assert result.error.startswith("`a` has no place: needs 17.7 GB on each"), "and not the share of the card"
 
@@ -358,32 +358,32 @@ def test_what_another_program_holds_is_not_free(checkpoint: Make) -> None:
 
 
 def test_an_engine_that_does_not_start_holds_nothing(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 6))
-        house.garage.broken.add("b")
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 6))
+        harness.starter.broken.add("b")
         with pytest.raises(LoadFailed):
-            await house.load(checkpoint("b", 8))
-        await house.load(checkpoint("c", 8))
-        assert set(house.where()) == {"a", "c"}
+            await harness.load(checkpoint("b", 8))
+        await harness.load(checkpoint("c", 8))
+        assert set(harness.where()) == {"a", "c"}
 
     run(test, 24)
 
 
 def test_a_share_that_somebody_set_is_what_vllm_gets(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 1))
-        placement = _placement(house.pool.snapshot().slots[0].placement)
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 1))
+        placement = _placement(harness.pool.snapshot().slots[0].placement)
         assert (placement.share, placement.kv_cache_bytes, placement.by) == (0.9, None, "gpu_memory_utilization")
         with pytest.raises(NoRoom):
-            await house.load(checkpoint("b", 1))
+            await harness.load(checkpoint("b", 1))
 
     run(test, 24, settings=EngineSettings(gpu_memory_utilization=0.9))
 
 
 def test_a_cache_that_somebody_set_is_planned_with(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 1, EngineOverrides(args={"kv_cache_memory_bytes": 3 * GB})))
-        placement = _placement(house.pool.snapshot().slots[0].placement)
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 1, EngineOverrides(args={"kv_cache_memory_bytes": 3 * GB})))
+        placement = _placement(harness.pool.snapshot().slots[0].placement)
         assert (placement.kv_cache_bytes, placement.by) == (3 * GB, "kv_cache_memory_bytes")
         assert 4 * GB < placement.bytes_each < 7 * GB
 
@@ -406,9 +406,9 @@ def test_what_cannot_be_planned_gets_the_usual_share_of_a_card(
     ref = checkpoint("a", 1, EngineOverrides.model_validate(engine) if engine else None)
     Path(ref.path, "config.json").write_text(json.dumps(config))
 
-    async def test(house: CardHouse) -> None:
-        assert (await house.activate(ref)).status == "activated"
-        placement = _placement(house.pool.snapshot().slots[0].placement)
+    async def test(harness: CardPoolHarness) -> None:
+        assert (await harness.activate(ref)).status == "activated"
+        placement = _placement(harness.pool.snapshot().slots[0].placement)
         assert (placement.why or "").startswith(why or "")
         assert (placement.share == 0.9) == (placement.kv_cache_bytes is None) == (why is not None)
 
@@ -416,22 +416,22 @@ def test_what_cannot_be_planned_gets_the_usual_share_of_a_card(
 
 
 def test_a_model_that_is_bound_to_a_card_goes_nowhere_else(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 1, EngineOverrides(devices=["GPU-1"])))
-        await house.load(checkpoint("b", 1, EngineOverrides(devices=["1"])))
-        assert house.where() == {"a": ["GPU-1"], "b": ["GPU-1"]}
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 1, EngineOverrides(devices=["GPU-1"])))
+        await harness.load(checkpoint("b", 1, EngineOverrides(devices=["1"])))
+        assert harness.where() == {"a": ["GPU-1"], "b": ["GPU-1"]}
         with pytest.raises(NoRoom, match="there is no device 7 here: 0, 1"):
-            await house.load(checkpoint("c", 1, EngineOverrides(devices=["7"])))
+            await harness.load(checkpoint("c", 1, EngineOverrides(devices=["7"])))
 
     run(test, 24, 24)
 
 
 def test_where_no_card_is_found_vllm_takes_what_it_takes(checkpoint: Make) -> None:
-    async def test(house: CardHouse) -> None:
-        await house.activate(checkpoint("a", 1))
-        assert isinstance(house.garage, CardGarage)
-        assert house.garage.unplaced == ["a"]
-        assert house.pool.snapshot().slots[0].placement is None
+    async def test(harness: CardPoolHarness) -> None:
+        await harness.activate(checkpoint("a", 1))
+        assert isinstance(harness.starter, CardStarter)
+        assert harness.starter.unplaced == ["a"]
+        assert harness.pool.snapshot().slots[0].placement is None
 
     run(test)
 

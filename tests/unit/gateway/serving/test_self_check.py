@@ -11,7 +11,7 @@ from gateway.serving.self_check import SelfCheck
 from stepserve.contract import ActivateRequest, ModelRef, ProveRequest, SlotState
 from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeEngine, model, reference, signature
-from tests.unit.gateway.pool_house import House, scenario
+from tests.unit.gateway.pool_harness import PoolHarness, scenario
 
 BASE = model("a", signature())
 TUNED = ModelRef(id="tuned", path="/models/tuned", digest="sha256:tuned", base=BASE)
@@ -26,9 +26,9 @@ class Clock:
 
 
 @contextlib.asynccontextmanager
-async def checking(house: House, period_s: float = 600.0) -> AsyncIterator[Clock]:
+async def checking(harness: PoolHarness, period_s: float = 600.0) -> AsyncIterator[Clock]:
     clock = Clock()
-    check = SelfCheck(lambda: house.pool.serving, period_s, tick_s=0.001, clock_s=clock)
+    check = SelfCheck(lambda: harness.pool.serving, period_s, tick_s=0.001, clock_s=clock)
     running = asyncio.create_task(check.run())
     try:
         yield clock
@@ -37,9 +37,9 @@ async def checking(house: House, period_s: float = 600.0) -> AsyncIterator[Clock
         await asyncio.wait({running})
 
 
-async def activate(house: House, wanted: ModelRef) -> FakeEngine:
-    await house.pool.activate(ActivateRequest(model=wanted))
-    engine = house.garage.started[-1]
+async def activate(harness: PoolHarness, wanted: ModelRef) -> FakeEngine:
+    await harness.pool.activate(ActivateRequest(model=wanted))
+    engine = harness.starter.started[-1]
     engine.proofs.clear()
     return engine
 
@@ -49,36 +49,36 @@ async def some_ticks() -> None:
         await asyncio.sleep(0.002)
 
 
-def active(house: House) -> SlotState:
-    return next(state for state in house.pool.snapshot().slots if state.active)
+def active(harness: PoolHarness) -> SlotState:
+    return next(state for state in harness.pool.snapshot().slots if state.active)
 
 
 @scenario
-async def test_a_model_that_turned_bad_is_found(house: House) -> None:
-    engine = await activate(house, model("a"))
-    assert active(house).health == "ok"
-    async with checking(house) as clock:
+async def test_a_model_that_turned_bad_is_found(harness: PoolHarness) -> None:
+    engine = await activate(harness, model("a"))
+    assert active(harness).health == "ok"
+    async with checking(harness) as clock:
         await some_ticks()
         assert engine.proofs == []
         engine.turned_bad = True
         clock.now_s = 600.0
-        await eventually(lambda: active(house).health == "failed")
+        await eventually(lambda: active(harness).health == "failed")
         assert engine.proofs == ["gentle"]
         assert engine.cleared == 1, "what it computed may not be finite and must not reach the next request"
-        assert "the proof of the model that serves was not passed: NaN" in (active(house).fault or "")
+        assert "the proof of the model that serves was not passed: NaN" in (active(harness).fault or "")
         engine.turned_bad = False
         clock.now_s = 1200.0
-        await eventually(lambda: active(house).health == "ok")
-        assert active(house).fault is None
+        await eventually(lambda: active(harness).health == "ok")
+        assert active(harness).fault is None
 
 
 @scenario
-async def test_live_traffic_is_left_alone_for_a_period_longer(house: House) -> None:
-    engine = await activate(house, model("a"))
+async def test_live_traffic_is_left_alone_for_a_period_longer(harness: PoolHarness) -> None:
+    engine = await activate(harness, model("a"))
     engine.release.clear()
-    asking = asyncio.create_task(house.ask())
+    asking = asyncio.create_task(harness.ask())
     await engine.entered.wait()
-    async with checking(house) as clock:
+    async with checking(harness) as clock:
         await some_ticks()
         clock.now_s = 1199.0
         await some_ticks()
@@ -90,86 +90,86 @@ async def test_live_traffic_is_left_alone_for_a_period_longer(house: House) -> N
 
 
 @scenario
-async def test_nothing_is_checked_by_itself_where_that_is_switched_off(house: House) -> None:
-    engine = await activate(house, model("a"))
-    async with checking(house, period_s=0.0) as clock:
+async def test_nothing_is_checked_by_itself_where_that_is_switched_off(harness: PoolHarness) -> None:
+    engine = await activate(harness, model("a"))
+    async with checking(harness, period_s=0.0) as clock:
         clock.now_s = 1e9
         await some_ticks()
         assert engine.proofs == []
 
 
 @scenario
-async def test_a_refused_answer_has_the_model_proved_soon(house: House) -> None:
-    engine = await activate(house, model("a"))
-    async with checking(house) as clock:
+async def test_a_refused_answer_has_the_model_proved_soon(harness: PoolHarness) -> None:
+    engine = await activate(harness, model("a"))
+    async with checking(harness) as clock:
         await some_ticks()
         engine.not_finite = 2
-        assert active(house).health == "suspect"
-        assert active(house).fault == "2 answers since the last proof were refused: their numbers were not finite"
+        assert active(harness).health == "suspect"
+        assert active(harness).fault == "2 answers since the last proof were refused: their numbers were not finite"
         clock.now_s = 30.0
-        await eventually(lambda: active(house).health == "ok")
+        await eventually(lambda: active(harness).health == "ok")
         assert (engine.proofs, engine.cleared, engine.frozen) == (["gentle"], 1, False)
         engine.not_finite = 3
         await some_ticks()
-        assert active(house).health == "suspect", "however many there are, a proof is for every half a minute"
+        assert active(harness).health == "suspect", "however many there are, a proof is for every half a minute"
 
 
 @scenario
-async def test_a_switch_waits_for_a_proof_that_runs(house: House) -> None:
+async def test_a_switch_waits_for_a_proof_that_runs(harness: PoolHarness) -> None:
     """A reload would change the weights under it."""
-    engine = await activate(house, BASE)
+    engine = await activate(harness, BASE)
     engine.may_prove.clear()
-    async with checking(house) as clock:
+    async with checking(harness) as clock:
         await some_ticks()
         clock.now_s = 600.0
         await eventually(lambda: engine.proofs == ["gentle"])
-        switching = asyncio.create_task(house.pool.activate(ActivateRequest(model=model("b", signature()))))
-        await eventually(lambda: house.gate.slot is None)
+        switching = asyncio.create_task(harness.pool.activate(ActivateRequest(model=model("b", signature()))))
+        await eventually(lambda: harness.gate.slot is None)
         await some_ticks()
         assert engine.reloads == 0
         engine.may_prove.set()
         assert (await switching).method == "in_place"
-        assert active(house).health == "ok"
+        assert active(harness).health == "ok"
 
 
 @scenario
-async def test_a_proof_that_is_asked_for_takes_the_reference_that_comes_with_it(house: House) -> None:
-    await activate(house, model("a"))
-    check = SelfCheck(lambda: house.pool.serving, 0.0)
+async def test_a_proof_that_is_asked_for_takes_the_reference_that_comes_with_it(harness: PoolHarness) -> None:
+    await activate(harness, model("a"))
+    check = SelfCheck(lambda: harness.pool.serving, 0.0)
     right = await check.prove(ProveRequest(model=model("a"), reference=reference("a")))
     assert (right.kind, right.passed) == ("reference", True)
     wrong = await check.prove(ProveRequest(model=model("a"), reference=reference("b")))
     assert not wrong.passed
-    assert active(house).health == "failed"
-    assert await house.ask() == b"a:", "what serves goes on"
+    assert active(harness).health == "failed"
+    assert await harness.ask() == b"a:", "what serves goes on"
 
 
 @scenario
-async def test_an_adapter_is_proved_and_not_its_base(house: House) -> None:
-    engine = await activate(house, BASE)
-    await activate(house, TUNED)
+async def test_an_adapter_is_proved_and_not_its_base(harness: PoolHarness) -> None:
+    engine = await activate(harness, BASE)
+    await activate(harness, TUNED)
     engine.cannot_take.add("tuned")
-    proof = await SelfCheck(lambda: house.pool.serving, 0.0).prove(ProveRequest(model=TUNED))
+    proof = await SelfCheck(lambda: harness.pool.serving, 0.0).prove(ProveRequest(model=TUNED))
     assert not proof.passed
-    states = {state.model.id: state.health for state in house.pool.snapshot().slots}
+    states = {state.model.id: state.health for state in harness.pool.snapshot().slots}
     assert states == {"a": "ok", "tuned": "failed"}
 
 
 @scenario
-async def test_another_model_than_the_active_one_is_not_proved(house: House) -> None:
-    check = SelfCheck(lambda: house.pool.serving, 0.0)
+async def test_another_model_than_the_active_one_is_not_proved(harness: PoolHarness) -> None:
+    check = SelfCheck(lambda: harness.pool.serving, 0.0)
     with pytest.raises(Unserved):
         await check.prove(ProveRequest(model=model("a")))
-    await activate(house, model("a"))
+    await activate(harness, model("a"))
     with pytest.raises(SwitchInProgress):
         await check.prove(ProveRequest(model=model("b")))
 
 
 @scenario
-async def test_an_adapter_that_is_not_finite_leaves_nothing_in_the_cache(house: House) -> None:
-    engine = await activate(house, BASE)
+async def test_an_adapter_that_is_not_finite_leaves_nothing_in_the_cache(harness: PoolHarness) -> None:
+    engine = await activate(harness, BASE)
     engine.cannot_take.add("tuned")
-    result = await house.pool.activate(ActivateRequest(model=TUNED))
+    result = await harness.pool.activate(ActivateRequest(model=TUNED))
     assert (result.status, result.rolled_back_to) == ("failed", "a")
     assert (engine.cleared, engine.frozen, engine.attached) == (1, False, [])
-    assert await house.ask() == b"a:"
+    assert await harness.ask() == b"a:"

@@ -7,7 +7,7 @@ import pytest
 from gateway.serving.watchdog import Watchdog, grammars_answer
 from stepserve.contract import ActivateRequest, ModelRef
 from tests.unit.gateway.fakes import FakeEngine
-from tests.unit.gateway.pool_house import House
+from tests.unit.gateway.pool_harness import PoolHarness
 
 PATIENCE_S = 0.05
 
@@ -40,14 +40,14 @@ async def test_an_engine_that_gives_no_plain_token_either_is_another_questions_m
 
 
 async def test_an_engine_whose_grammars_wait_for_ever_is_started_again() -> None:
-    house = House()
-    house.watchdog.second = Watchdog.within(4 * PATIENCE_S).second
-    house.watchdog.every_s, house.watchdog.deadline_s = PATIENCE_S, 6 * PATIENCE_S
-    async with house.open():
-        await house.pool.activate(ActivateRequest(model=ModelRef(id="m", path="/m", digest="d")))
-        first = house.garage.started[0]
+    harness = PoolHarness()
+    harness.watchdog.second = Watchdog.within(4 * PATIENCE_S).second
+    harness.watchdog.every_s, harness.watchdog.deadline_s = PATIENCE_S, 6 * PATIENCE_S
+    async with harness.open():
+        await harness.pool.activate(ActivateRequest(model=ModelRef(id="m", path="/m", digest="d")))
+        first = harness.starter.started[0]
         first.compiles.clear()
         async with asyncio.timeout(240):
-            while len(house.garage.started) < 2:
+            while len(harness.starter.started) < 2:
                 await asyncio.sleep(PATIENCE_S)
         assert first.stopped

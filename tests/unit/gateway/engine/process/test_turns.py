@@ -3,7 +3,7 @@
 import asyncio
 
 from gateway.engine.process.turns import one_at_a_time
-from tests.unit.gateway.fakes import FakeEngine, Garage, model
+from tests.unit.gateway.fakes import FakeEngine, FakeStarter, model
 
 
 class SlowEnd(FakeEngine):
@@ -21,19 +21,19 @@ class SlowEnd(FakeEngine):
 
 
 async def _end_waits() -> None:
-    garage = Garage()
-    start = one_at_a_time(garage.start)
+    starter = FakeStarter()
+    start = one_at_a_time(starter.start)
     first = await start(model("a"))
-    garage.may_start.clear()
+    starter.may_start.clear()
     starting = asyncio.ensure_future(start(model("b")))
-    await garage.starting.wait()
+    await starter.starting.wait()
     ending = asyncio.create_task(first.shutdown())
     for _ in range(10):
         await asyncio.sleep(0)
-    assert not garage.started[0].stopped, "memory would come back while the other engine measures it"
-    garage.may_start.set()
+    assert not starter.started[0].stopped, "memory would come back while the other engine measures it"
+    starter.may_start.set()
     await asyncio.gather(starting, ending)
-    assert garage.started[0].stopped
+    assert starter.started[0].stopped
 
 
 def test_an_end_waits_for_a_start() -> None:
@@ -41,10 +41,10 @@ def test_an_end_waits_for_a_start() -> None:
 
 
 async def _start_waits() -> None:
-    garage, old = Garage(), SlowEnd()
+    starter, old = FakeStarter(), SlowEnd()
 
     async def start_old_first(ref: object) -> FakeEngine:
-        return old if ref == model("slow") else await garage.start(model("b"))
+        return old if ref == model("slow") else await starter.start(model("b"))
 
     start = one_at_a_time(start_old_first)
     ending = asyncio.create_task((await start(model("slow"))).shutdown())
@@ -52,7 +52,7 @@ async def _start_waits() -> None:
     starting = asyncio.ensure_future(start(model("b")))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert not garage.starting.is_set(), "it would count on memory that is not free yet"
+    assert not starter.starting.is_set(), "it would count on memory that is not free yet"
     old.may_end.set()
     await asyncio.gather(starting, ending)
     assert old.stopped
@@ -63,15 +63,15 @@ def test_a_start_waits_for_an_end() -> None:
 
 
 async def _cancelled_start() -> None:
-    garage = Garage()
-    start = one_at_a_time(garage.start)
+    starter = FakeStarter()
+    start = one_at_a_time(starter.start)
     first = await start(model("a"))
-    garage.may_start.clear()
+    starter.may_start.clear()
     starting = asyncio.ensure_future(start(model("b")))
-    await garage.starting.wait()
+    await starter.starting.wait()
     starting.cancel()
     await first.shutdown()
-    assert garage.started[0].stopped
+    assert starter.started[0].stopped
 
 
 def test_a_start_that_is_broken_off_holds_up_no_end() -> None:

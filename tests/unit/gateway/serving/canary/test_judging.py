@@ -11,7 +11,7 @@ from stepserve.canary import (
     CanaryVerdict,
     CanaryVerdicts,
 )
-from tests.unit.gateway.serving.canary.stage import Stage, ended, on_stage, order, settled
+from tests.unit.gateway.serving.canary.canary_setup import CanarySetup, canary_scenario, ended, order, settled
 
 JUDGE = {"share": 1.0, "max_drop": 0.1, "min_answers": 3}
 
@@ -19,7 +19,7 @@ JUDGE = {"share": 1.0, "max_drop": 0.1, "min_answers": 3}
 class Judge:
     """Reads as control does: fetches answers, and calls those good that have `good` in them; None: none is read."""
 
-    def __init__(self, here: Stage, asked: CanaryOrder) -> None:
+    def __init__(self, here: CanarySetup, asked: CanaryOrder) -> None:
         self.here, self.id = here, asked.id
         self.read: list[CanaryAnswer] = []
         self._verdicts: list[CanaryVerdict] = []
@@ -37,9 +37,9 @@ def says(text: str) -> bytes:
     return json.dumps({"choices": [{"text": text, "finish_reason": "stop"}]}).encode()
 
 
-@on_stage
+@canary_scenario
 async def test_a_judge_reads_as_many_answers_of_each_and_ends_a_canary_whose_candidate_answers_badly(
-    here: Stage,
+    here: CanarySetup,
 ) -> None:
     asked = order(judge=JUDGE)
     here.canary.order(asked)
@@ -63,8 +63,8 @@ async def test_a_judge_reads_as_many_answers_of_each_and_ends_a_canary_whose_can
     assert judge.reads() == 0, "it is over"
 
 
-@on_stage
-async def test_a_judge_waits_for_the_first_answer_and_is_told_of_it_at_once(here: Stage) -> None:
+@canary_scenario
+async def test_a_judge_waits_for_the_first_answer_and_is_told_of_it_at_once(here: CanarySetup) -> None:
     asked = order(share=1.0, judge=JUDGE)
     here.canary.order(asked)
     here.engine("new").says = says("a good one")
@@ -81,8 +81,8 @@ async def test_a_judge_waits_for_the_first_answer_and_is_told_of_it_at_once(here
     other.cancel()
 
 
-@on_stage
-async def test_a_judge_that_is_away_ends_nothing_and_shows_nothing(here: Stage) -> None:
+@canary_scenario
+async def test_a_judge_that_is_away_ends_nothing_and_shows_nothing(here: CanarySetup) -> None:
     asked = order(share=0.5, judge=JUDGE)
     here.canary.order(asked)
     here.engine("old").says, here.engine("new").says = says("a good one"), says("a poor one")
@@ -106,8 +106,8 @@ async def test_a_judge_that_is_away_ends_nothing_and_shows_nothing(here: Stage) 
     )  # fmt: skip
 
 
-@on_stage
-async def test_a_judged_canary_passes_when_enough_of_its_answers_are_as_good(here: Stage) -> None:
+@canary_scenario
+async def test_a_judged_canary_passes_when_enough_of_its_answers_are_as_good(here: CanarySetup) -> None:
     asked = order(share=0.5, judge=JUDGE)
     here.canary.order(asked)
     here.engine("old").says = here.engine("new").says = says("a good one")
@@ -118,8 +118,8 @@ async def test_a_judged_canary_passes_when_enough_of_its_answers_are_as_good(her
     assert ended(here, asked).state == "passed"
 
 
-@on_stage
-async def test_streams_are_read_and_what_has_no_words_is_not(here: Stage) -> None:
+@canary_scenario
+async def test_streams_are_read_and_what_has_no_words_is_not(here: CanarySetup) -> None:
     asked = order(share=1.0, judge=JUDGE)
     here.canary.order(asked)
     engine, judge = here.engine("new"), Judge(here, asked)
@@ -143,8 +143,8 @@ async def test_streams_are_read_and_what_has_no_words_is_not(here: Stage) -> Non
     assert report.judge.unread == 3
 
 
-@on_stage
-async def test_a_share_is_judged_and_no_more_waits_than_there_is_room_for(here: Stage) -> None:
+@canary_scenario
+async def test_a_share_is_judged_and_no_more_waits_than_there_is_room_for(here: CanarySetup) -> None:
     here.engine("old").says, here.engine("new").says = says("a good one"), says("a poor one")
     for share, least, most in ((1.0, 64, 64), (0.1, 5, 40)):
         asked = order(share=0.5, judge={**JUDGE, "share": share})
@@ -163,8 +163,8 @@ async def test_a_share_is_judged_and_no_more_waits_than_there_is_room_for(here: 
     assert Judge(here, alone).reads(wanted=1000) == 16, "there is nobody to compare it with"
 
 
-@on_stage
-async def test_of_a_shadow_both_answers_to_a_request_are_judged(here: Stage) -> None:
+@canary_scenario
+async def test_of_a_shadow_both_answers_to_a_request_are_judged(here: CanarySetup) -> None:
     asked = order(share=1.0, shadow=True, judge=JUDGE)
     here.canary.order(asked)
     here.engine("old").says = says("a good one")

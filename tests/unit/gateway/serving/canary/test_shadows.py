@@ -15,11 +15,11 @@ from stepserve.contract import (
 )
 from tests.eventually import eventually
 from tests.unit.gateway.fakes import model
-from tests.unit.gateway.serving.canary.stage import SAYS_OLD, Stage, on_stage, order, settled
+from tests.unit.gateway.serving.canary.canary_setup import SAYS_OLD, CanarySetup, canary_scenario, order, settled
 
 
-@on_stage
-async def test_a_shadow_is_asked_the_same_and_nobody_gets_its_answer(here: Stage) -> None:
+@canary_scenario
+async def test_a_shadow_is_asked_the_same_and_nobody_gets_its_answer(here: CanarySetup) -> None:
     asked = order(share=1.0, shadow=True)
     here.canary.order(asked)
     here.engine("old").says = SAYS_OLD
@@ -38,8 +38,8 @@ async def test_a_shadow_is_asked_the_same_and_nobody_gets_its_answer(here: Stage
     METER.set(None)
 
 
-@on_stage
-async def test_a_shadow_compares_what_both_models_make_of_the_answer_that_was_given(here: Stage) -> None:
+@canary_scenario
+async def test_a_shadow_compares_what_both_models_make_of_the_answer_that_was_given(here: CanarySetup) -> None:
     asked = order(share=1.0, shadow=True)
     here.canary.order(asked)
     here.engine("old").says = b'{"choices": [{"text": "four or so"}]}'
@@ -49,9 +49,9 @@ async def test_a_shadow_compares_what_both_models_make_of_the_answer_that_was_gi
     await eventually(lambda: here.canary.order(asked).active.loss is not None)
     report = here.canary.order(asked)
     assert (report.candidate.loss, report.active.loss) == (0.75, 0.25)
-    await here.house.pool.unload("new", forced=True)
+    await here.harness.pool.unload("new", forced=True)
     text = Continuations(prompt="1", texts=["four"])
-    assert await Scorer(here.house.router)(model("new"), text) is None, "it loads nothing"
+    assert await Scorer(here.harness.router)(model("new"), text) is None, "it loads nothing"
 
 
 CHAT_ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "2+2?"}]}
@@ -80,8 +80,8 @@ def test_losses_are_those_of_plain_texts_after_plain_prompts(
     assert (answered_text(path, asked, answer) is not None) == scored
 
 
-@on_stage
-async def test_a_shadow_that_fails_is_a_breach_that_nobody_noticed(here: Stage) -> None:
+@canary_scenario
+async def test_a_shadow_that_fails_is_a_breach_that_nobody_noticed(here: CanarySetup) -> None:
     asked = order(share=1.0, shadow=True)
     here.canary.order(asked)
     here.engine("old").says = SAYS_OLD
@@ -95,8 +95,8 @@ async def test_a_shadow_that_fails_is_a_breach_that_nobody_noticed(here: Stage) 
     assert len(seen) == report.candidate.errors < 5
 
 
-@on_stage
-async def test_shadows_never_pile_up_and_streams_have_none(here: Stage) -> None:
+@canary_scenario
+async def test_shadows_never_pile_up_and_streams_have_none(here: CanarySetup) -> None:
     asked = order(share=1.0, shadow=True)
     here.canary.order(asked)
     here.engine("old").says = SAYS_OLD

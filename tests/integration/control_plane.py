@@ -31,7 +31,7 @@ PACE = PollIntervals(out_of_step_s=0.05, in_step_s=0.2)
 
 
 @dataclass(slots=True)
-class House:
+class ControlPlane:
     """`http` talks to control as the gateway would."""
 
     layout: Layout
@@ -99,7 +99,7 @@ class House:
         return await eventually(lambda: self.get(f"/jobs/{job_id}"), lambda job: job["status"] == status)
 
 
-async def by_hand(base: Path, statement: str) -> int:
+async def run_sql(base: Path, statement: str) -> int:
     """Runs SQL behind the program's back, as a person would; how many rows it changed."""
     engine = create_async_engine(url_of(settings_of(base)))
     try:
@@ -122,7 +122,7 @@ async def control(
     card_reader: CardReader | None = None,
     kinds: Sequence[JobKind] = (),
     **changes: Any,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[ControlPlane]:
     """Control alone, from start to stop."""
     settings = settings_of(base, **changes)
     place_database(settings)
@@ -140,13 +140,13 @@ async def control(
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=240) as http:
-            yield House(settings.layout, http, gateway, kind, app)
+            yield ControlPlane(settings.layout, http, gateway, kind, app)
 
 
 @asynccontextmanager
-async def house(
+async def control_plane(
     base: Path, compute_reference: Compute | None = None, card_reader: CardReader | None = None, **changes: Any
-) -> AsyncIterator[House]:
+) -> AsyncIterator[ControlPlane]:
     """Control and a gateway that runs."""
     gateway = FakeGateway(settings_of(base).layout.gateway_socket)
     async with gateway.running(), control(base, gateway, compute_reference, card_reader, **changes) as opened:

@@ -24,14 +24,14 @@ from stepserve.contract import CheckedEngine, ModelRef, Placement
 from stepserve.jobs.ports import JobKind
 from stepserve.paths import Layout
 from tests.eventually import eventually
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.fake_gateway import FakeGateway
-from tests.integration.house import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.integration.serving import serving
 
 
 @dataclass(slots=True)
-class Front:
+class PublicServer:
     """`gateway` is what control switches; `url` is the public port; closing `control` ends it before the rest."""
 
     url: str
@@ -42,7 +42,9 @@ class Front:
 
 
 @asynccontextmanager
-async def front(base: Path, port: int = 0, *, makes_data: bool = False, **changes: Any) -> AsyncIterator[Front]:
+async def public_server(
+    base: Path, port: int = 0, *, makes_data: bool = False, **changes: Any
+) -> AsyncIterator[PublicServer]:
     """`makes_data`: with jobs of data generation, and the processes that they need."""
     settings = settings_of(base, **changes)
     layout = settings.layout
@@ -68,11 +70,11 @@ async def front(base: Path, port: int = 0, *, makes_data: bool = False, **change
             await eventually(
                 lambda: http.get("/models"), lambda answer: answer.status_code != 503
             )  # the keys are not known yet
-        yield Front(url, layout, fake, app, control)
+        yield PublicServer(url, layout, fake, app, control)
 
 
 async def _serve_until_killed(base: Path, port: int) -> None:
-    async with front(base, port):
+    async with public_server(base, port):
         await asyncio.Event().wait()
 
 

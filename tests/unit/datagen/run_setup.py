@@ -43,7 +43,7 @@ def prompt_of(item: BatchItem) -> str:
     return item.messages[-1].content
 
 
-class Bench:
+class RunSetup:
     """`run` makes a job, or goes on with it when called again with the same `job`."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,10 +14,10 @@ from gateway.serving.served import Served
 from gateway.serving.slot import StartEngine
 from gateway.serving.watchdog import Watchdog
 from stepserve.contract import LoadRequest, ModelRef
-from tests.unit.gateway.fakes import FakeClient, FreeBytes, Garage, Register
+from tests.unit.gateway.fakes import FakeClient, FakeStarter, FreeBytes, Register
 
 
-class House:
+class PoolHarness:
     """`free_bytes` is the memory for a further engine, or what `memory_of` says; `now_s` the clock of failed loads;
     `tried` a canary's candidate.
     """
@@ -30,9 +30,9 @@ class House:
         turn_wait_s: float = 30.0,
         keep_alive_s: float | None = None,
         poll_s: float = 0.001,
-        garage: Garage | None = None,
+        starter: FakeStarter | None = None,
     ) -> None:
-        self.garage = garage or Garage()
+        self.starter = starter or FakeStarter()
         self.gate = Gate(64, 10.0)
         self.free_bytes = 0
         self.memory_of: Callable[[], int] = lambda: self.free_bytes
@@ -64,7 +64,7 @@ class House:
         return self.memory_of()
 
     def start_engine(self) -> StartEngine:
-        return self.garage.start
+        return self.starter.start
 
     def _tried(self) -> ModelRef | None:
         return self.tried()
@@ -78,7 +78,7 @@ class House:
         await self.pool.load(LoadRequest(model=model, wait=wait))
 
     @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator["House"]:
+    async def open(self) -> AsyncIterator["PoolHarness"]:
         writer = asyncio.create_task(self.pool.run())
         try:
             yield self
@@ -95,10 +95,12 @@ class House:
         return client.body
 
 
-def scenario(test: Callable[[House], Awaitable[None]], make: Callable[[], House] = House) -> Callable[[], None]:
+def scenario(
+    test: Callable[[PoolHarness], Awaitable[None]], make: Callable[[], PoolHarness] = PoolHarness
+) -> Callable[[], None]:
     async def run() -> None:
-        async with make().open() as house, asyncio.timeout(240):
-            await test(house)
+        async with make().open() as harness, asyncio.timeout(240):
+            await test(harness)
 
     def wrapped() -> None:
         asyncio.run(run())

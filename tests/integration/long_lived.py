@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing(Generic[T]):
+class LongLived(Generic[T]):
     """`run` is `asyncio.run` on the event loop that `here` lives in; between two runs that loop stands still."""
 
     here: T
@@ -21,7 +21,7 @@ class Standing(Generic[T]):
 
 
 @contextmanager
-def standing(opening: AbstractAsyncContextManager[T]) -> Iterator[Standing[T]]:
+def long_lived(opening: AbstractAsyncContextManager[T]) -> Iterator[LongLived[T]]:
     async def enter() -> T:
         return await opening.__aenter__()
 
@@ -29,5 +29,5 @@ def standing(opening: AbstractAsyncContextManager[T]) -> Iterator[Standing[T]]:
         await opening.__aexit__(None, None, None)
 
     with asyncio.Runner() as runner:
-        yield Standing(runner.run(enter()), runner)
+        yield LongLived(runner.run(enter()), runner)
         runner.run(leave())

@@ -24,7 +24,7 @@ from stepserve.contract import (
 from stepserve.settings import Alias
 from tests.eventually import eventually
 from tests.unit.gateway.fakes import FakeClient, FakeEngine, model, signature
-from tests.unit.gateway.pool_house import House
+from tests.unit.gateway.pool_harness import PoolHarness
 
 SAYS_OLD = b'{"choices": [{"text": "four"}]}'
 
@@ -40,19 +40,19 @@ def order(canary_id: str = "job", **changed: object) -> CanaryOrder:
     return CanaryOrder.model_validate(asked | changed)
 
 
-class Stage:
+class CanarySetup:
     """`old` is active, `new` answers beside it."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, harness: PoolHarness) -> None:
+        self.harness = harness
         self.now_s = 0.0
         self.canary = Canary(lambda: self.now_s)
-        house.tried = lambda: self.canary.tried
+        harness.tried = lambda: self.canary.tried
         self.naming = Naming({"quick": Alias(model="active", temperature=0.5)})
-        self.dispatch = Dispatch(house.router, 10_000, naming=self.naming, canary=self.canary)
+        self.dispatch = Dispatch(harness.router, 10_000, naming=self.naming, canary=self.canary)
 
     def engine(self, name: str) -> FakeEngine:
-        return next(engine for engine in self.house.garage.started if engine.ref.id == name)
+        return next(engine for engine in self.harness.starter.started if engine.ref.id == name)
 
     async def ask(
         self, number: int, name: str | None = "active", session: str = "", path: str = "/v1/completions"
@@ -76,7 +76,7 @@ class Stage:
             body = {"choices": [{"text": left.pop(0)}], "usage": {"completion_tokens": 5}} if status == 200 else {}
             return AskResult(model="new", digest="", outputs=[AskOutput(status=status, body=body)])
 
-        self.canary.shadows = Shadows(ask, Scorer(self.house.router))
+        self.canary.shadows = Shadows(ask, Scorer(self.harness.router))
         return asked
 
     async def answered_by_new(self, numbers: range, **how: str) -> set[int]:
@@ -86,14 +86,14 @@ class Stage:
         return self.canary.order(order()).state
 
 
-def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
+def canary_scenario(test: Callable[[CanarySetup], Awaitable[None]]) -> Callable[[], None]:
     async def run() -> None:
-        house = House()
-        house.free_bytes = 10**6
-        async with house.open(), asyncio.timeout(240):
-            await house.pool.activate(ActivateRequest(model=model("old")))
-            await house.load(model("new", signature()))
-            await test(Stage(house))
+        harness = PoolHarness()
+        harness.free_bytes = 10**6
+        async with harness.open(), asyncio.timeout(240):
+            await harness.pool.activate(ActivateRequest(model=model("old")))
+            await harness.load(model("new", signature()))
+            await test(CanarySetup(harness))
 
     def played() -> None:
         asyncio.run(run())
@@ -102,14 +102,14 @@ def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
     return played
 
 
-def ended(here: Stage, asked: CanaryOrder) -> CanaryReport:
+def ended(here: CanarySetup, asked: CanaryOrder) -> CanaryReport:
     """Its time passes."""
     while (report := here.canary.order(asked)).state == "running":
         here.now_s += LEASE_S / 2
     return report
 
 
-async def settled(here: Stage, asked: CanaryOrder, compared: int) -> CanaryReport:
+async def settled(here: CanarySetup, asked: CanaryOrder, compared: int) -> CanaryReport:
     def is_over() -> bool:
         report = here.canary.order(asked)
         return report.compared >= compared or report.state != "running"

@@ -21,7 +21,7 @@ from stepserve.jobs.ports import JobKind
 from stepserve.placement import Device
 from stepserve.settings import Settings
 from stepserve.unix_http import unix_transport
-from tests.integration.house import PACE, settings_of
+from tests.integration.control_plane import PACE, settings_of
 from tests.integration.migrated import place_database
 from tests.integration.serving import serving
 from tests.unit.control.checkpoint_files import write_checkpoint
@@ -37,7 +37,7 @@ def _no_capabilities() -> Capabilities:
 
 
 @dataclass
-class Town:
+class FullStack:
     """`http` asks the public port without a key; `owner` asks control's own socket."""
 
     url: str
@@ -62,7 +62,7 @@ class Town:
 
 
 @asynccontextmanager
-async def town(
+async def full_stack(
     base: Path,
     *,
     with_control: bool = True,
@@ -71,7 +71,7 @@ async def town(
     more_routes: Sequence[APIRouter] = (),
     read_cards: Callable[[], Sequence[Device]] | None = None,
     **changes: Any,
-) -> AsyncIterator[Town]:
+) -> AsyncIterator[FullStack]:
     """Serves, with one model loaded where control is there to ask for it; on any free port unless `port` is given.
 
     `read_cards`: where engines are; None: the CPU.
@@ -105,17 +105,17 @@ async def town(
             ):
                 answer = await owner.post(path, json=body)
                 assert answer.status_code == 200, answer.text
-        yield Town(f"http://127.0.0.1:{port}", settings, gateway, engines[-1] if engines else None, http, owner)  # type: ignore[arg-type]
+        yield FullStack(f"http://127.0.0.1:{port}", settings, gateway, engines[-1] if engines else None, http, owner)  # type: ignore[arg-type]
 
 
-Story = Callable[[Town], Awaitable[None]]
+Story = Callable[[FullStack], Awaitable[None]]
 
 
-def tell(base: Path, story: Story, **changes: Any) -> None:
-    """What happens in a town, from its start to its stop."""
+def run_story(base: Path, story: Story, **changes: Any) -> None:
+    """Runs a test in a full stack, from its start to its stop."""
 
     async def run() -> None:
-        async with town(base, **changes) as there:
+        async with full_stack(base, **changes) as there:
             await story(there)
 
     asyncio.run(run())

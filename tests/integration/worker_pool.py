@@ -24,7 +24,7 @@ from control.models.repository import ModelRepository
 from control.shards.book import ShardBook
 from stepserve.contract import AskRequest, AskResult, BatchRequest, BatchResult
 from stepserve.jobs.ports import JobContext, JobRequest
-from tests.integration.house import settings_of
+from tests.integration.control_plane import settings_of
 
 _RequestModel = type[JobRequest]
 
@@ -92,7 +92,7 @@ class MovedClock:
         return utc_now() + self.off
 
 
-class Crew:
+class WorkerPool:
     """`hire` starts another runner; all are stopped at the end."""
 
     def __init__(self, base: Path, stack: AsyncExitStack, clock: Callable[[], datetime]) -> None:
@@ -121,7 +121,7 @@ class Crew:
         job, _ = await self.submission.create(NewJob("count", "a", {}))
         return job.id
 
-    async def hire(self, lease_s: float = 15.0, jobs: int = 2) -> JobRunner:
+    async def start_runner(self, lease_s: float = 15.0, jobs: int = 2) -> JobRunner:
         database = self._database()
         queue = self._new_queue(lease_s)
         limits = RunnerLimits(
@@ -160,8 +160,8 @@ class Crew:
 
 
 @asynccontextmanager
-async def crew(base: Path, clock: Callable[[], datetime] = utc_now) -> AsyncIterator[Crew]:
+async def worker_pool(base: Path, clock: Callable[[], datetime] = utc_now) -> AsyncIterator[WorkerPool]:
     async with AsyncExitStack() as stack:
-        made = Crew(base, stack, clock)
+        made = WorkerPool(base, stack, clock)
         await made.prepare()
         yield made

@@ -21,8 +21,8 @@ from gateway.http.asgi import Receive, Scope, Send
 from stepserve.contract import BatchItem, BatchOutput, BatchSampling
 from stepserve.jobs.ports import JobKind
 from stepserve.settings import Settings
-from tests.integration.house import settings_of
-from tests.integration.town import MODEL, Town, town
+from tests.integration.control_plane import settings_of
+from tests.integration.full_stack import MODEL, FullStack, full_stack
 from tests.ui.in_thread import in_thread
 from tests.unit.control.checkpoint_files import write_checkpoint
 from tests.unit.gateway.fakes import FakeEngine
@@ -109,7 +109,7 @@ async def _answer(send: Send, content_type: bytes, body: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Depot:
+class UiServer:
     """`http` asks the public port."""
 
     url: str
@@ -140,7 +140,7 @@ class Depot:
 
 
 @contextmanager
-def depot(base: Path, **changes: Any) -> Iterator[Depot]:
+def ui_server(base: Path, **changes: Any) -> Iterator[UiServer]:
     settings = settings_of(base)
     routes = [
         datasets.router_of(FileDatasetStore()),
@@ -149,14 +149,14 @@ def depot(base: Path, **changes: Any) -> Iterator[Depot]:
     ]
     kinds: list[JobKind] = [EvalKind(), DataGenKind(settings.layout)]
 
-    def serve() -> AbstractAsyncContextManager[Town]:
-        return town(base, make_engine=AddingEngine, kinds=kinds, more_routes=routes, **changes)
+    def serve() -> AbstractAsyncContextManager[FullStack]:
+        return full_stack(base, make_engine=AddingEngine, kinds=kinds, more_routes=routes, **changes)
 
     with (
-        in_thread("depot", serve) as running,
+        in_thread("ui_server", serve) as running,
         httpx.Client(base_url=running.it.url, timeout=240, trust_env=False) as http,
     ):
-        yield Depot(running.it.url, running.it.settings, http)
+        yield UiServer(running.it.url, running.it.settings, http)
 
 
-__all__ = ["EARLY", "LINES", "MODEL", "THINK", "Depot", "depot"]
+__all__ = ["EARLY", "LINES", "MODEL", "THINK", "UiServer", "ui_server"]

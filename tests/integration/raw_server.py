@@ -21,7 +21,7 @@ BAD_GATEWAY = reply(b"<html>502 Bad Gateway</html>", "502 Bad Gateway", "text/ht
 
 
 @contextmanager
-def wild_server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
+def raw_server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
     """Its URL, and the requests so far. Runs in a thread of its own."""
     seen: list[str] = []
     ready = threading.Event()

@@ -9,12 +9,12 @@ import httpx
 from control.__main__ import main
 from stepserve.unix_http import unix_transport
 from tests.eventually import eventually
+from tests.integration.control_plane import settings_of
 from tests.integration.forked import Forked
-from tests.integration.house import settings_of
 
 
-class DoomedControl:
-    """Control's program on the house's base directory; it speaks on its own socket."""
+class KillableControl:
+    """Control's program on the control plane's base directory; it speaks on its own socket."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
