@@ -86,7 +86,7 @@ def next_step(rollout: Rollout, facts: Facts) -> Step:
     mine = next(
         (row for row in facts.activations if row.id == model and row.activation_id > begun.after_activation), None
     )
-    if facts.active is not None and facts.active.id == model:
+    if facts.active is not None and facts.active.id == model and not _runs(mine):
         return Settle("Activated", "Active", f"{model} serves.", _done(mine))
     if rollout.spec.promotion is not None:
         return _of_promotion(model, facts, mine)
@@ -94,7 +94,7 @@ def next_step(rollout: Rollout, facts: Facts) -> Step:
 
 
 def _of_switch(model: str, mine: PastActivation | None) -> Step:
-    if mine is None or mine.status == "running" or mine.error == INTERRUPTED:
+    if mine is None or _runs(mine) or mine.error == INTERRUPTED:
         return Switch()
     if mine.status == "failed":
         return Settle("Failed", "SwitchFailed", mine.error or "The switch failed.", mine)
@@ -103,10 +103,12 @@ def _of_switch(model: str, mine: PastActivation | None) -> Step:
 
 def _of_promotion(model: str, facts: Facts, mine: PastActivation | None) -> Step:
     job = facts.promotion
+    if job is not None and job.status in {"pending", "running"}:
+        return Wait("PromotionRunning", _how_far(job))
+    if _runs(mine):
+        return Wait("SwitchRunning", f"{model} is becoming the active model.")
     if job is None:
         return Promote()
-    if job.status in {"pending", "running"}:
-        return Wait("PromotionRunning", _how_far(job))
     if job.status != "done":
         return Settle("Failed", "PromotionFailed", f"{job.id} {job.status}: {job.error or 'no reason is known'}")
     if job.decision == "promoted" and mine is not None and mine.status == "done":
@@ -125,6 +127,11 @@ def _why(job: Promotion) -> str:
     error = (job.activation or {}).get("error")
     said = [*(job.reasons or []), *([error] if error else [])]
     return f"{job.id}: {' '.join(said) or 'no reason is known'}"
+
+
+def _runs(row: PastActivation | None) -> bool:
+    """Whether it is not written down yet how it went; the model may be active already."""
+    return row is not None and row.status == "running"
 
 
 def _done(row: PastActivation | None) -> PastActivation | None:

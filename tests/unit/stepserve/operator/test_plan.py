@@ -67,6 +67,16 @@ def test_a_model_that_serves_already_is_not_switched_to() -> None:
         assert next_step(wanted, facts(active="new")) == Settle("Activated", "Active", "new serves.")
 
 
+def test_a_model_that_serves_before_its_switch_is_written_down_is_waited_for() -> None:
+    becoming = facts(activation(8, "running"), active="new")
+    assert next_step(rollout(), becoming) == Switch()
+    assert next_step(rollout(promotion=PROMOTION), becoming) == Wait(
+        "SwitchRunning", "new is becoming the active model."
+    )
+    row = activation(8, "done")
+    assert next_step(rollout(), facts(row, active="new")) == Settle("Activated", "Active", "new serves.", row)
+
+
 def test_what_failed_says_why_and_is_not_tried_again() -> None:
     row = activation(8, "failed", error="its proof differs")
     assert next_step(rollout(), facts(row)) == Settle("Failed", "SwitchFailed", "its proof differs", row)
