@@ -69,7 +69,7 @@ def test_a_request_finds_the_host_that_has_its_model(tmp_path: Path) -> None:
         listed = {card["id"]: card["owned_by"] for card in (await there.http.get("/v1/models")).json()["data"]}
         assert listed == {"far": "fast", "fast": "fast"}, "a tier may be asked for by its name"
         unknown = await ask(there, model="nowhere")
-        assert unknown.status_code == 503, "control, which would know it, is not there"
+        assert unknown.status_code == 404
 
     run_story(tmp_path, story, misbehaving.works)
 
@@ -82,7 +82,7 @@ def test_below_a_tiers_path(tmp_path: Path) -> None:
             assert answer.json()["model"] == meant
         assert (await ask(there, model="fast")).json()["model"] == "active"
         unknown = await ask(there, "/fast/v1/chat/completions", model="nowhere")
-        assert unknown.status_code == 503, "control, which would know it, is not there"
+        assert unknown.status_code == 404
         assert unknown.json()["error"]["message"].endswith("Served now: `far`, `active`, `fast`.")
         assert (await ask(there, "/slow/v1/chat/completions")).json()["error"]["code"] == "tier_not_found"
         assert (await ask(there, "/fast/v1/files")).status_code == 404
