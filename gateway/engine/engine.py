@@ -287,9 +287,9 @@ class Engine:
             self._hangs = True
             raise EngineReloadFailed(f"the engine failed when {doing}: {error}") from error
 
-    async def stage(self, model: ModelRef, reference: Reference | None) -> str | None:
-        """Makes ready whatever a reload of the checkpoint and its proof need and the running model does not: both take
-        the less time. It goes on answering meanwhile.
+    async def stage(self, model: ModelRef, reference: Reference | None, weights: Path | None = None) -> str | None:
+        """Makes ready whatever a reload of the checkpoint, or of the file `weights`, and its proof need and the running
+        model does not: both take the less time. It goes on answering meanwhile.
 
         None: `reload` has only to take over. Otherwise why it will read the files, as it always can. Raises
         EngineReloadFailed when the engine died.
@@ -300,7 +300,8 @@ class Engine:
         try:
             # Ranks on accelerators read all of it each; on a CPU each packs its own part.
             copies = 1 if current_platform.is_cpu() else self.client.vllm_config.parallel_config.world_size
-            return await staged(self.client, model, start_timeout_s(model, self._settings), copies=copies)
+            timeout_s = start_timeout_s(model, self._settings)
+            return await staged(self.client, model, weights, timeout_s, copies=copies)
         except EngineDeadError as error:
             raise EngineReloadFailed(f"the engine died while `{model.id}` was made ready") from error
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.serving.memory import host_free_bytes
@@ -19,8 +20,11 @@ class Workers(Protocol):
         ...
 
 
-async def staged(client: Workers, model: ModelRef, timeout_s: float, *, copies: int = 1) -> str | None:
-    """Returns when all ranks have the checkpoint ready: None; or why they have not, and nothing is kept then.
+async def staged(
+    client: Workers, model: ModelRef, weights: Path | None, timeout_s: float, *, copies: int = 1
+) -> str | None:
+    """Returns when all ranks have the checkpoint, or the file `weights` in place of its own, ready: None; or why they
+    have not, and nothing is kept then.
 
     `copies`: how many of all its weights they make, together. Raises EngineDeadError, and what the workers raise.
     """
@@ -29,7 +33,9 @@ async def staged(client: Workers, model: ModelRef, timeout_s: float, *, copies: 
     if needed_bytes > (free_bytes := host_free_bytes()):
         return f"{needed_bytes} bytes of memory are needed for that meanwhile, and {free_bytes} are free"
     cpus = sorted(os.sched_getaffinity(0))
-    reasons = await client.collective_rpc("stepserve_stage", args=(model.path, cpus))
+    reasons = await client.collective_rpc(
+        "stepserve_stage", args=(model.path, str(weights) if weights is not None else None, cpus)
+    )
     reason = next(filter(None, reasons), None)
     if reason is None:
         reason = await _outcome(client, timeout_s)

@@ -11,7 +11,7 @@ from gateway.serving.gate import Gate
 from gateway.serving.ledger import Ledger
 from gateway.serving.operations import Claim, Shared, ids
 from gateway.serving.slot import Slot
-from gateway.serving.switching.push import Pushed, PushRequest, PushTransaction
+from gateway.serving.switching.push import Pushed, PushRequest, PushTransaction, prepare
 from gateway.serving.weights.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -69,11 +69,30 @@ class Pushes:
             reserved |= claims
             if waits:
                 return
-            self.gate.hold()
         self._runs = True
+        if is_paused:
+            self._carry_out(push, claims, is_paused=True)
+        else:
+            prepared = partial(self._prepared, push, claims)
+            self.ledger.operations.start(f"stage a push to {slot.model.id}", prepare(push.request), claims, prepared)
+
+    def _prepared(self, push: Push, claims: frozenset[Claim], task: asyncio.Task[None]) -> None:
+        """What could be made ready is; only now do requests wait. What was claimed is so without a break."""
+        if task.cancelled():
+            self.push, self._runs = None, False
+            push.request.weights.close()
+            push.ended.cancel()
+            return
+        if (crash := task.exception()) is not None:
+            log.error("a push to %s could not be made ready", push.request.model.id, exc_info=crash)
+        self._carry_out(push, claims, is_paused=False)
+
+    def _carry_out(self, push: Push, claims: frozenset[Claim], *, is_paused: bool) -> None:
+        if not is_paused:
+            self.gate.hold()
         work = PushTransaction(push.request, is_paused).run()
         finish = partial(self._ended, push, is_paused)
-        self.ledger.operations.start(f"push to {slot.model.id}", work, claims, finish)
+        self.ledger.operations.start(f"push to {push.request.slot.model.id}", work, claims, finish)
 
     def _obstacle(self, request: PushRequest) -> GatewayError | None:
         slot, loaded, name = request.slot, self.ledger.loaded, request.before.id

@@ -116,7 +116,7 @@ class Engine(AdapterEngine, Protocol):
         """Whether the prefix cache is empty now."""
         ...
 
-    async def stage(self, model: ModelRef, reference: Reference | None) -> str | None:
+    async def stage(self, model: ModelRef, reference: Reference | None, weights: Path | None = None) -> str | None:
         """Makes ready, while it answers, what a reload and its proof need; why that is not possible, else None."""
         ...
 

@@ -51,7 +51,7 @@ def said(engine: LLMEngine, lora: LoRARequest | None = None) -> list[list[float]
 def made_ready(engine: LLMEngine, path: Path) -> str | None:
     """Why the checkpoint could not be made ready before a reload; None: it is."""
     cpus = sorted(os.sched_getaffinity(0))
-    reason: str | None = engine.collective_rpc("stepserve_stage", args=(str(path), cpus))[0]
+    reason: str | None = engine.collective_rpc("stepserve_stage", args=(str(path), None, cpus))[0]
     if reason is None:
         reason = "running"
         while reason == "running":

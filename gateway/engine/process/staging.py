@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from vllm.model_executor.model_loader import get_model_loader
 from gateway.engine.process.reload import repack
 from gateway.engine.weights.host_set import HostSet
 from gateway.engine.weights.second_set import SecondSet, obstacle_to_second_set, with_path
+from gateway.engine.weights.tensors import tensors_in
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +26,12 @@ class _Dropped(Exception):
 
 
 class Staging:
-    """`path`: the checkpoint's folder. The thread may run on `cpus`, while the worker has its own."""
+    """`path`: the checkpoint's folder; `weights`: a file whose tensors take the place of the folder's. The thread may
+    run on `cpus`, while the worker has its own.
+    """
 
-    def __init__(self, worker: Any, path: str, cpus: Sequence[int]) -> None:
-        self.path = path
+    def __init__(self, worker: Any, path: str, weights: str | None, cpus: Sequence[int]) -> None:
+        self.source = (path, weights)
         self._worker = worker
         self._cpus = cpus
         self._config = with_path(worker.vllm_config.model_config, path)
@@ -74,7 +78,8 @@ class Staging:
         except _Dropped:
             self._failure = "nobody needs it any more"
         except Exception as error:  # vLLM raises whatever its libraries raise; the reload will say it again
-            log.warning("the weights in %s could not be made ready beforehand", self.path, exc_info=error)
+            path, weights = self.source
+            log.warning("the weights in %s could not be made ready beforehand", weights or path, exc_info=error)
             self._failure = f"{type(error).__name__}: {error}"
 
     def _while_needed(self, read: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -86,8 +91,12 @@ class Staging:
 
     def _made(self) -> SecondSet | HostSet:
         worker, model = self._worker, self._worker.model_runner.model
-        loader: Any = get_model_loader(worker.vllm_config.load_config)
-        read = self._while_needed(loader.get_all_weights(self._config, model))
+        file = self.source[1]
+        if file is not None:
+            read = self._while_needed(tensors_in(Path(file)))
+        else:
+            loader: Any = get_model_loader(worker.vllm_config.load_config)
+            read = self._while_needed(loader.get_all_weights(self._config, model))
         if _is_on_accelerator(worker):
             torch.accelerator.set_device_index(worker.device)  # a thread has the first one otherwise
             return HostSet(worker, read, repack)

@@ -19,14 +19,14 @@ class StepserveWorker:
 
     _staging: Staging | None = None
 
-    def stepserve_stage(self, path: str, cpus: Sequence[int]) -> str | None:
-        """Begins to make the checkpoint at `path` ready, in a thread that may run on `cpus`; or says why that is not
-        possible.
+    def stepserve_stage(self, path: str, weights: str | None, cpus: Sequence[int]) -> str | None:
+        """Begins to make the checkpoint at `path` ready, or in its place the tensors of the file `weights`, in a thread
+        that may run on `cpus`; or says why that is not possible.
         """
         self.stepserve_unstage()
         reason = obstacle_to_staging(self)
         if reason is None:
-            self._staging = Staging(self, path, cpus)
+            self._staging = Staging(self, path, weights, cpus)
         return reason
 
     def stepserve_staged(self) -> str | None:
@@ -43,7 +43,7 @@ class StepserveWorker:
 
     def stepserve_reload(self, path: str, weights: str | None = None) -> float:
         """Loads the tensors of the checkpoint at `path`, or of the file `weights`, into the running model; returns the
-        seconds it took. What was made ready of that path is taken instead of reading it.
+        seconds it took. What was made ready of just that is taken instead of reading it.
 
         Names, shapes and types were compared before. Raises what vLLM raises when a file turns out otherwise: the
         parameters are then a mixture, and the caller loads the previous checkpoint again.
@@ -51,7 +51,7 @@ class StepserveWorker:
         started = time.perf_counter()
         worker: Any = self
         staging = self._staging
-        if weights is None and staging is not None and staging.path == path and self._is_ready(staging):
+        if staging is not None and staging.source == (path, weights) and self._is_ready(staging):
             self._staging = None
             staging.take_over()
             return time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 
 from gateway.errors import DrainFailed, EngineReloadFailed, GatewayError, ProofFailed
@@ -23,21 +24,28 @@ async def stage(switch: Transaction) -> None:
     ready is read later, and what is wrong is found then.
     """
     assert switch.slot is not None, "the plan chooses this only for a running engine"
-    host = switch.target.host
-    began_s = switch.clock_s()
+    await make_ready(switch.slot, switch.target.host, switch.target.host_reference, None)
+
+
+async def make_ready(slot: Slot, model: ModelRef, reference: Reference | None, weights: StagedWeights | None) -> None:
+    """What `load_and_prove` takes, while requests are answered; what cannot be made ready it reads itself."""
+    began_s = time.monotonic()
     try:
-        why = await _staged(switch.slot, host, switch.target.host_reference)
+        why = await _staged(slot, model, reference, weights)
     except GatewayError as error:
         why = str(error)
     if why is None:
-        log.info("%s was made ready in %.0f ms", host.id, 1000 * (switch.clock_s() - began_s))
+        log.info("%s was made ready in %.0f ms", model.id, 1000 * (time.monotonic() - began_s))
     else:
-        log.info("%s is read while requests wait, and not before: %s", host.id, why)
+        log.info("%s is read while requests wait, and not before: %s", model.id, why)
 
 
-async def _staged(slot: Slot, model: ModelRef, reference: Reference | None) -> str | None:
+async def _staged(
+    slot: Slot, model: ModelRef, reference: Reference | None, weights: StagedWeights | None
+) -> str | None:
     """As Engine.stage, but for an engine that hangs, which the watchdog sees meanwhile: that is not waited for."""
-    staging = asyncio.ensure_future(slot.engine.stage(model, reference))
+    path = weights.path if weights is not None else None
+    staging = asyncio.ensure_future(slot.engine.stage(model, reference, path))
     condemned = asyncio.ensure_future(slot.condemned())
     try:
         await asyncio.wait((staging, condemned), return_when=asyncio.FIRST_COMPLETED)

@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.errors import DrainFailed, GatewayError, ProofFailed
 from gateway.serving.slot import Slot
-from gateway.serving.switching.in_place import load_and_prove, put_back
+from gateway.serving.switching.in_place import load_and_prove, make_ready, put_back
 from gateway.serving.weights.staged import StagedWeights
 from stepserve.contract import InFlightPolicy, MemberSwitch, ModelRef, Proof, Reference, WeightsVersion
 
@@ -51,6 +52,11 @@ class Pushed:
     gateways: tuple[MemberSwitch, ...] = ()
 
 
+async def prepare(request: PushRequest) -> None:
+    """Before requests wait: what the push needs and does not need the running model for."""
+    await make_ready(request.slot, request.model, request.reference, request.weights)
+
+
 @dataclass(slots=True)
 class PushTransaction:
     """New requests are held from its making on, until the pool takes its outcome; or `is_paused`: for longer, and
@@ -69,9 +75,12 @@ class PushTransaction:
         self._in_flight = self.request.slot.in_flight
 
     async def run(self) -> Pushed:
+        """After `prepare`, where that was called."""
         asked, slot = self.request, self.request.slot
         keeps = asked.in_flight == "keep" and not self.is_paused
         if not keeps and not self.is_paused and not await slot.drained(asked.in_flight, asked.timeout_s):
+            with suppress(GatewayError):  # which who serves will find out
+                await slot.engine.unstage()
             return self._outcome(error=DrainFailed(slot.in_flight, asked.timeout_s))
         self._paused_at_s = self.clock_s()
         async with slot.reloading():

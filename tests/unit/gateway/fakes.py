@@ -144,7 +144,7 @@ class FakeEngine:
         self.staging = asyncio.Event()
         self.may_stage = asyncio.Event()
         self.may_stage.set()
-        self.staged: str | None = None
+        self.staged: tuple[str, Path | None] | None = None
         self.cannot_stage: str | None = None
         self.stage_defect: Exception | None = None
         self.taken_over = False
@@ -228,21 +228,21 @@ class FakeEngine:
     async def answers(self) -> list[list[float]]:
         return [[-float(0 if self.deaf else zlib.crc32(self.weights)), -1.0]]
 
-    async def stage(self, model: ModelRef, reference: Reference | None) -> str | None:
+    async def stage(self, model: ModelRef, reference: Reference | None, weights: Path | None = None) -> str | None:
         self.staging.set()
         await self.may_stage.wait()
         if self.stage_defect is not None:
             raise self.stage_defect
         if self.cannot_stage is not None:
             return self.cannot_stage
-        self.staged = model.id
+        self.staged = (model.id, weights)
         return None
 
     async def unstage(self) -> None:
         self.staged = None
 
     async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
-        self.taken_over, self.staged = weights is None and self.staged == model.id, None
+        self.taken_over, self.staged = self.staged == (model.id, weights), None
         if model.id == "defect":
             raise ZeroDivisionError("nobody thought of this")
         self.reloading.set()

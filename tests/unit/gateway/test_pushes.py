@@ -87,6 +87,43 @@ async def test_a_request_inside_finishes_first_and_others_wait(harness: PoolHarn
 
 
 @scenario
+async def test_requests_are_answered_while_pushed_weights_are_made_ready(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
+    engine.may_stage.clear()
+    pushing = asyncio.create_task(pushed(harness, push_of(harness)))
+    await engine.staging.wait()
+    assert await harness.ask() == b"a:"
+    with pytest.raises(PushInProgress):
+        await pushed(harness, push_of(harness, b"two", 2))
+    engine.may_stage.set()
+    assert (await pushing).error is None
+    assert (engine.taken_over, engine.weights) == (True, b"new")
+
+
+@scenario
+async def test_pushed_weights_that_cannot_be_made_ready_are_read_later(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
+    engine.cannot_stage = "there is no memory for it"
+    assert (await pushed(harness, push_of(harness))).error is None
+    assert (engine.taken_over, engine.weights) == (False, b"new")
+
+
+@scenario
+async def test_a_push_whose_drain_does_not_end_keeps_nothing_ready(harness: PoolHarness) -> None:
+    await harness.pool.activate(ActivateRequest(model=A))
+    engine = harness.starter.started[0]
+    engine.release.clear()
+    inside = asyncio.create_task(harness.ask())
+    await engine.entered.wait()
+    assert (await pushed(harness, push_of(harness, timeout_s=0.01))).error is not None
+    assert engine.staged is None
+    engine.release.set()
+    assert await inside == b"a:"
+
+
+@scenario
 async def test_without_a_reference_the_answers_must_be_others_than_before(harness: PoolHarness) -> None:
     await harness.pool.activate(ActivateRequest(model=A))
     first = await pushed(harness, push_of(harness, b"new"))

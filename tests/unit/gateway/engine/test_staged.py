@@ -28,7 +28,7 @@ class Ranks:
 
 
 def outcome(ranks: Ranks, timeout_s: float = 60.0, **changes: Any) -> str | None:
-    return asyncio.run(staged(ranks, model("b", signature(**changes)), timeout_s))
+    return asyncio.run(staged(ranks, model("b", signature(**changes)), None, timeout_s))
 
 
 def test_it_is_ready_when_every_rank_is() -> None:

@@ -35,7 +35,7 @@ def test_what_is_dropped_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> 
     worker = SimpleNamespace(
         vllm_config=config, device=torch.device("cuda:0"), model_runner=SimpleNamespace(model=None)
     )
-    staging = Staging(worker, "/models/b", [0])
+    staging = Staging(worker, "/models/b", None, [0])
     assert begun.wait(240)
     staging.drop()
     dropped.set()
