@@ -15,7 +15,7 @@ def offset_of(key: str, size: int) -> int:
 
 
 def controls(key: str, shown: int, total: int, size: int) -> None:
-    """Where one is in the whole, and the way to other pages, also by the keys P and N.
+    """Where one is in the whole, and the way to other pages.
 
     `shown` of `total` are those after `offset_of`.
     """
@@ -25,11 +25,10 @@ def controls(key: str, shown: int, total: int, size: int) -> None:
     where.caption(f"{first + 1:,} to {first + shown:,} of {total:,}" if shown else f"There are no more than {total:,}.")
     if (last := max(pages, number)) > 1:
         st.session_state[key] = number
-        for place, label, shortcut, to in ((back, "Previous", "P", number - 1), (on, "Next", "N", number + 1)):
+        for place, label, to in ((back, "Previous", number - 1), (on, "Next", number + 1)):
             place.button(
                 label,
                 key=f"{key}_{label}",
-                shortcut=shortcut,
                 disabled=not 1 <= to <= last,
                 on_click=partial(address.go_to, key, str(to)),
             )

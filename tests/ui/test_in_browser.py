@@ -107,16 +107,6 @@ def test_the_form_of_a_switch_is_reached_with_the_keyboard(blank_page: Page, sit
     pytest.fail(f"not reached with {_TABS} tabs")
 
 
-def test_samples_are_read_on_with_the_keyboard(blank_page: Page, site: Site) -> None:
-    open_page(blank_page, site.url, f"evals?tab=Samples&eval={site.measured}")
-    expect(blank_page.get_by_text("1 to 10 of 12")).to_be_visible()
-    blank_page.keyboard.press("n")
-    expect(blank_page.get_by_text("11 to 12 of 12")).to_be_visible()
-    expect(blank_page).to_have_url(re.compile("samples_page=2"))
-    blank_page.keyboard.press("p")
-    expect(blank_page.get_by_text("1 to 10 of 12")).to_be_visible()
-
-
 def test_the_browsers_way_back_leads_to_the_tab_before(blank_page: Page, site: Site) -> None:
     open_page(blank_page, site.url, "evals")
     blank_page.get_by_role("tab", name="Compare").click()

@@ -162,9 +162,9 @@ class PacedEngine(FakeEngine):
         self.attached.append(model.digest)
         return PacedFront(model, self)
 
-    async def stage(self, model: ModelRef, reference: Reference | None) -> str | None:
+    async def stage(self, model: ModelRef, reference: Reference | None, weights: Path | None = None) -> str | None:
         await asyncio.sleep(self.machine.pace_s)
-        return await super().stage(model, reference)
+        return await super().stage(model, reference, weights)
 
     async def reload(self, model: ModelRef, weights: Path | None = None) -> None:
         await asyncio.sleep(self.machine.pace_s)
